@@ -1,0 +1,41 @@
+"""The Django app: puts our broker in Django-Q2's hands and stamps every task with its schema."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_delete, post_save
+from django.utils.translation import gettext_lazy as _
+
+
+# Django-Q2 says so at import whenever `timeout` is not below `retry`. Leases are renewed here, and there is no `retry`.
+warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured", module="django_q")
+
+
+class TenantQConfig(AppConfig):
+    """Connects tenant_q to Django-Q2 and to the tenancy package."""
+
+    name = "tenant_q"
+    verbose_name = _("Tenant Q")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django_q.signals import pre_enqueue
+
+        from tenant_q import brokers, checks, enqueue  # noqa: F401  (checks register themselves)
+        from tenant_q.conf import problems
+
+        pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
+        for signal in (post_save, post_delete):
+            signal.connect(_forget_tenants, dispatch_uid="tenant_q.forget_tenants")
+        if not problems():  # else the system checks tell them
+            brokers.install()
+
+
+def _forget_tenants(sender: Any, **kwargs: Any) -> None:
+    from tenant_q import tenancy
+
+    if tenancy.is_tenant_model(sender):
+        tenancy.forget_tenants()

@@ -1,0 +1,67 @@
+"""The brokers, and which one this project uses.
+
+`get_broker()` is the one way to a broker for the rest of tenant_q. `install()` makes Django-Q2's own functions use the
+same one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_q.brokers import get_broker as django_q_broker
+from django_q.conf import Conf
+
+from tenant_q.brokers.adapter import AdaptedBroker
+from tenant_q.brokers.djangoq import TenantBroker
+from tenant_q.brokers.protocol import Broker
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.conf import conf
+
+__all__ = ["Broker", "get_broker", "install", "uses_orm", "uses_redis"]
+
+_TENANT_BROKER = f"{TenantBroker.__module__}.{TenantBroker.__qualname__}"
+_ELSEWHERE = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
+_made: dict[str, Broker] = {}
+
+
+def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
+    """The broker of a cluster.
+
+    Parameters: `cluster`, its name, or None for this process's; `broker`, a Django-Q2 broker object that a caller
+    passed as the option of that name, or None.
+
+    Raises `ConfigurationError` when `Q_CLUSTER` names a broker that cannot be used.
+    """
+    if isinstance(broker, TenantBroker):
+        return broker.inner
+    if broker is not None:
+        return AdaptedBroker(str(cluster or broker.list_key), broker)
+    name = cluster or conf().cluster
+    if name not in _made:
+        _made[name] = RedisBroker(name) if uses_redis() else AdaptedBroker(name, django_q_broker(name))
+    return _made[name]
+
+
+def uses_redis() -> bool:
+    """Whether Django-Q2 would choose its Redis broker, whose place ours takes."""
+    settings = conf().q_cluster
+    chosen = settings.get("broker_class")
+    return chosen == _TENANT_BROKER or not any(settings.get(key) for key in _ELSEWHERE)
+
+
+def uses_orm() -> bool:
+    """Whether Django-Q2's ORM broker is configured, which has one table for all and so cannot be used."""
+    settings = conf().q_cluster
+    chosen = str(settings.get("broker_class") or "")
+    return chosen == "django_q.brokers.orm.ORM" or (bool(settings.get("orm")) and not chosen)
+
+
+def install() -> None:
+    """Put our broker in the place of Django-Q2's Redis broker, for `async_task`, `qinfo` and the admin."""
+    if uses_redis():
+        Conf.BROKER_CLASS = _TENANT_BROKER
+
+
+def forget_brokers() -> None:
+    """Drop the brokers made so far: settings changed, or this process was just forked."""
+    _made.clear()

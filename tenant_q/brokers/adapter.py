@@ -1,0 +1,176 @@
+"""Any other Django-Q2 broker (SQS, Mongo, IronMQ, custom) behind our protocol, with the guarantees that it has.
+
+There is one queue for all tenants, in the broker's own order, and no leases: what a dying worker held is redelivered
+only if the broker itself does that. Giving back and putting off are a new message and the receipt of the old one.
+Parts of iters and cached groups are kept in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tenant_q import package as packages
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Lease, Message, Settled
+from tenant_q.exceptions import BadPackage, BrokerError, TenantQError
+from tenant_q.models import GroupPart
+from tenant_q.tenancy import in_public
+
+
+class AdaptedBroker:
+    """A Django-Q2 broker in the cluster's hands. `broker` is the Django-Q2 broker instance."""
+
+    def __init__(self, cluster: str, broker: Any) -> None:
+        self.cluster = cluster
+        self.inner = broker
+        self._due: list[tuple[float, str]] = []
+
+    # Server
+
+    def ping(self) -> None:
+        self._call("ping")
+
+    def info(self) -> str:
+        return str(self._call("info") or type(self.inner).__name__)
+
+    def warnings(self) -> list[str]:
+        kind = type(self.inner).__name__
+        return [f"The {kind} broker gives its own guarantees only: no leases, one queue for all tenants."]
+
+    # Packages
+
+    def enqueue(self, messages: Sequence[Message]) -> int:
+        for message in messages:
+            self._put(message.payload, message.delay)
+        return len(messages)
+
+    def _put(self, payload: str, delay: float) -> None:
+        if delay > 0:
+            # These brokers know no delay: this process holds the package meanwhile.
+            self._due.append((time.monotonic() + delay, payload))
+        else:
+            self._call("enqueue", payload)
+
+    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+        self._enqueue_due()
+        leases = []
+        for receipt, payload in self._call("dequeue") or ():
+            text = payload.decode() if isinstance(payload, bytes) else payload
+            leases.append(_lease(receipt, text))
+        waits = [max(0.0, due - time.monotonic()) for due, _ in self._due]
+        return Batch(tuple(leases), next_delayed=min(waits, default=None))
+
+    def _enqueue_due(self) -> None:
+        now = time.monotonic()
+        ready = [payload for due, payload in self._due if due <= now]
+        self._due = [(due, payload) for due, payload in self._due if due > now]
+        for payload in ready:
+            self._call("enqueue", payload)
+
+    def wait(self, seconds: float) -> None:
+        """These brokers block in `dequeue` themselves."""
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        for one in settled:
+            self._receipt(one.lease)
+        return []
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        for lease in leases:
+            self._call("enqueue", lease.payload)
+            self._receipt(lease)
+        return len(leases)
+
+    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
+        self._put(payload or lease.payload, delay)
+        self._receipt(lease)
+
+    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+        if lease.token is not None:
+            self._call("fail", lease.token)
+
+    def _receipt(self, lease: Lease) -> None:
+        if lease.token is not None:
+            self._call("acknowledge", lease.token)
+
+    # Leases: the broker has none
+
+    def renew(self, workers: Sequence[str], seconds: float) -> None:
+        """There is nothing to renew."""
+
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+        return 0
+
+    def expire(self) -> int:
+        return 0
+
+    # Figures
+
+    def counts(self) -> Counts:
+        return Counts(
+            queued=int(self._call("queue_size") or 0),
+            leased=int(self._call("lock_size") or 0),
+            delayed=len(self._due),
+            dead=0,
+        )
+
+    def queue_size(self, schema: str | None = None) -> int:
+        return int(self._call("queue_size") or 0)
+
+    def purge(self) -> None:
+        self._due.clear()
+        self._call("purge_queue")
+
+    def close(self) -> None:
+        for _, payload in self._due:
+            self._call("enqueue", payload)
+        self._due.clear()
+
+    # Groups, in PostgreSQL
+
+    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+        with in_public():
+            return GroupPart.record(schema, group, index, payload, seconds)
+
+    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+        with in_public():
+            return dict(GroupPart.live(schema, group).values_list("index", "payload"))
+
+    def count_parts(self, schema: str, group: str) -> int:
+        with in_public():
+            return GroupPart.live(schema, group).count()
+
+    def drop_group(self, schema: str, group: str) -> int:
+        with in_public():
+            return GroupPart.live(schema, group).delete()[0]
+
+    # Status
+
+    def set_stat(self, key: str, value: str, seconds: int) -> None:
+        self._call("set_stat", key, value, seconds)
+
+    def get_stat(self, key: str) -> Any:
+        return self._call("get_stat", key)
+
+    def get_stats(self, pattern: str) -> list[Any]:
+        return self._call("get_stats", pattern) or []
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self.inner, method)(*arguments)
+        except TenantQError:
+            raise
+        except Exception as error:
+            raise BrokerError(
+                f"{type(self.inner).__name__}.{method} failed for cluster {self.cluster!r}: {error}"
+            ) from error
+
+
+def _lease(receipt: Any, payload: str) -> Lease:
+    """The id and tenant stand inside the signature; a package that does not open is refused by the worker."""
+    try:
+        package = packages.open_package(payload)
+    except BadPackage:
+        return Lease(id="", schema="", payload=payload, token=receipt)
+    return Lease(id=package.id, schema=package.schema, payload=payload, token=receipt)

@@ -1,0 +1,118 @@
+"""The door for Django-Q2's own code: its broker interface over ours.
+
+Django-Q2's `async_task`, `qinfo`, `qmonitor` and admin ask `django_q.brokers.get_broker()` for a broker. They get this
+one, and so share the queues of the cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.cache import InvalidCacheBackendError, caches
+from django_q.brokers import Broker
+
+from tenant_q import package as packages
+from tenant_q.brokers.protocol import Message
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.conf import conf
+from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
+from tenant_q.tenancy import current_schema
+
+
+def message_of(package: packages.Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
+    """The message that carries a sealed package."""
+    return Message(package.id, package.schema, package.func_name, payload, delay=delay, once=once)
+
+
+class TenantBroker(Broker):  # type: ignore[misc]
+    """A Django-Q2 broker whose queue is a tenant's. `list_key` is the cluster's name."""
+
+    def __init__(self, list_key: str | None = None) -> None:
+        self.list_key = list_key or conf().cluster
+        self.inner = RedisBroker(self.list_key)
+        self.connection = self.inner.client
+        self.cache = tenant_cache()
+        self._info: str | None = None
+
+    def __getstate__(self) -> str:
+        return self.list_key
+
+    def __setstate__(self, state: str) -> None:
+        self.__init__(state)  # type: ignore[misc]
+
+    def enqueue(self, task: str) -> str:
+        """Put a signed task on its tenant's queue. Raises `EnqueueError` when it names no tenant."""
+        try:
+            package = packages.open_package(task)
+        except BadPackage as error:
+            raise EnqueueError(f"The task is refused: {error}.") from error
+        self.inner.enqueue([message_of(package, task)])
+        return package.id
+
+    def dequeue(self) -> None:
+        raise BrokerError("qcluster cannot serve tenants' queues; run `python manage.py mscluster`.")
+
+    def queue_size(self) -> int:
+        return self.inner.queue_size()
+
+    def lock_size(self) -> int:
+        return self.inner.counts().leased
+
+    def purge_queue(self) -> None:
+        self.inner.purge()
+
+    delete_queue = purge_queue
+
+    def ping(self) -> bool:
+        self.inner.ping()
+        return True
+
+    def info(self) -> str:
+        self._info = self._info or self.inner.info()
+        return self._info
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        self.inner.set_stat(key, value, timeout)
+
+    def get_stat(self, key: str) -> Any:
+        return self.inner.get_stat(key)
+
+    def get_stats(self, pattern: str) -> list[Any]:
+        return self.inner.get_stats(pattern)
+
+
+class TenantCache:
+    """The Django cache that `Q_CLUSTER["cache"]` names, with the current schema in every key.
+
+    So equal names of two tenants stay apart whatever the cache's own KEY_FUNCTION does.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._cache.get(self._own(key), default)
+
+    def set(self, key: str, value: Any, timeout: float | None = None) -> None:
+        self._cache.set(self._own(key), value, timeout)
+
+    def delete(self, key: str) -> bool:
+        return bool(self._cache.delete(self._own(key)))
+
+    def delete_many(self, keys: Any) -> None:
+        self._cache.delete_many([self._own(key) for key in keys or ()])
+
+    def clear(self) -> None:
+        self._cache.clear()
+
+    @staticmethod
+    def _own(key: str) -> str:
+        return f"tq:{current_schema()}:{key}"
+
+
+def tenant_cache() -> TenantCache | None:
+    """The tenant-aware cache, or None when `Q_CLUSTER["cache"]` names none of CACHES."""
+    try:
+        return TenantCache(caches[conf().cache])
+    except InvalidCacheBackendError:
+        return None

@@ -1,0 +1,17 @@
+-- Move a leased package to the dead.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 id, 2 token, 3 cause
+-- Returns  1, or 0 when the token no longer fits
+
+local id, token, cause = ARGV[1], ARGV[2], ARGV[3]
+local lease = lease_of(id, token)
+if not lease then
+  return 0
+end
+drop_lease(id, lease)
+drop_history(id)
+charge(lease.schema, -lease.charged)
+redis.call('ZADD', key('dead'), now_ms(), id)
+redis.call('HSET', key('causes'), id, cause)
+return 1

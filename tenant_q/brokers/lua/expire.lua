@@ -1,0 +1,32 @@
+-- Give back the packages whose leases ran out: nobody was left to see their worker die.
+--
+-- The scan remembers when it last ran. After a gap (the server or every cluster was away) each deadline is extended
+-- by that gap instead, so that an outage does not expire the living. A package that was leased alone is charged a
+-- start; one of a larger batch may have been innocent, and is delivered alone the next time.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 gap in ms that counts as an outage
+-- Returns  how many were given back
+
+local now = now_ms()
+local last = tonumber(redis.call('GET', key('expired')) or now)
+redis.call('SET', key('expired'), now)
+
+local gap = now - last
+if gap > tonumber(ARGV[1]) then
+  for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
+    redis.call('ZINCRBY', key('leases'), gap, id)
+  end
+  return 0
+end
+
+local ids = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 256)
+for i = #ids, 1, -1 do
+  local id = ids[i]
+  local lease = lease_of(id)
+  return_unrun(id, lease)
+  redis.call('HINCRBY', key('starts'), id, lease.alone and 1 or 0)
+  redis.call('SADD', key('alone'), id)
+end
+wake(#ids)
+return #ids

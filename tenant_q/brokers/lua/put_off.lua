@@ -1,0 +1,19 @@
+-- Return a leased package to be delivered later, with another payload if one is given.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 id, 2 token, 3 delay in ms, 4 payload or ''
+-- Returns  1, or 0 when the token no longer fits
+
+local id, token, delay, payload = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local lease = lease_of(id, token)
+if not lease then
+  return 0
+end
+drop_lease(id, lease)
+charge(lease.schema, -lease.charged)
+if payload ~= '' then
+  local schema, func, once = open_message(redis.call('HGET', key('messages'), id))
+  redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload)
+end
+redis.call('ZADD', key('delayed'), now_ms() + delay, id)
+return 1

@@ -1,0 +1,17 @@
+-- Give back the packages of a worker that died. Only the one it was running is charged a start.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or ''
+-- Returns  how many were given back
+
+local worker, running, verdict = ARGV[1], ARGV[2], ARGV[3]
+local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
+for _, id in ipairs(ids) do
+  return_unrun(id, lease_of(id))
+  redis.call('HINCRBY', key('starts'), id, id == running and 1 or 0)
+  if id == running and verdict ~= '' then
+    redis.call('HSET', key('verdicts'), id, verdict)
+  end
+end
+wake(#ids)
+return #ids

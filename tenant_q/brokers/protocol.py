@@ -1,0 +1,161 @@
+"""What the cluster needs of a broker: enqueue, lease, renew, acknowledge, give back.
+
+A package id is in exactly one place: a tenant's queue, leased, delayed, or dead. A lease is the right to run one
+package until a deadline; its token is a fencing token, so that a worker that lost its lease cannot acknowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# A batch holds about this much expected work, and at most this many packages.
+BATCH_SECONDS = 0.05
+BATCH_LIMIT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A package on its way to the broker.
+
+    `func` is the name under which its run time is estimated. `delay` is in seconds. `once` says that the id is
+    deterministic: it stays known for a day after its acknowledgement, and enqueueing a known id does nothing.
+    """
+
+    id: str
+    schema: str
+    func: str
+    payload: str
+    delay: float = 0.0
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run one package.
+
+    `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
+    `verdict` is the cause with which the package is to be given up instead of run.
+    """
+
+    id: str
+    schema: str
+    payload: str
+    token: Any
+    starts: int | None = None
+    verdict: str | None = None
+
+    @property
+    def is_redelivered(self) -> bool:
+        """Whether the package may have been run before, in part or whole."""
+        return self.starts is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a fetch brought. `next_delayed` is the seconds until the first delayed package is due, if one is."""
+
+    leases: tuple[Lease, ...] = ()
+    next_delayed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A lease to acknowledge, with the worker-seconds it used."""
+
+    lease: Lease
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many packages are where."""
+
+    queued: int
+    leased: int
+    delayed: int
+    dead: int
+
+    @property
+    def open(self) -> int:
+        """Packages that are still to be run."""
+        return self.queued + self.leased + self.delayed
+
+
+class Broker(Protocol):
+    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached."""
+
+    cluster: str
+
+    def ping(self) -> None:
+        """Check that the server answers."""
+
+    def info(self) -> str:
+        """The server's kind and version."""
+
+    def warnings(self) -> list[str]:
+        """What an operator should know about the server's settings, one sentence each."""
+
+    def enqueue(self, messages: Sequence[Message]) -> int:
+        """Put packages on their tenants' queues. Returns how many were not known before."""
+
+    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+        """Lease a batch: slices of the tenants whose turn it is, `limit` packages and `seconds` of expected work."""
+
+    def wait(self, seconds: float) -> None:
+        """Block until there may be work, at most `seconds`."""
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        """Forget packages whose outcome is saved. Returns the ids refused because their token no longer fits."""
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        """Return unstarted packages to the heads of their queues. Returns how many."""
+
+    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
+        """Return a package, to be delivered after `delay` seconds, with `payload` in place of its own if given."""
+
+    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+        """Move a package to the dead, with the cause."""
+
+    def renew(self, workers: Sequence[str], seconds: float) -> None:
+        """Extend the leases of `workers` to `seconds` from now."""
+
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+        """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict."""
+
+    def expire(self) -> int:
+        """Give back the packages whose leases ran out. Returns how many."""
+
+    def counts(self) -> Counts:
+        """How many packages are queued, leased, delayed and dead."""
+
+    def queue_size(self, schema: str | None = None) -> int:
+        """How many packages wait: of one tenant, or of all."""
+
+    def purge(self) -> None:
+        """Forget every queued, delayed and dead package."""
+
+    def close(self) -> None:
+        """Hand over what this process still keeps for the broker, at its orderly end."""
+
+    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+        """Record one part of a group, kept `seconds` (None: for good). Returns how many parts are there."""
+
+    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+        """The recorded parts of a group, by index."""
+
+    def count_parts(self, schema: str, group: str) -> int:
+        """How many parts of a group are recorded."""
+
+    def drop_group(self, schema: str, group: str) -> int:
+        """Forget a group's parts. Returns how many there were."""
+
+    def set_stat(self, key: str, value: str, seconds: int) -> None:
+        """Keep a cluster's status for `seconds`."""
+
+    def get_stat(self, key: str) -> Any:
+        """A cluster's status, or None."""
+
+    def get_stats(self, pattern: str) -> list[Any]:
+        """The status of every live cluster of this site."""

@@ -1,0 +1,273 @@
+"""The Redis (or Valkey) broker: a queue per tenant, one fair ring, leases with fencing tokens.
+
+Every operation is one Lua script in `lua/`, so it is atomic and costs one round trip. Keys share the hash tag
+`{tq:<cluster>}`. The idea of fair virtual time is start-time fair queueing (Goyal, Vin, Cheng 1996); fencing tokens
+are as in Kleppmann, "How to do distributed locking" (2016).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Lease, Message, Settled
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, ConfigurationError
+
+# An acknowledged deterministic id stays known this long: longer than any crash and restart.
+REMEMBER_SECONDS = 24 * 3600
+# At most this many packages of one tenant in a row.
+SLICE = 16
+# What a function that never ran is charged until it has.
+UNKNOWN_COST_MS = 10
+# Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
+LONGEST_WAIT = 1.0
+ENQUEUE_CHUNK = 1000
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class RedisBroker:
+    """The queues of one cluster in Redis.
+
+    Parameters: `cluster`, its name; `client`, a connection, or None for the one that `Q_CLUSTER` names.
+    """
+
+    def __init__(self, cluster: str, client: redis.Redis | None = None) -> None:
+        self.cluster = cluster
+        self.tag = f"{{tq:{cluster}}}"
+        self.client = client or connect()
+        self._scripts: dict[str, Callable[..., Any]] = {}
+
+    # Server
+
+    def ping(self) -> None:
+        with self._errors():
+            self.client.ping()
+
+    def info(self) -> str:
+        with self._errors():
+            server: Any = self.client.info("server")
+        if "valkey_version" in server:
+            return f"Valkey {server['valkey_version']}"
+        return f"Redis {server['redis_version']}"
+
+    def warnings(self) -> list[str]:
+        with self._errors():
+            memory: Any = self.client.info("memory")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            return [f"The broker's maxmemory-policy is '{policy}': it may drop queued tasks; set it to 'noeviction'."]
+        return []
+
+    # Packages
+
+    def enqueue(self, messages: Sequence[Message]) -> int:
+        accepted = 0
+        for start in range(0, len(messages), ENQUEUE_CHUNK):
+            arguments: list[str | int] = []
+            for m in messages[start : start + ENQUEUE_CHUNK]:
+                arguments += [m.id, m.schema, m.func, int(m.once), round(m.delay * 1000), m.payload]
+            accepted += self._run("enqueue", *arguments)
+        return accepted
+
+    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+        lease_ms = round(conf().lease * 1000)
+        due, *rows = self._run("fetch", worker, lease_ms, limit, round(seconds * 1000), SLICE, UNKNOWN_COST_MS)
+        leases = tuple(
+            Lease(
+                id=id.decode(),
+                schema=schema.decode(),
+                payload=payload.decode(),
+                token=token.decode(),
+                starts=int(starts) if starts else None,
+                verdict=verdict.decode() or None,
+            )
+            for id, schema, token, starts, verdict, payload in rows
+        )
+        return Batch(leases, next_delayed=None if due < 0 else due / 1000)
+
+    def wait(self, seconds: float) -> None:
+        with self._errors():
+            # Zero would mean "for ever".
+            self.client.blpop([f"{self.tag}:wake"], timeout=max(0.01, min(seconds, LONGEST_WAIT)))
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        if not settled:
+            return []
+        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
+        for one in settled:
+            arguments += [one.lease.id, one.lease.token, round(one.seconds * 1000, 3)]
+        return [id.decode() for id in self._run("acknowledge", *arguments)]
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        pairs = [part for lease in leases for part in (lease.id, lease.token)]
+        return int(self._run("give_back", *pairs)) if pairs else 0
+
+    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
+        self._run("put_off", lease.id, lease.token, round(delay * 1000), payload or "")
+
+    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+        self._run("bury", lease.id, lease.token, cause)
+
+    # Leases
+
+    def renew(self, workers: Sequence[str], seconds: float) -> None:
+        if workers:
+            self._run("renew", round(seconds * 1000), *workers)
+
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+        return int(self._run("reclaim", worker, running or "", verdict or ""))
+
+    def expire(self) -> int:
+        return int(self._run("expire", round(conf().lease * 1000 / 2)))
+
+    # Figures
+
+    def counts(self) -> Counts:
+        with self._errors():
+            pipe = self.client.pipeline()
+            pipe.hlen(f"{self.tag}:messages")
+            for place in ("leases", "delayed", "dead"):
+                pipe.zcard(f"{self.tag}:{place}")
+            everything, leased, delayed, dead = pipe.execute()
+        return Counts(queued=everything - leased - delayed - dead, leased=leased, delayed=delayed, dead=dead)
+
+    def queue_size(self, schema: str | None = None) -> int:
+        if schema is None:
+            return self.counts().queued
+        with self._errors():
+            return int(self.client.llen(f"{self.tag}:queue:{schema}"))
+
+    def purge(self) -> None:
+        self._run("purge")
+
+    def close(self) -> None:
+        """Everything is in Redis already."""
+
+    # Groups
+
+    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+        return int(self._run("add_part", schema, group, index, payload, seconds or 0))
+
+    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+        with self._errors():
+            found: Any = self.client.hgetall(self._group(schema, group))
+        return {index.decode(): payload.decode() for index, payload in found.items()}
+
+    def count_parts(self, schema: str, group: str) -> int:
+        with self._errors():
+            return int(self.client.hlen(self._group(schema, group)))
+
+    def drop_group(self, schema: str, group: str) -> int:
+        count = self.count_parts(schema, group)
+        with self._errors():
+            self.client.delete(self._group(schema, group))
+        return count
+
+    def _group(self, schema: str, group: str) -> str:
+        return f"{self.tag}:group:{schema};{group}"
+
+    # Status of clusters; shared by all clusters of a site
+
+    def set_stat(self, key: str, value: str, seconds: int) -> None:
+        with self._errors():
+            pipe = self.client.pipeline(transaction=False)
+            pipe.set(key, value, ex=seconds)
+            pipe.sadd(self._stat_index, key)
+            pipe.execute()
+
+    def get_stat(self, key: str) -> Any:
+        with self._errors():
+            return self.client.get(key)
+
+    def get_stats(self, pattern: str) -> list[Any]:
+        with self._errors():
+            members: Any = self.client.smembers(self._stat_index)
+            keys = sorted(members)
+            values = [self.client.get(key) for key in keys]
+            gone = [key for key, value in zip(keys, values, strict=True) if value is None]
+            if gone:
+                self.client.srem(self._stat_index, *gone)
+        return [value for value in values if value is not None]
+
+    @property
+    def _stat_index(self) -> str:
+        return f"{{tq:{conf().site}}}:clusters"
+
+    # Plumbing
+
+    def _run(self, name: str, *arguments: Any) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.client.register_script(_source(name))
+        with self._errors():
+            return script(keys=[self.tag], args=arguments)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.RedisError as error:
+            raise BrokerError(
+                f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
+            ) from error
+
+
+@functools.cache
+def _source(name: str) -> str:
+    return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+
+
+@functools.cache
+def connect() -> redis.Redis:
+    """The process's client, with its one connection pool, to the server that `Q_CLUSTER` names.
+
+    `redis` (a URL or the keywords of `redis.Redis`) or `django_redis` (an alias of CACHES); else the local server.
+    """
+    settings = conf().q_cluster
+    if settings.get("django_redis"):
+        return _from_django_redis(settings["django_redis"])
+    defaults: dict[str, Any] = {
+        "socket_connect_timeout": 5,
+        "socket_timeout": 10,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+    }
+    configured = settings.get("redis") or {}
+    try:
+        client: redis.Redis
+        if isinstance(configured, str):
+            client = redis.Redis.from_url(configured, **defaults)
+        else:
+            client = redis.Redis(**(defaults | configured | {"decode_responses": False}))
+        client.connection_pool.make_connection()  # connects nowhere yet; refuses options that do not exist
+        return client
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
+        ) from error
+
+
+def _from_django_redis(alias: str) -> Any:
+    try:
+        from django_redis import get_redis_connection
+    except ImportError as error:
+        raise ConfigurationError(
+            "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
+        ) from error
+    return get_redis_connection(alias)
+
+
+def address(client: Any) -> str:
+    """Where a client connects to, without its password."""
+    kwargs = client.connection_pool.connection_kwargs
+    if kwargs.get("path"):
+        return str(kwargs["path"])
+    return f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"

@@ -1,0 +1,97 @@
+"""System checks: what is wrong with a project's settings, and how to mend it.
+
+`mscluster` refuses to start with the same sentences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import connections
+
+from tenant_q import brokers, tenancy
+from tenant_q.conf import pointless_keys, problems, secret_key_is_set
+
+_TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
+
+
+@register("tenant_q")
+def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Every check of tenant_q; those that stand on an earlier one are left out when it fails."""
+    messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
+    if not messages:
+        messages = [*_check_apps(), *_check_broker()]
+    return [*messages, *_check_pointless_keys()]
+
+
+def configuration_problems() -> list[str]:
+    """The errors among the checks, one sentence each."""
+    return [f"{message.msg} {message.hint or ''}".strip() for message in check_all() if message.is_serious()]
+
+
+def _check_secret_key() -> list[CheckMessage]:
+    if secret_key_is_set():
+        return []
+    return [_error("SECRET_KEY is missing, and it signs every task.", "Set SECRET_KEY.", "E006")]
+
+
+def _check_settings() -> list[CheckMessage]:
+    return [_error(sentence, None, "E004") for sentence in problems()]
+
+
+def _check_tenancy() -> list[CheckMessage]:
+    if not any(apps.is_installed(name) for name in _TENANCY_PACKAGES):
+        hint = "Add 'django_tenants' or 'tenant_schemas' in front of INSTALLED_APPS."
+        return [_error("INSTALLED_APPS names no tenancy package.", hint, "E003")]
+    alias = tenancy.database_alias()
+    if alias not in connections or not hasattr(connections[alias], "set_tenant"):
+        package = "django_tenants" if apps.is_installed("django_tenants") else "tenant_schemas"
+        return [
+            _error(
+                f"DATABASES[{alias!r}] does not switch schemas.",
+                f"Set its ENGINE to '{package}.postgresql_backend'.",
+                "E007",
+            )
+        ]
+    return []
+
+
+def _check_apps() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if not tenancy.lists_app(tenancy.tenant_apps(), "django_q"):
+        hint = "Add 'django_q' to TENANT_APPS and run `python manage.py migrate_schemas`."
+        found.append(_error("django_q is not in TENANT_APPS, so tenants have no tables for their tasks.", hint, "E002"))
+    if not tenancy.lists_app(tenancy.shared_apps(), "tenant_q"):
+        hint = "Add 'tenant_q' to SHARED_APPS and run `python manage.py migrate_schemas --shared`."
+        found.append(_error("tenant_q is not in SHARED_APPS.", hint, "E001"))
+    installed = [config.name for config in apps.get_app_configs()]
+    if "django_q" in installed and installed.index("tenant_q") > installed.index("django_q"):
+        hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."
+        found.append(Warning("tenant_q stands behind django_q in INSTALLED_APPS.", hint=hint, id="tenant_q.W002"))
+    return found
+
+
+def _check_broker() -> list[CheckMessage]:
+    if not brokers.uses_orm():
+        return []
+    hint = "Set Q_CLUSTER['redis'] to a Redis or Valkey server and remove 'orm'."
+    return [
+        _error("mscluster needs a broker other than the Django ORM: its one table is not per tenant.", hint, "E005")
+    ]
+
+
+def _check_pointless_keys() -> list[CheckMessage]:
+    configured = getattr(settings, "Q_CLUSTER", None)
+    if not isinstance(configured, dict):
+        return []
+    return [
+        Warning(f"Q_CLUSTER['{key}'] has no meaning for mscluster: {instead}.", id="tenant_q.W001")
+        for key, instead in pointless_keys().items()
+    ]
+
+
+def _error(message: str, hint: str | None, number: str) -> CheckMessage:
+    return Error(message, hint=hint, id=f"tenant_q.{number}")

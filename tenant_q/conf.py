@@ -1,0 +1,281 @@
+"""All settings in one lazy, typed object.
+
+`conf()` reads `Q_CLUSTER` and `TENANT_Q` the first time it is called, and again after Django's `setting_changed`
+signal (tests). Nothing is read when a module is imported, and no setting is a default argument.
+
+`problems()` lists what is wrong with the settings; the system checks and `mscluster` show the same sentences.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from tenant_q.exceptions import ConfigurationError
+
+Number = (int, float)
+
+# Every key Django-Q2 knows, with the types a value may have.
+Q_CLUSTER_KEYS: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "cluster_name": (str,),
+    "ALT_CLUSTERS": (dict,),
+    "redis": (dict, str),
+    "django_redis": (str,),
+    "broker_class": (str,),
+    "iron_mq": (dict,),
+    "sqs": (dict,),
+    "mongo": (dict,),
+    "mongo_db": (str,),
+    "orm": (str,),
+    "has_replica": (bool,),
+    "workers": (int,),
+    "timeout": (int,),
+    "save_limit": (int,),
+    "save_limit_per": (str,),
+    "recycle": (int,),
+    "max_rss": (int,),
+    "max_attempts": (int,),
+    "ack_failures": (bool,),
+    "bulk": (int,),
+    "catch_up": (bool,),
+    "scheduler": (bool,),
+    "sync": (bool,),
+    "cache": (str,),
+    "cached": (bool, int),
+    "compress": (bool,),
+    "cpu_affinity": (int,),
+    "error_reporter": (dict,),
+    "label": (str,),
+    "log_level": (str,),
+    "time_zone": (str,),
+    "retry": (int,),
+    "queue_limit": (int,),
+    "guard_cycle": Number,
+    "daemonize_workers": (bool,),
+    "poll": Number,
+    "testing": (bool,),
+}
+
+# Keys of Django-Q2 that have no job here, and what does it instead.
+WITHOUT_MEANING: Mapping[str, str] = {
+    "retry": "leases are renewed while their worker lives, so nothing is redelivered by the clock; remove it",
+    "queue_limit": "workers take small batches straight from the broker; remove it",
+    "guard_cycle": "the sentinel waits on its processes instead of polling them; remove it",
+    "daemonize_workers": "a worker's tasks may always start child processes; remove it",
+    "poll": "it belongs to the ORM broker, which cannot be used here; remove it",
+    "has_replica": "it belongs to the ORM broker, which cannot be used here; remove it",
+}
+
+# Our own keys: types and smallest value allowed.
+TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
+    "lease": (Number, 1),
+    "grace": (Number, 0),
+    "max_deliveries": ((int,), 1),
+    "tenant_cache_seconds": (Number, 0),
+    "databases": ((list, tuple), None),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the settings say, with every default filled in. Times are seconds."""
+
+    site: str
+    cluster: str
+    q_cluster: Mapping[str, Any]
+    workers: int
+    timeout: int | None
+    save_limit: int
+    save_limit_per: str | None
+    recycle: int
+    max_rss: int | None
+    max_attempts: int
+    ack_failures: bool
+    catch_up: bool
+    scheduler: bool
+    sync: bool
+    cache: str
+    cached: bool | int
+    cpu_affinity: int
+    time_zone: str | None
+    lease: float
+    grace: float
+    max_deliveries: int
+    tenant_cache_seconds: float
+    databases: tuple[str, ...] | None
+    excluded_schemas: frozenset[str]
+
+
+@cache
+def conf() -> Configuration:
+    """The settings in force in this process.
+
+    Raises `ConfigurationError` naming the first problem, when the settings cannot be used.
+    """
+    found = problems()
+    if found:
+        raise ConfigurationError(found[0])
+    q = q_cluster()
+    ours = getattr(settings, "TENANT_Q", {})
+    databases = ours.get("databases")
+    return Configuration(
+        site=q.get("name", "default"),
+        cluster=q.get("cluster_name", q.get("name", "default")),
+        q_cluster=q,
+        workers=q.get("workers") or os.cpu_count() or 4,
+        timeout=q.get("timeout"),
+        save_limit=q.get("save_limit", 250),
+        save_limit_per=q.get("save_limit_per"),
+        recycle=q.get("recycle", 500),
+        max_rss=q.get("max_rss"),
+        max_attempts=q.get("max_attempts", 1),
+        ack_failures=q.get("ack_failures", False),
+        catch_up=q.get("catch_up", True),
+        scheduler=q.get("scheduler", True),
+        sync=q.get("sync", False),
+        cache=q.get("cache", "default"),
+        cached=q.get("cached", False),
+        cpu_affinity=q.get("cpu_affinity", 0),
+        time_zone=q.get("time_zone", settings.TIME_ZONE) if settings.USE_TZ else None,
+        lease=ours.get("lease", 15),
+        grace=ours.get("grace", 30),
+        max_deliveries=ours.get("max_deliveries", 3),
+        tenant_cache_seconds=ours.get("tenant_cache_seconds", 30),
+        databases=tuple(databases) if databases else None,
+        excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
+    )
+
+
+def use_cluster(name: str | None) -> None:
+    """Serve the cluster `name` from now on, here and in child processes, as `Q_CLUSTER_NAME` does."""
+    if name:
+        os.environ["Q_CLUSTER_NAME"] = name
+        conf.cache_clear()
+
+
+def q_cluster() -> dict[str, Any]:
+    """`Q_CLUSTER`, with `Q_CLUSTER_NAME` and its entry of `ALT_CLUSTERS` laid over it, as Django-Q2 does."""
+    base = dict(getattr(settings, "Q_CLUSTER", None) or {})
+    alternatives = base.pop("ALT_CLUSTERS", None) or {}
+    name = os.environ.get("Q_CLUSTER_NAME")
+    if name and name not in (base.get("name"), base.get("cluster_name")):
+        own = {k: v for k, v in (alternatives.get(name) or {}).items() if k not in ("name", "cluster_name")}
+        base |= own | {"cluster_name": name}
+    return base
+
+
+def problems() -> list[str]:
+    """What is wrong with the settings, one sentence each. An empty list when they can be used."""
+    return [*_q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
+
+
+def pointless_keys() -> dict[str, str]:
+    """The keys of `Q_CLUSTER` that are set and have no meaning here, with what takes their place."""
+    present = q_cluster()
+    return {key: instead for key, instead in WITHOUT_MEANING.items() if key in present}
+
+
+def secret_key_is_set() -> bool:
+    """Whether `SECRET_KEY`, which signs every package, is there."""
+    try:
+        return bool(settings.SECRET_KEY)
+    except ImproperlyConfigured:
+        return False
+
+
+def _q_cluster_problems() -> list[str]:
+    configured = getattr(settings, "Q_CLUSTER", None) or {}
+    if not isinstance(configured, dict):
+        return [f"Q_CLUSTER is a {type(configured).__name__}; it must be a dict."]
+    found = []
+    for place, values in _with_alternatives(configured):
+        for key, value in values.items():
+            if key not in Q_CLUSTER_KEYS:
+                found.append(_unknown(place, key, Q_CLUSTER_KEYS))
+            elif value is not None and not _is_a(value, Q_CLUSTER_KEYS[key]):
+                found.append(_wrong_type(place, key, value, Q_CLUSTER_KEYS[key]))
+    if found:
+        return found
+    q = q_cluster()
+    for key, least in (("workers", 1), ("timeout", 1), ("recycle", 1), ("max_attempts", 0), ("bulk", 1)):
+        value = q.get(key)
+        # `workers: 0` means "as many as there are CPUs" in Django-Q2.
+        if value is not None and value < least and not (key == "workers" and value == 0):
+            found.append(f"Q_CLUSTER['{key}'] is {value!r}; it must be at least {least}.")
+    if q.get("save_limit_per") not in (None, "group", "name", "func"):
+        found.append(
+            f"Q_CLUSTER['save_limit_per'] is {q['save_limit_per']!r}; it must be 'group', 'name', 'func' or None."
+        )
+    return found
+
+
+def _with_alternatives(configured: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    places = [("Q_CLUSTER", configured)]
+    alternatives = configured.get("ALT_CLUSTERS")
+    if isinstance(alternatives, dict):
+        places += [
+            (f"Q_CLUSTER['ALT_CLUSTERS']['{name}']", values)
+            for name, values in alternatives.items()
+            if isinstance(values, dict)
+        ]
+    return places
+
+
+def _tenant_q_problems() -> list[str]:
+    ours = getattr(settings, "TENANT_Q", {})
+    if not isinstance(ours, dict):
+        return [f"TENANT_Q is a {type(ours).__name__}; it must be a dict."]
+    found = []
+    for key, value in ours.items():
+        if key not in TENANT_Q_KEYS:
+            found.append(_unknown("TENANT_Q", key, TENANT_Q_KEYS))
+            continue
+        types, least = TENANT_Q_KEYS[key]
+        if not _is_a(value, types):
+            found.append(_wrong_type("TENANT_Q", key, value, types))
+        elif least is not None and value < least:
+            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
+    for alias in ours.get("databases") or ():
+        if alias not in settings.DATABASES:
+            found.append(f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it.")
+    return found
+
+
+def _excluded_problems() -> list[str]:
+    excluded = getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", [])
+    if isinstance(excluded, str) or not all(isinstance(name, str) for name in excluded):
+        return ["SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list of schema names, such as ['public']."]
+    return []
+
+
+def _unknown(place: str, key: object, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
+    return f"{place} has an unknown key '{key}': {hint}"
+
+
+def _wrong_type(place: str, key: str, value: object, types: tuple[type, ...]) -> str:
+    wanted = " or ".join(t.__name__ for t in types)
+    return f"{place}['{key}'] is {value!r} ({type(value).__name__}); it must be {wanted}."
+
+
+def _is_a(value: object, types: tuple[type, ...]) -> bool:
+    # bool is an int in Python; `workers: True` is a slip.
+    return isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting in ("Q_CLUSTER", "TENANT_Q", "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", "DATABASES", "TIME_ZONE", "USE_TZ"):
+        conf.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="tenant_q.conf")

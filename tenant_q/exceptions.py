@@ -1,0 +1,104 @@
+"""Every error tenant_q raises or records, in one tree.
+
+`TenantQError` is the root. Below it stand two families: errors a caller meets (`ConfigurationError`,
+`EnqueueError`, `BrokerError`, …) and `TaskDeath`, one class per cause of death of a task. A death's class name and
+text are what a tenant's failed row shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TenantQError(Exception):
+    """Root of all errors of tenant_q."""
+
+
+# What a caller or operator meets
+
+
+class ConfigurationError(TenantQError):
+    """A setting is unknown, has the wrong type, or does not fit the others."""
+
+
+class EnqueueError(TenantQError):
+    """A package cannot be put on the queue: bad options, arguments that do not pickle, no tenant."""
+
+
+class NoTenant(EnqueueError):
+    """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
+
+
+class BadSchedule(TenantQError):
+    """A schedule's arguments, cron text or type cannot be understood."""
+
+
+class BrokerError(TenantQError):
+    """The broker cannot be reached or answers with an error."""
+
+
+class DatabaseAway(TenantQError):
+    """The tenants' database cannot be reached: what was to be done is kept and tried again."""
+
+
+class TenantUnavailable(TenantQError):
+    """A tenant cannot be served: unknown, its schema missing, or not migrated."""
+
+
+class UnknownTenant(TenantUnavailable):
+    """No tenant row has this schema name. It may be in a transaction still open."""
+
+
+class SchemaMissing(TenantUnavailable):
+    """The tenant's row is there, its PostgreSQL schema is not."""
+
+
+class SchemaNotMigrated(TenantUnavailable):
+    """The tenant's schema is there, Django-Q2's tables in it are not."""
+
+
+class BadPackage(TenantQError):
+    """A package from the queue is refused: bad signature, removed class, or another tenant's queue.
+
+    `package` holds the readable rest when the signature is right and only a class in it is gone, else None.
+    """
+
+    package: Any = None
+
+
+# Causes of death of a task
+
+
+class TaskDeath(TenantQError):
+    """A task ended without a result. Subclasses name the cause."""
+
+
+class TaskTimeout(TaskDeath, SystemExit):
+    """The task ran longer than its timeout.
+
+    Also a `SystemExit`, as in Django-Q2, so that a task's own `except Exception` does not catch it.
+    """
+
+
+class TaskExited(TaskDeath):
+    """The task called `sys.exit()`."""
+
+
+class TaskCancelled(TaskDeath):
+    """The task raised `asyncio.CancelledError` or `KeyboardInterrupt`."""
+
+
+class UnknownFunction(TaskDeath):
+    """The package's function cannot be imported."""
+
+
+class UnpicklableResult(TaskDeath):
+    """The task's return value cannot be pickled, so it cannot be saved."""
+
+
+class WorkerDied(TaskDeath):
+    """The worker process died while it ran the task, as often as `max_deliveries` allows."""
+
+
+class ScheduleFailed(TaskDeath):
+    """A schedule's occurrence could not be turned into a task."""

@@ -1,0 +1,179 @@
+"""Package to outcome: find the function, arm the timeout, call it, record what came of it.
+
+No queue and no process here. Whatever a task does, `execute()` returns an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import pickle
+import pydoc
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+from asgiref.sync import async_to_sync
+from django.utils import timezone
+from django_q.conf import error_reporter
+from django_q.signals import post_execute_in_worker, pre_execute
+
+from tenant_q.conf import conf
+from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskExited, TaskTimeout, UnknownFunction, UnpicklableResult
+from tenant_q.package import Outcome, Package, labels
+
+logger = logging.getLogger("tenant_q.executor")
+
+
+def execute(package: Package, *, attempt: int = 1) -> Outcome:
+    """Run a package in the schema that is current.
+
+    Parameters: `attempt`, the how-manieth start this is.
+
+    Returns the outcome; a failure's result is its text and traceback, as in Django-Q2. Raises nothing that the task
+    raised.
+    """
+    started, clock = timezone.now(), time.monotonic()
+    death, raised = None, None
+    try:
+        result = _call(package)
+    except BaseException as error:
+        raised = error
+        result, death = _failure(package, error)
+    return Outcome(
+        package=package,
+        success=death is None,
+        result=result,
+        started=started,
+        stopped=timezone.now(),
+        seconds=time.monotonic() - clock,
+        attempt=attempt,
+        death=death,
+        error=raised,
+    )
+
+
+def give_up(package: Package, error: Exception, *, attempt: int = 1, started: datetime | None = None) -> Outcome:
+    """The outcome of a package that is not run: its failed row tells why."""
+    now = timezone.now()
+    return Outcome(
+        package=package,
+        success=False,
+        result=f"{type(error).__name__}: {error}",
+        started=started or now,
+        stopped=now,
+        seconds=0.0,
+        attempt=attempt,
+        death=type(error).__name__,
+    )
+
+
+def timeout_of(package: Package) -> float | None:
+    """Seconds a package may run, or None without limit (no timeout, or one below 1, as -1 in Django-Q2)."""
+    timeout = package.option("timeout", conf().timeout)
+    return timeout if timeout is not None and timeout > 0 else None
+
+
+def _call(package: Package) -> Any:
+    func = _resolve(package.func)
+    pre_execute.send(sender="django_q", func=func, task=package.task)
+    with _alarm(timeout_of(package)):
+        result = func(*package.args, **package.kwargs)
+        if inspect.isawaitable(result):
+            result = async_to_sync(_awaited)(result)
+    _check_pickles(result, package)
+    _after_execution(func, package, result, success=True)
+    return result
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _resolve(func: Any) -> Callable[..., Any]:
+    if callable(func):
+        return cast(Callable[..., Any], func)
+    path = str(func)
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None) if module else None
+    except ModuleNotFoundError:
+        found = None
+    found = found or pydoc.locate(path)
+    if not callable(found):
+        raise UnknownFunction(f"Function {path} is not defined; check the path, and that this code is deployed here.")
+    return cast(Callable[..., Any], found)
+
+
+@contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    """Raise `TaskTimeout` in the block after `seconds`. Only a main thread can be interrupted by a signal."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(signum: int, frame: Any) -> None:
+        raise TaskTimeout(f"Task exceeded maximum timeout value ({seconds:g} seconds)")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _check_pickles(result: Any, package: Package) -> None:
+    try:
+        pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise UnpicklableResult(
+            f"{package.func_name} returned a {type(result).__name__} that cannot be pickled ({error}); "
+            "return plain values."
+        ) from error
+
+
+def _failure(package: Package, error: BaseException) -> tuple[str, str]:
+    """The text of a failed row and the class name of the cause."""
+    death = _cause(error)
+    text = f"{_message(death)} : {''.join(traceback.format_exception(error))}"
+    if type(death) is not type(error):
+        text = f"{type(death).__name__}: {text}"
+    logger.info("%s failed: %s", package.name, _message(death), extra=labels(package))
+    if error_reporter:
+        error_reporter.report()
+    try:
+        _after_execution(None, package, text, success=False)
+    except Exception:
+        logger.exception("A receiver of post_execute_in_worker failed", extra=labels(package))
+    return text, type(death).__name__
+
+
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, TaskDeath):
+        return error
+    if isinstance(error, SystemExit):
+        return TaskExited(f"the task called sys.exit({error.code!r})")
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return TaskCancelled(f"the task raised {type(error).__name__}")
+    return error
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose text cannot be shown>"
+
+
+def _after_execution(func: Any, package: Package, result: Any, *, success: bool) -> None:
+    task = package.task | {"result": result, "success": success, "stopped": timezone.now()}
+    post_execute_in_worker.send(sender="django_q", func=func, task=task)

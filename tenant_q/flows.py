@@ -1,0 +1,254 @@
+"""What follows a task: its result kept, its hook, a chain's next link, an iter's completion.
+
+`settle()` is the one path from outcomes to saved results, in workers and in sync mode. Everything in it may be done
+again after a crash: ids of links and parts are deterministic and rows keep their first success. Hooks are called at
+least once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django_q.humanhash import uuid
+from django_q.models import Task
+from django_q.signals import post_execute
+from django_q.signing import SignedPackage
+
+from tenant_q import cached, enqueue, results
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Broker
+from tenant_q.conf import conf
+from tenant_q.exceptions import EnqueueError
+from tenant_q.executor import execute
+from tenant_q.package import Outcome, Package, build, deterministic_id, labels, open_package
+from tenant_q.tenancy import in_schema, task_schema
+
+logger = logging.getLogger("tenant_q.flows")
+
+Link = tuple[Any, ...]
+
+
+# Submitting
+
+
+def submit(
+    func: Any, args: tuple[Any, ...], keywords: dict[str, Any], *, schema: str | None = None, id: str | None = None
+) -> str:
+    """Enqueue one call for a tenant, or run it here and now when it is `sync`. Returns the task's id.
+
+    Raises `NoTenant`, `UnknownTenant`, `EnqueueError` or `BrokerError`; in sync mode what the task raised.
+    """
+    package = build(func, args, keywords, schema=task_schema(schema), id=id)
+    return _send([package], once=id is not None)
+
+
+def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *, schema: str | None = None) -> str:
+    """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
+    schema = task_schema(schema)
+    keywords = dict(keywords)
+    options = dict(keywords.pop("q_options", None) or {})
+    arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
+    iter_id: str = uuid()[1]
+    kept = options.pop("cached", keywords.pop("cached", conf().cached))
+    hook = options.pop("hook", keywords.pop("hook", None))
+    keywords.pop("group", None)
+    options |= {"group": iter_id, "iter_count": len(arguments), "iter_cached": kept, "cached": True}
+    packages = []
+    for index, args in enumerate(arguments):
+        package = build(
+            func, args, keywords | {"q_options": options}, schema=schema, id=deterministic_id(iter_id, index)
+        )
+        package.task["iter_index"] = index
+        package.task["iter_hook"] = hook
+        packages.append(package)
+    if not packages:
+        raise EnqueueError("An iter needs at least one set of arguments; args_iter is empty.")
+    _send(packages, once=True)
+    return iter_id
+
+
+def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
+    """Enqueue the first link of a chain; the others follow it one by one. Returns the chain's group.
+
+    Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, `group`, `cached`, `sync` and
+    `broker` for every link. Raises `EnqueueError` when the chain is empty.
+    """
+    links = [_link(one) for one in chain]
+    if not links:
+        raise EnqueueError("A chain needs at least one link; append a function first.")
+    group = options.pop("group", None) or uuid()[1]
+    first = _link_package(links, task_schema(schema), options | {"group": group}, id=None)
+    _send([first], once=False)
+    return str(group)
+
+
+def _link(link: Any) -> Link:
+    if not isinstance(link, tuple):
+        return (link, (), {})
+    func, args, kwargs = (*link, (), {})[:3] if len(link) == 1 else (*link, {})[:3]
+    return (func, args if isinstance(args, tuple) else (args,), dict(kwargs))
+
+
+def _link_package(links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None) -> Package:
+    (func, args, kwargs), *rest = links
+    package = build(func, args, kwargs, schema=schema, id=id)
+    package.task.update({name: value for name, value in options.items() if value is not None})
+    package.task["chain"] = rest
+    return package
+
+
+def _send(packages: Sequence[Package], *, once: bool) -> str:
+    broker = packages[0].task.pop("broker", None)
+    for package in packages:
+        enqueue.announce(package)
+    if packages[0].option("sync"):
+        for package in packages:
+            run_here(package)
+    else:
+        enqueue.push(packages, broker=broker, once=once)
+    return packages[0].id
+
+
+def run_here(package: Package) -> None:
+    """Sync mode: run a package in this process, keep its result, follow its chain.
+
+    Raises what the task raised, after its failed row is kept.
+    """
+    travelled = open_package(enqueue.sealed(package))
+    broker = get_broker(package.option("cluster"))
+    with in_schema(package.schema):
+        outcome = execute(travelled)
+        settlement = settle([outcome], broker)
+        close_iters(settlement.complete, broker)
+        for error in (outcome.error, *settlement.unsaved.values()):
+            if error is not None:
+                raise error
+        for link in settlement.links:
+            run_here(link)
+
+
+# Settling
+
+
+@dataclass
+class Settlement:
+    """What settling a batch came to.
+
+    `unsaved` holds the error of each tenant that could not be saved to; its outcomes are not settled. `links` are the
+    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed.
+    """
+
+    unsaved: dict[str, Exception] = field(default_factory=dict)
+    links: list[Package] = field(default_factory=list)
+    complete: list[Package] = field(default_factory=list)
+
+
+def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
+    """Keep outcomes and do what follows them, all but the acknowledgement.
+
+    Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
+    """
+    settlement = Settlement()
+    everything = [*outcomes, *_completed_iters(outcomes, broker, settlement)]
+    settlement.unsaved = results.save(everything)
+    settled = [o for o in everything if o.package.schema not in settlement.unsaved]
+    for outcome in settled:
+        if outcome.package.cached and not outcome.package.is_iter_part:
+            with in_schema(outcome.package.schema):
+                cached.save(outcome, broker)
+    settlement.links = [link for outcome in settled if (link := next_link(outcome))]
+    for outcome in settled:
+        _tell(outcome)
+    return settlement
+
+
+def close_iters(complete: Sequence[Package], broker: Broker) -> None:
+    """Forget the parts of completed iters, once their last part is acknowledged."""
+    for package in complete:
+        broker.drop_group(package.schema, str(package.group))
+
+
+def next_link(outcome: Outcome) -> Package | None:
+    """The package of a chain's next link. None at the end, and after a link that failed."""
+    package = outcome.package
+    links = [_link(one) for one in package.option("chain") or ()]
+    if not links or not outcome.success:
+        return None
+    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
+    id = deterministic_id(package.group, package.id, "next")
+    link = _link_package(links, package.schema, options, id=id)
+    enqueue.announce(link)
+    return link
+
+
+def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
+    """Record the iters' parts among the outcomes; the collated outcomes of those that are complete now."""
+    collated = []
+    for outcome in outcomes:
+        package = outcome.package
+        if not package.is_iter_part:
+            continue
+        signed = SignedPackage.dumps(outcome.task_dict())
+        index = str(package.option("iter_index", package.id))
+        schema, group = package.schema, str(package.group)
+        if broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS) >= package.task["iter_count"]:
+            parts = [SignedPackage.loads(part) for part in broker.parts(schema, group).values()]
+            collated.append(_collate(outcome, parts))
+            settlement.complete.append(package)
+    return collated
+
+
+def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
+    """One outcome of all parts, in the order of the iter's arguments."""
+    parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
+    package = last.package
+    task = {k: v for k, v in package.task.items() if k not in ("iter_count", "iter_index", "group", "cached", "chain")}
+    task |= {
+        "id": package.group,
+        "args": tuple(part["args"] for part in parts),
+        "cached": package.option("iter_cached"),
+        "hook": package.option("iter_hook"),
+    }
+    failed = [part for part in parts if not part["success"]]
+    return replace(
+        last,
+        package=Package(task),
+        success=not failed,
+        result=[part["result"] for part in parts],
+        started=min(part["started"] for part in parts),
+        stopped=max(part["stopped"] for part in parts),
+        seconds=0.0,
+        death=last.death if failed else None,
+    )
+
+
+def _tell(outcome: Outcome) -> None:
+    """Call the hook and the receivers of `post_execute`, in the tenant's schema; log what became of the task."""
+    package = outcome.package
+    try:
+        if package.option("hook") or post_execute.receivers:
+            with in_schema(package.schema):
+                post_execute.send(sender="django_q", task=outcome.task_dict())
+                if package.option("hook"):
+                    _resolve_hook(package.option("hook"))(_hook_task(outcome))
+    except Exception:
+        logger.exception("The hook of %s failed", package.name, extra=labels(package))
+    if not outcome.success:
+        logger.error("Failed %s (%s): %s", package.func_name, package.name, outcome.death, extra=labels(package))
+
+
+def _hook_task(outcome: Outcome) -> Task:
+    task = results.as_task(outcome)
+    task._state.adding = not results.wants_row(outcome)
+    return task
+
+
+def _resolve_hook(hook: Any) -> Callable[[Task], Any]:
+    if callable(hook):
+        return hook  # type: ignore[no-any-return]
+    module, _, name = str(hook).rpartition(".")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]

@@ -1,0 +1,64 @@
+"""`python manage.py mscluster`: one cluster that serves every tenant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_q import __version__, cluster
+from tenant_q.conf import conf, use_cluster
+from tenant_q.exceptions import TenantQError
+from tenant_q.sentinel import Plan
+
+
+class Command(BaseCommand):
+    help = "Starts a cluster that runs the tasks and schedules of every tenant, until SIGTERM or Ctrl-C."
+    # The same checks run below, and end in one sentence instead of a page.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("-n", "--name", help="The cluster to be, of those in ALT_CLUSTERS or a new one.")
+        parser.add_argument(
+            "--workers", type=int, metavar="N", help="Worker processes, instead of Q_CLUSTER['workers']."
+        )
+        ending = parser.add_mutually_exclusive_group()
+        ending.add_argument("--run-once", action="store_true", help="Look once for work and schedules, then stop.")
+        ending.add_argument("--burst", action="store_true", help="Stop when nothing is queued, delayed or running.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        use_cluster(options["name"])
+        try:
+            found = cluster.survey()
+            plan = self._plan(options)
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+        self._introduce(found, plan)
+        code = cluster.run(plan)
+        if code:
+            raise CommandError(
+                f"Cluster {found.cluster} ended because its sentinel died; see its log.", returncode=code
+            )
+
+    def _plan(self, options: dict[str, Any]) -> Plan:
+        workers = options["workers"]
+        if workers is not None and workers < 1:
+            raise CommandError(f"--workers is {workers}; it must be at least 1.")
+        return Plan(workers=workers or conf().workers, once=options["run_once"], burst=options["burst"])
+
+    def _introduce(self, found: cluster.Surroundings, plan: Plan) -> None:
+        lines = {
+            "cluster": found.cluster,
+            "broker": found.broker,
+            "database": found.database,
+            "tenants": str(found.tenants),
+            "workers": str(plan.workers),
+            "excluded": ", ".join(found.excluded) or "none",
+        }
+        self.stdout.write(self.style.MIGRATE_HEADING(f"tenant_q {__version__} mscluster"))
+        for name, value in lines.items():
+            self.stdout.write(f"  {name:<9} {value}")
+        for warning in found.warnings:
+            self.stdout.write(self.style.WARNING(f"  note      {warning}"))
+        sys.stdout.flush()

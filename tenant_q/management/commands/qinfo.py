@@ -1,0 +1,11 @@
+"""`python manage.py qinfo`: Django-Q2's own command, counting over all tenants."""
+
+from __future__ import annotations
+
+from django_q.management.commands.qinfo import Command as DjangoQCommand
+
+from tenant_q.management.tenants import OverTenants
+
+
+class Command(OverTenants, DjangoQCommand):  # type: ignore[misc]
+    help = "Django-Q2's qinfo, over the tasks and schedules of all tenants, or of one."

@@ -1,0 +1,63 @@
+"""What lets Django-Q2's own monitor commands count over tenants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django_q.models import Schedule, Task
+from psycopg import sql
+
+from tenant_q import tenancy
+from tenant_q.exceptions import TenantQError
+
+
+class OverTenants:
+    """Mixed into a command of Django-Q2: it counts all tenants' rows, or with `--schema` those of one."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)  # type: ignore[misc]
+        parser.add_argument("--schema", help="Count the rows of this tenant only.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        schema = options.pop("schema")
+        try:
+            if schema:
+                with tenancy.in_schema(schema):
+                    super().handle(*args, **options)  # type: ignore[misc]
+            else:
+                show_all_tenants()
+                super().handle(*args, **options)  # type: ignore[misc]
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+
+
+def show_all_tenants() -> None:
+    """Lay a temporary view over each of Django-Q2's tables, in this session: the union of all tenants' rows.
+
+    PostgreSQL looks for temporary relations first, so Django-Q2's own queries find them.
+    """
+    with tenancy.in_public(), tenancy.tenant_connection().cursor() as cursor:
+        for model in (Task, Schedule):
+            table = model._meta.db_table
+            schemas = [schema for schema in _schemas() if _has(cursor, schema, table)]
+            columns = sql.SQL(", ").join(sql.Identifier(field.column) for field in model._meta.fields)
+            selects = [
+                sql.SQL("SELECT {columns} FROM {table}").format(columns=columns, table=sql.Identifier(schema, table))
+                for schema in schemas
+            ]
+            if selects:
+                view = sql.SQL("CREATE OR REPLACE TEMPORARY VIEW {name} AS {body}").format(
+                    name=sql.Identifier(table), body=sql.SQL(" UNION ALL ").join(selects)
+                )
+                cursor.execute(view.as_string(None))
+
+
+def _schemas() -> list[str]:
+    names = tenancy.tenant_model()._default_manager.values_list("schema_name", flat=True)
+    return [tenancy.physical_schema(name) for name in names]
+
+
+def _has(cursor: Any, schema: str, table: str) -> bool:
+    cursor.execute("SELECT to_regclass(quote_ident(%s) || '.' || %s) IS NOT NULL", [schema, table])
+    return bool(cursor.fetchone()[0])

@@ -1,0 +1,369 @@
+"""What a schedule's row means: its arguments' text, and the moments it asks for.
+
+Pure functions: no database, no settings, no clock. What cannot be understood is `BadSchedule`, never another error, so
+that one bad row is told to its tenant and stops nothing else.
+
+Where the local clock jumps:
+
+- Minutes and hourly are durations. They do not look at the local clock.
+- Daily to yearly keep the wall-clock time. One that comes twice (clock set back) runs the first time only. One that
+  does not exist (clock set forward) runs later by as much as the clock jumped: 02:30 runs at 03:30, which is 24 hours
+  after the run before. Only the next run is stored, and 03:30 alone would be 03:30 for ever after; so a run moved that
+  way carries `MOVED` microseconds, by which its wall-clock time is found again: the day after, it is 02:30.
+- A cron text with every hour (`*`) follows the real time: in the hour that comes twice it runs twice, minutes that do
+  not exist are left out. A cron text that names hours runs each wall-clock time once: the first time where it comes
+  twice; and what falls where the clock jumps forward runs once, at the end of the jump: 02:00 and 02:30 at 03:00.
+"""
+
+from __future__ import annotations
+
+import ast
+import calendar
+import sys
+import warnings
+from copy import copy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from croniter import HOUR_FIELD, croniter
+
+from tenant_q.exceptions import BadSchedule
+
+MAX_ARGUMENTS: Final = 100_000
+"""Longest text of a schedule's arguments that is parsed, in characters."""
+
+MAX_CRON: Final = 1_000
+"""Longest cron text that is parsed, in characters (Django-Q2's column holds 100)."""
+
+MOVED: Final = 1
+"""The microsecond of a daily to yearly run whose wall-clock time did not exist."""
+
+_CRON_YEARS: Final = 130  # as far as a cron text can name a year: 1970 to 2099
+_DAY: Final = timedelta(days=1)
+
+
+class Kind(StrEnum):
+    """The values of Django-Q2's `Schedule.schedule_type`."""
+
+    ONCE = "O"
+    MINUTES = "I"
+    HOURLY = "H"
+    DAILY = "D"
+    WEEKLY = "W"
+    BIWEEKLY = "BW"
+    MONTHLY = "M"
+    BIMONTHLY = "BM"
+    QUARTERLY = "Q"
+    YEARLY = "Y"
+    CRON = "C"
+
+
+_DAYS: Final = {Kind.DAILY: 1, Kind.WEEKLY: 7, Kind.BIWEEKLY: 14}
+_MONTHS: Final = {Kind.MONTHLY: 1, Kind.BIMONTHLY: 2, Kind.QUARTERLY: 3, Kind.YEARLY: 12}
+
+
+# Moments
+
+
+def next_run(
+    kind: str,
+    planned: datetime,
+    *,
+    zone: ZoneInfo | None,
+    minutes: int | None = None,
+    cron: str | None = None,
+) -> datetime:
+    """The occurrence after `planned`.
+
+    A day the month does not have is its last one (31 January, then 28 or 29 February; 29 February, then 28 February a
+    year later). As in Django-Q2 only the next run is stored, so what follows 28 February is 28 March.
+
+    `kind` is a type code of `Kind`. `planned` is aware when there is a `zone`, naive local time when there is none
+    (`USE_TZ = False`). `minutes` is the interval of MINUTES, None or 0 being one minute. `cron` is the text of CRON:
+    5 fields, or 6 with seconds last, or 7 with the year after them, or an alias such as `@daily`.
+
+    Returns a moment later than `planned`: aware in UTC when there is a `zone`, else naive.
+
+    Raises `BadSchedule` when there is no such moment: a type unknown or without a next run (ONCE), minutes or cron
+    text that make no sense, a year beyond 9999; `ValueError` when `planned` and `zone` do not fit each other.
+    """
+    return _first_after(kind, planned, planned, zone, minutes, cron)
+
+
+def following(
+    kind: str,
+    planned: datetime,
+    now: datetime,
+    *,
+    catch_up: bool,
+    zone: ZoneInfo | None,
+    minutes: int | None = None,
+    cron: str | None = None,
+) -> datetime:
+    """The next run to store once the occurrence `planned` has been fired at `now`.
+
+    With `catch_up` it is the very next occurrence, so that missed ones are made up for one by one; without, the first
+    that is later than `now`, which keeps the phase (`planned` + n intervals) and costs the same however many were
+    missed. It is later than `planned` also when `now` is not (clocks differ).
+
+    `now` is aware or naive as `planned` is; the other parameters, what is returned and what is raised are those of
+    `next_run`.
+    """
+    if (now.tzinfo is None) != (planned.tzinfo is None):
+        raise ValueError("now and planned must be both aware or both naive")
+    return _first_after(kind, planned, planned if catch_up else max(planned, now), zone, minutes, cron)
+
+
+def _first_after(
+    code: str, planned: datetime, after: datetime, zone: ZoneInfo | None, minutes: int | None, cron: str | None
+) -> datetime:
+    """The first occurrence later than `after` of the schedule that has one at `planned`, which is not later."""
+    if (planned.tzinfo is None) != (zone is None):
+        raise ValueError("planned must be aware with a time zone, and naive without one")
+    try:
+        kind = Kind(code)
+    except ValueError:
+        raise BadSchedule(f"schedule type {code!r} is not one of {', '.join(Kind)}") from None
+    if kind is Kind.ONCE:
+        raise BadSchedule("a schedule of type O (once) has no next run")
+    try:
+        if zone is not None:
+            planned, after = planned.astimezone(UTC), after.astimezone(UTC)
+        if kind is Kind.CRON:
+            return _cron(cron or "", after, zone)
+        if kind in (Kind.MINUTES, Kind.HOURLY):
+            step = timedelta(hours=1) if kind is Kind.HOURLY else _interval(minutes)
+            return planned + ((after - planned) // step + 1) * step
+        return _calendar(kind, planned, after, zone)
+    except (OverflowError, ValueError) as error:
+        raise BadSchedule(f"a schedule of type {kind} has no next run that a date can hold: {error}") from error
+
+
+def _interval(minutes: int | None) -> timedelta:
+    if minutes is not None and (not isinstance(minutes, int) or minutes < 0):
+        raise BadSchedule(f"the minutes of a schedule must be a whole number from 1 on, not {minutes!r}")
+    return timedelta(minutes=minutes or 1)
+
+
+def _calendar(kind: Kind, planned: datetime, after: datetime, zone: ZoneInfo | None) -> datetime:
+    """Daily to yearly: count intervals on the wall clock, from just below `after` upwards."""
+    start, reach = _wall(planned, zone), _local(after, zone)
+    if kind in _DAYS:
+        passed = (reach - start) // (_DAYS[kind] * _DAY)
+    else:
+        passed = (12 * (reach.year - start.year) + reach.month - start.month) // _MONTHS[kind]
+    count = max(1, passed - 1)  # a wall-clock time is never moved by more than a day
+    while (moment := _moment(_nth(kind, start, count), zone)) <= after:
+        count += 1
+    return moment
+
+
+def _nth(kind: Kind, start: datetime, count: int) -> datetime:
+    """The wall-clock time `count` intervals after `start`, as if each were counted from the one before it."""
+    if kind in _DAYS:
+        return start + count * _DAYS[kind] * _DAY
+    step = _MONTHS[kind]
+    first = 12 * start.year + start.month - 1
+    day = start.day
+    if day > 28:  # each month on the way shortens it; two years hold every month, and a February of 28 days
+        passed = (divmod(first + i * step, 12) for i in range(1, min(count, 24) + 1))
+        day = min(day, *(calendar.monthrange(year, month + 1)[1] for year, month in passed))
+    year, month = divmod(first + count * step, 12)
+    return start.replace(year=year, month=month + 1, day=day)
+
+
+def _cron(text: str, after: datetime, zone: ZoneInfo | None) -> datetime:
+    search = copy(_parsed_cron(text))
+    real_time = zone is not None and "*" in search.expanded[HOUR_FIELD]
+    try:
+        search.set_current(after.astimezone(zone) if real_time else _local(after, zone))
+        while True:
+            found = search.get_next(datetime)
+            if zone is not None:
+                found = found.astimezone(UTC) if real_time else _after_gap(found, zone)
+            if found > after:
+                return found
+    except Exception as error:
+        raise BadSchedule(f"cron text {text!r} has no moment after {after}: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _parsed_cron(text: str) -> croniter[float]:
+    """The parsed text, to be copied before use: parsing costs several times what a search does."""
+    if len(text) > MAX_CRON:
+        raise BadSchedule(f"cron text {text[:40]!r}… is longer than {MAX_CRON} characters")
+    try:
+        return croniter(text, 0.0, max_years_between_matches=_CRON_YEARS)
+    except Exception as error:  # a foreign parser; whatever it trips over, the text is at fault
+        raise BadSchedule(f"cron text {text!r} does not parse: {error}") from error
+
+
+# Wall-clock times: naive, as a clock in the zone shows them
+
+
+def _local(moment: datetime, zone: ZoneInfo | None) -> datetime:
+    return moment if zone is None else moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _utc(wall: datetime, zone: ZoneInfo, fold: int = 0) -> datetime:
+    """The first (`fold` 0) moment that shows `wall`; in a jump forward, by the offset before it (0) or after (1)."""
+    return wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+
+
+def _moment(wall: datetime, zone: ZoneInfo | None) -> datetime:
+    """When a daily to yearly schedule runs for `wall`: see the module's head."""
+    if zone is None:
+        return wall
+    moment = _utc(wall, zone)
+    return moment if _local(moment, zone) == wall else moment.replace(microsecond=MOVED)
+
+
+def _wall(planned: datetime, zone: ZoneInfo | None) -> datetime:
+    """The wall-clock time that `_moment` made `planned` from."""
+    shown = _local(planned, zone)
+    if zone is not None and planned.microsecond == MOVED:
+        moved = planned.replace(microsecond=0)
+        meant = _local(moved - _DAY, zone) + _DAY  # by the offset before the jump
+        if meant != _local(moved, zone) and _utc(meant, zone) == moved:
+            return meant
+    return shown
+
+
+def _after_gap(wall: datetime, zone: ZoneInfo) -> datetime:
+    """The first moment that shows `wall`, or, when none does, the first whose clock is past it. Whole seconds."""
+    high, low = _utc(wall, zone, fold=0), _utc(wall, zone, fold=1)
+    if low >= high:
+        return high
+    while (half := (high - low) // timedelta(seconds=2)) > 0:
+        middle = low + timedelta(seconds=half)
+        low, high = (low, middle) if _local(middle, zone) > wall else (middle, high)
+    return high
+
+
+# Arguments
+
+
+def parse_arguments(args_text: str | None, kwargs_text: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A schedule's `args` and `kwargs` as values. Literals only; nothing is ever evaluated.
+
+    `args_text` is a tuple's literal, `1, 'x'`, or any other literal, which is the only argument then. `kwargs_text` is
+    `a=1, b='x'`, or a dict's literal with strings as keys. None and blank mean no arguments.
+
+    Returns the positional and the keyword arguments.
+
+    Raises `BadSchedule` for anything else, also where Django-Q2 goes on without any keyword arguments. It names the
+    field and the place, counted from the field's first character that is not blank.
+    """
+    args: Any = ()
+    if args_text and not args_text.isspace():
+        args = _Text.of("arguments", args_text).literal()
+    kwargs: dict[str, Any] = {}
+    if kwargs_text and not kwargs_text.isspace():
+        kwargs = _Text.of("keyword arguments", kwargs_text).keywords()
+    return (args if type(args) is tuple else (args,)), kwargs
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One field's text, without blanks around it, and what it says. `opening` and `closing` are what it stands in."""
+
+    field: str
+    text: str
+    opening: str = ""
+    closing: str = ""
+
+    @classmethod
+    def of(cls, field: str, text: str) -> _Text:
+        if len(text) > MAX_ARGUMENTS:
+            raise BadSchedule(f"{field} are longer than {MAX_ARGUMENTS} characters")
+        return cls(field, text.strip().replace("\r\n", "\n").replace("\r", "\n"))
+
+    def literal(self) -> Any:
+        return self._value(self._tree())
+
+    def keywords(self) -> dict[str, Any]:
+        try:
+            tree = self._tree()
+        except BadSchedule:
+            if self.text.startswith("{"):
+                raise
+            return replace(self, opening="f(", closing="\n)")._names()
+        if not isinstance(tree, ast.Dict):
+            raise self._bad(tree, "a dict or name=value pairs are expected")
+        for key in tree.keys:
+            if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
+                raise self._bad(key or tree, "every name must be a string")
+        return dict(self._value(tree))
+
+    def _names(self) -> dict[str, Any]:
+        """Read `a=1, b=2` as what stands in a call's parentheses. That call is looked at, never made."""
+        call = self._tree()
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise self._bad(call, "a dict or name=value pairs are expected")
+        if call.args:
+            raise self._bad(call.args[0], "a value has no name")
+        values: dict[str, Any] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                raise self._bad(keyword.value, "** is not allowed")
+            if keyword.arg in values:
+                raise self._bad(keyword, "the name was given before")
+            values[keyword.arg] = self._value(keyword.value)
+        return values
+
+    def _tree(self) -> ast.expr:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the parser has one for each odd number
+                return ast.parse(f"{self.opening}{self.text}{self.closing}", mode="eval").body
+        except SyntaxError as error:
+            line = error.lineno if error.lineno and error.offset else sys.maxsize  # without a place: at the end
+            raise self._error(error.msg, line, (error.offset or 0) - 1) from error
+        except (ValueError, MemoryError, RecursionError) as error:
+            raise self._unreadable(error) from error
+
+    def _value(self, node: ast.expr) -> Any:
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError) as error:
+            raise self._bad(_culprit(node), "this is not a literal") from error
+        except (MemoryError, RecursionError) as error:
+            raise self._unreadable(error) from error
+
+    def _bad(self, node: ast.expr | ast.keyword, reason: str) -> BadSchedule:
+        line = f"{self.opening}{self.text}".encode().split(b"\n")[node.lineno - 1]
+        return self._error(reason, node.lineno, len(line[: node.col_offset].decode()))  # the parser counts bytes
+
+    def _error(self, reason: str, line: int, column: int) -> BadSchedule:
+        """`line` counts from 1, `column` from 0 with the opening; a place outside the text becomes its nearest end."""
+        lines = self.text.split("\n")
+        if line > len(lines):
+            line, column = len(lines), len(lines[-1])
+        elif line == 1:
+            column -= len(self.opening)
+        place = f"column {min(max(column, 0), len(lines[line - 1])) + 1}"
+        place = place if len(lines) == 1 else f"line {line}, {place}"
+        return BadSchedule(f"{self.field} do not parse as Python literals at {place}: {reason}")
+
+    def _unreadable(self, error: Exception) -> BadSchedule:
+        reason = "nested too deeply" if isinstance(error, MemoryError | RecursionError) else str(error)
+        return BadSchedule(f"{self.field} do not parse as Python literals: {reason}")
+
+
+def _culprit(node: ast.expr) -> ast.expr:
+    """The first part of `node` that keeps it from being a literal."""
+    parts: list[ast.expr | None] = []
+    if isinstance(node, ast.Dict):
+        parts = [part for pair in zip(node.keys, node.values, strict=True) for part in pair]
+    elif isinstance(node, ast.List | ast.Set | ast.Tuple):
+        parts = list(node.elts)
+    for part in parts:
+        if part is not None:
+            try:
+                ast.literal_eval(part)
+            except (ValueError, TypeError, MemoryError, RecursionError):
+                return _culprit(part)
+    return node

@@ -1,0 +1,248 @@
+"""Outcomes to `Task` rows, in bulk; reading them back; pruning.
+
+Rows are written with schema-qualified statements, many tenants in one round trip and one commit, whatever schema the
+connection is set to. When that fails, each tenant is saved by itself, so that a broken one costs no other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+from django.db import DatabaseError
+from django.db.models.signals import post_save
+from django.utils import timezone
+from django_q import signals as django_q_signals
+from django_q.models import Task
+from django_q.utils import get_func_repr
+from psycopg import sql
+
+from tenant_q.conf import conf
+from tenant_q.exceptions import DatabaseAway, TenantQError
+from tenant_q.package import Outcome, encode
+from tenant_q.tenancy import in_schema, physical_schema, raise_if_away, tenant_connection
+
+logger = logging.getLogger("tenant_q.results")
+
+T = TypeVar("T")
+
+_SQL = Path(__file__).parent / "sql"
+_COLUMNS = (
+    "id", "name", "func", "hook", "args", "kwargs", "result", "group",
+    "cluster", "started", "stopped", "success", "attempt_count",
+)  # fmt: skip
+
+
+def wants_row(outcome: Outcome) -> bool:
+    """Whether an outcome leaves a row: every failure does, and a success unless it is cached or not to be saved."""
+    if not outcome.success:
+        return True
+    if outcome.package.is_iter_part or outcome.package.cached:
+        return False
+    return bool(outcome.package.option("save", conf().save_limit >= 0))
+
+
+def as_task(outcome: Outcome) -> Task:
+    """The outcome as Django-Q2's model instance, not saved: what hooks and `post_save` receivers get."""
+    package = outcome.package
+    return Task(
+        id=package.id,
+        name=package.name,
+        func=package.func_name,
+        hook=package.option("hook"),
+        args=package.args,
+        kwargs=package.kwargs,
+        result=outcome.result,
+        group=package.group,
+        cluster=package.option("cluster") or conf().cluster,
+        started=outcome.started,
+        stopped=outcome.stopped,
+        success=outcome.success,
+        attempt_count=outcome.attempt,
+    )
+
+
+# Writing
+
+
+def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
+    """Write the rows of these outcomes.
+
+    Returns, by schema, the error of each tenant that could not be written to; the others are saved. Raises
+    `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
+    """
+    by_schema: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if wants_row(outcome):
+            by_schema.setdefault(outcome.package.schema, []).append(outcome)
+    if not by_schema:
+        return {}
+    write = _save_rows_one_by_one if _has_own_receivers() else _save_rows
+    if write is _save_rows and len(by_schema) > 1:
+        try:
+            _save_rows(by_schema)
+            return {}
+        except DatabaseError as error:
+            logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_schema), error)
+    failed: dict[str, Exception] = {}
+    for schema, own in by_schema.items():
+        try:
+            write({schema: own})
+        except (DatabaseError, TenantQError) as error:
+            if isinstance(error, DatabaseAway):
+                raise
+            failed[schema] = error
+    return failed
+
+
+def save_or_raise(outcomes: Sequence[Outcome]) -> None:
+    """Write the rows of these outcomes, all of them, or raise the first error."""
+    for error in save(outcomes).values():
+        raise error
+
+
+def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+    """One round trip and, outside a transaction, one commit. All or nothing."""
+    statements = sql.SQL(";\n").join(_insert(schema, outcomes) for schema, outcomes in by_schema.items())
+    _execute(statements)
+
+
+def _insert(schema: str, outcomes: Iterable[Outcome]) -> sql.Composed:
+    unique = {outcome.package.id: outcome for outcome in outcomes}
+    rows = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, _values(o)))) for o in unique.values()]
+    return sql.SQL(_statement("save_outcomes")).format(
+        table=_table(schema), columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)), rows=sql.SQL(", ").join(rows)
+    )
+
+
+def _values(outcome: Outcome) -> tuple[Any, ...]:
+    package = outcome.package
+    hook = package.option("hook")
+    return (
+        package.id,
+        package.name,
+        package.func_name,
+        get_func_repr(hook) if hook else None,
+        encode(package.args),
+        encode(package.kwargs),
+        None if outcome.result is None else encode(outcome.result),
+        package.group,
+        package.option("cluster") or conf().cluster,
+        outcome.started,
+        outcome.stopped,
+        outcome.success,
+        outcome.attempt,
+    )
+
+
+def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+    """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
+    for schema, outcomes in by_schema.items():
+        with in_schema(schema):
+            for outcome in outcomes:
+                task = as_task(outcome)
+                task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
+                previous = Task.objects.filter(id=task.id).first()
+                if previous is None or not previous.success:
+                    task.save(force_insert=previous is None)
+                    hook = outcome.package.option("hook")
+                    Task.objects.filter(id=task.id).update(hook=get_func_repr(hook) if hook else None)
+
+
+def _has_own_receivers() -> bool:
+    receivers = post_save._live_receivers(Task)
+    found = itertools.chain.from_iterable(receivers) if isinstance(receivers, tuple) else receivers
+    return any(receiver is not django_q_signals.call_hook for receiver in found)
+
+
+def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | None = None) -> None:
+    """Run one or more statements in one round trip, past the search path: every name in them is qualified."""
+    connection = tenant_connection()
+    try:
+        connection.ensure_connection()
+        with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
+            cursor.execute(statement, parameters)
+    except DatabaseError as error:
+        raise_if_away(connection, error)
+        raise
+
+
+def _table(schema: str) -> sql.Identifier:
+    return sql.Identifier(physical_schema(schema), Task._meta.db_table)
+
+
+@cache
+def _statement(name: str) -> Any:
+    return (_SQL / f"{name}.sql").read_text()
+
+
+# Pruning
+
+
+def prune(schema: str) -> None:
+    """Delete the tenant's oldest successes beyond `save_limit` (per `save_limit_per`).
+
+    What was saved in the last four leases stays, so that a redelivered package is still recognised. Raises
+    `DatabaseError` or `DatabaseAway`.
+    """
+    settings = conf()
+    if settings.save_limit <= 0:
+        return
+    partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
+    _execute(
+        sql.SQL(_statement("prune_tasks")).format(table=_table(schema), partition=partition),
+        {"limit": settings.save_limit, "spared": timezone.now() - spared()},
+    )
+
+
+def spared() -> timedelta:
+    """How long a row is safe from pruning."""
+    return timedelta(seconds=4 * conf().lease)
+
+
+# Reading, in the current schema
+
+
+def successes(ids: Iterable[str]) -> dict[str, Task]:
+    """Those of `ids` that have succeeded already, as rows."""
+    return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
+
+
+def find(task_id: str) -> Task | None:
+    """A task's row by its id, else the latest one by its name."""
+    by_id = Task.objects.filter(id=task_id).first() if len(str(task_id)) == 32 else None
+    return by_id or Task.objects.filter(name=task_id).order_by("-stopped").first()
+
+
+def group(group_id: str, *, failures: bool) -> list[Task]:
+    """The rows of a group in the order in which they started."""
+    rows = Task.objects.filter(group=group_id).order_by("started")
+    return list(rows if failures else rows.filter(success=True))
+
+
+def count(group_id: str, *, failures: bool) -> int:
+    """How many rows a group has, or how many of them failed."""
+    rows = Task.objects.filter(group=group_id)
+    return int((rows.filter(success=False) if failures else rows).count())
+
+
+def delete(group_id: str, *, tasks: bool) -> Any:
+    """Take the group's label off its rows, or delete the rows with it. Returns what the ORM returns."""
+    return Task.delete_group(group_id, tasks)
+
+
+def poll(look: Callable[[], T | None], *, wait: int) -> T | None:
+    """Call `look` until it returns something other than None, for `wait` milliseconds; for ever when negative."""
+    deadline = time.monotonic() + wait / 1000
+    pause = 0.005
+    while (found := look()) is None and (wait < 0 or time.monotonic() < deadline):
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+    return found

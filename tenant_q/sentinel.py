@@ -1,0 +1,318 @@
+"""The sentinel: forks the workers and the scheduler, watches and replaces them, judges who lives.
+
+It alone renews leases, for every worker it sees alive, so a task may hold the interpreter for as long as it likes. It
+opens no database connection and starts no thread: it forks.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+from django.utils import timezone
+from setproctitle import setproctitle
+
+from tenant_q import status
+from tenant_q.brokers import get_broker
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError
+from tenant_q.role import Slot, StopFlag, settle_in_child
+from tenant_q.scheduler import Scheduler
+from tenant_q.worker import Worker
+
+logger = logging.getLogger("tenant_q.sentinel")
+
+# What the parent says through the pipe; the pipe's end says that the parent is gone.
+STOP, KILL = b"s", b"k"
+WATCH_SECONDS = 0.5
+# A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
+KILL_MARGIN = 3.0
+LONGEST_RESPAWN = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cluster is to do: its size, and whether it ends by itself."""
+
+    workers: int
+    once: bool = False
+    burst: bool = False
+    cluster_id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+@dataclass
+class Child:
+    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory."""
+
+    role: str
+    key: str
+    slot: Slot
+    process: ForkProcess
+    verdict: str | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        return self.role == Worker.name
+
+
+class Sentinel:
+    """Runs in its own process; `orders` is the reading end of the parent's pipe."""
+
+    def __init__(self, plan: Plan, orders: int) -> None:
+        self.plan = plan
+        self.orders = orders
+        self.parent = os.getppid()
+        self.broker = get_broker()
+        self.stopping = StopFlag()
+        self.killing = False
+        self.children: list[Child] = []
+        self.started = timezone.now()
+        self.reincarnations = 0
+        self._state: Any = status.STARTING
+        self._serial = 0
+        self._respawn_at: list[tuple[float, str]] = []
+        self._deaths = 0
+        self._done_before = 0
+        self._to_reclaim: list[Child] = []
+        self._due: dict[str, float] = {}
+        self._broker_away = False
+        self._quiet_looks = 0
+
+    def run(self) -> int:
+        """Guard the cluster until it is told to stop. Returns the exit code."""
+        setproctitle(f"mscluster {conf().cluster} sentinel")
+        gc.collect()
+        gc.freeze()  # what is there now is shared with the children and never collected
+        self._start_all()
+        while not self._is_finished():
+            self._watch()
+        return self._shut_down()
+
+    # Watching
+
+    def _watch(self) -> None:
+        """One round: sleep until a child ends, an order or a signal comes, or something is due."""
+        fds = [child.process.sentinel for child in self.children]
+        readable = self.stopping.wait(self._pause(), self.orders, *fds)
+        if self.orders in readable:
+            self._take_order()
+        self._bury_the_dead()
+        self._replace_missing()
+        self._kill_overdue()
+        self._do_when_due("renew", conf().lease / 3, self._renew)
+        self._do_when_due("expire", 1.0, self._expire)
+        self._do_when_due("publish", 1.0, self._publish)
+        self._through_outage(self._reclaim)
+
+    def _pause(self) -> float:
+        respawns = [at - time.monotonic() for at, _ in self._respawn_at]
+        return min([0.1 if self.plan.burst else WATCH_SECONDS, *respawns])
+
+    def _take_order(self) -> None:
+        order = os.read(self.orders, 16)
+        self.stopping.set()
+        # No order at all: the parent is gone, and its pipe with it.
+        self.killing = self.killing or KILL in order or not order
+        if not order:
+            logger.error("The parent of cluster %s is gone; the cluster leaves", conf().cluster)
+
+    def _is_finished(self) -> bool:
+        if self.stopping:
+            return True
+        if self.plan.once:
+            return not self.children and not self._respawn_at
+        return self.plan.burst and self._is_drained()
+
+    def _is_drained(self) -> bool:
+        """Burst: nothing is queued, delayed or running, and the scheduler has looked at every schedule."""
+        schedulers = [child for child in self.children if not child.is_worker]
+        busy = any(child.slot.running for child in self.children)
+        if busy or any(child.slot.done == 0 for child in schedulers):
+            self._quiet_looks = 0
+            return False
+        try:
+            quiet = self.broker.counts().open == 0
+        except BrokerError:
+            quiet = False
+        # Brokers without leases do not count what is between a worker's hands; a second look sees it.
+        self._quiet_looks = self._quiet_looks + 1 if quiet else 0
+        return self._quiet_looks >= 2
+
+    # Children
+
+    def _start_all(self) -> None:
+        if conf().scheduler:
+            self._spawn(Scheduler.name)
+        for _ in range(self.plan.workers):
+            self._spawn(Worker.name)
+        self._state = status.IDLE
+        self._through_outage(self._publish)
+        logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
+
+    def _spawn(self, role: str) -> None:
+        self._serial += 1
+        key = f"{self.plan.cluster_id.hex[:12]}-{self._serial}"
+        slot = Slot()
+        entry = self._worker_entry(key, slot) if role == Worker.name else self._scheduler_entry(slot)
+        process = get_context("fork").Process(target=entry, name=f"{role} {key}")
+        process.start()
+        self.children.append(Child(role, key, slot, process))
+        if role == Worker.name and conf().cpu_affinity:
+            _pin(int(process.pid or 0), conf().cpu_affinity, self._serial)
+
+    def _worker_entry(self, key: str, slot: Slot) -> Callable[[], None]:
+        parent, once, orders = os.getpid(), self.plan.once, self.orders
+
+        def run() -> None:
+            os.close(orders)
+            settle_in_child(parent)
+            Worker(key, get_broker(), slot, once=once).run()
+
+        return run
+
+    def _scheduler_entry(self, slot: Slot) -> Callable[[], None]:
+        parent, once, orders = os.getpid(), self.plan.once, self.orders
+
+        def run() -> None:
+            os.close(orders)
+            settle_in_child(parent)
+            Scheduler(slot, once=once).run()
+
+        return run
+
+    def _bury_the_dead(self) -> None:
+        for child in [child for child in self.children if not child.process.is_alive()]:
+            self.children.remove(child)
+            code = child.process.exitcode
+            if child.is_worker:
+                self._to_reclaim.append(child)
+            if code == 0 or self.stopping:
+                self._after_orderly_end(child)
+            else:
+                self._after_death(child, code)
+
+    def _after_orderly_end(self, child: Child) -> None:
+        """A recycled or finished process: its place is filled at once, unless the cluster ends."""
+        if not self.stopping and not self.plan.once:
+            self._respawn_at.append((0.0, child.role))
+
+    def _after_death(self, child: Child, code: int | None) -> None:
+        running = child.slot.running
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        what = f" while it ran {running}" if running else ""
+        logger.critical(
+            "The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra={"task_id": running or ""}
+        )
+        self.reincarnations += 1
+        # At once the first time, then with back-off, which a completed task ends.
+        done = sum(one.slot.done for one in self.children) + child.slot.done
+        self._deaths = 1 if done > self._done_before else self._deaths + 1
+        self._done_before = sum(one.slot.done for one in self.children)
+        pause = 0.0 if self._deaths == 1 else min(LONGEST_RESPAWN, 0.1 * 2 ** (self._deaths - 2))
+        self._respawn_at.append((time.monotonic() + pause, child.role))
+
+    def _replace_missing(self) -> None:
+        if self.stopping:
+            return
+        due = [entry for entry in self._respawn_at if entry[0] <= time.monotonic()]
+        for entry in due:
+            self._respawn_at.remove(entry)
+            self._spawn(entry[1])
+
+    def _kill_overdue(self) -> None:
+        for child in self.children:
+            if child.is_worker and child.verdict is None and child.slot.overdue(KILL_MARGIN):
+                child.verdict = "the task ran over its timeout and did not react to it, so its worker was killed"
+                logger.critical("Worker %s is killed: %s", child.process.pid, child.verdict)
+                child.process.kill()
+
+    # Leases and status
+
+    def _do_when_due(self, what: str, every: float, act: Callable[[], None]) -> None:
+        if time.monotonic() >= self._due.get(what, 0.0):
+            self._due[what] = time.monotonic() + every
+            self._through_outage(act)
+
+    def _through_outage(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except BrokerError as error:
+            if not self._broker_away:
+                logger.error("The sentinel goes on without the broker: %s", error)
+            self._broker_away = True
+        else:
+            self._broker_away = False
+
+    def _renew(self) -> None:
+        self.broker.renew([child.key for child in self.children if child.is_worker], conf().lease)
+
+    def _expire(self) -> None:
+        expired = self.broker.expire()
+        if expired:
+            logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
+
+    def _reclaim(self) -> None:
+        """Give back what dead workers held. During an outage they are remembered."""
+        while self._to_reclaim:
+            child = self._to_reclaim[0]
+            given = self.broker.reclaim(child.key, running=child.slot.running, verdict=child.verdict)
+            self._to_reclaim.pop(0)
+            if given:
+                logger.warning("%s packages of worker %s are given back", given, child.process.pid)
+
+    def _publish(self) -> None:
+        state = self._state
+        if state is status.IDLE and any(child.slot.running for child in self.children):
+            state = status.WORKING
+        status.ClusterStat(
+            cluster_id=self.plan.cluster_id,
+            parent=self.parent,
+            started=self.started,
+            state=state,
+            workers=[child.process.pid for child in self.children if child.is_worker and child.process.pid],
+            reincarnations=self.reincarnations,
+        ).publish(self.broker)
+
+    # The end
+
+    def _shut_down(self) -> int:
+        """The order of leaving.
+
+        1. Every child is told (SIGTERM): workers give back what they have not started and finish what they run.
+        2. Meanwhile leases are renewed and the state is shown; children that end are not replaced.
+        3. After `grace` seconds, or at once on a second signal, what still runs is killed.
+        4. Only then are its leases given back: nobody runs a package that another may already start.
+        """
+        self._state = status.STOPPING
+        self.stopping.set()
+        deadline = time.monotonic() + conf().grace
+        while self.children and not self.killing and time.monotonic() < deadline:
+            for child in self.children:
+                child.process.terminate()  # again each round: one just forked may not have listened yet
+            self._watch()
+        for child in self.children:
+            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid)
+            child.process.kill()
+        for child in self.children:
+            child.process.join()
+        self._bury_the_dead()
+        self._through_outage(self._reclaim)
+        self._state = status.STOPPED
+        self._through_outage(self._publish)
+        logger.info("Cluster %s has stopped", conf().cluster)
+        return 0
+
+
+def _pin(pid: int, cpus: int, serial: int) -> None:
+    """Let a worker run on `cpus` processors only, the workers spread over all."""
+    count = os.cpu_count() or 1
+    if cpus < count and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, {(serial * cpus + place) % count for place in range(cpus)})

@@ -1,0 +1,15 @@
+-- Delete the oldest successes of one tenant beyond the number that is kept.
+--
+-- {table}      the schema-qualified table
+-- {partition}  the column of save_limit_per, or a constant: the number counts for each of its values
+-- limit        how many successes are kept
+-- spared       what was saved after this moment stays: a redelivered package is looked up here before it runs
+DELETE FROM {table} WHERE id IN (
+    SELECT id
+    FROM (
+        SELECT id, stopped, row_number() OVER (PARTITION BY {partition} ORDER BY stopped DESC) AS age
+        FROM {table}
+        WHERE success
+    ) AS successes
+    WHERE age > %(limit)s AND stopped < %(spared)s
+)

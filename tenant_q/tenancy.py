@@ -1,0 +1,350 @@
+"""The only importer of `tenant_schemas` and `django_tenants`: which tenant is current, which exist, which are ready.
+
+Both packages switch tenants by `connection.set_tenant()`, which sets the `search_path` of the next cursor. PostgreSQL
+skips a schema of that path that is missing and falls through to `public`; so before a tenant's tasks run, `verify()`
+asks the server where it really is.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.db import DatabaseError, connections, transaction
+from django.utils import timezone, translation
+
+from tenant_q.conf import conf
+from tenant_q.exceptions import (
+    ConfigurationError,
+    DatabaseAway,
+    NoTenant,
+    SchemaMissing,
+    SchemaNotMigrated,
+    TenantUnavailable,
+    UnknownTenant,
+)
+
+logger = logging.getLogger("tenant_q.tenancy")
+
+TASK_TABLE = "django_q_task"
+
+
+@functools.cache
+def _package() -> Any:
+    """The `utils` module of the tenancy package that INSTALLED_APPS names."""
+    if apps.is_installed("django_tenants"):
+        from django_tenants import utils
+    elif apps.is_installed("tenant_schemas"):
+        from tenant_schemas import utils
+    else:
+        raise ConfigurationError(
+            "INSTALLED_APPS names no tenancy package; add 'django_tenants' or 'tenant_schemas' in front."
+        )
+    return utils
+
+
+def database_alias() -> str:
+    """The alias of the database that holds the tenants' schemas."""
+    ask = getattr(_package(), "get_tenant_database_alias", None)
+    return str(ask()) if ask else "default"
+
+
+def tenant_connection() -> Any:
+    """Django's connection to the tenants' database, in this thread."""
+    return connections[database_alias()]
+
+
+def public_schema() -> str:
+    """The name of the schema that all tenants share."""
+    return str(_package().get_public_schema_name())
+
+
+def tenant_model() -> Any:
+    """The project's tenant model."""
+    return _package().get_tenant_model()
+
+
+def is_tenant_model(model: Any) -> bool:
+    """Whether `model` is the project's tenant model, loaded or not."""
+    return bool(model._meta.label_lower == str(getattr(settings, "TENANT_MODEL", "")).lower())
+
+
+def current_schema() -> str:
+    """The schema the tenants' connection is set to in this thread."""
+    return str(tenant_connection().schema_name)
+
+
+def physical_schema(schema: str) -> str:
+    """The schema's name as PostgreSQL stores it: `django-tenant-schemas` never quotes, so names are folded."""
+    return schema if apps.is_installed("django_tenants") else schema.lower()
+
+
+def shared_apps() -> list[str]:
+    """The apps whose tables are in the public schema."""
+    if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
+        return list(settings.TENANT_TYPES[public_schema()]["APPS"])
+    return list(getattr(settings, "SHARED_APPS", []))
+
+
+def tenant_apps() -> list[str]:
+    """The apps whose tables are in each tenant's schema (of any tenant type)."""
+    if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
+        kinds = (kind for name, kind in settings.TENANT_TYPES.items() if name != public_schema())
+        return [app for kind in kinds for app in kind["APPS"]]
+    return list(getattr(settings, "TENANT_APPS", []))
+
+
+def lists_app(listed: list[str], name: str) -> bool:
+    """Whether the app `name` stands in `listed`, by its module or by its AppConfig's path."""
+    return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)
+
+
+def task_schema(schema: str | None = None) -> str:
+    """The schema a task or result call is for: `schema`, or the current one.
+
+    Raises `NoTenant` when that is the public schema and `django_q` has no tables there, and `UnknownTenant` when no
+    tenant has that schema name.
+    """
+    chosen = schema or current_schema()
+    if chosen == public_schema():
+        if not lists_app(shared_apps(), "django_q"):
+            raise NoTenant(
+                f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
+                "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
+            )
+    elif schema or not isinstance(tenant_connection().tenant, tenant_model()):
+        _cached_tenant(chosen)
+    return chosen
+
+
+# Look-up
+
+
+_known: dict[str, tuple[float, Any]] = {}
+
+
+def get_tenant(schema: str) -> Any:
+    """The tenant with this schema name, from a cache of `tenant_cache_seconds`.
+
+    Returns a copy of its own, so that a task that changes it changes nobody else's. Raises `UnknownTenant`.
+    """
+    tenant = copy.copy(_cached_tenant(schema))
+    tenant._state = copy.copy(tenant._state)
+    return tenant
+
+
+def _cached_tenant(schema: str) -> Any:
+    entry = _known.get(schema)
+    if entry is None or entry[0] < time.monotonic():
+        entry = (time.monotonic() + conf().tenant_cache_seconds, _look_up(schema))
+        _known[schema] = entry
+    return entry[1]
+
+
+def _look_up(schema: str) -> Any:
+    _known.pop(schema, None)
+    with in_public():
+        found = tenant_model()._default_manager.using(database_alias()).filter(schema_name=schema).first()
+    if found is None:
+        raise UnknownTenant(
+            f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
+        )
+    return found
+
+
+def forget_tenants() -> None:
+    """Drop the tenant cache: the next look-up asks the database."""
+    _known.clear()
+
+
+def tenants_to_schedule() -> list[str]:
+    """The schema names the scheduler serves: all tenants' but the excluded ones."""
+    with in_public():
+        names = tenant_model()._default_manager.using(database_alias()).values_list("schema_name", flat=True)
+        return sorted(set(names) - conf().excluded_schemas)
+
+
+def tenant_count() -> int:
+    """How many tenants there are, the public one not counted."""
+    with in_public():
+        everyone = tenant_model()._default_manager.using(database_alias())
+        return int(everyone.exclude(schema_name=public_schema()).count())
+
+
+# Switching
+
+
+def switched_connections() -> list[Any]:
+    """The connections whose schema is the task's: those of `TENANT_Q["databases"]`, else the tenants' own."""
+    return [connections[alias] for alias in conf().databases or (database_alias(),)]
+
+
+def enter(schema: str) -> None:
+    """Set every tenant connection to `schema`, with its real tenant. Raises `UnknownTenant`."""
+    if schema == public_schema():
+        for connection in switched_connections():
+            connection.set_schema_to_public()
+        return
+    for connection in switched_connections():
+        connection.set_tenant(get_tenant(schema))
+
+
+def leave() -> None:
+    """Set every tenant connection to the public schema."""
+    enter(public_schema())
+
+
+@contextmanager
+def in_schema(schema: str) -> Iterator[None]:
+    """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
+
+    Raises `UnknownTenant` when no tenant has that schema name.
+    """
+    previous = [(connection, connection.tenant) for connection in switched_connections()]
+    try:
+        enter(schema)
+        yield
+    finally:
+        _restore(previous)
+
+
+@contextmanager
+def in_public() -> Iterator[None]:
+    """Run a block in the public schema and go back afterwards."""
+    connection = tenant_connection()
+    previous = [(connection, connection.tenant)]
+    try:
+        connection.set_schema_to_public()
+        yield
+    finally:
+        _restore(previous)
+
+
+def _restore(previous: list[tuple[Any, Any]]) -> None:
+    for connection, tenant in previous:
+        if tenant is None:
+            connection.set_schema_to_public()
+        else:
+            connection.set_tenant(tenant)
+
+
+def verify(schema: str) -> None:
+    """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
+
+    Raises `SchemaMissing`, `SchemaNotMigrated` or `DatabaseAway`. One statement a switched connection.
+    """
+    wanted = physical_schema(schema)
+    for connection in switched_connections():
+        found, migrated = _where_is(connection, wanted)
+        if found != wanted:
+            raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
+        if not migrated and connection.alias == database_alias():
+            raise SchemaNotMigrated(
+                f"The schema {wanted!r} has no table {TASK_TABLE}; run `python manage.py migrate_schemas` for it."
+            )
+
+
+def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_statement("verify_schema"), [schema, TASK_TABLE])
+            current, migrated = cursor.fetchone()
+            return current, migrated
+    except DatabaseError as error:
+        raise_if_away(connection, error)
+        raise
+
+
+def raise_if_away(connection: Any, error: DatabaseError) -> None:
+    """After `error`: close the connection and raise `DatabaseAway` if the server is what failed, not the statement."""
+    if connection.in_atomic_block:
+        return
+    raw = connection.connection
+    if raw is None or raw.closed or not connection.is_usable():
+        connection.close()
+        raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {str(error).strip()}") from error
+
+
+def schema_is_ready(schema: str) -> bool:
+    """Whether tasks of `schema` can run now."""
+    try:
+        with in_schema(schema):
+            verify(schema)
+    except TenantUnavailable:
+        return False
+    return True
+
+
+# After a task
+
+
+def reset_after_task(schema: str) -> None:
+    """Leave nothing of a task behind: transaction, on-commit callbacks, schema, language, time zone.
+
+    A connection that cannot be brought back is closed; the next use opens a new one.
+    """
+    translation.deactivate()
+    timezone.deactivate()
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None:
+            _reset_connection(connection)
+    enter(schema)
+
+
+def _reset_connection(connection: Any) -> None:
+    connection.run_on_commit = []
+    try:
+        if connection.in_atomic_block or connection.savepoint_ids:
+            raise transaction.TransactionManagementError("the task left a transaction open")
+        connection.close_if_unusable_or_obsolete()
+        if connection.connection is not None and not connection.get_autocommit():
+            connection.rollback()
+            connection.set_autocommit(True)
+    except Exception as error:
+        logger.info("Connection %s is closed after a task: %s", connection.alias, error)
+        connection.in_atomic_block = False
+        connection.savepoint_ids = []
+        connection.needs_rollback = False
+        connection.close()
+
+
+def drop_inherited_connections() -> None:
+    """In a child just forked: forget the parent's connections without a word to their servers."""
+    for connection in connections.all(initialized_only=True):
+        connection.connection = None
+        connection.in_atomic_block = False
+        connection.savepoint_ids = []
+        connection.needs_rollback = False
+        connection.run_on_commit = []
+        connection.close()
+
+
+def keep_connections_open() -> None:
+    """In a cluster process: connections stay open between tasks and are checked after an error."""
+    for connection in connections.all():
+        # Django refuses persistent connections together with its own pool, which keeps them open by itself.
+        if not connection.settings_dict.get("OPTIONS", {}).get("pool"):
+            connection.settings_dict["CONN_MAX_AGE"] = None
+            connection.close_at = None
+
+
+def close_connections() -> None:
+    """Before a fork: close what no transaction needs, so that no connection crosses it."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+            if hasattr(connection, "close_pool"):
+                connection.close_pool()
+
+
+@functools.cache
+def _statement(name: str) -> str:
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text()
