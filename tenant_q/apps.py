@@ -9,7 +9,6 @@ from django.apps import AppConfig
 from django.db.models.signals import post_delete, post_save
 from django.utils.translation import gettext_lazy as _
 
-
 # Django-Q2 says so at import whenever `timeout` is not below `retry`. Leases are renewed here, and there is no `retry`.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured", module="django_q")
 

@@ -19,6 +19,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q import recurrence, results, tenancy
+from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
 from tenant_q.package import Outcome, Package, build, deterministic_id
@@ -117,7 +118,7 @@ def _fire(row: Schedule, schema: str) -> Package | Outcome:
 
 
 def _package(row: Schedule, schema: str, id: str) -> Package:
-    args, kwargs = recurrence.parse_arguments(row.args, row.kwargs)
+    args, kwargs = parse_arguments(row.args, row.kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
     if row.intended_date_kwarg:
         kwargs[row.intended_date_kwarg] = row.next_run.isoformat()

@@ -255,14 +255,15 @@ def connect() -> redis.Redis:
         ) from error
 
 
-def _from_django_redis(alias: str) -> Any:
+def _from_django_redis(alias: str) -> redis.Redis:
     try:
         from django_redis import get_redis_connection
     except ImportError as error:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    return get_redis_connection(alias)
+    client: redis.Redis = get_redis_connection(alias)
+    return client
 
 
 def address(client: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenant_q import __version__, cluster
+from tenant_q import __version__, cluster, preflight
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
 from tenant_q.sentinel import Plan
@@ -30,7 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         use_cluster(options["name"])
         try:
-            found = cluster.survey()
+            found = preflight.survey()
             plan = self._plan(options)
         except TenantQError as error:
             raise CommandError(str(error)) from error
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             raise CommandError(f"--workers is {workers}; it must be at least 1.")
         return Plan(workers=workers or conf().workers, once=options["run_once"], burst=options["burst"])
 
-    def _introduce(self, found: cluster.Surroundings, plan: Plan) -> None:
+    def _introduce(self, found: preflight.Surroundings, plan: Plan) -> None:
         lines = {
             "cluster": found.cluster,
             "broker": found.broker,

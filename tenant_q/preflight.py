@@ -1,0 +1,65 @@
+"""Before a cluster starts: is everything there that it needs, and what is it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseFailure
+
+from tenant_q import brokers, tenancy
+from tenant_q.checks import configuration_problems
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a cluster finds when it starts."""
+
+    cluster: str
+    broker: str
+    database: str
+    tenants: int
+    excluded: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def survey() -> Surroundings:
+    """Check settings, broker and database, and say what is there.
+
+    Raises `TenantQError` with one sentence about the first thing that is missing, and how to mend it.
+    """
+    try:
+        found = configuration_problems()
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(str(error)) from error
+    if found:
+        raise ConfigurationError(found[0])
+    broker = brokers.get_broker()
+    try:
+        broker.ping()
+        info, warnings = broker.info(), broker.warnings()
+    except BrokerError as error:
+        raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
+    database, tenants = _database()
+    excluded = tuple(sorted(conf().excluded_schemas))
+    return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _database() -> tuple[str, int]:
+    connection = tenancy.tenant_connection()
+    settings = connection.settings_dict
+    place = (
+        f"{settings.get('NAME')} at {settings.get('HOST') or settings.get('OPTIONS', {}).get('host') or 'localhost'}"
+    )
+    try:
+        connection.ensure_connection()
+        version = connection.connection.info.server_version
+        return f"PostgreSQL {version // 10000}.{version % 10000}, {place}", tenancy.tenant_count()
+    except DatabaseFailure as error:
+        reason = " ".join(str(error).split())
+        raise TenantQError(
+            f"The database {place} cannot be used: {reason}. Start it, or mend DATABASES; "
+            "a new one needs `python manage.py migrate_schemas`."
+        ) from error

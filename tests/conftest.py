@@ -1,0 +1,161 @@
+"""Fixtures: a project with tenants in a real database, and real clusters as subprocesses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.schemas import TENANTS, make_base_tenants, truncate
+
+MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
+    """Wait until `condition` returns something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds:g} s; last seen: {found!r}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
+    """The tests' database is made by the plugin; here are its tables and three tenants, made as users make them."""
+    django_db_blocker.unblock()
+    make_base_tenants()
+    yield
+    from django.db import connections
+
+    connections.close_all()
+
+
+@pytest.fixture
+def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    """Three tenants without tasks or schedules, and queues of this test's own."""
+    from django.db import connection
+    from django_q.conf import Conf
+
+    from tenant_q import brokers, tenancy
+
+    name = f"t{uuid.uuid4().hex[:8]}"
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
+    # Django-Q2 reads its settings at import, and signs with the name.
+    monkeypatch.setattr(Conf, "PREFIX", name)
+    monkeypatch.setattr(Conf, "Q_STAT", f"django_q:{name}:cluster")
+    brokers.forget_brokers()
+    tenancy.forget_tenants()
+    connection.set_schema_to_public()
+    truncate(TENANTS)
+    yield TENANTS
+    connection.set_schema_to_public()
+    broker = brokers.get_broker()
+    client = getattr(broker, "client", None)
+    if client is not None:
+        for key in client.scan_iter(f"{{tq:{broker.cluster}}}*"):
+            client.delete(key)
+    brokers.forget_brokers()
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+class RunningCluster:
+    """A real `mscluster` process."""
+
+    def __init__(self, *arguments: str, env: dict[str, str], log: Path) -> None:
+        self.log_path = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, str(MANAGE), "mscluster", *arguments],
+                env=os.environ | env,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.name = env["Q_NAME"]
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def processes(self) -> dict[str, list[int]]:
+        """The pids of the cluster's processes by role, as their titles tell."""
+        import psutil
+
+        found: dict[str, list[int]] = {}
+        for process in psutil.process_iter(["cmdline"]):
+            words = " ".join(process.info["cmdline"] or []).split()
+            ours = words[:2] == ["mscluster", self.name] and len(words) > 2
+            if ours and _session(process.pid) == self.process.pid:
+                found.setdefault(words[2], []).append(process.pid)
+        return found
+
+    def pids(self, role: str) -> list[int]:
+        return self.processes().get(role, [])
+
+    def wait_for_workers(self, count: int = 1) -> list[int]:
+        def is_up() -> bool:
+            return self.process.poll() is not None or len(self.pids("worker")) >= count
+
+        wait_until(is_up, what=f"{count} workers")
+        assert self.process.poll() is None, self.log
+        return self.pids("worker")
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 40.0) -> int:
+        """Send a signal and return the exit code; no process may be left."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(seconds)
+        wait_until(lambda: not self.processes(), what="the cluster's processes to be gone")
+        return code
+
+
+@pytest.fixture
+def mscluster(tenants: tuple[str, ...], settings: Any, tmp_path: Path) -> Iterator[Callable[..., RunningCluster]]:
+    """Start a cluster on this test's queues: `mscluster("--workers", "2", TEST_TENANT_Q='{"lease": 2}')`."""
+    from django.db import connections
+
+    started: list[RunningCluster] = []
+
+    def start(*arguments: str, wait: bool = True, **env: str) -> RunningCluster:
+        name = settings.Q_CLUSTER["name"]
+        log = tmp_path / f"mscluster-{len(started)}.log"
+        arguments = arguments or ("--workers", "2")
+        cluster = RunningCluster(*arguments, env={"Q_NAME": name, **env}, log=log)
+        started.append(cluster)
+        if wait:
+            cluster.wait_for_workers()
+        return cluster
+
+    yield start
+    for cluster in started:
+        if cluster.process.poll() is None:
+            cluster.stop()
+    connections.close_all()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
+    """A failed test shows its clusters' logs."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    folder = item.funcargs.get("tmp_path") if report.failed and hasattr(item, "funcargs") else None
+    for log in sorted(folder.glob("mscluster-*.log")) if folder else ():
+        report.sections.append((log.name, log.read_text()[-6000:]))

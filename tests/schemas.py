@@ -1,0 +1,73 @@
+"""Tenants for the tests: three made as users make them, more by cloning tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.management import call_command
+from django.db import connection
+
+TENANTS = ("acme_corp", "globex_inc", "initech_llc")
+_TABLES = ("django_q_task", "django_q_schedule")
+
+
+def make_base_tenants() -> None:
+    call_command("migrate_schemas", "--shared", interactive=False, verbosity=0)
+    make_tenant("public")
+    for name in TENANTS:
+        make_tenant(name)
+
+
+def make_tenant(name: str, **fields: Any) -> Any:
+    """A tenant with its schema and all its tables, through the tenancy package."""
+    from tenant_q import tenancy
+
+    connection.set_schema_to_public()
+    model = tenancy.tenant_model()
+    tenant = model(schema_name=name, name=name.replace("_", " ").title(), **_domain(model, name), **fields)
+    tenant.save(verbosity=0)
+    return tenant
+
+
+def _domain(model: Any, name: str) -> dict[str, str]:
+    """`django-tenant-schemas` keeps the domain in the tenant's row, `django-tenants` in a table of its own."""
+    has_one = any(field.name == "domain_url" for field in model._meta.fields)
+    return {"domain_url": f"{name}.localhost"} if has_one else {}
+
+
+def drop_tenant(name: str) -> None:
+    from tenant_q import tenancy
+
+    connection.set_schema_to_public()
+    tenancy.tenant_model().objects.filter(schema_name=name).delete()
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP SCHEMA IF EXISTS "{tenancy.physical_schema(name)}" CASCADE')
+
+
+def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
+    """Tenants whose schemas have the template's tables, empty, without the time migrations take."""
+    from tenant_q import tenancy
+
+    connection.set_schema_to_public()
+    model = tenancy.tenant_model()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [template])
+        tables = [row[0] for row in cursor.fetchall()]
+        for name in names:
+            cursor.execute(f'CREATE SCHEMA "{name}"')
+            for table in tables:
+                cursor.execute(f'CREATE TABLE "{name}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
+    model.objects.bulk_create(model(schema_name=name, name=name, **_domain(model, name)) for name in names)
+
+
+def truncate(names: Sequence[str]) -> None:
+    with connection.cursor() as cursor:
+        tables = ", ".join(f'"{name}"."{table}"' for name in names for table in _TABLES)
+        cursor.execute(f"TRUNCATE {tables}")
+
+
+def count_tasks(schema: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f'SELECT count(*) FROM "{schema}".django_q_task')
+        return int(cursor.fetchone()[0])

@@ -1,0 +1,48 @@
+"""Pytest plugin: real servers for the tests, before Django reads its settings.
+
+Embedded ones are started unless DATABASE_URL and REDIS_URL name others. The tests work in a database of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "testproject")]
+
+from testproject.servers import Servers, start_servers  # noqa: E402
+
+_DATABASE = f"tenant_q_test_{os.getpid()}"
+
+
+def _in_own_database(url: str) -> str:
+    """Make the tests' own database on the server of `url`. Returns its URL."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{_DATABASE}"')
+    place, _, query = url.partition("?")
+    head, _, _ = place.rpartition("/")
+    return f"{head}/{_DATABASE}" + (f"?{query}" if query else "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """A wrapper, so that it comes before pytest-django reads the settings."""
+    servers = start_servers()
+    admin_url = servers.database_url
+    early_config.add_cleanup(lambda: _end(servers, admin_url))
+    os.environ["REDIS_URL"] = servers.redis_url
+    os.environ["DATABASE_URL"] = _in_own_database(admin_url)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    yield
+
+
+def _end(servers: Servers, admin_url: str) -> None:
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{_DATABASE}" WITH (FORCE)')
+    servers.stop()

@@ -1,0 +1,19 @@
+"""The testproject's settings, with what a test sets for its subprocesses in the environment as JSON."""
+
+import json
+import os
+
+from config.settings import *  # noqa: F403
+from config.settings import DATABASES, Q_CLUSTER, TENANT_Q
+
+Q_CLUSTER |= json.loads(os.environ.get("TEST_Q_CLUSTER", "{}"))
+TENANT_Q |= json.loads(os.environ.get("TEST_TENANT_Q", "{}"))
+SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED", '["public"]'))
+# The plugin has made this run's database; Django's own test database is not used.
+DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
+
+# Broken on purpose, for the tests of error messages.
+if os.environ.get("TEST_NO_SECRET_KEY"):
+    SECRET_KEY = ""
+if os.environ.get("TEST_WITHOUT"):
+    TENANT_APPS = [app for app in TENANT_APPS if app != os.environ["TEST_WITHOUT"]]  # noqa: F405

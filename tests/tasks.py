@@ -1,0 +1,127 @@
+"""Tasks for the tests. `note()` leaves what a task saw in a Redis list, past PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import redis
+from django.db import connection
+
+
+def client() -> redis.Redis:
+    return redis.Redis.from_url(os.environ["REDIS_URL"])
+
+
+def note(key: str, **values: Any) -> int:
+    return int(client().rpush(f"note:{key}", json.dumps(values, default=str)))  # type: ignore[arg-type]
+
+
+def notes(key: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in client().lrange(f"note:{key}", 0, -1)]  # type: ignore[union-attr]
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+def nothing() -> None:
+    return None
+
+
+def where() -> dict[str, Any]:
+    """Where the task runs, as the server and as Django see it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_schema()")
+        schema = cursor.fetchone()[0]
+    tenant = connection.tenant
+    return {"schema": schema, "tenant": tenant.schema_name, "pk": getattr(tenant, "pk", None)}
+
+
+def note_where(key: str) -> dict[str, Any]:
+    place = where()
+    note(key, **place)
+    return place
+
+
+def fail(text: str = "broken") -> None:
+    raise ValueError(text)
+
+
+def exit_now() -> None:
+    sys.exit(3)
+
+
+def unpicklable() -> Any:
+    return threading.Lock()
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def hold(key: str) -> str:
+    """Say that it runs, and run until it is let go."""
+    runs = note(key, pid=os.getpid())
+    deadline = time.monotonic() + 60
+    while not client().exists(f"go:{key}"):
+        if time.monotonic() > deadline:
+            raise TimeoutError(key)
+        time.sleep(0.01)
+    return f"run {runs}"
+
+
+def let_go(key: str) -> None:
+    client().set(f"go:{key}", 1)
+
+
+def kill_worker(key: str) -> None:
+    note(key, pid=os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_worker_once(key: str) -> str:
+    if note(key, pid=os.getpid()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second run"
+
+
+def ignore_timeout(key: str) -> None:
+    """A C call that no Python signal handler interrupts: the handler runs only between bytecodes."""
+    note(key, pid=os.getpid())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    time.sleep(60)
+
+
+async def asynchronous(value: int) -> int:
+    return value * 2
+
+
+def enqueue_another(key: str) -> str:
+    from tenant_q.utils import QUtilities
+
+    return QUtilities.add_async_task("tests.tasks.note_where", key)
+
+
+def plain_async_task(key: str) -> str:
+    from django_q.tasks import async_task
+
+    return async_task("tests.tasks.note_where", key)
+
+
+def hook(task: Any) -> None:
+    note(f"hook:{task.id}", result=task.result, success=task.success, **where())
+
+
+def broken_hook(task: Any) -> None:
+    raise ValueError("the hook is broken")
+
+
+def intended(date: str) -> str:
+    return date
