@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.db.models.signals import post_delete, post_save
 from django.utils.translation import gettext_lazy as _
 
@@ -28,13 +29,12 @@ class TenantQConfig(AppConfig):
 
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         for signal in (post_save, post_delete):
-            signal.connect(_forget_tenants, dispatch_uid="tenant_q.forget_tenants")
+            signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
         if not problems():  # else the system checks tell them
             brokers.install()
 
 
-def _forget_tenants(sender: Any, **kwargs: Any) -> None:
+def _forget_tenants(**_: Any) -> None:
     from tenant_q import tenancy
 
-    if tenancy.is_tenant_model(sender):
-        tenancy.forget_tenants()
+    tenancy.forget_tenants()

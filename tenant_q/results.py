@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import DatabaseError
 from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
@@ -27,7 +26,7 @@ from psycopg import sql
 from tenant_q.conf import conf
 from tenant_q.exceptions import DatabaseAway, TenantQError
 from tenant_q.package import Outcome, encode
-from tenant_q.tenancy import in_schema, physical_schema, raise_if_away, tenant_connection
+from tenant_q.tenancy import DATABASE_ERRORS, in_schema, physical_schema, tenant_connection, told_when_away
 
 logger = logging.getLogger("tenant_q.results")
 
@@ -89,15 +88,15 @@ def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
         try:
             _save_rows(by_schema)
             return {}
-        except DatabaseError as error:
+        except DATABASE_ERRORS as error:
             logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_schema), error)
     failed: dict[str, Exception] = {}
     for schema, own in by_schema.items():
         try:
             write({schema: own})
-        except (DatabaseError, TenantQError) as error:
-            if isinstance(error, DatabaseAway):
-                raise
+        except DatabaseAway:
+            raise
+        except (*DATABASE_ERRORS, TenantQError) as error:
             failed[schema] = error
     return failed
 
@@ -145,7 +144,7 @@ def _values(outcome: Outcome) -> tuple[Any, ...]:
 def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for schema, outcomes in by_schema.items():
-        with in_schema(schema):
+        with told_when_away(), in_schema(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
@@ -165,13 +164,10 @@ def _has_own_receivers() -> bool:
 def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | None = None) -> None:
     """Run one or more statements in one round trip, past the search path: every name in them is qualified."""
     connection = tenant_connection()
-    try:
+    with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
             cursor.execute(statement, parameters)
-    except DatabaseError as error:
-        raise_if_away(connection, error)
-        raise
 
 
 def _table(schema: str) -> sql.Identifier:

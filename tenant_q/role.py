@@ -150,7 +150,8 @@ class Role(ABC):
 
     def _tick_through_outage(self) -> float:
         try:
-            pause = self.tick()
+            with tenancy.told_when_away():
+                pause = self.tick()
         except (BrokerError, DatabaseAway) as error:
             return self._outage(error)
         if self._away_since is not None:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 
-from django.db import DatabaseError
 from django.utils import timezone
 
 from tenant_q import enqueue, schedules, tenancy
@@ -53,7 +52,7 @@ class Scheduler(Role):
             fired = schedules.fire_due(schema, push)
         except DatabaseAway:
             raise
-        except (DatabaseError, TenantUnavailable, EnqueueError) as error:
+        except (*tenancy.DATABASE_ERRORS, TenantUnavailable, EnqueueError) as error:
             self._held[schema] = time.monotonic() + HOLD_SECONDS
             logger.error(
                 "Schedules of %s are put off for %g s: %s", schema, HOLD_SECONDS, error, extra={"schema": schema}

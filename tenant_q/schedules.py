@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from django_q.models import Schedule
@@ -53,13 +53,9 @@ def next_runs(schemas: Sequence[str]) -> list[Due]:
     connection = tenancy.tenant_connection()
     for start in range(0, len(physical), SCHEMAS_A_QUERY):
         some = physical[start : start + SCHEMAS_A_QUERY]
-        try:
-            with tenancy.in_public(), connection.cursor() as cursor:
-                cursor.callproc("tenant_q_next_runs", [some, conf().cluster, serves_default()])
-                found += [Due(names[schema], next_run) for schema, next_run in cursor.fetchall()]
-        except DatabaseError as error:
-            tenancy.raise_if_away(connection, error)
-            raise
+        with tenancy.told_when_away(), tenancy.in_public(), connection.cursor() as cursor:
+            cursor.callproc("tenant_q_next_runs", [some, conf().cluster, serves_default()])
+            found += [Due(names[schema], next_run) for schema, next_run in cursor.fetchall()]
     return found
 
 
@@ -77,18 +73,14 @@ def fire_due(schema: str, push: Push) -> int:
     is changed and all of them stay due.
     """
     connection = tenancy.tenant_connection()
-    with tenancy.in_schema(schema):
+    with tenancy.told_when_away(), tenancy.in_schema(schema):
         tenancy.verify(schema)
-        try:
-            with transaction.atomic(using=connection.alias):
-                due = list(_claim(timezone.now()))
-                fires = [_fire(row, schema) for row in due]
-                results.save_or_raise([fire for fire in fires if isinstance(fire, Outcome)])
-                push([fire for fire in fires if isinstance(fire, Package)])
-                return len(due)
-        except DatabaseError as error:
-            tenancy.raise_if_away(connection, error)
-            raise
+        with transaction.atomic(using=connection.alias):
+            due = list(_claim(timezone.now()))
+            fires = [_fire(row, schema) for row in due]
+            results.save_or_raise([fire for fire in fires if isinstance(fire, Outcome)])
+            push([fire for fire in fires if isinstance(fire, Package)])
+            return len(due)
 
 
 def _claim(now: datetime) -> Any:

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.apps import apps
 from django.conf import settings
-from django.db import DatabaseError, connections, transaction
+from django.db import Error as DatabaseFailure
+from django.db import connections, transaction
 from django.utils import timezone, translation
 
 from tenant_q.conf import conf
@@ -35,6 +37,8 @@ from tenant_q.exceptions import (
 logger = logging.getLogger("tenant_q.tenancy")
 
 TASK_TABLE = "django_q_task"
+# The tenancy packages let the driver's own errors through when they set the search path.
+DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
 
 @functools.cache
@@ -70,11 +74,6 @@ def public_schema() -> str:
 def tenant_model() -> Any:
     """The project's tenant model."""
     return _package().get_tenant_model()
-
-
-def is_tenant_model(model: Any) -> bool:
-    """Whether `model` is the project's tenant model, loaded or not."""
-    return bool(model._meta.label_lower == str(getattr(settings, "TENANT_MODEL", "")).lower())
 
 
 def current_schema() -> str:
@@ -151,7 +150,7 @@ def _cached_tenant(schema: str) -> Any:
 
 def _look_up(schema: str) -> Any:
     _known.pop(schema, None)
-    with in_public():
+    with told_when_away(), in_public():
         found = tenant_model()._default_manager.using(database_alias()).filter(schema_name=schema).first()
     if found is None:
         raise UnknownTenant(
@@ -167,7 +166,7 @@ def forget_tenants() -> None:
 
 def tenants_to_schedule() -> list[str]:
     """The schema names the scheduler serves: all tenants' but the excluded ones."""
-    with in_public():
+    with told_when_away(), in_public():
         names = tenant_model()._default_manager.using(database_alias()).values_list("schema_name", flat=True)
         return sorted(set(names) - conf().excluded_schemas)
 
@@ -253,24 +252,32 @@ def verify(schema: str) -> None:
 
 
 def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
+    with told_when_away(), connection.cursor() as cursor:
+        cursor.execute(_statement("verify_schema"), [schema, TASK_TABLE])
+        current, migrated = cursor.fetchone()
+        return current, migrated
+
+
+@contextmanager
+def told_when_away() -> Iterator[None]:
+    """Turn an error of the block into `DatabaseAway` where the server is what failed, not the statement.
+
+    The connection is closed then; the next use opens a new one.
+    """
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(_statement("verify_schema"), [schema, TASK_TABLE])
-            current, migrated = cursor.fetchone()
-            return current, migrated
-    except DatabaseError as error:
-        raise_if_away(connection, error)
+        yield
+    except DATABASE_ERRORS as error:
+        for connection in switched_connections():
+            if not connection.in_atomic_block and _is_lost(connection):
+                connection.close()
+                reason = " ".join(str(error).split())
+                raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {reason}") from error
         raise
 
 
-def raise_if_away(connection: Any, error: DatabaseError) -> None:
-    """After `error`: close the connection and raise `DatabaseAway` if the server is what failed, not the statement."""
-    if connection.in_atomic_block:
-        return
+def _is_lost(connection: Any) -> bool:
     raw = connection.connection
-    if raw is None or raw.closed or not connection.is_usable():
-        connection.close()
-        raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {str(error).strip()}") from error
+    return raw is None or bool(raw.closed) or not connection.is_usable()
 
 
 def schema_is_ready(schema: str) -> bool:

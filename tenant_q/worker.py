@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from django.db import DatabaseError
 from django.utils import timezone
 from django_q.signals import post_spawn
 
@@ -245,7 +244,7 @@ class Worker(Role):
                 results.prune(schema)
             except DatabaseAway:
                 raise
-            except DatabaseError as error:
+            except tenancy.DATABASE_ERRORS as error:
                 logger.warning("Old results of %s are not pruned: %s", schema, error, extra={"schema": schema})
 
     def _recycle_when_due(self) -> None:

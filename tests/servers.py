@@ -17,6 +17,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 from testproject.servers import Servers, start_servers  # noqa: E402
 
+SERVERS = pytest.StashKey[Servers]()
 _DATABASE = f"tenant_q_test_{os.getpid()}"
 
 
@@ -34,6 +35,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     """A wrapper, so that it comes before pytest-django reads the settings."""
     servers = start_servers()
     admin_url = servers.database_url
+    early_config.stash[SERVERS] = servers
     early_config.add_cleanup(lambda: _end(servers, admin_url))
     os.environ["REDIS_URL"] = servers.redis_url
     os.environ["DATABASE_URL"] = _in_own_database(admin_url)
@@ -42,7 +44,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     yield
 
 
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    """The servers of this run, to be killed and started again by a test that says so."""
+    return pytestconfig.stash[SERVERS]
+
+
 def _end(servers: Servers, admin_url: str) -> None:
-    with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{_DATABASE}" WITH (FORCE)')
-    servers.stop()
+    try:
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{_DATABASE}" WITH (FORCE)')
+    finally:
+        servers.stop()
