@@ -9,6 +9,7 @@ signal (tests). Nothing is read when a module is imported, and no setting is a d
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Configuration:
     cached: bool | int
     cpu_affinity: int
     time_zone: str | None
+    log_level: str
     lease: float
     grace: float
     max_deliveries: int
@@ -146,6 +148,7 @@ def conf() -> Configuration:
         cached=q.get("cached", False),
         cpu_affinity=q.get("cpu_affinity", 0),
         time_zone=q.get("time_zone", settings.TIME_ZONE) if settings.USE_TZ else None,
+        log_level=q.get("log_level", "INFO"),
         lease=ours.get("lease", 15),
         grace=ours.get("grace", 30),
         max_deliveries=ours.get("max_deliveries", 3),
@@ -211,6 +214,10 @@ def _q_cluster_problems() -> list[str]:
         # `workers: 0` means "as many as there are CPUs" in Django-Q2.
         if value is not None and value < least and not (key == "workers" and value == 0):
             found.append(f"Q_CLUSTER['{key}'] is {value!r}; it must be at least {least}.")
+    if q.get("log_level", "INFO") not in logging.getLevelNamesMapping():
+        found.append(
+            f"Q_CLUSTER['log_level'] is {q['log_level']!r}; it must be a level of Python's logging, as 'INFO'."
+        )
     if q.get("save_limit_per") not in (None, "group", "name", "func"):
         found.append(
             f"Q_CLUSTER['save_limit_per'] is {q['save_limit_per']!r}; it must be 'group', 'name', 'func' or None."

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,8 +23,8 @@ from tenant_q import cached, enqueue, results
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
-from tenant_q.exceptions import EnqueueError
-from tenant_q.executor import execute
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
+from tenant_q.executor import execute, give_up
 from tenant_q.package import Outcome, Package, build, deterministic_id, labels, open_package
 from tenant_q.tenancy import in_schema, task_schema
 
@@ -154,16 +155,49 @@ def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
     """
     settlement = Settlement()
     everything = [*outcomes, *_completed_iters(outcomes, broker, settlement)]
-    settlement.unsaved = results.save(everything)
+    settlement.unsaved |= results.save(everything)
+    _save_cached(everything, broker, settlement)
     settled = [o for o in everything if o.package.schema not in settlement.unsaved]
-    for outcome in settled:
-        if outcome.package.cached and not outcome.package.is_iter_part:
-            with in_schema(outcome.package.schema):
-                cached.save(outcome, broker)
-    settlement.links = [link for outcome in settled if (link := next_link(outcome))]
+    _follow_chains(settled, settlement)
     for outcome in settled:
         _tell(outcome)
     return settlement
+
+
+def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> None:
+    for outcome in outcomes:
+        if outcome.package.cached and not outcome.package.is_iter_part:
+            with _unsaved_on_error(outcome, settlement), in_schema(outcome.package.schema):
+                cached.save(outcome, broker)
+
+
+@contextmanager
+def _unsaved_on_error(outcome: Outcome, settlement: Settlement) -> Iterator[None]:
+    """Whatever keeps one tenant's outcome from being kept (its cache is down, say) is that tenant's error alone."""
+    try:
+        yield
+    except (BrokerError, DatabaseAway):
+        raise
+    except Exception as error:
+        settlement.unsaved[outcome.package.schema] = error
+
+
+def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
+    """Build the next links. One that cannot be built ends its chain, and its failed row says why."""
+    failed = []
+    for outcome in outcomes:
+        try:
+            link = next_link(outcome)
+        except Exception as error:
+            failed.append(give_up(_unbuilt_link(outcome.package), error))
+        else:
+            settlement.links += [link] if link else []
+    settlement.unsaved |= results.save(failed)
+
+
+def _unbuilt_link(package: Package) -> Package:
+    func, *_ = _link(package.option("chain")[0])
+    return build(func, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
 
 
 def close_iters(complete: Sequence[Package], broker: Broker) -> None:
@@ -179,10 +213,14 @@ def next_link(outcome: Outcome) -> Package | None:
     if not links or not outcome.success:
         return None
     options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
-    id = deterministic_id(package.group, package.id, "next")
-    link = _link_package(links, package.schema, options, id=id)
+    link = _link_package(links, package.schema, options, id=_next_id(package))
     enqueue.announce(link)
+    enqueue.sealed(link)  # what cannot travel is to be known here
     return link
+
+
+def _next_id(package: Package) -> str:
+    return deterministic_id(package.group, package.id, "next")
 
 
 def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
@@ -192,13 +230,14 @@ def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Se
         package = outcome.package
         if not package.is_iter_part:
             continue
-        signed = SignedPackage.dumps(outcome.task_dict())
         index = str(package.option("iter_index", package.id))
         schema, group = package.schema, str(package.group)
-        if broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS) >= package.task["iter_count"]:
-            parts = [SignedPackage.loads(part) for part in broker.parts(schema, group).values()]
-            collated.append(_collate(outcome, parts))
-            settlement.complete.append(package)
+        with _unsaved_on_error(outcome, settlement):
+            signed = SignedPackage.dumps(outcome.task_dict())
+            if broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS) >= package.task["iter_count"]:
+                parts = [SignedPackage.loads(part) for part in broker.parts(schema, group).values()]
+                collated.append(_collate(outcome, parts))
+                settlement.complete.append(package)
     return collated
 
 
@@ -235,7 +274,7 @@ def _tell(outcome: Outcome) -> None:
                 post_execute.send(sender="django_q", task=outcome.task_dict())
                 if package.option("hook"):
                     _resolve_hook(package.option("hook"))(_hook_task(outcome))
-    except Exception:
+    except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
     if not outcome.success:
         logger.error("Failed %s (%s): %s", package.func_name, package.name, outcome.death, extra=labels(package))

@@ -140,13 +140,20 @@ class Role(ABC):
     def run(self) -> None:
         """Tick until told to stop (or, with `once`, one time), through outages of the servers."""
         setproctitle(f"mscluster {conf().cluster} {self.name}")
+        try:
+            self._loop()
+            self.close()
+        except Exception:
+            logger.exception("The %s ends on an error", self.name)
+            raise SystemExit(1) from None
+
+    def _loop(self) -> None:
         while True:
             pause = self._tick_through_outage()
             done = self.stopping or (self.once and self._away_since is None)
             if done and not self.has_unfinished():
                 break
             self.stopping.wait(pause)
-        self.close()
 
     def _tick_through_outage(self) -> float:
         try:

@@ -115,7 +115,11 @@ class Worker(Role):
     def _open(self, lease: Lease) -> Package | None:
         """Read a package. A refused one goes to the dead, or to a failed row if its signature is right."""
         try:
-            return open_package(lease.payload, schema=lease.schema or None)
+            package = open_package(lease.payload, schema=lease.schema or None)
+            if (lease.starts or 0) < 2 * package.max_deliveries:
+                return package
+            # Even giving it up has killed its worker.
+            self.broker.bury(self.key, lease, f"{WorkerDied.__name__}: saving its failed row killed the worker")
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
             logger.error("Package %s of %s is refused: %s", lease.id, lease.schema, error, extra=extra)
@@ -187,6 +191,8 @@ class Worker(Role):
             else:
                 self._unacknowledged.append(finished)
                 self._to_prune.setdefault(finished.outcome.package.schema, time.monotonic())
+        if any(finished.outcome.package.option("hook") for finished in unsettled):
+            tenancy.reset_after_task(tenancy.public_schema())
         self._links += settlement.links
         self._complete += settlement.complete
 

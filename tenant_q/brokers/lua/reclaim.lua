@@ -1,5 +1,8 @@
 -- Give back the packages of a worker that died. Only the one it was running is charged a start.
 --
+-- A worker that died while it ran nothing may have died of what it did with a finished one. Then its packages are
+-- delivered one at a time from now on, and one that was so already is charged.
+--
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or ''
 -- Returns  how many were given back
@@ -8,7 +11,11 @@ local worker, running, verdict = ARGV[1], ARGV[2], ARGV[3]
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
   return_unrun(id, lease_of(id))
-  redis.call('HINCRBY', key('starts'), id, id == running and 1 or 0)
+  local guilty = id == running
+  if running == '' then
+    guilty = redis.call('SADD', key('alone'), id) == 0
+  end
+  redis.call('HINCRBY', key('starts'), id, guilty and 1 or 0)
   if id == running and verdict ~= '' then
     redis.call('HSET', key('verdicts'), id, verdict)
   end

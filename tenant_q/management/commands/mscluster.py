@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -35,6 +36,7 @@ class Command(BaseCommand):
         except TenantQError as error:
             raise CommandError(str(error)) from error
         self._introduce(found, plan)
+        _log_somewhere()
         code = cluster.run(plan)
         if code:
             raise CommandError(
@@ -62,3 +64,14 @@ class Command(BaseCommand):
         for warning in found.warnings:
             self.stdout.write(self.style.WARNING(f"  note      {warning}"))
         sys.stdout.flush()
+
+
+def _log_somewhere() -> None:
+    """A project that configures no logging sees the cluster's lines all the same, as with Django-Q2."""
+    logger = logging.getLogger("tenant_q")
+    if logger.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(conf().log_level)
