@@ -83,6 +83,7 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "max_deliveries": ((int,), 1),
     "tenant_cache_seconds": (Number, 0),
     "databases": ((list, tuple), None),
+    "ready_tenants": ((str,), None),
 }
 
 
@@ -114,6 +115,7 @@ class Configuration:
     max_deliveries: int
     tenant_cache_seconds: float
     databases: tuple[str, ...] | None
+    ready_tenants: str | None
     excluded_schemas: frozenset[str]
 
 
@@ -154,6 +156,7 @@ def conf() -> Configuration:
         max_deliveries=ours.get("max_deliveries", 3),
         tenant_cache_seconds=ours.get("tenant_cache_seconds", 30),
         databases=tuple(databases) if databases else None,
+        ready_tenants=ours.get("ready_tenants"),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 

@@ -49,6 +49,10 @@ class UnknownTenant(TenantUnavailable):
     """No tenant row has this schema name. It may be in a transaction still open."""
 
 
+class TenantNotReady(TenantUnavailable):
+    """The tenant is there, and the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
+
+
 class SchemaMissing(TenantUnavailable):
     """The tenant's row is there, its PostgreSQL schema is not."""
 

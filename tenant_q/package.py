@@ -12,11 +12,12 @@ import inspect
 import io
 import pickle
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 from django_q import core_signing
 from django_q.conf import Conf
@@ -43,7 +44,7 @@ KEYWORD_OPTIONS = (
     "timeout",
 )
 # Options of ours. They are read from `q_options` only, so that no keyword of a user's function is swallowed.
-TENANT_OPTIONS = ("max_deliveries",)
+TENANT_OPTIONS = ("max_deliveries", "databases", "tenant_cache_seconds")
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": 256, "name": 100, "group": 100, "cluster": 100}
 
@@ -178,6 +179,7 @@ def build(
             task[option] = kwargs.pop(option)
     task.update({option: q_options[option] for option in TENANT_OPTIONS if option in q_options})
     _fill_defaults(task)
+    _refuse_wrong_values(task)
     _refuse_too_long(task)
     task["kwargs"] = kwargs
     task["started"] = timezone.now()
@@ -194,6 +196,20 @@ def _refuse_unknown(q_options: Mapping[str, Any]) -> None:
             raise EnqueueError(f"q_options has an unknown option '{name}': {hint}")
 
 
+def _refuse_wrong_values(task: Mapping[str, Any]) -> None:
+    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "max_deliveries": ("a whole number of at least 1", lambda value: isinstance(value, int) and value >= 1),
+        "tenant_cache_seconds": ("seconds, 0 or more", lambda value: isinstance(value, int | float) and value >= 0),
+        "databases": (
+            f"aliases among {', '.join(sorted(settings.DATABASES))}",
+            lambda value: isinstance(value, list | tuple) and all(alias in settings.DATABASES for alias in value),
+        ),
+    }
+    for option, (wanted, fits) in checks.items():
+        if option in task and not fits(task[option]):
+            raise EnqueueError(f"q_options['{option}'] is {task[option]!r}; it must be {wanted}.")
+
+
 def _refuse_too_long(task: Mapping[str, Any]) -> None:
     for field, longest in LONGEST.items():
         length = len(str(get_func_repr(task["func"]) if field == "func" else task.get(field) or ""))
@@ -202,8 +218,8 @@ def _refuse_too_long(task: Mapping[str, Any]) -> None:
 
 
 def _fill_defaults(task: dict[str, Any]) -> None:
-    settings = conf()
-    for option, value in (("cached", settings.cached), ("sync", settings.sync), ("ack_failure", settings.ack_failures)):
+    ours = conf()
+    for option, value in (("cached", ours.cached), ("sync", ours.sync), ("ack_failure", ours.ack_failures)):
         if option not in task and value:
             task[option] = value
 

@@ -44,6 +44,12 @@ class StopFlag:
     def _set(self, signum: int, frame: Any) -> None:
         self.count += 1
 
+    def listen(self) -> None:
+        """Take the signals again, whatever a task has done to them."""
+        for number in self._handlers:
+            if signal.getsignal(number) != self._set:
+                signal.signal(number, self._set)
+
     def set(self) -> None:
         """Stop as if a signal had come."""
         self.count += 1

@@ -11,7 +11,7 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import psycopg
 from django.apps import apps
 from django.conf import settings
 from django.db import Error as DatabaseFailure
-from django.db import connections, transaction
-from django.utils import timezone, translation
+from django.db import connections
+from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
@@ -30,11 +30,14 @@ from tenant_q.exceptions import (
     NoTenant,
     SchemaMissing,
     SchemaNotMigrated,
+    TenantNotReady,
     TenantUnavailable,
     UnknownTenant,
 )
 
 logger = logging.getLogger("tenant_q.tenancy")
+
+Databases = Sequence[str] | None
 
 TASK_TABLE = "django_q_task"
 # The tenancy packages let the driver's own errors through when they set the search path.
@@ -140,10 +143,16 @@ def get_tenant(schema: str) -> Any:
     return tenant
 
 
-def _cached_tenant(schema: str) -> Any:
+def refresh_tenant(schema: str, seconds: float) -> None:
+    """Look a tenant up anew if what the cache holds is older than `seconds`. Raises as `get_tenant`."""
+    _cached_tenant(schema, seconds)
+
+
+def _cached_tenant(schema: str, seconds: float | None = None) -> Any:
+    limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
-    if entry is None or entry[0] < time.monotonic():
-        entry = (time.monotonic() + conf().tenant_cache_seconds, _look_up(schema))
+    if entry is None or time.monotonic() - entry[0] > limit:
+        entry = (time.monotonic(), _look_up(schema))
         _known[schema] = entry
     return entry[1]
 
@@ -151,12 +160,25 @@ def _cached_tenant(schema: str) -> Any:
 def _look_up(schema: str) -> Any:
     _known.pop(schema, None)
     with told_when_away(), in_public():
-        found = tenant_model()._default_manager.using(database_alias()).filter(schema_name=schema).first()
+        named = _tenants().filter(schema_name=schema)
+        found = _ready(named).first()
+        if found is None and named.exists():
+            raise TenantNotReady(f"Tenant {schema!r} is not among those that {conf().ready_tenants} lets through yet.")
     if found is None:
         raise UnknownTenant(
             f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
         )
     return found
+
+
+def _tenants() -> Any:
+    return tenant_model()._default_manager.using(database_alias())
+
+
+def _ready(tenants: Any) -> Any:
+    """Those of a queryset of tenants that the project's `TENANT_Q["ready_tenants"]` lets through."""
+    path = conf().ready_tenants
+    return import_string(path)(tenants) if path else tenants
 
 
 def forget_tenants() -> None:
@@ -167,49 +189,58 @@ def forget_tenants() -> None:
 def tenants_to_schedule() -> list[str]:
     """The schema names the scheduler serves: all tenants' but the excluded ones."""
     with told_when_away(), in_public():
-        names = tenant_model()._default_manager.using(database_alias()).values_list("schema_name", flat=True)
+        names = _ready(_tenants()).values_list("schema_name", flat=True)
         return sorted(set(names) - conf().excluded_schemas)
 
 
 def tenant_count() -> int:
     """How many tenants there are, the public one not counted."""
     with in_public():
-        everyone = tenant_model()._default_manager.using(database_alias())
-        return int(everyone.exclude(schema_name=public_schema()).count())
+        return int(_tenants().exclude(schema_name=public_schema()).count())
 
 
 # Switching
 
 
-def switched_connections() -> list[Any]:
-    """The connections whose schema is the task's: those of `TENANT_Q["databases"]`, else the tenants' own."""
-    return [connections[alias] for alias in conf().databases or (database_alias(),)]
+def switched_connections(databases: Databases = None) -> list[Any]:
+    """The connections whose schema is the task's.
+
+    Parameters: `databases`, their aliases, of a task's own option; else those of `TENANT_Q["databases"]`, else the
+    tenants' own. The tenants' own is always among them.
+    """
+    aliases = [database_alias(), *(databases or conf().databases or ())]
+    return [connections[alias] for alias in dict.fromkeys(aliases)]
 
 
-def enter(schema: str) -> None:
-    """Set every tenant connection to `schema`, with its real tenant. Raises `UnknownTenant`."""
-    if schema == public_schema():
-        for connection in switched_connections():
+def enter(schema: str, databases: Databases = None) -> None:
+    """Set every switched connection to `schema`, with its real tenant.
+
+    Raises `UnknownTenant` or `TenantNotReady`, and leaves the connections as they were.
+    """
+    tenant = None if schema == public_schema() else get_tenant(schema)
+    for connection in switched_connections(databases):
+        if tenant is None:
             connection.set_schema_to_public()
-        return
-    for connection in switched_connections():
-        connection.set_tenant(get_tenant(schema))
+        else:
+            connection.set_tenant(tenant)
 
 
 def leave() -> None:
-    """Set every tenant connection to the public schema."""
-    enter(public_schema())
+    """Set every connection that knows tenants to the public schema."""
+    for connection in connections.all(initialized_only=True):
+        if hasattr(connection, "set_schema_to_public"):
+            connection.set_schema_to_public()
 
 
 @contextmanager
-def in_schema(schema: str) -> Iterator[None]:
+def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
     """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
 
-    Raises `UnknownTenant` when no tenant has that schema name.
+    Raises `UnknownTenant` when no tenant has that schema name, and `TenantNotReady`.
     """
-    previous = [(connection, connection.tenant) for connection in switched_connections()]
+    previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
-        enter(schema)
+        enter(schema, databases)
         yield
     finally:
         _restore(previous)
@@ -235,13 +266,13 @@ def _restore(previous: list[tuple[Any, Any]]) -> None:
             connection.set_tenant(tenant)
 
 
-def verify(schema: str) -> None:
+def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
     Raises `SchemaMissing`, `SchemaNotMigrated` or `DatabaseAway`. One statement a switched connection.
     """
     wanted = physical_schema(schema)
-    for connection in switched_connections():
+    for connection in switched_connections(databases):
         found, migrated = _where_is(connection, wanted)
         if found != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
@@ -290,37 +321,7 @@ def schema_is_ready(schema: str) -> bool:
     return True
 
 
-# After a task
-
-
-def reset_after_task(schema: str) -> None:
-    """Leave nothing of a task behind: transaction, on-commit callbacks, schema, language, time zone.
-
-    A connection that cannot be brought back is closed; the next use opens a new one.
-    """
-    translation.deactivate()
-    timezone.deactivate()
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is not None:
-            _reset_connection(connection)
-    enter(schema)
-
-
-def _reset_connection(connection: Any) -> None:
-    connection.run_on_commit = []
-    try:
-        if connection.in_atomic_block or connection.savepoint_ids:
-            raise transaction.TransactionManagementError("the task left a transaction open")
-        connection.close_if_unusable_or_obsolete()
-        if connection.connection is not None and not connection.get_autocommit():
-            connection.rollback()
-            connection.set_autocommit(True)
-    except Exception as error:
-        logger.info("Connection %s is closed after a task: %s", connection.alias, error)
-        connection.in_atomic_block = False
-        connection.savepoint_ids = []
-        connection.needs_rollback = False
-        connection.close()
+# Connections of a process
 
 
 def drop_inherited_connections() -> None:

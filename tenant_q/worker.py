@@ -19,7 +19,7 @@ from itertools import groupby
 from django.utils import timezone
 from django_q.signals import post_spawn
 
-from tenant_q import enqueue, flows, results, tenancy
+from tenant_q import enqueue, flows, results, session, tenancy
 from tenant_q.brokers.protocol import Batch, Broker, Lease, Settled
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
@@ -96,21 +96,25 @@ class Worker(Role):
 
     def _run_slice(self, schema: str, leases: Sequence[Lease]) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
-        packages = [(lease, package) for lease in leases if (package := self._open(lease))]
-        if not packages:
+        waiting = [(lease, package) for lease in leases if (package := self._open(lease))]
+        if not waiting:
             return
         try:
             with _in_verified_schema(schema):
-                saved = self._saved_before(packages)
-                for place, (lease, package) in enumerate(packages):
-                    if self.stopping:
-                        self.broker.give_back(self.key, [later for later, _ in packages[place:]])
-                        return
-                    self._finish_when_due()
-                    self._unsettled.append(Finished(lease, self._run(lease, package, saved)))
+                saved = self._saved_before(waiting)
+                session.watch()
+                while waiting and not self.stopping:
+                    self._finish_when_due(schema)
+                    lease, package = waiting[0]
+                    outcome = self._run(lease, package, saved)
+                    waiting.pop(0)
+                    self._unsettled.append(Finished(lease, outcome))
+                    _clean_up(schema)
         except TenantUnavailable as error:
-            for lease, package in packages:
+            for lease, package in waiting:
                 self._put_off_unavailable(lease, package, error)
+        else:
+            self.broker.give_back(self.key, [lease for lease, _ in waiting])
 
     def _open(self, lease: Lease) -> Package | None:
         """Read a package. A refused one goes to the dead, or to a failed row if its signature is right."""
@@ -151,22 +155,22 @@ class Worker(Role):
         done = carried_outcome(package) or saved.get(lease.id) or _verdict(lease, package)
         if done is not None:
             return done
+        _enter_as_asked(package)
+        logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
         self.slot.start(lease.id, timeout_of(package))
-        try:
-            logger.debug("Running %s", package.name, extra=labels(package))
-            return execute(package, attempt=(lease.starts or 0) + 1)
-        finally:
-            tenancy.reset_after_task(package.schema)
-            self.slot.finish()
+        outcome = execute(package, attempt=(lease.starts or 0) + 1)
+        self.slot.finish()
+        self.stopping.listen()
+        return outcome
 
     # Finishing
 
-    def _finish_when_due(self) -> None:
+    def _finish_when_due(self, schema: str) -> None:
         if self._unsettled and _age(self._unsettled[0].outcome) > FLUSH_SECONDS:
-            schema = tenancy.current_schema()
             self._finish()
-            tenancy.enter(schema)
+            _enter(schema)
+            session.watch()
 
     def _finish(self) -> None:
         """Settle what has run, enqueue chains' next links, acknowledge. What an outage interrupts is done later."""
@@ -192,7 +196,8 @@ class Worker(Role):
                 self._unacknowledged.append(finished)
                 self._to_prune.setdefault(finished.outcome.package.schema, time.monotonic())
         if any(finished.outcome.package.option("hook") for finished in unsettled):
-            tenancy.reset_after_task(tenancy.public_schema())
+            session.clean_up()
+            tenancy.leave()
         self._links += settlement.links
         self._complete += settlement.complete
 
@@ -272,13 +277,36 @@ def _slices(batch: Batch) -> list[tuple[str, list[Lease]]]:
 @contextlib.contextmanager
 def _in_verified_schema(schema: str) -> Iterator[None]:
     """Enter a schema, sure of it. Afterwards no tenant is current."""
-    tenancy.enter(schema)
     try:
-        if schema != tenancy.public_schema():
-            tenancy.verify(schema)
+        _enter(schema)
         yield
     finally:
         tenancy.leave()
+
+
+def _enter(schema: str, databases: tenancy.Databases = None) -> None:
+    tenancy.enter(schema, databases)
+    if schema != tenancy.public_schema():
+        tenancy.verify(schema, databases)
+
+
+def _enter_as_asked(package: Package) -> None:
+    """Follow the options of a task about its tenant's row and its databases."""
+    seconds, databases = package.option("tenant_cache_seconds"), package.option("databases")
+    if seconds is not None:
+        tenancy.refresh_tenant(package.schema, seconds)
+    if seconds is not None or databases:
+        _enter(package.schema, databases)
+
+
+def _clean_up(schema: str) -> None:
+    """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
+    if session.clean_up():
+        tenancy.leave()
+        _enter(schema)
+        session.watch()
+    else:
+        tenancy.enter(schema)
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:

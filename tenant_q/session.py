@@ -1,0 +1,125 @@
+"""Nothing survives a task: what it left in this process and in its database sessions is taken back.
+
+A task that opened no cursor left nothing in a session, so the sessions are watched: each raw connection notes when a
+cursor is made of it, also past Django. Only those are scrubbed, in one round trip; one that is in a transaction, in
+the middle of a query or broken is closed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.db import connections
+from django.urls import set_urlconf
+from django.utils import timezone, translation
+from psycopg.pq import TransactionStatus
+
+logger = logging.getLogger("tenant_q.session")
+
+_USED = "_tenant_q_used"
+_open: set[str] = set()
+_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+
+
+def watch() -> None:
+    """From here on, know which sessions are used. Call it when every session is as it should be."""
+    _open.clear()
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql" and connection.connection is not None:
+            _open.add(connection.alias)
+            _watch(connection.connection)
+
+
+def clean_up() -> bool:
+    """Take back what was left since `watch()`, in the process and in the sessions that were used.
+
+    Returns whether a session was used, and so does not know its schema any more.
+    """
+    was_used = False
+    translation.deactivate()
+    timezone.deactivate()
+    set_urlconf(None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    for connection in connections.all(initialized_only=True):
+        _clean_up_django(connection)
+        if connection.connection is None:
+            was_used = was_used or connection.alias in _open
+        elif connection.vendor != "postgresql":
+            connection.close_if_unusable_or_obsolete()
+        elif _is_used(connection.connection):
+            _scrub(connection)
+            was_used = True
+    return was_used
+
+
+def _watch(raw: Any) -> None:
+    for name in ("cursor_factory", "server_cursor_factory"):
+        factory = getattr(raw, name)
+        if not getattr(factory, _USED, False):
+            setattr(raw, name, _noting(factory))
+    setattr(raw, _USED, False)
+
+
+@functools.cache
+def _noting(factory: Any) -> Any:
+    """A cursor class that marks its connection as used when one is made."""
+
+    def __init__(self: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
+        setattr(connection, _USED, True)
+        factory.__init__(self, connection, *args, **kwargs)
+
+    return type(factory.__name__, (factory,), {"__init__": __init__, _USED: True})
+
+
+def _is_used(raw: Any) -> bool:
+    # A connection that the task opened was never watched, and counts as used.
+    return bool(getattr(raw, _USED, True)) or raw.closed or raw.info.transaction_status != TransactionStatus.IDLE
+
+
+def _clean_up_django(connection: Any) -> None:
+    """Django's own idea of the connection."""
+    connection.run_on_commit = []
+    connection.execute_wrappers = []
+    if connection.in_atomic_block or connection.savepoint_ids or connection.needs_rollback:
+        _close(connection, "the task left a transaction open")
+
+
+def _scrub(connection: Any) -> None:
+    raw = connection.connection
+    if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
+        _close(connection, "the task left it in a transaction or in the middle of a query")
+        return
+    try:
+        if not raw.autocommit:
+            connection.set_autocommit(True)
+        for name in ("isolation_level", "read_only", "deferrable"):
+            if getattr(raw, name) != getattr(connection, name, None):
+                setattr(raw, name, getattr(connection, name, None))
+        with psycopg.ClientCursor(raw) as cursor:
+            cursor.execute(_statement(), [connection.timezone_name or "UTC"])
+        connection.ensure_role()
+        connection.errors_occurred = False
+    except Exception as error:
+        _close(connection, " ".join(str(error).split()))
+
+
+def _close(connection: Any, why: str) -> None:
+    """Close a connection that cannot be brought back; the next use opens a new one."""
+    logger.info("Connection %s is closed: %s", connection.alias, why)
+    connection.in_atomic_block = False
+    connection.atomic_blocks = []
+    connection.savepoint_ids = []
+    connection.needs_rollback = False
+    connection.commit_on_exit = True
+    connection.closed_in_transaction = False
+    connection.close()
+
+
+@functools.cache
+def _statement() -> Any:
+    return (Path(__file__).parent / "sql" / "scrub_session.sql").read_text()
