@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,15 @@ class RunningCluster:
         assert self.process.poll() is None, self.log
         return self.pids("worker")
 
+    def end(self) -> None:
+        """Whatever state it is in, leave nothing of it running."""
+        if self.process.poll() is None:
+            try:
+                self.stop()
+            except (AssertionError, subprocess.TimeoutExpired):
+                os.killpg(self.process.pid, signal.SIGKILL)
+                raise
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 40.0) -> int:
         """Send a signal and return the exit code; no process may be left."""
         if self.process.poll() is None:
@@ -145,10 +155,10 @@ def mscluster(tenants: tuple[str, ...], settings: Any, tmp_path: Path) -> Iterat
         return cluster
 
     yield start
-    for cluster in started:
-        if cluster.process.poll() is None:
-            cluster.stop()
-    connections.close_all()
+    with ExitStack() as ends:
+        ends.callback(connections.close_all)
+        for cluster in started:
+            ends.callback(cluster.end)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which is made when it is needed. `make` alone shows what there is.
+
+PYTHON ?= python3
+DEMO_ARGS ?=
+TEST_ARGS ?=
+MATRIX_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-all clean
+
+help:
+	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
+	@echo "make test      all tests; TEST_ARGS go to pytest"
+	@echo "make lint      ruff, mypy and import-linter"
+	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
+	@echo "make clean     remove all that these commands made"
+	@echo "PYTHON=...     the Python that .venv is made with; now $(PYTHON)"
+
+demo: $(STAMP)
+	@$(BIN)/python testproject/demo.py $(DEMO_ARGS)
+
+# One tenancy package in full; the other at the seam and end to end.
+test: $(STAMP)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+	TENANCY=django_tenants $(BIN)/python -m pytest -m seam $(TEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-all: $(STAMP)
+	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)
+
+clean:
+	rm -rf .venv .venvs *.egg-info build dist testproject/media
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Error: $(PYTHON) is missing or older than Python 3.11; install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Error: $(PYTHON) cannot make a virtual environment; install its venv module (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tenants,embedded,dev]'
+	@touch $@

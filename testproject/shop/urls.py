@@ -1,0 +1,9 @@
+from django.urls import path
+
+from shop import views
+
+urlpatterns = [
+    path("", views.dashboard, name="dashboard"),
+    path("start/<slug:action>/", views.start, name="start"),
+    path("tasks/<str:task_id>/", views.task, name="task"),
+]

@@ -1,0 +1,104 @@
+"""The tenant's own page: buttons that put tasks on the queue, and what became of them.
+
+Nothing here names the tenant. The middleware has chosen its schema by the host name, and QUtilities enqueues for the
+schema that is current.
+"""
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import Http404
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+from django_q.models import Schedule, Task
+
+from shop.models import Order, Report
+from tenant_q.utils import QUtilities
+
+SHOWN = 12
+
+
+def report():
+    QUtilities.add_async_task("shop.tasks.revenue_report", "Revenue", task_name="revenue report")
+    return "A report is on the queue."
+
+
+def slow():
+    QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10)
+    return "The import is on the queue; it takes 10 seconds."
+
+
+def failing():
+    QUtilities.add_async_task("shop.tasks.charge_card", Order.objects.first().pk)
+    return "The payment is on the queue; the bank will decline it."
+
+
+def chain():
+    order = Order.objects.filter(status=Order.Status.NEW).first()
+    if order is None:
+        return "Every order is shipped already."
+    links = [(f"shop.tasks.{step}", (order.pk,)) for step in ("pick", "pack", "ship")]
+    QUtilities.create_async_tasks_chain(links)
+    return f"A chain of three tasks ships order {order.number}."
+
+
+def iterate():
+    orders = list(Order.objects.values_list("pk", flat=True))
+    QUtilities.add_async_tasks_from_iter("shop.tasks.total_with_tax", orders)
+    return f"One task for each of {len(orders)} orders is on the queue."
+
+
+def schedule():
+    if Schedule.objects.filter(name="report each minute").exists():
+        return "The schedule is there already; the admin can change it."
+    QUtilities.create_schedule(
+        "shop.tasks.revenue_report", "Each minute", name="report each minute", schedule_type=Schedule.MINUTES, minutes=1
+    )
+    return "A report is made each minute from now on."
+
+
+ACTIONS = {
+    "report": ("Make a report", report),
+    "slow": ("Import the catalogue (slow)", slow),
+    "failing": ("Charge a card (fails)", failing),
+    "chain": ("Ship an order (chain)", chain),
+    "iter": ("Tax of every order (iter)", iterate),
+    "schedule": ("A report each minute (schedule)", schedule),
+}
+
+
+@login_required
+def dashboard(request):
+    # The page asks for its figures alone, once a second.
+    template = "shop/figures.html" if "figures" in request.GET else "shop/dashboard.html"
+    return render(
+        request,
+        template,
+        {
+            "actions": [(name, label) for name, (label, _) in ACTIONS.items()],
+            "queued": QUtilities.get_queue_size(),
+            "tasks": Task.objects.order_by("-stopped")[:SHOWN],
+            "succeeded": Task.objects.filter(success=True).count(),
+            "failed": Task.objects.filter(success=False).count(),
+            "schedules": Schedule.objects.order_by("next_run")[:SHOWN],
+            "orders": Order.objects.all()[:SHOWN],
+            "reports": Report.objects.all()[:5],
+        },
+    )
+
+
+@login_required
+@require_POST
+def start(request, action):
+    if action not in ACTIONS:
+        raise Http404(f"No action is called {action!r}.")
+    _, act = ACTIONS[action]
+    messages.info(request, act())
+    return redirect("dashboard")
+
+
+@login_required
+def task(request, task_id):
+    found = QUtilities.fetch_task(task_id)
+    if found is None:
+        raise Http404("This tenant has no such task.")
+    return render(request, "shop/task.html", {"task": found})
