@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from datetime import datetime
 from typing import Any, cast
 
@@ -30,6 +31,10 @@ from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskExited, TaskTimeou
 from tenant_q.package import Outcome, Package, labels
 
 logger = logging.getLogger("tenant_q.executor")
+
+
+# The package that is being run here, for log records and for what a task asks of its own.
+running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=None)
 
 
 def execute(package: Package, *, attempt: int = 1) -> Outcome:
@@ -85,11 +90,18 @@ def _call(package: Package) -> Any:
     func = _resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)
     with _alarm(timeout_of(package)):
-        result = func(*package.args, **package.kwargs)
-        if inspect.isawaitable(result):
-            result = async_to_sync(_awaited)(result)
+        # In a context of its own: context variables that the task sets end with it.
+        result = copy_context().run(_run, package, func)
     _check_pickles(result, package)
     _after_execution(func, package, result, success=True)
+    return result
+
+
+def _run(package: Package, func: Callable[..., Any]) -> Any:
+    running.set(package)
+    result = func(*package.args, **package.kwargs)
+    if inspect.isawaitable(result):
+        return async_to_sync(_awaited)(result)
     return result
 
 

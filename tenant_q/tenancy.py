@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseFailure
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -34,6 +35,7 @@ from tenant_q.exceptions import (
     TenantUnavailable,
     UnknownTenant,
 )
+from tenant_q.names import validate_schema_name as validate_schema_name
 
 logger = logging.getLogger("tenant_q.tenancy")
 
@@ -165,10 +167,16 @@ def _look_up(schema: str) -> Any:
         if found is None and named.exists():
             raise TenantNotReady(f"Tenant {schema!r} is not among those that {conf().ready_tenants} lets through yet.")
     if found is None:
-        raise UnknownTenant(
-            f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
-        )
+        raise UnknownTenant(_why_unknown(schema))
     return found
+
+
+def _why_unknown(schema: str) -> str:
+    try:
+        validate_schema_name(schema)
+    except ValidationError as error:
+        return f"No tenant can have this schema name: {' '.join(error.messages)}"
+    return f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
 
 
 def _tenants() -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import package as packages
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Lease, Message, Settled
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Settled
 from tenant_q.exceptions import BadPackage, BrokerError, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.tenancy import in_public
@@ -121,6 +121,15 @@ class AdaptedBroker:
     def purge(self) -> None:
         self._due.clear()
         self._call("purge_queue")
+
+    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+        return []
+
+    def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
+        return 0
+
+    def purge_dead(self, ids: Sequence[str]) -> int:
+        return 0
 
     def close(self) -> None:
         for _, payload in self._due:

@@ -83,6 +83,18 @@ class Counts:
         return self.queued + self.leased + self.delayed
 
 
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A package that is not run any more. `died` is in seconds since the epoch."""
+
+    id: str
+    schema: str
+    func: str
+    died: float
+    cause: str
+    payload: str
+
+
 class Broker(Protocol):
     """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached."""
 
@@ -135,6 +147,15 @@ class Broker(Protocol):
 
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""
+
+    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+        """The dead packages, oldest first: of one tenant, or of all."""
+
+    def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
+        """Queue dead packages again, each with this payload, or with its own where it is empty. Returns how many."""
+
+    def purge_dead(self, ids: Sequence[str]) -> int:
+        """Forget dead packages. Returns how many."""
 
     def close(self) -> None:
         """Hand over what this process still keeps for the broker, at its orderly end."""

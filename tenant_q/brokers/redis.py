@@ -17,7 +17,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Lease, Message, Settled
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Settled
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
 
@@ -148,6 +148,19 @@ class RedisBroker:
 
     def purge(self) -> None:
         self._run("purge")
+
+    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+        return [
+            Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
+            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit)
+        ]
+
+    def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
+        arguments = [part for pair in ids_and_payloads.items() for part in pair]
+        return int(self._run("retry_dead", *arguments))
+
+    def purge_dead(self, ids: Sequence[str]) -> int:
+        return int(self._run("purge_dead", *ids))
 
     def close(self) -> None:
         """Everything is in Redis already."""

@@ -1,0 +1,15 @@
+-- Forget dead packages for good.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     their ids
+-- Returns  how many were dead and are forgotten now
+
+local purged = 0
+for _, id in ipairs(ARGV) do
+  if redis.call('ZREM', key('dead'), id) == 1 then
+    redis.call('HDEL', key('causes'), id)
+    redis.call('HDEL', key('messages'), id)
+    purged = purged + 1
+  end
+end
+return purged

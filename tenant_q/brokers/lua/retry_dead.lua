@@ -1,0 +1,20 @@
+-- Put dead packages back on their tenants' queues.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     for each package two: id, payload to carry now or '' for its own
+-- Returns  how many were dead and are queued now
+
+local retried = 0
+for i = 1, #ARGV, 2 do
+  local id, payload = ARGV[i], ARGV[i + 1]
+  if redis.call('ZREM', key('dead'), id) == 1 then
+    redis.call('HDEL', key('causes'), id)
+    local schema, func, once, own = open_message(redis.call('HGET', key('messages'), id))
+    local carried = payload ~= '' and payload or own
+    redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
+    push(schema, id, false)
+    retried = retried + 1
+  end
+end
+wake(retried)
+return retried

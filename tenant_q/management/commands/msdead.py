@@ -1,0 +1,77 @@
+"""`python manage.py msdead`: the packages that were given up without a row, and what to do with them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Broker, Dead
+from tenant_q.conf import use_cluster
+from tenant_q.exceptions import BadPackage, TenantQError
+from tenant_q.package import Package, open_package, seal
+
+
+class Command(BaseCommand):
+    help = "Lists, retries or purges dead packages: of dropped tenants, with bad signatures, or that cannot be saved."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("act", nargs="?", choices=("list", "retry", "purge"), default="list")
+        parser.add_argument("ids", nargs="*", metavar="ID", help="The packages to retry or purge.")
+        parser.add_argument("--schema", help="Those of this tenant, also of one that is gone.")
+        parser.add_argument("--all", action="store_true", help="All of them.")
+        parser.add_argument("--json", action="store_true", help="List as JSON.")
+        parser.add_argument("-n", "--name", help="The cluster, instead of Q_CLUSTER's.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        use_cluster(options["name"])
+        try:
+            broker = get_broker()
+            found = broker.dead(options["schema"])
+            if options["act"] == "list":
+                self._list(found, as_json=options["json"])
+            else:
+                self._act(broker, options["act"], _chosen(found, options))
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, found: list[Dead], *, as_json: bool) -> None:
+        if as_json:
+            rows = [{name: getattr(dead, name) for name in ("id", "schema", "func", "died", "cause")} for dead in found]
+            self.stdout.write(json.dumps(rows, indent=2))
+            return
+        for dead in found:
+            when = datetime.fromtimestamp(dead.died, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            self.stdout.write(f"{dead.id}  {dead.schema:<20}  {when}  {dead.func}")
+            self.stdout.write(f"    {dead.cause}")
+        self.stdout.write(f"{len(found)} dead" if found else "No dead packages.")
+
+    def _act(self, broker: Broker, act: str, chosen: list[Dead]) -> None:
+        if act == "retry":
+            count = broker.retry_dead({dead.id: _fresh(dead) for dead in chosen})
+            self.stdout.write(f"{count} queued again")
+        else:
+            count = broker.purge_dead([dead.id for dead in chosen])
+            self.stdout.write(f"{count} purged")
+
+
+def _chosen(found: list[Dead], options: dict[str, Any]) -> list[Dead]:
+    ids = options["ids"]
+    if not (ids or options["schema"] or options["all"]):
+        raise CommandError(f"Say which packages to {options['act']}: their ids, --schema NAME, or --all.")
+    missing = sorted(set(ids) - {dead.id for dead in found})
+    if missing:
+        raise CommandError(f"No dead package has the id {missing[0]}; `msdead list` shows those there are.")
+    return [dead for dead in found if not ids or dead.id in ids]
+
+
+def _fresh(dead: Dead) -> str:
+    """The package with its count of tries forgotten; one that cannot be opened goes back as it is."""
+    try:
+        task = open_package(dead.payload, schema=dead.schema).task
+    except BadPackage:
+        return ""
+    return seal(Package({name: value for name, value in task.items() if name != "put_off"}))
