@@ -129,6 +129,7 @@ class Role(ABC):
         self.slot = slot
         self.once = once
         self.stopping = StopFlag()
+        self._parent = os.getppid()
         self._away_since: float | None = None
         self._backoff = 0.0
 
@@ -158,6 +159,9 @@ class Role(ABC):
             pause = self._tick_through_outage()
             done = self.stopping or (self.once and self._away_since is None)
             if done and not self.has_unfinished():
+                break
+            if os.getppid() != self._parent:  # where the kernel does not see to it
+                logger.error("The %s leaves, its sentinel is gone", self.name)
                 break
             self.stopping.wait(pause)
 
@@ -191,7 +195,7 @@ def settle_in_child(parent: int) -> None:
 def die_with(parent: int) -> None:
     """Have the kernel end this process when its parent dies, also from within a user's task (Linux).
 
-    Elsewhere a worker is found by its lease: it runs out, and its late acknowledgement is refused.
+    Elsewhere it leaves between two tasks, and its late acknowledgement is refused.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import select
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import psycopg
 from django.db import connections
 from django.urls import set_urlconf
 from django.utils import timezone, translation
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 logger = logging.getLogger("tenant_q.session")
@@ -78,7 +80,14 @@ def _noting(factory: Any) -> Any:
 
 def _is_used(raw: Any) -> bool:
     # A connection that the task opened was never watched, and counts as used.
-    return bool(getattr(raw, _USED, True)) or raw.closed or raw.info.transaction_status != TransactionStatus.IDLE
+    idle = not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
+    return bool(getattr(raw, _USED, True)) or not idle or not raw.autocommit or _was_spoken_to(raw)
+
+
+def _was_spoken_to(raw: Any) -> bool:
+    """Whether the server said something unasked: as a rule that it ended the session."""
+    readable, _, _ = select.select([raw.fileno()], [], [], 0)
+    return bool(readable)
 
 
 def _clean_up_django(connection: Any) -> None:
@@ -102,7 +111,8 @@ def _scrub(connection: Any) -> None:
                 setattr(raw, name, getattr(connection, name, None))
         with psycopg.ClientCursor(raw) as cursor:
             cursor.execute(_statement(), [connection.timezone_name or "UTC"])
-        connection.ensure_role()
+            if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
+                cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         connection.errors_occurred = False
     except Exception as error:
         _close(connection, " ".join(str(error).split()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 from django.core.management import call_command
 from django.db import connection
 
@@ -71,3 +73,10 @@ def count_tasks(schema: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f'SELECT count(*) FROM "{schema}".django_q_task')
         return int(cursor.fetchone()[0])
+
+
+def terminate(pid: int) -> None:
+    """End a backend, from a connection of its own."""
+    raw = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
+    with raw:
+        raw.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])

@@ -1,0 +1,82 @@
+"""Nothing survives a task: a hostile one is followed by one of another tenant, in the same worker."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection, connections
+
+from tenant_q.brokers import get_broker
+from tenant_q.role import Slot
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tenant_q.worker import Worker
+from tests import tasks
+from tests.conftest import wait_until
+from tests.tasks_hostile import HOSTILE
+
+
+@pytest.fixture
+def worker(tenants):
+    worker = Worker("hostile", get_broker(), Slot())
+    yield worker
+    worker.stopping.restore()
+    connection.set_schema_to_public()
+    connections.close_all()
+
+
+def run(worker: Worker) -> None:
+    """Everything that is queued, in this process."""
+    wait_until(lambda: worker.tick() is not None and get_broker().counts().open == 0, 60)
+
+
+def settings_variant(monkeypatch, settings, variant: str) -> None:
+    if variant == "limit set calls":
+        settings.TENANT_LIMIT_SET_CALLS = True
+    elif variant == "debug":
+        settings.DEBUG = True
+    elif variant == "not persistent":
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+    elif variant == "persistent":
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", None)
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("variant", ["persistent", "not persistent", "limit set calls", "debug"])
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
+def test_nothing_survives_a_task(tenants, worker, settings, monkeypatch, hostile, variant):
+    settings_variant(monkeypatch, settings, variant)
+    # Known to be short, so that all three are one batch of one worker: two slices, and two tasks of one slice.
+    for task in ("look_around", hostile.__name__):
+        for name in tenants[:2]:
+            tasks.client().hset(f"{{tq:{get_broker().cluster}}}:costs", f"{name};tests.tasks_hostile.{task}", 1)
+    ids = {}
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task(f"tests.tasks_hostile.{hostile.__name__}", timeout=1)
+        ids["acme_corp"] = QUtilities.add_async_task("tests.tasks_hostile.look_around")
+    with in_schema("globex_inc"):
+        ids["globex_inc"] = QUtilities.add_async_task("tests.tasks_hostile.look_around")
+    run(worker)
+    for name, id in ids.items():
+        seen = QUtilities.get_result(id, schema_name=name)
+        assert isinstance(seen, dict), seen
+        seen.pop("pid")
+        assert seen.pop("default_time_zone") == seen.pop("time_zone") == seen.pop("zone")
+        assert seen == {
+            "schema": name,
+            "path": f"{name},public",
+            "is_own_user": True,
+            "statement_timeout": "0",
+            "locks": 0,
+            "channels": 0,
+            "temporary": 0,
+            "cursors": 0,
+            "autocommit": True,
+            "in_atomic_block": False,
+            "on_commit": 0,
+            "tenant": name,
+            "tenant_name": name.replace("_", " ").title(),
+            "language": "en-us",
+            "sigterm": True,
+            "blocked": 0,
+        }
+    assert not tasks.notes("hostile:on_commit")
