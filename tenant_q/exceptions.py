@@ -53,6 +53,10 @@ class TenantNotReady(TenantUnavailable):
     """The tenant is there, and the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
 
 
+class TenantBusy(TenantUnavailable):
+    """The tenant's tables stay locked, by a migration as a rule."""
+
+
 class SchemaMissing(TenantUnavailable):
     """The tenant's row is there, its PostgreSQL schema is not."""
 

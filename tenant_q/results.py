@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from django.db import OperationalError
 from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
@@ -24,9 +25,18 @@ from django_q.utils import get_func_repr
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import DatabaseAway, TenantQError
+from tenant_q.exceptions import DatabaseAway, TenantBusy, TenantQError
 from tenant_q.package import Outcome, encode
-from tenant_q.tenancy import DATABASE_ERRORS, in_schema, physical_schema, tenant_connection, told_when_away
+from tenant_q.tenancy import (
+    DATABASE_ERRORS,
+    LOCK_MS,
+    current_schema,
+    in_patient_transaction,
+    in_schema,
+    physical_schema,
+    tenant_connection,
+    told_when_away,
+)
 
 logger = logging.getLogger("tenant_q.results")
 
@@ -162,12 +172,16 @@ def _has_own_receivers() -> bool:
 
 
 def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | None = None) -> None:
-    """Run one or more statements in one round trip, past the search path: every name in them is qualified."""
+    """Run one or more statements in one round trip, past the search path: every name in them is qualified.
+
+    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody.
+    """
     connection = tenant_connection()
     with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            cursor.execute(statement, parameters)
+            limit = sql.SQL("SELECT set_config('lock_timeout', {}, true);\n").format(sql.Literal(str(LOCK_MS)))
+            cursor.execute(limit + statement, parameters)
 
 
 def _table(schema: str) -> sql.Identifier:
@@ -207,8 +221,15 @@ def spared() -> timedelta:
 
 
 def successes(ids: Iterable[str]) -> dict[str, Task]:
-    """Those of `ids` that have succeeded already, as rows."""
-    return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
+    """Those of `ids` that have succeeded already, as rows.
+
+    Raises `TenantBusy` when the tenant's table stays locked.
+    """
+    try:
+        with in_patient_transaction():
+            return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
+    except OperationalError as error:
+        raise TenantBusy(f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def find(task_id: str) -> Task | None:

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from django_q.models import Schedule
@@ -72,10 +71,9 @@ def fire_due(schema: str, push: Push) -> int:
     Returns how many fired. Raises `TenantUnavailable`, `DatabaseError`, `DatabaseAway` or `BrokerError`; then nothing
     is changed and all of them stay due.
     """
-    connection = tenancy.tenant_connection()
     with tenancy.told_when_away(), tenancy.in_schema(schema):
         tenancy.verify(schema)
-        with transaction.atomic(using=connection.alias):
+        with tenancy.in_patient_transaction():
             due = list(_claim(timezone.now()))
             fires = [_fire(row, schema) for row in due]
             results.save_or_raise([fire for fire in fires if isinstance(fire, Outcome)])

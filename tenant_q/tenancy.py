@@ -21,7 +21,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseFailure
-from django.db import connections
+from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
@@ -42,6 +42,8 @@ logger = logging.getLogger("tenant_q.tenancy")
 Databases = Sequence[str] | None
 
 TASK_TABLE = "django_q_task"
+# A lock on one tenant's table (of a migration, say) is waited for this long, so that it holds up nobody else.
+LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
@@ -312,6 +314,16 @@ def told_when_away() -> Iterator[None]:
                 reason = " ".join(str(error).split())
                 raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {reason}") from error
         raise
+
+
+@contextmanager
+def in_patient_transaction() -> Iterator[None]:
+    """A transaction on the tenants' connection that waits for no lock longer than `LOCK_MS`."""
+    connection = tenant_connection()
+    with told_when_away(), transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_MS)])
+        yield
 
 
 def _is_lost(connection: Any) -> bool:

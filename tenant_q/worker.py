@@ -27,6 +27,8 @@ from tenant_q.exceptions import (
     DatabaseAway,
     SchemaNotMigrated,
     TaskTimeout,
+    TenantBusy,
+    TenantNotReady,
     TenantUnavailable,
     WorkerDied,
 )
@@ -217,7 +219,7 @@ class Worker(Role):
     def _put_off_unavailable(self, lease: Lease, package: Package, error: TenantUnavailable) -> None:
         """A tenant that is not there yet may be in a transaction still open; one not migrated will be."""
         tries = int(package.option("put_off", 0))
-        if tries >= MOST_PUT_OFFS and not isinstance(error, SchemaNotMigrated):
+        if tries >= MOST_PUT_OFFS and not isinstance(error, SchemaNotMigrated | TenantNotReady | TenantBusy):
             logger.error("Package %s is given up: %s", lease.id, error, extra=labels(package))
             self.broker.bury(self.key, lease, f"{type(error).__name__}: {error}")
             return

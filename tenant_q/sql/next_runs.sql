@@ -1,11 +1,12 @@
 -- The earliest next run among each schema's schedules, in one round trip for many schemas.
 --
 -- Parameters: the schemas' names; the cluster whose schedules are asked for; whether schedules without a cluster are
--- its too. A schema that is missing or not migrated is left out, and an error in one costs no other.
+-- its too. A schema that is missing, not migrated or locked is left out, and an error in one costs no other.
 CREATE OR REPLACE FUNCTION tenant_q_next_runs(schemas text[], cluster_name text, is_default boolean)
 RETURNS TABLE (schema_name text, next_run timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog
+SET lock_timeout = '100ms'
 AS $$
 DECLARE
     name text;
@@ -18,7 +19,8 @@ BEGIN
                 'WHERE repeats <> 0 AND next_run IS NOT NULL AND (cluster = $1 OR ($2 AND cluster IS NULL)) '
                 'HAVING min(next_run) IS NOT NULL', name, name)
             USING cluster_name, is_default;
-        EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR insufficient_privilege THEN
+        EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR insufficient_privilege
+                    OR lock_not_available THEN
             RAISE LOG 'tenant_q: schedules of schema % cannot be read: %', name, SQLERRM;
         END;
     END LOOP;
