@@ -57,9 +57,10 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [template])
         tables = [row[0] for row in cursor.fetchall()]
         for name in names:
-            cursor.execute(f'CREATE SCHEMA "{name}"')
+            schema = tenancy.physical_schema(name)
+            cursor.execute(f'CREATE SCHEMA "{schema}"')
             for table in tables:
-                cursor.execute(f'CREATE TABLE "{name}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
+                cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
     model.objects.bulk_create(model(schema_name=name, name=name, **_domain(model, name)) for name in names)
 
 

@@ -17,3 +17,5 @@ if os.environ.get("TEST_NO_SECRET_KEY"):
     SECRET_KEY = ""
 if os.environ.get("TEST_WITHOUT"):
     TENANT_APPS = [app for app in TENANT_APPS if app != os.environ["TEST_WITHOUT"]]  # noqa: F405
+# A second alias of the same database, as a replica has one.
+DATABASES["replica"] = DATABASES["default"] | {"TEST": {"MIRROR": "default"}}

@@ -125,3 +125,21 @@ def broken_hook(task: Any) -> None:
 
 def intended(date: str) -> str:
     return date
+
+
+def where_everywhere() -> dict[str, str]:
+    """The schema of every database's session."""
+    from django.db import connections
+
+    found = {}
+    for alias in ("default", "replica"):
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT current_schema()")
+            found[alias] = cursor.fetchone()[0]
+    return found
+
+
+def log_a_line() -> None:
+    import logging
+
+    logging.getLogger(__name__).warning("from the task")
