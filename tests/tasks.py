@@ -143,3 +143,19 @@ def log_a_line() -> None:
     import logging
 
     logging.getLogger(__name__).warning("from the task")
+
+
+def own_schema() -> str:
+    return str(where()["schema"])
+
+
+def assert_own_place(name: str) -> str:
+    """Schema, tenant and a row that only this tenant has; returns the name that the row holds."""
+    place = where()
+    assert place["schema"] == place["tenant"] == name, place
+    assert place["pk"] is not None, place
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM only_here")
+        found = cursor.fetchall()
+    assert found == [(name,)], found
+    return str(found[0][0])
