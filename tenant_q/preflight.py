@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseFailure
+from django.db import connections
 
 from tenant_q import brokers, tenancy
 from tenant_q.checks import configuration_problems
@@ -43,6 +45,7 @@ def survey() -> Surroundings:
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
+    _refuse_shared_sessions()
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
 
@@ -63,3 +66,35 @@ def _database() -> tuple[str, int]:
             f"The database {place} cannot be used: {reason}. Start it, or mend DATABASES; "
             "a new one needs `python manage.py migrate_schemas`."
         ) from error
+
+
+def _refuse_shared_sessions() -> None:
+    """Refuse a pooler that hands a session on between two transactions: the schema is a setting of the session.
+
+    A pooler shows itself by a process id that is not the backend's. Whether it hands sessions on is tried out: while
+    a second connection holds a transaction open, the first one's session must still be its own.
+    """
+    connection = tenancy.tenant_connection()
+    own = _backend(connection)
+    if connection.connection.info.backend_pid == own:
+        return
+    other = connections.create_connection(connection.alias)
+    try:
+        other.set_autocommit(False)
+        _backend(other)
+        kept = _backend(connection) == own
+    except DatabaseFailure:  # statement pooling knows no transactions
+        kept = False
+    finally:
+        other.close()
+    if not kept:
+        raise ConfigurationError(
+            f"DATABASES[{connection.alias!r}] leads to a pooler that shares sessions between transactions, so a task "
+            "could run in another tenant's schema: set it to session pooling, or connect without it."
+        )
+
+
+def _backend(connection: Any) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
