@@ -25,7 +25,7 @@ demo: $(STAMP)
 # One tenancy package in full; the other at the seam and end to end.
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TEST_ARGS)
-	TENANCY=django_tenants $(BIN)/python -m pytest -m seam $(TEST_ARGS)
+	TENANCY=django_tenants $(BIN)/python -m pytest -m seam $(TEST_ARGS) || [ $$? -eq 5 ]  # 5: TEST_ARGS choose none
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -90,6 +90,8 @@ def _check_pointless_keys() -> list[CheckMessage]:
     return [
         Warning(f"Q_CLUSTER['{key}'] has no meaning for mscluster: {instead}.", id="tenant_q.W001")
         for key, instead in pointless_keys().items()
+        # Brokers with receipts of their own redeliver by it.
+        if key != "retry" or brokers.uses_redis()
     ]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django_q.conf import Conf
 
 from tenant_q.exceptions import ConfigurationError
 
@@ -74,6 +75,9 @@ WITHOUT_MEANING: Mapping[str, str] = {
     "daemonize_workers": "a worker's tasks may always start child processes; remove it",
     "poll": "it belongs to the ORM broker, which cannot be used here; remove it",
     "has_replica": "it belongs to the ORM broker, which cannot be used here; remove it",
+    "max_attempts": "a task that raised is saved as failed and not started again; remove it",
+    "ack_failures": "a task that raised is saved as failed and acknowledged; remove it",
+    "testing": "it is a switch for Django-Q2's own tests; remove it",
 }
 
 # Our own keys: types and smallest value allowed.
@@ -100,7 +104,6 @@ class Configuration:
     save_limit_per: str | None
     recycle: int
     max_rss: int | None
-    max_attempts: int
     ack_failures: bool
     catch_up: bool
     scheduler: bool
@@ -141,7 +144,6 @@ def conf() -> Configuration:
         save_limit_per=q.get("save_limit_per"),
         recycle=q.get("recycle", 500),
         max_rss=q.get("max_rss"),
-        max_attempts=q.get("max_attempts", 1),
         ack_failures=q.get("ack_failures", False),
         catch_up=q.get("catch_up", True),
         scheduler=q.get("scheduler", True),
@@ -165,6 +167,7 @@ def use_cluster(name: str | None) -> None:
     """Serve the cluster `name` from now on, here and in child processes, as `Q_CLUSTER_NAME` does."""
     if name:
         os.environ["Q_CLUSTER_NAME"] = name
+        Conf.CLUSTER_NAME = name  # Django-Q2 has read the environment already
         conf.cache_clear()
 
 

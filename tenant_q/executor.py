@@ -48,7 +48,8 @@ def execute(package: Package, *, attempt: int = 1) -> Outcome:
     started, clock = timezone.now(), time.monotonic()
     death, raised = None, None
     try:
-        result = _call(package)
+        # In a context of its own: language, time zone and every context variable that the task sets end with it.
+        result = copy_context().run(_call, package)
     except BaseException as error:
         raised = error
         result, death = _failure(package, error)
@@ -89,19 +90,13 @@ def timeout_of(package: Package) -> float | None:
 def _call(package: Package) -> Any:
     func = _resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)
+    running.set(package)
     with _alarm(timeout_of(package)):
-        # In a context of its own: context variables that the task sets end with it.
-        result = copy_context().run(_run, package, func)
+        result = func(*package.args, **package.kwargs)
+        if inspect.isawaitable(result):
+            result = async_to_sync(_awaited)(result)
     _check_pickles(result, package)
     _after_execution(func, package, result, success=True)
-    return result
-
-
-def _run(package: Package, func: Callable[..., Any]) -> Any:
-    running.set(package)
-    result = func(*package.args, **package.kwargs)
-    if inspect.isawaitable(result):
-        return async_to_sync(_awaited)(result)
     return result
 
 

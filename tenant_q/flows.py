@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -273,7 +274,7 @@ def _tell(outcome: Outcome) -> None:
             with in_schema(package.schema):
                 post_execute.send(sender="django_q", task=outcome.task_dict())
                 if package.option("hook"):
-                    _resolve_hook(package.option("hook"))(_hook_task(outcome))
+                    copy_context().run(_resolve_hook(package.option("hook")), _hook_task(outcome))
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
     if not outcome.success:

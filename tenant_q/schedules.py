@@ -109,6 +109,7 @@ def _fire(row: Schedule, schema: str) -> Package | Outcome:
 
 def _package(row: Schedule, schema: str, id: str) -> Package:
     args, kwargs = parse_arguments(row.args, row.kwargs)
+    kwargs.pop("schema_name", None)  # the 2020 package left it in the row
     options = dict(kwargs.pop("q_options", None) or {})
     if row.intended_date_kwarg:
         kwargs[row.intended_date_kwarg] = row.next_run.isoformat()

@@ -1,4 +1,6 @@
-"""Nothing survives a task: what it left in this process and in its database sessions is taken back.
+"""Nothing survives a task: what it left in its database sessions and in Django's idea of them is taken back.
+
+Language, time zone and all other context variables end with the context in which the executor calls the task.
 
 A task that opened no cursor left nothing in a session, so the sessions are watched: each raw connection notes when a
 cursor is made of it, also past Django. Only those are scrubbed, in one round trip; one that is in a transaction, in
@@ -16,8 +18,6 @@ from typing import Any
 
 import psycopg
 from django.db import connections
-from django.urls import set_urlconf
-from django.utils import timezone, translation
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
@@ -38,14 +38,11 @@ def watch() -> None:
 
 
 def clean_up() -> bool:
-    """Take back what was left since `watch()`, in the process and in the sessions that were used.
+    """Take back what was left since `watch()`.
 
     Returns whether a session was used, and so does not know its schema any more.
     """
     was_used = False
-    translation.deactivate()
-    timezone.deactivate()
-    set_urlconf(None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     for connection in connections.all(initialized_only=True):
         _clean_up_django(connection)

@@ -34,8 +34,8 @@ def _tenant(schema_name: str | None) -> Iterator[str]:
 class QUtilities:
     """The calls of `django_q.tasks`, per tenant.
 
-    All raise `NoTenant` when the public schema is current and has no task tables, and `UnknownTenant` when no tenant
-    has that `schema_name`.
+    All raise `UnknownTenant` when no tenant has that `schema_name`, and all but `get_queue_size` raise `NoTenant` when
+    the public schema is current and has no task tables.
     """
 
     @staticmethod
@@ -149,7 +149,7 @@ class QUtilities:
 
         Brokers other than Redis have one queue, and its size is what they tell.
         """
-        schema = schema_name or current_schema()
+        schema = task_schema(schema_name) if schema_name else current_schema()
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
 
     @staticmethod

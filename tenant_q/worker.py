@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from django.conf import settings
+from django.core.cache import caches
 from django.utils import timezone
 from django_q.signals import post_spawn
 
@@ -71,6 +73,8 @@ class Worker(Role):
         self._complete: list[Package] = []
         self._to_prune: dict[str, float] = {}
         self._next_prune = 0.0
+        for alias in settings.CACHES:
+            caches[alias]  # made here, it serves every task; made in a task's context, it would end with it
         post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
@@ -240,7 +244,7 @@ class Worker(Role):
             self._put_off(finished.lease, with_outcome(finished.outcome, put_off=tries + 1))
 
     def _put_off(self, lease: Lease, package: Package) -> None:
-        delay = min(LONGEST_PUT_OFF, 0.5 * 2 ** (package.task["put_off"] - 1))
+        delay = min(LONGEST_PUT_OFF, 0.5 * 2 ** min(package.task["put_off"] - 1, 10))
         self.broker.put_off(self.key, lease, delay=delay, payload=seal(package))
 
     # Between batches

@@ -55,6 +55,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
     # Django-Q2 reads its settings at import, and signs with the name.
     monkeypatch.setattr(Conf, "PREFIX", name)
+    monkeypatch.setattr(Conf, "CLUSTER_NAME", name)
     monkeypatch.setattr(Conf, "Q_STAT", f"django_q:{name}:cluster")
     brokers.forget_brokers()
     tenancy.forget_tenants()

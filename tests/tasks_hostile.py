@@ -90,6 +90,20 @@ def autocommit_off() -> None:
     _execute("SELECT 1")
 
 
+def closed_within_a_transaction() -> None:
+    transaction.atomic().__enter__()
+    connection.close()
+
+
+def transaction_past_the_driver() -> None:
+    connection.ensure_connection()
+    connection.connection.pgconn.exec_(b"BEGIN")
+
+
+def holdable_cursor() -> None:
+    _execute("DECLARE kept CURSOR WITH HOLD FOR SELECT 1")
+
+
 def close_connection() -> None:
     connection.close()
 
@@ -174,6 +188,9 @@ HOSTILE = (
     raw_transaction,
     transaction_in_error,
     autocommit_off,
+    closed_within_a_transaction,
+    transaction_past_the_driver,
+    holdable_cursor,
     close_connection,
     killed_backend,
     activate_language,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from django.db import connections
 from django_q.models import Task
@@ -19,7 +17,7 @@ WAIT = 30_000
 
 @pytest.fixture
 def postgres(servers):
-    if os.environ["DATABASE_URL"].find("/tq-") < 0:
+    if "postgres" not in servers._owned:
         pytest.skip("the PostgreSQL that DATABASE_URL names is not ours to kill")
     yield servers
     connections.close_all()

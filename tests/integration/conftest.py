@@ -1,0 +1,77 @@
+"""A worker and a scheduler in this process, and what drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+
+from tenant_q.brokers import get_broker
+from tenant_q.role import Slot
+from tenant_q.scheduler import Scheduler
+from tenant_q.worker import Worker
+from tests import tasks
+
+
+@pytest.fixture
+def make_worker(tenants: tuple[str, ...]) -> Iterator[Callable[..., Worker]]:
+    """Workers that do not block when there is no work."""
+    made: list[Worker] = []
+
+    def make(key: str = "w1", broker: Any = None) -> Worker:
+        made.append(Worker(key, broker or get_broker(), Slot(), once=True))
+        return made[-1]
+
+    yield make
+    for worker in reversed(made):
+        worker.stopping.restore()
+    connection.set_schema_to_public()
+    connections.close_all()
+
+
+@pytest.fixture
+def worker(make_worker: Callable[..., Worker]) -> Worker:
+    return make_worker()
+
+
+@pytest.fixture
+def scheduler(tenants: tuple[str, ...]) -> Iterator[Scheduler]:
+    scheduler = Scheduler(Slot())
+    yield scheduler
+    scheduler.stopping.restore()
+    connection.set_schema_to_public()
+
+
+def work(worker: Worker) -> None:
+    """Run all that is queued, and all that this enqueues."""
+    for _ in range(1000):
+        worker.tick()
+        if worker.broker.counts().queued == 0 and not worker.has_unfinished():
+            return
+    raise AssertionError(f"there is no end: {worker.broker.counts()}")
+
+
+def make_due() -> None:
+    """What is delayed is due now."""
+    for id in tasks.client().zrange(redis_key("delayed"), 0, -1):
+        tasks.client().zadd(redis_key("delayed"), {id: 0})
+
+
+def know_as_short(func: str, *schemas: str) -> None:
+    """A function is known to be short, so that its tasks come in batches."""
+    for schema in schemas:
+        tasks.client().hset(redis_key("costs"), f"{schema};{func}", 0.1)
+
+
+def redis_key(name: str) -> str:
+    return f"{{tq:{get_broker().cluster}}}:{name}"
+
+
+def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Run a statement in the public schema. Returns its rows, if it has any."""
+    connection.set_schema_to_public()
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
