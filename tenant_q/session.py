@@ -45,11 +45,12 @@ def clean_up() -> bool:
     was_used = False
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     for connection in connections.all(initialized_only=True):
-        _clean_up_django(connection)
+        connection.run_on_commit = []
+        connection.execute_wrappers = []
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
-            connection.close_if_unusable_or_obsolete()
+            _reset_other(connection)
         elif _is_used(connection.connection):
             _scrub(connection)
             was_used = True
@@ -87,12 +88,12 @@ def _was_spoken_to(raw: Any) -> bool:
     return bool(readable)
 
 
-def _clean_up_django(connection: Any) -> None:
-    """Django's own idea of the connection."""
-    connection.run_on_commit = []
-    connection.execute_wrappers = []
-    if connection.in_atomic_block or connection.savepoint_ids or connection.needs_rollback:
+def _reset_other(connection: Any) -> None:
+    """Of a database that is not PostgreSQL only transactions are known."""
+    if connection.in_atomic_block:
         _close(connection, "the task left a transaction open")
+    else:
+        connection.close_if_unusable_or_obsolete()
 
 
 def _scrub(connection: Any) -> None:

@@ -12,6 +12,9 @@ SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED",
 # The plugin has made this run's database; Django's own test database is not used.
 DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
 
+# And one of another kind.
+DATABASES["elsewhere"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+
 # Broken on purpose, for the tests of error messages.
 if os.environ.get("TEST_NO_SECRET_KEY"):
     SECRET_KEY = ""

@@ -159,3 +159,9 @@ def assert_own_place(name: str) -> str:
         found = cursor.fetchall()
     assert found == [(name,)], found
     return str(found[0][0])
+
+
+def backend_pid() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])

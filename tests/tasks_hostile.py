@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone, translation
 
 from tests.tasks import note
@@ -88,6 +88,10 @@ def transaction_in_error() -> None:
 def autocommit_off() -> None:
     connection.set_autocommit(False)
     _execute("SELECT 1")
+
+
+def transaction_elsewhere() -> None:
+    transaction.atomic(using="elsewhere").__enter__()
 
 
 def closed_within_a_transaction() -> None:
@@ -188,6 +192,7 @@ HOSTILE = (
     raw_transaction,
     transaction_in_error,
     autocommit_off,
+    transaction_elsewhere,
     closed_within_a_transaction,
     transaction_past_the_driver,
     holdable_cursor,
@@ -209,6 +214,8 @@ def look_around() -> dict[str, Any]:
     """All that a task can see of where it runs."""
     import signal
 
+    raw = connection.connection
+    status = raw.info.transaction_status.name if raw is not None else "IDLE"
     autocommit = connection.get_autocommit()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -231,6 +238,8 @@ def look_around() -> dict[str, Any]:
         "temporary": temporary,
         "cursors": cursors,
         "autocommit": autocommit,
+        "status": status,
+        "elsewhere": connections["elsewhere"].in_atomic_block,
         "in_atomic_block": connection.in_atomic_block,
         "on_commit": len(connection.run_on_commit),
         "tenant": connection.tenant.schema_name,

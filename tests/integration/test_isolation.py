@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from django.db import connection, connections
 
+from tenant_q import cached, session
 from tenant_q.brokers import get_broker
+from tenant_q.executor import execute
+from tenant_q.package import build
 from tenant_q.role import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -71,6 +76,8 @@ def test_nothing_survives_a_task(tenants, worker, settings, monkeypatch, hostile
             "temporary": 0,
             "cursors": 0,
             "autocommit": True,
+            "status": "IDLE",
+            "elsewhere": False,
             "in_atomic_block": False,
             "on_commit": 0,
             "tenant": name,
@@ -80,3 +87,38 @@ def test_nothing_survives_a_task(tenants, worker, settings, monkeypatch, hostile
             "blocked": 0,
         }
     assert not tasks.notes("hostile:on_commit")
+
+
+def test_a_session_that_was_used_is_scrubbed_and_not_closed(tenants, worker):
+    pids = set()
+    for name in tenants:
+        with in_schema(name):
+            ids = [QUtilities.add_async_task("tests.tasks.backend_pid") for _ in range(5)]
+        run(worker)
+        pids |= {QUtilities.get_result(id, schema_name=name) for id in ids}
+    assert len(pids) == 1
+
+
+def test_a_task_that_uses_no_session_costs_no_statement(tenants, worker, monkeypatch):
+    scrubbed = []
+    monkeypatch.setattr(session, "_scrub", scrubbed.append)
+    with in_schema("acme_corp"):
+        for n in range(5):
+            QUtilities.add_async_task("tests.tasks.add", n)
+    run(worker)
+    assert not scrubbed
+
+
+def test_equal_ids_of_two_tenants_are_apart_in_any_cache(tenants, settings):
+    """Also in one whose keys are not made per tenant."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    broker = get_broker()
+    for name in tenants[:2]:
+        with in_schema(name):
+            package = build("tests.tasks.add", (1,), {"cached": 60}, schema=name, id="0" * 32)
+            cached.save(replace(execute(package), result=name), broker)
+    for name in tenants[:2]:
+        with in_schema(name):
+            assert cached.find("0" * 32, broker).result == name
+    with in_schema(tenants[2]):
+        assert cached.find("0" * 32, broker) is None
