@@ -47,7 +47,9 @@ class Iter:
         """Put the tasks on the queue. Returns the iter's id."""
         options = {"cached": self.cached, "sync": self.sync, "broker": self.broker}
         options |= self.kwargs.get("q_options") or {}
-        kwargs = self.kwargs | {"q_options": {name: value for name, value in options.items() if value is not None}}
+        # As in Django-Q2, those three are the iter's own: in `kwargs` they are no keywords of the function.
+        kwargs = {name: value for name, value in self.kwargs.items() if name not in ("cached", "sync", "broker")}
+        kwargs["q_options"] = {name: value for name, value in options.items() if value is not None}
         self.id = QUtilities.add_async_tasks_from_iter(self.func, self.args, schema_name=self.schema_name, **kwargs)
         self.started = True
         return self.id

@@ -19,6 +19,7 @@ from django_q.humanhash import uuid
 from django_q.models import Task
 from django_q.signals import post_execute
 from django_q.signing import SignedPackage
+from django_q.utils import get_func_repr
 
 from tenant_q import cached, enqueue, results
 from tenant_q.brokers import get_broker
@@ -26,7 +27,7 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
 from tenant_q.executor import execute, give_up
-from tenant_q.package import Outcome, Package, build, deterministic_id, labels, open_package
+from tenant_q.package import LONGEST, Outcome, Package, build, deterministic_id, labels, open_package, refuse_too_long
 from tenant_q.tenancy import in_schema, task_schema
 
 logger = logging.getLogger("tenant_q.flows")
@@ -100,6 +101,7 @@ def _link_package(links: Sequence[Link], schema: str, options: dict[str, Any], *
     package = build(func, args, kwargs, schema=schema, id=id)
     package.task.update({name: value for name, value in options.items() if value is not None})
     package.task["chain"] = rest
+    refuse_too_long(package.task)
     return package
 
 
@@ -159,6 +161,8 @@ def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
     settlement.unsaved |= results.save(everything)
     _save_cached(everything, broker, settlement)
     settled = [o for o in everything if o.package.schema not in settlement.unsaved]
+    # The parts of an iter that is not saved yet are still needed.
+    settlement.complete = [p for p in settlement.complete if p.schema not in settlement.unsaved]
     _follow_chains(settled, settlement)
     for outcome in settled:
         _tell(outcome)
@@ -198,7 +202,8 @@ def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
 
 def _unbuilt_link(package: Package) -> Package:
     func, *_ = _link(package.option("chain")[0])
-    return build(func, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
+    name = str(get_func_repr(func))[: LONGEST["func"]]
+    return build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
 
 
 def close_iters(complete: Sequence[Package], broker: Broker) -> None:
@@ -262,7 +267,7 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
         started=min(part["started"] for part in parts),
         stopped=max(part["stopped"] for part in parts),
         seconds=0.0,
-        death=last.death if failed else None,
+        death=(last.death or "IterPartFailed") if failed else None,
     )
 
 

@@ -180,7 +180,7 @@ def build(
     task.update({option: q_options[option] for option in TENANT_OPTIONS if option in q_options})
     _fill_defaults(task)
     _refuse_wrong_values(task)
-    _refuse_too_long(task)
+    refuse_too_long(task)
     task["kwargs"] = kwargs
     task["started"] = timezone.now()
     task["schema_name"] = schema
@@ -210,7 +210,8 @@ def _refuse_wrong_values(task: Mapping[str, Any]) -> None:
             raise EnqueueError(f"q_options['{option}'] is {task[option]!r}; it must be {wanted}.")
 
 
-def _refuse_too_long(task: Mapping[str, Any]) -> None:
+def refuse_too_long(task: Mapping[str, Any]) -> None:
+    """Raise `EnqueueError` when a value of the task is longer than the column it is saved in."""
     for field, longest in LONGEST.items():
         length = len(str(get_func_repr(task["func"]) if field == "func" else task.get(field) or ""))
         if length > longest:

@@ -21,9 +21,15 @@ if gap > tonumber(ARGV[1]) then
 end
 
 local ids = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 256)
+-- A batch has one deadline, so it is the tokens that tell the order in which the packages were leased.
+local leases = {}
+for _, id in ipairs(ids) do
+  leases[id] = lease_of(id)
+end
+table.sort(ids, function(a, b) return leases[a].token < leases[b].token end)
 for i = #ids, 1, -1 do
   local id = ids[i]
-  local lease = lease_of(id)
+  local lease = leases[id]
   return_unrun(id, lease)
   redis.call('HINCRBY', key('starts'), id, lease.alone and 1 or 0)
   redis.call('SADD', key('alone'), id)
