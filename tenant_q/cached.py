@@ -14,6 +14,7 @@ from django_q.utils import get_func_repr
 
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import Broker
+from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import Outcome
 
@@ -28,19 +29,24 @@ def _cache() -> Any:
     return cache
 
 
+def _key(task_id: str) -> str:
+    """Whichever of the site's clusters has run the task."""
+    return f"{conf().site}:{task_id}"
+
+
 def save(outcome: Outcome, broker: Broker) -> None:
     """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current."""
     package = outcome.package
     signed = SignedPackage.dumps(outcome.task_dict())
     seconds = None if package.cached is True else int(package.cached)
-    _cache().set(f"{broker.cluster}:{package.id}", signed, seconds)
+    _cache().set(_key(package.id), signed, seconds)
     if package.group:
         broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds)
 
 
-def find(task_id: str, broker: Broker) -> Task | None:
+def find(task_id: str) -> Task | None:
     """A cached result of the current tenant by its id."""
-    signed = _cache().get(f"{broker.cluster}:{task_id}")
+    signed = _cache().get(_key(task_id))
     return as_task(SignedPackage.loads(signed)) if signed else None
 
 
@@ -59,13 +65,13 @@ def count(group_id: str, *, failures: bool, schema: str, broker: Broker) -> int:
 
 def delete_group(group_id: str, *, schema: str, broker: Broker) -> int:
     """Forget a group and its cached results. Returns how many there were."""
-    _cache().delete_many([f"{broker.cluster}:{task_id}" for task_id in broker.parts(schema, group_id)])
+    _cache().delete_many([_key(task_id) for task_id in broker.parts(schema, group_id)])
     return broker.drop_group(schema, group_id)
 
 
-def delete(task_id: str, broker: Broker) -> bool:
+def delete(task_id: str) -> bool:
     """Forget a cached result. Returns whether there was one."""
-    return bool(_cache().delete(f"{broker.cluster}:{task_id}"))
+    return bool(_cache().delete(_key(task_id)))
 
 
 def as_task(task: dict[str, Any]) -> Task:

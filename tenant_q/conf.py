@@ -11,15 +11,15 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django_q.conf import Conf
 
 from tenant_q.exceptions import ConfigurationError
 
@@ -65,6 +65,13 @@ Q_CLUSTER_KEYS: Mapping[str, tuple[type, ...]] = {
     "daemonize_workers": (bool,),
     "poll": Number,
     "testing": (bool,),
+}
+
+_LEAST = {"workers": 1, "timeout": 1, "recycle": 1, "max_attempts": 0, "bulk": 1}
+_CHOICES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "log_level": (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'"),
+    "save_limit_per": (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None"),
+    "time_zone": (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'"),
 }
 
 # Keys of Django-Q2 that have no job here, and what does it instead.
@@ -132,7 +139,7 @@ def conf() -> Configuration:
     if found:
         raise ConfigurationError(found[0])
     q = q_cluster()
-    ours = getattr(settings, "TENANT_Q", {})
+    ours = _set_values(getattr(settings, "TENANT_Q", None))
     databases = ours.get("databases")
     return Configuration(
         site=q.get("name", "default"),
@@ -167,19 +174,26 @@ def use_cluster(name: str | None) -> None:
     """Serve the cluster `name` from now on, here and in child processes, as `Q_CLUSTER_NAME` does."""
     if name:
         os.environ["Q_CLUSTER_NAME"] = name
-        Conf.CLUSTER_NAME = name  # Django-Q2 has read the environment already
+        from django_q.conf import Conf  # it reads the settings when it is imported
+
+        Conf.CLUSTER_NAME = name  # it has read the environment already
         conf.cache_clear()
 
 
 def q_cluster() -> dict[str, Any]:
     """`Q_CLUSTER`, with `Q_CLUSTER_NAME` and its entry of `ALT_CLUSTERS` laid over it, as Django-Q2 does."""
-    base = dict(getattr(settings, "Q_CLUSTER", None) or {})
-    alternatives = base.pop("ALT_CLUSTERS", None) or {}
+    base = _set_values(getattr(settings, "Q_CLUSTER", None))
+    alternatives = _set_values(base.pop("ALT_CLUSTERS", None))
     name = os.environ.get("Q_CLUSTER_NAME")
     if name and name not in (base.get("name"), base.get("cluster_name")):
-        own = {k: v for k, v in (alternatives.get(name) or {}).items() if k not in ("name", "cluster_name")}
-        base |= own | {"cluster_name": name}
+        own = _set_values(alternatives.get(name))
+        base |= {k: v for k, v in own.items() if k not in ("name", "cluster_name")} | {"cluster_name": name}
     return base
+
+
+def _set_values(values: Any) -> dict[str, Any]:
+    """The keys that have a value; None is as if the key were not there."""
+    return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else {}
 
 
 def problems() -> list[str]:
@@ -205,46 +219,37 @@ def _q_cluster_problems() -> list[str]:
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     if not isinstance(configured, dict):
         return [f"Q_CLUSTER is a {type(configured).__name__}; it must be a dict."]
-    found = []
-    for place, values in _with_alternatives(configured):
-        for key, value in values.items():
-            if key not in Q_CLUSTER_KEYS:
-                found.append(_unknown(place, key, Q_CLUSTER_KEYS))
-            elif value is not None and not _is_a(value, Q_CLUSTER_KEYS[key]):
-                found.append(_wrong_type(place, key, value, Q_CLUSTER_KEYS[key]))
-    if found:
-        return found
-    q = q_cluster()
-    for key, least in (("workers", 1), ("timeout", 1), ("recycle", 1), ("max_attempts", 0), ("bulk", 1)):
-        value = q.get(key)
-        # `workers: 0` means "as many as there are CPUs" in Django-Q2.
-        if value is not None and value < least and not (key == "workers" and value == 0):
-            found.append(f"Q_CLUSTER['{key}'] is {value!r}; it must be at least {least}.")
-    if q.get("log_level", "INFO") not in logging.getLevelNamesMapping():
-        found.append(
-            f"Q_CLUSTER['log_level'] is {q['log_level']!r}; it must be a level of Python's logging, as 'INFO'."
-        )
-    if q.get("save_limit_per") not in (None, "group", "name", "func"):
-        found.append(
-            f"Q_CLUSTER['save_limit_per'] is {q['save_limit_per']!r}; it must be 'group', 'name', 'func' or None."
-        )
+    found = _problems_at("Q_CLUSTER", configured)
+    alternatives = configured.get("ALT_CLUSTERS")
+    for name, values in alternatives.items() if isinstance(alternatives, dict) else ():
+        place = f"Q_CLUSTER['ALT_CLUSTERS']['{name}']"
+        if isinstance(values, dict):
+            found += _problems_at(place, values)
+        else:
+            found.append(f"{place} is {values!r} ({type(values).__name__}); it must be dict.")
     return found
 
 
-def _with_alternatives(configured: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    places = [("Q_CLUSTER", configured)]
-    alternatives = configured.get("ALT_CLUSTERS")
-    if isinstance(alternatives, dict):
-        places += [
-            (f"Q_CLUSTER['ALT_CLUSTERS']['{name}']", values)
-            for name, values in alternatives.items()
-            if isinstance(values, dict)
-        ]
-    return places
+def _problems_at(place: str, values: Mapping[str, Any]) -> list[str]:
+    found = []
+    for key, value in values.items():
+        if key not in Q_CLUSTER_KEYS:
+            found.append(_unknown(place, key, Q_CLUSTER_KEYS))
+        elif value is None:
+            continue
+        elif not _is_a(value, Q_CLUSTER_KEYS[key]):
+            found.append(_wrong_type(place, key, value, Q_CLUSTER_KEYS[key]))
+        elif key == "workers" and value == 0:  # as many as there are CPUs, in Django-Q2
+            continue
+        elif key in _LEAST and value < _LEAST[key]:
+            found.append(f"{place}['{key}'] is {value!r}; it must be at least {_LEAST[key]}.")
+        elif key in _CHOICES and not _CHOICES[key][0](value):
+            found.append(f"{place}['{key}'] is {value!r}; it must be {_CHOICES[key][1]}.")
+    return found
 
 
 def _tenant_q_problems() -> list[str]:
-    ours = getattr(settings, "TENANT_Q", {})
+    ours = getattr(settings, "TENANT_Q", None) or {}
     if not isinstance(ours, dict):
         return [f"TENANT_Q is a {type(ours).__name__}; it must be a dict."]
     found = []
@@ -253,19 +258,25 @@ def _tenant_q_problems() -> list[str]:
             found.append(_unknown("TENANT_Q", key, TENANT_Q_KEYS))
             continue
         types, least = TENANT_Q_KEYS[key]
+        if value is None and least is None:  # those keys are None by default
+            continue
         if not _is_a(value, types):
             found.append(_wrong_type("TENANT_Q", key, value, types))
         elif least is not None and value < least:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
-    for alias in ours.get("databases") or ():
-        if alias not in settings.DATABASES:
-            found.append(f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it.")
+        elif key == "databases":
+            found += [
+                f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it."
+                for alias in value
+                if alias not in settings.DATABASES
+            ]
     return found
 
 
 def _excluded_problems() -> list[str]:
     excluded = getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", [])
-    if isinstance(excluded, str) or not all(isinstance(name, str) for name in excluded):
+    is_list = isinstance(excluded, list | tuple | set | frozenset)
+    if not is_list or not all(isinstance(name, str) for name in excluded):
         return ["SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list of schema names, such as ['public']."]
     return []
 

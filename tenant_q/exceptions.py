@@ -81,10 +81,10 @@ class TaskDeath(TenantQError):
     """A task ended without a result. Subclasses name the cause."""
 
 
-class TaskTimeout(TaskDeath, SystemExit):
+class TaskTimeout(TaskDeath):
     """The task ran longer than its timeout.
 
-    Also a `SystemExit`, as in Django-Q2, so that a task's own `except Exception` does not catch it.
+    In the task itself Django-Q2's `TimeoutException` is raised, a `SystemExit`, which `except Exception` lets through.
     """
 
 

@@ -24,6 +24,7 @@ from typing import Any, cast
 from asgiref.sync import async_to_sync
 from django.utils import timezone
 from django_q.conf import error_reporter
+from django_q.exceptions import TimeoutException
 from django_q.signals import post_execute_in_worker, pre_execute
 
 from tenant_q.conf import conf
@@ -121,13 +122,13 @@ def _resolve(func: Any) -> Callable[..., Any]:
 
 @contextmanager
 def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise `TaskTimeout` in the block after `seconds`. Only a main thread can be interrupted by a signal."""
+    """Raise Django-Q2's `TimeoutException` in the block after `seconds`. A signal interrupts only the main thread."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(signum: int, frame: Any) -> None:
-        raise TaskTimeout(f"Task exceeded maximum timeout value ({seconds:g} seconds)")
+        raise TimeoutException(f"Task exceeded maximum timeout value ({seconds:g} seconds)")
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -155,18 +156,20 @@ def _failure(package: Package, error: BaseException) -> tuple[str, str]:
     if type(death) is not type(error):
         text = f"{type(death).__name__}: {text}"
     logger.info("%s failed: %s", package.name, _message(death), extra=labels(package))
-    if error_reporter:
-        error_reporter.report()
     try:
+        if error_reporter:
+            error_reporter.report()
         _after_execution(None, package, text, success=False)
-    except Exception:
-        logger.exception("A receiver of post_execute_in_worker failed", extra=labels(package))
+    except BaseException:  # what a reporter or a receiver does is not to end the worker
+        logger.exception("Reporting the failure of %s failed", package.name, extra=labels(package))
     return text, type(death).__name__
 
 
 def _cause(error: BaseException) -> BaseException:
     if isinstance(error, TaskDeath):
         return error
+    if isinstance(error, TimeoutException):
+        return TaskTimeout(str(error))
     if isinstance(error, SystemExit):
         return TaskExited(f"the task called sys.exit({error.code!r})")
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
@@ -177,7 +180,7 @@ def _cause(error: BaseException) -> BaseException:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return f"<{type(error).__name__} whose text cannot be shown>"
 
 

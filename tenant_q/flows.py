@@ -201,7 +201,10 @@ def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
 
 
 def _unbuilt_link(package: Package) -> Package:
-    func, *_ = _link(package.option("chain")[0])
+    try:
+        func, *_ = _link(package.option("chain")[0])
+    except (TypeError, ValueError, LookupError):
+        func = "?"
     name = str(get_func_repr(func))[: LONGEST["func"]]
     return build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
 

@@ -46,7 +46,7 @@ KEYWORD_OPTIONS = (
 # Options of ours. They are read from `q_options` only, so that no keyword of a user's function is swallowed.
 TENANT_OPTIONS = ("max_deliveries", "databases", "tenant_cache_seconds")
 # The longest values that Django-Q2's columns hold.
-LONGEST = {"func": 256, "name": 100, "group": 100, "cluster": 100}
+LONGEST = {"func": 256, "hook": 256, "name": 100, "group": 100, "cluster": 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,11 @@ def _refuse_unknown(q_options: Mapping[str, Any]) -> None:
 def _refuse_wrong_values(task: Mapping[str, Any]) -> None:
     checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "max_deliveries": ("a whole number of at least 1", lambda value: isinstance(value, int) and value >= 1),
-        "tenant_cache_seconds": ("seconds, 0 or more", lambda value: isinstance(value, int | float) and value >= 0),
+        "tenant_cache_seconds": ("seconds, 0 or more", lambda value: _is_number(value) and value >= 0),
+        "timeout": ("seconds, or None", lambda value: value is None or _is_number(value)),
+        "cached": ("True, False, or seconds", lambda value: value is None or isinstance(value, int)),
+        "chain": ("a list of links", lambda value: value is None or isinstance(value, list | tuple)),
+        "iter_count": ("a whole number", lambda value: value is None or isinstance(value, int)),
         "databases": (
             f"aliases among {', '.join(sorted(settings.DATABASES))}",
             lambda value: isinstance(value, list | tuple) and all(alias in settings.DATABASES for alias in value),
@@ -210,12 +214,21 @@ def _refuse_wrong_values(task: Mapping[str, Any]) -> None:
             raise EnqueueError(f"q_options['{option}'] is {task[option]!r}; it must be {wanted}.")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def refuse_too_long(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` when a value of the task is longer than the column it is saved in."""
+    """Raise `EnqueueError` when a text of the task does not fit into the column it is saved in."""
     for field, longest in LONGEST.items():
-        length = len(str(get_func_repr(task["func"]) if field == "func" else task.get(field) or ""))
-        if length > longest:
-            raise EnqueueError(f"The {field} of a task to enqueue has {length} characters; use at most {longest}.")
+        value = task.get(field)
+        text = str(get_func_repr(value) if field in ("func", "hook") else value or "")
+        if len(text) > longest:
+            raise EnqueueError(f"The {field} of a task to enqueue has {len(text)} characters; use at most {longest}.")
+        if "\0" in text or text != text.encode("utf-8", "replace").decode():
+            raise EnqueueError(
+                f"The {field} of a task to enqueue has a character that PostgreSQL cannot hold: {text!r}."
+            )
 
 
 def _fill_defaults(task: dict[str, Any]) -> None:
@@ -258,7 +271,7 @@ def open_package(payload: str, *, schema: str | None = None) -> Package:
     except BadSignature as error:
         raise BadPackage(f"the signature does not fit this project's SECRET_KEY and cluster name ({error})") from error
     except Exception as error:
-        raise _missing_class(payload, error) from error
+        raise _missing_class(payload, schema, error) from error
     return _checked(task, schema)
 
 
@@ -272,14 +285,33 @@ def _checked(task: Any, schema: str | None) -> Package:
     return Package(task)
 
 
-class _Missing:
-    """Stands in for a class that is gone, so that the rest of its package can still be read."""
+class _AnyAttribute(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class _Missing(metaclass=_AnyAttribute):
+    """Stands in for a class that is gone, so that the rest of its package can still be read.
+
+    It takes whatever a pickle does to an instance, of a list's or a dict's class too, and keeps nothing.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
+        """Take any arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        """Take any state."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take any item."""
+
+    def append(self, value: Any) -> None:
+        """Take any value."""
+
+    def extend(self, values: Any) -> None:
+        """Take any values."""
 
 
 class _LenientSerializer:
@@ -295,11 +327,11 @@ class _LenientSerializer:
         return Unpickler(io.BytesIO(data)).load()
 
 
-def _missing_class(payload: str, error: Exception) -> BadPackage:
+def _missing_class(payload: str, schema: str | None, error: Exception) -> BadPackage:
     refused = BadPackage(f"it cannot be unpickled: {error}; deploy the class or function it names, or enqueue anew")
     try:
         task = core_signing.loads(payload, key=Conf.SECRET_KEY, salt=Conf.PREFIX, serializer=_LenientSerializer)
-        rest = _checked(task, None)
+        rest = _checked(task, schema)
     except Exception:
         return refused
     readable = rest.task | {"args": (), "kwargs": {}, "hook": None, "chain": None}

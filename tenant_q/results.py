@@ -25,10 +25,9 @@ from django_q.utils import get_func_repr
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import DatabaseAway, TenantBusy, TenantQError
+from tenant_q.exceptions import DatabaseAway, TenantBusy
 from tenant_q.package import Outcome, encode
 from tenant_q.tenancy import (
-    DATABASE_ERRORS,
     LOCK_MS,
     current_schema,
     in_patient_transaction,
@@ -98,7 +97,9 @@ def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
         try:
             _save_rows(by_schema)
             return {}
-        except DATABASE_ERRORS as error:
+        except DatabaseAway:
+            raise
+        except Exception as error:
             logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_schema), error)
     failed: dict[str, Exception] = {}
     for schema, own in by_schema.items():
@@ -106,7 +107,7 @@ def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
             write({schema: own})
         except DatabaseAway:
             raise
-        except (*DATABASE_ERRORS, TenantQError) as error:
+        except Exception as error:  # also one of a project's receiver: it is this tenant's alone
             failed[schema] = error
     return failed
 
@@ -124,7 +125,10 @@ def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
 
 
 def _insert(schema: str, outcomes: Iterable[Outcome]) -> sql.Composed:
-    unique = {outcome.package.id: outcome for outcome in outcomes}
+    unique: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if (before := unique.get(outcome.package.id)) is None or not before.success:
+            unique[outcome.package.id] = outcome
     rows = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, _values(o)))) for o in unique.values()]
     return sql.SQL(_statement("save_outcomes")).format(
         table=_table(schema), columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)), rows=sql.SQL(", ").join(rows)
@@ -136,19 +140,32 @@ def _values(outcome: Outcome) -> tuple[Any, ...]:
     hook = package.option("hook")
     return (
         package.id,
-        package.name,
-        package.func_name,
-        get_func_repr(hook) if hook else None,
-        encode(package.args),
-        encode(package.kwargs),
-        None if outcome.result is None else encode(outcome.result),
-        package.group,
-        package.option("cluster") or conf().cluster,
+        _storable(package.name),
+        _storable(package.func_name),
+        _storable(get_func_repr(hook) if hook else None),
+        _encoded(package.args),
+        _encoded(package.kwargs),
+        None if outcome.result is None else _encoded(outcome.result),
+        _storable(package.group),
+        _storable(package.option("cluster") or conf().cluster),
         outcome.started,
         outcome.stopped,
         outcome.success,
         outcome.attempt,
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """Text as PostgreSQL can hold it: no zero bytes, and no halves of characters."""
+    return None if text is None else str(text).replace("\0", "?").encode("utf-8", "replace").decode()
+
+
+def _encoded(value: Any) -> str:
+    """A pickled column's text. What the task has made unpicklable by now is kept as it shows itself."""
+    try:
+        return encode(value)
+    except Exception:
+        return encode(repr(value))
 
 
 def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
@@ -190,7 +207,9 @@ def _table(schema: str) -> sql.Identifier:
 
 @cache
 def _statement(name: str) -> Any:
-    return (_SQL / f"{name}.sql").read_text()
+    """A statement without its head: what is filled in must not be filled into a comment, which a line break ends."""
+    lines = (_SQL / f"{name}.sql").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))
 
 
 # Pruning

@@ -141,7 +141,7 @@ class QUtilities:
     def delete_task_from_cache(task_id: str, broker: Any = None, schema_name: str | None = None) -> bool:
         """Delete a cached result. Returns whether there was one."""
         with _tenant(schema_name):
-            return cached_results.delete(task_id, get_broker(broker=broker))
+            return cached_results.delete(task_id)
 
     @staticmethod
     def get_queue_size(broker: Any = None, schema_name: str | None = None) -> int:
@@ -196,7 +196,7 @@ def _count(group_id: str, schema: str, *, failures: bool, use_cache: bool) -> in
 
 def _wait_for(task_id: str, wait: int, cached: bool | int | None) -> Task | None:
     if _use_cache(cached):
-        return results.poll(lambda: cached_results.find(task_id, get_broker()), wait=wait)
+        return results.poll(lambda: cached_results.find(task_id), wait=wait)
     return results.poll(lambda: results.find(task_id), wait=wait)
 
 

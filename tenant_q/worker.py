@@ -26,6 +26,7 @@ from tenant_q.brokers.protocol import Batch, Broker, Lease, Settled
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BadPackage,
+    BrokerError,
     DatabaseAway,
     SchemaNotMigrated,
     TaskTimeout,
@@ -162,9 +163,13 @@ class Worker(Role):
         if done is not None:
             return done
         _enter_as_asked(package)
+        try:
+            timeout = timeout_of(package)
+        except Exception as error:  # plain `async_task` checks nothing
+            return give_up(package, error)
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
-        self.slot.start(lease.id, timeout_of(package))
+        self.slot.start(lease.id, timeout)
         outcome = execute(package, attempt=(lease.starts or 0) + 1)
         self.slot.finish()
         self.stopping.listen()
@@ -192,8 +197,29 @@ class Worker(Role):
             self._complete = []
 
     def _settle(self) -> None:
-        settlement = flows.settle([finished.outcome for finished in self._unsettled], self.broker)
-        unsettled, self._unsettled = self._unsettled, []
+        """Settle all at once; where that fails in a way nobody foresaw, one by one, and bury what fails then."""
+        try:
+            self._settle_these(self._unsettled)
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception:
+            logger.exception("A batch of %s outcomes is settled one by one", len(self._unsettled))
+            while self._unsettled:
+                self._settle_or_bury(self._unsettled[0])
+        self._unsettled = []
+
+    def _settle_or_bury(self, finished: Finished) -> None:
+        try:
+            self._settle_these([finished])
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:
+            logger.exception("The outcome of %s cannot be settled", finished.lease.id)
+            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
+        self._unsettled.remove(finished)
+
+    def _settle_these(self, unsettled: Sequence[Finished]) -> None:
+        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker)
         for finished in unsettled:
             error = settlement.unsaved.get(finished.outcome.package.schema)
             if error is not None:

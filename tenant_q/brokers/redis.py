@@ -168,7 +168,7 @@ class RedisBroker:
     # Groups
 
     def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
-        return int(self._run("add_part", schema, group, index, payload, seconds or 0))
+        return int(self._run("add_part", schema, group, index, payload, seconds or 0, tag=self._site_tag))
 
     def parts(self, schema: str, group: str) -> Mapping[str, str]:
         with self._errors():
@@ -186,7 +186,8 @@ class RedisBroker:
         return count
 
     def _group(self, schema: str, group: str) -> str:
-        return f"{self.tag}:group:{schema};{group}"
+        """Groups are the site's: their tasks may have run in several of its clusters."""
+        return f"{self._site_tag}:group:{schema};{group}"
 
     # Status of clusters; shared by all clusters of a site
 
@@ -213,16 +214,20 @@ class RedisBroker:
 
     @property
     def _stat_index(self) -> str:
-        return f"{{tq:{conf().site}}}:clusters"
+        return f"{self._site_tag}:clusters"
+
+    @property
+    def _site_tag(self) -> str:
+        return f"{{tq:{conf().site}}}"
 
     # Plumbing
 
-    def _run(self, name: str, *arguments: Any) -> Any:
+    def _run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self.client.register_script(_source(name))
         with self._errors():
-            return script(keys=[self.tag], args=arguments)
+            return script(keys=[tag or self.tag], args=arguments)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 -- Record one part of a group. A part that is there already stays as it is.
 --
--- KEYS[1]  the cluster's tag; the group's hash is <tag>:group:<schema>;<group>
+-- KEYS[1]  the site's tag, {tq:<site>}; the group's hash is <tag>:group:<schema>;<group>
 -- ARGV     1 schema, 2 group, 3 index, 4 payload, 5 seconds the group is kept, or 0 for good
 -- Returns  how many parts are recorded
 
