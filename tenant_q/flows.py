@@ -27,7 +27,17 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
 from tenant_q.executor import execute, give_up
-from tenant_q.package import LONGEST, Outcome, Package, build, deterministic_id, labels, open_package, refuse_too_long
+from tenant_q.package import (
+    LONGEST,
+    Outcome,
+    Package,
+    build,
+    deterministic_id,
+    labels,
+    open_package,
+    refuse_too_long,
+    take_q_options,
+)
 from tenant_q.tenancy import in_schema, task_schema
 
 logger = logging.getLogger("tenant_q.flows")
@@ -53,7 +63,7 @@ def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *
     """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
     schema = task_schema(schema)
     keywords = dict(keywords)
-    options = dict(keywords.pop("q_options", None) or {})
+    options = take_q_options(keywords)
     arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
     iter_id: str = uuid()[1]
     kept = options.pop("cached", keywords.pop("cached", conf().cached))

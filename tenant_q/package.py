@@ -163,7 +163,7 @@ def build(
     Raises `EnqueueError` when `q_options` has a name that no option has, or a name is too long to be saved.
     """
     kwargs = dict(keywords)
-    q_options = dict(kwargs.pop("q_options", None) or {})
+    q_options = take_q_options(kwargs)
     _refuse_unknown(q_options)
     words, fresh = uuid()
     task: dict[str, Any] = {
@@ -185,6 +185,14 @@ def build(
     task["started"] = timezone.now()
     task["schema_name"] = schema
     return Package(task)
+
+
+def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take `q_options` out of a call's keywords. Raises `EnqueueError` when it is no dict."""
+    q_options = kwargs.pop("q_options", None) or {}
+    if not isinstance(q_options, dict):
+        raise EnqueueError(f"q_options is {q_options!r}; it must be a dict of options.")
+    return dict(q_options)
 
 
 def _refuse_unknown(q_options: Mapping[str, Any]) -> None:
@@ -306,6 +314,9 @@ class _Missing(metaclass=_AnyAttribute):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Take any item."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self), name)
 
     def append(self, value: Any) -> None:
         """Take any value."""

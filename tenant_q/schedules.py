@@ -21,7 +21,7 @@ from tenant_q import recurrence, results, tenancy
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
-from tenant_q.package import Outcome, Package, build, deterministic_id
+from tenant_q.package import Outcome, Package, build, deterministic_id, take_q_options
 
 logger = logging.getLogger("tenant_q.schedules")
 
@@ -110,7 +110,7 @@ def _fire(row: Schedule, schema: str) -> Package | Outcome:
 def _package(row: Schedule, schema: str, id: str) -> Package:
     args, kwargs = parse_arguments(row.args, row.kwargs)
     kwargs.pop("schema_name", None)  # the 2020 package left it in the row
-    options = dict(kwargs.pop("q_options", None) or {})
+    options = take_q_options(kwargs)
     if row.intended_date_kwarg:
         kwargs[row.intended_date_kwarg] = row.next_run.isoformat()
     if row.hook:

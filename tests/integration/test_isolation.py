@@ -119,6 +119,6 @@ def test_equal_ids_of_two_tenants_are_apart_in_any_cache(tenants, settings):
             cached.save(replace(execute(package), result=name), broker)
     for name in tenants[:2]:
         with in_schema(name):
-            assert cached.find("0" * 32, broker).result == name
+            assert cached.find("0" * 32).result == name
     with in_schema(tenants[2]):
-        assert cached.find("0" * 32, broker) is None
+        assert cached.find("0" * 32) is None

@@ -1,0 +1,371 @@
+"""Another Django-Q2 broker behind our protocol: Django-Q2's own Redis broker stands for all of them."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.utils import timezone
+from django_q.brokers.redis_broker import Redis
+from django_q.conf import Conf
+
+from tenant_q import brokers, enqueue, tenancy
+from tenant_q.brokers import adapter as adapters
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.adapter import AdaptedBroker
+from tenant_q.brokers.djangoq import TenantBroker
+from tenant_q.brokers.protocol import Counts, Message, Settled
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.custom import Chain, Iter
+from tenant_q.exceptions import BrokerError, NoTenant
+from tenant_q.models import GroupPart
+from tenant_q.package import build, seal
+from tenant_q.tenancy import in_public, in_schema
+from tenant_q.utils import QUtilities
+from tenant_q.worker import MOST_PUT_OFFS
+from tests import schemas, tasks
+from tests.integration.conftest import work
+
+A, B = "acme_corp", "globex_inc"
+REDIS = "django_q.brokers.redis_broker.Redis"
+
+
+@pytest.fixture
+def broker(tenants, settings, monkeypatch):
+    """The project's broker is Django-Q2's Redis broker."""
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"broker_class": REDIS}
+    monkeypatch.setattr(Conf, "REDIS", os.environ["REDIS_URL"])
+    monkeypatch.setattr(Conf, "BROKER_CLASS", REDIS)
+    monkeypatch.setattr(Conf, "CLUSTER_NAME", settings.Q_CLUSTER["name"])
+    brokers.forget_brokers()
+    yield get_broker()
+    get_broker().inner.delete_queue()
+    with in_public():
+        GroupPart.objects.all().delete()
+    brokers.forget_brokers()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The adapter's clock, which stands still until it is moved."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(adapters, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+class Receipts(Redis):
+    """As a broker that wants receipts, such as SQS."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.calls = []
+
+    def dequeue(self):
+        task = self.connection.lpop(self.list_key)
+        return [(f"receipt {task[-4:].decode()}", task)] if task else None
+
+    def acknowledge(self, task_id):
+        self.calls.append(("acknowledge", task_id))
+
+    def fail(self, task_id):
+        self.calls.append(("fail", task_id))
+
+
+def message(schema=A, func="tests.tasks.add", delay=0.0):
+    package = build(func, (1,), {}, schema=schema)
+    return Message(package.id, schema, func, seal(package), delay=delay)
+
+
+def fetch(broker):
+    return list(broker.fetch("w").leases)
+
+
+def ids(leases):
+    return [lease.id for lease in leases]
+
+
+# Which broker
+
+
+def test_the_configured_broker_is_adapted(broker):
+    assert isinstance(broker, AdaptedBroker)
+    assert isinstance(broker.inner, Redis)
+    assert get_broker() is broker
+    assert get_broker("other").inner.list_key == "django_q:other:q"
+    assert not brokers.uses_redis()
+    assert not brokers.uses_orm()
+
+
+@pytest.mark.parametrize(
+    ("own", "ours", "orm"),
+    [
+        ({}, True, False),
+        ({"broker_class": "tenant_q.brokers.djangoq.TenantBroker"}, True, False),
+        ({"broker_class": "django_q.brokers.orm.ORM"}, False, True),
+        ({"orm": "default"}, False, True),
+        ({"sqs": {"aws_region": "x"}}, False, False),
+        ({"mongo": {"host": "x"}}, False, False),
+        ({"iron_mq": {"host": "x"}}, False, False),
+    ],
+)
+def test_which_brokers_place_ours_takes(tenants, settings, own, ours, orm):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | own
+    assert brokers.uses_redis() is ours
+    assert brokers.uses_orm() is orm
+
+
+def test_a_callers_own_broker(tenants, monkeypatch):
+    monkeypatch.setattr(Conf, "REDIS", os.environ["REDIS_URL"])
+    theirs = get_broker(broker=Redis("theirs"))
+    assert isinstance(theirs, AdaptedBroker)
+    assert theirs.cluster == "django_q:theirs:q"
+    ours = get_broker(broker=TenantBroker("ours"))
+    assert isinstance(ours, RedisBroker)
+    assert ours.cluster == "ours"
+
+
+# Packages
+
+
+def test_a_package_goes_in_and_out(broker):
+    one, two = message(), message(B)
+    assert broker.enqueue([one, two]) == 2
+    assert broker.counts() == Counts(queued=2, leased=0, delayed=0, dead=0)
+    assert broker.queue_size() == broker.queue_size(A) == 2, "there is one queue"
+    (first,) = fetch(broker)
+    (second,) = fetch(broker)
+    assert [(lease.id, lease.schema, lease.payload) for lease in (first, second)] == [
+        (one.id, A, one.payload),
+        (two.id, B, two.payload),
+    ]
+    assert not first.is_redelivered
+    assert broker.acknowledge("w", [Settled(first, 1.0), Settled(second, 1.0)]) == []
+    assert broker.counts().open == 0
+
+
+def test_a_bad_payload_is_fetched_without_id_and_tenant(broker):
+    broker.enqueue([Message("1" * 32, A, "f", "no package")])
+    (lease,) = fetch(broker)
+    assert (lease.id, lease.schema, lease.payload) == ("", "", "no package")
+    broker.bury("w", lease, "cause")
+    assert broker.counts().open == 0
+
+
+def test_what_is_given_back_is_fetched_again(broker):
+    broker.enqueue([message(), message()])
+    leases = fetch(broker) + fetch(broker)
+    assert broker.give_back("w", leases) == 2
+    assert ids(fetch(broker) + fetch(broker)) == ids(leases)
+
+
+def test_a_package_is_put_off_by_the_process(broker, clock):
+    broker.enqueue([message()])
+    (lease,) = fetch(broker)
+    other = message().payload
+    broker.put_off("w", lease, delay=60, payload=other)
+    broker.enqueue([message(delay=90)])
+    assert broker.counts() == Counts(queued=0, leased=0, delayed=2, dead=0)
+    broker.enqueue([message(B)])
+    batch = broker.fetch("w")
+    assert [lease.schema for lease in batch.leases] == [B]
+    assert batch.next_delayed == 60
+    clock.now += 60
+    broker.enqueue([message(B)])
+    assert [lease.schema for lease in fetch(broker)] == [B]
+    batch = broker.fetch("w")
+    assert [lease.payload for lease in batch.leases] == [other]
+    assert batch.next_delayed == 30
+
+
+def test_put_off_without_another_payload(broker, clock):
+    one = message()
+    broker.enqueue([one])
+    broker.put_off("w", fetch(broker)[0], delay=1)
+    clock.now += 2
+    assert ids(fetch(broker)) == [one.id]
+    assert broker.fetch("w").next_delayed is None
+
+
+def test_close_hands_over_what_is_put_off(broker):
+    one = message(delay=60)
+    broker.enqueue([one])
+    assert broker.queue_size() == 0
+    broker.close()
+    assert broker.counts() == Counts(queued=1, leased=0, delayed=0, dead=0)
+    assert ids(fetch(broker)) == [one.id]
+
+
+def test_purge(broker):
+    broker.enqueue([message(), message(delay=60)])
+    broker.purge()
+    assert broker.counts() == Counts(0, 0, 0, 0)
+
+
+def test_receipts_are_given_once_for_each_package(broker):
+    inner = Receipts(broker.cluster)
+    broker = AdaptedBroker(broker.cluster, inner)
+    broker.enqueue([message() for _ in range(4)])
+    leases = [fetch(broker)[0] for _ in range(4)]
+    broker.acknowledge("w", [Settled(leases[0], 1.0)])
+    broker.put_off("w", leases[1], delay=60)
+    broker.bury("w", leases[2], "cause")
+    broker.give_back("w", leases[3:])
+    assert inner.calls == [
+        ("acknowledge", leases[0].token),
+        ("acknowledge", leases[1].token),
+        ("fail", leases[2].token),
+        ("acknowledge", leases[3].token),
+    ]
+
+
+def test_there_are_no_leases_and_no_dead(broker):
+    broker.renew(["w"], 15)
+    broker.wait(60)
+    assert broker.reclaim("w", running=None) == broker.expire() == 0
+    assert broker.dead() == []
+    assert broker.retry_dead({"x": ""}) == broker.purge_dead(["x"]) == 0
+
+
+def test_the_server_is_named(broker):
+    broker.ping()
+    assert broker.info().startswith("Redis ")
+    assert broker.warnings() == [
+        "The Redis broker gives its own guarantees only: no leases, one queue for all tenants."
+    ]
+
+
+def test_stats_of_clusters(broker):
+    key = f"stat:{broker.cluster}:1"
+    broker.set_stat(key, "one", 30)
+    assert broker.get_stat(key) == b"one"
+    assert broker.get_stats(f"stat:{broker.cluster}:*") == [b"one"]
+    assert broker.get_stats(f"stat:{broker.cluster}:no*") == []
+
+
+def test_what_goes_wrong_is_a_broker_error(broker, monkeypatch):
+    monkeypatch.setattr(Conf, "REDIS", "redis://localhost:1")
+    away = AdaptedBroker("elsewhere", Redis("elsewhere"))
+    for call in (away.ping, away.info, away.counts, lambda: away.fetch("w"), lambda: away.enqueue([message()])):
+        with pytest.raises(BrokerError, match=r"Redis\.\w+ failed for cluster 'elsewhere'"):
+            call()
+
+
+# Groups
+
+
+def test_parts_of_a_group_are_in_postgresql(broker):
+    assert broker.add_part(A, "g", "0", "zero", seconds=None) == 1
+    assert broker.add_part(A, "g", "1", "one", seconds=60) == 2
+    assert broker.add_part(A, "g", "1", "again", seconds=60) == 2, "a part that is there stays as it is"
+    assert broker.add_part(B, "g", "0", "another tenant's", seconds=None) == 1
+    assert broker.parts(A, "g") == {"0": "zero", "1": "one"}
+    assert broker.count_parts(A, "g") == 2
+    assert str(GroupPart.objects.get(schema_name=B)) == "globex_inc: g[0]"
+    assert broker.drop_group(A, "g") == 2
+    assert broker.drop_group(A, "g") == 0
+    assert broker.parts(A, "g") == {}
+    assert broker.parts(B, "g") == {"0": "another tenant's"}
+
+
+def test_parts_expire(broker):
+    broker.add_part(A, "g", "0", "zero", seconds=None)
+    broker.add_part(A, "g", "1", "one", seconds=60)
+    GroupPart.objects.exclude(expires=None).update(expires=timezone.now() - timedelta(seconds=1))
+    assert broker.parts(A, "g") == {"0": "zero"}
+    assert broker.count_parts(A, "g") == 1
+    assert broker.drop_group(A, "g") == 1
+    assert GroupPart.objects.count() == 1, "the expired one is still there"
+    assert broker.add_part(A, "g", "1", "new", seconds=60) == 1
+    assert broker.parts(A, "g") == {"1": "new"}
+
+
+def test_parts_are_recorded_while_a_tenant_is_current(broker):
+    with in_schema(A):
+        broker.add_part(A, "g", "0", "zero", seconds=None)
+        assert broker.count_parts(A, "g") == 1
+        assert tenancy.current_schema() == A
+
+
+# A worker on it
+
+
+@pytest.fixture
+def worker(broker, make_worker):
+    return make_worker("adapted", broker)
+
+
+def test_tasks_of_two_tenants(worker):
+    ids = {name: QUtilities.add_async_task("tests.tasks.where", schema_name=name) for name in (A, B)}
+    failed = QUtilities.add_async_task("tests.tasks.fail", schema_name=B, hook="tests.tasks.hook")
+    work(worker)
+    for name, id in ids.items():
+        assert QUtilities.get_result(id, schema_name=name)["schema"] == name
+    assert QUtilities.get_result(ids[A], schema_name=B) is None
+    assert QUtilities.get_result(failed, schema_name=B).startswith("broken")
+    assert tasks.notes(f"hook:{failed}")[0]["schema"] == B
+    assert (schemas.count_tasks(A), schemas.count_tasks(B)) == (1, 2)
+
+
+def test_tasks_of_django_qs_own_async_task(worker):
+    from django_q.tasks import async_task
+
+    with in_schema(A):
+        id = async_task("tests.tasks.where")
+    work(worker)
+    assert QUtilities.get_result(id, schema_name=A)["schema"] == A
+    with pytest.raises(NoTenant):
+        async_task("tests.tasks.where")
+
+
+def test_a_bad_package_stops_nobody(worker, broker):
+    broker.enqueue([Message("1" * 32, A, "f", "no package")])
+    id = QUtilities.add_async_task("tests.tasks.add", 1, schema_name=A)
+    work(worker)
+    assert QUtilities.get_result(id, schema_name=A) == 1
+    assert broker.counts().open == 0
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["table", "cache"])
+def test_an_iter(worker, broker, cached):
+    both = {
+        name: Iter("tests.tasks.add", [(n, 10) for n in range(4)], cached=cached, schema_name=name) for name in (A, B)
+    }
+    for one in both.values():
+        one.run()
+    work(worker)
+    for one in both.values():
+        assert one.result() == [10, 11, 12, 13]
+    assert GroupPart.objects.count() == 0, "no parts are left"
+
+
+@pytest.mark.parametrize("cached", [False, 60], ids=["table", "cache"])
+def test_a_chain(worker, cached):
+    chain = Chain([("tests.tasks.add", (1,)), "tests.tasks.own_schema"], cached=cached, schema_name=B)
+    chain.run()
+    work(worker)
+    assert chain.current() == 2
+    assert chain.result() == [1, B]
+    assert schemas.count_tasks(B) == (0 if cached else 2)
+    QUtilities.delete_task_group(chain.group, tasks=True, cached=cached, schema_name=B)
+    assert chain.result() is None
+
+
+def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, clock, caplog):
+    package = build("tests.tasks.note_where", ("nobody",), {}, schema="nobody")
+    enqueue.push([package])
+    for _ in range(MOST_PUT_OFFS + 1):
+        work(worker)
+        clock.now += 100
+    assert broker.counts().open == 0
+    assert f"Package {package.id} is given up: No tenant has the schema name 'nobody'" in caplog.text
+    assert tasks.notes("nobody") == []
+
+
+def test_a_worker_that_leaves_hands_over_what_is_put_off(worker, broker):
+    enqueue.push([build("tests.tasks.add", (1,), {}, schema="nobody")])
+    work(worker)
+    assert broker.counts() == Counts(queued=0, leased=0, delayed=1, dead=0)
+    worker.close()
+    assert broker.counts() == Counts(queued=1, leased=0, delayed=0, dead=0)
