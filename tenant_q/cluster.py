@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from multiprocessing import get_context
 
-from setproctitle import setproctitle
+from setproctitle import getproctitle, setproctitle
 
 from tenant_q import brokers, tenancy
 from tenant_q.conf import conf
@@ -16,6 +16,7 @@ from tenant_q.sentinel import KILL, STOP, Plan, Sentinel
 def run(plan: Plan) -> int:
     """Run a cluster until it is told to stop, or ends by itself. Returns the exit code: 0 only for an orderly end."""
     tenancy.close_connections()
+    title = getproctitle()
     setproctitle(f"mscluster {conf().cluster} parent")
     flag = StopFlag()
     orders, order = os.pipe()
@@ -34,6 +35,7 @@ def run(plan: Plan) -> int:
     finally:
         os.close(order)
         flag.restore()
+        setproctitle(title)
 
 
 def _say(order: int, what: bytes) -> None:
