@@ -112,11 +112,14 @@ class RunningCluster:
     def pids(self, role: str) -> list[int]:
         return self.processes().get(role, [])
 
-    def wait_for_workers(self, count: int = 1) -> list[int]:
-        def is_up() -> bool:
-            return self.process.poll() is not None or len(self.pids("worker")) >= count
+    def wait_for_workers(self, count: int = 2) -> list[int]:
+        """Wait until every process has its own title: one just forked still has its sentinel's."""
+        expected = {"parent": 1, "sentinel": 1, "scheduler": 1, "worker": count}
 
-        wait_until(is_up, what=f"{count} workers")
+        def is_up() -> bool:
+            return self.process.poll() is not None or {r: len(p) for r, p in self.processes().items()} == expected
+
+        wait_until(is_up, what=f"a cluster with {count} workers")
         assert self.process.poll() is None, self.log
         return self.pids("worker")
 
@@ -152,7 +155,7 @@ def mscluster(tenants: tuple[str, ...], settings: Any, tmp_path: Path) -> Iterat
         cluster = RunningCluster(*arguments, env={"Q_NAME": name, **env}, log=log)
         started.append(cluster)
         if wait:
-            cluster.wait_for_workers()
+            cluster.wait_for_workers(int(arguments[arguments.index("--workers") + 1]))
         return cluster
 
     yield start

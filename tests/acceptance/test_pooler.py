@@ -49,7 +49,7 @@ def test_a_pooler_that_shares_sessions_is_refused(tenants, mscluster, pooler):
         assert "shares sessions between transactions" in cluster.log
         assert "Traceback" not in cluster.log
         return
-    cluster.wait_for_workers()
+    cluster.wait_for_workers(1)
     with in_schema("acme_corp"):
         id = QUtilities.add_async_task("tests.tasks.where")
     assert QUtilities.get_result(id, wait=30_000, schema_name="acme_corp")["schema"] == "acme_corp"
