@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ Q_CLUSTER_KEYS: Mapping[str, tuple[type, ...]] = {
     "testing": (bool,),
 }
 
-_LEAST = {"workers": 1, "timeout": 1, "recycle": 1, "max_attempts": 0, "bulk": 1}
+_LEAST = {"workers": 1, "timeout": 1, "recycle": 1, "max_attempts": 0, "bulk": 1, "cpu_affinity": 0, "max_rss": 0}
 _CHOICES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "log_level": (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'"),
     "save_limit_per": (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None"),
@@ -262,13 +263,15 @@ def _tenant_q_problems() -> list[str]:
             continue
         if not _is_a(value, types):
             found.append(_wrong_type("TENANT_Q", key, value, types))
+        elif least is not None and not math.isfinite(value):
+            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be a finite number.")
         elif least is not None and value < least:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
         elif key == "databases":
             found += [
                 f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it."
                 for alias in value
-                if alias not in settings.DATABASES
+                if not isinstance(alias, str) or alias not in settings.DATABASES
             ]
     return found
 

@@ -130,18 +130,26 @@ def _alarm(seconds: float | None) -> Iterator[None]:
     def ring(signum: int, frame: Any) -> None:
         raise TimeoutException(f"Task exceeded maximum timeout value ({seconds:g} seconds)")
 
+    # In sync mode a task runs another one here; its own alarm goes on afterwards, and rings in time.
+    outer, begun = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, outer or seconds))
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            if outer:
+                signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begun), 1e-6))
 
 
 def _check_pickles(result: Any, package: Package) -> None:
     try:
-        pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+        pickled = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+        if package.cached:  # read back as it is, by an iter's collation too; a column shows a bad pickle as text
+            pickle.loads(pickled)
     except Exception as error:
         raise UnpicklableResult(
             f"{package.func_name} returned a {type(result).__name__} that cannot be pickled ({error}); "
@@ -151,8 +159,13 @@ def _check_pickles(result: Any, package: Package) -> None:
 
 def _failure(package: Package, error: BaseException) -> tuple[str, str]:
     """The text of a failed row and the class name of the cause."""
-    death = _cause(error)
-    text = f"{_message(death)} : {''.join(traceback.format_exception(error))}"
+    try:
+        death = _cause(error)
+        text = f"{_message(death)} : {''.join(traceback.format_exception(error))}"
+    except BaseException:  # an error that breaks whatever looks at it
+        death = error
+        where = "".join(traceback.format_tb(BaseException.__getattribute__(error, "__traceback__")))
+        text = f"{_message(error)} : Traceback (most recent call last):\n{where}{type(error).__name__}"
     if type(death) is not type(error):
         text = f"{type(death).__name__}: {text}"
     logger.info("%s failed: %s", package.name, _message(death), extra=labels(package))

@@ -45,6 +45,8 @@ KEYWORD_OPTIONS = (
 )
 # Options of ours. They are read from `q_options` only, so that no keyword of a user's function is swallowed.
 TENANT_OPTIONS = ("max_deliveries", "databases", "tenant_cache_seconds")
+# What a timer of the operating system can be set to, in any case: some 30 years.
+LONGEST_TIMEOUT = 10**9
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": 256, "hook": 256, "name": 100, "group": 100, "cluster": 100}
 
@@ -206,15 +208,22 @@ def _refuse_unknown(q_options: Mapping[str, Any]) -> None:
 
 def _refuse_wrong_values(task: Mapping[str, Any]) -> None:
     checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "max_deliveries": ("a whole number of at least 1", lambda value: isinstance(value, int) and value >= 1),
+        "max_deliveries": ("a whole number of at least 1", lambda value: type(value) is int and value >= 1),
         "tenant_cache_seconds": ("seconds, 0 or more", lambda value: _is_number(value) and value >= 0),
-        "timeout": ("seconds, or None", lambda value: value is None or _is_number(value)),
+        "timeout": (
+            "seconds, or None",
+            lambda value: value is None or (_is_number(value) and value <= LONGEST_TIMEOUT),
+        ),
+        "cluster": ("a cluster's name", lambda value: value is None or isinstance(value, str)),
         "cached": ("True, False, or seconds", lambda value: value is None or isinstance(value, int)),
         "chain": ("a list of links", lambda value: value is None or isinstance(value, list | tuple)),
         "iter_count": ("a whole number", lambda value: value is None or isinstance(value, int)),
         "databases": (
             f"aliases among {', '.join(sorted(settings.DATABASES))}",
-            lambda value: isinstance(value, list | tuple) and all(alias in settings.DATABASES for alias in value),
+            lambda value: (
+                isinstance(value, list | tuple)
+                and all(isinstance(alias, str) and alias in settings.DATABASES for alias in value)
+            ),
         ),
     }
     for option, (wanted, fits) in checks.items():

@@ -168,12 +168,22 @@ def _encoded(value: Any) -> str:
         return encode(repr(value))
 
 
+def _as_pickled(value: Any) -> Any:
+    """The value, or how it shows itself when the task has made it unpicklable by now."""
+    try:
+        encode(value)
+    except Exception:
+        return repr(value)
+    return value
+
+
 def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for schema, outcomes in by_schema.items():
         with told_when_away(), in_schema(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
+                task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
                 previous = Task.objects.filter(id=task.id).first()
                 if previous is None or not previous.success:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from django.utils import timezone
 
 from tenant_q import enqueue, schedules, tenancy
-from tenant_q.exceptions import DatabaseAway, EnqueueError, TenantUnavailable
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable
 from tenant_q.package import Package
 from tenant_q.role import Role, Slot
 
@@ -50,12 +50,18 @@ class Scheduler(Role):
         """One tenant's pass; an error in it is that tenant's alone."""
         try:
             fired = schedules.fire_due(schema, push)
-        except DatabaseAway:
+        except (BrokerError, DatabaseAway):
             raise
-        except (*tenancy.DATABASE_ERRORS, TenantUnavailable, EnqueueError) as error:
+        except Exception as error:  # also one of a project's receiver: it is this tenant's alone
             self._held[schema] = time.monotonic() + HOLD_SECONDS
+            foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, TenantUnavailable, EnqueueError))
             logger.error(
-                "Schedules of %s are put off for %g s: %s", schema, HOLD_SECONDS, error, extra={"schema": schema}
+                "Schedules of %s are put off for %g s: %s",
+                schema,
+                HOLD_SECONDS,
+                error,
+                exc_info=not foreseen,
+                extra={"schema": schema},
             )
         else:
             logger.info("Fired %s schedules of %s", fired, schema, extra={"schema": schema})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -84,7 +84,10 @@ def fire_due(schema: str, push: Push) -> int:
 def _claim(now: datetime) -> Any:
     """The due rows of this cluster that no other is working on."""
     own = Q(cluster=conf().cluster) | (Q(cluster__isnull=True) if serves_default() else Q(pk__in=[]))
-    rows = Schedule.objects.select_for_update(skip_locked=True).filter(own, next_run__lte=now).exclude(repeats=0)
+    # A moment before the year 1, as '-infinity' is, cannot be read.
+    first = datetime.min.replace(tzinfo=now.tzinfo) + timedelta(days=1)
+    planned = Q(next_run__gte=first, next_run__lte=now)
+    rows = Schedule.objects.select_for_update(skip_locked=True).filter(own, planned).exclude(repeats=0)
     return rows.order_by("next_run")[:FIRES_A_PASS]
 
 

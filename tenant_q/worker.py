@@ -295,7 +295,7 @@ class Worker(Role):
         limit = conf().max_rss
         # ru_maxrss is in kB on Linux, in bytes on macOS.
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-        if self.started >= conf().recycle or (limit is not None and rss >= limit):
+        if self.started >= conf().recycle or (limit and rss >= limit):
             logger.info("The worker %s is recycled after %s tasks", self.key, self.started)
             self.stopping.set()
 

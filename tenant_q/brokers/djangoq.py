@@ -21,7 +21,9 @@ from tenant_q.tenancy import current_schema
 
 def message_of(package: packages.Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
     """The message that carries a sealed package."""
-    return Message(package.id, package.schema, package.func_name, payload, delay=delay, once=once)
+    # The scripts keep a message's fields apart with line breaks.
+    func = package.func_name.replace("\n", " ")
+    return Message(package.id, package.schema, func, payload, delay=delay, once=once)
 
 
 class TenantBroker(Broker):  # type: ignore[misc]

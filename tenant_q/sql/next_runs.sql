@@ -1,7 +1,8 @@
 -- The earliest next run among each schema's schedules, in one round trip for many schemas.
 --
 -- Parameters: the schemas' names; the cluster whose schedules are asked for; whether schedules without a cluster are
--- its too. A schema that is missing, not migrated or locked is left out, and an error in one costs no other.
+-- its too. A schema that is missing, not migrated or locked is left out, and an error in one costs no other; so is a
+-- moment that a client cannot read (infinity, before the year 1, after 9999).
 CREATE OR REPLACE FUNCTION tenant_q_next_runs(schemas text[], cluster_name text, is_default boolean)
 RETURNS TABLE (schema_name text, next_run timestamptz)
 LANGUAGE plpgsql STABLE
@@ -16,7 +17,8 @@ BEGIN
         BEGIN
             RETURN QUERY EXECUTE format(
                 'SELECT %L::text, min(next_run)::timestamptz FROM %I.django_q_schedule '
-                'WHERE repeats <> 0 AND next_run IS NOT NULL AND (cluster = $1 OR ($2 AND cluster IS NULL)) '
+                'WHERE repeats <> 0 AND next_run BETWEEN ''0001-01-02'' AND ''9999-12-30'' '
+                'AND (cluster = $1 OR ($2 AND cluster IS NULL)) '
                 'HAVING min(next_run) IS NOT NULL', name, name)
             USING cluster_name, is_default;
         EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR insufficient_privilege

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django_q.models import Schedule, Task
+from django_q.signals import pre_enqueue
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
@@ -300,3 +301,39 @@ def test_log_records_carry_schema_and_task(tenants, worker):
         ("acme_corp", id, "tests.tasks.log_a_line", "from the task"),
         ("acme_corp", "-", "-", "outside"),
     ]
+
+
+def test_a_moment_that_python_cannot_hold_stops_nobody(tenants, worker):
+    for name in tenants:
+        with in_schema(name):
+            QUtilities.create_schedule("tests.tasks.add", 1, name="good")
+            QUtilities.create_schedule("tests.tasks.add", 2, name="odd")
+    sql("UPDATE globex_inc.django_q_schedule SET next_run = '-infinity' WHERE name = 'odd'")
+    sql("UPDATE initech_llc.django_q_schedule SET next_run = 'infinity' WHERE name = 'odd'")
+    scheduler = Scheduler(Slot())
+    try:
+        scheduler.tick()
+    finally:
+        scheduler.stopping.restore()
+    work(worker)
+    assert [schemas.count_tasks(name) for name in tenants] == [2, 1, 1]
+
+
+def test_a_receiver_that_raises_stops_no_other_tenants_schedules(tenants, worker):
+    for name in tenants:
+        with in_schema(name):
+            QUtilities.create_schedule("tests.tasks.add", 1)
+
+    def receiver(task, **_):
+        if task["schema_name"] == "globex_inc":
+            raise ValueError("the receiver is broken")
+
+    pre_enqueue.connect(receiver)
+    scheduler = Scheduler(Slot())
+    try:
+        scheduler.tick()
+    finally:
+        scheduler.stopping.restore()
+        pre_enqueue.disconnect(receiver)
+    work(worker)
+    assert [schemas.count_tasks(name) for name in tenants] == [1, 0, 1]
