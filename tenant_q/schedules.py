@@ -30,6 +30,9 @@ SCHEMAS_A_QUERY = 100
 # At most this many fires of one tenant in one transaction.
 FIRES_A_PASS = 100
 
+# The tenants whose schedules are skipped, as the log has told.
+_told: set[str] = set()
+
 Push = Callable[[Sequence[Package]], None]
 
 
@@ -44,9 +47,10 @@ class Due:
 def next_runs(schemas: Sequence[str]) -> list[Due]:
     """The earliest schedule of each schema that has one, in one round trip a hundred schemas.
 
-    Raises `DatabaseAway`.
+    A schema without Django-Q2's tables is left out, and told in the log once. Raises `DatabaseAway`.
     """
-    found = []
+    found: list[Due] = []
+    unready = set()
     names = {tenancy.physical_schema(schema): schema for schema in schemas}
     physical = list(names)
     connection = tenancy.tenant_connection()
@@ -54,8 +58,22 @@ def next_runs(schemas: Sequence[str]) -> list[Due]:
         some = physical[start : start + SCHEMAS_A_QUERY]
         with tenancy.told_when_away(), tenancy.in_public(), connection.cursor() as cursor:
             cursor.callproc("tenant_q_next_runs", [some, conf().cluster, serves_default()])
-            found += [Due(names[schema], next_run) for schema, next_run in cursor.fetchall()]
+            for schema, next_run in cursor.fetchall():
+                if next_run is None:
+                    unready.add(names[schema])
+                else:
+                    found.append(Due(names[schema], next_run))
+    _warn_once(unready)
     return found
+
+
+def _warn_once(unready: set[str]) -> None:
+    for schema in sorted(unready - _told):
+        logger.warning(
+            "Schedules of %s are skipped until its schema has Django-Q2's tables", schema, extra={"schema": schema}
+        )
+    _told.clear()
+    _told.update(unready)
 
 
 def serves_default() -> bool:

@@ -1,8 +1,8 @@
 -- The earliest next run among each schema's schedules, in one round trip for many schemas.
 --
 -- Parameters: the schemas' names; the cluster whose schedules are asked for; whether schedules without a cluster are
--- its too. A schema that is missing, not migrated or locked is left out, and an error in one costs no other; so is a
--- moment that a client cannot read (infinity, before the year 1, after 9999).
+-- its too. A schema that is missing or not migrated comes with no next run. One that is locked is left out, and an error
+-- in one costs no other; a moment that a client cannot read (infinity, before the year 1, after 9999) is left out too.
 CREATE OR REPLACE FUNCTION tenant_q_next_runs(schemas text[], cluster_name text, is_default boolean)
 RETURNS TABLE (schema_name text, next_run timestamptz)
 LANGUAGE plpgsql STABLE
@@ -13,7 +13,12 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY schemas LOOP
-        CONTINUE WHEN to_regclass(quote_ident(name) || '.django_q_schedule') IS NULL;
+        IF to_regclass(quote_ident(name) || '.django_q_schedule') IS NULL THEN
+            schema_name := name;
+            next_run := NULL;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         BEGIN
             RETURN QUERY EXECUTE format(
                 'SELECT %L::text, min(next_run)::timestamptz FROM %I.django_q_schedule '
