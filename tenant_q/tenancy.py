@@ -293,9 +293,10 @@ def verify(schema: str, databases: Databases = None) -> None:
 
 
 def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
-    with told_when_away(), connection.cursor() as cursor:
+    # Django's cursor sets the search path; the driver's own asks in half the time.
+    with told_when_away(), connection.cursor(), psycopg.ClientCursor(connection.connection) as cursor:
         cursor.execute(_statement("verify_schema"), [schema, TASK_TABLE])
-        current, migrated = cursor.fetchone()
+        current, migrated = cursor.fetchone() or (None, False)
         return current, migrated
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from django.utils import timezone
@@ -19,7 +20,7 @@ from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.custom import Chain, Iter
-from tenant_q.exceptions import BrokerError, NoTenant
+from tenant_q.exceptions import BrokerError, ConfigurationError, NoTenant
 from tenant_q.models import GroupPart
 from tenant_q.package import build, seal
 from tenant_q.tenancy import in_public, in_schema
@@ -151,6 +152,34 @@ def test_a_bad_payload_is_fetched_without_id_and_tenant(broker):
     assert (lease.id, lease.schema, lease.payload) == ("", "", "no package")
     broker.bury("w", lease, "cause")
     assert broker.counts().open == 0
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="reported: it ends the worker")
+def test_bytes_that_are_no_text_are_fetched_as_a_bad_payload(broker):
+    broker.inner.enqueue(b"\xff\xfe")
+    (lease,) = fetch(broker)
+    assert (lease.id, lease.schema) == ("", "")
+
+
+@pytest.mark.xfail(strict=True, reason="reported: they are taken off the list before they are handed over")
+def test_what_is_due_while_the_broker_is_away_is_not_lost(broker, clock, monkeypatch):
+    one, two = message(delay=1), message(delay=1)
+    broker.enqueue([one, two])
+    clock.now += 2
+    with monkeypatch.context() as away:
+        away.setattr(broker.inner, "list_key", None)  # Redis refuses that
+        with pytest.raises(BrokerError):
+            broker.fetch("w")
+    assert sorted(ids(fetch(broker) + fetch(broker))) == sorted([one.id, two.id])
+
+
+@pytest.mark.xfail(strict=True, reason="reported: ModuleNotFoundError, ValueError and AttributeError come through")
+@pytest.mark.parametrize("path", ["no.such.Broker", "NoDots", "django_q.brokers.NoSuch"])
+def test_a_broker_class_that_is_not_there(settings, monkeypatch, path):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"broker_class": path}
+    monkeypatch.setattr(Conf, "BROKER_CLASS", path)
+    with pytest.raises(ConfigurationError, match=path):
+        get_broker("never made before")
 
 
 def test_what_is_given_back_is_fetched_again(broker):
@@ -324,6 +353,19 @@ def test_a_bad_package_stops_nobody(worker, broker):
     id = QUtilities.add_async_task("tests.tasks.add", 1, schema_name=A)
     work(worker)
     assert QUtilities.get_result(id, schema_name=A) == 1
+    assert broker.counts().open == 0
+
+
+def test_a_package_of_a_removed_class_leaves_a_failed_row(worker, broker, monkeypatch):
+    module = ModuleType("an_old_release")
+    module.Removed = type("Removed", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    id = QUtilities.add_async_task("tests.tasks.add", module.Removed(), schema_name=A)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    work(worker)
+    task = QUtilities.fetch_task(id, schema_name=A)
+    assert not task.success
+    assert "No module named 'an_old_release'" in task.result
     assert broker.counts().open == 0
 
 

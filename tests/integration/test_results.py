@@ -246,14 +246,18 @@ def test_a_tenant_whose_schema_is_gone_gets_no_row_in_public(tenants):
     assert sql("SELECT to_regclass('public.django_q_task')") == [(None,)]
 
 
-@pytest.mark.parametrize(
-    ("own", "keywords"),
-    [
-        ({}, {"attempt": 2**40}),
-    ],
-)
-def test_a_row_that_cannot_be_saved_costs_no_other_tenant(tenants, own, keywords):
-    failed = results.save([outcome("globex_inc", **keywords, **own), outcome("acme_corp")])
+@pytest.mark.parametrize("text", ["nul\0", "half a pair \ud800"])
+@pytest.mark.parametrize("field", ["name", "group", "cluster"])
+def test_text_that_postgresql_cannot_hold_is_saved_as_far_as_it_can(field, text):
+    """Plain `async_task` checks nothing."""
+    one = outcome()
+    one.package.task[field] = text
+    assert results.save([one]) == {}
+    assert getattr(rows()[0], field) == f"{text[:-1]}?"
+
+
+def test_a_row_that_cannot_be_saved_costs_no_other_tenant(tenants):
+    failed = results.save([outcome("globex_inc", attempt=2**40), outcome("acme_corp")])
     assert list(failed) == ["globex_inc"]
     assert len(rows()) == 1
 
