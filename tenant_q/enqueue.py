@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,11 @@ from django_q.signals import pre_enqueue
 
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.djangoq import message_of
+from tenant_q.labels import get_logger
 from tenant_q.package import Package, labels, seal
 from tenant_q.tenancy import task_schema
 
-logger = logging.getLogger("tenant_q.enqueue")
+logger = get_logger("tenant_q.enqueue")
 
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import logging
 import pickle
 import pydoc
 import signal
@@ -29,9 +28,10 @@ from django_q.signals import post_execute_in_worker, pre_execute
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskExited, TaskTimeout, UnknownFunction, UnpicklableResult
+from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
 
-logger = logging.getLogger("tenant_q.executor")
+logger = get_logger("tenant_q.executor")
 
 
 # The package that is being run here, for log records and for what a task asks of its own.

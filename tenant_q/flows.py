@@ -8,7 +8,6 @@ least once.
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -27,6 +26,7 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
 from tenant_q.executor import execute, give_up
+from tenant_q.labels import get_logger
 from tenant_q.package import (
     LONGEST,
     Outcome,
@@ -40,7 +40,7 @@ from tenant_q.package import (
 )
 from tenant_q.tenancy import in_schema, task_schema
 
-logger = logging.getLogger("tenant_q.flows")
+logger = get_logger("tenant_q.flows")
 
 Link = tuple[Any, ...]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from tenant_q.executor import running
+from tenant_q.labels import NOTHING
 from tenant_q.tenancy import current_schema
 
 
@@ -19,10 +20,10 @@ class TenantFilter(logging.Filter):
         package = running.get()
         found = {
             "schema": package.schema if package else current_schema(),
-            "task_id": package.id if package else "-",
-            "func": package.func_name if package else "-",
+            "task_id": package.id if package else NOTHING,
+            "func": package.func_name if package else NOTHING,
         }
         for name, value in found.items():
-            if not hasattr(record, name):
+            if getattr(record, name, NOTHING) == NOTHING:
                 setattr(record, name, value)
         return True

@@ -7,7 +7,6 @@ connection is set to. When that fails, each tenant is saved by itself, so that a
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -26,6 +25,7 @@ from psycopg import sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import DatabaseAway, TenantBusy
+from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, encode
 from tenant_q.tenancy import (
     LOCK_MS,
@@ -37,7 +37,7 @@ from tenant_q.tenancy import (
     told_when_away,
 )
 
-logger = logging.getLogger("tenant_q.results")
+logger = get_logger("tenant_q.results")
 
 T = TypeVar("T")
 

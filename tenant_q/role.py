@@ -6,7 +6,6 @@ The loop, the waiting, the signals, the outages and the process title live here,
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import select
 import signal
@@ -14,6 +13,7 @@ import struct
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from mmap import mmap
 from typing import Any, ClassVar
 
@@ -22,8 +22,9 @@ from setproctitle import setproctitle
 from tenant_q import brokers, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.labels import get_logger
 
-logger = logging.getLogger("tenant_q.role")
+logger = get_logger("tenant_q.role")
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_BACKOFF = 2.0
@@ -79,17 +80,18 @@ class Slot:
     A `kill -9` leaves it readable.
     """
 
-    _LAYOUT = struct.Struct("<?dd32s")  # busy, started (monotonic), timeout (0: none), package id
+    # busy, started (monotonic), timeout (0: none), package id, schema, function
+    _LAYOUT = struct.Struct("<?dd32s63s256s")
     _DONE = struct.Struct("<Q")  # how many ticks or tasks were completed
 
     def __init__(self) -> None:
-        self._memory = mmap(-1, 128)
+        self._memory = mmap(-1, 512)
 
-    def start(self, id: str, timeout: float | None) -> None:
-        """The child starts to run the package `id`, for at most `timeout` seconds."""
-        self._memory[1 : self._LAYOUT.size] = self._LAYOUT.pack(
-            False, time.monotonic(), timeout or 0.0, id.encode()[:32]
-        )[1:]
+    def start(self, labels: Mapping[str, str], timeout: float | None) -> None:
+        """The child starts to run the package with these labels, for at most `timeout` seconds."""
+        id, schema, func = (labels[name].encode() for name in ("task_id", "schema", "func"))
+        packed = self._LAYOUT.pack(False, time.monotonic(), timeout or 0.0, id, schema, func)
+        self._memory[1 : self._LAYOUT.size] = packed[1:]
         self._memory[0] = 1
 
     def finish(self) -> None:
@@ -99,24 +101,30 @@ class Slot:
 
     def count(self) -> None:
         """The child completed one more."""
-        self._memory[64:72] = self._DONE.pack(self.done + 1)
+        self._memory[-8:] = self._DONE.pack(self.done + 1)
 
     @property
     def done(self) -> int:
-        return int(self._DONE.unpack(self._memory[64:72])[0])
+        return int(self._DONE.unpack(self._memory[-8:])[0])
 
     @property
     def running(self) -> str | None:
         """The id of the package that is being run."""
-        busy, _, _, id = self._read()
-        return id.rstrip(b"\0").decode() if busy else None
+        return self.labels.get("task_id")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the package that is being run; none when nothing is."""
+        busy, _, _, *texts = self._read()
+        values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)
+        return dict(zip(("task_id", "schema", "func"), values, strict=True)) if busy else {}
 
     def overdue(self, margin: float) -> bool:
         """Whether the running package is past its timeout by more than `margin` seconds."""
-        busy, started, timeout, _ = self._read()
+        busy, started, timeout, *_ = self._read()
         return bool(busy and timeout and time.monotonic() > started + timeout + margin)
 
-    def _read(self) -> tuple[bool, float, float, bytes]:
+    def _read(self) -> tuple[bool, float, float, bytes, bytes, bytes]:
         return self._LAYOUT.unpack(self._memory[: self._LAYOUT.size])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 
@@ -10,10 +9,11 @@ from django.utils import timezone
 
 from tenant_q import enqueue, schedules, tenancy
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable
+from tenant_q.labels import get_logger
 from tenant_q.package import Package
 from tenant_q.role import Role, Slot
 
-logger = logging.getLogger("tenant_q.scheduler")
+logger = get_logger("tenant_q.scheduler")
 
 # A schedule that is added or changed is seen after this long at most.
 POLL_SECONDS = 1.0

@@ -6,7 +6,6 @@ and then rolled back, by a crash before the commit, is pushed again under the sa
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,9 +20,10 @@ from tenant_q import recurrence, results, tenancy
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
+from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, build, deterministic_id, take_q_options
 
-logger = logging.getLogger("tenant_q.schedules")
+logger = get_logger("tenant_q.schedules")
 
 # A transaction takes a lock on each table it reads, and the server has room for some thousands.
 SCHEMAS_A_QUERY = 100
@@ -112,7 +112,8 @@ def _claim(now: datetime) -> Any:
 def _fire(row: Schedule, schema: str) -> Package | Outcome:
     """The package of a row's occurrence, or the failure that takes its place. Moves the row on."""
     planned = row.next_run
-    id = deterministic_id("fire", schema, row.pk, planned.isoformat())
+    # With the id of the fire before: a row that somebody sets back to a time it had fires again.
+    id = deterministic_id("fire", schema, row.pk, planned.isoformat(), row.task)
     try:
         package: Package | Outcome = _package(row, schema, id)
     except (BadSchedule, EnqueueError) as error:
@@ -172,7 +173,9 @@ def _zone() -> ZoneInfo | None:
 
 def _failed(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome:
     label = f"{row.name!r} (id {row.pk})" if row.name else f"id {row.pk}"
-    logger.error("Schedule %s of %s failed: %s", label, schema, error, extra={"schema": schema, "task_id": id})
+    logger.error(
+        "Schedule %s of %s failed: %s", label, schema, error, extra={"schema": schema, "task_id": id, "func": row.func}
+    )
     words = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
     package = build(row.func, (), {"q_options": words}, schema=schema, id=id)
     now = timezone.now()

@@ -7,7 +7,6 @@ opens no database connection and starts no thread: it forks.
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import time
 import uuid
@@ -24,11 +23,12 @@ from tenant_q import status
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
+from tenant_q.labels import get_logger
 from tenant_q.role import Slot, StopFlag, settle_in_child
 from tenant_q.scheduler import Scheduler
 from tenant_q.worker import Worker
 
-logger = logging.getLogger("tenant_q.sentinel")
+logger = get_logger("tenant_q.sentinel")
 
 # What the parent says through the pipe; the pipe's end says that the parent is gone.
 STOP, KILL = b"s", b"k"
@@ -206,11 +206,10 @@ class Sentinel:
 
     def _after_death(self, child: Child, code: int | None) -> None:
         running = child.slot.running
+        labels = child.slot.labels
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         what = f" while it ran {running}" if running else ""
-        logger.critical(
-            "The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra={"task_id": running or ""}
-        )
+        logger.critical("The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra=labels)
         self.reincarnations += 1
         # At once the first time, then with back-off, which a completed task ends.
         done = sum(one.slot.done for one in self.children) + child.slot.done
@@ -231,7 +230,7 @@ class Sentinel:
         for child in self.children:
             if child.is_worker and child.verdict is None and child.slot.overdue(KILL_MARGIN):
                 child.verdict = "the task ran over its timeout and did not react to it, so its worker was killed"
-                logger.critical("Worker %s is killed: %s", child.process.pid, child.verdict)
+                logger.critical("Worker %s is killed: %s", child.process.pid, child.verdict, extra=child.slot.labels)
                 child.process.kill()
 
     # Leases and status
@@ -266,7 +265,9 @@ class Sentinel:
             given = self.broker.reclaim(child.key, running=child.slot.running, verdict=child.verdict)
             self._to_reclaim.pop(0)
             if given:
-                logger.warning("%s packages of worker %s are given back", given, child.process.pid)
+                logger.warning(
+                    "%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels
+                )
 
     def _publish(self) -> None:
         state = self._state
@@ -299,7 +300,7 @@ class Sentinel:
                 child.process.terminate()  # again each round: one just forked may not have listened yet
             self._watch()
         for child in self.children:
-            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid)
+            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
             child.process.kill()
         for child in self.children:
             child.process.join()

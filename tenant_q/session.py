@@ -10,7 +10,6 @@ the middle of a query or broken is closed.
 from __future__ import annotations
 
 import functools
-import logging
 import select
 import signal
 from pathlib import Path
@@ -21,7 +20,9 @@ from django.db import connections
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-logger = logging.getLogger("tenant_q.session")
+from tenant_q.labels import get_logger
+
+logger = get_logger("tenant_q.session")
 
 _USED = "_tenant_q_used"
 _open: set[str] = set()
@@ -118,7 +119,8 @@ def _scrub(connection: Any) -> None:
 
 def _close(connection: Any, why: str) -> None:
     """Close a connection that cannot be brought back; the next use opens a new one."""
-    logger.info("Connection %s is closed: %s", connection.alias, why)
+    schema = getattr(connection, "schema_name", None)
+    logger.info("Connection %s is closed: %s", connection.alias, why, extra={"schema": schema})
     connection.in_atomic_block = False
     connection.atomic_blocks = []
     connection.savepoint_ids = []

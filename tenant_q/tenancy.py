@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from django.core.exceptions import ValidationError
 from django.db import Error as DatabaseFailure
 from django.db import connections, transaction
 from django.utils.module_loading import import_string
+from psycopg import sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
@@ -36,8 +36,6 @@ from tenant_q.exceptions import (
     UnknownTenant,
 )
 from tenant_q.names import validate_schema_name as validate_schema_name
-
-logger = logging.getLogger("tenant_q.tenancy")
 
 Databases = Sequence[str] | None
 
@@ -293,11 +291,21 @@ def verify(schema: str, databases: Databases = None) -> None:
 
 
 def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
-    # Django's cursor sets the search path; the driver's own asks in half the time.
-    with told_when_away(), connection.cursor(), psycopg.ClientCursor(connection.connection) as cursor:
-        cursor.execute(_statement("verify_schema"), [schema, TASK_TABLE])
-        current, migrated = cursor.fetchone() or (None, False)
-        return current, migrated
+    # Past Django's cursor, of which a tenancy package makes a round trip of its own.
+    with told_when_away():
+        connection.ensure_connection()
+        with psycopg.ClientCursor(connection.connection) as cursor:
+            path = ", ".join(sql.Identifier(name).as_string(None) for name in _search_path(connection, schema))
+            cursor.execute(_statement("verify_schema"), [path, schema, TASK_TABLE])
+            cursor.nextset()
+            current, migrated = cursor.fetchone() or (None, False)
+            return current, migrated
+
+
+def _search_path(connection: Any, schema: str) -> list[str]:
+    """Where the tenancy package has a session look for tables while `schema` is current."""
+    shared = [public_schema()] if connection.include_public_schema and schema != public_schema() else []
+    return [schema, *shared, *getattr(settings, "PG_EXTRA_SEARCH_PATHS", [])]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ before anything new is fetched.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import sys
@@ -36,10 +35,11 @@ from tenant_q.exceptions import (
     WorkerDied,
 )
 from tenant_q.executor import execute, give_up, timeout_of
+from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, carried_outcome, labels, open_package, seal, with_outcome
 from tenant_q.role import Role, Slot
 
-logger = logging.getLogger("tenant_q.worker")
+logger = get_logger("tenant_q.worker")
 
 # No finished outcome waits longer than about this for its batch-mates.
 FLUSH_SECONDS = 0.1
@@ -169,7 +169,7 @@ class Worker(Role):
             return give_up(package, error)
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
-        self.slot.start(lease.id, timeout)
+        self.slot.start(labels(package), timeout)
         outcome = execute(package, attempt=(lease.starts or 0) + 1)
         self.slot.finish()
         self.stopping.listen()
@@ -214,7 +214,9 @@ class Worker(Role):
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:
-            logger.exception("The outcome of %s cannot be settled", finished.lease.id)
+            logger.exception(
+                "The outcome of %s cannot be settled", finished.lease.id, extra=labels(finished.outcome.package)
+            )
             self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
         self._unsettled.remove(finished)
 
@@ -236,13 +238,14 @@ class Worker(Role):
     def _acknowledge(self) -> None:
         settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
         refused = self.broker.acknowledge(self.key, settled)
+        for finished in self._unacknowledged:
+            if finished.lease.id in refused:
+                logger.warning(
+                    "The lease of %s had been given to another worker; its acknowledgement is refused",
+                    finished.lease.id,
+                    extra=labels(finished.outcome.package),
+                )
         self._unacknowledged = []
-        for id in refused:
-            logger.warning(
-                "The lease of %s had been given to another worker; its acknowledgement is refused",
-                id,
-                extra={"task_id": id},
-            )
 
     # Putting off
 

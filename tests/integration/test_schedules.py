@@ -101,7 +101,30 @@ def test_every_type_has_its_next_run(make, fire, pushed, kind, fields, following
     now = again(schedule)
     assert now.next_run == following.replace(tzinfo=UTC)
     assert now.repeats == -1
-    assert now.task == package.id == deterministic_id("fire", "acme_corp", schedule.pk, PAST.isoformat())
+    assert now.task == package.id == deterministic_id("fire", "acme_corp", schedule.pk, PAST.isoformat(), None)
+
+
+def test_a_schedule_of_another_cluster_goes_to_its_queue(make, fire, pushed):
+    make(cluster=get_broker().cluster)
+    assert fire() == 1
+    assert pushed[0].option("cluster") == get_broker().cluster
+
+
+def test_a_failed_fire_that_cannot_be_saved_stays_due(make, fire, pushed, monkeypatch):
+    """Its row is in the transaction that moves the schedule on: both or neither."""
+    schedule = make(schedule_type="H")
+    change(schedule, args="(((")
+    monkeypatch.setattr(schedules.results, "save", lambda outcomes: {"acme_corp": OSError("disk full")})
+    with pytest.raises(OSError, match="disk full"):
+        fire()
+    assert again(schedule).next_run == schedule.next_run
+
+
+def test_a_pass_does_not_begin_where_the_schema_is_gone(fire, pushed, tenants, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tenancy, "verify", asked.append)
+    fire()
+    assert asked == ["acme_corp"]
 
 
 def test_every_type_is_tried_here():
@@ -512,6 +535,17 @@ def test_also_when_its_worker_was_faster(make, fire, worker):
     assert fire(push=push) == 1
     assert get_broker().counts().open == 0
     assert len(QUtilities.fetch_task_group("n", schema_name="acme_corp")) == 1
+
+
+def test_a_row_that_is_set_back_by_hand_runs_again(make, fire, worker):
+    """Somebody repeats this morning's report: the same planned time, and yet another occurrence."""
+    schedule = make("acme_corp", "tests.tasks.add", 1, name="n", next_run=PAST)
+    fire(push=push)
+    work(worker)
+    change(schedule, next_run=PAST)
+    assert fire(push=push) == 1
+    work(worker)
+    assert len(QUtilities.fetch_task_group("n", schema_name="acme_corp")) == 2
 
 
 def test_two_clusters_do_not_fire_the_same_row(make, pushed):

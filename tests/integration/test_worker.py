@@ -285,9 +285,18 @@ def test_an_iter_whose_result_cannot_be_saved_at_once(tenants, worker, monkeypat
 # Equal names
 
 
+@pytest.fixture(params=["a cache with tenants in its keys", "a cache without"])
+def cache(request, settings):
+    """The test project's cache has a KEY_FUNCTION of the tenancy package; a project need not have one."""
+    if request.param == "a cache without":
+        plain = {name: value for name, value in settings.CACHES["default"].items() if name != "KEY_FUNCTION"}
+        settings.CACHES = settings.CACHES | {"plain": plain}
+        settings.Q_CLUSTER = settings.Q_CLUSTER | {"cache": "plain"}
+
+
 @pytest.mark.seam
-def test_cached_results_and_groups_of_two_tenants_are_apart(tenants, worker, monkeypatch):
-    """Equal ids and equal groups, also where the cache's own keys know no tenants."""
+def test_cached_results_and_groups_of_two_tenants_are_apart(tenants, cache, worker, monkeypatch):
+    """Equal ids and equal groups."""
     monkeypatch.setattr("tenant_q.package.uuid", lambda: ("same name", "a" * 32))
     for name in tenants[:2]:
         add(name, f"{HERE}.see", name, cached=60, group="g")
@@ -455,7 +464,8 @@ def test_a_removed_class_leaves_a_failed_row(tenants, worker, monkeypatch, save)
     monkeypatch.setattr(Own, "__module__", module.__name__)
     module.Own = Own  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    id = add("acme_corp", f"{HERE}.see", Own(), group="g", save=save)
+    chain = [(f"{HERE}.see", (2,))]
+    id = add("acme_corp", f"{HERE}.see", Own(), group="g", save=save, chain=chain)
     good = add("acme_corp", f"{HERE}.see", 1)
     monkeypatch.delitem(sys.modules, module.__name__)
     work(worker)
@@ -725,6 +735,31 @@ def test_a_failure_is_logged_with_its_tenant(tenants, worker, caplog):
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert (record.schema, record.task_id, record.func) == ("globex_inc", id, "tests.tasks.fail")
     assert record.getMessage() == "Failed tests.tasks.fail (n): ValueError"
+
+
+def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, make_worker, monkeypatch, caplog):
+    id = add("acme_corp", f"{HERE}.see", 1)
+    monkeypatch.setattr(worker, "_acknowledge", lambda: None)
+    worker.tick()
+    monkeypatch.undo()
+    get_broker().reclaim(worker.key, running=None)
+    work(make_worker("w2"))
+    with caplog.at_level(logging.WARNING, "tenant_q"):
+        worker.tick()
+    (record,) = [record for record in caplog.records if "acknowledgement is refused" in record.getMessage()]
+    assert (record.schema, record.task_id, record.func) == ("acme_corp", id, f"{HERE}.see")
+
+
+def test_a_slot_tells_what_runs(tenants):
+    slot = Slot()
+    assert (slot.running, slot.labels) == (None, {})
+    labels = {"task_id": "a" * 32, "schema": "s" * 63, "func": "é" * 200}
+    slot.start(labels, None)
+    assert slot.running == "a" * 32
+    assert slot.labels | {"func": ""} == labels | {"func": ""}
+    assert slot.labels["func"].startswith("é" * 127), "what is too long is cut"
+    slot.finish()
+    assert (slot.labels, slot.done) == ({}, 1)
 
 
 # Pruning

@@ -306,7 +306,18 @@ def test_the_environment_names_the_cluster(settings, monkeypatch, name, cluster,
     assert "ALT_CLUSTERS" in django_settings.Q_CLUSTER, "the project's dict stays as it is"
 
 
-def test_a_cluster_is_chosen_by_name(settings):
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_databases_are_forgotten_with_the_settings(settings):
+    settings.TENANT_Q = {"databases": ["replica"]}
+    settings.DATABASES = settings.DATABASES | {"replica": settings.DATABASES["default"]}
+    assert conf().databases == ("replica",)
+    settings.DATABASES = {"default": settings.DATABASES["default"]}
+    with pytest.raises(ConfigurationError, match="replica"):
+        conf()
+
+
+def test_a_cluster_is_chosen_by_name(settings, monkeypatch):
+    monkeypatch.setattr(django_q.conf.Conf, "CLUSTER_NAME", django_q.conf.Conf.CLUSTER_NAME)
     settings.Q_CLUSTER = ALTERNATIVES
     assert conf().timeout == 10
     use_cluster(None)
