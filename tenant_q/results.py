@@ -10,8 +10,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -27,6 +25,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import DatabaseAway, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, encode
+from tenant_q.statements import statement
 from tenant_q.tenancy import (
     LOCK_MS,
     current_schema,
@@ -41,7 +40,6 @@ logger = get_logger("tenant_q.results")
 
 T = TypeVar("T")
 
-_SQL = Path(__file__).parent / "sql"
 _COLUMNS = (
     "id", "name", "func", "hook", "args", "kwargs", "result", "group",
     "cluster", "started", "stopped", "success", "attempt_count",
@@ -130,7 +128,7 @@ def _insert(schema: str, outcomes: Iterable[Outcome]) -> sql.Composed:
         if (before := unique.get(outcome.package.id)) is None or not before.success:
             unique[outcome.package.id] = outcome
     rows = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, _values(o)))) for o in unique.values()]
-    return sql.SQL(_statement("save_outcomes")).format(
+    return sql.SQL(statement("save_outcomes")).format(
         table=_table(schema), columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)), rows=sql.SQL(", ").join(rows)
     )
 
@@ -215,13 +213,6 @@ def _table(schema: str) -> sql.Identifier:
     return sql.Identifier(physical_schema(schema), Task._meta.db_table)
 
 
-@cache
-def _statement(name: str) -> Any:
-    """A statement without its head: what is filled in must not be filled into a comment, which a line break ends."""
-    lines = (_SQL / f"{name}.sql").read_text().splitlines()
-    return "\n".join(line for line in lines if not line.startswith("--"))
-
-
 # Pruning
 
 
@@ -236,7 +227,7 @@ def prune(schema: str) -> None:
         return
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
     _execute(
-        sql.SQL(_statement("prune_tasks")).format(table=_table(schema), partition=partition),
+        sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
         {"limit": settings.save_limit, "spared": timezone.now() - spared()},
     )
 

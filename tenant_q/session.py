@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import select
 import signal
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +20,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from tenant_q.labels import get_logger
+from tenant_q.statements import statement
 
 logger = get_logger("tenant_q.session")
 
@@ -109,7 +109,7 @@ def _scrub(connection: Any) -> None:
             if getattr(raw, name) != getattr(connection, name, None):
                 setattr(raw, name, getattr(connection, name, None))
         with psycopg.ClientCursor(raw) as cursor:
-            cursor.execute(_statement(), [connection.timezone_name or "UTC"])
+            cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
             if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         connection.errors_occurred = False
@@ -128,8 +128,3 @@ def _close(connection: Any, why: str) -> None:
     connection.commit_on_exit = True
     connection.closed_in_transaction = False
     connection.close()
-
-
-@functools.cache
-def _statement() -> Any:
-    return (Path(__file__).parent / "sql" / "scrub_session.sql").read_text()

@@ -12,7 +12,6 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -36,6 +35,7 @@ from tenant_q.exceptions import (
     UnknownTenant,
 )
 from tenant_q.names import validate_schema_name as validate_schema_name
+from tenant_q.statements import statement
 
 Databases = Sequence[str] | None
 
@@ -295,17 +295,24 @@ def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
     with told_when_away():
         connection.ensure_connection()
         with psycopg.ClientCursor(connection.connection) as cursor:
-            path = ", ".join(sql.Identifier(name).as_string(None) for name in _search_path(connection, schema))
-            cursor.execute(_statement("verify_schema"), [path, schema, TASK_TABLE])
+            cursor.execute(_verification(schema, _search_path(connection, schema)))
             cursor.nextset()
             current, migrated = cursor.fetchone() or (None, False)
             return current, migrated
 
 
-def _search_path(connection: Any, schema: str) -> list[str]:
+@functools.lru_cache(maxsize=4096)
+def _verification(schema: str, path: tuple[str, ...]) -> bytes:
+    quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
+    values = {"path": quoted, "schema": schema, "table": TASK_TABLE}
+    literals = {name: sql.Literal(value) for name, value in values.items()}
+    return sql.SQL(statement("verify_schema")).format(**literals).as_bytes()
+
+
+def _search_path(connection: Any, schema: str) -> tuple[str, ...]:
     """Where the tenancy package has a session look for tables while `schema` is current."""
     shared = [public_schema()] if connection.include_public_schema and schema != public_schema() else []
-    return [schema, *shared, *getattr(settings, "PG_EXTRA_SEARCH_PATHS", [])]
+    return (schema, *shared, *getattr(settings, "PG_EXTRA_SEARCH_PATHS", ()))
 
 
 @contextmanager
@@ -380,8 +387,3 @@ def close_connections() -> None:
             connection.close()
             if hasattr(connection, "close_pool"):
                 connection.close_pool()
-
-
-@functools.cache
-def _statement(name: str) -> str:
-    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text()
