@@ -16,6 +16,7 @@ from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
+from tenant_q.exceptions import ConfigurationError
 
 __all__ = ["Broker", "get_broker", "install", "uses_orm", "uses_redis"]
 
@@ -38,8 +39,16 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
         return AdaptedBroker(str(cluster or broker.list_key), broker)
     name = cluster or conf().cluster
     if name not in _made:
-        _made[name] = RedisBroker(name) if uses_redis() else AdaptedBroker(name, django_q_broker(name))
+        _made[name] = RedisBroker(name) if uses_redis() else AdaptedBroker(name, _make_other(name))
     return _made[name]
+
+
+def _make_other(cluster: str) -> Any:
+    try:
+        return django_q_broker(cluster)
+    except (ImportError, AttributeError, ValueError) as error:
+        chosen = conf().q_cluster.get("broker_class") or "the configured broker"
+        raise ConfigurationError(f"Q_CLUSTER's broker {chosen} cannot be loaded: {error}; mend it.") from error
 
 
 def uses_redis() -> bool:

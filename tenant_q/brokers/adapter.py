@@ -13,7 +13,7 @@ from typing import Any
 
 from tenant_q import package as packages
 from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Settled
-from tenant_q.exceptions import BadPackage, BrokerError, TenantQError
+from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.tenancy import in_public
 
@@ -24,7 +24,8 @@ class AdaptedBroker:
     def __init__(self, cluster: str, broker: Any) -> None:
         self.cluster = cluster
         self.inner = broker
-        self._due: list[tuple[float, str]] = []
+        # What is put off: due time, payload, and the lease whose receipt is due with it.
+        self._due: list[tuple[float, str, Lease]] = []
 
     # Server
 
@@ -41,32 +42,33 @@ class AdaptedBroker:
     # Packages
 
     def enqueue(self, messages: Sequence[Message]) -> int:
+        if any(message.delay > 0 for message in messages):
+            kind = type(self.inner).__name__
+            raise EnqueueError(f"The {kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
         for message in messages:
-            self._put(message.payload, message.delay)
+            self._call("enqueue", message.payload)
         return len(messages)
-
-    def _put(self, payload: str, delay: float) -> None:
-        if delay > 0:
-            # These brokers know no delay: this process holds the package meanwhile.
-            self._due.append((time.monotonic() + delay, payload))
-        else:
-            self._call("enqueue", payload)
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
         self._enqueue_due()
         leases = []
         for receipt, payload in self._call("dequeue") or ():
-            text = payload.decode() if isinstance(payload, bytes) else payload
+            text = payload.decode(errors="replace") if isinstance(payload, bytes) else payload
             leases.append(_lease(receipt, text))
-        waits = [max(0.0, due - time.monotonic()) for due, _ in self._due]
+        waits = [max(0.0, due - time.monotonic()) for due, _, _ in self._due]
         return Batch(tuple(leases), next_delayed=min(waits, default=None))
 
     def _enqueue_due(self) -> None:
         now = time.monotonic()
-        ready = [payload for due, payload in self._due if due <= now]
-        self._due = [(due, payload) for due, payload in self._due if due > now]
-        for payload in ready:
-            self._call("enqueue", payload)
+        for entry in [entry for entry in self._due if entry[0] <= now]:
+            self._hand_over(entry)
+
+    def _hand_over(self, entry: tuple[float, str, Lease]) -> None:
+        """Only what is on the queue again is receipted: a broker that redelivers loses nothing of it."""
+        _, payload, lease = entry
+        self._call("enqueue", payload)
+        self._due.remove(entry)
+        self._receipt(lease)
 
     def wait(self, seconds: float) -> None:
         """These brokers block in `dequeue` themselves."""
@@ -83,8 +85,8 @@ class AdaptedBroker:
         return len(leases)
 
     def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
-        self._put(payload or lease.payload, delay)
-        self._receipt(lease)
+        # These brokers know no delay: this process holds the package meanwhile.
+        self._due.append((time.monotonic() + delay, payload or lease.payload, lease))
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
         if lease.token is not None:
@@ -119,6 +121,8 @@ class AdaptedBroker:
         return int(self._call("queue_size") or 0)
 
     def purge(self) -> None:
+        for entry in self._due:
+            self._receipt(entry[2])
         self._due.clear()
         self._call("purge_queue")
 
@@ -132,9 +136,8 @@ class AdaptedBroker:
         return 0
 
     def close(self) -> None:
-        for _, payload in self._due:
-            self._call("enqueue", payload)
-        self._due.clear()
+        for entry in list(self._due):
+            self._hand_over(entry)
 
     # Groups, in PostgreSQL
 
