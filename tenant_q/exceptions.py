@@ -29,6 +29,10 @@ class NoTenant(EnqueueError):
     """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
 
 
+class QueueFull(EnqueueError):
+    """A tenant has as many tasks waiting as its policy's `max_queued` allows."""
+
+
 class BadSchedule(TenantQError):
     """A schedule's arguments, cron text or type cannot be understood."""
 

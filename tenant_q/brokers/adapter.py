@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import package as packages
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Settled
-from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, TenantQError
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
+from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.tenancy import in_public
 
@@ -41,7 +41,7 @@ class AdaptedBroker:
 
     # Packages
 
-    def enqueue(self, messages: Sequence[Message]) -> int:
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         if any(message.delay > 0 for message in messages):
             kind = type(self.inner).__name__
             raise EnqueueError(f"The {kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
@@ -84,7 +84,19 @@ class AdaptedBroker:
             self._receipt(lease)
         return len(leases)
 
-    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
+    def recall(self, worker: str, ids: Sequence[str]) -> int:
+        return 0
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
         # These brokers know no delay: this process holds the package meanwhile.
         self._due.append((time.monotonic() + delay, payload or lease.payload, lease))
 
@@ -107,7 +119,20 @@ class AdaptedBroker:
     def expire(self) -> int:
         return 0
 
+    # Policies: one queue for all tenants knows none
+
+    def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
+        if any(policy != Policy() for policy in policies.values()):
+            kind = type(self.inner).__name__
+            raise ConfigurationError(f"The {kind} broker cannot pause, cap or weigh tenants; use Redis for that.")
+
+    def policies(self) -> Mapping[str, Policy]:
+        return {}
+
     # Figures
+
+    def statistics(self) -> Mapping[str, int]:
+        return {}
 
     def counts(self) -> Counts:
         return Counts(

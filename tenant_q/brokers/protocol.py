@@ -69,18 +69,44 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """How a tenant shares the workers.
+
+    `weight` is its share of worker-seconds against other tenants'. `max_running` is how many workers may be busy with
+    it at once, `max_queued` how many of its packages may wait (queued or delayed); None is without limit. Nothing of a
+    `paused` tenant is started.
+    """
+
+    weight: float = 1.0
+    max_running: int | None = None
+    max_queued: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """How many packages are where."""
+    """How many packages are where.
+
+    `paused` are those among the queued whose tenant is paused, `unready` those among the delayed that wait for their
+    tenant to be there.
+    """
 
     queued: int
     leased: int
     delayed: int
     dead: int
+    paused: int = 0
+    unready: int = 0
 
     @property
     def open(self) -> int:
         """Packages that are still to be run."""
         return self.queued + self.leased + self.delayed
+
+    @property
+    def runnable(self) -> int:
+        """Packages that will be run without anything else happening first."""
+        return self.open - self.paused - self.unready
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +135,12 @@ class Broker(Protocol):
     def warnings(self) -> list[str]:
         """What an operator should know about the server's settings, one sentence each."""
 
-    def enqueue(self, messages: Sequence[Message]) -> int:
-        """Put packages on their tenants' queues. Returns how many were not known before."""
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        """Put packages on their tenants' queues. Returns how many were not known before.
+
+        Parameters: `limited`, whether the `max_queued` of their tenant counts, which must be one for all then. Raises
+        `QueueFull` when there is no room for all of them; none is enqueued.
+        """
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
         """Lease a batch: slices of the tenants whose turn it is, `limit` packages and `seconds` of expected work."""
@@ -124,8 +154,23 @@ class Broker(Protocol):
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         """Return unstarted packages to the heads of their queues. Returns how many."""
 
-    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
-        """Return a package, to be delivered after `delay` seconds, with `payload` in place of its own if given."""
+    def recall(self, worker: str, ids: Sequence[str]) -> int:
+        """Return those of `ids` that a living worker holds and has not started. Returns how many."""
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        """Return a package, to be delivered after `delay` seconds, with `payload` in place of its own if given.
+
+        Parameters: `seconds`, the worker-seconds it used; `unready`, whether it waits for its tenant to be there.
+        """
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
         """Move a package to the dead, with the cause."""
@@ -139,8 +184,20 @@ class Broker(Protocol):
     def expire(self) -> int:
         """Give back the packages whose leases ran out. Returns how many."""
 
+    def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
+        """Put tenants' policies in force, on what is queued already too.
+
+        Parameters: `policies`, by schema; `complete`, whether tenants that are not among them have none any more.
+        """
+
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies in force, by schema; tenants without one are left out."""
+
     def counts(self) -> Counts:
         """How many packages are queued, leased, delayed and dead."""
+
+    def statistics(self) -> Mapping[str, int]:
+        """What happened since the broker's server was new: `stale_acks` refused, leases `expired`."""
 
     def queue_size(self, schema: str | None = None) -> int:
         """How many packages wait: of one tenant, or of all."""

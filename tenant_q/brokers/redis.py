@@ -17,9 +17,9 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Settled
+from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, ConfigurationError
+from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
 
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
@@ -69,13 +69,16 @@ class RedisBroker:
 
     # Packages
 
-    def enqueue(self, messages: Sequence[Message]) -> int:
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         accepted = 0
         for start in range(0, len(messages), ENQUEUE_CHUNK):
-            arguments: list[str | int] = []
+            arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + ENQUEUE_CHUNK]:
                 arguments += [m.id, m.schema, m.func, int(m.once), round(m.delay * 1000), m.payload]
-            accepted += self._run("enqueue", *arguments)
+            new, *refusal = self._run("enqueue", *arguments)
+            if refusal:
+                raise _queue_full(messages, *refusal)
+            accepted += new
         return accepted
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
@@ -111,8 +114,21 @@ class RedisBroker:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
         return int(self._run("give_back", *pairs)) if pairs else 0
 
-    def put_off(self, worker: str, lease: Lease, *, delay: float, payload: str | None = None) -> None:
-        self._run("put_off", lease.id, lease.token, round(delay * 1000), payload or "")
+    def recall(self, worker: str, ids: Sequence[str]) -> int:
+        return int(self._run("recall", worker, *ids)) if ids else 0
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        used = round(seconds * 1000, 3)
+        self._run("put_off", lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
         self._run("bury", lease.id, lease.token, cause)
@@ -129,16 +145,30 @@ class RedisBroker:
     def expire(self) -> int:
         return int(self._run("expire", round(conf().lease * 1000 / 2)))
 
+    # Policies
+
+    def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
+        arguments: list[Any] = [int(complete)]
+        for schema, one in policies.items():
+            arguments += [schema, one.weight, one.max_running or 0, one.max_queued or 0, int(one.paused)]
+        self._run("set_policies", *arguments)
+
+    def policies(self) -> Mapping[str, Policy]:
+        return {
+            schema.decode(): Policy(float(weight), cap or None, limit or None, bool(paused))
+            for schema, weight, cap, limit, paused in self._run("policies")
+        }
+
     # Figures
 
     def counts(self) -> Counts:
+        queued, leased, delayed, dead, paused, unready = self._run("counts")
+        return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
+
+    def statistics(self) -> Mapping[str, int]:
         with self._errors():
-            pipe = self.client.pipeline()
-            pipe.hlen(f"{self.tag}:messages")
-            for place in ("leases", "delayed", "dead"):
-                pipe.zcard(f"{self.tag}:{place}")
-            everything, leased, delayed, dead = pipe.execute()
-        return Counts(queued=everything - leased - delayed - dead, leased=leased, delayed=delayed, dead=dead)
+            found: Any = self.client.hgetall(f"{self.tag}:statistics")
+        return {name: int(found.get(name.encode(), 0)) for name in ("stale_acks", "expired")}
 
     def queue_size(self, schema: str | None = None) -> int:
         if schema is None:
@@ -237,6 +267,14 @@ class RedisBroker:
             raise BrokerError(
                 f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:
+    schema, count = messages[0].schema, len(messages)
+    return QueueFull(
+        f"{count} more cannot be enqueued for {schema}: {waiting} tasks wait, and its max_queued is {limit}; "
+        f"try again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
+    )
 
 
 @functools.cache

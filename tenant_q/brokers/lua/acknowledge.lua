@@ -24,12 +24,15 @@ for i = 3, #ARGV, 3 do
     if once == '1' then
       redis.call('ZADD', key('known'), now, id)
     end
-    charge(lease.schema, ms - lease.charged)
+    charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
     local field = lease.schema .. ';' .. func
     local before = tonumber(redis.call('HGET', key('costs'), field) or ms)
     redis.call('HSET', key('costs'), field, before + weight * (ms - before))
   end
 end
 
+if #refused > 0 then
+  redis.call('HINCRBY', key('statistics'), 'stale_acks', #refused)
+end
 redis.call('ZREMRANGEBYSCORE', key('known'), '-inf', now - remember_ms)
 return refused

@@ -8,18 +8,23 @@
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
 --   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run
 --   <tag>:leases          zset    id -> deadline in ms
---   <tag>:leased          hash    id -> packed {token, worker, schema, charged ms, alone}
+--   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone}
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
+--   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
+--   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
 --   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
 --   <tag>:delayed         zset    id -> due time in ms
+--   <tag>:waiting         hash    schema -> how many of its packages are delayed
+--   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
 --   <tag>:causes          hash    id -> why it died
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
+--   <tag>:statistics      hash    stale_acks, expired -> how often
 
 local tag = KEYS[1]
 
@@ -40,10 +45,25 @@ local function open_message(message)
     string.sub(message, b + 1, b + 1), string.sub(message, b + 3)
 end
 
+local function policy_of(schema)
+  local packed = redis.call('HGET', key('policy'), schema)
+  if not packed then
+    return { weight = 1, cap = 0, limit = 0, paused = false }
+  end
+  local held = cmsgpack.unpack(packed)
+  return { weight = held[1], cap = held[2], limit = held[3], paused = held[4] }
+end
+
+-- Whether a tenant is kept out of the ring: paused, or as many workers are busy with it as its cap allows.
+local function is_held(schema)
+  local policy = policy_of(schema)
+  return policy.paused or (policy.cap > 0 and redis.call('HLEN', key('running:' .. schema)) >= policy.cap)
+end
+
 -- A tenant that becomes busy enters at its own virtual time, or the ring's if that is later: no credit for having
 -- been idle, no forgiving of debt.
 local function enter_ring(schema)
-  if redis.call('ZSCORE', key('ready'), schema) then
+  if redis.call('ZSCORE', key('ready'), schema) or is_held(schema) then
     return
   end
   local own = tonumber(redis.call('HGET', key('vtime'), schema) or '0')
@@ -53,7 +73,12 @@ local function enter_ring(schema)
   redis.call('HSET', key('vtime'), schema, start)
 end
 
--- Charge a tenant (or refund it, with negative ms) the worker time it uses.
+-- Worker time as virtual time: a tenant of twice the weight is charged half.
+local function virtual(schema, ms)
+  return ms / policy_of(schema).weight
+end
+
+-- Charge a tenant (or refund it, with negative ms) virtual time.
 local function charge(schema, ms)
   if ms == 0 then
     return
@@ -91,10 +116,44 @@ local function lease_of(id, token)
   return lease
 end
 
+-- A tenant that its cap or pause kept out of the ring enters it again when it may.
+local function enter_ring_again(schema)
+  if redis.call('LLEN', key('queue:' .. schema)) > 0 and not redis.call('ZSCORE', key('ready'), schema) then
+    enter_ring(schema)
+    wake(1)
+  end
+end
+
+local function take_lease(id, lease, deadline)
+  redis.call('ZADD', key('leases'), deadline, id)
+  redis.call('HSET', key('leased'), id,
+    cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone }))
+  redis.call('ZADD', key('held:' .. lease.worker), lease.token, id)
+  redis.call('HINCRBY', key('running:' .. lease.schema), lease.worker, 1)
+end
+
 local function drop_lease(id, lease)
   redis.call('ZREM', key('leases'), id)
   redis.call('HDEL', key('leased'), id)
   redis.call('ZREM', key('held:' .. lease.worker), id)
+  local running = key('running:' .. lease.schema)
+  if redis.call('HINCRBY', running, lease.worker, -1) <= 0 then
+    redis.call('HDEL', running, lease.worker)
+    enter_ring_again(lease.schema)
+  end
+end
+
+local function delay_until(schema, id, due)
+  redis.call('ZADD', key('delayed'), due, id)
+  redis.call('HINCRBY', key('waiting'), schema, 1)
+end
+
+local function end_delay(schema, id)
+  redis.call('ZREM', key('delayed'), id)
+  redis.call('SREM', key('unready'), id)
+  if redis.call('HINCRBY', key('waiting'), schema, -1) <= 0 then
+    redis.call('HDEL', key('waiting'), schema)
+  end
 end
 
 -- All that is known of an id but its message and its place.

@@ -1,13 +1,25 @@
 -- Put packages on their tenants' queues. An id that is known is passed over.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     for each package six: id, schema, func, once ('1' or '0'), delay in ms, payload
--- Returns  how many were not known before
+-- ARGV     1 how many packages the tenant of the first one is to have room for, or 0 where its limit does not count;
+--          then for each package six: id, schema, func, once ('1' or '0'), delay in ms, payload
+-- Returns  { how many were not known before }, or where there is no room { 0, the limit, how many wait }
 
 local now = now_ms()
-local accepted = 0
+local wanted = tonumber(ARGV[1])
 
-for i = 1, #ARGV, 6 do
+if wanted > 0 then
+  local schema = ARGV[3]
+  local limit = policy_of(schema).limit
+  local waits = redis.call('LLEN', key('queue:' .. schema))
+    + tonumber(redis.call('HGET', key('waiting'), schema) or '0')
+  if limit > 0 and waits + wanted > limit then
+    return { 0, limit, waits }
+  end
+end
+
+local accepted = 0
+for i = 2, #ARGV, 6 do
   local id, schema, func, once, delay, payload =
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5]
   local known = redis.call('HEXISTS', key('messages'), id) == 1
@@ -15,7 +27,7 @@ for i = 1, #ARGV, 6 do
   if not known then
     redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload)
     if delay > 0 then
-      redis.call('ZADD', key('delayed'), now + delay, id)
+      delay_until(schema, id, now + delay)
     else
       push(schema, id, false)
     end
@@ -23,4 +35,4 @@ for i = 1, #ARGV, 6 do
   end
 end
 wake(accepted)
-return accepted
+return { accepted }

@@ -34,5 +34,8 @@ for i = #ids, 1, -1 do
   redis.call('HINCRBY', key('starts'), id, lease.alone and 1 or 0)
   redis.call('SADD', key('alone'), id)
 end
+if #ids > 0 then
+  redis.call('HINCRBY', key('statistics'), 'expired', #ids)
+end
 wake(#ids)
 return #ids

@@ -19,26 +19,24 @@ for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('delayed'), '-inf', now, 'LIMIT', 0, 256)) do
-  redis.call('ZREM', key('delayed'), id)
-  local message = redis.call('HGET', key('messages'), id)
-  if message then
-    push((open_message(message)), id, false)
-  end
+  local schema = open_message(redis.call('HGET', key('messages'), id))
+  end_delay(schema, id)
+  push(schema, id, false)
 end
 
 local function take(schema, id, cost, alone, message)
   local token = redis.call('INCR', key('token'))
   local _, _, _, payload = open_message(message)
+  local charged = virtual(schema, cost)
   redis.call('LPOP', key('queue:' .. schema))
-  redis.call('ZADD', key('leases'), now + lease_ms, id)
-  redis.call('HSET', key('leased'), id, cmsgpack.pack({ token, worker, schema, cost, alone }))
-  redis.call('ZADD', key('held:' .. worker), token, id)
-  charge(schema, cost)
+  take_lease(id, { token = token, worker = worker, schema = schema, charged = charged, alone = alone }, now + lease_ms)
+  charge(schema, charged)
   return { id, schema, tostring(token), redis.call('HGET', key('starts'), id) or '',
     redis.call('HGET', key('verdicts'), id) or '', payload }
 end
 
 local taken = {}
+local touched = {}
 local spent = 0
 local full = false
 while not full and #taken < limit do
@@ -52,6 +50,7 @@ while not full and #taken < limit do
     redis.call('SET', key('ring'), head[2])
   end
   local of_this = 0
+  touched[schema] = true
   while not full and of_this < slice and #taken < limit do
     local id = redis.call('LINDEX', key('queue:' .. schema), 0)
     if not id then
@@ -59,21 +58,17 @@ while not full and #taken < limit do
       break
     end
     local message = redis.call('HGET', key('messages'), id)
-    if not message then
-      redis.call('LPOP', key('queue:' .. schema))
+    local _, func = open_message(message)
+    local learned = redis.call('HGET', key('costs'), schema .. ';' .. func)
+    local expected = learned and tonumber(learned)
+    local runs_alone = not expected or expected >= budget or redis.call('SISMEMBER', key('alone'), id) == 1
+    if runs_alone and #taken > 0 then
+      full = true
     else
-      local _, func = open_message(message)
-      local learned = redis.call('HGET', key('costs'), schema .. ';' .. func)
-      local expected = learned and tonumber(learned)
-      local runs_alone = not expected or expected >= budget or redis.call('SISMEMBER', key('alone'), id) == 1
-      if runs_alone and #taken > 0 then
-        full = true
-      else
-        taken[#taken + 1] = take(schema, id, expected or unknown_cost, runs_alone, message)
-        of_this = of_this + 1
-        spent = spent + (expected or budget)
-        full = runs_alone or spent >= budget
-      end
+      taken[#taken + 1] = take(schema, id, expected or unknown_cost, runs_alone, message)
+      of_this = of_this + 1
+      spent = spent + (expected or budget)
+      full = runs_alone or spent >= budget
     end
   end
   if redis.call('LLEN', key('queue:' .. schema)) == 0 then
@@ -81,13 +76,23 @@ while not full and #taken < limit do
   end
 end
 
--- A worker that saw no reason to look again (its token was used up by an empty fetch) is told there is more.
-if full or #taken == limit then
-  if redis.call('ZCARD', key('ready')) > 0 then
-    wake(1)
+-- This worker was free to take more of a capped tenant; from here on it counts as busy with it.
+for schema in pairs(touched) do
+  if is_held(schema) then
+    redis.call('ZREM', key('ready'), schema)
   end
 end
 
 local first = redis.call('ZRANGE', key('delayed'), 0, 0, 'WITHSCORES')[2]
-table.insert(taken, 1, first and math.max(0, tonumber(first) - now) or -1)
+local due_in = first and math.max(0, tonumber(first) - now) or -1
+
+-- A worker that saw no reason to look again (its token was used up by an empty fetch) is told that there is more, or
+-- that something is due soon: this one is busy now.
+local is_more = (full or #taken == limit) and redis.call('ZCARD', key('ready')) > 0
+local is_soon = #taken > 0 and due_in >= 0 and due_in < 1000
+if is_more or is_soon then
+  wake(1)
+end
+
+table.insert(taken, 1, due_in)
 return taken

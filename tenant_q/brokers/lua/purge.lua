@@ -4,20 +4,14 @@
 -- Returns  how many were forgotten
 
 local forgotten = 0
-local function forget(ids)
-  for _, id in ipairs(ids) do
+for _, id in ipairs(redis.call('HKEYS', key('messages'))) do
+  if redis.call('HEXISTS', key('leased'), id) == 0 then
+    redis.call('DEL', key('queue:' .. (open_message(redis.call('HGET', key('messages'), id)))))
     redis.call('HDEL', key('messages'), id)
     redis.call('HDEL', key('causes'), id)
     drop_history(id)
     forgotten = forgotten + 1
   end
 end
-
-for _, schema in ipairs(redis.call('ZRANGE', key('ready'), 0, -1)) do
-  forget(redis.call('LRANGE', key('queue:' .. schema), 0, -1))
-  redis.call('DEL', key('queue:' .. schema))
-end
-forget(redis.call('ZRANGE', key('delayed'), 0, -1))
-forget(redis.call('ZRANGE', key('dead'), 0, -1))
-redis.call('DEL', key('ready'), key('delayed'), key('dead'), key('wake'))
+redis.call('DEL', key('ready'), key('delayed'), key('waiting'), key('unready'), key('dead'), key('wake'))
 return forgotten

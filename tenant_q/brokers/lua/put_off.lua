@@ -1,19 +1,24 @@
 -- Return a leased package to be delivered later, with another payload if one is given.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 id, 2 token, 3 delay in ms, 4 payload or ''
+-- ARGV     1 id, 2 token, 3 delay in ms, 4 payload or '', 5 ms used, 6 '1' when it waits for its tenant to be there
 -- Returns  1, or 0 when the token no longer fits
 
-local id, token, delay, payload = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local id, token, delay, payload, ms, unready =
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local lease = lease_of(id, token)
 if not lease then
   return 0
 end
 drop_lease(id, lease)
-charge(lease.schema, -lease.charged)
+charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
+redis.call('HDEL', key('verdicts'), id)
 if payload ~= '' then
   local schema, func, once = open_message(redis.call('HGET', key('messages'), id))
   redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload)
 end
-redis.call('ZADD', key('delayed'), now_ms() + delay, id)
+delay_until(lease.schema, id, now_ms() + delay)
+if unready then
+  redis.call('SADD', key('unready'), id)
+end
 return 1
