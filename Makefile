@@ -9,11 +9,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all clean
+.PHONY: help demo test chaos lint test-all clean
 
 help:
 	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
 	@echo "make test      all tests; TEST_ARGS go to pytest"
+	@echo "make chaos     some minutes of kills and outages, and figures of fairness; TEST_ARGS go to pytest"
 	@echo "make lint      ruff, mypy and import-linter"
 	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
 	@echo "make clean     remove all that these commands made"
@@ -26,6 +27,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TEST_ARGS)
 	TENANCY=django_tenants $(BIN)/python -m pytest -m seam $(TEST_ARGS) || [ $$? -eq 5 ]  # 5: TEST_ARGS choose none
+
+# The long form of what `make test` runs short; its figures are printed.
+chaos: $(STAMP)
+	CHAOS=long $(BIN)/python -m pytest -s tests/chaos tests/integration/test_claim_cost.py $(TEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

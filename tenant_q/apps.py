@@ -24,12 +24,14 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, enqueue  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, enqueue, policies  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
+        from tenant_q.models import TenantPolicy
 
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
+            signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")
         if not problems():  # else the system checks tell them
             brokers.install()
 

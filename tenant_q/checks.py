@@ -11,9 +11,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from tenant_q import brokers, tenancy
-from tenant_q.conf import pointless_keys, problems, secret_key_is_set
+from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -23,7 +24,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Every check of tenant_q; those that stand on an earlier one are left out when it fails."""
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
-        messages = [*_check_apps(), *_check_broker()]
+        messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -72,6 +73,20 @@ def _check_apps() -> list[CheckMessage]:
         hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."
         found.append(Warning("tenant_q stands behind django_q in INSTALLED_APPS.", hint=hint, id="tenant_q.W002"))
     return found
+
+
+def _check_ready_tenants() -> list[CheckMessage]:
+    path = conf().ready_tenants
+    if path is None:
+        return []
+    try:
+        function = import_string(path)
+    except Exception as error:
+        hint = "Name a function that takes and returns a queryset of tenants."
+        return [_error(f"TENANT_Q['ready_tenants'] ({path}) cannot be imported: {error}.", hint, "E008")]
+    if not callable(function):
+        return [_error(f"TENANT_Q['ready_tenants'] ({path}) is no function.", "Name one.", "E008")]
+    return []
 
 
 def _check_broker() -> list[CheckMessage]:

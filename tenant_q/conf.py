@@ -21,6 +21,8 @@ from zoneinfo import available_timezones
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.db import connections
+from django.utils.connection import ConnectionDoesNotExist
 
 from tenant_q.exceptions import ConfigurationError
 
@@ -83,8 +85,6 @@ WITHOUT_MEANING: Mapping[str, str] = {
     "daemonize_workers": "a worker's tasks may always start child processes; remove it",
     "poll": "it belongs to the ORM broker, which cannot be used here; remove it",
     "has_replica": "it belongs to the ORM broker, which cannot be used here; remove it",
-    "max_attempts": "a task that raised is saved as failed and not started again; remove it",
-    "ack_failures": "a task that raised is saved as failed and acknowledged; remove it",
     "testing": "it is a switch for Django-Q2's own tests; remove it",
 }
 
@@ -93,6 +93,9 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "lease": (Number, 1),
     "grace": (Number, 0),
     "max_deliveries": ((int,), 1),
+    "retry_delay": (Number, 0),
+    "retry_backoff": (Number, 1),
+    "on_commit": ((bool,), None),
     "tenant_cache_seconds": (Number, 0),
     "databases": ((list, tuple), None),
     "ready_tenants": ((str,), None),
@@ -112,6 +115,7 @@ class Configuration:
     save_limit_per: str | None
     recycle: int
     max_rss: int | None
+    max_attempts: int
     ack_failures: bool
     catch_up: bool
     scheduler: bool
@@ -124,6 +128,9 @@ class Configuration:
     lease: float
     grace: float
     max_deliveries: int
+    retry_delay: float
+    retry_backoff: float
+    on_commit: bool
     tenant_cache_seconds: float
     databases: tuple[str, ...] | None
     ready_tenants: str | None
@@ -152,6 +159,7 @@ def conf() -> Configuration:
         save_limit_per=q.get("save_limit_per"),
         recycle=q.get("recycle", 500),
         max_rss=q.get("max_rss"),
+        max_attempts=q.get("max_attempts", 1),
         ack_failures=q.get("ack_failures", False),
         catch_up=q.get("catch_up", True),
         scheduler=q.get("scheduler", True),
@@ -164,6 +172,9 @@ def conf() -> Configuration:
         lease=ours.get("lease", 15),
         grace=ours.get("grace", 30),
         max_deliveries=ours.get("max_deliveries", 3),
+        retry_delay=ours.get("retry_delay", 1),
+        retry_backoff=ours.get("retry_backoff", 2),
+        on_commit=ours.get("on_commit", False),
         tenant_cache_seconds=ours.get("tenant_cache_seconds", 30),
         databases=tuple(databases) if databases else None,
         ready_tenants=ours.get("ready_tenants"),
@@ -268,12 +279,26 @@ def _tenant_q_problems() -> list[str]:
         elif least is not None and value < least:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
         elif key == "databases":
-            found += [
-                f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it."
-                for alias in value
-                if not isinstance(alias, str) or alias not in settings.DATABASES
-            ]
+            found += filter(None, map(_problem_of_database, value))
     return found
+
+
+def _problem_of_database(alias: object) -> str | None:
+    if not isinstance(alias, str) or alias not in settings.DATABASES:
+        return f"TENANT_Q['databases'] names {alias!r}, which DATABASES does not have; add it or remove it."
+    if not switches_schemas(alias):
+        return (
+            f"TENANT_Q['databases'] names {alias!r}, which does not switch schemas; set its ENGINE as the tenants' own."
+        )
+    return None
+
+
+def switches_schemas(alias: object) -> bool:
+    """Whether a database of DATABASES has the engine of a tenancy package."""
+    try:
+        return hasattr(connections[str(alias)], "set_tenant")
+    except (ConnectionDoesNotExist, ImproperlyConfigured):
+        return False
 
 
 def _excluded_problems() -> list[str]:

@@ -61,6 +61,26 @@ class TenantBusy(TenantUnavailable):
     """The tenant's tables stay locked, by a migration as a rule."""
 
 
+class TenantBroken(TenantUnavailable):
+    """The tenant's tables cannot be read: a view or a trigger raises, a right is missing."""
+
+
+class ReplicaAway(TenantUnavailable):
+    """One of the other databases whose schema is the task's cannot be reached."""
+
+
+class TakenBack(TenantQError):
+    """A transactional task is as if it had not run. `why` is the error that took it back."""
+
+    def __init__(self, message: str, why: Exception) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class CannotSave(TenantUnavailable):
+    """The tenant's table refuses a result (disk full, a trigger), so a transactional task was taken back."""
+
+
 class SchemaMissing(TenantUnavailable):
     """The tenant's row is there, its PostgreSQL schema is not."""
 
@@ -97,7 +117,19 @@ class TaskExited(TaskDeath):
 
 
 class TaskCancelled(TaskDeath):
-    """The task raised `asyncio.CancelledError` or `KeyboardInterrupt`."""
+    """The task raised `asyncio.CancelledError`."""
+
+
+class TaskInterrupted(TaskDeath):
+    """The task raised `KeyboardInterrupt`."""
+
+
+class TaskOutOfMemory(TaskDeath):
+    """The task raised `MemoryError`."""
+
+
+class RolledBack(TaskDeath):
+    """A transactional task rolled its own transaction back."""
 
 
 class UnknownFunction(TaskDeath):

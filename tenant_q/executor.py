@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -26,8 +27,21 @@ from django_q.conf import error_reporter
 from django_q.exceptions import TimeoutException
 from django_q.signals import post_execute_in_worker, pre_execute
 
+from tenant_q import results
 from tenant_q.conf import conf
-from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskExited, TaskTimeout, UnknownFunction, UnpicklableResult
+from tenant_q.exceptions import (
+    DatabaseAway,
+    TakenBack,
+    TaskCancelled,
+    TaskDeath,
+    TaskExited,
+    TaskInterrupted,
+    TaskOutOfMemory,
+    TaskTimeout,
+    TenantUnavailable,
+    UnknownFunction,
+    UnpicklableResult,
+)
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
 
@@ -38,33 +52,43 @@ logger = get_logger("tenant_q.executor")
 running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=None)
 
 
+_DEATHS: dict[type[BaseException], type[TaskDeath]] = {
+    KeyboardInterrupt: TaskInterrupted,
+    asyncio.CancelledError: TaskCancelled,
+    MemoryError: TaskOutOfMemory,
+}
+
+
 def execute(package: Package, *, attempt: int = 1) -> Outcome:
     """Run a package in the schema that is current.
 
     Parameters: `attempt`, the how-manieth start this is.
 
     Returns the outcome; a failure's result is its text and traceback, as in Django-Q2. Raises nothing that the task
-    raised.
+    raised, but `TakenBack` when a transactional task is as if it had not run.
     """
     started, clock = timezone.now(), time.monotonic()
-    death, raised = None, None
+
+    def outcome(result: Any, **fields: Any) -> Outcome:
+        return Outcome(
+            package=package,
+            result=result,
+            started=started,
+            stopped=timezone.now(),
+            seconds=time.monotonic() - clock,
+            attempt=attempt,
+            **fields,
+        )
+
+    call = _call_in_transaction if package.is_transactional else _call
     try:
         # In a context of its own: language, time zone and every context variable that the task sets end with it.
-        result = copy_context().run(_call, package)
+        return copy_context().run(call, package, outcome)
+    except TakenBack:
+        raise
     except BaseException as error:
-        raised = error
-        result, death = _failure(package, error)
-    return Outcome(
-        package=package,
-        success=death is None,
-        result=result,
-        started=started,
-        stopped=timezone.now(),
-        seconds=time.monotonic() - clock,
-        attempt=attempt,
-        death=death,
-        error=raised,
-    )
+        text, death = _failure(package, error)
+        return outcome(text, success=False, death=death, error=error)
 
 
 def give_up(package: Package, error: Exception, *, attempt: int = 1, started: datetime | None = None) -> Outcome:
@@ -88,17 +112,45 @@ def timeout_of(package: Package) -> float | None:
     return timeout if timeout is not None and timeout > 0 else None
 
 
-def _call(package: Package) -> Any:
+def _call_in_transaction(package: Package, outcome: Callable[..., Outcome]) -> Outcome:
+    """The task's work and its row are committed together, once: a delivery that finds a success does not run."""
+    own: list[BaseException] = []
+    try:
+        with results.only_success(package) as before:
+            if before is not None:
+                done = outcome(before.result, success=True)
+            else:
+                with _noted(own):
+                    done = _call(package, outcome)
+                results.save_in_transaction(done)
+    except (TenantUnavailable, DatabaseAway) as error:
+        if error in own:  # the task asked for another tenant, say
+            raise
+        raise TakenBack(f"{package.func_name} is taken back: {error}", error) from error
+    return replace(done, is_saved=True)
+
+
+@contextmanager
+def _noted(raised: list[BaseException]) -> Iterator[None]:
+    """Note what the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        raised.append(error)
+        raise
+
+
+def _call(package: Package, outcome: Callable[..., Outcome]) -> Outcome:
     func = _resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)
     running.set(package)
-    with _alarm(timeout_of(package)):
+    with alarm(timeout_of(package)):
         result = func(*package.args, **package.kwargs)
         if inspect.isawaitable(result):
             result = async_to_sync(_awaited)(result)
     _check_pickles(result, package)
     _after_execution(func, package, result, success=True)
-    return result
+    return outcome(result, success=True)
 
 
 async def _awaited(awaitable: Any) -> Any:
@@ -121,9 +173,12 @@ def _resolve(func: Any) -> Callable[..., Any]:
 
 
 @contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise Django-Q2's `TimeoutException` in the block after `seconds`. A signal interrupts only the main thread."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+def alarm(seconds: float | None) -> Iterator[None]:
+    """Raise Django-Q2's `TimeoutException` in the block after `seconds`. A signal interrupts only the main thread.
+
+    No timer and no handler that the block sets for itself is there after it.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -132,15 +187,17 @@ def _alarm(seconds: float | None) -> Iterator[None]:
 
     # In sync mode a task runs another one here; its own alarm goes on afterwards, and rings in time.
     outer, begun = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.getsignal(signal.SIGALRM)
     try:
-        signal.setitimer(signal.ITIMER_REAL, min(seconds, outer or seconds))
+        if seconds is not None:
+            signal.signal(signal.SIGALRM, ring)
+            signal.setitimer(signal.ITIMER_REAL, min(seconds, outer or seconds))
         yield
     finally:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
             if outer:
                 signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begun), 1e-6))
 
@@ -185,8 +242,9 @@ def _cause(error: BaseException) -> BaseException:
         return TaskTimeout(str(error))
     if isinstance(error, SystemExit):
         return TaskExited(f"the task called sys.exit({error.code!r})")
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
-        return TaskCancelled(f"the task raised {type(error).__name__}")
+    for raised, death in _DEATHS.items():
+        if isinstance(error, raised):
+            return death(f"the task raised {type(error).__name__}")
     return error
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from django_q.humanhash import uuid
 from django_q.models import Task
-from django_q.signals import post_execute
+from django_q.signals import post_execute, pre_enqueue
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
@@ -24,21 +25,13 @@ from tenant_q import cached, enqueue, results
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
+from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
-from tenant_q.executor import execute, give_up
+from tenant_q.executor import alarm, execute, give_up, running, timeout_of
 from tenant_q.labels import get_logger
-from tenant_q.package import (
-    LONGEST,
-    Outcome,
-    Package,
-    build,
-    deterministic_id,
-    labels,
-    open_package,
-    refuse_too_long,
-    take_q_options,
-)
-from tenant_q.tenancy import in_schema, task_schema
+from tenant_q.options import LONGEST, refuse_too_long, take_q_options
+from tenant_q.package import Outcome, Package, build, deterministic_id, labels
+from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 
 logger = get_logger("tenant_q.flows")
 
@@ -119,12 +112,20 @@ def _send(packages: Sequence[Package], *, once: bool) -> str:
     broker = packages[0].task.pop("broker", None)
     for package in packages:
         enqueue.announce(package)
+    on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
-        for package in packages:
-            run_here(package)
+        run = partial(_run_all_here, packages)
+        enqueue.on_commit(run) if on_commit else run()
+    elif on_commit:
+        enqueue.push_on_commit(packages, broker=broker, once=once)
     else:
-        enqueue.push(packages, broker=broker, once=once)
+        enqueue.push(packages, broker=broker, once=once, limited=True)
     return packages[0].id
+
+
+def _run_all_here(packages: Sequence[Package]) -> None:
+    for package in packages:
+        run_here(package)
 
 
 def run_here(package: Package) -> None:
@@ -135,8 +136,12 @@ def run_here(package: Package) -> None:
     travelled = open_package(enqueue.sealed(package))
     broker = get_broker(package.option("cluster"))
     with in_schema(package.schema):
+        if package.schema != public_schema():
+            verify(package.schema)
         outcome = execute(travelled)
         settlement = settle([outcome], broker)
+        for one in settlement.to_tell:
+            tell(one)
         close_iters(settlement.complete, broker)
         for error in (outcome.error, *settlement.unsaved.values()):
             if error is not None:
@@ -153,16 +158,18 @@ class Settlement:
     """What settling a batch came to.
 
     `unsaved` holds the error of each tenant that could not be saved to; its outcomes are not settled. `links` are the
-    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed.
+    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
+    whose hooks and receivers are not called yet.
     """
 
     unsaved: dict[str, Exception] = field(default_factory=dict)
     links: list[Package] = field(default_factory=list)
     complete: list[Package] = field(default_factory=list)
+    to_tell: list[Outcome] = field(default_factory=list)
 
 
 def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
-    """Keep outcomes and do what follows them, all but the acknowledgement.
+    """Keep outcomes and find out what follows them.
 
     Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
     """
@@ -175,7 +182,10 @@ def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
     settlement.complete = [p for p in settlement.complete if p.schema not in settlement.unsaved]
     _follow_chains(settled, settlement)
     for outcome in settled:
-        _tell(outcome)
+        if not outcome.success:
+            names = outcome.package.func_name, outcome.package.name, outcome.death
+            logger.error("Failed %s (%s): %s", *names, extra=labels(outcome.package))
+    settlement.to_tell = [outcome for outcome in settled if has_listeners(outcome)]
     return settlement
 
 
@@ -284,19 +294,35 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
     )
 
 
-def _tell(outcome: Outcome) -> None:
-    """Call the hook and the receivers of `post_execute`, in the tenant's schema; log what became of the task."""
+def has_listeners(outcome: Outcome) -> bool:
+    """Whether a hook or a receiver of `post_execute` is to be told of an outcome."""
+    return bool(outcome.package.option("hook") or post_execute.receivers)
+
+
+def called_receivers(settlement: Settlement) -> bool:
+    """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
+    return results.has_own_receivers() or (bool(settlement.links) and len(pre_enqueue.receivers) > 1)
+
+
+def tell(outcome: Outcome) -> None:
+    """Call the hook and the receivers of `post_execute`, in the tenant's schema, which must be current.
+
+    What they raise is logged, and changes nothing. They may take as long as the task might.
+    """
     package = outcome.package
     try:
-        if package.option("hook") or post_execute.receivers:
-            with in_schema(package.schema):
-                post_execute.send(sender="django_q", task=outcome.task_dict())
-                if package.option("hook"):
-                    copy_context().run(_resolve_hook(package.option("hook")), _hook_task(outcome))
+        copy_context().run(_tell, outcome)
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
-    if not outcome.success:
-        logger.error("Failed %s (%s): %s", package.func_name, package.name, outcome.death, extra=labels(package))
+
+
+def _tell(outcome: Outcome) -> None:
+    package = outcome.package
+    running.set(package)
+    with alarm(timeout_of(package)):
+        post_execute.send(sender="django_q", task=outcome.task_dict())
+        if package.option("hook"):
+            _resolve_hook(package.option("hook"))(_hook_task(outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+from tenant_q.exceptions import TenantQError
+from tenant_q.names import validate_schema_name
+
+# Beyond these, virtual time in the broker would lose its precision, and with it every tenant its turn.
+LEAST_WEIGHT = 0.001
+MOST_WEIGHT = 1000.0
 
 
 class GroupPart(models.Model):
@@ -44,3 +54,98 @@ class GroupPart(models.Model):
         """The parts of a group that have not expired."""
         unexpired = models.Q(expires=None) | models.Q(expires__gte=timezone.now())
         return cls.objects.filter(unexpired, schema_name=schema, group=group)
+
+
+def validate_weight(weight: float) -> None:
+    """A validator for weights. Raises `ValidationError` for one out of range, and for "not a number"."""
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ValidationError(
+            _("Ensure this value is from %(least)s to %(most)s."),
+            code="weight",
+            params={"least": f"{LEAST_WEIGHT:g}", "most": f"{MOST_WEIGHT:g}"},
+        )
+
+
+def _limit(verbose_name: Any, help_text: Any) -> Any:
+    return models.PositiveIntegerField(
+        verbose_name, null=True, blank=True, validators=[MinValueValidator(1)], help_text=help_text
+    )
+
+
+def _is_limit(name: str) -> models.CheckConstraint:
+    unlimited = models.Q(**{f"{name}__isnull": True})
+    return models.CheckConstraint(
+        condition=unlimited | models.Q(**{f"{name}__gte": 1}), name=f"tenant_q_{name}_is_positive"
+    )
+
+
+class TenantPolicy(models.Model):
+    """How a tenant shares the workers, and how much of it is kept. A tenant without one has the defaults.
+
+    Change it with `tenant_q.policies.change`, which leaves an audit record. A row that is saved or deleted in another
+    way through the ORM is put in force after its commit too, and what passes the ORM by within half a minute.
+    """
+
+    schema_name: models.CharField[str, str] = models.CharField(
+        _("schema"), max_length=63, unique=True, validators=[validate_schema_name]
+    )
+    weight: models.FloatField[float, float] = models.FloatField(
+        _("weight"), default=1.0, validators=[validate_weight], help_text=_("Its share of worker time against others'.")
+    )
+    max_running: models.PositiveIntegerField[int | None, int | None] = _limit(
+        _("most running"), _("How many workers may be busy with it at once. Empty: no limit.")
+    )
+    max_queued: models.PositiveIntegerField[int | None, int | None] = _limit(
+        _("most queued"), _("How many of its tasks may wait. Empty: no limit.")
+    )
+    max_results: models.PositiveIntegerField[int | None, int | None] = _limit(
+        _("most results"), _("How many successes are kept. Empty: as many as the save_limit of Q_CLUSTER says.")
+    )
+    paused: models.BooleanField[bool, bool] = models.BooleanField(
+        _("paused"), default=False, help_text=_("Whether none of its tasks is started.")
+    )
+    changed: models.DateTimeField[datetime, datetime] = models.DateTimeField(_("changed"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("tenant policy")
+        verbose_name_plural = _("tenant policies")
+        ordering = ["schema_name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(weight__gte=LEAST_WEIGHT, weight__lte=MOST_WEIGHT), name="tenant_q_weight_in_range"
+            ),
+            _is_limit("max_running"),
+            _is_limit("max_queued"),
+            _is_limit("max_results"),
+        ]
+
+    def __str__(self) -> str:
+        return self.schema_name
+
+
+class AuditRecord(models.Model):
+    """One act of an operator: who did what to which tenant. It is written once and never changed."""
+
+    at: models.DateTimeField[datetime, datetime] = models.DateTimeField(_("at"), auto_now_add=True)
+    actor: models.CharField[str, str] = models.CharField(_("actor"), max_length=150)
+    act: models.CharField[str, str] = models.CharField(_("act"), max_length=50)
+    schema_name: models.CharField[str | None, str | None] = models.CharField(
+        _("schema"), max_length=63, null=True, blank=True
+    )
+    target: models.TextField[str, str] = models.TextField(_("target"), blank=True)
+    before: models.JSONField[Any, Any] = models.JSONField(_("before"), null=True, blank=True)
+    after: models.JSONField[Any, Any] = models.JSONField(_("after"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("audit record")
+        verbose_name_plural = _("audit records")
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.act} {self.schema_name or self.target}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write the record. Raises `TenantQError` when it is there already."""
+        if not self._state.adding:
+            raise TenantQError("An audit record is never changed; write another one with tenant_q.policies.record().")
+        super().save(*args, **kwargs)

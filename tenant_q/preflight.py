@@ -45,7 +45,9 @@ def survey() -> Surroundings:
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
-    _refuse_shared_sessions()
+    for connection in tenancy.switched_connections():
+        _refuse_shared_sessions(connection)
+    tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
 
@@ -68,13 +70,12 @@ def _database() -> tuple[str, int]:
         ) from error
 
 
-def _refuse_shared_sessions() -> None:
+def _refuse_shared_sessions(connection: Any) -> None:
     """Refuse a pooler that hands a session on between two transactions: the schema is a setting of the session.
 
     A pooler shows itself by a process id that is not the backend's. Whether it hands sessions on is tried out: while
     a second connection holds a transaction open, the first one's session must still be its own.
     """
-    connection = tenancy.tenant_connection()
     own = _backend(connection)
     if connection.connection.info.backend_pid == own:
         return

@@ -6,14 +6,16 @@ connection is set to. When that fails, each tenant is saved by itself, so that a
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError, transaction
 from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
@@ -22,15 +24,19 @@ from django_q.utils import get_func_repr
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import DatabaseAway, TenantBusy
+from tenant_q.exceptions import CannotSave, DatabaseAway, RolledBack, TenantBroken, TenantBusy
 from tenant_q.labels import get_logger
-from tenant_q.package import Outcome, encode
+from tenant_q.models import TenantPolicy
+from tenant_q.package import Outcome, Package, encode, labels
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
+    DATABASE_ERRORS,
     LOCK_MS,
     current_schema,
+    database_alias,
     in_patient_transaction,
-    in_schema,
+    in_public,
+    in_verified_schema,
     physical_schema,
     tenant_connection,
     told_when_away,
@@ -48,7 +54,9 @@ _COLUMNS = (
 
 def wants_row(outcome: Outcome) -> bool:
     """Whether an outcome leaves a row: every failure does, and a success unless it is cached or not to be saved."""
-    if not outcome.success:
+    if outcome.is_saved:
+        return False
+    if not outcome.success or outcome.package.is_transactional:
         return True
     if outcome.package.is_iter_part or outcome.package.cached:
         return False
@@ -90,7 +98,7 @@ def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
             by_schema.setdefault(outcome.package.schema, []).append(outcome)
     if not by_schema:
         return {}
-    write = _save_rows_one_by_one if _has_own_receivers() else _save_rows
+    write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     if write is _save_rows and len(by_schema) > 1:
         try:
             _save_rows(by_schema)
@@ -178,7 +186,7 @@ def _as_pickled(value: Any) -> Any:
 def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for schema, outcomes in by_schema.items():
-        with told_when_away(), in_schema(schema):
+        with told_when_away(), in_verified_schema(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
@@ -190,7 +198,8 @@ def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
                     Task.objects.filter(id=task.id).update(hook=get_func_repr(hook) if hook else None)
 
 
-def _has_own_receivers() -> bool:
+def has_own_receivers() -> bool:
+    """Whether the project listens to the saving of tasks."""
     receivers = post_save._live_receivers(Task)
     found = itertools.chain.from_iterable(receivers) if isinstance(receivers, tuple) else receivers
     return any(receiver is not django_q_signals.call_hook for receiver in found)
@@ -213,23 +222,84 @@ def _table(schema: str) -> sql.Identifier:
     return sql.Identifier(physical_schema(schema), Task._meta.db_table)
 
 
+# Transactional tasks
+
+
+@contextmanager
+def only_success(package: Package) -> Iterator[Task | None]:
+    """A transaction of the tenant's that no other delivery of the task is in, and that commits or fails.
+
+    The task's row and its own work are to be written in it. Gives the row of an earlier delivery that has succeeded,
+    or None. Raises `TenantBusy` when another delivery is in its own right now, `DatabaseAway` when the database was
+    lost before the commit was known of, and `RolledBack` when the block took its own transaction back.
+    """
+    connection = tenant_connection()
+    connection.ensure_connection()
+    session = connection.connection
+    committed: list[bool] = []
+    is_outermost = not connection.in_atomic_block
+    try:
+        with told_when_away(), transaction.atomic(using=connection.alias):
+            if is_outermost:
+                transaction.on_commit(lambda: committed.append(True), using=connection.alias)
+            _lock_out_others(package)
+            yield Task.objects.filter(id=package.id, success=True).first()
+    except Exception as error:
+        if not committed:
+            # Django may have connected anew meanwhile.
+            if isinstance(error, DATABASE_ERRORS) and session.closed and is_outermost:
+                raise DatabaseAway(f"The session of {package.id} was lost: {' '.join(str(error).split())}") from error
+            raise
+        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=labels(package))
+    if is_outermost and not committed:
+        raise RolledBack("the task took its own transaction back, so its result is not kept either")
+
+
+def _lock_out_others(package: Package) -> None:
+    key = int.from_bytes(
+        hashlib.blake2b(f"{package.schema};{package.id}".encode(), digest_size=8).digest(), signed=True
+    )
+    with tenant_connection().cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [key])
+        if not cursor.fetchone()[0]:
+            raise TenantBusy(f"Another delivery of {package.id} is being run right now.")
+
+
+def save_in_transaction(outcome: Outcome) -> None:
+    """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
+    write = _save_rows_one_by_one if has_own_receivers() else _save_rows
+    try:
+        write({outcome.package.schema: [outcome]})
+    except (DatabaseError, psycopg.Error) as error:
+        raise CannotSave(
+            f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
+        ) from error
+
+
 # Pruning
 
 
 def prune(schema: str) -> None:
-    """Delete the tenant's oldest successes beyond `save_limit` (per `save_limit_per`).
+    """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
 
     What was saved in the last four leases stays, so that a redelivered package is still recognised. Raises
     `DatabaseError` or `DatabaseAway`.
     """
     settings = conf()
-    if settings.save_limit <= 0:
+    limit = _most_results(schema) or settings.save_limit
+    if limit <= 0:
         return
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
     _execute(
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
-        {"limit": settings.save_limit, "spared": timezone.now() - spared()},
+        {"limit": limit, "spared": timezone.now() - spared()},
     )
+
+
+def _most_results(schema: str) -> int | None:
+    with told_when_away(), in_public():
+        policies = TenantPolicy.objects.using(database_alias()).filter(schema_name=schema)
+        return policies.values_list("max_results", flat=True).first()
 
 
 def spared() -> timedelta:
@@ -243,13 +313,14 @@ def spared() -> timedelta:
 def successes(ids: Iterable[str]) -> dict[str, Task]:
     """Those of `ids` that have succeeded already, as rows.
 
-    Raises `TenantBusy` when the tenant's table stays locked.
+    Raises `TenantBusy` when the tenant's table stays locked, `TenantBroken` when it cannot be read.
     """
     try:
         with in_patient_transaction():
             return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
-    except OperationalError as error:
-        raise TenantBusy(f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}") from error
+    except DatabaseError as error:
+        why = f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}; it is tried again."
+        raise (TenantBusy if isinstance(error, OperationalError) else TenantBroken)(why) from error
 
 
 def find(task_id: str) -> Task | None:

@@ -9,12 +9,9 @@ import ctypes
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from mmap import mmap
 from typing import Any, ClassVar
 
 from setproctitle import setproctitle
@@ -23,6 +20,7 @@ from tenant_q import brokers, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway
 from tenant_q.labels import get_logger
+from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.role")
 
@@ -72,60 +70,6 @@ class StopFlag:
             signal.signal(number, handler)
         os.close(self._reader)
         os.close(self._writer)
-
-
-class Slot:
-    """What a child tells its sentinel, in shared memory without a lock: what it runs now, and how far it came.
-
-    A `kill -9` leaves it readable.
-    """
-
-    # busy, started (monotonic), timeout (0: none), package id, schema, function
-    _LAYOUT = struct.Struct("<?dd32s63s256s")
-    _DONE = struct.Struct("<Q")  # how many ticks or tasks were completed
-
-    def __init__(self) -> None:
-        self._memory = mmap(-1, 512)
-
-    def start(self, labels: Mapping[str, str], timeout: float | None) -> None:
-        """The child starts to run the package with these labels, for at most `timeout` seconds."""
-        id, schema, func = (labels[name].encode() for name in ("task_id", "schema", "func"))
-        packed = self._LAYOUT.pack(False, time.monotonic(), timeout or 0.0, id, schema, func)
-        self._memory[1 : self._LAYOUT.size] = packed[1:]
-        self._memory[0] = 1
-
-    def finish(self) -> None:
-        """The child runs nothing now."""
-        self._memory[0] = 0
-        self.count()
-
-    def count(self) -> None:
-        """The child completed one more."""
-        self._memory[-8:] = self._DONE.pack(self.done + 1)
-
-    @property
-    def done(self) -> int:
-        return int(self._DONE.unpack(self._memory[-8:])[0])
-
-    @property
-    def running(self) -> str | None:
-        """The id of the package that is being run."""
-        return self.labels.get("task_id")
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels of the package that is being run; none when nothing is."""
-        busy, _, _, *texts = self._read()
-        values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)
-        return dict(zip(("task_id", "schema", "func"), values, strict=True)) if busy else {}
-
-    def overdue(self, margin: float) -> bool:
-        """Whether the running package is past its timeout by more than `margin` seconds."""
-        busy, started, timeout, *_ = self._read()
-        return bool(busy and timeout and time.monotonic() > started + timeout + margin)
-
-    def _read(self) -> tuple[bool, float, float, bytes, bytes, bytes]:
-        return self._LAYOUT.unpack(self._memory[: self._LAYOUT.size])
 
 
 class Role(ABC):

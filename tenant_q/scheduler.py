@@ -7,11 +7,19 @@ from collections.abc import Sequence
 
 from django.utils import timezone
 
-from tenant_q import enqueue, schedules, tenancy
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable
+from tenant_q import enqueue, policies, schedules, tenancy
+from tenant_q.exceptions import (
+    BrokerError,
+    ConfigurationError,
+    DatabaseAway,
+    EnqueueError,
+    TenantNotReady,
+    TenantUnavailable,
+)
 from tenant_q.labels import get_logger
 from tenant_q.package import Package
-from tenant_q.role import Role, Slot
+from tenant_q.role import Role
+from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.scheduler")
 
@@ -19,6 +27,8 @@ logger = get_logger("tenant_q.scheduler")
 POLL_SECONDS = 1.0
 # A tenant whose pass failed is left alone this long.
 HOLD_SECONDS = 30.0
+# A policy that was changed past the ORM, or that the broker lost, is in force again after this long at most.
+POLICY_SECONDS = 30.0
 
 
 class Scheduler(Role):
@@ -29,8 +39,11 @@ class Scheduler(Role):
     def __init__(self, slot: Slot, *, once: bool = False) -> None:
         super().__init__(slot, once=once)
         self._held: dict[str, float] = {}
+        self._all_held = 0.0
+        self._next_policies = 0.0
 
     def tick(self) -> float:
+        self._put_policies_in_force_when_due()
         due = schedules.next_runs(self._served())
         now = timezone.now()
         for one in sorted(due, key=lambda due: due.next_run):
@@ -40,11 +53,30 @@ class Scheduler(Role):
         waits = [(one.next_run - timezone.now()).total_seconds() for one in due if one.next_run > now]
         return max(0.0, min([POLL_SECONDS, *waits]))
 
+    def _put_policies_in_force_when_due(self) -> None:
+        if time.monotonic() < self._next_policies:
+            return
+        try:
+            policies.put_in_force_everywhere()
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:  # a table that is not migrated, say: schedules fire all the same
+            foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
+            logger.error("Policies are not put in force: %s", " ".join(str(error).split()), exc_info=not foreseen)
+        self._next_policies = time.monotonic() + POLICY_SECONDS
+
     def _served(self) -> list[str]:
         """The tenants to serve now: those not excluded, and not held back after an error."""
         now = time.monotonic()
         self._held = {schema: until for schema, until in self._held.items() if until > now}
-        return [schema for schema in tenancy.tenants_to_schedule() if schema not in self._held]
+        if now < self._all_held:
+            return []
+        try:
+            return [schema for schema in tenancy.tenants_to_schedule() if schema not in self._held]
+        except TenantNotReady as error:  # the project's own function fails
+            self._all_held = now + HOLD_SECONDS
+            logger.error("All schedules are put off for %g s: %s", HOLD_SECONDS, error)
+            return []
 
     def _fire(self, schema: str) -> None:
         """One tenant's pass; an error in it is that tenant's alone."""

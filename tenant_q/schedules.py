@@ -21,7 +21,8 @@ from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
 from tenant_q.labels import get_logger
-from tenant_q.package import Outcome, Package, build, deterministic_id, take_q_options
+from tenant_q.options import take_q_options
+from tenant_q.package import Outcome, Package, build, deterministic_id
 
 logger = get_logger("tenant_q.schedules")
 
@@ -70,7 +71,9 @@ def next_runs(schemas: Sequence[str]) -> list[Due]:
 def _warn_once(unready: set[str]) -> None:
     for schema in sorted(unready - _told):
         logger.warning(
-            "Schedules of %s are skipped until its schema has Django-Q2's tables", schema, extra={"schema": schema}
+            "Schedules of %s are skipped until its table of schedules is there, whole and not locked",
+            schema,
+            extra={"schema": schema},
         )
     _told.clear()
     _told.update(unready)

@@ -24,15 +24,18 @@ from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
-from tenant_q.role import Slot, StopFlag, settle_in_child
+from tenant_q.role import StopFlag, settle_in_child
 from tenant_q.scheduler import Scheduler
+from tenant_q.slot import Slot
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
 
 # What the parent says through the pipe; the pipe's end says that the parent is gone.
 STOP, KILL = b"s", b"k"
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.25
+# What waits behind a task that has run this long is given back.
+RECALL_SECONDS = 0.25
 # A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
 LONGEST_RESPAWN = 2.0
@@ -50,13 +53,17 @@ class Plan:
 
 @dataclass
 class Child:
-    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory."""
+    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
+
+    `verdict` is why it was killed, `recalled` the number of the batch of which it starts nothing more.
+    """
 
     role: str
     key: str
     slot: Slot
     process: ForkProcess
     verdict: str | None = None
+    recalled: int = 0
 
     @property
     def is_worker(self) -> bool:
@@ -107,6 +114,7 @@ class Sentinel:
         self._bury_the_dead()
         self._replace_missing()
         self._kill_overdue()
+        self._through_outage(self._recall)
         self._do_when_due("renew", conf().lease / 3, self._renew)
         self._do_when_due("expire", 1.0, self._expire)
         self._do_when_due("publish", 1.0, self._publish)
@@ -129,7 +137,10 @@ class Sentinel:
             return True
         if self.plan.once:
             return not self.children and not self._respawn_at
-        return self.plan.burst and self._is_drained()
+        if self.plan.burst and self._is_drained():
+            self._through_outage(self._tell_what_is_left)
+            return True
+        return False
 
     def _is_drained(self) -> bool:
         """Burst: nothing is queued, delayed or running, and the scheduler has looked at every schedule."""
@@ -139,12 +150,21 @@ class Sentinel:
             self._quiet_looks = 0
             return False
         try:
-            quiet = self.broker.counts().open == 0
+            quiet = self.broker.counts().runnable == 0
         except BrokerError:
             quiet = False
         # Brokers without leases do not count what is between a worker's hands; a second look sees it.
         self._quiet_looks = self._quiet_looks + 1 if quiet else 0
         return self._quiet_looks >= 2
+
+    def _tell_what_is_left(self) -> None:
+        counts = self.broker.counts()
+        if counts.open:
+            logger.warning(
+                "The burst ends with %s tasks of paused tenants and %s of tenants that are not ready",
+                counts.paused,
+                counts.unready,
+            )
 
     # Children
 
@@ -234,6 +254,20 @@ class Sentinel:
                 child.process.kill()
 
     # Leases and status
+
+    def _recall(self) -> None:
+        """Give back what waits behind tasks that turned out long."""
+        for child in self.children:
+            if child.is_worker and child.recalled != child.slot.batch and child.slot.seconds > RECALL_SECONDS:
+                batch, waiting = child.slot.batch, child.slot.recall()
+                if waiting and (recalled := self.broker.give_back(child.key, waiting)):
+                    logger.info(
+                        "%s packages behind a long task of worker %s are given back",
+                        recalled,
+                        child.process.pid,
+                        extra=child.slot.labels,
+                    )
+                child.recalled = batch
 
     def _do_when_due(self, what: str, every: float, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):

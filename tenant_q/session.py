@@ -2,20 +2,22 @@
 
 Language, time zone and all other context variables end with the context in which the executor calls the task.
 
-A task that opened no cursor left nothing in a session, so the sessions are watched: each raw connection notes when a
-cursor is made of it, also past Django. Only those are scrubbed, in one round trip; one that is in a transaction, in
-the middle of a query or broken is closed.
+A task that asked nothing of a session left nothing in it, so the sessions are watched: each raw connection notes when
+something is sent over it, by whatever cursor. Only those are scrubbed, in one round trip; one that is in a
+transaction, in the middle of a query, broken or set up in another way is closed.
 """
 
 from __future__ import annotations
 
-import functools
 import select
 import signal
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 from django.db import connections
+from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
@@ -25,8 +27,13 @@ from tenant_q.statements import statement
 logger = get_logger("tenant_q.session")
 
 _USED = "_tenant_q_used"
-_open: set[str] = set()
+_SETUP = "_tenant_q_setup"
+# What a task can change in a raw connection without sending anything.
+_SET_UP_BY = ("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold")
 _SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+
+# Of each connection that was open at `watch()`, the wrappers that the project had put around its statements.
+_open: dict[str, list[Any]] = {}
 
 
 def watch() -> None:
@@ -34,53 +41,55 @@ def watch() -> None:
     _open.clear()
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql" and connection.connection is not None:
-            _open.add(connection.alias)
+            _open[connection.alias] = list(connection.execute_wrappers)
             _watch(connection.connection)
 
 
-def clean_up() -> bool:
+def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     """Take back what was left since `watch()`.
+
+    Parameters: `labels`, of the task that ran, for the log.
 
     Returns whether a session was used, and so does not know its schema any more.
     """
     was_used = False
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    if threading.current_thread() is threading.main_thread():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     for connection in connections.all(initialized_only=True):
         connection.run_on_commit = []
-        connection.execute_wrappers = []
+        connection.execute_wrappers = list(_open.get(connection.alias, ()))
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
-            _reset_other(connection)
+            _reset_other(connection, labels)
         elif _is_used(connection.connection):
-            _scrub(connection)
+            _scrub(connection, labels)
             was_used = True
     return was_used
 
 
 def _watch(raw: Any) -> None:
-    for name in ("cursor_factory", "server_cursor_factory"):
-        factory = getattr(raw, name)
-        if not getattr(factory, _USED, False):
-            setattr(raw, name, _noting(factory))
+    if not hasattr(raw, _SETUP):
+        send = raw.wait  # all that a cursor sends goes through it
+
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            setattr(raw, _USED, True)
+            return send(*args, **kwargs)
+
+        raw.wait = wait
+        setattr(raw, _SETUP, _setup(raw))
     setattr(raw, _USED, False)
 
 
-@functools.cache
-def _noting(factory: Any) -> Any:
-    """A cursor class that marks its connection as used when one is made."""
-
-    def __init__(self: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
-        setattr(connection, _USED, True)
-        factory.__init__(self, connection, *args, **kwargs)
-
-    return type(factory.__name__, (factory,), {"__init__": __init__, _USED: True})
+def _setup(raw: Any) -> list[Any]:
+    return [getattr(raw, name) for name in _SET_UP_BY]
 
 
 def _is_used(raw: Any) -> bool:
     # A connection that the task opened was never watched, and counts as used.
     idle = not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
-    return bool(getattr(raw, _USED, True)) or not idle or not raw.autocommit or _was_spoken_to(raw)
+    untouched = idle and raw.autocommit and getattr(raw, _SETUP, None) == _setup(raw)
+    return bool(getattr(raw, _USED, True)) or not untouched or _was_spoken_to(raw)
 
 
 def _was_spoken_to(raw: Any) -> bool:
@@ -89,18 +98,21 @@ def _was_spoken_to(raw: Any) -> bool:
     return bool(readable)
 
 
-def _reset_other(connection: Any) -> None:
+def _reset_other(connection: Any, labels: Mapping[str, str] | None) -> None:
     """Of a database that is not PostgreSQL only transactions are known."""
     if connection.in_atomic_block:
-        _close(connection, "the task left a transaction open")
+        _close(connection, "the task left a transaction open", labels)
     else:
         connection.close_if_unusable_or_obsolete()
 
 
-def _scrub(connection: Any) -> None:
+def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
     raw = connection.connection
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
-        _close(connection, "the task left it in a transaction or in the middle of a query")
+        _close(connection, "the task left it in a transaction or in the middle of a query", labels)
+        return
+    if getattr(raw, _SETUP, None) not in (None, _setup(raw)) or raw.prepare_threshold is not None:
+        _close(connection, "the task set it up in another way, or it keeps prepared statements", labels)
         return
     try:
         if not raw.autocommit:
@@ -113,14 +125,15 @@ def _scrub(connection: Any) -> None:
             if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         connection.errors_occurred = False
+        # What a project sets in each new session is set again.
+        connection_created.send(sender=type(connection), connection=connection)
     except Exception as error:
-        _close(connection, " ".join(str(error).split()))
+        _close(connection, " ".join(str(error).split()), labels)
 
 
-def _close(connection: Any, why: str) -> None:
+def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
     """Close a connection that cannot be brought back; the next use opens a new one."""
-    schema = getattr(connection, "schema_name", None)
-    logger.info("Connection %s is closed: %s", connection.alias, why, extra={"schema": schema})
+    logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
     connection.in_atomic_block = False
     connection.atomic_blocks = []
     connection.savepoint_ids = []

@@ -12,6 +12,7 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -28,10 +29,10 @@ from tenant_q.exceptions import (
     ConfigurationError,
     DatabaseAway,
     NoTenant,
+    ReplicaAway,
     SchemaMissing,
     SchemaNotMigrated,
     TenantNotReady,
-    TenantUnavailable,
     UnknownTenant,
 )
 from tenant_q.names import validate_schema_name as validate_schema_name
@@ -125,14 +126,23 @@ def task_schema(schema: str | None = None) -> str:
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
     elif schema or not isinstance(tenant_connection().tenant, tenant_model()):
-        _cached_tenant(chosen)
+        _look_up_cached(chosen)
     return chosen
 
 
 # Look-up
 
 
-_known: dict[str, tuple[float, Any]] = {}
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A tenant as it was looked up at the moment `since` (monotonic). `unready` is why it is not to be served yet."""
+
+    since: float
+    tenant: Any
+    unready: str | None
+
+
+_known: dict[str, _Known] = {}
 
 
 def get_tenant(schema: str) -> Any:
@@ -140,35 +150,65 @@ def get_tenant(schema: str) -> Any:
 
     Returns a copy of its own, so that a task that changes it changes nobody else's. Raises `UnknownTenant`.
     """
-    tenant = copy.copy(_cached_tenant(schema))
-    tenant._state = copy.copy(tenant._state)
+    tenant = copy.copy(_look_up_cached(schema).tenant)
+    for name, value in vars(tenant).items():
+        if isinstance(value, dict | list | set):  # of a JSON field, say
+            setattr(tenant, name, copy.deepcopy(value))
     return tenant
+
+
+def require_ready(schema: str) -> None:
+    """Raise `TenantNotReady` when `TENANT_Q["ready_tenants"]` does not let the tenant through, else `UnknownTenant`."""
+    # That it is not ready is not remembered: it may be by now.
+    if _look_up_cached(schema).unready and (unready := _look_up_cached(schema, 0).unready):
+        raise TenantNotReady(unready)
 
 
 def refresh_tenant(schema: str, seconds: float) -> None:
     """Look a tenant up anew if what the cache holds is older than `seconds`. Raises as `get_tenant`."""
-    _cached_tenant(schema, seconds)
+    _look_up_cached(schema, seconds)
 
 
-def _cached_tenant(schema: str, seconds: float | None = None) -> Any:
+def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
-    if entry is None or time.monotonic() - entry[0] > limit:
-        entry = (time.monotonic(), _look_up(schema))
-        _known[schema] = entry
-    return entry[1]
+    if entry is None or time.monotonic() - entry.since > limit:
+        entry = _known[schema] = _look_up(schema)
+    return entry
 
 
-def _look_up(schema: str) -> Any:
+def _look_up(schema: str) -> _Known:
     _known.pop(schema, None)
     with told_when_away(), in_public():
         named = _tenants().filter(schema_name=schema)
-        found = _ready(named).first()
-        if found is None and named.exists():
-            raise TenantNotReady(f"Tenant {schema!r} is not among those that {conf().ready_tenants} lets through yet.")
-    if found is None:
-        raise UnknownTenant(_why_unknown(schema))
-    return found
+        found = named.first()
+        if found is None:
+            raise UnknownTenant(_why_unknown(schema))
+        _refuse_folded(schema)
+        return _Known(time.monotonic(), found, _why_unready(named, schema))
+
+
+def _refuse_folded(schema: str) -> None:
+    """`django-tenant-schemas` folds names, so one with capitals may be where another tenant's tables are."""
+    folded = physical_schema(schema)
+    if folded != schema and _tenants().filter(schema_name=folded).exists():
+        raise UnknownTenant(f"Tenant {schema!r} has no schema of its own: {folded!r} is another's; rename one of them.")
+
+
+def _why_unready(named: Any, schema: str) -> str | None:
+    path = conf().ready_tenants
+    try:
+        if _ready(named).exists():
+            return None
+    except DATABASE_ERRORS:
+        raise
+    except Exception as error:
+        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {_words(error)}; mend it."
+    return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _why_unknown(schema: str) -> str:
@@ -195,10 +235,19 @@ def forget_tenants() -> None:
 
 
 def tenants_to_schedule() -> list[str]:
-    """The schema names the scheduler serves: all tenants' but the excluded ones."""
+    """The schema names the scheduler serves: all tenants' but the excluded ones.
+
+    Raises `TenantNotReady` when the project's `ready_tenants` fails.
+    """
     with told_when_away(), in_public():
-        names = _ready(_tenants()).values_list("schema_name", flat=True)
-        return sorted(set(names) - conf().excluded_schemas)
+        try:
+            names = set(_ready(_tenants()).values_list("schema_name", flat=True))
+        except DATABASE_ERRORS:
+            raise
+        except Exception as error:
+            path = conf().ready_tenants
+            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {_words(error)}; mend it.") from error
+        return sorted(names - conf().excluded_schemas)
 
 
 def tenant_count() -> int:
@@ -223,7 +272,7 @@ def switched_connections(databases: Databases = None) -> list[Any]:
 def enter(schema: str, databases: Databases = None) -> None:
     """Set every switched connection to `schema`, with its real tenant.
 
-    Raises `UnknownTenant` or `TenantNotReady`, and leaves the connections as they were.
+    Raises `UnknownTenant`, and leaves the connections as they were.
     """
     tenant = None if schema == public_schema() else get_tenant(schema)
     for connection in switched_connections(databases):
@@ -244,7 +293,7 @@ def leave() -> None:
 def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
     """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
 
-    Raises `UnknownTenant` when no tenant has that schema name, and `TenantNotReady`.
+    Raises `UnknownTenant` when no tenant has that schema name.
     """
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
@@ -252,6 +301,15 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
         yield
     finally:
         _restore(previous)
+
+
+@contextmanager
+def in_verified_schema(schema: str, databases: Databases = None) -> Iterator[None]:
+    """As `in_schema`, sure that the schema is there and has task tables. Raises besides as `verify`."""
+    with in_schema(schema, databases):
+        if schema != public_schema():
+            verify(schema, databases)
+        yield
 
 
 @contextmanager
@@ -277,25 +335,40 @@ def _restore(previous: list[tuple[Any, Any]]) -> None:
 def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated` or `DatabaseAway`. One statement a switched connection.
+    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found, migrated = _where_is(connection, wanted)
+        found, migrated = _ask(connection, wanted)
         if found != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
         if not migrated and connection.alias == database_alias():
             raise SchemaNotMigrated(
-                f"The schema {wanted!r} has no table {TASK_TABLE}; run `python manage.py migrate_schemas` for it."
+                f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
+                "run `python manage.py migrate_schemas` for it."
             )
+
+
+def _ask(connection: Any, schema: str) -> tuple[str | None, bool]:
+    """Where a session is. One of another database than the tenants' own holds up its tasks, and nobody else."""
+    if connection.alias == database_alias():
+        return _where_is(connection, schema)
+    try:
+        return _where_is(connection, schema)
+    except DATABASE_ERRORS as error:
+        if not connection.in_atomic_block and _is_lost(connection):
+            connection.close()
+        raise ReplicaAway(
+            f"Database {connection.alias!r} cannot be asked: {_words(error)}; it is waited for."
+        ) from error
 
 
 def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
     # Past Django's cursor, of which a tenancy package makes a round trip of its own.
-    with told_when_away():
+    with told_when_away(), connection.wrap_database_errors:
         connection.ensure_connection()
         with psycopg.ClientCursor(connection.connection) as cursor:
-            cursor.execute(_verification(schema, _search_path(connection, schema)))
+            cursor.execute(_verification(schema, _search_path(schema)))
             cursor.nextset()
             current, migrated = cursor.fetchone() or (None, False)
             return current, migrated
@@ -304,15 +377,15 @@ def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
 @functools.lru_cache(maxsize=4096)
 def _verification(schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
-    values = {"path": quoted, "schema": schema, "table": TASK_TABLE}
+    columns = [field.column for field in apps.get_model("django_q", "Task")._meta.concrete_fields]
+    values = {"path": quoted, "schema": schema, "table": TASK_TABLE, "columns": columns}
     literals = {name: sql.Literal(value) for name, value in values.items()}
     return sql.SQL(statement("verify_schema")).format(**literals).as_bytes()
 
 
-def _search_path(connection: Any, schema: str) -> tuple[str, ...]:
+def _search_path(schema: str) -> tuple[str, ...]:
     """Where the tenancy package has a session look for tables while `schema` is current."""
-    shared = [public_schema()] if connection.include_public_schema and schema != public_schema() else []
-    return (schema, *shared, *getattr(settings, "PG_EXTRA_SEARCH_PATHS", ()))
+    return (schema, public_schema(), *getattr(settings, "PG_EXTRA_SEARCH_PATHS", ()))
 
 
 @contextmanager
@@ -328,7 +401,9 @@ def told_when_away() -> Iterator[None]:
             if not connection.in_atomic_block and _is_lost(connection):
                 connection.close()
                 reason = " ".join(str(error).split())
-                raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {reason}") from error
+                raise DatabaseAway(
+                    f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can."
+                ) from error
         raise
 
 
@@ -347,16 +422,6 @@ def _is_lost(connection: Any) -> bool:
     return raw is None or bool(raw.closed) or not connection.is_usable()
 
 
-def schema_is_ready(schema: str) -> bool:
-    """Whether tasks of `schema` can run now."""
-    try:
-        with in_schema(schema):
-            verify(schema)
-    except TenantUnavailable:
-        return False
-    return True
-
-
 # Connections of a process
 
 
@@ -372,12 +437,14 @@ def drop_inherited_connections() -> None:
 
 
 def keep_connections_open() -> None:
-    """In a cluster process: connections stay open between tasks and are checked after an error."""
+    """In a cluster process: connections stay open between tasks and are checked after an error.
+
+    Not in a pool: it would hand what a task left in a session on to the next.
+    """
     for connection in connections.all():
-        # Django refuses persistent connections together with its own pool, which keeps them open by itself.
-        if not connection.settings_dict.get("OPTIONS", {}).get("pool"):
-            connection.settings_dict["CONN_MAX_AGE"] = None
-            connection.close_at = None
+        connection.settings_dict["CONN_MAX_AGE"] = None
+        connection.settings_dict.get("OPTIONS", {}).pop("pool", None)
+        connection.close_at = None
 
 
 def close_connections() -> None:

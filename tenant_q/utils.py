@@ -7,7 +7,7 @@ Each method has the signature and the defaults of Django-Q2's function of the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from django_q import tasks as django_q_tasks
@@ -17,25 +17,26 @@ from tenant_q import cached as cached_results
 from tenant_q import flows, results
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.tenancy import current_schema, in_schema, public_schema, task_schema
+from tenant_q.tenancy import current_schema, in_schema, public_schema, task_schema, verify
 
 
 @contextmanager
 def _tenant(schema_name: str | None) -> Iterator[str]:
     """A block in the schema `schema_name`, or in the current one when it is None."""
     schema = task_schema(schema_name)
-    if schema == current_schema():
+    entered = nullcontext() if schema == current_schema() else in_schema(schema)
+    with entered:
+        if schema != public_schema():
+            verify(schema)  # else what is missing there would be found, written or deleted in `public`
         yield schema
-    else:
-        with in_schema(schema):
-            yield schema
 
 
 class QUtilities:
     """The calls of `django_q.tasks`, per tenant.
 
     All raise `UnknownTenant` when no tenant has that `schema_name`, and all but `get_queue_size` raise `NoTenant` when
-    the public schema is current and has no task tables.
+    the public schema is current and has no task tables. Those that read or write rows raise `SchemaMissing` or
+    `SchemaNotMigrated` when the tenant has none.
     """
 
     @staticmethod

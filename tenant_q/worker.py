@@ -1,8 +1,4 @@
-"""The worker: fetch a batch of leases, run it, settle the outcomes, acknowledge.
-
-What is finished but not yet saved or acknowledged is kept in hand through an outage of either server, and finished
-before anything new is fetched.
-"""
+"""The worker: fetch a batch of leases, run it, hand the outcomes to the outbox, which settles them."""
 
 from __future__ import annotations
 
@@ -12,23 +8,24 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from django.conf import settings
 from django.core.cache import caches
-from django.utils import timezone
 from django_q.signals import post_spawn
 
-from tenant_q import enqueue, flows, results, session, tenancy
-from tenant_q.brokers.protocol import Batch, Broker, Lease, Settled
+from tenant_q import results, retries, session, tenancy
+from tenant_q.brokers.protocol import Batch, Broker, Lease
 from tenant_q.conf import conf
+from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import (
     BadPackage,
-    BrokerError,
     DatabaseAway,
+    ReplicaAway,
     SchemaNotMigrated,
+    TakenBack,
     TaskTimeout,
+    TenantBroken,
     TenantBusy,
     TenantNotReady,
     TenantUnavailable,
@@ -36,26 +33,17 @@ from tenant_q.exceptions import (
 )
 from tenant_q.executor import execute, give_up, timeout_of
 from tenant_q.labels import get_logger
-from tenant_q.package import Outcome, Package, carried_outcome, labels, open_package, seal, with_outcome
-from tenant_q.role import Role, Slot
+from tenant_q.outbox import Outbox
+from tenant_q.package import Outcome, Package, carried_outcome, labels
+from tenant_q.role import Role
+from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.worker")
 
-# No finished outcome waits longer than about this for its batch-mates.
-FLUSH_SECONDS = 0.1
-# A tenant that is not there, or cannot be saved to, is tried again this often before its package is declared dead.
-MOST_PUT_OFFS = 8
-LONGEST_PUT_OFF = 60.0
 # How often a worker looks whether tenants it saved for are to be pruned.
 PRUNE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A lease whose package has come to an outcome that is not acknowledged yet."""
-
-    lease: Lease
-    outcome: Outcome
+# A tenant that cannot be served now and surely will be: its packages wait for as long as it takes.
+_TEMPORARY = (SchemaNotMigrated, TenantNotReady, TenantBusy, ReplicaAway)
 
 
 class Worker(Role):
@@ -67,11 +55,8 @@ class Worker(Role):
         super().__init__(slot, once=once)
         self.key = key
         self.broker = broker
+        self.outbox = Outbox(key, broker, slot)
         self.started = 0
-        self._unsettled: list[Finished] = []
-        self._links: list[Package] = []
-        self._unacknowledged: list[Finished] = []
-        self._complete: list[Package] = []
         self._to_prune: dict[str, float] = {}
         self._next_prune = 0.0
         for alias in settings.CACHES:
@@ -79,27 +64,32 @@ class Worker(Role):
         post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
-        self._finish()
+        self.outbox.finish()
         if self.stopping:
             return 0.0
         batch = self.broker.fetch(self.key)
         if batch.leases:
-            for schema, leases in _slices(batch):
-                self._run_slice(schema, leases)
-            self._finish()
-            self._recycle_when_due()
+            self._run_batch(batch)
+            self.outbox.finish()
         elif not self.once:
             self.broker.wait(1.0 if batch.next_delayed is None else batch.next_delayed)
         self._prune_when_due()
         return 0.0
 
     def has_unfinished(self) -> bool:
-        return bool(self._unsettled or self._links or self._unacknowledged or self._complete)
+        return not self.outbox.is_empty()
 
     def close(self) -> None:
+        self.outbox.close()
         self.broker.close()
 
     # Running
+
+    def _run_batch(self, batch: Batch) -> None:
+        slices = _slices(batch)
+        self.slot.plan([lease for _, leases in slices for lease in leases])
+        for schema, leases in slices:
+            self._run_slice(schema, leases)
 
     def _run_slice(self, schema: str, leases: Sequence[Lease]) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
@@ -111,15 +101,18 @@ class Worker(Role):
                 saved = self._saved_before(waiting)
                 session.watch()
                 while waiting and not self.stopping:
-                    self._finish_when_due(schema)
+                    self._flush_when_due(schema)
                     lease, package = waiting[0]
-                    outcome = self._run(lease, package, saved)
+                    if not self._run(lease, package, saved):
+                        break
                     waiting.pop(0)
-                    self._unsettled.append(Finished(lease, outcome))
-                    _clean_up(schema)
+                    _clean_up(schema, package)
         except TenantUnavailable as error:
             for lease, package in waiting:
-                self._put_off_unavailable(lease, package, error)
+                self._put_off(lease, package, error)
+        except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
+            for lease, package in waiting:
+                self._put_off(lease, package, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
         else:
             self.broker.give_back(self.key, [lease for lease, _ in waiting])
 
@@ -129,13 +122,13 @@ class Worker(Role):
             package = open_package(lease.payload, schema=lease.schema or None)
             if (lease.starts or 0) < 2 * package.max_deliveries:
                 return package
-            # Even giving it up has killed its worker.
-            self.broker.bury(self.key, lease, f"{WorkerDied.__name__}: saving its failed row killed the worker")
+            cause = f"{WorkerDied.__name__}: what follows the task, its row or its hook, killed the worker as well"
+            self._bury(lease, package, cause)
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
             logger.error("Package %s of %s is refused: %s", lease.id, lease.schema, error, extra=extra)
             if error.package is not None:
-                self._unsettled.append(Finished(lease, give_up(error.package, error)))
+                self.outbox.add(lease, give_up(error.package, error))
             else:
                 self.broker.bury(self.key, lease, f"BadPackage: {error}")
         return None
@@ -158,123 +151,65 @@ class Worker(Role):
             for id, task in results.successes(redelivered).items()
         }
 
-    def _run(self, lease: Lease, package: Package, saved: dict[str, Outcome]) -> Outcome:
-        done = carried_outcome(package) or saved.get(lease.id) or _verdict(lease, package)
-        if done is not None:
-            return done
-        _enter_as_asked(package)
-        try:
-            timeout = timeout_of(package)
-        except Exception as error:  # plain `async_task` checks nothing
-            return give_up(package, error)
+    def _run(self, lease: Lease, package: Package, saved: dict[str, Outcome]) -> bool:
+        """Run one package and put its outcome into the outbox. Returns False when it has been recalled before."""
+        outcome = carried_outcome(package) or saved.get(lease.id) or _verdict(lease, package)
+        if outcome is None:
+            try:
+                _enter_as_asked(package)
+                timeout = timeout_of(package)
+            except (TenantUnavailable, DatabaseAway):
+                raise
+            except Exception as error:  # plain `async_task` checks nothing
+                outcome = give_up(package, error)
+        if outcome is not None:
+            self.slot.skip()
+            self.outbox.add(lease, outcome)
+            return True
+        return self._execute(lease, package, timeout)
+
+    def _execute(self, lease: Lease, package: Package, timeout: float | None) -> bool:
+        self.outbox.watch()
+        if not self.slot.start(labels(package), timeout):
+            return False
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
-        self.slot.start(labels(package), timeout)
-        outcome = execute(package, attempt=(lease.starts or 0) + 1)
-        self.slot.finish()
-        self.stopping.listen()
-        return outcome
+        try:
+            outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+        except TakenBack as error:
+            self._put_off(lease, package, error.why)
+        else:
+            self.outbox.add(lease, outcome)
+        finally:
+            self.slot.finish()
+            self.stopping.listen()
+        self._recycle_when_due()
+        return True
 
-    # Finishing
-
-    def _finish_when_due(self, schema: str) -> None:
-        if self._unsettled and _age(self._unsettled[0].outcome) > FLUSH_SECONDS:
-            self._finish()
+    def _flush_when_due(self, schema: str) -> None:
+        if self.outbox.is_waiting():
+            self.outbox.finish()
             _enter(schema)
             session.watch()
 
-    def _finish(self) -> None:
-        """Settle what has run, enqueue chains' next links, acknowledge. What an outage interrupts is done later."""
-        if self._unsettled:
-            self._settle()
-        if self._links:
-            enqueue.push(self._links, once=True)
-            self._links = []
-        if self._unacknowledged:
-            self._acknowledge()
-        if self._complete:
-            flows.close_iters(self._complete, self.broker)
-            self._complete = []
-
-    def _settle(self) -> None:
-        """Settle all at once; where that fails in a way nobody foresaw, one by one, and bury what fails then."""
-        try:
-            self._settle_these(self._unsettled)
-        except (BrokerError, DatabaseAway):
-            raise
-        except Exception:
-            logger.exception("A batch of %s outcomes is settled one by one", len(self._unsettled))
-            while self._unsettled:
-                self._settle_or_bury(self._unsettled[0])
-        self._unsettled = []
-
-    def _settle_or_bury(self, finished: Finished) -> None:
-        try:
-            self._settle_these([finished])
-        except (BrokerError, DatabaseAway):
-            raise
-        except Exception as error:
-            logger.exception(
-                "The outcome of %s cannot be settled", finished.lease.id, extra=labels(finished.outcome.package)
-            )
-            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
-        self._unsettled.remove(finished)
-
-    def _settle_these(self, unsettled: Sequence[Finished]) -> None:
-        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker)
-        for finished in unsettled:
-            error = settlement.unsaved.get(finished.outcome.package.schema)
-            if error is not None:
-                self._put_off_unsaved(finished, error)
-            else:
-                self._unacknowledged.append(finished)
-                self._to_prune.setdefault(finished.outcome.package.schema, time.monotonic())
-        if any(finished.outcome.package.option("hook") for finished in unsettled):
-            session.clean_up()
-            tenancy.leave()
-        self._links += settlement.links
-        self._complete += settlement.complete
-
-    def _acknowledge(self) -> None:
-        settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
-        refused = self.broker.acknowledge(self.key, settled)
-        for finished in self._unacknowledged:
-            if finished.lease.id in refused:
-                logger.warning(
-                    "The lease of %s had been given to another worker; its acknowledgement is refused",
-                    finished.lease.id,
-                    extra=labels(finished.outcome.package),
-                )
-        self._unacknowledged = []
-
-    # Putting off
-
-    def _put_off_unavailable(self, lease: Lease, package: Package, error: TenantUnavailable) -> None:
+    def _put_off(self, lease: Lease, package: Package, error: Exception) -> None:
         """A tenant that is not there yet may be in a transaction still open; one not migrated will be."""
-        tries = int(package.option("put_off", 0))
-        if tries >= MOST_PUT_OFFS and not isinstance(error, SchemaNotMigrated | TenantNotReady | TenantBusy):
-            logger.error("Package %s is given up: %s", lease.id, error, extra=labels(package))
-            self.broker.bury(self.key, lease, f"{type(error).__name__}: {error}")
+        tries = int(package.option("put_off", 0)) + 1
+        if tries > retries.MOST_PUT_OFFS and isinstance(error, DatabaseAway):  # as often as it is run: its own doing
+            self.outbox.add(lease, give_up(package, error, attempt=package.failures + tries))
             return
-        if tries == 0:
+        if tries > retries.MOST_PUT_OFFS and not isinstance(error, _TEMPORARY):
+            self._bury(lease, package, f"{type(error).__name__}: {error}")
+            return
+        if tries == 1:
             logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
-        self._put_off(lease, Package(package.task | {"put_off": tries + 1}))
+        again = seal(Package(package.task | {"put_off": tries}))
+        unready = isinstance(error, TenantUnavailable)
+        self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
 
-    def _put_off_unsaved(self, finished: Finished, error: Exception) -> None:
-        """The task has run: what is put off is the saving of its outcome."""
-        package = finished.outcome.package
-        tries = int(package.option("put_off", 0))
-        logger.error(
-            "The result of %s cannot be saved (try %s): %s", package.name, tries + 1, error, extra=labels(package)
-        )
-        if tries >= MOST_PUT_OFFS:
-            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
-        else:
-            self._put_off(finished.lease, with_outcome(finished.outcome, put_off=tries + 1))
-
-    def _put_off(self, lease: Lease, package: Package) -> None:
-        delay = min(LONGEST_PUT_OFF, 0.5 * 2 ** min(package.task["put_off"] - 1, 10))
-        self.broker.put_off(self.key, lease, delay=delay, payload=seal(package))
+    def _bury(self, lease: Lease, package: Package, cause: str) -> None:
+        logger.error("Package %s is given up: %s", lease.id, cause, extra=labels(package))
+        self.broker.bury(self.key, lease, cause)
 
     # Between batches
 
@@ -283,6 +218,9 @@ class Worker(Role):
         if time.monotonic() < self._next_prune:
             return
         self._next_prune = time.monotonic() + PRUNE_SECONDS
+        for schema in list(self.outbox.saved):
+            self.outbox.saved.discard(schema)
+            self._to_prune.setdefault(schema, time.monotonic())
         due = [s for s, since in self._to_prune.items() if time.monotonic() - since > results.spared().total_seconds()]
         for schema in due[:10]:
             del self._to_prune[schema]
@@ -322,6 +260,7 @@ def _in_verified_schema(schema: str) -> Iterator[None]:
 def _enter(schema: str, databases: tenancy.Databases = None) -> None:
     tenancy.enter(schema, databases)
     if schema != tenancy.public_schema():
+        tenancy.require_ready(schema)
         tenancy.verify(schema, databases)
 
 
@@ -334,9 +273,9 @@ def _enter_as_asked(package: Package) -> None:
         _enter(package.schema, databases)
 
 
-def _clean_up(schema: str) -> None:
+def _clean_up(schema: str, package: Package) -> None:
     """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
-    if session.clean_up():
+    if session.clean_up(labels(package)):
         tenancy.leave()
         _enter(schema)
         session.watch()
@@ -354,7 +293,3 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
         text = f"the worker process died {times} while it ran this task, so it is not started again"
         return give_up(package, WorkerDied(text), attempt=starts)
     return None
-
-
-def _age(outcome: Outcome) -> float:
-    return float((timezone.now() - outcome.stopped).total_seconds())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tenant_q import package as packages
+from tenant_q import envelope
 from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
@@ -207,7 +207,7 @@ class AdaptedBroker:
 def _lease(receipt: Any, payload: str) -> Lease:
     """The id and tenant stand inside the signature; a package that does not open is refused by the worker."""
     try:
-        package = packages.open_package(payload)
+        package = envelope.open_package(payload)
     except BadPackage:
         return Lease(id="", schema="", payload=payload, token=receipt)
     return Lease(id=package.id, schema=package.schema, payload=payload, token=receipt)

@@ -6,20 +6,23 @@ one, and so share the queues of the cluster.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError, caches
+from django.db import transaction
 from django_q.brokers import Broker
 
-from tenant_q import package as packages
+from tenant_q import envelope
 from tenant_q.brokers.protocol import Message
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
-from tenant_q.tenancy import current_schema
+from tenant_q.package import Package
+from tenant_q.tenancy import current_schema, database_alias
 
 
-def message_of(package: packages.Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
+def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
     """The message that carries a sealed package."""
     # The scripts keep a message's fields apart with line breaks.
     func = package.func_name.replace("\n", " ")
@@ -43,12 +46,19 @@ class TenantBroker(Broker):  # type: ignore[misc]
         self.__init__(state)  # type: ignore[misc]
 
     def enqueue(self, task: str) -> str:
-        """Put a signed task on its tenant's queue. Raises `EnqueueError` when it names no tenant."""
+        """Put a signed task on its tenant's queue, on commit where `TENANT_Q["on_commit"]` says so.
+
+        Raises `EnqueueError` when it names no tenant, and `QueueFull`.
+        """
         try:
-            package = packages.open_package(task)
+            package = envelope.open_package(task)
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
-        self.inner.enqueue([message_of(package, task)])
+        push = partial(self.inner.enqueue, [message_of(package, task)], limited=True)
+        if conf().on_commit:
+            transaction.on_commit(push, using=database_alias())
+        else:
+            push()
         return package.id
 
     def dequeue(self) -> None:

@@ -143,7 +143,8 @@ class RedisBroker:
         return int(self._run("reclaim", worker, running or "", verdict or ""))
 
     def expire(self) -> int:
-        return int(self._run("expire", round(conf().lease * 1000 / 2)))
+        lease_ms = round(conf().lease * 1000)
+        return int(self._run("expire", lease_ms // 2, lease_ms))
 
     # Policies
 

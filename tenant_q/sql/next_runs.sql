@@ -1,8 +1,8 @@
 -- The earliest next run among each schema's schedules, in one round trip for many schemas.
 --
 -- Parameters: the schemas' names; the cluster whose schedules are asked for; whether schedules without a cluster are
--- its too. A schema that is missing or not migrated comes with no next run. One that is locked is left out, and an error
--- in one costs no other; a moment that a client cannot read (infinity, before the year 1, after 9999) is left out too.
+-- its too. A schema that is missing, not migrated, locked or broken in whatever way comes with no next run, and costs no
+-- other. A moment that a client cannot read (infinity, before the year 1, after 9999) is left out.
 CREATE OR REPLACE FUNCTION tenant_q_next_runs(schemas text[], cluster_name text, is_default boolean)
 RETURNS TABLE (schema_name text, next_run timestamptz)
 LANGUAGE plpgsql STABLE
@@ -26,9 +26,11 @@ BEGIN
                 'AND (cluster = $1 OR ($2 AND cluster IS NULL)) '
                 'HAVING min(next_run) IS NOT NULL', name, name)
             USING cluster_name, is_default;
-        EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR insufficient_privilege
-                    OR lock_not_available THEN
+        EXCEPTION WHEN OTHERS THEN
             RAISE LOG 'tenant_q: schedules of schema % cannot be read: %', name, SQLERRM;
+            schema_name := name;
+            next_run := NULL;
+            RETURN NEXT;
         END;
     END LOOP;
 END

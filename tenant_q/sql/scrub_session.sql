@@ -3,6 +3,7 @@
 --
 -- parameter: the time zone that Django wants in the session
 CLOSE ALL;
+DEALLOCATE ALL;
 SET SESSION AUTHORIZATION DEFAULT;
 RESET ALL;
 UNLISTEN *;

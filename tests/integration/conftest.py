@@ -9,8 +9,8 @@ import pytest
 from django.db import connection, connections
 
 from tenant_q.brokers import get_broker
-from tenant_q.role import Slot
 from tenant_q.scheduler import Scheduler
+from tenant_q.slot import Slot
 from tenant_q.worker import Worker
 from tests import tasks
 

@@ -20,12 +20,13 @@ from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.custom import Chain, Iter
+from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
 from tenant_q.models import GroupPart
-from tenant_q.package import build, seal
+from tenant_q.package import build
+from tenant_q.retries import MOST_PUT_OFFS
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import MOST_PUT_OFFS
 from tests import schemas, tasks
 from tests.integration.conftest import work
 
@@ -415,7 +416,7 @@ def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, cloc
         work(worker)
         clock.now += 100
     assert broker.counts().open == 0
-    assert f"Package {package.id} is given up: No tenant has the schema name 'nobody'" in caplog.text
+    assert f"Package {package.id} is given up: UnknownTenant: No tenant has the schema name 'nobody'" in caplog.text
     assert tasks.notes("nobody") == []
 
 

@@ -17,11 +17,12 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnknownTenant
 from tenant_q.logging import TenantFilter
-from tenant_q.role import Slot
+from tenant_q.retries import MOST_PUT_OFFS
 from tenant_q.scheduler import Scheduler
+from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema, validate_schema_name
 from tenant_q.utils import QUtilities
-from tenant_q.worker import MOST_PUT_OFFS, Worker
+from tenant_q.worker import Worker
 from tests import schemas, tasks
 from tests.conftest import wait_until
 

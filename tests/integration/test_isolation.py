@@ -11,7 +11,7 @@ from tenant_q import cached, session
 from tenant_q.brokers import get_broker
 from tenant_q.executor import execute
 from tenant_q.package import build
-from tenant_q.role import Slot
+from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tenant_q.worker import Worker

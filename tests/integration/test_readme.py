@@ -24,7 +24,7 @@ import pytest
 from tenant_q.conf import Q_CLUSTER_KEYS, TENANT_Q_KEYS, WITHOUT_MEANING, conf
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.management.commands.mscluster import Command
-from tenant_q.package import KEYWORD_OPTIONS, TENANT_OPTIONS
+from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import MANAGE

@@ -18,8 +18,9 @@ from django_q.signals import pre_enqueue
 from tenant_q import scheduler as scheduler_module
 from tenant_q import schedules, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway
-from tenant_q.package import Package, deterministic_id, open_package
+from tenant_q.package import Package, deterministic_id
 from tenant_q.scheduler import push
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

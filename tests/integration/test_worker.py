@@ -18,13 +18,15 @@ from django_q.tasks import async_task
 from tenant_q import results, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
+from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
-from tenant_q.package import build, seal
+from tenant_q.package import build
 from tenant_q.results import _save_rows
-from tenant_q.role import Slot
+from tenant_q.retries import MOST_PUT_OFFS
+from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import MOST_PUT_OFFS, Worker
+from tenant_q.worker import Worker
 from tests import schemas, tasks
 from tests.integration.conftest import know_as_short, make_due, redis_key, sql, work
 
@@ -420,7 +422,10 @@ def test_a_package_whose_failed_row_kills_workers_is_buried(tenants, worker):
         get_broker().reclaim("dead", running=id)
     worker.tick()
     (dead,) = get_broker().dead()
-    assert (dead.id, dead.cause) == (id, "WorkerDied: saving its failed row killed the worker")
+    assert (dead.id, dead.cause) == (
+        id,
+        "WorkerDied: what follows the task, its row or its hook, killed the worker as well",
+    )
 
 
 # Refused packages
@@ -739,7 +744,7 @@ def test_a_failure_is_logged_with_its_tenant(tenants, worker, caplog):
 
 def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, make_worker, monkeypatch, caplog):
     id = add("acme_corp", f"{HERE}.see", 1)
-    monkeypatch.setattr(worker, "_acknowledge", lambda: None)
+    monkeypatch.setattr(worker.outbox, "_acknowledge", lambda: None)
     worker.tick()
     monkeypatch.undo()
     get_broker().reclaim(worker.key, running=None)

@@ -366,7 +366,7 @@ def test_nothing_is_read_at_import():
     "key",
     [
         "retry", "queue_limit", "guard_cycle", "daemonize_workers", "poll", "has_replica",
-        "max_attempts", "ack_failures", "testing",
+        "testing",
     ],
 )  # fmt: skip
 def test_a_key_without_meaning_gets_a_warning(settings, key):

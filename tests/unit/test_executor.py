@@ -210,9 +210,9 @@ def test_context_variables_end_with_the_task():
         ("tests.tasks.fail", ("broken",), "ValueError", "broken : Traceback"),
         ("tests.tasks.exit_now", (), "TaskExited", "TaskExited: the task called sys.exit(3) : Traceback"),
         (f"{HERE}.do", (SystemExit(),), "TaskExited", "TaskExited: the task called sys.exit(None)"),
-        (f"{HERE}.do", (KeyboardInterrupt(),), "TaskCancelled", "TaskCancelled: the task raised KeyboardInterrupt"),
+        (f"{HERE}.do", (KeyboardInterrupt(),), "TaskInterrupted", "TaskInterrupted: the task raised KeyboardInterrupt"),
         (f"{HERE}.do", (asyncio.CancelledError(),), "TaskCancelled", "TaskCancelled: the task raised CancelledError"),
-        (f"{HERE}.do", (MemoryError(),), "MemoryError", " : Traceback"),
+        (f"{HERE}.do", (MemoryError(),), "TaskOutOfMemory", "TaskOutOfMemory: the task raised MemoryError"),
         (f"{HERE}.do", (GeneratorExit(),), "GeneratorExit", " : Traceback"),
         (f"{HERE}.do", (OwnBase("own"),), "OwnBase", "own : Traceback"),
         (f"{HERE}.do", (Unshowable(),), "Unshowable", "<Unshowable whose text cannot be shown> : Traceback"),
@@ -231,7 +231,7 @@ def test_context_variables_end_with_the_task():
         (f"{HERE}.fail_async", (ValueError("broken"),), "ValueError", "broken : Traceback"),
         (f"{HERE}.fail_async", (SystemExit(3),), "TaskExited", "TaskExited: the task called sys.exit(3)"),
         (f"{HERE}.fail_async", (asyncio.CancelledError(),), "TaskCancelled", "TaskCancelled"),
-        (f"{HERE}.fail_async", (KeyboardInterrupt(),), "TaskCancelled", "TaskCancelled"),
+        (f"{HERE}.fail_async", (KeyboardInterrupt(),), "TaskInterrupted", "TaskInterrupted"),
     ],
 )
 def test_every_death_is_an_outcome(func, args, death, text):

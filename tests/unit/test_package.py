@@ -6,7 +6,7 @@ import functools
 import pickle
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,20 +16,10 @@ from django_q.conf import Conf
 from django_q.core_signing import TimestampSigner
 from django_q.signing import SignedPackage
 
+from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, EnqueueError
-from tenant_q.package import (
-    KEYWORD_OPTIONS,
-    LONGEST,
-    TENANT_OPTIONS,
-    Outcome,
-    build,
-    carried_outcome,
-    deterministic_id,
-    encode,
-    open_package,
-    seal,
-    with_outcome,
-)
+from tenant_q.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
+from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, encode, with_outcome
 
 OPTIONS = {
     "hook": "tests.tasks.hook",
@@ -45,7 +35,17 @@ OPTIONS = {
     "cluster": "long",
     "timeout": 5,
 }
-OURS = {"max_deliveries": 1, "databases": ["default"], "tenant_cache_seconds": 0}
+OURS = {
+    "max_deliveries": 1,
+    "max_attempts": 0,
+    "retry_delay": 0.5,
+    "retry_backoff": 1,
+    "delay": timedelta(seconds=2),
+    "on_commit": True,
+    "transactional": True,
+    "databases": ["default"],
+    "tenant_cache_seconds": 0,
+}
 
 
 def package(func: Any = "tests.tasks.add", *args: Any, schema: str = "acme_corp", **keywords: Any) -> Any:
@@ -168,11 +168,34 @@ def test_an_unknown_option_is_refused(name, words):
         ("tenant_cache_seconds", "1"),
         ("databases", "default"),
         ("databases", ["nowhere"]),
+        ("max_attempts", -1),
+        ("max_attempts", True),
+        ("retry_delay", -1),
+        ("retry_delay", float("nan")),
+        ("retry_backoff", 0.9),
+        ("delay", -1),
+        ("delay", timedelta(seconds=-1)),
+        ("delay", "5"),
+        ("delay", 10**10),
+        ("on_commit", 1),
+        ("transactional", "yes"),
     ],
 )
 def test_a_wrong_value_of_an_option_is_refused(option, value):
     with pytest.raises(EnqueueError, match=rf"q_options\['{option}'\] is .*; it must be "):
         package(q_options={option: value})
+
+
+@pytest.mark.parametrize("other", [{"save": False}, {"cached": True}, {"cached": 60}])
+def test_a_transactional_task_needs_a_row(other):
+    package(q_options={"transactional": True, "save": True, "cached": False})
+    with pytest.raises(EnqueueError, match=r"'transactional'\] needs a result in the tenant's table"):
+        package(q_options={"transactional": True, **other})
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(2, 2.0), (0.5, 0.5), (timedelta(minutes=1), 60.0), (None, 0.0)])
+def test_a_delay_is_seconds_or_a_timedelta(delay, seconds):
+    assert package(q_options={} if delay is None else {"delay": delay}).delay == seconds
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 -- Give back the packages whose leases ran out: nobody was left to see their worker die.
 --
 -- The scan remembers when it last ran. After a gap (the server or every cluster was away) each deadline is extended
--- by that gap instead, so that an outage does not expire the living. A package that was leased alone is charged a
+-- by that gap instead, so that an outage does not expire the living; but not beyond a new lease, for some were taken
+-- when the gap was nearly over. A package that was leased alone is charged a
 -- start; one of a larger batch may have been innocent, and is delivered alone the next time.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 gap in ms that counts as an outage
+-- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
 -- Returns  how many were given back
 
 local now = now_ms()
@@ -14,8 +15,11 @@ redis.call('SET', key('expired'), now)
 
 local gap = now - last
 if gap > tonumber(ARGV[1]) then
-  for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
-    redis.call('ZINCRBY', key('leases'), gap, id)
+  local latest = now + tonumber(ARGV[2])
+  local found = redis.call('ZRANGE', key('leases'), 0, -1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    local deadline = tonumber(found[i + 1])
+    redis.call('ZADD', key('leases'), math.max(deadline, math.min(deadline + gap, latest)), found[i])
   end
   return 0
 end

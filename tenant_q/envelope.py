@@ -1,0 +1,121 @@
+"""The package on its way: signed with the schema inside, checked and read at the other end."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+from typing import Any
+
+from django_q import core_signing
+from django_q.conf import Conf
+from django_q.signing import BadSignature, SignedPackage
+
+from tenant_q.exceptions import BadPackage, EnqueueError
+from tenant_q.package import Package
+
+
+def seal(package: Package) -> str:
+    """The signed text of a package. The schema is inside the signature.
+
+    Raises `EnqueueError`, naming function and cause, when something in it does not pickle.
+    """
+    try:
+        return str(SignedPackage.dumps(package.task))
+    except Exception as error:  # whatever a class's own __reduce__ raises
+        raise EnqueueError(
+            f"{package.func_name} cannot be enqueued for {package.schema}: its function, arguments or hook do not "
+            f"pickle ({error}); pass plain values and functions defined at a module's top level."
+        ) from error
+
+
+def open_package(payload: str, *, schema: str | None = None) -> Package:
+    """Check the signature of `payload` and read it.
+
+    Parameters: `schema`, the tenant whose queue the payload was found in, or None when the broker has one queue.
+
+    Raises `BadPackage` when the signature does not fit, when the package belongs to another tenant's queue or to
+    none, or when a class in it is gone. Only in the last case does the error carry the readable rest, as `.package`.
+    """
+    try:
+        task = SignedPackage.loads(payload)
+    except BadSignature as error:
+        raise BadPackage(
+            f"the signature does not fit this project's SECRET_KEY and Q_CLUSTER['name'] ({error}); purge it, or start "
+            "a cluster with those it was signed with"
+        ) from error
+    except Exception as error:
+        raise _missing_class(payload, schema, error) from error
+    return _checked(task, schema)
+
+
+def _checked(task: Any, schema: str | None) -> Package:
+    if not isinstance(task, dict) or not {"id", "name", "func", "args", "kwargs"} <= task.keys():
+        raise BadPackage("it is signed but holds no task; purge it")
+    if not task.get("schema_name"):
+        raise BadPackage("it names no tenant; enqueue it through QUtilities or with tenant_q in INSTALLED_APPS")
+    if schema is not None and task["schema_name"] != schema:
+        raise BadPackage(
+            f"it belongs to tenant {task['schema_name']!r} and was found in the queue of {schema!r}; purge it, "
+            "and find out who moved it"
+        )
+    return Package(task)
+
+
+class _AnyAttribute(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class _Missing(metaclass=_AnyAttribute):
+    """Stands in for a class that is gone, so that the rest of its package can still be read.
+
+    It takes whatever a pickle does to an instance, of a list's or a dict's class too, and keeps nothing.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take any arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Take any state."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take any item."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self), name)
+
+    def append(self, value: Any) -> None:
+        """Take any value."""
+
+    def extend(self, values: Any) -> None:
+        """Take any values."""
+
+
+class _LenientSerializer:
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module: str, name: str) -> Any:
+                try:
+                    return super().find_class(module, name)
+                except (ImportError, AttributeError):
+                    return _Missing
+
+        return Unpickler(io.BytesIO(data)).load()
+
+
+def _missing_class(payload: str, schema: str | None, error: Exception) -> BadPackage:
+    refused = BadPackage(f"it cannot be unpickled: {error}; deploy the class or function it names, or enqueue anew")
+    try:
+        task = core_signing.loads(payload, key=Conf.SECRET_KEY, salt=Conf.PREFIX, serializer=_LenientSerializer)
+        rest = _checked(task, schema)
+    except Exception:
+        return refused
+    readable = rest.task | {"args": (), "kwargs": {}, "hook": None, "chain": None}
+    if not isinstance(readable["func"], str) and not inspect.isroutine(readable["func"]):
+        readable["func"] = "?"
+    refused.package = Package(readable)
+    return refused

@@ -1,0 +1,131 @@
+"""`python manage.py mstenant`: how tenants share the workers, shown and changed while clusters run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenant_q import policies
+from tenant_q.brokers import uses_redis
+from tenant_q.exceptions import TenantQError
+from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
+
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in policies.FIELDS if name != "paused"}
+_COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "paused", "queued")
+
+
+class Command(BaseCommand):
+    help = "Shows tenants' policies; pauses, resumes, weighs and limits a tenant, in force at once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("act", nargs="?", choices=("list", "pause", "resume", "limit"), default="list")
+        parser.add_argument("schema", nargs="?", metavar="SCHEMA", help="The tenant.")
+        limits: dict[str, Any] = {"type": _limit, "default": argparse.SUPPRESS, "metavar": "N"}
+        parser.add_argument(
+            "--weight",
+            type=_weight,
+            default=argparse.SUPPRESS,
+            metavar="W",
+            help=f"Its share of worker time against others', from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}; 1 by default.",
+        )
+        parser.add_argument("--max-running", help="Workers that may be busy with it at once. 0: no limit.", **limits)
+        parser.add_argument("--max-queued", help="Tasks of it that may wait. 0: no limit.", **limits)
+        parser.add_argument("--max-results", help="Successes kept. 0: as many as save_limit says.", **limits)
+        parser.add_argument("--all", action="store_true", help="List every tenant, also those without a policy.")
+        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        act, schema = options["act"], options["schema"]
+        values = {name: options[name] for name in _OPTIONS if name in options}
+        _refuse_what_does_not_fit(act, schema, values, every_tenant=options["all"])
+        try:
+            if act == "list":
+                self._list(schema, every_tenant=options["all"], as_json=options["json"])
+            else:
+                self._change(act, schema, values, as_json=options["json"])
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, schema: str | None, *, every_tenant: bool, as_json: bool) -> None:
+        found = [policies.policy_of(schema)] if schema else policies.policies(every_tenant=every_tenant)
+        rows = [_row(policy) for policy in found]
+        if as_json:
+            self.stdout.write(json.dumps(rows, indent=2))
+        elif rows:
+            self.stdout.write(_table(rows))
+        else:
+            self.stdout.write("No tenant has a policy; `mstenant list --all` shows those without one.")
+
+    def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
+        if act != "limit":
+            values = {"paused": act == "pause"}
+        row = _row(policies.change(schema, actor=policies.operator(), act=act, **values))
+        self.stdout.write(json.dumps(row, indent=2) if as_json else _sentence(act, row))
+
+
+def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
+    if values and act != "limit":
+        raise CommandError(f"{_OPTIONS[next(iter(values))]} belongs to `mstenant limit`, not to `mstenant {act}`.")
+    if every_tenant and (act != "list" or schema):
+        raise CommandError("--all belongs to `mstenant list` without a tenant; all else takes one tenant at a time.")
+    if act != "list" and not schema:
+        raise CommandError(f"Say which tenant: `mstenant {act} SCHEMA`; `mstenant list --all` shows those there are.")
+    if act == "limit" and not values:
+        raise CommandError(f"Nothing is to change for {schema}: give {', '.join(_OPTIONS.values())}.")
+
+
+def _limit(text: str) -> int | None:
+    if text.lower() in ("0", "none"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give 1 or more, or 0 for no limit") from None
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number; give one from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}"
+        ) from None
+
+
+def _row(policy: TenantPolicy) -> dict[str, Any]:
+    """A policy with how many of the tenant's tasks are queued; None where the broker has one queue for all."""
+    schema = policy.schema_name
+    queued = sum(broker.queue_size(schema) for broker in policies.site_brokers()) if uses_redis() else None
+    return {"schema": schema, **policies.values_of(policy), "queued": queued}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [[name.replace("_", " ") for name in _COLUMNS], *([_cell(row[name]) for name in _COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))])
+        for first, *others in lines
+    )
+
+
+def _sentence(act: str, row: dict[str, Any]) -> str:
+    """What is in force now."""
+    schema, queued = row["schema"], row["queued"]
+    head = f"{schema} is {'paused' if row['paused'] else 'not paused'}"
+    if act == "limit":
+        said = [f"{name.replace('_', ' ')} {_cell(row[name])}" for name in _OPTIONS]
+        head = f"{schema} has {', '.join(said)}{' and is paused' if row['paused'] else ''}"
+    if queued is None:
+        return f"{head}."
+    return f"{head}: " + ("1 task waits." if queued == 1 else f"{queued or 'no'} tasks wait.")

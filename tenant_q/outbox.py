@@ -1,0 +1,241 @@
+"""What a worker has run and not yet settled: outcomes to save or retry, links to enqueue, leases to acknowledge.
+
+It is kept in hand through an outage of either server. While a task runs long, a thread of its own settles what had
+finished before it, with database connections of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connections
+from django.utils import timezone
+
+from tenant_q import enqueue, flows, retries, session, tenancy
+from tenant_q.brokers.protocol import Broker, Lease, Settled
+from tenant_q.envelope import seal
+from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
+from tenant_q.executor import timeout_of
+from tenant_q.labels import get_logger
+from tenant_q.package import Outcome, Package, labels, with_outcome
+from tenant_q.slot import Slot
+
+logger = get_logger("tenant_q.outbox")
+
+# No finished outcome waits longer than about this for its batch-mates.
+FLUSH_SECONDS = 0.1
+# How often the thread looks whether one has to wait longer.
+LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A lease whose package has come to an outcome that is not acknowledged yet."""
+
+    lease: Lease
+    outcome: Outcome
+
+
+class Outbox:
+    """The finished work of the worker `key`. Its methods may be called by the worker and by its own thread."""
+
+    def __init__(self, key: str, broker: Broker, slot: Slot) -> None:
+        self.key = key
+        self.broker = broker
+        self.slot = slot
+        # The schemas that were saved to since the worker last took them.
+        self.saved: set[str] = set()
+        self._lock = threading.RLock()
+        self._unsettled: list[Finished] = []
+        self._to_tell: list[Outcome] = []
+        self._untold: list[Finished] = []
+        self._links: list[Package] = []
+        self._unacknowledged: list[Finished] = []
+        self._complete: list[Package] = []
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def add(self, lease: Lease, outcome: Outcome) -> None:
+        """Take an outcome in hand."""
+        with self._lock:
+            self._unsettled.append(Finished(lease, outcome))
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in hand."""
+        return not (self._unsettled or self._untold or self._links or self._unacknowledged or self._complete)
+
+    def is_waiting(self) -> bool:
+        """Whether an outcome has waited long enough for its batch-mates."""
+        with self._lock:
+            return bool(self._unsettled) and _age(self._unsettled[0].outcome) > FLUSH_SECONDS
+
+    def finish(self) -> None:
+        """Settle what has run, call hooks, enqueue chains' next links, acknowledge.
+
+        What an outage interrupts is done later. No tenant is current afterwards.
+        """
+        with self._lock:
+            if self._unsettled:
+                self._settle()
+            if threading.current_thread() is not self._thread:  # a hook may take long, and has a timeout
+                self._tell_all()
+            if self._links:
+                enqueue.push(self._links, once=True)
+                self._links = []
+            if self._unacknowledged:
+                self._acknowledge()
+            if self._complete:
+                flows.close_iters(self._complete, self.broker)
+                self._complete = []
+
+    # The thread
+
+    def watch(self) -> None:
+        """A task is about to run: should it turn out long, what waits behind it is settled meanwhile."""
+        if self._thread is None and self._unsettled:
+            self._thread = threading.Thread(target=self._flush_in_time, name="tenant_q outbox", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _flush_in_time(self) -> None:
+        # Signals are the main thread's: they are to interrupt what the task waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM, signal.SIGINT})
+        while not self._closing.wait(LOOK_SECONDS):
+            if self.is_waiting():
+                self._flush()
+        connections.close_all()
+
+    def _flush(self) -> None:
+        try:
+            self.finish()
+        except (BrokerError, DatabaseAway):
+            # The worker meets the same outage when its task has ended, tells it, and goes on from there.
+            logger.debug("The outbox of worker %s waits for a server", self.key)
+        except Exception:
+            logger.exception("The outbox of worker %s leaves its work to the worker", self.key)
+
+    # Settling
+
+    def _settle(self) -> None:
+        """Settle all at once; where that fails in a way nobody foresaw, one by one, and bury what fails then."""
+        self._retry_failed()
+        try:
+            self._settle_these(self._unsettled)
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception:
+            logger.exception("A batch of %s outcomes is settled one by one", len(self._unsettled))
+            while self._unsettled:
+                self._settle_or_bury(self._unsettled[0])
+        self._unsettled = []
+
+    def _settle_or_bury(self, finished: Finished) -> None:
+        try:
+            self._settle_these([finished])
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:
+            logger.exception(
+                "The outcome of %s cannot be settled", finished.lease.id, extra=labels(finished.outcome.package)
+            )
+            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
+        self._unsettled.remove(finished)
+
+    def _settle_these(self, unsettled: Sequence[Finished]) -> None:
+        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker)
+        # Their leases are kept until all hooks are called, so that none is lost.
+        settled = self._untold if settlement.to_tell else self._unacknowledged
+        for finished in unsettled:
+            error = settlement.unsaved.get(finished.outcome.package.schema)
+            if error is not None:
+                self._put_off_unsaved(finished, error)
+            else:
+                settled.append(finished)
+                self.saved.add(finished.outcome.package.schema)
+        if flows.called_receivers(settlement):
+            session.clean_up()
+            tenancy.leave()
+        self._to_tell += settlement.to_tell
+        self._links += settlement.links
+        self._complete += settlement.complete
+
+    def _tell_all(self) -> None:
+        while self._to_tell:
+            self._tell(self._to_tell[0])
+            del self._to_tell[0]
+        self._unacknowledged += self._untold
+        self._untold = []
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Call the hook and the receivers as a task is called: in its schema, watched, with nothing of it left."""
+        package = outcome.package
+        self.slot.occupy(labels(package), timeout_of(package))
+        try:
+            with tenancy.in_verified_schema(package.schema):
+                session.watch()
+                flows.tell(outcome)
+        except TenantUnavailable as error:
+            logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))
+        finally:
+            session.clean_up(labels(package))
+            tenancy.leave()
+            self.slot.leave()
+
+    def _acknowledge(self) -> None:
+        settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
+        refused = self.broker.acknowledge(self.key, settled)
+        for finished in self._unacknowledged:
+            if finished.lease.id in refused:
+                logger.warning(
+                    "The lease of %s had been given to another worker; its acknowledgement is refused",
+                    finished.lease.id,
+                    extra=labels(finished.outcome.package),
+                )
+        self._unacknowledged = []
+
+    # Trying again
+
+    def _retry_failed(self) -> None:
+        """Those that failed and have attempts left are put back, and leave no row yet."""
+        for finished in list(self._unsettled):
+            delay = retries.retry_delay(finished.outcome)
+            if delay is not None:
+                self._retry(finished, delay)
+                self._unsettled.remove(finished)
+
+    def _retry(self, finished: Finished, delay: float) -> None:
+        outcome, package = finished.outcome, finished.outcome.package
+        again = seal(retries.after_failure(package))
+        self.broker.put_off(self.key, finished.lease, delay=delay, payload=again, seconds=outcome.seconds)
+        logger.warning(
+            "%s failed (%s, attempt %s) and is started again in %.1f s",
+            package.name,
+            outcome.death,
+            outcome.attempt,
+            delay,
+            extra=labels(package),
+        )
+
+    def _put_off_unsaved(self, finished: Finished, error: Exception) -> None:
+        """The task has run: what is put off is the saving of its outcome."""
+        package = finished.outcome.package
+        tries = int(package.option("put_off", 0)) + 1
+        logger.error("The result of %s cannot be saved (try %s): %s", package.name, tries, error, extra=labels(package))
+        if tries > retries.MOST_PUT_OFFS:
+            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
+            return
+        carried = seal(with_outcome(finished.outcome, put_off=tries))
+        delay, used = retries.put_off_delay(tries), finished.outcome.seconds
+        self.broker.put_off(self.key, finished.lease, delay=delay, payload=carried, seconds=used)
+
+
+def _age(outcome: Outcome) -> float:
+    return float((timezone.now() - outcome.stopped).total_seconds())

@@ -1,0 +1,139 @@
+"""What a child of the sentinel tells it, in shared memory without a lock: what it runs, and how far it came.
+
+A `kill -9` leaves it readable. Each value has one writer.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from mmap import mmap
+
+from tenant_q.brokers.protocol import BATCH_LIMIT, Lease
+
+_RUNNING = struct.Struct("<dd32s63s256s")  # started (monotonic), timeout (0: none), package id, schema, function
+_NUMBER = struct.Struct("<Q")
+_LEASE = struct.Struct("<32s24s")  # id, token
+
+_BUSY = 0
+_AT_RUNNING = 8
+_DONE, _BATCH, _COUNT, _NEXT, _RECALLED = 512, 520, 528, 536, 544
+_LEASES = 576
+_LABELS = ("task_id", "schema", "func")
+
+
+class Slot:
+    """One child's shared memory."""
+
+    def __init__(self) -> None:
+        self._memory = mmap(-1, _LEASES + BATCH_LIMIT * _LEASE.size)
+
+    # What the child writes
+
+    def plan(self, leases: Sequence[Lease]) -> None:
+        """The child begins a batch; it runs these in this order."""
+        self._put(_COUNT, 0)
+        self._put(_BATCH, self._get(_BATCH) + 1)
+        self._put(_NEXT, 0)
+        shown = leases[:BATCH_LIMIT]
+        packed = b"".join(_LEASE.pack(lease.id.encode(), str(lease.token).encode()) for lease in shown)
+        self._memory[_LEASES : _LEASES + len(packed)] = packed
+        self._put(_COUNT, len(shown))
+
+    def start(self, labels: Mapping[str, str], timeout: float | None) -> bool:
+        """The child starts to run the next package of its batch, for at most `timeout` seconds.
+
+        Returns False when the rest of the batch was recalled before: then it is not to be run. The child first says
+        what it starts and then looks whether it was recalled; the sentinel first recalls and then looks what was
+        started. So whoever comes second sees the other.
+        """
+        self.occupy(labels, timeout)
+        self.skip()
+        if self._get(_RECALLED) == self._get(_BATCH) and self._get(_COUNT):
+            self.leave()
+            return False
+        return True
+
+    def occupy(self, labels: Mapping[str, str], timeout: float | None) -> None:
+        """The child does something for a package, for at most `timeout` seconds: it runs it, or tells its hook."""
+        texts = (labels[name].encode() for name in _LABELS)
+        packed = _RUNNING.pack(time.monotonic(), timeout or 0.0, *texts)
+        self._memory[_AT_RUNNING : _AT_RUNNING + len(packed)] = packed
+        self._memory[_BUSY] = 1
+
+    def leave(self) -> None:
+        """The child does nothing for a package now."""
+        self._memory[_BUSY] = 0
+
+    def skip(self) -> None:
+        """The next package of the batch needs no run."""
+        self._put(_NEXT, self._get(_NEXT) + 1)
+
+    def finish(self) -> None:
+        """The child has run a package."""
+        self.leave()
+        self.count()
+
+    def count(self) -> None:
+        """The child completed one more."""
+        self._put(_DONE, self.done + 1)
+
+    # What the sentinel reads
+
+    @property
+    def done(self) -> int:
+        """How many ticks or tasks were completed."""
+        return self._get(_DONE)
+
+    @property
+    def batch(self) -> int:
+        """The number of the batch, counted from 1."""
+        return self._get(_BATCH)
+
+    @property
+    def running(self) -> str | None:
+        """The id of the package that is being run."""
+        return self.labels.get("task_id")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the package that is being run; none when nothing is."""
+        busy = self._memory[_BUSY]
+        _, _, *texts = self._read()
+        values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)
+        return dict(zip(_LABELS, values, strict=True)) if busy else {}
+
+    @property
+    def seconds(self) -> float:
+        """How long the running package has run; 0 when none does."""
+        started, *_ = self._read()
+        return time.monotonic() - started if self._memory[_BUSY] else 0.0
+
+    def overdue(self, margin: float) -> bool:
+        """Whether the running package is past its timeout by more than `margin` seconds."""
+        _, timeout, *_ = self._read()
+        return bool(timeout) and self.seconds > timeout + margin
+
+    def recall(self) -> list[Lease]:
+        """Keep the child from starting more of its batch. Returns what it has not started."""
+        batch = self._get(_BATCH)
+        self._put(_RECALLED, batch)
+        first, count = self._get(_NEXT), self._get(_COUNT)
+        leases = [self._lease(place) for place in range(first, count)]
+        # Those of a batch that began meanwhile are not recalled.
+        return leases if self._get(_BATCH) == batch else []
+
+    def _lease(self, place: int) -> Lease:
+        at = _LEASES + place * _LEASE.size
+        id, token = _LEASE.unpack(self._memory[at : at + _LEASE.size])
+        return Lease(id=id.rstrip(b"\0").decode(), schema="", payload="", token=token.rstrip(b"\0").decode())
+
+    def _read(self) -> tuple[float, float, bytes, bytes, bytes]:
+        return _RUNNING.unpack(self._memory[_AT_RUNNING : _AT_RUNNING + _RUNNING.size])
+
+    def _get(self, at: int) -> int:
+        return int(_NUMBER.unpack(self._memory[at : at + 8])[0])
+
+    def _put(self, at: int, number: int) -> None:
+        self._memory[at : at + 8] = _NUMBER.pack(number)
