@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, cast
 
 from asgiref.sync import async_to_sync
@@ -91,18 +90,22 @@ def execute(package: Package, *, attempt: int = 1) -> Outcome:
         return outcome(text, success=False, death=death, error=error)
 
 
-def give_up(package: Package, error: Exception, *, attempt: int = 1, started: datetime | None = None) -> Outcome:
-    """The outcome of a package that is not run: its failed row tells why."""
+def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
+    """The outcome of a package that is not run: its failed row tells why.
+
+    Parameters: `is_final`, whether it is not to be started again even if it has attempts left.
+    """
     now = timezone.now()
     return Outcome(
         package=package,
         success=False,
         result=f"{type(error).__name__}: {error}",
-        started=started or now,
+        started=now,
         stopped=now,
         seconds=0.0,
         attempt=attempt,
         death=type(error).__name__,
+        is_final=is_final,
     )
 
 

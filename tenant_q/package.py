@@ -117,7 +117,7 @@ class Outcome:
 
     `result` is the return value, or the text of what went wrong. `seconds` is the worker time used. `death` is the
     class name of the cause, for a failure, and `error` the exception itself, which does not travel. `is_saved` says
-    that its row is there already.
+    that its row is there already, `is_final` that it is not to be tried again.
     """
 
     package: Package
@@ -130,6 +130,7 @@ class Outcome:
     death: str | None = None
     error: BaseException | None = None
     is_saved: bool = False
+    is_final: bool = False
 
     def task_dict(self) -> dict[str, Any]:
         """The task dict with the outcome in it, as Django-Q2 hands it to `post_execute` and to the cache."""

@@ -28,7 +28,7 @@ def put_off_delay(tries: int) -> float:
 def retry_delay(outcome: Outcome) -> float | None:
     """Seconds until a task that failed is started again, or None when it is not."""
     package = outcome.package
-    if outcome.success or package.option("ack_failure"):
+    if outcome.success or outcome.is_final or package.option("ack_failure"):
         return None
     attempts = package.option("max_attempts", conf().max_attempts)
     failures = package.failures + 1

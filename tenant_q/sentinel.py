@@ -116,7 +116,7 @@ class Sentinel:
         self._kill_overdue()
         self._through_outage(self._recall)
         self._do_when_due("renew", conf().lease / 3, self._renew)
-        self._do_when_due("expire", 1.0, self._expire)
+        self._do_when_due("expire", min(1.0, conf().lease / 4), self._expire)
         self._do_when_due("publish", 1.0, self._publish)
         self._through_outage(self._reclaim)
 

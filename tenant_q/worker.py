@@ -8,7 +8,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from django.conf import settings
 from django.core.cache import caches
@@ -242,9 +241,11 @@ class Worker(Role):
 
 
 def _slices(batch: Batch) -> list[tuple[str, list[Lease]]]:
-    """The batch by tenant; each tenant's packages in their order."""
-    ordered = sorted(batch.leases, key=lambda lease: lease.schema)
-    return [(schema, list(leases)) for schema, leases in groupby(ordered, key=lambda lease: lease.schema)]
+    """The batch by tenant, whose turn it is first in front; each tenant's packages in their order."""
+    slices: dict[str, list[Lease]] = {}
+    for lease in batch.leases:
+        slices.setdefault(lease.schema, []).append(lease)
+    return list(slices.items())
 
 
 @contextlib.contextmanager
@@ -287,9 +288,9 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
     """The failure of a package that is not to be started again, or None."""
     starts = lease.starts or 0
     if lease.verdict:
-        return give_up(package, TaskTimeout(lease.verdict), attempt=starts)
+        return give_up(package, TaskTimeout(lease.verdict), attempt=package.failures + starts, is_final=False)
     if starts >= package.max_deliveries:
         times = "once" if starts == 1 else f"{starts} times"
         text = f"the worker process died {times} while it ran this task, so it is not started again"
-        return give_up(package, WorkerDied(text), attempt=starts)
+        return give_up(package, WorkerDied(text), attempt=package.failures + starts)
     return None

@@ -253,6 +253,52 @@ def sleep_and_fail() -> None:
     raise ValueError
 
 
+def test_a_task_that_kills_its_worker_is_given_up_though_it_has_attempts_left(tenants, worker):
+    id = add("fail_until", 1, max_attempts=0)
+    for _ in range(3):
+        get_broker().fetch("dies")
+        get_broker().reclaim("dies", running=id)
+    work(worker)
+    assert row(id).result.startswith("WorkerDied: ")
+    assert (RUNS, get_broker().counts().open) == ([], 0)
+
+
+def test_a_task_that_was_killed_over_its_timeout_is_tried_again(tenants, worker):
+    """As one whose timeout is raised in it. It is no second start that a death is charged for."""
+    id = add("fail_until", 1, max_attempts=2, retry_delay=0)
+    get_broker().fetch("killed")
+    get_broker().reclaim("killed", running=id, verdict="it ran over its timeout")
+    work_through_attempts(worker)
+    assert (row(id).success, len(RUNS)) == (True, 1)
+
+
+def test_a_package_of_a_removed_function_is_tried_again(tenants, worker):
+    """A newer release may be on its way."""
+    options = {"max_attempts": 2, "retry_delay": 0}
+    id = QUtilities.add_async_task("tests.tasks.not_there_yet", schema_name="acme_corp", q_options=options)
+    work(worker)
+    tasks.not_there_yet = tasks.nothing  # type: ignore[attr-defined]
+    try:
+        work_through_attempts(worker)
+    finally:
+        del tasks.not_there_yet  # type: ignore[attr-defined]
+    assert row(id).success
+
+
+def test_the_tenant_whose_turn_it_is_runs_first_in_a_batch(tenants, worker):
+    """Whatever its name."""
+    know_as_short(f"{HERE}.note_schema", *tenants)
+    tasks.client().hset(redis_key("vtime"), "acme_corp", 1000)
+    for name in ("acme_corp", "initech_llc"):
+        add("note_schema", schema=name)
+    worker.tick()
+    assert RUNS == ["initech_llc", "acme_corp"]
+
+
+def note_schema() -> None:
+    RUNS.append(connection.schema_name)
+
+
 # Delays
 
 

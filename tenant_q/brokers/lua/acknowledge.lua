@@ -18,13 +18,13 @@ for i = 3, #ARGV, 3 do
     refused[#refused + 1] = id
   else
     local _, func, once = open_message(redis.call('HGET', key('messages'), id))
+    charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
     drop_lease(id, lease)
     drop_history(id)
     redis.call('HDEL', key('messages'), id)
     if once == '1' then
       redis.call('ZADD', key('known'), now, id)
     end
-    charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
     local field = lease.schema .. ';' .. func
     local before = tonumber(redis.call('HGET', key('costs'), field) or ms)
     redis.call('HSET', key('costs'), field, before + weight * (ms - before))

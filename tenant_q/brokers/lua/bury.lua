@@ -9,9 +9,9 @@ local lease = lease_of(id, token)
 if not lease then
   return 0
 end
+charge(lease.schema, -lease.charged)
 drop_lease(id, lease)
 drop_history(id)
-charge(lease.schema, -lease.charged)
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
 return 1

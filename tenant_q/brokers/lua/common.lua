@@ -132,6 +132,7 @@ local function take_lease(id, lease, deadline)
   redis.call('HINCRBY', key('running:' .. lease.schema), lease.worker, 1)
 end
 
+-- The account is settled before: a tenant that its cap kept out may enter the ring here, with what it owes.
 local function drop_lease(id, lease)
   redis.call('ZREM', key('leases'), id)
   redis.call('HDEL', key('leased'), id)
@@ -165,7 +166,7 @@ end
 
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.
 local function return_unrun(id, lease)
-  drop_lease(id, lease)
   charge(lease.schema, -lease.charged)
+  drop_lease(id, lease)
   push(lease.schema, id, true)
 end

@@ -10,8 +10,8 @@ local lease = lease_of(id, token)
 if not lease then
   return 0
 end
-drop_lease(id, lease)
 charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
+drop_lease(id, lease)
 redis.call('HDEL', key('verdicts'), id)
 if payload ~= '' then
   local schema, func, once = open_message(redis.call('HGET', key('messages'), id))

@@ -17,6 +17,10 @@ from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, TenantQError
 from tenant_q.package import Package
 
+# So many are listed unless all are asked for.
+LISTED = 1000
+EVERYTHING = 10**9
+
 
 class Command(BaseCommand):
     help = "Lists, retries or purges dead packages: of dropped tenants, with bad signatures, or that cannot be saved."
@@ -33,16 +37,17 @@ class Command(BaseCommand):
         use_cluster(options["name"])
         try:
             broker = get_broker()
-            found = broker.dead(options["schema"])
             if options["act"] == "list":
-                self._list(found, as_json=options["json"])
+                self._list(broker, options)
             else:
+                found = broker.dead(options["schema"], limit=EVERYTHING)
                 self._act(broker, options["act"], _chosen(found, options))
         except TenantQError as error:
             raise CommandError(str(error)) from error
 
-    def _list(self, found: list[Dead], *, as_json: bool) -> None:
-        if as_json:
+    def _list(self, broker: Broker, options: dict[str, Any]) -> None:
+        found = broker.dead(options["schema"], limit=EVERYTHING if options["all"] else LISTED)
+        if options["json"]:
             rows = [{name: getattr(dead, name) for name in ("id", "schema", "func", "died", "cause")} for dead in found]
             self.stdout.write(json.dumps(rows, indent=2))
             return
@@ -50,7 +55,8 @@ class Command(BaseCommand):
             when = datetime.fromtimestamp(dead.died, UTC).strftime("%Y-%m-%d %H:%M:%S")
             self.stdout.write(f"{dead.id}  {dead.schema:<20}  {when}  {dead.func}")
             self.stdout.write(f"    {dead.cause}")
-        self.stdout.write(f"{len(found)} dead" if found else "No dead packages.")
+        more = " (--all lists more, if there are)" if len(found) == LISTED and not options["all"] else ""
+        self.stdout.write(f"{len(found)} dead{more}" if found else "No dead packages.")
 
     def _act(self, broker: Broker, act: str, chosen: list[Dead]) -> None:
         by_schema: dict[str, list[Dead]] = {}
