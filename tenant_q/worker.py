@@ -288,7 +288,7 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
     """The failure of a package that is not to be started again, or None."""
     starts = lease.starts or 0
     if lease.verdict:
-        return give_up(package, TaskTimeout(lease.verdict), attempt=package.failures + starts, is_final=False)
+        return give_up(package, TaskTimeout(lease.verdict), attempt=package.failures + starts + 1, is_final=False)
     if starts >= package.max_deliveries:
         times = "once" if starts == 1 else f"{starts} times"
         text = f"the worker process died {times} while it ran this task, so it is not started again"

@@ -84,9 +84,6 @@ class AdaptedBroker:
             self._receipt(lease)
         return len(leases)
 
-    def recall(self, worker: str, ids: Sequence[str]) -> int:
-        return 0
-
     def put_off(
         self,
         worker: str,

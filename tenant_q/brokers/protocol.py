@@ -10,6 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+# An acknowledged deterministic id stays known this long: longer than any crash and restart.
+REMEMBER_SECONDS = 24 * 3600
+# At most this many packages of one tenant in a row.
+SLICE = 16
+# What a function that never ran is charged until it has.
+UNKNOWN_COST_MS = 10
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
@@ -121,6 +127,11 @@ class Dead:
     payload: str
 
 
+def outage_seconds(lease: float) -> float:
+    """How long nobody scanned for leases that ran out, when it was an outage and not the usual pause between scans."""
+    return max(1.5, lease / 2)
+
+
 class Broker(Protocol):
     """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached."""
 
@@ -153,9 +164,6 @@ class Broker(Protocol):
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         """Return unstarted packages to the heads of their queues. Returns how many."""
-
-    def recall(self, worker: str, ids: Sequence[str]) -> int:
-        """Return those of `ids` that a living worker holds and has not started. Returns how many."""
 
     def put_off(
         self,

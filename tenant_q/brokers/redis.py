@@ -17,16 +17,24 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import (
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    REMEMBER_SECONDS,
+    SLICE,
+    UNKNOWN_COST_MS,
+    Batch,
+    Counts,
+    Dead,
+    Lease,
+    Message,
+    Policy,
+    Settled,
+    outage_seconds,
+)
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
 
-# An acknowledged deterministic id stays known this long: longer than any crash and restart.
-REMEMBER_SECONDS = 24 * 3600
-# At most this many packages of one tenant in a row.
-SLICE = 16
-# What a function that never ran is charged until it has.
-UNKNOWN_COST_MS = 10
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
 ENQUEUE_CHUNK = 1000
@@ -114,9 +122,6 @@ class RedisBroker:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
         return int(self._run("give_back", *pairs)) if pairs else 0
 
-    def recall(self, worker: str, ids: Sequence[str]) -> int:
-        return int(self._run("recall", worker, *ids)) if ids else 0
-
     def put_off(
         self,
         worker: str,
@@ -143,8 +148,8 @@ class RedisBroker:
         return int(self._run("reclaim", worker, running or "", verdict or ""))
 
     def expire(self) -> int:
-        lease_ms = round(conf().lease * 1000)
-        return int(self._run("expire", lease_ms // 2, lease_ms))
+        lease = conf().lease
+        return int(self._run("expire", round(outage_seconds(lease) * 1000), round(lease * 1000)))
 
     # Policies
 

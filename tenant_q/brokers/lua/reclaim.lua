@@ -1,4 +1,4 @@
--- Give back the packages of a worker that died. Only the one it was running is charged a start.
+-- Give back the packages of a worker that died. Only the one it was running is charged a start, or given the verdict.
 --
 -- A worker that died while it ran nothing may have died of what it did with a finished one. Then its packages are
 -- delivered one at a time from now on, and one that was so already is charged.
@@ -11,7 +11,7 @@ local worker, running, verdict = ARGV[1], ARGV[2], ARGV[3]
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
   return_unrun(id, lease_of(id))
-  local guilty = id == running
+  local guilty = id == running and verdict == ''
   if running == '' then
     guilty = redis.call('SADD', key('alone'), id) == 0
   end

@@ -1,0 +1,377 @@
+"""The broker protocol in plain Python: the specification that people read, and a broker for tests.
+
+It has the rules of the Redis broker and none of its cleverness, and a clock that the test steers.
+`tests/integration/test_broker_machine.py` holds the two against each other. Costs and virtual times are in
+milliseconds, all other times in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tenant_q.brokers.protocol import (
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    REMEMBER_SECONDS,
+    SLICE,
+    UNKNOWN_COST_MS,
+    Batch,
+    Counts,
+    Dead,
+    Lease,
+    Message,
+    Policy,
+    Settled,
+    outage_seconds,
+)
+from tenant_q.conf import conf
+from tenant_q.exceptions import QueueFull
+
+# As in the Redis broker.
+
+
+@dataclass(slots=True)
+class History:
+    """What happened to a package. `alone`: it is delivered by itself, for it may have killed a machine."""
+
+    starts: int | None = None
+    verdict: str | None = None
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease in force. `charged` is what its tenant was charged for it, `alone` whether it is all of its batch."""
+
+    lease: Lease
+    worker: str
+    deadline: float
+    charged: float
+    alone: bool
+
+
+class MemoryBroker:
+    """One cluster's queues in this process. Groups and status are its own, not its site's.
+
+    Parameters: `cluster`, its name; `clock`, what tells the seconds since the epoch.
+    """
+
+    def __init__(self, cluster: str, clock: Callable[[], float] = time.time) -> None:
+        self.cluster = cluster
+        self.clock = clock
+        self.messages: dict[str, Message] = {}
+        self.histories: dict[str, History] = defaultdict(History)
+        # The places of an id: its tenant's queue, leased (oldest lease first), delayed until, dead since and why.
+        self.queues: dict[str, list[str]] = defaultdict(list)
+        self.leased: dict[str, Held] = {}
+        self.delayed: dict[str, float] = {}
+        self.died: dict[str, tuple[float, str]] = {}
+        self.unready: set[str] = set()
+        self.known: dict[str, float] = {}
+        # The ring: tenants with work queued that neither a pause nor a cap keeps out.
+        self.ring: set[str] = set()
+        self.ring_time = 0.0
+        self.virtual: dict[str, float] = defaultdict(float)
+        self.costs: dict[tuple[str, str], float] = {}
+        self.in_force: dict[str, Policy] = {}
+        self.last_token = 0
+        self.last_scan: float | None = None
+        self.happened = {"stale_acks": 0, "expired": 0}
+        self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        self.kept_until: dict[tuple[str, ...], float] = {}
+
+    def ping(self) -> None: ...
+
+    def info(self) -> str:
+        return "Memory"
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """Nobody else can bring work while this waits, so it does not."""
+
+    def close(self) -> None: ...
+
+    # The ring
+
+    def _policy(self, schema: str) -> Policy:
+        return self.in_force.get(schema, Policy())
+
+    def _is_kept_out(self, schema: str) -> bool:
+        """Whether a tenant is paused, or as many workers are busy with it as its cap allows."""
+        policy = self._policy(schema)
+        busy = {held.worker for held in self.leased.values() if held.lease.schema == schema}
+        return policy.paused or (policy.max_running is not None and len(busy) >= policy.max_running)
+
+    def _enter_ring(self, schema: str) -> None:
+        """Let a tenant in that may be served. It has no credit for its absence, and its debt is not forgiven."""
+        if schema not in self.ring and self.queues[schema] and not self._is_kept_out(schema):
+            self.virtual[schema] = max(self.virtual[schema], self.ring_time)
+            self.ring.add(schema)
+
+    # From place to place
+
+    def _push(self, id: str, *, at_head: bool = False) -> None:
+        schema = self.messages[id].schema
+        self.queues[schema].insert(0 if at_head else len(self.queues[schema]), id)
+        self._enter_ring(schema)
+
+    def _end_lease(self, id: str, used_ms: float = 0.0) -> None:
+        """Settle the account and end the lease, in this order: a capped tenant enters the ring with what it owes."""
+        schema = self.messages[id].schema
+        self.virtual[schema] += used_ms / self._policy(schema).weight - self.leased[id].charged
+        del self.leased[id]
+        self._enter_ring(schema)
+
+    def _return_unrun(self, ids: Iterable[str]) -> int:
+        """Put leased packages at the heads of their queues, so that they run in this order. Returns how many."""
+        found = list(dict.fromkeys(ids))
+        for id in reversed(found):
+            self._end_lease(id)
+            self._push(id, at_head=True)
+        return len(found)
+
+    def _is_in_force(self, lease: Lease) -> bool:
+        """Whether the lease's token still fits."""
+        return lease.id in self.leased and self.leased[lease.id].lease.token == lease.token
+
+    def _held_by(self, worker: str) -> list[str]:
+        return [id for id, held in self.leased.items() if held.worker == worker]
+
+    # Packages
+
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        if messages and limited:
+            schema = messages[0].schema
+            limit = self._policy(schema).max_queued or math.inf
+            waits = self.queue_size(schema) + sum(self.messages[id].schema == schema for id in self.delayed)
+            if waits + len(messages) > limit:
+                raise QueueFull(f"{schema} has no room for {len(messages)}: {waits} wait, its max_queued is {limit}.")
+        accepted = 0
+        for message in messages:
+            if message.id in self.messages or (message.once and message.id in self.known):
+                continue
+            accepted += 1
+            self.messages[message.id] = message
+            if message.delay > 0:
+                self.delayed[message.id] = self.clock() + message.delay
+            else:
+                self._push(message.id)
+        return accepted
+
+    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+        now = self.clock()
+        # A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
+        self._return_unrun(self._held_by(worker))
+        for _, id in sorted((due, id) for id, due in self.delayed.items() if due <= now):
+            del self.delayed[id]
+            self.unready.discard(id)
+            self._push(id)
+        leases = tuple(self._take_batch(worker, limit, seconds * 1000))
+        return Batch(leases, next_delayed=min((due - now for due in self.delayed.values()), default=None))
+
+    def _take_batch(self, worker: str, limit: int, budget: float) -> list[Lease]:
+        """Take slices of the tenants of least virtual time, until the budget is spent.
+
+        A function that is unknown or long runs alone, and so does a package that may have killed a machine.
+        """
+        taken: list[Lease] = []
+        spent, is_full = 0.0, False
+        while self.ring and not is_full and len(taken) < limit:
+            schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
+            self.ring_time = max(self.ring_time, self.virtual[schema])
+            for id in self.queues[schema][: min(SLICE, limit - len(taken))]:
+                cost = self.costs.get((schema, self.messages[id].func))
+                alone = cost is None or cost >= budget or self.histories[id].alone
+                if not (alone and taken):
+                    taken.append(self._take(worker, id, UNKNOWN_COST_MS if cost is None else cost, alone))
+                spent += cost or 0.0
+                is_full = alone or spent >= budget
+                if is_full:
+                    break
+            if not self.queues[schema]:
+                self.ring.remove(schema)
+        # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
+        self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
+        return taken
+
+    def _take(self, worker: str, id: str, cost: float, alone: bool) -> Lease:
+        """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
+        message, history = self.messages[id], self.histories[id]
+        self.last_token += 1
+        lease = Lease(id, message.schema, message.payload, self.last_token, history.starts, history.verdict)
+        charged = cost / self._policy(message.schema).weight
+        self.queues[message.schema].remove(id)
+        self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
+        self.virtual[message.schema] += charged
+        return lease
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        refused = []
+        for lease, ms in [(one.lease, round(one.seconds * 1000, 3)) for one in settled]:
+            if not self._is_in_force(lease):
+                refused.append(lease.id)
+                continue
+            self._end_lease(lease.id, ms)
+            self.histories.pop(lease.id, None)
+            message = self.messages.pop(lease.id)
+            if message.once:
+                self.known[message.id] = self.clock()
+            # New figures weigh an eighth, so that one slow run does not send a function into solitude.
+            before = self.costs.get((message.schema, message.func), ms)
+            self.costs[message.schema, message.func] = before + (ms - before) / 8
+        self.happened["stale_acks"] += len(refused)
+        if settled:
+            self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
+        return refused
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        return self._return_unrun(lease.id for lease in leases if self._is_in_force(lease))
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        if self._is_in_force(lease):
+            self._end_lease(lease.id, round(seconds * 1000, 3))
+            message = self.messages[lease.id]
+            self.messages[lease.id] = replace(message, payload=payload or message.payload)
+            self.histories[lease.id].verdict = None
+            self.delayed[lease.id] = self.clock() + delay
+            self.unready |= {lease.id} if unready else set()
+
+    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+        if self._is_in_force(lease):
+            self._end_lease(lease.id)
+            self.histories.pop(lease.id, None)
+            self.died[lease.id] = (self.clock(), cause)
+
+    # Leases
+
+    def renew(self, workers: Sequence[str], seconds: float) -> None:
+        for held in self.leased.values():
+            held.deadline = self.clock() + seconds if held.worker in workers else held.deadline
+
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+        lost = self._held_by(worker)
+        for history, is_it in [(self.histories[id], id == running) for id in lost]:
+            # A worker that ran nothing may have died of a package it had finished. The others come one at a time
+            # from now on, and one that did so already is charged.
+            is_guilty = (is_it and not verdict) if running else history.alone
+            history.alone = history.alone or not running
+            history.starts = (history.starts or 0) + is_guilty
+            history.verdict = verdict if is_it and verdict else history.verdict
+        return self._return_unrun(lost)
+
+    def expire(self) -> int:
+        now, lease = self.clock(), conf().lease
+        gap = 0.0 if self.last_scan is None else now - self.last_scan
+        self.last_scan = now
+        if gap > outage_seconds(lease):
+            # Nobody could renew meanwhile: each has the time left that it had then, but not more than a new one.
+            for held in self.leased.values():
+                held.deadline = max(held.deadline, min(held.deadline + gap, now + lease))
+            return 0
+        late = [id for id, held in self.leased.items() if held.deadline <= now]
+        for id in late:
+            # Of a larger batch each may be innocent: it is not charged, and comes alone the next time.
+            history = self.histories[id]
+            history.starts = (history.starts or 0) + self.leased[id].alone
+            history.alone = True
+        self.happened["expired"] += len(late)
+        return self._return_unrun(late)
+
+    # Policies
+
+    def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
+        self.in_force = dict(policies) if complete else {**self.in_force, **policies}
+        self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
+        for schema in list(self.queues):
+            self._enter_ring(schema)
+
+    def policies(self) -> Mapping[str, Policy]:
+        return dict(self.in_force)
+
+    # Figures
+
+    def counts(self) -> Counts:
+        paused = sum(len(queue) for schema, queue in self.queues.items() if self._policy(schema).paused)
+        places = (self.queue_size(), len(self.leased), len(self.delayed), len(self.died))
+        return Counts(*places, paused=paused, unready=len(self.unready))
+
+    def statistics(self) -> Mapping[str, int]:
+        return dict(self.happened)
+
+    def queue_size(self, schema: str | None = None) -> int:
+        return sum(len(queue) for name, queue in self.queues.items() if schema in (None, name))
+
+    def purge(self) -> None:
+        for kept in (self.messages, self.histories):
+            for id in kept.keys() - self.leased.keys():
+                del kept[id]
+        for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
+            place.clear()
+
+    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+        found = [(self.messages[id], *died) for id, died in self.died.items()]
+        dead = [Dead(m.id, m.schema, m.func, at, cause, m.payload) for m, at, cause in found]
+        return [one for one in dead if schema in (None, one.schema)][:limit]
+
+    def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
+        found = [id for id in ids_and_payloads if self.died.pop(id, None)]
+        for id in found:
+            self.messages[id] = replace(self.messages[id], payload=ids_and_payloads[id] or self.messages[id].payload)
+            self._push(id)
+        return len(found)
+
+    def purge_dead(self, ids: Sequence[str]) -> int:
+        return len([self.messages.pop(id) for id in ids if self.died.pop(id, None)])
+
+    # Groups, and the status of clusters
+
+    def _kept(self, *key: str) -> dict[str, str]:
+        """What is kept under a key until its time is over."""
+        if self.kept_until.get(key, math.inf) <= self.clock():
+            del self.kept_until[key], self.kept[key]
+        return self.kept[key]
+
+    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+        parts = self._kept("group", schema, group)
+        parts.setdefault(index, payload)
+        if seconds:
+            self.kept_until["group", schema, group] = self.clock() + seconds
+        return len(parts)
+
+    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+        return dict(self._kept("group", schema, group))
+
+    def count_parts(self, schema: str, group: str) -> int:
+        return len(self._kept("group", schema, group))
+
+    def drop_group(self, schema: str, group: str) -> int:
+        self._kept("group", schema, group)
+        self.kept_until.pop(("group", schema, group), None)
+        return len(self.kept.pop(("group", schema, group)))
+
+    def set_stat(self, key: str, value: str, seconds: int) -> None:
+        self.kept["stat", key] = {"": value}
+        self.kept_until["stat", key] = self.clock() + seconds
+
+    def get_stat(self, key: str) -> bytes | None:
+        value = self._kept("stat", key).get("")
+        return value.encode() if value is not None else None
+
+    def get_stats(self, pattern: str) -> list[bytes]:
+        found = [self.get_stat(key[1]) for key in sorted(self.kept) if key[0] == "stat"]
+        return [value for value in found if value is not None]

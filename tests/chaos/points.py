@@ -1,0 +1,139 @@
+"""Named points in the processes of a cluster, at which they obey orders: "kill yourself here".
+
+An order is a file `orders/<point>/<act>-<number>` in the directory that CHAOS_DIR names. The process that renames it
+has it, and no other. So the number of kills is exact, and nothing is sent to a process that may be somewhere else.
+
+The points are wrapped around methods of tenant_q from outside; tenant_q knows nothing of them. What is done at them
+stands in the file `log`, which survives every kill: seconds, what, details.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+# Points by the process that comes past them.
+WORKER = (
+    "after-claim",
+    "mid-run",
+    "after-effect",
+    "after-effect-in-transaction",
+    "before-save",
+    "before-link",
+    "before-ack",
+    "after-ack",
+)
+SENTINEL = ("before-reclaim", "after-reclaim")
+SCHEDULER = ("before-push", "after-push")
+
+# What a process does with itself at a point, or with the whole process tree of its cluster.
+ACTS: dict[str, Callable[[], None]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "kill-tree": lambda: os.killpg(0, signal.SIGKILL),
+    "freeze-tree": lambda: os.killpg(0, signal.SIGSTOP),
+}
+
+
+def is_armed() -> bool:
+    return "CHAOS_DIR" in os.environ
+
+
+def folder() -> Path:
+    return Path(os.environ["CHAOS_DIR"])
+
+
+def prepare(path: Path) -> None:
+    """Make the directory of the orders."""
+    for point in (*WORKER, *SENTINEL, *SCHEDULER):
+        (path / "orders" / point).mkdir(parents=True)
+    (path / "obeyed").mkdir()
+    (path / "log").touch()
+
+
+def reached(point: str, ids: Iterable[str] = ()) -> None:
+    """Obey the oldest order for this point, if there is one."""
+    if not is_armed():
+        return
+    orders = folder() / "orders" / point
+    for order in sorted(orders.iterdir()):
+        try:
+            order.rename(folder() / "obeyed" / f"{point}.{order.name}")
+        except FileNotFoundError:
+            continue
+        act = order.name.rpartition("-")[0]
+        note("obey", act, point, str(os.getpgid(0)), *ids)
+        ACTS[act]()
+        return
+
+
+def note(*words: str, path: Path | None = None) -> None:
+    """Append a line to the log; whole, also when many write."""
+    line = " ".join((f"{time.time():.6f}", *words)) + "\n"
+    file = os.open((path or folder()) / "log", os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+def install() -> None:
+    """Wrap the points around the methods of tenant_q that this process and its children will call."""
+    from tenant_q import enqueue, flows, scheduler
+    from tenant_q.brokers.redis import RedisBroker
+
+    def claimed(batch: Any) -> None:
+        ids = [lease.id for lease in batch.leases]
+        if ids:
+            note("claim", *ids)
+            reached("after-claim", ids)
+
+    in_hand: list[str] = []
+
+    def settling(outcomes: Any, *_: Any, **__: Any) -> None:
+        in_hand[:] = [outcome.package.id for outcome in outcomes]
+        reached("before-save", in_hand)
+
+    def pushing(packages: Any, **_: Any) -> None:
+        if any("chain" in package.task for package in packages):
+            reached("before-link", in_hand)
+
+    def acknowledged(broker: Any, worker: str, settled: Any, **_: Any) -> list[str]:
+        return [one.lease.id for one in settled]
+
+    def held(broker: Any, worker: str, **_: Any) -> list[str]:
+        return [id.decode() for id in broker.client.zrange(f"{broker.tag}:held:{worker}", 0, -1)]
+
+    _wrap(RedisBroker, "fetch", after=claimed)
+    _wrap(flows, "settle", before=settling)
+    _wrap(enqueue, "push", before=pushing)
+    _wrap(RedisBroker, "acknowledge", before=lambda *a, **k: reached("before-ack", acknowledged(*a, **k)))
+    _wrap(RedisBroker, "acknowledge", after=lambda _: reached("after-ack"))
+    _wrap(RedisBroker, "reclaim", before=lambda *a, **k: reached("before-reclaim", held(*a, **k)))
+    _wrap(RedisBroker, "reclaim", after=lambda _: reached("after-reclaim"))
+    _wrap(scheduler, "push", before=lambda *_, **__: reached("before-push"), after=lambda _: reached("after-push"))
+    _wrap(scheduler.Scheduler, "run", before=lambda *_, **__: note("scheduler"))
+
+
+def _wrap(
+    owner: Any,
+    name: str,
+    *,
+    before: Callable[..., None] = lambda *_, **__: None,
+    after: Callable[[Any], None] = lambda _: None,
+) -> None:
+    """Call `before` with the arguments and `after` with the result of each call of `owner.name`."""
+    wrapped = getattr(owner, name)
+
+    @functools.wraps(wrapped)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(*args, **kwargs)
+        result = wrapped(*args, **kwargs)
+        after(result)
+        return result
+
+    setattr(owner, name, call)

@@ -1,0 +1,50 @@
+"""Tasks of the chaos tests: each leaves an effect in its tenant's schema, which tells when it was done twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from django.db import connection
+
+from tests import tasks
+from tests.chaos import points
+
+EFFECTS = "chaos_effect"
+
+
+def effect(key: str, seconds: float = 0.001) -> None:
+    points.reached("mid-run", [key])
+    time.sleep(seconds)
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {EFFECTS} (task_key, at) VALUES (%s, clock_timestamp())", [key])
+    points.reached("after-effect-in-transaction" if connection.in_atomic_block else "after-effect", [key])
+
+
+def long_effect(key: str) -> None:
+    """Too long for a batch: it runs alone."""
+    effect(key, 0.06)
+
+
+def hold_interpreter(key: str, seconds: float) -> float:
+    """Hold the GIL for at least `seconds` in one C call, that of a regular expression that backtracks."""
+    tasks.note(key, pid=os.getpid(), at=time.time())
+    length, held = 20, 0.0
+    while held < seconds:
+        length += 1
+        begun = time.monotonic()
+        re.match(r"(a+)+$", "a" * length + "b")
+        held = time.monotonic() - begun
+    return held
+
+
+def hold(key: str) -> str:
+    """As `tests.tasks.hold`, and it notes when it began."""
+    tasks.note(f"{key}:at", at=time.time(), pid=os.getpid())
+    return tasks.hold(key)
+
+
+def sleep(key: str, seconds: float) -> float:
+    tasks.note(key, at=time.time())
+    return tasks.sleep(seconds)

@@ -1,0 +1,923 @@
+"""What every broker with leases does: one suite, for the specification (`MemoryBroker`) and for Redis.
+
+A driver lets time pass for a broker. Nothing waits.
+"""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tenant_q.brokers.memory import MemoryBroker
+from tenant_q.brokers.protocol import Batch, Broker, Counts, Lease, Message, Policy, Settled
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.conf import conf
+from tenant_q.exceptions import QueueFull
+from tests.conftest import wait_until
+
+
+class InMemory:
+    """The specification, with a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+        self.broker = MemoryBroker(f"c{uuid.uuid4().hex[:8]}", lambda: self.now)
+        self.prefix = "stat"
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    advance_kept = advance
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
+class OnRedis:
+    """A real server. Its time cannot be set, so what it keeps gets older instead."""
+
+    AGE = """
+        for _, name in ipairs({ 'leases', 'delayed', 'known', 'dead' }) do
+          for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
+            redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
+          end
+        end
+        if redis.call('EXISTS', KEYS[1] .. ':expired') == 1 then
+          redis.call('DECRBY', KEYS[1] .. ':expired', ARGV[1])
+        end
+        """
+
+    def __init__(self) -> None:
+        self.broker = RedisBroker(f"c{uuid.uuid4().hex[:8]}")
+        self.client: Any = self.broker.client
+        self.age = self.client.register_script(self.AGE)
+        self.prefix = f"{self.broker.tag}:stat"
+
+    def advance(self, seconds: float) -> None:
+        self.age(keys=[self.broker.tag], args=[round(seconds * 1000)])
+
+    def advance_kept(self, seconds: float) -> None:
+        """What Redis itself forgets after a time: groups and status."""
+        for name in self.client.scan_iter(f"{self.broker.tag}*"):
+            left = self.client.pttl(name)
+            if left >= 0:
+                self.client.pexpire(name, max(1, left - round(seconds * 1000)))
+
+    def end(self) -> None:
+        for name in self.client.scan_iter(f"{self.broker.tag}*"):
+            self.client.delete(name)
+
+    def key(self, name: str) -> str:
+        return f"{self.broker.tag}:{name}"
+
+    def key_names(self) -> set[str]:
+        return {name.decode().removeprefix(f"{self.broker.tag}:") for name in self.client.scan_iter(self.key("*"))}
+
+    def read(self, schemas: list[str], workers: list[str]) -> dict[str, Any]:
+        """All keys, decoded, in one round trip. Times are in seconds."""
+        pipe = self.client.pipeline(transaction=False)
+        hashes = ("messages", "vtime", "waiting", "causes", "starts", "verdicts")
+        scores = ("leases", "delayed", "dead", "ready")
+        for name in hashes:
+            pipe.hgetall(self.key(name))
+        for name in scores:
+            pipe.zrange(self.key(name), 0, -1, withscores=True)
+        for schema in schemas:
+            pipe.lrange(self.key(f"queue:{schema}"), 0, -1)
+            pipe.hgetall(self.key(f"running:{schema}"))
+        for worker in workers:
+            pipe.zrange(self.key(f"held:{worker}"), 0, -1)
+        pipe.hkeys(self.key("leased")).smembers(self.key("alone")).smembers(self.key("unready"))
+        pipe.get(self.key("ring")).llen(self.key("wake")).time()
+        found = iter(pipe.execute())
+        read: dict[str, Any] = {name: _texts(next(found)) for name in hashes}
+        for name in scores:
+            unit = 1 if name == "ready" else 1000
+            read[name] = {id.decode(): score / unit for id, score in next(found)}
+        read |= {"queue": {}, "running": {}}
+        for schema in schemas:
+            read["queue"][schema] = _texts(next(found))
+            read["running"][schema] = _texts(next(found))
+        read["held"] = {worker: _texts(next(found)) for worker in workers}
+        read |= {name: set(_texts(list(next(found)))) for name in ("leased", "alone", "unready")}
+        read |= {"ring": float(next(found) or 0), "wake": next(found)}
+        seconds, micros = next(found)
+        return read | {"now": seconds + micros / 1e6}
+
+
+def _texts(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name.decode(): value.decode() for name, value in found.items()}
+    return [value.decode() for value in found]
+
+
+Driver = InMemory | OnRedis
+
+
+@pytest.fixture(params=[InMemory, OnRedis])
+def driver(request: Any, settings: Any) -> Iterator[Driver]:
+    """A broker with queues of its own. Its site is its own too: that is where groups and status are."""
+    driver = request.param()
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": driver.broker.cluster}
+    yield driver
+    driver.end()
+
+
+@pytest.fixture
+def broker(driver: Driver) -> Broker:
+    return driver.broker
+
+
+def put(broker: Broker, *ids: str, schema: str = "acme_corp", limited: bool = False, **fields: Any) -> int:
+    messages = [
+        Message(**({"id": id, "schema": schema, "func": "f", "payload": f"payload of {id}"} | fields)) for id in ids
+    ]
+    return broker.enqueue(messages, limited=limited)
+
+
+def know(broker: Broker, ms: float, *schemas: str, func: str = "f") -> None:
+    """Have the broker learn a function's run time, as it does by an acknowledgement."""
+    for schema in schemas or ("acme_corp",):
+        put(broker, f"learn {schema} {func}", schema=schema, func=func)
+        finish(broker, fetch_one(broker, "learner"), seconds=ms / 1000)
+
+
+def finish(broker: Broker, *leases: Lease, seconds: float = 0.001) -> list[str]:
+    return broker.acknowledge("w1", [Settled(lease, seconds) for lease in leases])
+
+
+def fetch(broker: Broker, worker: str = "w1", **limits: Any) -> list[str]:
+    return [lease.id for lease in broker.fetch(worker, **limits).leases]
+
+
+def fetch_one(broker: Broker, worker: str = "w1") -> Lease:
+    (lease,) = broker.fetch(worker, limit=1).leases
+    return lease
+
+
+def run_out(driver: Driver, but: Sequence[str] = ()) -> int:
+    """A lease's time passes, and somebody looks all along: nobody was away. `but` are the workers that live."""
+    given = driver.broker.expire()
+    for _ in range(4):
+        driver.advance(conf().lease / 3)
+        driver.broker.renew(but, conf().lease)
+        given += driver.broker.expire()
+    return given
+
+
+def run_one(broker: Broker, seconds: Mapping[str, float], worker: str = "w1") -> str:
+    """Run one package, for as long as its tenant's take. Returns the tenant."""
+    lease = fetch_one(broker, worker)
+    finish(broker, lease, seconds=seconds[lease.schema])
+    return lease.schema
+
+
+SECONDS = {"acme_corp": 0.01, "globex_inc": 0.01, "initech_llc": 0.01}
+
+
+# The whole of it
+
+
+@pytest.mark.parametrize("made", [MemoryBroker, RedisBroker])
+def test_every_method_of_the_protocol_is_there(made):
+    for name, method in inspect.getmembers(Broker, inspect.isfunction):
+        if not name.startswith("_"):
+            found = inspect.signature(getattr(made, name)).parameters
+            assert list(found) == list(inspect.signature(method).parameters), name
+            assert [one.kind for one in found.values()] == [
+                one.kind for one in inspect.signature(method).parameters.values()
+            ]
+
+
+def test_the_server(broker):
+    broker.ping()
+    assert broker.info()
+    assert broker.warnings() == []
+    broker.wait(0)
+    broker.close()
+
+
+# Enqueueing
+
+
+def test_a_package_comes_as_it_was_enqueued(broker):
+    assert put(broker, "a", payload="line\nline\n\nä:b") == 1
+    lease = fetch_one(broker)
+    assert (lease.id, lease.schema, lease.payload) == ("a", "acme_corp", "line\nline\n\nä:b")
+    assert (lease.starts, lease.verdict, lease.is_redelivered) == (None, None, False)
+
+
+def test_nothing_is_enqueued(broker):
+    assert broker.enqueue([]) == broker.enqueue([], limited=True) == 0
+    assert broker.counts() == Counts(0, 0, 0, 0)
+
+
+def test_more_than_one_round_trip(broker):
+    assert put(broker, *(f"{n:04}" for n in range(2500))) == 2500
+    assert broker.queue_size("acme_corp") == 2500
+
+
+@pytest.mark.parametrize("place", ["queued", "leased", "delayed", "dead"])
+@pytest.mark.parametrize("once", [True, False])
+def test_a_known_id_is_not_enqueued_again(broker, place, once):
+    put(broker, "a", once=once, delay=60 if place == "delayed" else 0)
+    if place in ("leased", "dead"):
+        lease = fetch_one(broker)
+        if place == "dead":
+            broker.bury("w1", lease, "a test")
+    assert put(broker, "a", "b", "b", once=once, payload="other") == 1, "only b, and b once"
+    assert put(broker, "a", schema="globex_inc") == 0, "whosever it is"
+    assert getattr(broker.counts(), place) == 1 + (place == "queued")
+
+
+def test_an_acknowledged_deterministic_id_stays_known_for_a_day(driver, broker):
+    put(broker, "a", "b", once=True)
+    finish(broker, fetch_one(broker))
+    assert put(broker, "a", once=True) == 0
+    assert put(broker, "a") == 1, "one that is not deterministic is another package"
+    driver.advance(24 * 3600 + 1)
+    finish(broker, fetch_one(broker))
+    finish(broker, fetch_one(broker))
+    assert put(broker, "a", "b", once=True) == 1, "b was acknowledged now"
+
+
+def test_any_other_id_does_not(broker):
+    put(broker, "a")
+    finish(broker, fetch_one(broker))
+    assert put(broker, "a") == put(broker, "b", once=True) == 1
+
+
+@pytest.mark.parametrize("waits", ["queued", "delayed"])
+def test_no_more_may_wait_than_the_policy_says(broker, waits):
+    broker.set_policies({"acme_corp": Policy(max_queued=3)})
+    delay = 60 if waits == "delayed" else 0
+    assert put(broker, "a", "b", limited=True, delay=delay) == 2
+    with pytest.raises(QueueFull, match=r"acme_corp.* 2 .*wait, .*max_queued is 3"):
+        put(broker, "c", "d", limited=True)
+    assert broker.counts().open == 2, "neither"
+    assert put(broker, "c", limited=True) == 1
+    assert put(broker, "d", "e") == 2, "what a task or a schedule enqueues does not count"
+    assert put(broker, "f", schema="globex_inc", limited=True) == 1
+    if waits == "queued":
+        broker.purge()
+        put(broker, "a", "b", "c", limited=True)
+        fetch_one(broker)
+        assert put(broker, "d", limited=True) == 1, "what is leased does not wait"
+
+
+# Fetching
+
+
+def test_first_in_first_out(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    put(broker, *"de")
+    assert fetch(broker) == list("abcde")
+
+
+def test_the_limits_of_a_batch(broker):
+    know(broker, 0.1)
+    put(broker, *(f"{n:03}" for n in range(200)))
+    assert len(fetch(broker, "w1")) == 64
+    assert len(fetch(broker, "w2", limit=3)) == 3
+
+
+def test_a_batch_holds_a_budget_of_expected_work(broker):
+    know(broker, 10)
+    put(broker, *"abcdefgh")
+    assert fetch(broker, "w1") == list("abcde"), "five times 10 ms"
+    assert fetch(broker, "w2", seconds=0.02) == list("fg")
+
+
+def test_slices_of_the_tenants_whose_turn_it_is(broker):
+    know(broker, 0.125, "acme_corp", "globex_inc")
+    for n in range(30):
+        put(broker, f"a{n:02}")
+        put(broker, f"g{n:02}", schema="globex_inc")
+    taken = "".join(id[0] for id in fetch(broker))
+    assert taken == "a" * 16 + "g" * 16 + "a" * 14 + "g" * 14
+
+
+def test_what_is_unknown_or_long_comes_alone(broker):
+    put(broker, "a", "b")
+    assert fetch(broker, "w1") == ["a"]
+    assert fetch(broker, "w2") == ["b"]
+    know(broker, 50, func="long")
+    know(broker, 1, func="short")
+    put(broker, "c", "d", func="short")
+    put(broker, "e", func="long")
+    put(broker, "f", func="short")
+    assert [fetch(broker, f"w{n}") for n in (3, 4, 5)] == [["c", "d"], ["e"], ["f"]]
+
+
+def test_run_times_are_known_by_tenant(broker):
+    know(broker, 1, "acme_corp")
+    put(broker, "a", "b", schema="globex_inc")
+    assert fetch(broker) == ["a"]
+
+
+def test_one_slow_run_changes_an_estimate_by_an_eighth(broker):
+    know(broker, 8)
+    know(broker, 80)
+    put(broker, *"abcd")
+    assert fetch(broker, seconds=0.034) == ["a", "b"], "17 ms each"
+
+
+def test_nothing_to_fetch(broker):
+    assert broker.fetch("w1") == Batch()
+
+
+def test_the_answer_of_a_fetch_gets_lost(broker):
+    """The worker fetches again, and gets the same packages, in their order."""
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    lost = broker.fetch("w1", limit=3).leases
+    again = broker.fetch("w1").leases
+    assert [lease.id for lease in again] == list("abcd")
+    assert not any(lease.is_redelivered for lease in again)
+    assert finish(broker, lost[0]) == ["a"], "a token of the lost answer fits no more"
+    assert finish(broker, *again) == []
+
+
+# Fairness
+
+
+def test_tenants_take_turns(broker):
+    know(broker, 10, *SECONDS)
+    put(broker, *(f"a{n}" for n in range(30)))
+    for schema in ("globex_inc", "initech_llc"):
+        put(broker, *(f"{schema}{n}" for n in range(3)), schema=schema)
+    turns = [run_one(broker, SECONDS) for _ in range(9)]
+    assert turns == ["acme_corp", "globex_inc", "initech_llc"] * 3, "of equals the first by name"
+
+
+def test_tenants_share_worker_seconds(broker):
+    know(broker, 30, "acme_corp")
+    know(broker, 10, "globex_inc")
+    for n in range(40):
+        put(broker, f"a{n}")
+        put(broker, f"g{n}", schema="globex_inc")
+    turns = Counter(run_one(broker, {"acme_corp": 0.03, "globex_inc": 0.01}) for _ in range(40))
+    assert turns["globex_inc"] == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize("when", ["before", "on the backlog"])
+def test_a_tenant_of_three_times_the_weight(broker, when):
+    know(broker, 10, "acme_corp", "globex_inc")
+    if when == "before":
+        broker.set_policies({"acme_corp": Policy(weight=3)})
+    for n in range(40):
+        put(broker, f"a{n}")
+        put(broker, f"g{n}", schema="globex_inc")
+    broker.set_policies({"acme_corp": Policy(weight=3)})
+    turns = Counter(run_one(broker, SECONDS) for _ in range(40))
+    assert turns["acme_corp"] == pytest.approx(30, abs=2)
+
+
+def test_what_was_expected_is_settled_by_what_was_used(broker):
+    know(broker, 1, "acme_corp", "globex_inc")
+    for n in range(20):
+        put(broker, f"a{n}")
+        put(broker, f"g{n}", schema="globex_inc")
+    turns = Counter(run_one(broker, {"acme_corp": 0.1, "globex_inc": 0.01}) for _ in range(11))
+    assert turns["acme_corp"] <= 2
+
+
+def test_what_is_put_off_is_charged_what_it_used(broker):
+    know(broker, 10, "acme_corp", "globex_inc")
+    put(broker, *(f"a{n}" for n in range(4)))
+    broker.put_off("w1", fetch_one(broker), delay=60, seconds=0.045)
+    put(broker, *(f"g{n}" for n in range(9)), schema="globex_inc")
+    # Both have used 10 ms to be known, acme 45 more; the ring is where acme started.
+    assert [run_one(broker, SECONDS) for _ in range(6)] == ["globex_inc"] * 5 + ["acme_corp"]
+
+
+@pytest.mark.parametrize("how", ["give_back", "reclaim", "bury", "expire"])
+def test_what_was_not_run_is_not_charged(driver, broker, how):
+    know(broker, 10, "acme_corp", "globex_inc")
+    put(broker, *(f"a{n}" for n in range(6)))
+    put(broker, *(f"g{n}" for n in range(6)), schema="globex_inc")
+    lease = fetch_one(broker)
+    if how == "give_back":
+        broker.give_back("w1", [lease])
+    elif how == "reclaim":
+        broker.reclaim("w1", running=lease.id)
+    elif how == "bury":
+        broker.bury("w1", lease, "c")
+    else:
+        run_out(driver)
+    assert fetch_one(broker).schema == "acme_corp", "it is still its turn"
+
+
+def test_idleness_is_no_credit(broker):
+    know(broker, 10, "acme_corp", "globex_inc")
+    put(broker, *(f"a{n}" for n in range(60)))
+    for _ in range(40):
+        run_one(broker, SECONDS)
+    put(broker, *(f"g{n}" for n in range(20)), schema="globex_inc")
+    turns = Counter(run_one(broker, SECONDS) for _ in range(10))
+    assert turns["acme_corp"] == pytest.approx(5, abs=1), "globex does not get the 400 ms that it was idle"
+
+
+def test_being_capped_is_no_credit(broker):
+    """What a capped tenant did not run comes back when the ring is far ahead: it is served from there on."""
+    know(broker, 400, "acme_corp")
+    know(broker, 10, "globex_inc")
+    broker.set_policies({"acme_corp": Policy(max_running=1)})
+    put(broker, *(f"a{n}" for n in range(60)))
+    held = fetch_one(broker, "w1")
+    assert held.schema == "acme_corp"
+    put(broker, *(f"g{n}" for n in range(90)), schema="globex_inc")
+    for _ in range(60):
+        assert run_one(broker, SECONDS, "w2") == "globex_inc"
+    broker.give_back("w1", [held])
+    turns = Counter(run_one(broker, SECONDS) for _ in range(20))
+    assert turns["acme_corp"] == pytest.approx(10, abs=1)
+
+
+def test_debt_is_not_forgiven(broker):
+    know(broker, 10, "acme_corp", "globex_inc")
+    put(broker, "long")
+    run_one(broker, {"acme_corp": 0.5})
+    put(broker, *(f"a{n}" for n in range(3)))
+    put(broker, *(f"g{n}" for n in range(10)), schema="globex_inc")
+    assert [run_one(broker, SECONDS) for _ in range(10)] == ["globex_inc"] * 10
+
+
+# Policies
+
+
+def test_policies_in_force(broker):
+    assert broker.policies() == {}
+    first, second = Policy(2.5, 3, 4, True), Policy(max_running=1)
+    broker.set_policies({"acme_corp": first, "globex_inc": second})
+    assert broker.policies() == {"acme_corp": first, "globex_inc": second}
+    broker.set_policies({"globex_inc": first})
+    assert broker.policies() == {"acme_corp": first, "globex_inc": first}
+    broker.set_policies({"initech_llc": second}, complete=True)
+    assert broker.policies() == {"initech_llc": second}
+
+
+@pytest.mark.parametrize("when", ["before", "on the backlog"])
+def test_nothing_of_a_paused_tenant_is_started(driver, broker, when):
+    pause = {"acme_corp": Policy(paused=True)}
+    if when == "before":
+        broker.set_policies(pause)
+    put(broker, "a")
+    put(broker, "later", delay=60)
+    put(broker, "g", schema="globex_inc")
+    broker.set_policies(pause)
+    driver.advance(61)
+    assert fetch(broker) == ["g"]
+    counts = broker.counts()
+    assert (counts.queued, counts.paused, counts.open, counts.runnable) == (2, 2, 3, 1)
+    assert fetch(broker, "w2") == []
+    broker.set_policies({"acme_corp": Policy()})
+    assert fetch(broker, "w2") == ["a"]
+    assert broker.counts().paused == 0
+
+
+def test_a_pause_ends_with_the_policy(broker):
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    put(broker, "a")
+    assert fetch(broker) == []
+    broker.set_policies({}, complete=True)
+    assert fetch(broker) == ["a"]
+
+
+def test_what_runs_of_a_paused_tenant_ends(broker):
+    put(broker, "a", "b")
+    first, second = fetch_one(broker, "w1"), fetch_one(broker, "w2")
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    assert finish(broker, first) == []
+    assert broker.give_back("w2", [second]) == 1
+    assert fetch(broker) == []
+
+
+def test_a_cap_counts_workers_not_packages(broker):
+    know(broker, 1)
+    broker.set_policies({"acme_corp": Policy(max_running=2)})
+    put(broker, *(f"{n}" for n in range(9)))
+    assert [len(fetch(broker, f"w{n}", limit=3)) for n in (1, 2)] == [3, 3]
+    put(broker, "g", schema="globex_inc")
+    assert fetch(broker, "w3") == ["g"]
+    assert fetch(broker, "w4") == []
+    assert broker.counts().runnable == 10, "they need nobody but a worker"
+
+
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "bury", "reclaim", "expire", "fetch"])
+def test_a_worker_that_is_done_makes_room_under_the_cap(driver, broker, how):
+    know(broker, 1)
+    broker.set_policies({"acme_corp": Policy(max_running=1)})
+    put(broker, *"abcd")
+    first, second = broker.fetch("w1", limit=2).leases
+    assert fetch(broker, "w2") == []
+    finish(broker, first)
+    assert fetch(broker, "w2") == [], "it holds another"
+    if how == "acknowledge":
+        finish(broker, second)
+    elif how == "give_back":
+        broker.give_back("w1", [second])
+    elif how == "put_off":
+        broker.put_off("w1", second, delay=60)
+    elif how == "bury":
+        broker.bury("w1", second, "c")
+    elif how == "reclaim":
+        broker.reclaim("w1", running=None)
+    elif how == "expire":
+        run_out(driver)
+    else:
+        broker.set_policies({"acme_corp": Policy(max_running=1, paused=True)})
+        assert fetch(broker, "w1") == []
+        broker.set_policies({"acme_corp": Policy(max_running=1)})
+    assert fetch(broker, "w2", limit=1) == ["c" if how in ("acknowledge", "put_off", "bury") else "b"]
+    assert fetch(broker, "w3") == []
+
+
+def test_a_cap_takes_effect_at_once(broker):
+    put(broker, *"abcde")
+    leases = [fetch_one(broker, f"w{n}") for n in (1, 2)]
+    broker.set_policies({"acme_corp": Policy(max_running=1)})
+    assert fetch(broker, "w3") == []
+    finish(broker, leases[0])
+    assert fetch(broker, "w3") == [], "there is still one"
+    broker.set_policies({"acme_corp": Policy(max_running=2)})
+    assert fetch(broker, "w3", limit=1) == ["c"]
+
+
+# Leases and tokens
+
+
+def test_no_token_is_given_twice(broker):
+    put(broker, "a")
+    tokens = []
+    for _ in range(4):
+        lease = fetch_one(broker)
+        tokens.append(lease.token)
+        broker.give_back("w1", [lease])
+    assert len(set(tokens)) == 4
+
+
+def test_an_acknowledged_package_is_gone(broker):
+    know(broker, 1)
+    put(broker, *"abc", once=True)
+    assert finish(broker, *broker.fetch("w1").leases) == []
+    assert broker.counts() == Counts(0, 0, 0, 0)
+    assert broker.acknowledge("w1", []) == []
+
+
+def test_a_package_is_acknowledged_once(broker):
+    put(broker, "a")
+    lease = fetch_one(broker)
+    assert finish(broker, lease) == []
+    assert finish(broker, lease, replace(lease, id="unknown")) == ["a", "unknown"]
+    assert broker.statistics() == {"stale_acks": 2, "expired": 0}
+
+
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "bury"])
+def test_a_stale_worker_changes_nothing(driver, broker, how):
+    """Its lease ran out, and another worker has the package now."""
+    put(broker, "a")
+    stale = fetch_one(broker, "stale")
+    assert run_out(driver) == 1
+    fresh = fetch_one(broker, "fresh")
+    if how == "acknowledge":
+        assert finish(broker, stale) == ["a"]
+        assert broker.statistics() == {"stale_acks": 1, "expired": 1}
+    elif how == "give_back":
+        assert broker.give_back("stale", [stale]) == 0
+    elif how == "put_off":
+        broker.put_off("stale", stale, delay=1, payload="other")
+    else:
+        broker.bury("stale", stale, "stale")
+    assert broker.counts() == Counts(0, 1, 0, 0)
+    assert broker.give_back("fresh", [fresh]) == 1
+    assert fetch_one(broker).payload == "payload of a"
+
+
+def test_what_is_unstarted_goes_to_the_head_in_order(broker):
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    leases = broker.fetch("w1", limit=3).leases
+    put(broker, "e")
+    finish(broker, leases[0])
+    assert broker.give_back("w1", leases[1:]) == 2
+    assert broker.give_back("w1", leases[1:]) == broker.give_back("w1", []) == 0
+    again = broker.fetch("w2").leases
+    assert [lease.id for lease in again] == list("bcde")
+    assert not any(lease.is_redelivered for lease in again), "they never started"
+
+
+# Delays
+
+
+def test_a_delayed_package_becomes_due(driver, broker):
+    put(broker, "b", delay=100)
+    put(broker, "a", delay=50)
+    batch = broker.fetch("w1")
+    assert batch.leases == ()
+    assert batch.next_delayed == pytest.approx(50, abs=5)
+    assert broker.counts() == Counts(0, 0, 2, 0)
+    driver.advance(51)
+    assert fetch(broker, "w1") == ["a"]
+    driver.advance(51)
+    assert fetch(broker, "w2") == ["b"]
+    assert broker.fetch("w3").next_delayed is None
+
+
+def test_the_first_due_comes_first(driver, broker):
+    know(broker, 0.1)
+    put(broker, "c", delay=30)
+    put(broker, "b", "a", delay=20)
+    put(broker, "z", delay=10)
+    driver.advance(31)
+    assert fetch(broker) == list("zabc"), "of equals the first by id"
+
+
+def test_put_off(driver, broker):
+    put(broker, "a", once=True)
+    broker.put_off("w1", fetch_one(broker), delay=60, payload="other")
+    assert fetch(broker) == []
+    driver.advance(61)
+    lease = fetch_one(broker)
+    assert (lease.id, lease.schema, lease.payload, lease.is_redelivered) == ("a", "acme_corp", "other", False)
+    broker.put_off("w1", lease, delay=0)
+    assert broker.counts() == Counts(0, 0, 1, 0)
+    lease = fetch_one(broker)
+    assert lease.payload == "other", "its own"
+    finish(broker, lease)
+    assert put(broker, "a", once=True) == 0, "its id is as deterministic as before"
+
+
+def test_what_is_put_off_keeps_its_starts_but_no_verdict(broker):
+    put(broker, "a")
+    fetch_one(broker)
+    broker.reclaim("w1", running="a")
+    fetch_one(broker)
+    broker.reclaim("w1", running="a", verdict="v")
+    broker.put_off("w1", fetch_one(broker), delay=0)
+    lease = fetch_one(broker)
+    assert (lease.starts, lease.verdict) == (1, None)
+
+
+def test_what_is_put_off_goes_behind_what_waits(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    broker.put_off("w1", fetch_one(broker), delay=0)
+    assert fetch(broker) == list("bca")
+
+
+def test_what_waits_for_its_tenant(driver, broker):
+    put(broker, "a", "b", "c")
+    broker.put_off("w1", fetch_one(broker), delay=60, unready=True)
+    broker.put_off("w1", fetch_one(broker), delay=60)
+    counts = broker.counts()
+    assert (counts.delayed, counts.unready, counts.open, counts.runnable) == (2, 1, 3, 2)
+    driver.advance(61)
+    assert fetch(broker) == ["c"]
+    assert broker.counts() == Counts(2, 1, 0, 0)
+
+
+# The dead
+
+
+def test_burying(broker):
+    put(broker, "a", "b")
+    broker.bury("w1", fetch_one(broker), "Because: of\na test ä")
+    (dead,) = broker.dead()
+    assert (dead.id, dead.schema, dead.func, dead.cause) == ("a", "acme_corp", "f", "Because: of\na test ä")
+    assert dead.payload == "payload of a"
+    assert broker.counts() == Counts(1, 0, 0, 1)
+    assert broker.counts().open == 1, "the dead are not run any more"
+    assert fetch(broker) == ["b"]
+
+
+def test_the_dead_by_tenant_and_oldest_first(driver, broker):
+    for n, schema in enumerate(("acme_corp", "globex_inc", "acme_corp")):
+        put(broker, f"{9 - n}", schema=schema)
+        broker.bury("w1", fetch_one(broker), "c")
+        driver.advance(10)
+    assert [dead.id for dead in broker.dead("acme_corp")] == ["9", "7"]
+    assert [dead.id for dead in broker.dead(limit=2)] == ["9", "8"]
+    assert [dead.id for dead in broker.dead("acme_corp", limit=1)] == ["9"]
+    assert broker.dead("initech_llc") == []
+    ages = [broker.dead()[2].died - dead.died for dead in broker.dead()]
+    assert ages == pytest.approx([20, 10, 0], abs=5)
+
+
+def test_the_dead_are_retried_with_a_clean_slate(broker):
+    put(broker, "a")
+    fetch_one(broker)
+    broker.reclaim("w1", running="a", verdict="too long")
+    broker.bury("w1", fetch_one(broker), "c")
+    assert broker.retry_dead({"a": "", "unknown": ""}) == 1
+    lease = fetch_one(broker)
+    assert (lease.starts, lease.verdict, lease.payload) == (None, None, "payload of a")
+    broker.bury("w1", lease, "c")
+    assert broker.retry_dead({"a": "other"}) == 1
+    assert fetch_one(broker).payload == "other"
+    assert broker.retry_dead({"a": ""}) == 0, "only the dead are"
+
+
+def test_the_dead_are_purged(broker):
+    put(broker, "a", "b", once=True)
+    broker.bury("w1", fetch_one(broker), "c")
+    assert broker.purge_dead(["a", "b", "unknown"]) == 1
+    assert broker.counts() == Counts(1, 0, 0, 0)
+    assert put(broker, "a", once=True) == 1, "what was never acknowledged is not known"
+
+
+# Death of workers
+
+
+def test_reclaiming_charges_only_what_ran(broker):
+    """And not what its sentinel killed: that is told by the verdict."""
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    broker.fetch("w1", limit=3)
+    broker.fetch("other")
+    assert broker.reclaim("w1", running="b", verdict="it took too long") == 3
+    assert broker.counts() == Counts(3, 1, 0, 0)
+    leases = broker.fetch("w2").leases
+    told = [(lease.id, lease.starts, lease.verdict) for lease in leases]
+    assert told == [("a", 0, None), ("b", 0, "it took too long"), ("c", 0, None)]
+    assert all(lease.is_redelivered for lease in leases)
+
+
+def test_starts_add_up(broker):
+    put(broker, "a")
+    for starts in (None, 1, 2, 3):
+        assert fetch_one(broker).starts == starts
+        broker.reclaim("w1", running="a")
+
+
+def test_a_worker_that_died_while_it_ran_nothing(broker):
+    """Nobody is charged the first time, but all come alone; who is alone when it happens again is charged."""
+    know(broker, 0.1)
+    put(broker, "a", "b")
+    assert len(broker.fetch("w1").leases) == 2
+    broker.reclaim("w1", running=None)
+    (first,) = broker.fetch("w1").leases
+    assert (first.id, first.starts) == ("a", 0)
+    broker.reclaim("w1", running=None)
+    (again,) = broker.fetch("w1").leases
+    assert (again.id, again.starts) == ("a", 1)
+
+
+def test_there_is_nothing_to_reclaim(broker):
+    assert broker.reclaim("nobody", running=None) == broker.reclaim("nobody", running="a") == 0
+
+
+# Expiry and renewal
+
+
+def test_leases_that_ran_out_are_given_back(driver, broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    assert len(broker.fetch("w1", limit=2).leases) == 2
+    assert len(broker.fetch("living").leases) == 1
+    assert run_out(driver, but=["living"]) == 2
+    assert broker.expire() == 0
+    assert broker.statistics()["expired"] == 2
+    assert broker.counts() == Counts(2, 1, 0, 0)
+    (lease,) = broker.fetch("w2").leases
+    assert (lease.id, lease.starts) == ("a", 0), "it comes alone, and is not charged: it may be innocent"
+    assert run_out(driver, but=["living"]) == 1
+    assert fetch_one(broker).starts == 1, "it was alone"
+
+
+def test_a_package_leased_alone_is_charged_when_its_lease_runs_out(driver, broker):
+    put(broker, "a")
+    fetch_one(broker)
+    assert run_out(driver) == 1
+    assert fetch_one(broker).starts == 1
+
+
+def test_renewal_saves_a_lease_that_ran_out_but_was_not_taken_back(driver, broker):
+    put(broker, "a")
+    lease = fetch_one(broker)
+    driver.advance(conf().lease + 1)
+    broker.renew(["w1"], conf().lease)
+    broker.renew([], conf().lease)
+    assert broker.expire() == 0
+    assert finish(broker, lease) == []
+
+
+def test_renewal_is_for_as_long_as_it_says(driver, broker):
+    put(broker, "a")
+    fetch_one(broker)
+    broker.renew(["w1", "without leases"], 2.5 * conf().lease)
+    assert run_out(driver) == 0
+    assert run_out(driver) == 1
+
+
+def test_an_outage_does_not_expire_the_living(driver, broker):
+    put(broker, "a")
+    broker.expire()
+    driver.advance(conf().lease / 3)
+    fetch_one(broker)
+    driver.advance(10 * conf().lease)
+    assert broker.expire() == 0, "nobody looked all that time"
+    driver.advance(conf().lease / 3)
+    assert broker.expire() == 0, "and it has its time again"
+    assert run_out(driver) == 1
+
+
+def test_an_outage_lends_no_time_to_what_was_leased_after_it(driver, broker):
+    put(broker, "a")
+    broker.expire()
+    driver.advance(24 * 3600)
+    fetch_one(broker)
+    assert broker.expire() == 0
+    assert run_out(driver) == 1, "a lease's time later, not a day"
+
+
+# Figures
+
+
+def test_counts(broker):
+    put(broker, *(f"a{n}" for n in range(4)))
+    put(broker, "g", schema="globex_inc")
+    put(broker, "later", delay=60)
+    fetch_one(broker, "w1")
+    broker.bury("w2", fetch_one(broker, "w2"), "c")
+    counts = broker.counts()
+    assert counts == Counts(queued=3, leased=1, delayed=1, dead=1)
+    assert (counts.open, counts.runnable) == (5, 5)
+    assert broker.queue_size() == 3
+    assert broker.queue_size("acme_corp") + broker.queue_size("globex_inc") == 3
+    assert broker.queue_size("nobody") == 0
+
+
+def test_purging_leaves_what_runs(driver, broker):
+    put(broker, *"abc", once=True)
+    put(broker, "g", schema="globex_inc")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    broker.put_off("w1", fetch_one(broker), delay=60, unready=True)
+    running = fetch_one(broker)
+    broker.purge()
+    assert broker.counts() == Counts(0, 1, 0, 0)
+    assert broker.dead() == []
+    assert finish(broker, running) == []
+    driver.advance(61)
+    assert fetch(broker) == []
+    assert put(broker, "later") == 1, "what was purged is not known"
+
+
+# Groups
+
+
+def test_parts_of_a_group(broker):
+    assert broker.add_part("acme_corp", "g", "0", "first", seconds=None) == 1
+    assert broker.add_part("acme_corp", "g", "1", "second", seconds=None) == 2
+    assert broker.add_part("acme_corp", "g", "1", "again", seconds=None) == 2
+    assert broker.parts("acme_corp", "g") == {"0": "first", "1": "second"}
+    assert broker.count_parts("acme_corp", "g") == 2
+    assert broker.drop_group("acme_corp", "g") == 2
+    assert broker.parts("acme_corp", "g") == {}
+    assert broker.drop_group("acme_corp", "g") == broker.count_parts("acme_corp", "g") == 0
+
+
+def test_equal_groups_of_two_tenants(broker):
+    for schema in ("acme_corp", "globex_inc"):
+        broker.add_part(schema, "g", "0", schema, seconds=None)
+    broker.drop_group("acme_corp", "g")
+    assert broker.parts("globex_inc", "g") == {"0": "globex_inc"}
+    assert broker.parts("globex_inc;g", "") == {}
+
+
+def test_how_long_a_group_is_kept(driver, broker):
+    broker.add_part("acme_corp", "kept", "0", "x", seconds=None)
+    broker.add_part("acme_corp", "g", "0", "x", seconds=100)
+    driver.advance_kept(60)
+    broker.add_part("acme_corp", "g", "1", "y", seconds=100)
+    driver.advance_kept(60)
+    assert broker.count_parts("acme_corp", "g") == 2, "each part starts the time anew"
+    driver.advance_kept(101)
+    wait_until(lambda: broker.count_parts("acme_corp", "g") == 0)
+    assert broker.drop_group("acme_corp", "g") == 0
+    assert broker.count_parts("acme_corp", "kept") == 1
+
+
+# Status
+
+
+def test_the_status_of_clusters(driver, broker):
+    assert broker.get_stats("*") == []
+    one, two = f"{driver.prefix}:one", f"{driver.prefix}:two"
+    broker.set_stat(two, "2", 60)
+    broker.set_stat(one, "0", 30)
+    broker.set_stat(one, "1", 30)
+    assert broker.get_stat(one) == b"1"
+    assert broker.get_stat(f"{driver.prefix}:three") is None
+    assert broker.get_stats("*") == [b"1", b"2"]
+    driver.advance_kept(31)
+    wait_until(lambda: broker.get_stat(one) is None)
+    assert broker.get_stats("*") == [b"2"], "one that is not refreshed is gone"

@@ -1,0 +1,378 @@
+"""The Redis broker against its specification: the same operations on both, in any order.
+
+After every step both have answered the same, have the same packages in the same places, and what the Redis broker
+keeps beside them fits. A long run: `HYPOTHESIS_EXAMPLES=3000 pytest tests/integration/test_broker_machine.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
+from tenant_q.exceptions import QueueFull
+from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis
+
+# All that may be left when no package is.
+MAY_STAY = {"vtime", "ring", "costs", "token", "known", "expired", "statistics", "policy", "wake"}
+
+# Times are so large that the real time that passes meanwhile on the server decides nothing: no sum of steps comes
+# near a delay, a lease, the gap that is an outage (half a lease), or the day that an id stays known.
+STEP = 2000.0
+LEASE = 5000
+DELAYS = [1000.0, 3000.0, 7000.0]
+RENEWALS = [5000.0, 9000.0]
+ADVANCES = [STEP, STEP, 2 * STEP, 5 * STEP, 44 * STEP]
+LONGEST_LEASE = 9000.0
+SLACK = 200.0
+
+# Run times are powers of eight and weights powers of two, so that no sum is rounded, in double or in decimal figures.
+# A learned run time gets three more digits with each lesson; after so many it is set to a whole number.
+RUN_TIMES = [0.064, 0.512, 4.096]
+WEIGHTS = [0.5, 1.0, 1.0, 2.0]
+LESSONS = 6
+
+SCHEMAS = ["acme_corp", "globex_inc", "initech_llc"]
+FUNCS = ["f", "g"]
+WORKERS = ["w1", "w2", "w3"]
+IDS = [f"p{n:02}" for n in range(14)]
+
+schemas, workers, ids = st.sampled_from(SCHEMAS), st.sampled_from(WORKERS), st.sampled_from(IDS)
+limits = st.sampled_from([None, 1, 1, 2])
+policies = st.builds(
+    Policy,
+    weight=st.sampled_from(WEIGHTS),
+    max_running=limits,
+    max_queued=st.sampled_from([None, None, 2, 5]),
+    paused=st.sampled_from([False, False, True]),
+)
+
+
+class TwoBrokers(RuleBasedStateMachine):
+    """Every rule does one operation on both brokers and compares the answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.real = InMemory(), OnRedis()
+        self.drivers: tuple[Driver, Driver] = (self.model, self.real)
+        # Accepted, and not yet acknowledged or purged.
+        self.alive: set[str] = set()
+        # Every lease ever given, also those that fit no more: its worker, and what each broker gave.
+        self.leases: list[tuple[str, Lease, Lease]] = []
+        self.lessons: Counter[tuple[str, str]] = Counter()
+        self.since_drained = 0
+
+    def teardown(self) -> None:
+        self.real.end()
+
+    def both(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call both a second after the last call. They answer the same."""
+        self.advance_both(1.0)
+        answers = []
+        for driver in self.drivers:
+            try:
+                answers.append(getattr(driver.broker, method)(*arguments, **options))
+            except QueueFull:
+                answers.append(QueueFull)
+        assert answers[0] == answers[1], method
+        self.since_drained += 1
+        return answers[0]
+
+    def both_with(self, method: str, worker: str, pairs: list[tuple[Any, Any]], *arguments: Any, **options: Any) -> Any:
+        """As `both`, with arguments of which each broker has its own, since the tokens in them are its own."""
+        self.advance_both(1.0)
+        answers = [
+            getattr(driver.broker, method)(worker, own, *arguments, **options)
+            for driver, own in zip(self.drivers, zip(*pairs, strict=True), strict=True)
+        ]
+        assert answers[0] == answers[1], method
+        self.since_drained += 1
+        return answers[0]
+
+    def advance_both(self, seconds: float) -> None:
+        for driver in self.drivers:
+            driver.advance(seconds)
+
+    def some_leases(self, data: Any, most: int = 4) -> list[tuple[str, Lease, Lease]]:
+        """Leases in the order in which they were given: in force, or another lease is for their package, or late."""
+        held = self.model.broker.leased
+        of_held = [one for one in self.leases if one[1].id in held][-10:]
+        candidates = of_held + [one for one in self.leases[-3:] if one not in of_held]
+        indexes = data.draw(st.sets(st.integers(0, len(candidates) - 1), min_size=1, max_size=most))
+        return [candidates[index] for index in sorted(indexes)]
+
+    # Packages
+
+    @rule(
+        wanted=st.lists(ids, min_size=1, max_size=4),
+        schema=schemas,
+        func=st.sampled_from(FUNCS),
+        once=st.sampled_from([False, False, True]),
+        delay=st.sampled_from([0.0] * 9 + DELAYS),
+        limited=st.booleans(),
+    )
+    def enqueue(self, wanted, schema, func, once, delay, limited):
+        messages = [Message(id, schema, func, f"{id} of {schema}\n;", delay, once) for id in wanted]
+        before = set(self.model.broker.messages)
+        accepted = self.both("enqueue", messages, limited=limited)
+        new = set(self.model.broker.messages) - before
+        assert len(new) == (0 if accepted is QueueFull else accepted)
+        assert not new & self.alive
+        self.alive |= new
+
+    @rule(worker=workers, limit=st.sampled_from([1, 2, 5, 64]), seconds=st.sampled_from([0.05, 0.6, 0.6, 5.0]))
+    def fetch(self, worker, limit, seconds):
+        self.fetch_both(worker, limit, seconds)
+
+    @rule(each=st.permutations(WORKERS))
+    def fetch_all(self, each):
+        """Every worker is busy: what each gets depends on those before."""
+        for worker in each:
+            self.fetch_both(worker, 3, 0.6)
+
+    def fetch_both(self, worker: str, limit: int, seconds: float) -> list[tuple[str, Lease, Lease]]:
+        self.advance_both(1.0)
+        ours, theirs = (driver.broker.fetch(worker, limit=limit, seconds=seconds) for driver in self.drivers)
+        assert [without_token(lease) for lease in ours.leases] == [without_token(lease) for lease in theirs.leases]
+        assert ours.next_delayed == pytest.approx(theirs.next_delayed, abs=SLACK)
+        taken = [(worker, *pair) for pair in zip(ours.leases, theirs.leases, strict=True)]
+        self.leases += taken
+        self.since_drained += 1
+        assert len({lease.token for _, _, lease in self.leases}) == len(self.leases), "a token is given once"
+        assert len(taken) <= limit
+        for schema in {lease.schema for lease in ours.leases}:
+            policy = self.real.broker.policies().get(schema, Policy())
+            assert not policy.paused
+            busy = self.real.client.hlen(self.real.key(f"running:{schema}"))
+            assert policy.max_running is None or busy <= policy.max_running
+        return taken
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), seconds=st.sampled_from(RUN_TIMES))
+    def acknowledge(self, data, seconds):
+        self.acknowledge_both(self.some_leases(data), seconds)
+
+    def acknowledge_both(self, leases: list[tuple[str, Lease, Lease]], seconds: float) -> None:
+        funcs = {lease.id: self.func_of(lease.id) for _, lease, _ in leases}
+        settled = [(Settled(ours, seconds), Settled(theirs, seconds)) for _, ours, theirs in leases]
+        refused = Counter(self.both_with("acknowledge", leases[0][0], settled))
+        taken = Counter(lease.id for _, lease, _ in leases) - refused
+        assert set(taken.values()) <= {1}, "one outcome a package"
+        assert set(taken) <= self.alive
+        self.alive -= set(taken)
+        self.both("statistics")
+        for id in taken:
+            self.learn(funcs[id])
+
+    def func_of(self, id: str) -> tuple[str, str]:
+        message = self.model.broker.messages.get(id)
+        return (message.schema, message.func) if message else ("", "")
+
+    def learn(self, func: tuple[str, str]) -> None:
+        self.lessons[func] += 1
+        if self.lessons[func] > LESSONS:
+            self.lessons[func] = 1
+            self.model.broker.costs[func] = 64.0
+            self.real.client.hset(self.real.key("costs"), ";".join(func), 64)
+
+    @precondition(lambda self: self.stale())
+    @rule(data=st.data())
+    def acknowledge_stale(self, data):
+        """Its package is in another's hands."""
+        lease = data.draw(st.sampled_from(self.stale()))
+        self.acknowledge_both([lease], RUN_TIMES[0])
+        assert lease[1].id in self.alive
+
+    def stale(self) -> list[tuple[str, Lease, Lease]]:
+        held = self.model.broker.leased
+        return [one for one in self.leases if one[1].id in held and held[one[1].id].lease != one[1]]
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def give_back(self, data):
+        leases = self.some_leases(data)
+        self.both_with("give_back", leases[0][0], [pair for _, *pair in leases])
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        data=st.data(),
+        delay=st.sampled_from([0.0, *DELAYS]),
+        payload=st.sampled_from([None, "", "another\npayload"]),
+        seconds=st.sampled_from([0.0, *RUN_TIMES]),
+        unready=st.booleans(),
+    )
+    def put_off(self, data, delay, payload, seconds, unready):
+        self.each_lease(data, "put_off", delay=delay, payload=payload, seconds=seconds, unready=unready)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), cause=st.sampled_from(["a cause", "another\ncause"]))
+    def bury(self, data, cause):
+        self.each_lease(data, "bury", cause)
+
+    def each_lease(self, data: Any, method: str, *arguments: Any, **options: Any) -> None:
+        ((worker, *leases),) = self.some_leases(data, most=1)
+        self.advance_both(1.0)
+        for driver, lease in zip(self.drivers, leases, strict=True):
+            getattr(driver.broker, method)(worker, lease, *arguments, **options)
+        self.since_drained += 1
+
+    # The dead
+
+    @precondition(lambda self: self.model.broker.died)
+    @rule(wanted=st.dictionaries(ids, st.sampled_from(["", "mended"]), max_size=6))
+    def retry_dead(self, wanted):
+        self.both("retry_dead", wanted)
+
+    @precondition(lambda self: self.model.broker.died)
+    @rule(wanted=st.lists(ids, max_size=6))
+    def purge_dead(self, wanted):
+        dead = {one.id for one in self.model.broker.dead()}
+        assert self.both("purge_dead", wanted) == len(dead & set(wanted))
+        self.alive -= dead & set(wanted)
+
+    @precondition(lambda self: len(self.alive) > 6)
+    @rule()
+    def purge(self):
+        self.both("purge")
+        self.alive &= set(self.model.broker.leased)
+
+    # Leases
+
+    @precondition(lambda self: self.model.broker.leased)
+    @rule(alive=st.lists(workers, max_size=3), seconds=st.sampled_from(RENEWALS))
+    def renew(self, alive, seconds):
+        self.both("renew", alive, seconds)
+
+    @precondition(lambda self: self.model.broker.leased)
+    @rule(worker=workers, data=st.data(), verdict=st.sampled_from([None, None, "a verdict"]))
+    def die(self, worker, data, verdict):
+        held = [id for id, held in self.model.broker.leased.items() if held.worker == worker]
+        running = data.draw(st.sampled_from([*held, None, IDS[0]]))
+        self.both("reclaim", worker, running=running, verdict=verdict)
+
+    @rule()
+    def expire(self):
+        self.both("expire")
+        self.both("statistics")
+
+    @rule(seconds=st.sampled_from(ADVANCES))
+    def advance(self, seconds):
+        self.advance_both(seconds)
+
+    @precondition(lambda self: self.model.broker.leased)
+    @rule()
+    def advance_and_expire(self):
+        """Time passes and nobody is away: leases run out."""
+        for _ in range(3):
+            self.both("expire")
+            self.advance_both(STEP)
+        self.both("expire")
+
+    # Policies
+
+    @rule(chosen=st.dictionaries(schemas, policies, max_size=2), complete=st.sampled_from([False, False, False, True]))
+    def set_policies(self, chosen, complete):
+        self.both("set_policies", chosen, complete=complete)
+        self.both("policies")
+
+    # The end
+
+    @precondition(lambda self: self.since_drained > 15)
+    @rule()
+    def drain(self):
+        """When everything has been run, nothing is left but what is learned, and the clocks."""
+        self.both("set_policies", {}, complete=True)
+        self.both("reclaim", "w1", running=None)
+        while self.model.broker.leased:
+            self.advance_and_expire()
+        self.advance_both(5 * STEP)
+        while taken := self.fetch_both("w1", 64, 5.0):
+            self.acknowledge_both(taken, 0.064)
+        self.both("purge_dead", [one.id for one in self.model.broker.dead()])
+        self.alive -= self.alive & (self.alive - set(self.model.broker.messages))
+        assert self.alive == set()
+        assert self.both("counts").open == 0
+        assert self.real.key_names() <= MAY_STAY
+        self.since_drained = 0
+
+    # What holds at any time
+
+    @invariant()
+    def they_answer_the_same(self):
+        assert self.model.broker.counts() == self.real.broker.counts()
+        ours, theirs = ([dead_without_time(one) for one in driver.broker.dead()] for driver in self.drivers)
+        assert ours == theirs
+
+    @invariant()
+    def the_keys_fit(self):
+        keys, model = self.real.read(SCHEMAS, WORKERS), self.model.broker
+        # Each accepted id is in exactly one place, and has a message.
+        places = Counter([id for queue in keys["queue"].values() for id in queue])
+        places.update([*keys["leases"], *keys["delayed"], *keys["dead"]])
+        assert set(places.values()) <= {1}, "in two places"
+        assert set(places) == set(keys["messages"]) == self.alive == set(model.messages)
+        # The queues and the ring are those of the model, to the last figure.
+        assert keys["queue"] == {schema: model.queues[schema] for schema in SCHEMAS}
+        assert set(keys["ready"]) == model.ring
+        for schema in SCHEMAS:
+            assert float(keys["vtime"].get(schema, 0)) == model.virtual[schema]
+        assert all(keys["ready"][schema] == model.virtual[schema] for schema in model.ring)
+        assert keys["ring"] == model.ring_time
+        # Who is in the ring.
+        for schema in SCHEMAS:
+            policy = model.in_force.get(schema, Policy())
+            at_cap = policy.max_running is not None and len(keys["running"][schema]) >= policy.max_running
+            assert (schema in keys["ready"]) == (bool(keys["queue"][schema]) and not policy.paused and not at_cap)
+        # What a lease holds is told by it alone.
+        assert set(keys["leased"]) == set(keys["leases"])
+        assert Counter(id for held in keys["held"].values() for id in held) == Counter(set(keys["leases"]))
+        holders = {id: worker for worker, held in keys["held"].items() for id in held}
+        schema_of = {id: message.split("\n")[0] for id, message in keys["messages"].items()}
+        for schema in SCHEMAS:
+            busy = Counter(worker for id, worker in holders.items() if schema_of[id] == schema)
+            assert {worker: int(count) for worker, count in keys["running"][schema].items()} == busy
+        # Deadlines.
+        for id, deadline in keys["leases"].items():
+            assert deadline - keys["now"] == pytest.approx(model.leased[id].deadline - model.clock(), abs=SLACK)
+            assert deadline - keys["now"] <= LONGEST_LEASE + SLACK, "longer than any lease"
+        for id, due in keys["delayed"].items():
+            assert due - keys["now"] == pytest.approx(model.delayed[id] - model.clock(), abs=SLACK)
+        # What is kept beside.
+        assert {schema: int(n) for schema, n in keys["waiting"].items()} == Counter(
+            schema_of[id] for id in keys["delayed"]
+        )
+        assert keys["unready"] <= set(keys["delayed"])
+        assert set(keys["causes"]) == set(keys["dead"])
+        assert {*keys["starts"], *keys["verdicts"], *keys["alone"]} <= self.alive - set(keys["dead"])
+        assert keys["wake"] <= 64
+
+
+def without_token(lease: Lease) -> tuple[Any, ...]:
+    return (lease.id, lease.schema, lease.payload, lease.starts, lease.verdict)
+
+
+def dead_without_time(one: Any) -> tuple[Any, ...]:
+    return (one.id, one.schema, one.func, one.cause, one.payload)
+
+
+def test_redis_does_what_the_specification_says(settings):
+    settings.TENANT_Q = {"lease": LEASE}
+    run_state_machine_as_test(TwoBrokers, settings=PROFILE)
+
+
+LONG_RUN = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))
+PROFILE = settings(
+    max_examples=LONG_RUN or 120,
+    stateful_step_count=40,
+    derandomize=not LONG_RUN,
+    database=None,
+    deadline=None,
+    print_blob=bool(LONG_RUN),
+    suppress_health_check=list(HealthCheck),
+)
