@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_migrate, post_save
 from django.utils.translation import gettext_lazy as _
 
 # Django-Q2 says so at import whenever `timeout` is not below `retry`. Leases are renewed here, and there is no `retry`.
@@ -24,11 +24,12 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, enqueue, policies  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, due_index, enqueue, policies  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
         from tenant_q.models import TenantPolicy
 
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
+        post_migrate.connect(due_index.install_where_migrated, dispatch_uid="tenant_q.due_index")
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")

@@ -99,6 +99,7 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "tenant_cache_seconds": (Number, 0),
     "databases": ((list, tuple), None),
     "ready_tenants": ((str,), None),
+    "schedule_spread": (Number, 0),
 }
 
 
@@ -134,6 +135,7 @@ class Configuration:
     tenant_cache_seconds: float
     databases: tuple[str, ...] | None
     ready_tenants: str | None
+    schedule_spread: float
     excluded_schemas: frozenset[str]
 
 
@@ -178,6 +180,7 @@ def conf() -> Configuration:
         tenant_cache_seconds=ours.get("tenant_cache_seconds", 30),
         databases=tuple(databases) if databases else None,
         ready_tenants=ours.get("ready_tenants"),
+        schedule_spread=ours.get("schedule_spread", 0),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 

@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from tenant_q import tenancy
+from tenant_q import due_index, tenancy
 from tenant_q.brokers import Broker, get_broker, uses_redis
 from tenant_q.brokers.protocol import Policy
 from tenant_q.conf import conf
@@ -64,6 +64,12 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
             names = tenants.exclude(schema_name=tenancy.public_schema()).values_list("schema_name", flat=True)
             found = {name: TenantPolicy(schema_name=name) for name in names} | found
     return [found[name] for name in sorted(found)]
+
+
+def is_paused(schema: str) -> bool:
+    """Whether nothing of a tenant is to be started. Raises `DatabaseAway`."""
+    with tenancy.told_when_away(), tenancy.in_public():
+        return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
 def values_of(policy: TenantPolicy) -> dict[str, Any]:
@@ -190,6 +196,9 @@ def put_in_force_everywhere() -> None:
     """Put every tenant's policy in force in each of the site's clusters. Raises as `put_in_force`."""
     for broker in site_brokers():
         put_in_force(broker)
+    paused = _rows().filter(paused=True).values_list("schema_name", flat=True)
+    with tenancy.told_when_away(), tenancy.in_public():
+        due_index.release(due_index.PAUSED, but=[tenancy.physical_schema(name) for name in paused])
 
 
 def put_in_force(broker: Broker) -> None:

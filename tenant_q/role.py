@@ -89,6 +89,10 @@ class Role(ABC):
     def tick(self) -> float:
         """Do one round. Returns the seconds until the next."""
 
+    def files(self) -> list[Any]:
+        """What ends a pause when it can be read."""
+        return []
+
     def has_unfinished(self) -> bool:
         """Whether something in hand must be finished before this process may leave."""
         return False
@@ -115,7 +119,7 @@ class Role(ABC):
             if os.getppid() != self._parent:  # where the kernel does not see to it
                 logger.error("The %s leaves, its sentinel is gone", self.name)
                 break
-            self.stopping.wait(pause)
+            self.stopping.wait(pause, *self.files())
 
     def _tick_through_outage(self) -> float:
         try:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from django.utils import timezone
-
-from tenant_q import enqueue, policies, schedules, tenancy
+from tenant_q import due_index, enqueue, policies, schedules, tenancy
+from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BrokerError,
     ConfigurationError,
     DatabaseAway,
     EnqueueError,
-    TenantNotReady,
     TenantUnavailable,
+    UnknownTenant,
 )
 from tenant_q.labels import get_logger
 from tenant_q.package import Package
@@ -23,39 +23,141 @@ from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.scheduler")
 
-# A schedule that is added or changed is seen after this long at most.
-POLL_SECONDS = 1.0
-# A tenant whose pass failed is left alone this long.
+# A notification tells of what is planned meanwhile; should one be lost, it is seen after this long.
+POLL_SECONDS = 30.0
+# A tenant whose pass failed, or that is not ready, is left alone this long.
 HOLD_SECONDS = 30.0
-# A policy that was changed past the ORM, or that the broker lost, is in force again after this long at most.
-POLICY_SECONDS = 30.0
+# A schema that is no tenant's is looked at again this often.
+UNKNOWN_SECONDS = 600.0
+# A busy tick ends after about this long, so that nothing else waits.
+BUSY_SECONDS = 0.5
+# How often the schemas are compared with the index, and policies put in force that the broker lost.
+SLOW_SECONDS = 30.0
+# At most so many schemas are put into the index in one tick.
+INSTALLS_A_TICK = 50
 
 
 class Scheduler(Role):
-    """Sleeps until the next planned time of any tenant, or `POLL_SECONDS`."""
+    """Sleeps until something is due, or until the database tells that something earlier is planned."""
 
     name = "scheduler"
 
     def __init__(self, slot: Slot, *, once: bool = False) -> None:
         super().__init__(slot, once=once)
-        self._held: dict[str, float] = {}
-        self._all_held = 0.0
-        self._next_policies = 0.0
+        self._session: Any = None
+        self._told = False
+        self._stale: list[tuple[str, bool]] = []
+        self._due: dict[str, float] = {}
+        self._released = False
+        # What the log has told.
+        self._held: set[tuple[str, str]] = set()
 
     def tick(self) -> float:
-        self._put_policies_in_force_when_due()
-        due = schedules.next_runs(self._served())
-        now = timezone.now()
-        for one in sorted(due, key=lambda due: due.next_run):
-            if one.next_run <= now and not self.stopping:
-                self._fire(one.schema)
+        self._listen()
+        self._told = False
+        if self._work_slowly():
+            return 0.0
+        soonest = self._fire_due()
         self.slot.count()
-        waits = [(one.next_run - timezone.now()).total_seconds() for one in due if one.next_run > now]
-        return max(0.0, min([POLL_SECONDS, *waits]))
+        return 0.0 if self._told else min(soonest, POLL_SECONDS)
 
-    def _put_policies_in_force_when_due(self) -> None:
-        if time.monotonic() < self._next_policies:
-            return
+    def files(self) -> list[Any]:
+        """The session on which the database tells."""
+        return [self._session.fileno()] if self._session is not None and not self._session.closed else []
+
+    # Firing
+
+    def _fire_due(self) -> float:
+        """Fire what is due, for `BUSY_SECONDS` at most. Returns the seconds until the next."""
+        begun = time.monotonic()
+        for one in due_index.look():
+            if one.seconds > 0:
+                return max(0.0, one.seconds - (time.monotonic() - begun))
+            if self.stopping or time.monotonic() - begun > BUSY_SECONDS:
+                return 0.0
+            self._fire(one.schema)
+        return POLL_SECONDS
+
+    def _fire(self, physical: str) -> None:
+        """One tenant's pass; an error in it is that tenant's alone."""
+        try:
+            schema = tenancy.logical_schema(physical)
+            if schema in conf().excluded_schemas:
+                due_index.hold(physical, due_index.EXCLUDED, None)
+            elif self._is_paused(schema):
+                due_index.hold(physical, due_index.PAUSED, None)
+            else:
+                self._fire_schedules_of(schema)
+        except (BrokerError, DatabaseAway):
+            raise
+        except UnknownTenant as error:
+            self._hold(physical, due_index.UNREADY, UNKNOWN_SECONDS, error)
+        except TenantUnavailable as error:
+            self._hold(physical, due_index.UNREADY, HOLD_SECONDS, error)
+        except Exception as error:  # also one of a project's receiver: it is this tenant's alone
+            self._hold(physical, due_index.FAILED, HOLD_SECONDS, error)
+
+    def _is_paused(self, schema: str) -> bool:
+        try:
+            return policies.is_paused(schema)
+        except tenancy.DATABASE_ERRORS:  # it is told when policies are put in force
+            return False
+
+    def _fire_schedules_of(self, schema: str) -> None:
+        fired = schedules.fire_due(schema, push)
+        self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
+        if fired:
+            logger.info("Fired %s schedules of %s", fired, schema, extra={"schema": schema})
+
+    def _hold(self, physical: str, why: str, seconds: float, error: Exception) -> None:
+        due_index.hold(physical, why, seconds)
+        if (physical, why) in self._held:
+            return  # told already
+        self._held.add((physical, why))
+        foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, TenantUnavailable, EnqueueError))
+        logger.error(
+            "Schedules of %s are put off, for %g s each time: %s",
+            physical,
+            seconds,
+            " ".join(str(error).split()),
+            exc_info=not foreseen,
+            extra={"schema": physical},
+        )
+
+    # Beside it
+
+    def _listen(self) -> None:
+        """Be told on the session of this connection, which is another one after an outage."""
+        connection = tenancy.tenant_connection()
+        connection.ensure_connection()
+        if connection.connection is not self._session:
+            due_index.listen()
+            self._session = connection.connection
+            self._session.add_notify_handler(self._note)
+
+    def _note(self, _: Any) -> None:
+        self._told = True
+
+    def _work_slowly(self) -> bool:
+        """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
+        if not self._released:
+            due_index.release(due_index.EXCLUDED)  # the settings may say otherwise by now
+            self._released = True
+        self._when_due("policies", self._put_policies_in_force)
+        self._when_due("index", self._find_stale)
+        if self._stale:
+            some, self._stale = self._stale[:INSTALLS_A_TICK], self._stale[INSTALLS_A_TICK:]
+            left = due_index.bring_up_to_date(some)
+            if left:
+                logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
+        return bool(self._stale) and self.slot.done == 0
+
+    def _find_stale(self) -> None:
+        self._stale = due_index.stale_schemas()
+        if self._stale:
+            logger.info("%s schemas are brought up to date in the due index", len(self._stale))
+
+    def _put_policies_in_force(self) -> None:
         try:
             policies.put_in_force_everywhere()
         except (BrokerError, DatabaseAway):
@@ -63,40 +165,11 @@ class Scheduler(Role):
         except Exception as error:  # a table that is not migrated, say: schedules fire all the same
             foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
             logger.error("Policies are not put in force: %s", " ".join(str(error).split()), exc_info=not foreseen)
-        self._next_policies = time.monotonic() + POLICY_SECONDS
 
-    def _served(self) -> list[str]:
-        """The tenants to serve now: those not excluded, and not held back after an error."""
-        now = time.monotonic()
-        self._held = {schema: until for schema, until in self._held.items() if until > now}
-        if now < self._all_held:
-            return []
-        try:
-            return [schema for schema in tenancy.tenants_to_schedule() if schema not in self._held]
-        except TenantNotReady as error:  # the project's own function fails
-            self._all_held = now + HOLD_SECONDS
-            logger.error("All schedules are put off for %g s: %s", HOLD_SECONDS, error)
-            return []
-
-    def _fire(self, schema: str) -> None:
-        """One tenant's pass; an error in it is that tenant's alone."""
-        try:
-            fired = schedules.fire_due(schema, push)
-        except (BrokerError, DatabaseAway):
-            raise
-        except Exception as error:  # also one of a project's receiver: it is this tenant's alone
-            self._held[schema] = time.monotonic() + HOLD_SECONDS
-            foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, TenantUnavailable, EnqueueError))
-            logger.error(
-                "Schedules of %s are put off for %g s: %s",
-                schema,
-                HOLD_SECONDS,
-                error,
-                exc_info=not foreseen,
-                extra={"schema": schema},
-            )
-        else:
-            logger.info("Fired %s schedules of %s", fired, schema, extra={"schema": schema})
+    def _when_due(self, what: str, act: Callable[[], None]) -> None:
+        if time.monotonic() >= self._due.get(what, 0.0):
+            act()
+            self._due[what] = time.monotonic() + SLOW_SECONDS
 
 
 def push(packages: Sequence[Package]) -> None:

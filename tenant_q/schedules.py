@@ -1,4 +1,4 @@
-"""Schedules: when each tenant's next one is due, and turning due ones into tasks.
+"""Schedules: turning a tenant's due ones into tasks.
 
 A fire is one occurrence: (schema, schedule, planned time). Its package id is made of these, so a fire that is pushed
 and then rolled back, by a crash before the commit, is pushed again under the same id, which the broker knows.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.db.models import Q
+from django.db.models.functions import Now
+from django.db.models.signals import post_save, pre_save
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import recurrence, results, tenancy
+from tenant_q import due_index, recurrence, results, tenancy
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
@@ -26,94 +29,65 @@ from tenant_q.package import Outcome, Package, build, deterministic_id
 
 logger = get_logger("tenant_q.schedules")
 
-# A transaction takes a lock on each table it reads, and the server has room for some thousands.
-SCHEMAS_A_QUERY = 100
+# A locked tenant holds up the others' schedules for this long at most.
+LOCK_MS = 250
 # At most this many fires of one tenant in one transaction.
 FIRES_A_PASS = 100
 
-# The tenants whose schedules are skipped, as the log has told.
-_told: set[str] = set()
-
 Push = Callable[[Sequence[Package]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A tenant and the planned time of its earliest schedule."""
-
-    schema: str
-    next_run: datetime
-
-
-def next_runs(schemas: Sequence[str]) -> list[Due]:
-    """The earliest schedule of each schema that has one, in one round trip a hundred schemas.
-
-    A schema without Django-Q2's tables is left out, and told in the log once. Raises `DatabaseAway`.
-    """
-    found: list[Due] = []
-    unready = set()
-    names = {tenancy.physical_schema(schema): schema for schema in schemas}
-    physical = list(names)
-    connection = tenancy.tenant_connection()
-    for start in range(0, len(physical), SCHEMAS_A_QUERY):
-        some = physical[start : start + SCHEMAS_A_QUERY]
-        with tenancy.told_when_away(), tenancy.in_public(), connection.cursor() as cursor:
-            cursor.callproc("tenant_q_next_runs", [some, conf().cluster, serves_default()])
-            for schema, next_run in cursor.fetchall():
-                if next_run is None:
-                    unready.add(names[schema])
-                else:
-                    found.append(Due(names[schema], next_run))
-    _warn_once(unready)
-    return found
-
-
-def _warn_once(unready: set[str]) -> None:
-    for schema in sorted(unready - _told):
-        logger.warning(
-            "Schedules of %s are skipped until its table of schedules is there, whole and not locked",
-            schema,
-            extra={"schema": schema},
-        )
-    _told.clear()
-    _told.update(unready)
-
-
-def serves_default() -> bool:
-    """Whether this cluster serves the schedules that name no cluster."""
-    return conf().cluster == conf().site
 
 
 def fire_due(schema: str, push: Push) -> int:
     """Turn a tenant's due schedules into tasks and move their next runs on, in one transaction.
 
-    Parameters: `push`, what puts the packages on the broker; called before the commit.
+    Due is what the database's clock says, which all clusters share. Parameters: `push`, what puts the packages on the
+    broker; called before the commit.
 
     Returns how many fired. Raises `TenantUnavailable`, `DatabaseError`, `DatabaseAway` or `BrokerError`; then nothing
     is changed and all of them stay due.
     """
-    with tenancy.told_when_away(), tenancy.in_schema(schema):
-        tenancy.verify(schema)
-        with tenancy.in_patient_transaction():
-            due = list(_claim(timezone.now()))
-            fires = [_fire(row, schema) for row in due]
-            results.save_or_raise([fire for fire in fires if isinstance(fire, Outcome)])
-            push([fire for fire in fires if isinstance(fire, Package)])
-            return len(due)
+    tenancy.require_ready(schema)
+    with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(LOCK_MS):
+        fires = [_fire(row, schema) for row in _claim()]
+        _store([fire.row for fire in fires])
+        results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
+        push([fire.what for fire in fires if isinstance(fire.what, Package)])
+        return len(fires)
 
 
-def _claim(now: datetime) -> Any:
-    """The due rows of this cluster that no other is working on."""
-    own = Q(cluster=conf().cluster) | (Q(cluster__isnull=True) if serves_default() else Q(pk__in=[]))
+def _claim() -> Any:
+    """The due rows of this cluster that no other is working on; `clock` is the moment by the database's clock."""
+    named = [name for name in due_index.served_clusters() if name]
+    own = Q(cluster__in=named) | (Q(cluster__isnull=True) if "" in due_index.served_clusters() else Q(pk__in=[]))
     # A moment before the year 1, as '-infinity' is, cannot be read.
-    first = datetime.min.replace(tzinfo=now.tzinfo) + timedelta(days=1)
-    planned = Q(next_run__gte=first, next_run__lte=now)
-    rows = Schedule.objects.select_for_update(skip_locked=True).filter(own, planned).exclude(repeats=0)
-    return rows.order_by("next_run")[:FIRES_A_PASS]
+    first = datetime.min.replace(tzinfo=UTC if settings.USE_TZ else None) + timedelta(days=1)
+    rows = Schedule.objects.select_for_update(skip_locked=True).filter(own, next_run__gte=first, next_run__lte=Now())
+    return rows.exclude(repeats=0).annotate(clock=Now()).order_by("next_run")[:FIRES_A_PASS]
 
 
-def _fire(row: Schedule, schema: str) -> Package | Outcome:
-    """The package of a row's occurrence, or the failure that takes its place. Moves the row on."""
+def _store(rows: Sequence[Schedule]) -> None:
+    """Write the rows that have moved on, and delete those that are done: two statements, unless somebody listens."""
+    gone = [row.pk for row in rows if row.repeats < 0 and row.schedule_type == Schedule.ONCE]
+    kept = [row for row in rows if row.pk not in gone]
+    fields = ["next_run", "repeats", "task"]
+    if pre_save.has_listeners(Schedule) or post_save.has_listeners(Schedule):
+        for row in kept:
+            row.save(update_fields=fields)
+    elif kept:
+        Schedule.objects.bulk_update(kept, fields)
+    if gone:
+        Schedule.objects.filter(pk__in=gone).delete()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fire:
+    """One occurrence: the row, moved on, and the package, or the failure that takes its place."""
+
+    row: Schedule
+    what: Package | Outcome
+
+
+def _fire(row: Schedule, schema: str) -> _Fire:
     planned = row.next_run
     # With the id of the fire before: a row that somebody sets back to a time it had fires again.
     id = deterministic_id("fire", schema, row.pk, planned.isoformat(), row.task)
@@ -128,8 +102,7 @@ def _fire(row: Schedule, schema: str) -> Package | Outcome:
         # It has no next occurrence, so it stops; its row and its failed task say why.
         package = _failed(row, schema, id, error)
         row.repeats = 0
-        row.save(update_fields=["repeats", "task"])
-    return package
+    return _Fire(row, package)
 
 
 def _package(row: Schedule, schema: str, id: str) -> Package:
@@ -144,29 +117,33 @@ def _package(row: Schedule, schema: str, id: str) -> Package:
         options["cluster"] = row.cluster
     options.setdefault("cluster", options.pop("broker_name", None))
     options.setdefault("group", row.name or str(row.pk))
-    return build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id)
+    package = build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id)
+    if conf().schedule_spread:
+        package.task["delay"] = package.delay + _offset(schema, row)
+    return package
+
+
+def _offset(schema: str, row: Schedule) -> float:
+    """Where in `schedule_spread` seconds this schedule has its place: always the same, and another one's elsewhere."""
+    place = int(deterministic_id("spread", schema, row.pk)[:8], 16) / 16**8
+    return place * conf().schedule_spread
 
 
 def _move_on(row: Schedule) -> None:
-    """Store the next occurrence, count down, or end the row, as Django-Q2 does for its kind."""
+    """Set the next occurrence, count down, or end the row, as Django-Q2 does for its kind."""
     if row.schedule_type == Schedule.ONCE:
-        if row.repeats < 0:
-            row.delete()
-        else:
-            row.repeats = 0
-            row.save(update_fields=["repeats", "task"])
+        row.repeats = min(row.repeats, 0)
         return
     row.next_run = recurrence.following(
         row.schedule_type,
         row.next_run,
-        timezone.now(),
+        row.clock,
         catch_up=conf().catch_up,
         zone=_zone(),
         minutes=row.minutes,
         cron=row.cron,
     )
     row.repeats = max(-1, row.repeats) - (1 if row.repeats > 0 else 0)
-    row.save(update_fields=["next_run", "repeats", "task"])
 
 
 def _zone() -> ZoneInfo | None:

@@ -143,6 +143,7 @@ class _Known:
 
 
 _known: dict[str, _Known] = {}
+_folded: dict[str, str] = {}
 
 
 def get_tenant(schema: str) -> Any:
@@ -232,6 +233,7 @@ def _ready(tenants: Any) -> Any:
 def forget_tenants() -> None:
     """Drop the tenant cache: the next look-up asks the database."""
     _known.clear()
+    _folded.clear()
 
 
 def tenants_to_schedule() -> list[str]:
@@ -248,6 +250,19 @@ def tenants_to_schedule() -> list[str]:
             path = conf().ready_tenants
             raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {_words(error)}; mend it.") from error
         return sorted(names - conf().excluded_schemas)
+
+
+def logical_schema(physical: str) -> str:
+    """The tenant's own name of a PostgreSQL schema, which may be folded. Raises `UnknownTenant`, `DatabaseAway`."""
+    if apps.is_installed("django_tenants"):
+        return physical
+    if physical not in _folded:
+        with told_when_away(), in_public():
+            names = list(_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
+        if not names:
+            raise UnknownTenant(_why_unknown(physical))
+        _folded[physical] = physical if physical in names else names[0]
+    return _folded[physical]
 
 
 def tenant_count() -> int:
@@ -349,6 +364,15 @@ def verify(schema: str, databases: Databases = None) -> None:
             )
 
 
+@contextmanager
+def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
+    """A cursor of the driver on the tenants' connection, past the search path: every name has to be qualified."""
+    connection = tenant_connection()
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
+        yield cursor
+
+
 def _ask(connection: Any, schema: str) -> tuple[str | None, bool]:
     """Where a session is. One of another database than the tenants' own holds up its tasks, and nobody else."""
     if connection.alias == database_alias():
@@ -408,12 +432,12 @@ def told_when_away() -> Iterator[None]:
 
 
 @contextmanager
-def in_patient_transaction() -> Iterator[None]:
-    """A transaction on the tenants' connection that waits for no lock longer than `LOCK_MS`."""
+def in_patient_transaction(lock_ms: int = LOCK_MS) -> Iterator[None]:
+    """A transaction on the tenants' connection that waits for no lock longer than `lock_ms` milliseconds."""
     connection = tenant_connection()
     with told_when_away(), transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_MS)])
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(lock_ms)])
         yield
 
 

@@ -49,7 +49,7 @@ def drop_tenant(name: str) -> None:
 
 def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
     """Tenants whose schemas have the template's tables, empty, without the time migrations take."""
-    from tenant_q import tenancy
+    from tenant_q import due_index, tenancy
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
@@ -62,6 +62,8 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
             for table in tables:
                 cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
     model.objects.bulk_create(model(schema_name=name, name=name, **_domain(model, name)) for name in names)
+    for name in names:
+        due_index.install(tenancy.physical_schema(name))
 
 
 def truncate(names: Sequence[str]) -> None:

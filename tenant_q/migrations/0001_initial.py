@@ -1,9 +1,4 @@
-from pathlib import Path
-
 from django.db import migrations, models
-
-NEXT_RUNS = (Path(__file__).parent.parent / "sql" / "next_runs.sql").read_text()
-
 
 class Migration(migrations.Migration):
     initial = True
@@ -30,8 +25,5 @@ class Migration(migrations.Migration):
                     )
                 ],
             },
-        ),
-        migrations.RunSQL(
-            sql=NEXT_RUNS, reverse_sql="DROP FUNCTION IF EXISTS tenant_q_next_runs(text[], text, boolean)"
         ),
     ]

@@ -37,11 +37,22 @@ def worker(make_worker: Callable[..., Worker]) -> Worker:
 
 
 @pytest.fixture
-def scheduler(tenants: tuple[str, ...]) -> Iterator[Scheduler]:
-    scheduler = Scheduler(Slot())
-    yield scheduler
-    scheduler.stopping.restore()
+def make_scheduler(tenants: tuple[str, ...]) -> Iterator[Callable[[], Scheduler]]:
+    made: list[Scheduler] = []
+
+    def make() -> Scheduler:
+        made.append(Scheduler(Slot()))
+        return made[-1]
+
+    yield make
+    for scheduler in reversed(made):
+        scheduler.stopping.restore()
     connection.set_schema_to_public()
+
+
+@pytest.fixture
+def scheduler(make_scheduler: Callable[[], Scheduler]) -> Scheduler:
+    return make_scheduler()
 
 
 def work(worker: Worker) -> None:

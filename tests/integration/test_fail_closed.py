@@ -341,17 +341,20 @@ def test_a_receiver_that_raises_stops_no_other_tenants_schedules(tenants, worker
 
 
 def test_schedules_of_a_tenant_not_migrated_are_skipped_with_one_warning(newcomer, worker, caplog):
-    sql("ALTER TABLE newcomer.django_q_schedule RENAME TO django_q_schedule_later")
-    with in_schema("acme_corp"):
-        QUtilities.create_schedule("tests.tasks.add", 1)
+    for name in (newcomer, "acme_corp"):
+        QUtilities.create_schedule("tests.tasks.add", 1, schema_name=name)
+    sql("ALTER TABLE newcomer.django_q_task RENAME TO django_q_task_later")
     logging.getLogger("tenant_q").propagate = True
     scheduler = Scheduler(Slot())
     try:
         for _ in range(3):
             scheduler.tick()
+            sql("UPDATE tenant_q_dueschedule SET due = next_run WHERE held <> ''")
+        sql("ALTER TABLE newcomer.django_q_task_later RENAME TO django_q_task")
+        scheduler.tick()
     finally:
         scheduler.stopping.restore()
     work(worker)
-    warnings = [record for record in caplog.records if "are skipped" in record.message]
+    warnings = [record for record in caplog.records if "are put off" in record.message]
     assert [record.schema for record in warnings] == [newcomer]
-    assert schemas.count_tasks("acme_corp") == 1
+    assert [schemas.count_tasks(name) for name in ("acme_corp", newcomer)] == [1, 1]

@@ -457,11 +457,11 @@ def test_the_scheduler_puts_in_force_what_it_finds_when_it_starts_and_later_agai
     sql("UPDATE tenant_q_tenantpolicy SET weight = 5, paused = false")
     scheduler.tick()
     assert get_broker().policies() == {}, "not at every tick"
-    scheduler._next_policies -= 30.1
+    scheduler._due["policies"] -= 30.1
     scheduler.tick()
     assert get_broker().policies() == {A: Policy(5.0)}
     sql("DELETE FROM tenant_q_tenantpolicy")
-    scheduler._next_policies -= 30.1
+    scheduler._due["policies"] -= 30.1
     scheduler.tick()
     assert get_broker().policies() == {}
 

@@ -15,8 +15,8 @@ from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 from django_q.signals import pre_enqueue
 
+from tenant_q import due_index, schedules, tenancy
 from tenant_q import scheduler as scheduler_module
-from tenant_q import schedules, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway
@@ -123,7 +123,7 @@ def test_a_failed_fire_that_cannot_be_saved_stays_due(make, fire, pushed, monkey
 
 def test_a_pass_does_not_begin_where_the_schema_is_gone(fire, pushed, tenants, monkeypatch):
     asked = []
-    monkeypatch.setattr(tenancy, "verify", asked.append)
+    monkeypatch.setattr(tenancy, "verify", lambda schema, databases=None: asked.append(schema))
     fire()
     assert asked == ["acme_corp"]
 
@@ -171,7 +171,7 @@ def test_without_a_next_run_nothing_is_due(make, fire, scheduler):
     schedule = make()
     change(schedule, next_run=None)
     assert fire() == 0
-    assert schedules.next_runs(["acme_corp"]) == []
+    assert due_index.look() == []
     scheduler.tick()
 
 
@@ -334,10 +334,10 @@ def test_a_cluster_serves_its_own_schedules(make, fire, pushed, settings, site, 
         "name": site or own,
         "cluster_name": {"own": own}.get(cluster, cluster) or own,
     }
-    assert [due.schema for due in schedules.next_runs(["acme_corp"])] == ["acme_corp"]
+    assert [due.schema for due in due_index.look() if due.seconds <= 0] == ["acme_corp"]
     fire()
     assert {package.group for package in pushed} == fires
-    assert schedules.next_runs(["acme_corp"])[0].next_run > timezone.now(), "only its own are looked at"
+    assert [due.seconds > 0 for due in due_index.look()] == [True], "only its own are looked at"
 
 
 def test_a_task_goes_to_its_schedules_cluster(make, settings, monkeypatch):
@@ -355,13 +355,18 @@ def test_a_task_goes_to_its_schedules_cluster(make, settings, monkeypatch):
 # Which tenants
 
 
-def test_excluded_schemas_are_not_served(tenants, make, scheduler, settings):
+def test_excluded_schemas_are_not_served(tenants, make, scheduler, make_scheduler, settings):
     for name in tenants:
         make(name)
     settings.SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = ["public", "globex_inc"]
-    assert tenancy.tenants_to_schedule() == ["acme_corp", "initech_llc"]
     scheduler.tick()
     assert [get_broker().queue_size(name) for name in tenants] == [1, 0, 1]
+    assert [due.schema for due in due_index.look() if due.seconds <= 0] == [], "it is not looked at again and again"
+    settings.SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = ["public"]
+    scheduler.tick()
+    assert get_broker().queue_size("globex_inc") == 0
+    make_scheduler().tick()
+    assert get_broker().queue_size("globex_inc") == 1, "the next scheduler to start looks again"
 
 
 @pytest.mark.seam
@@ -369,7 +374,6 @@ def test_a_new_tenant_is_served_without_a_restart(tenants, make, scheduler, work
     scheduler.tick()
     schemas.clone_tenants(["newcomer"])
     try:
-        assert "newcomer" in tenancy.tenants_to_schedule()
         # Cloned tables share the template's sequence of ids.
         make("newcomer", "tests.tasks.where", name="n")
         scheduler.tick()
@@ -379,17 +383,6 @@ def test_a_new_tenant_is_served_without_a_restart(tenants, make, scheduler, work
         schemas.drop_tenant("newcomer")
         tenancy.forget_tenants()
     scheduler.tick()
-
-
-def test_next_runs(tenants, make):
-    at = timezone.now() + timedelta(hours=1)
-    make("acme_corp", next_run=at + timedelta(hours=1))
-    make("acme_corp", next_run=at)
-    make("globex_inc", next_run=at, repeats=0)
-    make("initech_llc", next_run=PAST)
-    found = {due.schema: due.next_run for due in schedules.next_runs([*tenants, "nobody", 'x"; DROP', ""])}
-    assert found == {"acme_corp": at, "initech_llc": PAST}
-    assert schedules.next_runs([]) == []
 
 
 def test_the_scheduler_sleeps_until_the_next_run(tenants, make, scheduler):
@@ -618,7 +611,10 @@ def test_a_broken_tenant_stops_nobody(tenants, make, scheduler, how):
         else:
             sql("DROP TABLE IF EXISTS globex_inc.django_q_schedule")
             sql("ALTER TABLE globex_inc.away RENAME TO django_q_schedule")
-    scheduler._held.clear()
+    tenancy.forget_tenants()
+    due_index.release(due_index.UNREADY)
+    due_index.release(due_index.FAILED)
+    due_index.install("globex_inc")
     scheduler.tick()
     assert get_broker().queue_size("globex_inc") == 1
 
@@ -642,9 +638,9 @@ def test_a_tenant_whose_pass_failed_is_left_alone_for_a_while(tenants, make, sch
     (record,) = caplog.records
     assert (record.schema, record.getMessage()) == (
         "acme_corp",
-        "Schedules of acme_corp are put off for 30 s: this table is broken",
+        "Schedules of acme_corp are put off, for 30 s each time: this table is broken",
     )
-    scheduler._held = dict.fromkeys(scheduler._held, 0.0)
+    due_index.release(due_index.FAILED)
     scheduler.tick()
     assert passes.count("acme_corp") == 2, "then it is tried again"
 
@@ -658,7 +654,7 @@ def test_a_database_that_is_away_blames_no_tenant(tenants, make, scheduler, monk
     monkeypatch.setattr(schedules, "fire_due", away)
     with pytest.raises(DatabaseAway):
         scheduler.tick()
-    assert scheduler._held == {}
+    assert [due.schema for due in due_index.look()] == ["acme_corp"], "it is still due"
 
 
 def test_arguments_that_do_not_pickle_stop_only_their_tenant(tenants, make, scheduler, monkeypatch):

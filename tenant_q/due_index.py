@@ -1,0 +1,161 @@
+"""The due index: what is due next over all tenants, in one statement that reads a few index pages.
+
+The table is `DueSchedule`, in the public schema. Triggers on each tenant's schedules keep it, whoever writes them:
+admin, ORM or SQL. What fires no trigger (a restored, renamed or dropped schema) is found by `stale_schemas()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from psycopg import sql
+
+from tenant_q import tenancy
+from tenant_q.conf import conf
+from tenant_q.models import DueSchedule
+from tenant_q.statements import statement
+
+# Why a schema's schedules are held back.
+EXCLUDED, PAUSED, UNREADY, FAILED = "excluded", "paused", "unready", "failed"
+CHANNEL = "tenant_q_due"
+# At most so many due schedules are looked at in one go.
+LOOK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A schema, as PostgreSQL names it, and the seconds until its earliest schedule (0 or less: it is due)."""
+
+    schema: str
+    seconds: float
+
+
+def served_clusters() -> list[str]:
+    """The clusters whose schedules this one serves; the site's own cluster serves those that name none."""
+    return [conf().cluster, *([""] if conf().cluster == conf().site else [])]
+
+
+def look() -> list[Due]:
+    """The schemas with due schedules, the longest due first, and behind them the one that is due next.
+
+    One statement. Raises `DatabaseAway`.
+    """
+    query = sql.SQL(statement("due")).format(
+        table=_table(), clusters=sql.Literal(served_clusters()), limit=sql.Literal(LOOK)
+    )
+    return [Due(schema, seconds) for schema, seconds in _fetch(query)]
+
+
+def hold(schema: str, why: str, seconds: float | None) -> None:
+    """Do not look at a schema's due schedules for `seconds`, or with None until `release()`."""
+    due = None if seconds is None else Now() + timedelta(seconds=seconds)
+    with tenancy.told_when_away(), tenancy.in_public():
+        _rows().filter(schema_name=schema, due__lte=Now()).update(due=due, held=why)
+
+
+def release(why: str, *, but: Collection[str] = ()) -> None:
+    """Look again at what was held for this reason, `but` that of some schemas."""
+    with tenancy.told_when_away(), tenancy.in_public():
+        if _rows().filter(held=why).exclude(schema_name__in=but).update(due=F("next_run"), held=""):
+            _execute(sql.SQL("SELECT pg_notify({}, '')").format(sql.Literal(CHANNEL)))
+
+
+def install(schema: str) -> bool:
+    """Put a schema's schedules into the index, and the triggers on its table. Returns whether its table was free.
+
+    Raises `DatabaseAway`.
+    """
+    try:
+        with tenancy.in_patient_transaction():
+            _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
+    except tenancy.DATABASE_ERRORS:  # locked by a migration, say: the next look finds it still stale
+        return False
+    return True
+
+
+def forget(schema: str) -> None:
+    """Take a schema that is gone out of the index. Raises `DatabaseAway`."""
+    _execute(_call("SELECT {}({})", "tenant_q_forget_schema", schema))
+
+
+def stale_schemas() -> list[tuple[str, bool]]:
+    """The schemas that the index does not know as they are, each with whether it is gone. Raises `DatabaseAway`."""
+    return [(schema, is_gone) for schema, is_gone in _fetch(_call("SELECT * FROM {}({})", "tenant_q_stale_schemas"))]
+
+
+def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[str]:
+    """Install or forget these schemas. Returns those that could not be installed now. Raises `DatabaseAway`."""
+    left = []
+    for schema, is_gone in stale:
+        if is_gone:
+            forget(schema)
+        elif not install(schema):
+            left.append(schema)
+    return left
+
+
+def indexed_schemas() -> list[str]:
+    """Every schema that the index knows, or should know. Raises `DatabaseAway`."""
+    known = _fetch(sql.SQL("SELECT schema_name FROM {}").format(_public("tenant_q_indexedschema")))
+    return sorted({schema for (schema,) in known} | {schema for schema, _ in stale_schemas()})
+
+
+def errors(schema: str) -> int:
+    """How many schedules of a schema the index has wrong. Raises `DatabaseAway`."""
+    ((count,),) = _fetch(_call("SELECT {}({})", "tenant_q_index_errors", schema))
+    return int(count)
+
+
+def listen() -> None:
+    """Have the server tell this session when something is planned that is earlier than all there was."""
+    _execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+
+
+def install_where_migrated(*, using: str, **_: Any) -> None:
+    """Receiver of `post_migrate`: puts the schema that was just migrated into the index, if both have their tables."""
+    if using != tenancy.database_alias():
+        return
+    schema = tenancy.physical_schema(tenancy.current_schema())
+    public = tenancy.public_schema()
+    wanted = [("regproc", public, "tenant_q_install_index"), ("regclass", public, "tenant_q_indexedschema")]
+    wanted.append(("regclass", schema, "django_q_schedule"))
+    there = [
+        sql.SQL("to_{}({}) IS NOT NULL").format(sql.SQL(kind), sql.Literal(sql.Identifier(where, name).as_string()))
+        for kind, where, name in wanted
+    ]
+    ((is_ready,),) = _fetch(sql.SQL("SELECT {}").format(sql.SQL(" AND ").join(there)))
+    if is_ready:
+        with transaction.atomic(using=using):
+            _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
+
+
+def _rows() -> Any:
+    return DueSchedule.objects.using(tenancy.database_alias())
+
+
+def _public(name: str) -> sql.Identifier:
+    return sql.Identifier(tenancy.public_schema(), name)
+
+
+def _table() -> sql.Identifier:
+    return _public(DueSchedule._meta.db_table)
+
+
+def _call(form: Any, function: str, *arguments: Any) -> sql.Composed:
+    return sql.SQL(form).format(_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
+
+
+def _fetch(query: sql.Composed) -> list[tuple[Any, ...]]:
+    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+        return list(cursor.execute(query).fetchall())
+
+
+def _execute(query: sql.Composed) -> None:
+    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+        cursor.execute(query)
