@@ -12,12 +12,13 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.conf import conf
+from tenant_q.exceptions import ConfigurationError
 from tenant_q.models import DueSchedule
 from tenant_q.statements import statement
 
@@ -30,10 +31,14 @@ LOOK = 1000
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A schema, as PostgreSQL names it, and the seconds until its earliest schedule (0 or less: it is due)."""
+    """A schema, as PostgreSQL names it, and the seconds until its earliest schedule (0 or less: it is due).
+
+    `count` is how many of its schedules were looked at.
+    """
 
     schema: str
     seconds: float
+    count: int
 
 
 def served_clusters() -> list[str]:
@@ -41,29 +46,41 @@ def served_clusters() -> list[str]:
     return [conf().cluster, *([""] if conf().cluster == conf().site else [])]
 
 
-def look() -> list[Due]:
+def look(*, but: Collection[str] = ()) -> list[Due]:
     """The schemas with due schedules, the longest due first, and behind them the one that is due next.
 
-    One statement. Raises `DatabaseAway`.
+    One statement. Parameters: `but`, schemas whose due schedules are left out. Raises `DatabaseAway`.
     """
-    query = sql.SQL(statement("due")).format(
-        table=_table(), clusters=sql.Literal(served_clusters()), limit=sql.Literal(LOOK)
+    return [Due(*row) for row in _fetch(look_query(but=but))]
+
+
+def look_query(*, but: Collection[str] = ()) -> sql.Composed:
+    """The statement of `look()`."""
+    return sql.SQL(statement("due")).format(
+        table=_table(),
+        clusters=sql.Literal(served_clusters()),
+        but=sql.Literal(sorted(but)),
+        limit=sql.Literal(LOOK),
     )
-    return [Due(schema, seconds) for schema, seconds in _fetch(query)]
 
 
 def hold(schema: str, why: str, seconds: float | None) -> None:
     """Do not look at a schema's due schedules for `seconds`, or with None until `release()`."""
     due = None if seconds is None else Now() + timedelta(seconds=seconds)
-    with tenancy.told_when_away(), tenancy.in_public():
-        _rows().filter(schema_name=schema, due__lte=Now()).update(due=due, held=why)
+    _update_unlocked(Q(schema_name=schema, due__lte=Now()), due=due, held=why)
 
 
 def release(why: str, *, but: Collection[str] = ()) -> None:
     """Look again at what was held for this reason, `but` that of some schemas."""
-    with tenancy.told_when_away(), tenancy.in_public():
-        if _rows().filter(held=why).exclude(schema_name__in=but).update(due=F("next_run"), held=""):
-            _execute(sql.SQL("SELECT pg_notify({}, '')").format(sql.Literal(CHANNEL)))
+    if _update_unlocked(Q(held=why) & ~Q(schema_name__in=but), due=F("next_run"), held=""):
+        _execute(sql.SQL("SELECT pg_notify({}, '')").format(sql.Literal(CHANNEL)))
+
+
+def _update_unlocked(which: Q, **values: Any) -> int:
+    """Update the entries that no transaction is writing: to wait for one could be to wait in a circle."""
+    with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+        free = _rows().select_for_update(skip_locked=True).filter(which)
+        return int(_rows().filter(pk__in=free.values("pk")).update(**values))
 
 
 def install(schema: str) -> bool:
@@ -117,9 +134,29 @@ def listen() -> None:
     _execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
 
 
-def install_where_migrated(*, using: str, **_: Any) -> None:
+def require_tables() -> None:
+    """Raise `ConfigurationError` where the index has not been migrated."""
+    public = tenancy.public_schema()
+    table = sql.Literal(_table().as_string())
+    function = sql.Literal(_public("tenant_q_install_index").as_string())
+    ask = sql.SQL("SELECT to_regclass({}) IS NOT NULL, to_regproc({}) IS NOT NULL").format(table, function)
+    ((has_table, has_function),) = _fetch(ask)
+    if not has_table:
+        raise ConfigurationError(
+            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
+    if not has_function:
+        raise ConfigurationError(
+            f"The schema {public!r} has no function tenant_q_install_index, a part of the index of all tenants' "
+            "schedules; restore it, or run `python manage.py migrate_schemas --shared tenant_q 0002_policies` and "
+            "then without the last two words."
+        )
+
+
+def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
     """Receiver of `post_migrate`: puts the schema that was just migrated into the index, if both have their tables."""
-    if using != tenancy.database_alias():
+    if using != tenancy.database_alias() or app_config.name != "django_q":  # it is told once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
     public = tenancy.public_schema()

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseFailure
 from django.db import connections
 
-from tenant_q import brokers, tenancy
+from tenant_q import brokers, due_index, tenancy
 from tenant_q.checks import configuration_problems
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
@@ -47,6 +47,7 @@ def survey() -> Surroundings:
     database, tenants = _database()
     for connection in tenancy.switched_connections():
         _refuse_shared_sessions(connection)
+    due_index.require_tables()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))

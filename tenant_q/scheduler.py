@@ -31,6 +31,11 @@ HOLD_SECONDS = 30.0
 UNKNOWN_SECONDS = 600.0
 # A busy tick ends after about this long, so that nothing else waits.
 BUSY_SECONDS = 0.5
+# What is due and cannot be fired, as another cluster has it in hand, is tried again after this long, and then after
+# longer and longer.
+AGAIN_SECONDS = 0.1
+# After so many rounds in which nothing could be fired, the index is compared with the schedules.
+DOUBTFUL_ROUNDS = 4
 # How often the schemas are compared with the index, and policies put in force that the broker lost.
 SLOW_SECONDS = 30.0
 # At most so many schemas are put into the index in one tick.
@@ -48,7 +53,10 @@ class Scheduler(Role):
         self._told = False
         self._stale: list[tuple[str, bool]] = []
         self._due: dict[str, float] = {}
-        self._released = False
+        # A round is over when each schema with due schedules was served once, so that none waits for another's backlog.
+        self._served: set[str] = set()
+        self._fired = False
+        self._vain_rounds = 0
         # What the log has told.
         self._held: set[tuple[str, str]] = set()
 
@@ -58,8 +66,13 @@ class Scheduler(Role):
         if self._work_slowly():
             return 0.0
         soonest = self._fire_due()
-        self.slot.count()
+        if soonest > 0:
+            self.slot.count()
         return 0.0 if self._told else min(soonest, POLL_SECONDS)
+
+    def has_unfinished(self) -> bool:
+        """Told to look once, it looks until nothing is due."""
+        return self.once and not self.stopping and self.slot.done == 0
 
     def files(self) -> list[Any]:
         """The session on which the database tells."""
@@ -68,18 +81,44 @@ class Scheduler(Role):
     # Firing
 
     def _fire_due(self) -> float:
-        """Fire what is due, for `BUSY_SECONDS` at most. Returns the seconds until the next."""
+        """Serve each schema with due schedules once, for `BUSY_SECONDS` at most. Returns the seconds until the next."""
         begun = time.monotonic()
-        for one in due_index.look():
-            if one.seconds > 0:
-                return max(0.0, one.seconds - (time.monotonic() - begun))
-            if self.stopping or time.monotonic() - begun > BUSY_SECONDS:
+        found = due_index.look(but=self._served)
+        due = [one for one in found if one.seconds <= 0]
+        for place, one in enumerate(due, start=1):
+            self._served.add(one.schema)
+            self._fired = self._fire(one.schema) or self._fired
+            is_long = self.stopping or time.monotonic() - begun > BUSY_SECONDS
+            if is_long and place < len(due):
                 return 0.0
-            self._fire(one.schema)
-        return POLL_SECONDS
+        if sum(one.count for one in due) >= due_index.LOOK:
+            return 0.0  # there may be more
+        soonest = next((one.seconds for one in found if one.seconds > 0), POLL_SECONDS)
+        return min(soonest, self._end_round()) if self._served else soonest
 
-    def _fire(self, physical: str) -> None:
-        """One tenant's pass; an error in it is that tenant's alone."""
+    def _end_round(self) -> float:
+        """All were served; some may be due still. Returns the seconds until the next round."""
+        served, self._served = self._served, set()
+        fired, self._fired = self._fired, False
+        self._vain_rounds = 0 if fired else self._vain_rounds + 1
+        if fired:
+            return 0.0
+        if self._vain_rounds == DOUBTFUL_ROUNDS:
+            for schema in served:
+                self._doubt(schema)
+        return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
+
+    def _doubt(self, schema: str) -> None:
+        """Put right what the index says of a schema, if it is wrong."""
+        try:
+            if not due_index.errors(schema) or not due_index.install(schema):
+                return
+        except tenancy.DATABASE_ERRORS:  # its table is of another shape; it is put off, and told, when it is due
+            return
+        logger.warning("The due index was wrong about %s and is repaired", schema, extra={"schema": schema})
+
+    def _fire(self, physical: str) -> bool:
+        """One tenant's pass; an error in it is that tenant's alone. Returns whether something fired."""
         try:
             schema = tenancy.logical_schema(physical)
             if schema in conf().excluded_schemas:
@@ -87,7 +126,7 @@ class Scheduler(Role):
             elif self._is_paused(schema):
                 due_index.hold(physical, due_index.PAUSED, None)
             else:
-                self._fire_schedules_of(schema)
+                return self._fire_schedules_of(schema)
         except (BrokerError, DatabaseAway):
             raise
         except UnknownTenant as error:
@@ -96,6 +135,7 @@ class Scheduler(Role):
             self._hold(physical, due_index.UNREADY, HOLD_SECONDS, error)
         except Exception as error:  # also one of a project's receiver: it is this tenant's alone
             self._hold(physical, due_index.FAILED, HOLD_SECONDS, error)
+        return False
 
     def _is_paused(self, schema: str) -> bool:
         try:
@@ -103,11 +143,12 @@ class Scheduler(Role):
         except tenancy.DATABASE_ERRORS:  # it is told when policies are put in force
             return False
 
-    def _fire_schedules_of(self, schema: str) -> None:
+    def _fire_schedules_of(self, schema: str) -> bool:
         fired = schedules.fire_due(schema, push)
         self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
         if fired:
             logger.info("Fired %s schedules of %s", fired, schema, extra={"schema": schema})
+        return fired > 0
 
     def _hold(self, physical: str, why: str, seconds: float, error: Exception) -> None:
         due_index.hold(physical, why, seconds)
@@ -140,9 +181,7 @@ class Scheduler(Role):
 
     def _work_slowly(self) -> bool:
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
-        if not self._released:
-            due_index.release(due_index.EXCLUDED)  # the settings may say otherwise by now
-            self._released = True
+        self._when_due("excluded", self._release_what_was_excluded)
         self._when_due("policies", self._put_policies_in_force)
         self._when_due("index", self._find_stale)
         if self._stale:
@@ -152,10 +191,18 @@ class Scheduler(Role):
                 logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
         return bool(self._stale) and self.slot.done == 0
 
+    def _release_what_was_excluded(self) -> None:
+        """The settings may say otherwise than those of the scheduler before."""
+        excluded = [tenancy.physical_schema(schema) for schema in conf().excluded_schemas]
+        due_index.release(due_index.EXCLUDED, but=excluded)
+
     def _find_stale(self) -> None:
+        is_first = "index" not in self._due
         self._stale = due_index.stale_schemas()
         if self._stale:
             logger.info("%s schemas are brought up to date in the due index", len(self._stale))
+        elif is_first:
+            logger.info("The due index knows every schema as it is")
 
     def _put_policies_in_force(self) -> None:
         try:

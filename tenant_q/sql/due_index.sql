@@ -2,8 +2,9 @@
 --
 -- {public}  the public schema
 --
--- It is kept by triggers on each tenant's django_q_schedule. The rows of one schema are written only in transactions that
--- hold a lock on that schema's own rows, so no two of them wait for each other in a circle.
+-- It is kept by triggers on each tenant's django_q_schedule. Who waits for an entry holds a lock on the schedule it belongs to
+-- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
+-- which holds none, skips entries that are locked.
 
 -- The trigger's function. A row that is not to run, or whose moment a client cannot read, has no place in the index. An
 -- error would keep a tenant from editing its schedules, so an index that is gone with its app is no error.
@@ -56,12 +57,11 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tab);
-    EXECUTE format('DROP TRIGGER IF EXISTS tenant_q_index_schedule ON %s', tab);
-    EXECUTE format('DROP TRIGGER IF EXISTS tenant_q_index_truncate ON %s', tab);
-    EXECUTE format('CREATE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR '
+    -- Replaced rather than dropped, which readers would have to wait for.
+    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR '
                    'UPDATE OF id, next_run, repeats, cluster ON %s '
                    'FOR EACH ROW EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);
-    EXECUTE format('CREATE TRIGGER tenant_q_index_truncate AFTER TRUNCATE ON %s '
+    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_truncate AFTER TRUNCATE ON %s '
                    'FOR EACH STATEMENT EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);
     DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
     EXECUTE format('INSERT INTO {public}.tenant_q_dueschedule (schema_name, schedule_id, cluster, next_run, due, held) '
@@ -83,7 +83,7 @@ AS $$
         SELECT space.nspname::text AS name, tab.oid::bigint AS table_oid, (
             SELECT count(*) = 2 FROM pg_trigger
             WHERE tgrelid = tab.oid AND tgname IN ('tenant_q_index_schedule', 'tenant_q_index_truncate')
-                AND tgenabled <> 'D'
+                AND tgenabled IN ('O', 'A')
         ) AS has_triggers
         FROM pg_class AS tab JOIN pg_namespace AS space ON space.oid = tab.relnamespace
         WHERE tab.relname = 'django_q_schedule' AND tab.relkind IN ('r', 'p')
