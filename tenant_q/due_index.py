@@ -7,8 +7,8 @@ admin, ORM or SQL. What fires no trigger (a restored, renamed or dropped schema)
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -41,6 +41,26 @@ class Due:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """A schedule that will run, with what its row says; that is None where the row cannot be read.
+
+    `held` is why it does not run on time, or empty; `last` whether its last task was a success, None without a result.
+    """
+
+    schema: str
+    id: int
+    cluster: str
+    next_run: datetime
+    held: str
+    name: str | None = None
+    func: str | None = None
+    kind: str | None = None
+    minutes: int | None = None
+    cron: str | None = None
+    last: bool | None = None
+
+
 def served_clusters() -> list[str]:
     """The clusters whose schedules this one serves; the site's own cluster serves those that name none."""
     return [conf().cluster, *([""] if conf().cluster == conf().site else [])]
@@ -62,6 +82,40 @@ def look_query(*, but: Collection[str] = ()) -> sql.Composed:
         but=sql.Literal(sorted(but)),
         limit=sql.Literal(LOOK),
     )
+
+
+def upcoming(limit: int, schema: str | None = None) -> list[Upcoming]:
+    """The next `limit` runs over all tenants and clusters, or of one schema.
+
+    One statement, and one for each schema among them. Raises `DatabaseAway`.
+    """
+    with tenancy.told_when_away(), tenancy.in_public():
+        entries = _rows() if schema is None else _rows().filter(schema_name=schema)
+        columns = ("schema_name", "schedule_id", "cluster", "next_run", "held")
+        found = [Upcoming(*row) for row in entries.order_by("next_run", "pk").values_list(*columns)[:limit]]
+    details: dict[tuple[str, int], list[Any]] = {}
+    for name in {one.schema for one in found}:
+        ids = [one.id for one in found if one.schema == name]
+        details |= {(name, id): row for id, *row in _details(name, ids)}
+    fields = ("name", "func", "kind", "minutes", "cron", "last")
+    return [
+        replace(one, **dict(zip(fields, details[one.schema, one.id], strict=True)))
+        if (one.schema, one.id) in details
+        else one
+        for one in found
+    ]
+
+
+def _details(schema: str, ids: list[int]) -> list[tuple[Any, ...]]:
+    query = sql.SQL(statement("due_details")).format(
+        schedules=sql.Identifier(schema, "django_q_schedule"),
+        tasks=sql.Identifier(schema, tenancy.TASK_TABLE),
+        ids=sql.Literal(ids),
+    )
+    try:
+        return _fetch(query)
+    except tenancy.DATABASE_ERRORS:  # the schema is gone, say, and the index not yet told
+        return []
 
 
 def hold(schema: str, why: str, seconds: float | None) -> None:

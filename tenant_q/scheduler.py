@@ -40,6 +40,11 @@ DOUBTFUL_ROUNDS = 4
 SLOW_SECONDS = 30.0
 # At most so many schemas are put into the index in one tick.
 INSTALLS_A_TICK = 50
+# When a scheduler starts it compares every schema's schedules with the index: so many at a time, with a pause between.
+VERIFIED_A_TICK = 50
+VERIFY_PAUSE = 0.05
+# After so many schemas the connection is replaced, for the server keeps something about each table in every session.
+TABLES_A_SESSION = 2000
 
 
 class Scheduler(Role):
@@ -52,6 +57,8 @@ class Scheduler(Role):
         self._session: Any = None
         self._told = False
         self._stale: list[tuple[str, bool]] = []
+        self._to_verify: list[str] = []
+        self._verified = 0
         self._due: dict[str, float] = {}
         # A round is over when each schema with due schedules was served once, so that none waits for another's backlog.
         self._served: set[str] = set()
@@ -61,6 +68,9 @@ class Scheduler(Role):
         self._held: set[tuple[str, str]] = set()
 
     def tick(self) -> float:
+        if self._verified >= TABLES_A_SESSION:
+            tenancy.tenant_connection().close()
+            self._verified = 0
         self._listen()
         self._told = False
         if self._work_slowly():
@@ -68,6 +78,8 @@ class Scheduler(Role):
         soonest = self._fire_due()
         if soonest > 0:
             self.slot.count()
+        if self._to_verify:
+            soonest = min(soonest, VERIFY_PAUSE)
         return 0.0 if self._told else min(soonest, POLL_SECONDS)
 
     def has_unfinished(self) -> bool:
@@ -107,6 +119,14 @@ class Scheduler(Role):
             for schema in served:
                 self._doubt(schema)
         return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
+
+    def _verify_some(self) -> None:
+        for schema in self._to_verify[:VERIFIED_A_TICK]:
+            self._doubt(schema)
+            self._to_verify.remove(schema)
+            self._verified += 1
+            if not self._to_verify:
+                logger.info("The due index is verified")
 
     def _doubt(self, schema: str) -> None:
         """Put right what the index says of a schema, if it is wrong."""
@@ -189,6 +209,7 @@ class Scheduler(Role):
             left = due_index.bring_up_to_date(some)
             if left:
                 logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
+        self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 
     def _release_what_was_excluded(self) -> None:
@@ -201,8 +222,8 @@ class Scheduler(Role):
         self._stale = due_index.stale_schemas()
         if self._stale:
             logger.info("%s schemas are brought up to date in the due index", len(self._stale))
-        elif is_first:
-            logger.info("The due index knows every schema as it is")
+        if is_first:
+            self._to_verify = sorted(set(due_index.indexed_schemas()) - {schema for schema, _ in self._stale})
 
     def _put_policies_in_force(self) -> None:
         try:

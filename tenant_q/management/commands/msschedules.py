@@ -1,0 +1,190 @@
+"""`python manage.py msschedules`: the next runs over all tenants, and whether the index of them is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from django_q.models import Schedule
+
+from tenant_q import due_index, tenancy
+from tenant_q.due_index import Upcoming
+from tenant_q.exceptions import TenantQError
+
+LISTED = 50
+_COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
+_LAST = {True: "success", False: "failure", None: None}
+_STYLES = {"failure": "ERROR", **dict.fromkeys(("excluded", "paused", "unready", "failed"), "WARNING")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong in the index about one schema, and whether it is right now."""
+
+    schema: str
+    problem: str
+    repaired: bool
+
+
+class Command(BaseCommand):
+    help = "Shows what runs next, over all tenants; with --check, whether the index of all schedules is right."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--schema", help="Only this tenant's.")
+        parser.add_argument("--limit", type=_limit, metavar="N", help=f"How many are listed; {LISTED} by default.")
+        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+        parser.add_argument("--check", action="store_true", help="Compare the index with the schedules of each schema.")
+        parser.add_argument("--repair", action="store_true", help="With --check: put right what is wrong.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["repair"] and not options["check"]:
+            raise CommandError("--repair belongs to `msschedules --check`; give both.")
+        if options["limit"] and options["check"]:
+            raise CommandError(
+                "--limit is for the list, and --check always looks at everything; leave one of them out."
+            )
+        try:
+            due_index.require_tables()
+            schema = _physical(options["schema"])
+            if options["check"]:
+                self._check(schema, repair=options["repair"], as_json=options["json"])
+            else:
+                self._list(schema, options["limit"] or LISTED, as_json=options["json"])
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+
+    # The list
+
+    def _list(self, schema: str | None, limit: int, *, as_json: bool) -> None:
+        found = due_index.upcoming(limit, schema)
+        if as_json:
+            self.stdout.write(json.dumps([_as_json(one) for one in found], indent=2))
+        elif found:
+            self.stdout.write(self._table([_cells(one) for one in found]))
+            if len(found) == limit:
+                self.stdout.write(f"The first {limit}; --limit N lists more, if there are.")
+        else:
+            self.stdout.write(f"Nothing is planned{f' in {schema}' if schema else ''}.")
+
+    def _table(self, rows: list[tuple[str, ...]]) -> str:
+        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        lines = [
+            "  ".join(self._styled(cell, cell.ljust(width)) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (_COLUMNS, *rows)
+        ]
+        return "\n".join(lines)
+
+    def _styled(self, cell: str, text: str) -> str:
+        return str(getattr(self.style, _STYLES[cell])(text)) if cell in _STYLES and self.stdout.isatty() else text
+
+    # The check
+
+    def _check(self, schema: str | None, *, repair: bool, as_json: bool) -> None:
+        schemas = [name for name in due_index.indexed_schemas() if schema in (None, name)]
+        wrong = _problems(schemas)
+        if repair:
+            _repair(wrong)
+        left = _problems(list(wrong)) if repair else wrong
+        findings = [Finding(name, problem, name not in left) for name, problem in wrong.items()]
+        if as_json:
+            answer = {"schemas": len(schemas), "wrong": [vars(finding) for finding in findings]}
+            self.stdout.write(json.dumps(answer, indent=2))
+        else:
+            self._tell(len(schemas), findings)
+        if left:
+            raise CommandError(_way_out(left, repair=repair))
+
+    def _tell(self, count: int, findings: list[Finding]) -> None:
+        for finding in findings:
+            self.stdout.write(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
+        if not findings:
+            looked_at = "1 schema" if count == 1 else f"{count} schemas"
+            self.stdout.write(f"The index agrees with the schedules of {looked_at}.")
+
+
+def _limit(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+
+
+def _physical(schema: str | None) -> str | None:
+    """The schema as PostgreSQL names it. Raises `UnknownTenant`."""
+    if schema is None:
+        return None
+    if schema != tenancy.public_schema():
+        tenancy.get_tenant(schema)
+    return tenancy.physical_schema(schema)
+
+
+def _kind(one: Upcoming) -> str | None:
+    """The type in words, with what it needs to be understood."""
+    if one.kind == Schedule.CRON:
+        return f"cron {one.cron}"
+    if one.kind == Schedule.MINUTES:
+        return f"every {one.minutes or 1} min"
+    label = dict(Schedule.TYPE).get(one.kind)
+    return str(label).lower() if label else one.kind
+
+
+def _as_json(one: Upcoming) -> dict[str, Any]:
+    return {
+        "schema": one.schema,
+        "id": one.id,
+        "name": one.name,
+        "function": one.func,
+        "type": _kind(one),
+        "cluster": one.cluster or None,
+        "next_run": one.next_run.isoformat(),
+        "last_result": _LAST[one.last],
+        "held": one.held or None,
+    }
+
+
+def _cells(one: Upcoming) -> tuple[str, ...]:
+    when = timezone.localtime(one.next_run) if timezone.is_aware(one.next_run) else one.next_run
+    moment = when.isoformat(sep=" ", timespec="seconds")
+    cells = (one.schema, one.name or str(one.id), one.func, _kind(one), moment, _LAST[one.last], one.held)
+    return tuple(" ".join(str(cell).split()) if cell else "-" for cell in cells)
+
+
+def _problems(schemas: list[str]) -> dict[str, str]:
+    """What is wrong, by schema."""
+    stale = dict(due_index.stale_schemas())
+    found = {}
+    for schema in schemas:
+        if problem := _problem(schema, stale):
+            found[schema] = problem
+    return found
+
+
+def _problem(schema: str, stale: dict[str, bool]) -> str | None:
+    if stale.get(schema):
+        return "the schema, or its table django_q_schedule, is gone, and still in the index"
+    try:
+        count = due_index.errors(schema)
+    except tenancy.DATABASE_ERRORS as error:
+        return f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"
+    wrong = "1 schedule is wrong in the index" if count == 1 else f"{count} schedules are wrong in the index"
+    if schema in stale:
+        return "not in the index as it is now, or without its triggers" + (f"; {wrong}" if count else "")
+    return wrong if count else None
+
+
+def _repair(wrong: dict[str, str]) -> None:
+    gone = dict(due_index.stale_schemas())
+    due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong])
+
+
+def _way_out(left: dict[str, str], *, repair: bool) -> str:
+    count = "1 schema" if len(left) == 1 else f"{len(left)} schemas"
+    if not repair:
+        return f"The index is wrong about {count}: `msschedules --check --repair` puts it right."
+    return (
+        f"The index is still wrong about {count} ({', '.join(left)}): a table that is locked is waited for a second; "
+        "end what locks it, or migrate a table that cannot be read, and repeat."
+    )
