@@ -30,6 +30,9 @@ class TenantQConfig(AppConfig):
 
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(due_index.install_where_migrated, dispatch_uid="tenant_q.due_index")
+        post_delete.connect(
+            due_index.forget_where_dropped, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.due_index"
+        )
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")

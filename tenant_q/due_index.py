@@ -27,6 +27,8 @@ EXCLUDED, PAUSED, UNREADY, FAILED = "excluded", "paused", "unready", "failed"
 CHANNEL = "tenant_q_due"
 # At most so many due schedules are looked at in one go.
 LOOK = 1000
+# A table that is locked holds up the other schemas for this long at most.
+LOCK_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def install(schema: str) -> bool:
     Raises `DatabaseAway`.
     """
     try:
-        with tenancy.in_patient_transaction():
+        with tenancy.in_patient_transaction(LOCK_MS):
             _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
     except tenancy.DATABASE_ERRORS:  # locked by a migration, say: the next look finds it still stale
         return False
@@ -178,8 +180,12 @@ def indexed_schemas() -> list[str]:
 
 
 def errors(schema: str) -> int:
-    """How many schedules of a schema the index has wrong. Raises `DatabaseAway`."""
-    ((count,),) = _fetch(_call("SELECT {}({})", "tenant_q_index_errors", schema))
+    """How many schedules of a schema the index has wrong.
+
+    Raises `DatabaseAway`, and `DatabaseError` when its table is locked or cannot be read.
+    """
+    with tenancy.in_patient_transaction(LOCK_MS):
+        ((count,),) = _fetch(_call("SELECT {}({})", "tenant_q_index_errors", schema))
     return int(count)
 
 
@@ -191,10 +197,8 @@ def listen() -> None:
 def require_tables() -> None:
     """Raise `ConfigurationError` where the index has not been migrated."""
     public = tenancy.public_schema()
-    table = sql.Literal(_table().as_string())
-    function = sql.Literal(_public("tenant_q_install_index").as_string())
-    ask = sql.SQL("SELECT to_regclass({}) IS NOT NULL, to_regproc({}) IS NOT NULL").format(table, function)
-    ((has_table, has_function),) = _fetch(ask)
+    has_table = _are_there(("regclass", None, DueSchedule._meta.db_table))
+    has_function = _are_there(("regproc", None, "tenant_q_install_index"))
     if not has_table:
         raise ConfigurationError(
             f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
@@ -213,17 +217,33 @@ def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
     if using != tenancy.database_alias() or app_config.name != "django_q":  # it is told once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
-    public = tenancy.public_schema()
-    wanted = [("regproc", public, "tenant_q_install_index"), ("regclass", public, "tenant_q_indexedschema")]
-    wanted.append(("regclass", schema, "django_q_schedule"))
-    there = [
-        sql.SQL("to_{}({}) IS NOT NULL").format(sql.SQL(kind), sql.Literal(sql.Identifier(where, name).as_string()))
-        for kind, where, name in wanted
-    ]
-    ((is_ready,),) = _fetch(sql.SQL("SELECT {}").format(sql.SQL(" AND ").join(there)))
-    if is_ready:
+    if _are_there(*_INSTALLED, ("regclass", schema, "django_q_schedule")):
         with transaction.atomic(using=using):
             _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
+
+
+def forget_where_dropped(*, instance: Any, using: str, **_: Any) -> None:
+    """Receiver of the tenant model's `post_delete`: what the tenancy package dropped with the tenant is forgotten."""
+    schema = tenancy.physical_schema(instance.schema_name)
+    if using != tenancy.database_alias() or not _are_there(*_INSTALLED):
+        return
+    if not _are_there(("regclass", schema, "django_q_schedule")):
+        forget(schema)
+
+
+_INSTALLED = ("regclass", None, "tenant_q_indexedschema"), ("regproc", None, "tenant_q_install_index")
+
+
+def _are_there(*wanted: Any) -> bool:
+    """Whether relations and functions are there: kind, schema (None: the public one) and name of each."""
+    tests = [
+        sql.SQL("to_{}({}) IS NOT NULL").format(
+            sql.SQL(kind), sql.Literal(sql.Identifier(schema or tenancy.public_schema(), name).as_string())
+        )
+        for kind, schema, name in wanted
+    ]
+    ((found,),) = _fetch(sql.SQL("SELECT {}").format(sql.SQL(" AND ").join(tests)))
+    return bool(found)
 
 
 def _rows() -> Any:

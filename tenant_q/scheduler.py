@@ -38,10 +38,8 @@ AGAIN_SECONDS = 0.1
 DOUBTFUL_ROUNDS = 4
 # How often the schemas are compared with the index, and policies put in force that the broker lost.
 SLOW_SECONDS = 30.0
-# At most so many schemas are put into the index in one tick.
-INSTALLS_A_TICK = 50
-# When a scheduler starts it compares every schema's schedules with the index: so many at a time, with a pause between.
-VERIFIED_A_TICK = 50
+# When a scheduler starts it compares every schema's schedules with the index: for so long, with a pause between.
+VERIFY_SECONDS = 0.1
 VERIFY_PAUSE = 0.05
 # After so many schemas the connection is replaced, for the server keeps something about each table in every session.
 TABLES_A_SESSION = 2000
@@ -121,9 +119,10 @@ class Scheduler(Role):
         return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
 
     def _verify_some(self) -> None:
-        for schema in self._to_verify[:VERIFIED_A_TICK]:
-            self._doubt(schema)
-            self._to_verify.remove(schema)
+        begun = time.monotonic()
+        while self._to_verify and time.monotonic() - begun < VERIFY_SECONDS:
+            self._doubt(self._to_verify[-1])
+            self._to_verify.pop()
             self._verified += 1
             if not self._to_verify:
                 logger.info("The due index is verified")
@@ -133,7 +132,7 @@ class Scheduler(Role):
         try:
             if not due_index.errors(schema) or not due_index.install(schema):
                 return
-        except tenancy.DATABASE_ERRORS:  # its table is of another shape; it is put off, and told, when it is due
+        except tenancy.DATABASE_ERRORS:  # its table is locked, or of another shape: that is told when it is due
             return
         logger.warning("The due index was wrong about %s and is repaired", schema, extra={"schema": schema})
 
@@ -204,11 +203,12 @@ class Scheduler(Role):
         self._when_due("excluded", self._release_what_was_excluded)
         self._when_due("policies", self._put_policies_in_force)
         self._when_due("index", self._find_stale)
-        if self._stale:
-            some, self._stale = self._stale[:INSTALLS_A_TICK], self._stale[INSTALLS_A_TICK:]
-            left = due_index.bring_up_to_date(some)
-            if left:
-                logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
+        left, begun = [], time.monotonic()
+        while self._stale and time.monotonic() - begun < BUSY_SECONDS:
+            left += due_index.bring_up_to_date(self._stale[-1:])
+            self._stale.pop()
+        if left:
+            logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 

@@ -185,6 +185,6 @@ def _way_out(left: dict[str, str], *, repair: bool) -> str:
     if not repair:
         return f"The index is wrong about {count}: `msschedules --check --repair` puts it right."
     return (
-        f"The index is still wrong about {count} ({', '.join(left)}): a table that is locked is waited for a second; "
+        f"The index is still wrong about {count} ({', '.join(left)}): a table that is locked is not waited for long; "
         "end what locks it, or migrate a table that cannot be read, and repeat."
     )
