@@ -127,20 +127,23 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
         _close(connection, "the task left it in a transaction or in the middle of a query", labels)
         return
-    if getattr(raw, _SETUP, None) not in (None, _setup(raw)) or raw.prepare_threshold is not None:
-        _close(connection, "the task set it up in another way, or it keeps prepared statements", labels)
+    if getattr(raw, _SETUP, None) not in (None, _setup(raw)):
+        _close(connection, "the task set it up in another way", labels)
         return
     try:
         if not raw.autocommit:
             connection.set_autocommit(True)
+        threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its own statements too
         with psycopg.ClientCursor(raw) as cursor:
             cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
             if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        raw.prepare_threshold = threshold
         connection.errors_occurred = False
         # What a project sets in each new session is set again.
         connection_created.send(sender=type(connection), connection=connection)
-        _restore_wrappers(connection)
+        if connection.alias in _open:  # else those it has are the new connection's own
+            _restore_wrappers(connection)
     except Exception as error:
         _close(connection, " ".join(str(error).split()), labels)
 
