@@ -23,10 +23,10 @@ help:
 demo: $(STAMP)
 	@$(BIN)/python testproject/demo.py $(DEMO_ARGS)
 
-# One tenancy package in full; the other at the seam and end to end.
+# One tenancy package in full; the other at the seam and end to end. Two processes, each with servers of its own.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TEST_ARGS)
-	TENANCY=django_tenants $(BIN)/python -m pytest -m seam $(TEST_ARGS) || [ $$? -eq 5 ]  # 5: TEST_ARGS choose none
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+	TENANCY=django_tenants $(BIN)/python -m pytest -n 2 --dist loadfile -m seam $(TEST_ARGS) || [ $$? -eq 5 ]  # 5: none
 
 # The long form of what `make test` runs short; its figures are printed.
 chaos: $(STAMP)

@@ -168,14 +168,16 @@ class Settlement:
     to_tell: list[Outcome] = field(default_factory=list)
 
 
-def settle(outcomes: Sequence[Outcome], broker: Broker) -> Settlement:
+def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
     """Keep outcomes and find out what follows them.
+
+    Parameters: `between`, what is called between two tenants where code of the project was called.
 
     Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
     """
     settlement = Settlement()
     everything = [*outcomes, *_completed_iters(outcomes, broker, settlement)]
-    settlement.unsaved |= results.save(everything)
+    settlement.unsaved |= results.save(everything, between=between)
     _save_cached(everything, broker, settlement)
     settled = [o for o in everything if o.package.schema not in settlement.unsaved]
     # The parts of an iter that is not saved yet are still needed.

@@ -150,7 +150,7 @@ class Outbox:
         self._unsettled.remove(finished)
 
     def _settle_these(self, unsettled: Sequence[Finished]) -> None:
-        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker)
+        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker, between=session.clean_up)
         # Their leases are kept until all hooks are called, so that none is lost.
         settled = self._untold if settlement.to_tell else self._unacknowledged
         for finished in unsettled:

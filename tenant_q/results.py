@@ -86,8 +86,10 @@ def as_task(outcome: Outcome) -> Task:
 # Writing
 
 
-def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
+def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> dict[str, Exception]:
     """Write the rows of these outcomes.
+
+    Parameters: `between`, what is called between two tenants when receivers of the project were called.
 
     Returns, by schema, the error of each tenant that could not be written to; the others are saved. Raises
     `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
@@ -115,6 +117,8 @@ def save(outcomes: Sequence[Outcome]) -> dict[str, Exception]:
             raise
         except Exception as error:  # also one of a project's receiver: it is this tenant's alone
             failed[schema] = error
+        if write is _save_rows_one_by_one:
+            between()
     return failed
 
 

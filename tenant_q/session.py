@@ -29,19 +29,31 @@ logger = get_logger("tenant_q.session")
 _USED = "_tenant_q_used"
 _SETUP = "_tenant_q_setup"
 # What a task can change in a raw connection without sending anything.
-_SET_UP_BY = ("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold")
+_SET_UP_BY = (
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+    "prepare_threshold",
+    "isolation_level",
+    "read_only",
+    "deferrable",
+)
 _SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
-# Of each connection that was open at `watch()`, the wrappers that the project had put around its statements.
-_open: dict[str, list[Any]] = {}
+# Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
+_wrappers: dict[str, list[Any]] = {}
+# Those that were open.
+_open: set[str] = set()
 
 
 def watch() -> None:
     """From here on, know which sessions are used. Call it when every session is as it should be."""
     _open.clear()
+    _wrappers.clear()
     for connection in connections.all(initialized_only=True):
+        _wrappers[connection.alias] = list(connection.execute_wrappers)
         if connection.vendor == "postgresql" and connection.connection is not None:
-            _open[connection.alias] = list(connection.execute_wrappers)
+            _open.add(connection.alias)
             _watch(connection.connection)
 
 
@@ -57,7 +69,7 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     for connection in connections.all(initialized_only=True):
         connection.run_on_commit = []
-        connection.execute_wrappers = list(_open.get(connection.alias, ()))
+        _restore_wrappers(connection)
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
@@ -66,6 +78,10 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
             _scrub(connection, labels)
             was_used = True
     return was_used
+
+
+def _restore_wrappers(connection: Any) -> None:
+    connection.execute_wrappers = list(_wrappers.get(connection.alias, ()))
 
 
 def _watch(raw: Any) -> None:
@@ -111,22 +127,23 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
         _close(connection, "the task left it in a transaction or in the middle of a query", labels)
         return
-    if getattr(raw, _SETUP, None) not in (None, _setup(raw)) or raw.prepare_threshold is not None:
-        _close(connection, "the task set it up in another way, or it keeps prepared statements", labels)
+    if getattr(raw, _SETUP, None) not in (None, _setup(raw)):
+        _close(connection, "the task set it up in another way", labels)
         return
     try:
         if not raw.autocommit:
             connection.set_autocommit(True)
-        for name in ("isolation_level", "read_only", "deferrable"):
-            if getattr(raw, name) != getattr(connection, name, None):
-                setattr(raw, name, getattr(connection, name, None))
+        threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its own statements too
         with psycopg.ClientCursor(raw) as cursor:
             cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
             if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        raw.prepare_threshold = threshold
         connection.errors_occurred = False
         # What a project sets in each new session is set again.
         connection_created.send(sender=type(connection), connection=connection)
+        if connection.alias in _open:  # else those it has are the new connection's own
+            _restore_wrappers(connection)
     except Exception as error:
         _close(connection, " ".join(str(error).split()), labels)
 

@@ -192,8 +192,9 @@ def _look_up(schema: str) -> _Known:
 def _refuse_folded(schema: str) -> None:
     """`django-tenant-schemas` folds names, so one with capitals may be where another tenant's tables are."""
     folded = physical_schema(schema)
-    if folded != schema and _tenants().filter(schema_name=folded).exists():
-        raise UnknownTenant(f"Tenant {schema!r} has no schema of its own: {folded!r} is another's; rename one of them.")
+    others = _tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
+    if folded != schema and others.exists():
+        raise UnknownTenant(f"Tenant {schema!r} shares the schema {folded!r} with another; rename one of them.")
 
 
 def _why_unready(named: Any, schema: str) -> str | None:
@@ -201,9 +202,9 @@ def _why_unready(named: Any, schema: str) -> str | None:
     try:
         if _ready(named).exists():
             return None
-    except DATABASE_ERRORS:
-        raise
     except Exception as error:
+        if _is_lost(tenant_connection()):
+            raise
         return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {_words(error)}; mend it."
     return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
 
@@ -244,9 +245,9 @@ def tenants_to_schedule() -> list[str]:
     with told_when_away(), in_public():
         try:
             names = set(_ready(_tenants()).values_list("schema_name", flat=True))
-        except DATABASE_ERRORS:
-            raise
         except Exception as error:
+            if _is_lost(tenant_connection()):
+                raise
             path = conf().ready_tenants
             raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {_words(error)}; mend it.") from error
         return sorted(names - conf().excluded_schemas)

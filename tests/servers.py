@@ -33,6 +33,9 @@ def _in_own_database(url: str) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
     """A wrapper, so that it comes before pytest-django reads the settings."""
+    if os.environ.pop("TESTS_START_SERVERS", None):  # one of several processes of a run: with servers of its own
+        del os.environ["DATABASE_URL"], os.environ["REDIS_URL"]
+    own = not {"DATABASE_URL", "REDIS_URL"} & os.environ.keys()
     servers = start_servers()
     admin_url = servers.database_url
     early_config.stash[SERVERS] = servers
@@ -41,6 +44,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     os.environ["DATABASE_URL"] = _in_own_database(admin_url)
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    if own and "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["TESTS_START_SERVERS"] = "yes"  # for the processes that this one starts
     yield
 
 

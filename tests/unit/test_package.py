@@ -342,7 +342,7 @@ def test_a_package_signed_with_another_key_or_name_is_refused(monkeypatch, name)
         elsewhere.setattr(Conf, name, "another")
         sealed = seal(package())
         open_package(sealed)
-    with pytest.raises(BadPackage, match="signature does not fit this project's SECRET_KEY and cluster name") as caught:
+    with pytest.raises(BadPackage, match="signature does not fit this project's SECRET_KEY and Q_CLUSTER") as caught:
         open_package(sealed)
     assert caught.value.package is None
 
