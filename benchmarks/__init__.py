@@ -1,0 +1,1 @@
+"""Measurements: each module is one command, `make bench-...`; what they share is in `harness`."""

@@ -1,0 +1,138 @@
+"""`make bench-scheduler`: what a look at ten thousand tenants' schedules costs, and how late a schedule starts.
+
+Each number of tenants is measured in rounds, and each round alternates between the scheduler and a loop over all
+schemas as the package of 2020 makes it, on the same tables; what is told is the median of the rounds. Lateness is that
+of a real `mscluster`: from the planned moment until a worker runs the task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import harness
+from benchmarks.harness import BenchmarkError
+
+if TYPE_CHECKING:
+    from benchmarks.scheduler_starts import Starts
+    from benchmarks.scheduler_ticks import Size
+
+RESULTS = Path(__file__).with_name("results-scheduler.json")
+# The burst is measured with no more tenants than this.
+BURST_TENANTS = 1000
+
+
+def main() -> int:
+    options = parse()
+    try:
+        with harness.project(durable=not options.no_sync):
+            around = harness.surroundings()
+            print(harness.told(around), flush=True)
+            sizes, lateness, bursts = measure(options)
+        print(report(sizes, lateness, bursts))
+    except BenchmarkError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    figures = {"ticks": [asdict(one) for one in sizes], "lateness": [asdict(one) for one in lateness]}
+    figures |= {"bursts": [asdict(one) for one in bursts]}
+    harness.write_json(options.json, around | {"options": vars(options)} | figures)
+    return 1 if any(one.missed or one.twice for one in (*lateness, *bursts)) else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench-scheduler", description=__doc__.partition("\n")[0])
+    number = {"type": int, "metavar": "N"}
+    parser.add_argument("--tenants", nargs="+", default=[1000, 10000], **number, help="how many, one after another")
+    parser.add_argument("--rounds", default=5, **number, help="how often each tick is measured")
+    parser.add_argument("--seconds", default=60, **number, help="for how long schedules are due each second")
+    parser.add_argument("--per-second", default=100, **number, help="how many are due each second")
+    parser.add_argument("--burst", default=10000, **number, help="how many are due at once")
+    parser.add_argument("--workers", default=2, **number, help="of the cluster that starts them")
+    parser.add_argument("--patience", default=120, **number, help="how many seconds late a task is given up")
+    parser.add_argument("--no-sync", action="store_true", help="servers that do not wait for the disk")
+    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where the figures are written")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> tuple[list[Size], list[Starts], list[Starts]]:
+    from benchmarks import scheduler_ticks
+
+    names: list[str] = []
+    sizes: list[Size] = []
+    lateness: list[Starts] = []
+    bursts: list[Starts] = []
+    for count in sorted(options.tenants):
+        begun = time.monotonic()
+        more = harness.tenant_names(count)[len(names) :]
+        scheduler_ticks.make_tenants(more)
+        names += more
+        say(f"{count} tenants are there after {time.monotonic() - begun:.0f} s")
+        sizes.append(scheduler_ticks.measure(names, options.rounds))
+        say("Ticks are measured")
+        late, burst = measure_cluster(names, options)
+        lateness.append(late)
+        bursts += [burst] if burst else []
+    return sizes, lateness, bursts
+
+
+def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> tuple[Starts, Starts | None]:
+    """Lateness, and the burst where there are not too many tenants, of a cluster that has looked at the whole index."""
+    from benchmarks import scheduler_starts as starts
+    from tenant_q import brokers
+
+    brokers.get_broker().purge()
+    burst = None
+    with harness.cluster(options.workers) as running:
+        harness.wait_until(lambda: "The due index is verified" in running.log, 300, "that the index is verified")
+        start = starts.soon(options.seconds * options.per_second)
+        planned = list(starts.each_second(names, start, options.seconds, options.per_second))
+        late = starts.measure(names, planned, options.patience)
+        say("Lateness is measured")
+        if len(names) <= BURST_TENANTS:
+            planned = list(starts.at_once(names, starts.soon(options.burst), options.burst))
+            burst = starts.measure(names, planned, options.patience)
+            say("The burst is measured")
+    return late, burst
+
+
+def report(sizes: Sequence[Size], lateness: Sequence[Starts], bursts: Sequence[Starts]) -> str:
+    ticks = [
+        row
+        for size in sizes
+        for row in (
+            (f"{size.tenants:,} idle", size.scheduler.idle_ms, size.loop.idle_ms)
+            + (size.loop.idle_ms / size.scheduler.idle_ms, size.scheduler.idle_statements, size.loop.idle_statements),
+            (f"{size.tenants:,} busy", size.scheduler.busy_ms, size.loop.busy_ms)
+            + (size.loop.busy_ms / size.scheduler.busy_ms, size.scheduler.busy_statements, size.loop.busy_statements),
+        )
+    ]
+    looks = [(f"{size.tenants:,}", size.schedules, size.pages, size.longest_ms, size.slow_ms, size.verify_s) for size in sizes]
+    starts = [
+        (f"{one.tenants:,} {what}", one.planned, one.p50_ms, one.p99_ms, one.max_ms, one.enqueued_s, one.missed, one.twice)
+        for what, found in (("each second", lateness), ("at once", bursts))
+        for one in found
+    ]
+    return "\n\n".join(
+        (
+            harness.table(("tenants, tick", "scheduler ms", "loop ms", "ratio", "statements", "of the loop"), ticks),
+            harness.table(
+                ("tenants", "schedules", "pages a look", "longest tick ms", "every 30 s ms", "first check s"), looks
+            ),
+            harness.table(
+                ("tenants, due", "schedules", "p50 ms", "p99 ms", "max ms", "enqueued s", "missed", "twice"), starts
+            ),
+        )
+    )
+
+
+def say(text: str) -> None:
+    print(f"{text}.", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
