@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection, connections
 
+from tenant_q import due_index, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.models import TenantPolicy
 from tenant_q.scheduler import Scheduler
 from tenant_q.slot import Slot
 from tenant_q.worker import Worker
-from tests import tasks
+from tests import schemas, tasks
 
 
 @pytest.fixture
@@ -55,6 +59,41 @@ def scheduler(make_scheduler: Callable[[], Scheduler]) -> Scheduler:
     return make_scheduler()
 
 
+@pytest.fixture
+def told(tenants) -> Iterator[Callable[[], list[str]]]:
+    """What was notified since it was asked last, in order."""
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as listener:
+        listener.execute(f"LISTEN {due_index.CHANNEL}")
+
+        def ask() -> list[str]:
+            found: list[str] = []
+            listener.execute("SELECT pg_notify(%s, 'the end')", [due_index.CHANNEL])
+            for note in listener.notifies():
+                if note.payload == "the end":
+                    return found
+                found.append(note.payload)
+            raise AssertionError("the server left")
+
+        ask()
+        yield ask
+
+
+@pytest.fixture
+def spare(tenants) -> Iterator[str]:
+    schemas.clone_tenants(["spare"])
+    yield "spare"
+    sql("DROP SCHEMA IF EXISTS moved CASCADE")
+    schemas.drop_tenant("spare")
+    tenancy.forget_tenants()
+    due_index.bring_up_to_date(due_index.stale_schemas())
+
+
+@pytest.fixture
+def unlimited(tenants) -> Iterator[None]:
+    yield
+    TenantPolicy.objects.all().delete()
+
+
 def work(worker: Worker) -> None:
     """Run all that is queued, and all that this enqueues."""
     for _ in range(1000):
@@ -81,8 +120,7 @@ def redis_key(name: str) -> str:
 
 
 def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """Run a statement in the public schema. Returns its rows, if it has any."""
-    connection.set_schema_to_public()
-    with connection.cursor() as cursor:
+    """Run a statement in the public schema, which is left again. Returns its rows, if it has any."""
+    with tenancy.in_public(), connection.cursor() as cursor:
         cursor.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []

@@ -1,0 +1,152 @@
+"""`python manage.py msschedules`, and what is told where the index was not migrated."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from tenant_q import policies, preflight, schedules
+from tenant_q.exceptions import ConfigurationError
+from tenant_q.scheduler import push
+from tests.integration.conftest import sql, work
+from tests.integration.planning import LATER, elsewhere, insert, on_the_wire, write_past_the_triggers
+
+
+def msschedules(*arguments: str) -> str:
+    out = StringIO()
+    call_command("msschedules", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def planned(tenants, worker) -> dict[str, int]:
+    """Of two tenants: one that has succeeded, one that has failed, one that has not run."""
+    ids = {
+        "daily": insert(next_run=timezone.now(), name="daily"),
+        "broken": insert("globex_inc", timezone.now(), func="tests.tasks.fail", name="broken", schedule_type="W"),
+        "cron": insert(next_run=LATER, schedule_type="C", cron="0 6 * * 1-5"),
+    }
+    for name in ("acme_corp", "globex_inc"):
+        schedules.fire_due(name, push)
+    work(worker)
+    return ids
+
+
+@pytest.mark.seam
+def test_the_table_of_what_is_next(planned):
+    head, *rows = msschedules().splitlines()
+    assert head.split() == ["schema", "name", "function", "type", "next", "run", "last", "held"]
+    columns = [row.split("  ") for row in rows]
+    cells = [[cell.strip() for cell in row if cell] for row in columns]
+    assert [row[:4] for row in cells] == [
+        ["acme_corp", "daily", "tests.tasks.nothing", "daily"],
+        ["globex_inc", "broken", "tests.tasks.fail", "weekly"],
+        ["acme_corp", str(planned["cron"]), "tests.tasks.nothing", "cron 0 6 * * 1-5"],
+    ]
+    assert [row[5:] for row in cells] == [["success", "-"], ["failure", "-"], ["-", "-"]]
+    assert cells[2][4] == "2999-01-01 00:00:00+00:00"
+    assert "\x1b" not in msschedules(), "colours are for terminals"
+
+
+def test_json_limit_and_schema(planned):
+    (first,) = json.loads(msschedules("--json", "--limit", "1"))
+    assert (first["schema"], first["id"], first["last_result"]) == ("acme_corp", planned["daily"], "success")
+    assert (first["function"], first["type"], first["held"]) == ("tests.tasks.nothing", "daily", None)
+    assert datetime.fromisoformat(first["next_run"]) > timezone.now()
+    found = json.loads(msschedules("--json", "--schema", "globex_inc"))
+    assert [one["name"] for one in found] == ["broken"]
+    assert "--limit N lists more" in msschedules("--limit", "1")
+    assert msschedules("--schema", "initech_llc") == "Nothing is planned in initech_llc.\n"
+
+
+def test_it_asks_only_the_schemas_it_shows(planned):
+    with on_the_wire() as asked:
+        msschedules("--limit", "1")
+    assert not any("globex_inc" in text for text in asked)
+    assert any("acme_corp" in text for text in asked)
+
+
+def test_why_a_schedule_is_held_is_told(planned, unlimited, scheduler):
+    policies.change("acme_corp", actor="test", act="pause", paused=True)
+    sql("UPDATE acme_corp.django_q_schedule SET next_run = now()")
+    scheduler.tick()
+    assert {one["held"] for one in json.loads(msschedules("--json", "--schema", "acme_corp"))} == {"paused"}
+
+
+def test_a_schema_that_is_gone_is_listed_without_details(spare):
+    insert(spare, id=1)
+    sql("DROP SCHEMA spare CASCADE")
+    (one,) = json.loads(msschedules("--json"))
+    assert (one["schema"], one["id"], one["function"]) == ("spare", 1, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--schema", "nobody"), "No tenant has the schema name 'nobody'; create it"),
+        (("--limit", "0"), "'0' is not a whole number of at least 1"),
+        (("--limit", "x"), "'x' is not a whole number"),
+        (("--repair",), "--repair belongs to `msschedules --check`; give both"),
+        (("--check", "--limit", "3"), "leave one of them out"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_told(tenants, arguments, words):
+    with pytest.raises(CommandError, match=words.replace("(", r"\(")):
+        msschedules(*arguments)
+
+
+@pytest.mark.seam
+def test_check_and_repair(spare):
+    assert msschedules("--check") == "The index agrees with the schedules of 4 schemas.\n"
+    write_past_the_triggers(
+        "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) VALUES ('f', 'D', -1, now())"
+    )
+    sql("ALTER TABLE globex_inc.django_q_schedule DISABLE TRIGGER USER")
+    sql("DROP SCHEMA spare CASCADE")
+    out = StringIO()
+    with pytest.raises(CommandError, match="wrong about 3 schemas: `msschedules --check --repair`") as error:
+        call_command("msschedules", "--check", stdout=out)
+    assert error.value.returncode == 1
+    assert out.getvalue().splitlines() == [
+        "acme_corp: 1 schedule is wrong in the index",
+        "globex_inc: not in the index as it is now, or without its triggers",
+        "spare: the schema, or its table django_q_schedule, is gone, and still in the index",
+    ]
+    assert msschedules("--check", "--schema", "initech_llc") == "The index agrees with the schedules of 1 schema.\n"
+    assert msschedules("--check", "--repair", "--schema", "acme_corp") == (
+        "acme_corp: 1 schedule is wrong in the index; repaired\n"
+    )
+    answer = json.loads(msschedules("--check", "--repair", "--json"))
+    assert [(one["schema"], one["repaired"]) for one in answer["wrong"]] == [("globex_inc", True), ("spare", True)]
+    assert msschedules("--check") == "The index agrees with the schedules of 3 schemas.\n"
+
+
+def test_what_cannot_be_repaired_now(tenants):
+    sql("ALTER TABLE acme_corp.django_q_schedule DISABLE TRIGGER USER")
+    with elsewhere() as migrating:
+        migrating.execute("LOCK TABLE acme_corp.django_q_schedule IN ROW EXCLUSIVE MODE")
+        with pytest.raises(CommandError, match=r"still wrong about 1 schema \(acme_corp\)") as error:
+            msschedules("--check", "--repair")
+        assert error.value.returncode == 1
+    assert msschedules("--check", "--repair").endswith("repaired\n")
+
+
+def test_tables_that_are_not_migrated(tenants):
+    sql("ALTER TABLE tenant_q_dueschedule RENAME TO away")
+    try:
+        for ask in (preflight.survey, msschedules):
+            with pytest.raises((ConfigurationError, CommandError), match=r"no table tenant_q_dueschedule.*--shared"):
+                ask()
+    finally:
+        sql("ALTER TABLE away RENAME TO tenant_q_dueschedule")
+    sql("ALTER FUNCTION tenant_q_install_index(text) RENAME TO away")
+    try:
+        with pytest.raises(ConfigurationError, match="no function tenant_q_install_index"):
+            preflight.survey()
+    finally:
+        sql("ALTER FUNCTION away(text) RENAME TO tenant_q_install_index")
