@@ -111,9 +111,21 @@ def report(sizes: Sequence[Size], lateness: Sequence[Starts], bursts: Sequence[S
             + (size.loop.busy_ms / size.scheduler.busy_ms, size.scheduler.busy_statements, size.loop.busy_statements),
         )
     ]
-    looks = [(f"{size.tenants:,}", size.schedules, size.pages, size.longest_ms, size.slow_ms, size.verify_s) for size in sizes]
+    looks = [
+        (f"{size.tenants:,}", size.schedules, size.pages, size.longest_ms, size.slow_ms, size.verify_s)
+        for size in sizes
+    ]
     starts = [
-        (f"{one.tenants:,} {what}", one.planned, one.p50_ms, one.p99_ms, one.max_ms, one.enqueued_s, one.missed, one.twice)
+        (
+            f"{one.tenants:,} {what}",
+            one.planned,
+            one.p50_ms,
+            one.p99_ms,
+            one.max_ms,
+            one.enqueued_s,
+            one.missed,
+            one.twice,
+        )
         for what, found in (("each second", lateness), ("at once", bursts))
         for one in found
     ]

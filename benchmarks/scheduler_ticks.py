@@ -172,5 +172,3 @@ def measure(names: Sequence[str], rounds: int) -> Size:
         slow_ms=timed(due_index.stale_schemas),
         verify_s=verify_ms / 1000,
     )
-
-

@@ -72,6 +72,12 @@ def is_paused(schema: str) -> bool:
         return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
+def paused() -> set[str]:
+    """The tenants of which nothing is to be started. Raises `DatabaseAway`."""
+    with tenancy.told_when_away(), tenancy.in_public():
+        return set(_rows().filter(paused=True).values_list("schema_name", flat=True))
+
+
 def values_of(policy: TenantPolicy) -> dict[str, Any]:
     """What a policy says, by the names of `FIELDS`."""
     return {name: getattr(policy, name) for name in FIELDS}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from tenant_q import due_index, enqueue, policies, schedules, tenancy
@@ -31,6 +34,9 @@ HOLD_SECONDS = 30.0
 UNKNOWN_SECONDS = 600.0
 # A busy tick ends after about this long, so that nothing else waits.
 BUSY_SECONDS = 0.5
+# Tenants are served so many together; one by one if they are only a few.
+TOGETHER = 50
+FEW = 4
 # What is due and cannot be fired, as another cluster has it in hand, is tried again after this long, and then after
 # longer and longer.
 AGAIN_SECONDS = 0.1
@@ -60,6 +66,8 @@ class Scheduler(Role):
         self._due: dict[str, float] = {}
         # A round is over when each schema with due schedules was served once, so that none waits for another's backlog.
         self._served: set[str] = set()
+        # Those of a portion that could not be served together.
+        self._alone: set[str] = set()
         self._fired = False
         self._vain_rounds = 0
         # What the log has told.
@@ -95,12 +103,12 @@ class Scheduler(Role):
         begun = time.monotonic()
         found = due_index.look(but=self._served)
         due = [one for one in found if one.seconds <= 0]
-        for place, one in enumerate(due, start=1):
-            self._served.add(one.schema)
-            self._fired = self._fire(one.schema) or self._fired
-            is_long = self.stopping or time.monotonic() - begun > BUSY_SECONDS
-            if is_long and place < len(due):
-                return 0.0
+        for some in self._portions([one.schema for one in due]):
+            self._serve(some)
+            if self.stopping or time.monotonic() - begun > BUSY_SECONDS:
+                break
+        if not self._served.issuperset(one.schema for one in due):
+            return 0.0
         if sum(one.count for one in due) >= due_index.LOOK:
             return 0.0  # there may be more
         soonest = next((one.seconds for one in found if one.seconds > 0), POLL_SECONDS)
@@ -108,7 +116,7 @@ class Scheduler(Role):
 
     def _end_round(self) -> float:
         """All were served; some may be due still. Returns the seconds until the next round."""
-        served, self._served = self._served, set()
+        served, self._served, self._alone = self._served, set(), set()
         fired, self._fired = self._fired, False
         self._vain_rounds = 0 if fired else self._vain_rounds + 1
         if fired:
@@ -117,6 +125,39 @@ class Scheduler(Role):
             for schema in served:
                 self._doubt(schema)
         return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
+
+    def _portions(self, schemas: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The schemas that are served together. Few of them are served one by one."""
+        together = [] if len(schemas) <= FEW or schedules.is_watched() else [s for s in schemas if s not in self._alone]
+        yield from (together[first : first + TOGETHER] for first in range(0, len(together), TOGETHER))
+        yield from ([schema] for schema in schemas if schema not in together)
+
+    def _serve(self, some: Sequence[str]) -> None:
+        if len(some) > 1:
+            self._serve_together(some)
+        else:
+            self._served.update(some)
+            self._fired = self._fire(some[0]) or self._fired
+
+    def _serve_together(self, some: Sequence[str]) -> None:
+        """One transaction for all. Whatever one of them is the reason for, they are served one by one then."""
+        try:
+            tenancy.look_up_together(some)
+            names = {tenancy.logical_schema(physical): physical for physical in some}
+            special = names.keys() & (conf().excluded_schemas | policies.paused())
+            served = sorted(names.keys() - special)
+            fired = schedules.fire_due_together(served, push) if served else {}
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:  # it is told when that tenant is served
+            logger.info("%s tenants are served one by one: %s", len(some), " ".join(str(error).split()))
+            self._alone.update(some)
+            return
+        self._alone.update(names[schema] for schema in special)
+        self._served.update(names[schema] for schema in served)
+        self._fired = self._fired or bool(fired)
+        for schema, count in fired.items():
+            self._tell_fired(schema, count)
 
     def _verify_some(self) -> None:
         begun = time.monotonic()
@@ -164,10 +205,13 @@ class Scheduler(Role):
 
     def _fire_schedules_of(self, schema: str) -> bool:
         fired = schedules.fire_due(schema, push)
-        self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
-        if fired:
-            logger.info("Fired %s schedules of %s", fired, schema, extra={"schema": schema})
+        self._tell_fired(schema, fired)
         return fired > 0
+
+    def _tell_fired(self, schema: str, count: int) -> None:
+        self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
+        if count:
+            logger.info("Fired %s schedules of %s", count, schema, extra={"schema": schema})
 
     def _hold(self, physical: str, why: str, seconds: float, error: Exception) -> None:
         due_index.hold(physical, why, seconds)
@@ -242,6 +286,8 @@ class Scheduler(Role):
 
 def push(packages: Sequence[Package]) -> None:
     """Put fires on the broker; their ids are known there, so the same fire twice is one task."""
-    for package in packages:
-        enqueue.announce(package)
+    for schema, own in groupby(packages, key=attrgetter("schema")):
+        with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
+            for package in own:
+                enqueue.announce(package)
     enqueue.push(packages, once=True)

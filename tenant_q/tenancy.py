@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -168,6 +168,21 @@ def require_ready(schema: str) -> None:
 def refresh_tenant(schema: str, seconds: float) -> None:
     """Look a tenant up anew if what the cache holds is older than `seconds`. Raises as `get_tenant`."""
     _look_up_cached(schema, seconds)
+
+
+def look_up_together(physical: Iterable[str]) -> None:
+    """Look up the tenants of several schemas at once; those that are not ready, or not found, are left to a look-up."""
+    now, limit = time.monotonic(), conf().tenant_cache_seconds
+    wanted = [name for name in physical if name not in _known or now - _known[name].since > limit]
+    if not wanted:
+        return
+    with told_when_away(), in_public():
+        named = _tenants().filter(schema_name__in=wanted)
+        ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
+        for tenant in named:
+            if tenant.schema_name in ready:
+                _known[tenant.schema_name] = _Known(now, tenant, None)
+                _folded[tenant.schema_name] = tenant.schema_name
 
 
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
@@ -365,6 +380,22 @@ def verify(schema: str, databases: Databases = None) -> None:
             )
 
 
+def require_migrated(schemas: Collection[str]) -> None:
+    """Raise `SchemaNotMigrated` if one of these is not there or lacks Django-Q2's task table with all its columns."""
+    query = sql.SQL(statement("unmigrated_schemas")).format(
+        schemas=sql.Literal([physical_schema(schema) for schema in schemas]),
+        table=sql.Literal(TASK_TABLE),
+        columns=sql.Literal(_task_columns()),
+    )
+    with told_when_away(), raw_cursor() as cursor:
+        found = [name for (name,) in cursor.execute(query).fetchall()]
+    if found:
+        raise SchemaNotMigrated(
+            f"The schemas {', '.join(found)} have no table {TASK_TABLE} with all its columns; "
+            "run `python manage.py migrate_schemas` for them."
+        )
+
+
 @contextmanager
 def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
     """A cursor of the driver on the tenants' connection, past the search path: every name has to be qualified."""
@@ -402,10 +433,13 @@ def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
 @functools.lru_cache(maxsize=4096)
 def _verification(schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
-    columns = [field.column for field in apps.get_model("django_q", "Task")._meta.concrete_fields]
-    values = {"path": quoted, "schema": schema, "table": TASK_TABLE, "columns": columns}
+    values = {"path": quoted, "schema": schema, "table": TASK_TABLE, "columns": _task_columns()}
     literals = {name: sql.Literal(value) for name, value in values.items()}
     return sql.SQL(statement("verify_schema")).format(**literals).as_bytes()
+
+
+def _task_columns() -> list[str]:
+    return [field.column for field in apps.get_model("django_q", "Task")._meta.concrete_fields]
 
 
 def _search_path(schema: str) -> tuple[str, ...]:

@@ -1,0 +1,16 @@
+-- The due schedules of one tenant that nobody else is working on, the longest due first; they are locked. Several of these are
+-- put together by UNION ALL.
+--
+-- {schema}    the tenant, given back with each row
+-- {table}     its django_q_schedule
+-- {columns}   the columns of Django-Q2's model
+-- {clusters}  the clusters whose schedules are served; '' are those that name none
+-- {limit}     how many at most
+-- Returns     the tenant, the moment by the server's clock, and the columns
+SELECT * FROM (
+    SELECT {schema}::text, now(), {columns} FROM {table}
+    WHERE COALESCE(cluster, '') = ANY ({clusters}::text[]) AND repeats <> 0
+        -- what a client cannot read is left out, as in the index
+        AND next_run BETWEEN '0001-01-02' AND now()
+    ORDER BY next_run LIMIT {limit} FOR UPDATE SKIP LOCKED
+) AS claimed
