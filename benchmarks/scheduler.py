@@ -101,43 +101,45 @@ def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> tuple[
 
 
 def report(sizes: Sequence[Size], lateness: Sequence[Starts], bursts: Sequence[Starts]) -> str:
+    kinds = (("nothing due", "idle"), ("100 due", "busy"))
     ticks = [
-        row
-        for size in sizes
-        for row in (
-            (f"{size.tenants:,} idle", size.scheduler.idle_ms, size.loop.idle_ms)
-            + (size.loop.idle_ms / size.scheduler.idle_ms, size.scheduler.idle_statements, size.loop.idle_statements),
-            (f"{size.tenants:,} busy", size.scheduler.busy_ms, size.loop.busy_ms)
-            + (size.loop.busy_ms / size.scheduler.busy_ms, size.scheduler.busy_statements, size.loop.busy_statements),
+        (
+            f"{size.tenants:,}, {words}",
+            ours := getattr(size.scheduler, f"{kind}_ms"),
+            theirs := getattr(size.loop, f"{kind}_ms"),
+            theirs / ours,
+            getattr(size.scheduler, f"{kind}_statements"),
+            getattr(size.loop, f"{kind}_statements"),
         )
+        for size in sizes
+        for words, kind in kinds
     ]
     looks = [
-        (f"{size.tenants:,}", size.schedules, size.pages, size.longest_ms, size.slow_ms, size.verify_s)
-        for size in sizes
+        (f"{one.tenants:,}", one.schedules, one.pages, one.look_ms, one.longest_ms, one.slow_ms, one.verify_s)
+        for one in sizes
     ]
     starts = [
         (
-            f"{one.tenants:,} {what}",
+            f"{one.tenants:,}, {words}",
             one.planned,
             one.p50_ms,
             one.p99_ms,
             one.max_ms,
-            one.enqueued_s,
+            one.fired_s,
             one.missed,
             one.twice,
         )
-        for what, found in (("each second", lateness), ("at once", bursts))
+        for words, found in (("each second", lateness), ("at once", bursts))
         for one in found
     ]
+    tick_heads = ("tenants", "tick ms", "loop ms", "ratio", "statements", "loop's")
+    look_heads = ("tenants", "schedules", "pages", "look ms", "longest tick ms", "each 30 s ms", "first check s")
+    start_heads = ("tenants, due", "schedules", "p50 ms", "p99 ms", "max ms", "all fired s", "missed", "twice")
     return "\n\n".join(
         (
-            harness.table(("tenants, tick", "scheduler ms", "loop ms", "ratio", "statements", "of the loop"), ticks),
-            harness.table(
-                ("tenants", "schedules", "pages a look", "longest tick ms", "every 30 s ms", "first check s"), looks
-            ),
-            harness.table(
-                ("tenants, due", "schedules", "p50 ms", "p99 ms", "max ms", "enqueued s", "missed", "twice"), starts
-            ),
+            "A tick, and a pass of a loop over all schemas:\n" + harness.table(tick_heads, ticks),
+            "The look of an idle tick, and what is done beside:\n" + harness.table(look_heads, looks),
+            "From the planned moment until a worker runs the task:\n" + harness.table(start_heads, starts),
         )
     )
 

@@ -43,7 +43,7 @@ class Planned:
 class Starts:
     """What came of schedules that were due at known moments, each time from its own.
 
-    `enqueued_s` is how long after the last moment nothing was due any more.
+    `fired_s` is how long after the last moment nothing was due any more.
     """
 
     tenants: int
@@ -53,7 +53,7 @@ class Starts:
     p50_ms: float
     p99_ms: float
     max_ms: float
-    enqueued_s: float
+    fired_s: float
 
 
 def each_second(names: Sequence[str], start: datetime, seconds: int, a_second: int) -> Iterator[Planned]:
@@ -83,15 +83,15 @@ def measure(names: Sequence[str], planned: Sequence[Planned], patience: float) -
         raise BenchmarkError("Planning took too long: the first schedules were due before the last ones were there.")
     harness.wait_until(lambda: _since(last) > 0, 1 - _since(last), "the last moment")
     harness.waits(lambda: not _count_due(), patience)
-    enqueued = _since(last)
+    fired = _since(last)
     harness.waits(lambda: work.client().llen(work.NOTES) >= len(planned), patience)
     # A second start would be there soon: schedulers wake for what is due, and workers for what is queued.
     done = _since(last)
     harness.wait_until(lambda: _since(last) > done + 1, 2, "a further second")
-    return judge(names, planned, [json.loads(text) for text in work.client().lrange(work.NOTES, 0, -1)], enqueued)
+    return judge(names, planned, [json.loads(text) for text in work.client().lrange(work.NOTES, 0, -1)], fired)
 
 
-def judge(names: Sequence[str], planned: Sequence[Planned], notes: Sequence[Any], enqueued: float) -> Starts:
+def judge(names: Sequence[str], planned: Sequence[Planned], notes: Sequence[Any], fired: float) -> Starts:
     """Compare what was planned with the notes that its tasks left."""
     wanted = {(one.schema, one.name, one.moment) for one in planned}
     seen = Counter((schema, name, datetime.fromisoformat(moment)) for schema, name, moment, _ in notes)
@@ -106,7 +106,7 @@ def judge(names: Sequence[str], planned: Sequence[Planned], notes: Sequence[Any]
         p50_ms=percentile(late, 0.5),
         p99_ms=percentile(late, 0.99),
         max_ms=max(late),
-        enqueued_s=enqueued,
+        fired_s=fired,
     )
 
 

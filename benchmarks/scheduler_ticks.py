@@ -5,10 +5,10 @@ Imported once Django is set up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import connection, connections, transaction
 from django.utils import timezone
@@ -40,21 +40,22 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What was measured with so many tenants. `longest_ms` is the longest busy tick, `slow_ms` what comes each 30 s."""
+    """What was measured with so many tenants.
+
+    `pages`, `look_ms` and `scans` are what the server says of an idle tick's statement; `longest_ms` is the longest busy
+    tick, `slow_ms` the comparison of catalogue and index each 30 s, `verify_s` that of all schedules at the start.
+    """
 
     tenants: int
     schedules: int
     scheduler: Ticks
     loop: Ticks
     pages: int
+    look_ms: float
     scans: list[str]
     longest_ms: float
     slow_ms: float
     verify_s: float
-
-    @property
-    def ratio(self) -> float:
-        return self.loop.idle_ms / self.scheduler.idle_ms
 
 
 # The loop of the package of 2020
@@ -167,6 +168,7 @@ def measure(names: Sequence[str], rounds: int) -> Size:
             busy(lambda: harness.count_statements(loop.tick, loop.connection)),
         ),
         pages=look["pages"],
+        look_ms=look["ms"],
         scans=look["scans"],
         longest_ms=max(max(ticks) for ticks in busy_rounds),
         slow_ms=timed(due_index.stale_schemas),

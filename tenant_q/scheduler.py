@@ -127,10 +127,11 @@ class Scheduler(Role):
         return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
 
     def _portions(self, schemas: Sequence[str]) -> Iterator[Sequence[str]]:
-        """The schemas that are served together. Few of them are served one by one."""
-        together = [] if len(schemas) <= FEW or schedules.is_watched() else [s for s in schemas if s not in self._alone]
-        yield from (together[first : first + TOGETHER] for first in range(0, len(together), TOGETHER))
-        yield from ([schema] for schema in schemas if schema not in together)
+        """The schemas that are served together, and then, one by one, those that are not served yet."""
+        if len(schemas) > FEW and not schedules.is_watched():
+            together = [schema for schema in schemas if schema not in self._alone]
+            yield from (together[first : first + TOGETHER] for first in range(0, len(together), TOGETHER))
+        yield from ([schema] for schema in schemas if schema not in self._served)
 
     def _serve(self, some: Sequence[str]) -> None:
         if len(some) > 1:
