@@ -42,8 +42,8 @@ class Ticks:
 class Size:
     """What was measured with so many tenants.
 
-    `pages`, `look_ms` and `scans` are what the server says of an idle tick's statement; `longest_ms` is the longest busy
-    tick, `slow_ms` the comparison of catalogue and index each 30 s, `verify_s` that of all schedules at the start.
+    `pages`, `look_ms` and `scans` are what the server says of an idle tick's statement. `longest_ms` is the longest
+    busy tick, `slow_ms` the comparison of catalogue and index each 30 s, `verify_s` that of all schedules at the start.
     """
 
     tenants: int
