@@ -30,8 +30,8 @@ logger = get_logger("tenant_q.scheduler")
 POLL_SECONDS = 30.0
 # A tenant whose pass failed, or that is not ready, is left alone this long.
 HOLD_SECONDS = 30.0
-# A schema that is no tenant's is looked at again this often.
-UNKNOWN_SECONDS = 600.0
+# A schema that is no tenant's is looked at again this often: its tenant may be restored after it.
+UNKNOWN_SECONDS = 60.0
 # A busy tick ends after about this long, so that nothing else waits.
 BUSY_SECONDS = 0.5
 # Tenants are served so many together; one by one if they are only a few.
@@ -245,7 +245,7 @@ class Scheduler(Role):
 
     def _work_slowly(self) -> bool:
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
-        self._when_due("excluded", self._release_what_was_excluded)
+        self._when_due("held", self._release_what_was_held)
         self._when_due("policies", self._put_policies_in_force)
         self._when_due("index", self._find_stale)
         left, begun = [], time.monotonic()
@@ -257,8 +257,11 @@ class Scheduler(Role):
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 
-    def _release_what_was_excluded(self) -> None:
-        """The settings may say otherwise than those of the scheduler before."""
+    def _release_what_was_held(self) -> None:
+        """The settings may say otherwise than those of the scheduler before, and what failed under it may be mended."""
+        if "held" not in self._due:
+            due_index.release(due_index.UNREADY)
+            due_index.release(due_index.FAILED)
         excluded = [tenancy.physical_schema(schema) for schema in conf().excluded_schemas]
         due_index.release(due_index.EXCLUDED, but=excluded)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -36,6 +37,27 @@ def _domain(model: Any, name: str) -> dict[str, str]:
     """`django-tenant-schemas` keeps the domain in the tenant's row, `django-tenants` in a table of its own."""
     has_one = any(field.name == "domain_url" for field in model._meta.fields)
     return {"domain_url": f"{name}.localhost"} if has_one else {}
+
+
+@contextmanager
+def served_at(name: str, host: str) -> Iterator[None]:
+    """The tenant has this host name meanwhile."""
+    from tenant_q import tenancy
+
+    connection.set_schema_to_public()
+    model = tenancy.tenant_model()
+    tenant = model.objects.get(schema_name=name)
+    old = _domain(model, name)
+    if old:
+        model.objects.filter(pk=tenant.pk).update(domain_url=host)
+    else:
+        tenant.domains.create(domain=host)
+    yield
+    connection.set_schema_to_public()
+    if old:
+        model.objects.filter(pk=tenant.pk).update(**old)
+    else:
+        tenant.domains.filter(domain=host).delete()
 
 
 def drop_tenant(name: str) -> None:

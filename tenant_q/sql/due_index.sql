@@ -7,36 +7,58 @@
 -- which holds none, skips entries that are locked.
 
 -- The trigger's function. A row that is not to run, or whose moment a client cannot read, has no place in the index. An
--- error would keep a tenant from editing its schedules, so an index that is gone with its app is no error.
+-- error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a column
+-- that is gone. Columns are read from JSON, for a plan would keep their types, in every session that has one, when a
+-- migration changes them.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    before jsonb;
+    after jsonb;
+    number bigint;
+    served_by text;
+    moment timestamptz;
     earliest timestamptz;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA;
         RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' AND (TG_OP = 'DELETE' OR OLD.id <> NEW.id) THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = OLD.id;
+    IF TG_OP <> 'INSERT' THEN
+        before := to_jsonb(OLD);
     END IF;
-    IF TG_OP = 'DELETE' THEN
+    IF TG_OP <> 'DELETE' THEN
+        after := to_jsonb(NEW);
+    END IF;
+    IF TG_OP = 'UPDATE' AND (before -> 'id', before -> 'next_run', before -> 'repeats', before -> 'cluster')
+        IS NOT DISTINCT FROM (after -> 'id', after -> 'next_run', after -> 'repeats', after -> 'cluster')
+    THEN
         RETURN NULL;
     END IF;
-    IF NEW.repeats = 0 OR NEW.next_run IS NULL OR NEW.next_run NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = NEW.id;
+    IF before -> 'id' IS DISTINCT FROM after -> 'id' AND TG_OP <> 'INSERT' THEN
+        DELETE FROM {public}.tenant_q_dueschedule
+        WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = (before ->> 'id')::bigint;
+    END IF;
+    number := (after ->> 'id')::bigint;
+    IF number IS NULL THEN
         RETURN NULL;
     END IF;
+    moment := (after ->> 'next_run')::timestamptz;
+    IF moment IS NULL OR (after ->> 'repeats')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = number;
+        RETURN NULL;
+    END IF;
+    served_by := COALESCE(after ->> 'cluster', '');
     SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
-    WHERE cluster = COALESCE(NEW.cluster, '') ORDER BY cluster, due LIMIT 1;
+    WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
     INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (TG_TABLE_SCHEMA, NEW.id, COALESCE(NEW.cluster, ''), NEW.next_run, NEW.next_run, '')
+    VALUES (TG_TABLE_SCHEMA, number, served_by, moment, moment, '')
     ON CONFLICT (schema_name, schedule_id) DO UPDATE
     SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
-    IF earliest IS NULL OR NEW.next_run < earliest THEN
-        PERFORM pg_notify('tenant_q_due', COALESCE(NEW.cluster, ''));
+    IF earliest IS NULL OR moment < earliest THEN
+        PERFORM pg_notify('tenant_q_due', served_by);
     END IF;
     RETURN NULL;
 EXCEPTION WHEN undefined_table OR undefined_column THEN
@@ -57,9 +79,9 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tab);
-    -- Replaced rather than dropped, which readers would have to wait for.
-    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR '
-                   'UPDATE OF id, next_run, repeats, cluster ON %s '
+    -- Replaced rather than dropped, which readers would have to wait for. It names no column: one that a trigger names keeps
+    -- its type, so that a migration of Django-Q2's would fail.
+    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR UPDATE ON %s '
                    'FOR EACH ROW EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);
     EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_truncate AFTER TRUNCATE ON %s '
                    'FOR EACH STATEMENT EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);

@@ -102,6 +102,14 @@ def install() -> None:
         if any("chain" in package.task for package in packages):
             reached("before-link", in_hand)
 
+    fired: list[str] = []
+
+    def firing(packages: Any) -> None:
+        """A pass that finds nothing to fire comes past no point."""
+        fired[:] = [package.id for package in packages]
+        if fired:
+            reached("before-push", fired)
+
     def acknowledged(broker: Any, worker: str, settled: Any, **_: Any) -> list[str]:
         return [one.lease.id for one in settled]
 
@@ -115,7 +123,7 @@ def install() -> None:
     _wrap(RedisBroker, "acknowledge", after=lambda _: reached("after-ack"))
     _wrap(RedisBroker, "reclaim", before=lambda *a, **k: reached("before-reclaim", held(*a, **k)))
     _wrap(RedisBroker, "reclaim", after=lambda _: reached("after-reclaim"))
-    _wrap(scheduler, "push", before=lambda *_, **__: reached("before-push"), after=lambda _: reached("after-push"))
+    _wrap(scheduler, "push", before=firing, after=lambda _: fired and reached("after-push", fired))
     _wrap(scheduler.Scheduler, "run", before=lambda *_, **__: note("scheduler"))
 
 

@@ -12,6 +12,7 @@ from tests import tasks
 from tests.chaos import points
 
 EFFECTS = "chaos_effect"
+FIRES = "chaos_fire"
 
 
 def effect(key: str, seconds: float = 0.001) -> None:
@@ -20,6 +21,12 @@ def effect(key: str, seconds: float = 0.001) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {EFFECTS} (task_key, at) VALUES (%s, clock_timestamp())", [key])
     points.reached("after-effect-in-transaction" if connection.in_atomic_block else "after-effect", [key])
+
+
+def fire_effect(schedule: str, planned: str) -> None:
+    """Plain: what would fire twice would be there twice."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {FIRES} (schedule, planned) VALUES (%s, %s)", [schedule, planned])
 
 
 def long_effect(key: str) -> None:

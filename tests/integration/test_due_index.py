@@ -109,6 +109,28 @@ def test_upsert_and_copy(tenants):
     assert is_right()
 
 
+@pytest.mark.parametrize("column", ["id", "next_run", "repeats", "cluster"])
+def test_a_migration_may_change_a_column(spare, column):
+    """A trigger that named its columns would keep their types from being changed."""
+    old = {"id": "integer", "next_run": "timestamptz", "repeats": "integer", "cluster": "varchar(100)"}[column]
+    new = {"id": "bigint", "next_run": "timestamptz(0)", "repeats": "bigint", "cluster": "varchar(200)"}[column]
+    insert(spare, id=1)
+    for type in (new, old):
+        sql(f"ALTER TABLE spare.django_q_schedule ALTER COLUMN {column} TYPE {type}")
+        sql("UPDATE spare.django_q_schedule SET next_run = next_run + interval '1 day'")
+        assert is_right(spare)
+    assert list(entries(spare)) == [1]
+
+
+@pytest.mark.parametrize("column", ["id", "next_run", "repeats", "cluster"])
+def test_a_tenant_edits_schedules_of_another_shape(spare, column):
+    """A column was removed: what the trigger can no longer do is no error of the tenant's."""
+    insert(spare, id=1)
+    sql(f"ALTER TABLE spare.django_q_schedule DROP COLUMN {column}")
+    sql("UPDATE spare.django_q_schedule SET name = 'n'")
+    sql("DELETE FROM spare.django_q_schedule")
+
+
 def test_a_rollback_takes_the_entry_back(tenants):
     id = insert()
     with pytest.raises(ZeroDivisionError), transaction.atomic(), connection.cursor() as cursor:
@@ -170,6 +192,21 @@ def test_a_scheduler_that_sleeps_is_woken(tenants, scheduler):
         )
         other.commit()
     assert scheduler.stopping.wait(30, *scheduler.files()) == scheduler.files(), "well before the poll"
+    scheduler.tick()
+    assert get_broker().queue_size("acme_corp") == 1
+
+
+def test_a_lost_notification_is_made_up_for_by_the_next_poll(tenants, scheduler, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "POLL_SECONDS", 0.05)
+    pause = scheduler.tick()
+    connection.cursor().execute("UNLISTEN *")
+    with elsewhere() as other:
+        other.execute(
+            "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) "
+            "VALUES ('tests.tasks.nothing', 'D', -1, now())"
+        )
+        other.commit()
+    assert scheduler.stopping.wait(pause, *scheduler.files()) == [], "nothing was told"
     scheduler.tick()
     assert get_broker().queue_size("acme_corp") == 1
 
