@@ -6,62 +6,60 @@
 -- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
 -- which holds none, skips entries that are locked.
 
--- The trigger's function. A row that is not to run, or whose moment a client cannot read, has no place in the index. An
--- error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a column
--- that is gone. Columns are read from JSON, for a plan would keep their types, in every session that has one, when a
--- migration changes them.
-CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+-- What a change of one row means for the index; the row before and after it, null where there is none. A row that is not to
+-- run, or whose moment a client cannot read, has no place in the index. Columns are read from JSON, for a plan would keep their
+-- types, in every session that has one, when a migration changes them.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(name text, act text, before jsonb, after jsonb) RETURNS void
+LANGUAGE plpgsql
 AS $$
 DECLARE
-    before jsonb;
-    after jsonb;
-    number bigint;
-    served_by text;
-    moment timestamptz;
+    number bigint := (after ->> 'id')::bigint;
+    served_by text := COALESCE(after ->> 'cluster', '');
+    moment timestamptz := (after ->> 'next_run')::timestamptz;
     earliest timestamptz;
 BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA;
-        RETURN NULL;
+    IF act = 'TRUNCATE' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
+        RETURN;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
-        before := to_jsonb(OLD);
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        after := to_jsonb(NEW);
-    END IF;
-    IF TG_OP = 'UPDATE' AND (before -> 'id', before -> 'next_run', before -> 'repeats', before -> 'cluster')
+    IF act = 'UPDATE' AND (before -> 'id', before -> 'next_run', before -> 'repeats', before -> 'cluster')
         IS NOT DISTINCT FROM (after -> 'id', after -> 'next_run', after -> 'repeats', after -> 'cluster')
     THEN
-        RETURN NULL;
+        RETURN;
     END IF;
-    IF before -> 'id' IS DISTINCT FROM after -> 'id' AND TG_OP <> 'INSERT' THEN
+    IF before -> 'id' IS DISTINCT FROM after -> 'id' AND act <> 'INSERT' THEN
         DELETE FROM {public}.tenant_q_dueschedule
-        WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = (before ->> 'id')::bigint;
+        WHERE schema_name = name AND schedule_id = (before ->> 'id')::bigint;
     END IF;
-    number := (after ->> 'id')::bigint;
     IF number IS NULL THEN
-        RETURN NULL;
+        RETURN;
     END IF;
-    moment := (after ->> 'next_run')::timestamptz;
     IF moment IS NULL OR (after ->> 'repeats')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = TG_TABLE_SCHEMA AND schedule_id = number;
-        RETURN NULL;
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
+        RETURN;
     END IF;
-    served_by := COALESCE(after ->> 'cluster', '');
     SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
     WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
     INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (TG_TABLE_SCHEMA, number, served_by, moment, moment, '')
+    VALUES (name, number, served_by, moment, moment, '')
     ON CONFLICT (schema_name, schedule_id) DO UPDATE
     SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
     IF earliest IS NULL OR moment < earliest THEN
         PERFORM pg_notify('tenant_q_due', served_by);
     END IF;
+END
+$$;
+
+-- The trigger's function. A session compiles and keeps it once for each table, so it is short. An error would keep a tenant
+-- from editing its schedules, so an index that is gone with its app is no error, nor is a column that is gone.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM {public}.tenant_q_index_change(TG_TABLE_SCHEMA, TG_OP, to_jsonb(OLD), to_jsonb(NEW));
     RETURN NULL;
-EXCEPTION WHEN undefined_table OR undefined_column THEN
+EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function THEN
     RETURN NULL;
 END
 $$;
