@@ -62,7 +62,8 @@ class Scheduler(Role):
         self._told = False
         self._stale: list[tuple[str, bool]] = []
         self._to_verify: list[str] = []
-        self._verified = 0
+        # Whose tables this session knows.
+        self._seen: set[str] = set()
         self._due: dict[str, float] = {}
         # A round is over when each schema with due schedules was served once, so that none waits for another's backlog.
         self._served: set[str] = set()
@@ -74,9 +75,9 @@ class Scheduler(Role):
         self._held: set[tuple[str, str]] = set()
 
     def tick(self) -> float:
-        if self._verified >= TABLES_A_SESSION:
+        if len(self._seen) >= TABLES_A_SESSION:
             tenancy.tenant_connection().close()
-            self._verified = 0
+            self._seen.clear()
         self._listen()
         self._told = False
         if self._work_slowly():
@@ -134,6 +135,7 @@ class Scheduler(Role):
         yield from ([schema] for schema in schemas if schema not in self._served)
 
     def _serve(self, some: Sequence[str]) -> None:
+        self._seen.update(some)
         if len(some) > 1:
             self._serve_together(some)
         else:
@@ -164,8 +166,7 @@ class Scheduler(Role):
         begun = time.monotonic()
         while self._to_verify and time.monotonic() - begun < VERIFY_SECONDS:
             self._doubt(self._to_verify[-1])
-            self._to_verify.pop()
-            self._verified += 1
+            self._seen.add(self._to_verify.pop())
             if not self._to_verify:
                 logger.info("The due index is verified")
 
