@@ -4,17 +4,20 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 TEST_ARGS ?=
 MATRIX_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint test-all clean
+.PHONY: help demo test chaos bench-scheduler lint test-all clean
 
 help:
 	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
 	@echo "make test      all tests; TEST_ARGS go to pytest"
 	@echo "make chaos     some minutes of kills and outages, and figures of fairness; TEST_ARGS go to pytest"
+	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in ten minutes or so;"
+	@echo "               BENCH_ARGS='--tenants 200 --seconds 10 --burst 1000' is quick, BENCH_ARGS=--help shows all"
 	@echo "make lint      ruff, mypy and import-linter"
 	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
 	@echo "make clean     remove all that these commands made"
@@ -31,6 +34,10 @@ test: $(STAMP)
 # The long form of what `make test` runs short; its figures are printed.
 chaos: $(STAMP)
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos tests/integration/test_claim_cost.py $(TEST_ARGS)
+
+# Servers of its own; what is printed is also written to benchmarks/results-scheduler.json.
+bench-scheduler: $(STAMP)
+	@$(BIN)/python -m benchmarks.scheduler $(BENCH_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

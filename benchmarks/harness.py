@@ -145,7 +145,8 @@ def cluster(workers: int) -> Iterator[RunningCluster]:
         path = Path(directory) / "log"
         with path.open("wb") as log:
             command = [sys.executable, str(MANAGE), "mscluster", "--workers", str(workers)]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = os.environ | {"DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         running = RunningCluster(process, path)
         try:
             yield running

@@ -1,4 +1,4 @@
-"""The tasks that a benchmark's schedules start: each leaves a note of when it did."""
+"""What a benchmark's schedules start, and the notes that are left of it in Redis: schema, name, planned for, when."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import functools
 import json
 import os
 import time
+from datetime import datetime
+from typing import Any
 
 import redis
 from django.db import connection
 
-NOTES = "benchmark-notes"
+STARTED, ENQUEUED = "benchmark-started", "benchmark-enqueued"
 
 
 @functools.cache
@@ -19,5 +21,25 @@ def client() -> redis.Redis:
 
 
 def note(name: str, planned: str) -> None:
-    """Say that the schedule `name` of the current tenant has started, for the moment `planned`."""
-    client().rpush(NOTES, json.dumps([connection.schema_name, name, planned, time.time()]))
+    """The task of the schedule `name`."""
+    leave(STARTED, (connection.schema_name, name, planned, time.time()))
+
+
+def leave(where: str, *notes: Any) -> None:
+    if notes:
+        client().rpush(where, *map(json.dumps, notes))
+
+
+def read(where: str) -> list[tuple[str, str, datetime, float]]:
+    found: Any = client().lrange(where, 0, -1)
+    notes = map(json.loads, found)
+    return [(schema, name, datetime.fromisoformat(planned), at) for schema, name, planned, at in notes]
+
+
+def count(where: str) -> int:
+    found: Any = client().llen(where)
+    return int(found)
+
+
+def forget() -> None:
+    client().delete(STARTED, ENQUEUED)
