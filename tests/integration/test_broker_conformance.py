@@ -318,8 +318,15 @@ def test_what_is_unknown_or_long_comes_alone(broker):
 
 def test_run_times_are_known_by_tenant(broker):
     know(broker, 1, "acme_corp")
+    know(broker, 80, "globex_inc")
     put(broker, "a", "b", schema="globex_inc")
-    assert fetch(broker) == ["a"]
+    assert fetch(broker) == ["a"], "what is short for one may be long for another"
+
+
+def test_what_a_tenant_never_ran_is_expected_to_take_what_others_took(broker):
+    know(broker, 20, "acme_corp", "globex_inc")
+    put(broker, *"abcd", schema="initech_llc")
+    assert fetch(broker, seconds=0.03) == ["a", "b"], "20 ms each"
 
 
 def test_one_slow_run_changes_an_estimate_by_an_eighth(broker):

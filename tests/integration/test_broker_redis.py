@@ -229,6 +229,7 @@ def test_a_long_function_comes_alone(broker):
 def test_run_times_are_known_by_tenant(broker):
     """What is short for one tenant may be long for another."""
     know(broker, 1, "acme_corp")
+    know(broker, 80, "globex_inc")
     put(broker, "a", "b", schema="globex_inc")
     assert ids(broker) == ["a"]
 
