@@ -281,7 +281,7 @@ def _clean_up(schema: str, package: Package) -> None:
         _enter(schema)
         session.watch()
     else:
-        tenancy.enter(schema)
+        tenancy.enter_again(schema)
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:
