@@ -66,9 +66,9 @@ class Slot:
         """The child does nothing for a package now."""
         self._memory[_BUSY] = 0
 
-    def skip(self) -> None:
-        """The next package of the batch needs no run."""
-        self._put(_NEXT, self._get(_NEXT) + 1)
+    def skip(self, count: int = 1) -> None:
+        """The next packages of the batch are not to be run: what is recalled is what comes after them."""
+        self._put(_NEXT, self._get(_NEXT) + count)
 
     def finish(self) -> None:
         """The child has run a package."""

@@ -17,8 +17,10 @@ from django_q.tasks import async_task
 
 from tenant_q import outbox, retries, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.brokers.protocol import Lease
+from tenant_q.brokers.protocol import Lease, Message
+from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, EnqueueError
+from tenant_q.package import build
 from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -588,6 +590,27 @@ def test_a_recalled_batch_goes_back(tenants, worker, make_worker):
     assert get_broker().counts().queued == 3, "they are another worker's now, in their order"
     assert [lease.id for lease in get_broker().fetch("w2").leases] == ids
     assert worker.started == 1
+
+
+@pytest.mark.parametrize("before", ["refused", "put off"])
+def test_what_is_not_run_moves_no_place_in_the_batch(tenants, worker, before):
+    """A package that is refused, or put off with its tenant, is passed over: the one that runs is not recalled."""
+    know_as_short(f"{HERE}.recall_the_rest", "acme_corp")
+    for schema in ("acme_corp", "nobody"):
+        know_as_short("math.floor", schema)
+    broker, recalled = get_broker(), []
+    WORKERS[:] = [worker, recalled]
+    schema = "acme_corp" if before == "refused" else "nobody"
+    package = seal(build("math.floor", (1.5,), {}, schema="nobody"))
+    broker.enqueue([Message(id, schema, "math.floor", package) for id in ("a" * 32, "b" * 32)])
+    add("recall_the_rest")
+    ids = [QUtilities.add_async_task("math.floor", 1.5, schema_name="acme_corp") for _ in range(3)]
+    tasks.client().zadd(redis_key("ready"), {"acme_corp": 1})
+    worker.tick()
+    assert worker.started == 1
+    assert recalled == ids
+    assert [lease.id for lease in broker.fetch("w2").leases] == ids
+    assert broker.statistics()["stale_acks"] == 0
 
 
 WORKERS: list[Any] = []
