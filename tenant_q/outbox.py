@@ -177,17 +177,17 @@ class Outbox:
     def _tell(self, outcome: Outcome) -> None:
         """Call the hook and the receivers as a task is called: in its schema, watched, with nothing of it left."""
         package = outcome.package
-        self.slot.occupy(labels(package), timeout_of(package))
         try:
             with tenancy.in_verified_schema(package.schema):
                 session.watch()
+                self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
+                self.slot.leave()
         except TenantUnavailable as error:
             logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))
         finally:
             session.clean_up(labels(package))
             tenancy.leave()
-            self.slot.leave()
 
     def _acknowledge(self) -> None:
         settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]

@@ -173,14 +173,15 @@ class Worker(Role):
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
         try:
-            outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+            try:
+                outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+            finally:
+                self.slot.finish()  # it is not over its timeout while what follows waits for a server that hangs
+                self.stopping.listen()
         except TakenBack as error:
             self._put_off(lease, package, error.why)
         else:
             self.outbox.add(lease, outcome)
-        finally:
-            self.slot.finish()
-            self.stopping.listen()
         self._recycle_when_due()
         return True
 

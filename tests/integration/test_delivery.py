@@ -642,6 +642,34 @@ def wait_for_the_row_of(id: str) -> bool:
     return True
 
 
+def test_a_task_that_has_ended_is_not_over_its_timeout(tenants, worker):
+    """Its outcome may wait for the thread, which may wait for a server that hangs: nobody is to be killed for that."""
+    running: list[Any] = []
+    WORKERS[:] = [worker, running]
+    id = add("end_while_the_outbox_is_held")
+    worker.tick()
+    assert running == [None]
+    assert row(id).success
+
+
+def end_while_the_outbox_is_held() -> None:
+    import threading
+
+    worker, running = WORKERS
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with worker.outbox._lock:
+            is_held.set()
+            deadline = time.monotonic() + 2
+            while worker.slot.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            running.append(worker.slot.running)
+
+    threading.Thread(target=hold).start()
+    is_held.wait()
+
+
 def test_hooks_are_left_to_the_worker_itself(tenants, worker):
     """A hook has a timeout, and a signal interrupts the main thread only."""
     know_as_short("tests.tasks.where", "acme_corp")
