@@ -283,14 +283,15 @@ class Sentinel:
             if not self._broker_away:
                 logger.error("The sentinel goes on without the broker: %s", error)
             self._broker_away = True
-        else:
-            self._broker_away = False
 
     def _renew(self) -> None:
         self.broker.renew([child.key for child in self.children if child.is_worker], conf().lease)
 
     def _expire(self) -> None:
         expired = self.broker.expire()
+        if self._broker_away:  # this asks the broker in each round; what else is done may have nothing to ask
+            logger.warning("The sentinel has the broker again")
+        self._broker_away = False
         if expired:
             logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
 
