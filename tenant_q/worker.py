@@ -207,7 +207,8 @@ class Worker(Role):
             return
         if tries == 1:
             logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
-        again = seal(Package(package.task | {"put_off": tries}))
+        # As it came: one that was taken back has been run, and may have changed its arguments.
+        again = seal(Package(open_package(lease.payload).task | {"put_off": tries}))
         unready = isinstance(error, TenantUnavailable)
         self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
 

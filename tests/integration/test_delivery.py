@@ -222,6 +222,32 @@ def test_delays_grow_up_to_an_hour(tenants, monkeypatch):
     assert retries.retry_delay(retries.Outcome(package, False, "", None, None, 0.0)) == 2700  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("more", ["value", "what does not pickle"])
+def test_each_attempt_has_the_arguments_of_the_call(tenants, worker, more):
+    """Whatever an attempt before has done to them."""
+    id = add("use_up", ["a", "b"], more, max_attempts=3, retry_delay=0)
+    work_through_attempts(worker)
+    assert RUNS == [["a", "b"]] * 3
+    assert not row(id).success
+
+
+def test_a_task_that_is_taken_back_has_the_arguments_of_the_call(tenants, worker, effects):
+    id = add("use_up_and_lose_the_server_once", ["a", "b"], transactional=True)
+    work_through_attempts(worker)
+    assert (row(id).result, effects()) == ("b", ["b"])
+
+
+def use_up(values: list[Any], more: str) -> None:
+    RUNS.append(list(values))
+    values.pop()
+    values.append(more if more == "value" else lambda: more)
+    raise ValueError(more)
+
+
+def use_up_and_lose_the_server_once(values: list[Any]) -> str:
+    return write_and_lose_the_server_once(values.pop())
+
+
 def test_an_attempt_is_put_back_through_an_outage_of_the_broker(tenants, worker, monkeypatch):
     """The outcome stays in hand: the failed attempt counts, and the task is not run again meanwhile."""
     id = add("fail_until", 2, max_attempts=2, retry_delay=0)

@@ -587,6 +587,17 @@ def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypa
     assert row(id).result.startswith("broken : Traceback")
 
 
+def test_an_outcome_is_saved_later_whatever_became_of_the_arguments(tenants, worker, monkeypatch):
+    id = add("acme_corp", f"{HERE}.spoil", [])
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        worker.tick()
+    make_due()
+    work(worker)
+    assert (row(id).result, row(id).args) == ("done", ([],))
+    assert get_broker().counts().dead == 0
+
+
 def test_an_outcome_that_can_never_be_saved_is_buried(tenants, worker, monkeypatch):
     id = add("acme_corp", f"{HERE}.see", 1)
     monkeypatch.setattr(results, "_save_rows", fail_for("acme_corp"))
