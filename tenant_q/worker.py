@@ -198,17 +198,19 @@ class Worker(Role):
 
     def _put_off(self, lease: Lease, package: Package, error: Exception) -> None:
         """A tenant that is not there yet may be in a transaction still open; one not migrated will be."""
-        tries = int(package.option("put_off", 0)) + 1
+        # What will surely end is counted apart: it uses up none of the tries for what may not.
+        counter = "waited" if isinstance(error, _TEMPORARY) else "put_off"
+        tries = int(package.option(counter, 0)) + 1
         if tries > retries.MOST_PUT_OFFS and isinstance(error, DatabaseAway):  # as often as it is run: its own doing
             self.outbox.add(lease, give_up(package, error, attempt=package.failures + tries))
             return
-        if tries > retries.MOST_PUT_OFFS and not isinstance(error, _TEMPORARY):
+        if tries > retries.MOST_PUT_OFFS and counter == "put_off":
             self._bury(lease, package, f"{type(error).__name__}: {error}")
             return
         if tries == 1:
             logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
         # As it came: one that was taken back has been run, and may have changed its arguments.
-        again = seal(Package(open_package(lease.payload).task | {"put_off": tries}))
+        again = seal(Package(open_package(lease.payload).task | {counter: tries}))
         unready = isinstance(error, TenantUnavailable)
         self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
 
