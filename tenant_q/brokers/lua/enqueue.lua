@@ -16,6 +16,8 @@ if wanted > 0 then
   if limit > 0 and waits + wanted > limit then
     return { 0, limit, waits }
   end
+else
+  write_though_full()  -- what the cluster itself enqueues is in place of what it acknowledges
 end
 
 local accepted = 0
