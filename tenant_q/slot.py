@@ -107,8 +107,9 @@ class Slot:
     @property
     def seconds(self) -> float:
         """How long the running package has run; 0 when none does."""
+        busy = self._memory[_BUSY]  # first: what starts in between must not be taken for as old as the one before
         started, *_ = self._read()
-        return time.monotonic() - started if self._memory[_BUSY] else 0.0
+        return time.monotonic() - started if busy else 0.0
 
     def overdue(self, margin: float) -> bool:
         """Whether the running package is past its timeout by more than `margin` seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +16,8 @@ from django_q.models import Task
 from django_q.signals import post_execute_in_worker
 from django_q.tasks import async_task
 
-from tenant_q import outbox, retries, tenancy
+from tenant_q import outbox, results, retries, tenancy
+from tenant_q import slot as slots
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Lease, Message
 from tenant_q.envelope import seal
@@ -461,14 +463,23 @@ def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_work
     assert get_broker().counts().open == 0
 
 
+def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_worker, effects, monkeypatch):
+    """The other delivery commits after this one's batch was looked up, and before its own transaction."""
+    id = add("write", "a", transactional=True)
+    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.tick()
+    get_broker().reclaim(worker.key, running=None)
+    monkeypatch.setattr(results, "successes", lambda ids: {})
+    work(make_worker("w2"))
+    assert (RUNS, effects(), row(id).success) == (["a"], ["a"], True)
+
+
 def test_of_two_live_deliveries_one_takes_effect(tenants, worker, effects):
     """The other one is in its transaction right now: this one waits for what comes of it."""
     id = add("write", "a", transactional=True)
     with in_schema("acme_corp"):
         other = connection.copy()
     other.set_schema_to_public()
-    from tenant_q import results
-
     key = []
     real = results._lock_out_others
 
@@ -602,6 +613,28 @@ def test_what_is_started_first_is_not_recalled():
     slot.start(LABELS, None)
     slot.start(LABELS, None)
     assert slot.recall() == []
+
+
+def test_a_task_that_starts_while_the_sentinel_looks_is_not_over_its_timeout(monkeypatch):
+    """Its worker was idle until then, since a task whose start the sentinel has just read."""
+    now = [0.0]
+    monkeypatch.setattr(slots, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    slot = Slot()
+    slot.occupy(LABELS, 1)
+    slot.leave()
+    now[0] = 100.0
+    read, looks = slot._read, []
+
+    def read_and_start() -> Any:
+        found = read()
+        looks.append(found)
+        if len(looks) == 2:
+            slot.occupy(LABELS, 1)
+        return found
+
+    monkeypatch.setattr(slot, "_read", read_and_start)
+    assert not slot.overdue(3)
+    assert len(looks) == 2
 
 
 def test_a_recalled_batch_goes_back(tenants, worker, make_worker):
