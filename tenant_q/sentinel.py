@@ -20,7 +20,7 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q import status
-from tenant_q.brokers import get_broker
+from tenant_q.brokers import get_broker, uses_redis
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
@@ -256,7 +256,9 @@ class Sentinel:
     # Leases and status
 
     def _recall(self) -> None:
-        """Give back what waits behind tasks that turned out long."""
+        """Give back what waits behind tasks that turned out long. Other brokers than Redis have no leases to give."""
+        if not uses_redis():
+            return
         for child in self.children:
             if child.is_worker and child.recalled != child.slot.batch and child.slot.seconds > RECALL_SECONDS:
                 batch, waiting = child.slot.batch, child.slot.recall()
@@ -281,14 +283,15 @@ class Sentinel:
             if not self._broker_away:
                 logger.error("The sentinel goes on without the broker: %s", error)
             self._broker_away = True
-        else:
-            self._broker_away = False
 
     def _renew(self) -> None:
         self.broker.renew([child.key for child in self.children if child.is_worker], conf().lease)
 
     def _expire(self) -> None:
         expired = self.broker.expire()
+        if self._broker_away:  # this asks the broker in each round; what else is done may have nothing to ask
+            logger.warning("The sentinel has the broker again")
+        self._broker_away = False
         if expired:
             logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
 

@@ -375,7 +375,10 @@ def verify(schema: str, databases: Databases = None) -> None:
 
 
 def _ask(connection: Any, schema: str) -> tuple[str | None, int | None]:
-    """Where a session is, and the OID of the schema's task table. One of another database than the tenants' own holds up its tasks, and nobody else."""
+    """Where a session is, and the OID of the schema's task table.
+
+    A session of another database than the tenants' own holds up its tasks, and nobody else.
+    """
     if connection.alias == database_alias():
         return _where_is(connection, schema)
     try:

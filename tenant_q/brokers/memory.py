@@ -162,11 +162,12 @@ class MemoryBroker:
             schema = messages[0].schema
             limit = self._policy(schema).max_queued or math.inf
             waits = self.queue_size(schema) + sum(self.messages[id].schema == schema for id in self.delayed)
-            if waits + len(messages) > limit:
-                raise QueueFull(f"{schema} has no room for {len(messages)}: {waits} wait, its max_queued is {limit}.")
+            new = sum(not self._is_known(message) for message in messages)
+            if new and waits + new > limit:
+                raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
         accepted = 0
         for message in messages:
-            if message.id in self.messages or (message.once and message.id in self.known):
+            if self._is_known(message):
                 continue
             accepted += 1
             self.messages[message.id] = message
@@ -175,6 +176,9 @@ class MemoryBroker:
             else:
                 self._push(message.id)
         return accepted
+
+    def _is_known(self, message: Message) -> bool:
+        return message.id in self.messages or (message.once and message.id in self.known)
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
         now = self.clock()

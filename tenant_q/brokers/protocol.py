@@ -150,7 +150,7 @@ class Broker(Protocol):
         """Put packages on their tenants' queues. Returns how many were not known before.
 
         Parameters: `limited`, whether the `max_queued` of their tenant counts, which must be one for all then. Raises
-        `QueueFull` when there is no room for all of them; none is enqueued.
+        `QueueFull` when there is no room for all of them that are not known; none is enqueued.
         """
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:

@@ -262,6 +262,9 @@ def test_no_more_may_wait_than_the_policy_says(broker, waits):
         put(broker, "c", "d", limited=True)
     assert broker.counts().open == 2, "neither"
     assert put(broker, "c", limited=True) == 1
+    assert put(broker, "b", "c", limited=True) == 0, "they have their room: an answer got lost, say"
+    with pytest.raises(QueueFull):
+        put(broker, "c", "d", limited=True)
     assert put(broker, "d", "e") == 2, "what a task or a schedule enqueues does not count"
     assert put(broker, "f", schema="globex_inc", limited=True) == 1
     if waits == "queued":

@@ -5,6 +5,7 @@
 --          id, token, ms used
 -- Returns  the ids refused, because the token no longer fits
 
+write_though_full()
 local remember_ms = tonumber(ARGV[2])
 local now = now_ms()
 -- New estimates weigh an eighth, so that one slow run does not send a function into solitude.

@@ -32,6 +32,12 @@ local function key(name)
   return tag .. ':' .. name
 end
 
+-- A server that is full (maxmemory, noeviction) refuses a script whose first write needs memory. The first write of
+-- what works the queues off is this one, which needs none; else a full server were full for good.
+local function write_though_full()
+  redis.call('DEL', key('full'))
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

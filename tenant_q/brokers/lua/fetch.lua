@@ -9,6 +9,7 @@
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, schema, token, starts or '', verdict or '', payload }, ... }
 
+write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local slice, unknown_cost = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()

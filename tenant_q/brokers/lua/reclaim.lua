@@ -7,6 +7,7 @@
 -- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or ''
 -- Returns  how many were given back
 
+write_though_full()
 local worker, running, verdict = ARGV[1], ARGV[2], ARGV[3]
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
