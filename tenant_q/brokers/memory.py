@@ -292,14 +292,14 @@ class MemoryBroker:
         for held in self.leased.values():
             held.deadline = self.clock() + seconds if held.worker in workers else held.deadline
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         lost = self._held_by(worker)
         for history, is_it in [(self.histories[id], id == running) for id in lost]:
             # A worker that ran nothing may have died of a package it had finished. The others come one at a time
             # from now on, and one that did so already is charged.
             is_guilty = (is_it and not verdict) if running else history.alone
-            history.alone = history.alone or not running
-            history.starts = (history.starts or 0) + is_guilty
+            history.alone = history.alone or (charged and not running)
+            history.starts = (history.starts or 0) + (charged and is_guilty)
             history.verdict = verdict if is_it and verdict else history.verdict
         return self._return_unrun(lost)
 
@@ -335,9 +335,10 @@ class MemoryBroker:
     # Figures
 
     def counts(self) -> Counts:
-        paused = sum(len(queue) for schema, queue in self.queues.items() if self._policy(schema).paused)
-        places = (self.queue_size(), len(self.leased), len(self.delayed), len(self.died))
-        return Counts(*places, paused=paused, unready=len(self.unready))
+        queued = [id for queue in self.queues.values() for id in queue]
+        paused = {id for id in [*queued, *self.delayed] if self._policy(self.messages[id].schema).paused}
+        places = (len(queued), len(self.leased), len(self.delayed), len(self.died))
+        return Counts(*places, paused=len(paused), unready=len(self.unready - paused))
 
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)

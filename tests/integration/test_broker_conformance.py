@@ -780,6 +780,29 @@ def test_a_worker_that_died_while_it_ran_nothing(broker):
     assert (again.id, again.starts) == ("a", 1)
 
 
+@pytest.mark.parametrize("running", ["a", None])
+def test_a_worker_that_was_stopped_charges_nobody(broker, running):
+    know(broker, 0.1)
+    put(broker, "a", "b")
+    for starts in (None, 0, 0):
+        leases = broker.fetch("w1").leases
+        assert [(lease.id, lease.starts) for lease in leases] == [("a", starts), ("b", starts)]
+        broker.reclaim("w1", running=running, charged=False)
+
+
+def test_what_paused_tenants_hold_is_not_runnable(broker):
+    know(broker, 0.1, "acme_corp", "globex_inc")
+    put(broker, "to wait")
+    put(broker, "of another", schema="globex_inc")
+    for lease in broker.fetch("w1").leases:
+        broker.put_off("w1", lease, delay=60, unready=True)
+    put(broker, "queued")
+    assert (broker.counts().paused, broker.counts().unready) == (0, 2)
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    counts = broker.counts()
+    assert (counts.paused, counts.unready) == (2, 1), "each is counted once"
+
+
 def test_there_is_nothing_to_reclaim(broker):
     assert broker.reclaim("nobody", running=None) == broker.reclaim("nobody", running="a") == 0
 
