@@ -200,7 +200,8 @@ def alarm(seconds: float | None) -> Iterator[None]:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
         finally:
-            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            if signal.getsignal(signal.SIGALRM) is not before:
+                signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
             if outer:
                 signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begun), 1e-6))
 

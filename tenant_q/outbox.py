@@ -9,15 +9,15 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import connections
 from django.utils import timezone
 
 from tenant_q import enqueue, flows, retries, session, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
-from tenant_q.envelope import seal
-from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
+from tenant_q.envelope import open_package, seal
+from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
 from tenant_q.executor import timeout_of
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels, with_outcome
@@ -177,17 +177,17 @@ class Outbox:
     def _tell(self, outcome: Outcome) -> None:
         """Call the hook and the receivers as a task is called: in its schema, watched, with nothing of it left."""
         package = outcome.package
-        self.slot.occupy(labels(package), timeout_of(package))
         try:
             with tenancy.in_verified_schema(package.schema):
                 session.watch()
+                self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
+                self.slot.leave()
         except TenantUnavailable as error:
             logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))
         finally:
             session.clean_up(labels(package))
             tenancy.leave()
-            self.slot.leave()
 
     def _acknowledge(self) -> None:
         settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
@@ -213,7 +213,7 @@ class Outbox:
 
     def _retry(self, finished: Finished, delay: float) -> None:
         outcome, package = finished.outcome, finished.outcome.package
-        again = seal(retries.after_failure(package))
+        again = seal(retries.after_failure(_as_enqueued(finished)))
         self.broker.put_off(self.key, finished.lease, delay=delay, payload=again, seconds=outcome.seconds)
         logger.warning(
             "%s failed (%s, attempt %s) and is started again in %.1f s",
@@ -232,9 +232,17 @@ class Outbox:
         if tries > retries.MOST_PUT_OFFS:
             self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
             return
-        carried = seal(with_outcome(finished.outcome, put_off=tries))
+        carried = seal(with_outcome(replace(finished.outcome, package=_as_enqueued(finished)), put_off=tries))
         delay, used = retries.put_off_delay(tries), finished.outcome.seconds
         self.broker.put_off(self.key, finished.lease, delay=delay, payload=carried, seconds=used)
+
+
+def _as_enqueued(finished: Finished) -> Package:
+    """The package as it came: the task may have changed its arguments, also into what does not pickle."""
+    try:
+        return open_package(finished.lease.payload)
+    except BadPackage:
+        return finished.outcome.package
 
 
 def _age(outcome: Outcome) -> float:

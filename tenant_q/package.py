@@ -144,7 +144,7 @@ class Outcome:
 
 def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
     """The package with its outcome in it: delivered again, it is not run, only saved."""
-    kept = ("success", "result", "started", "stopped", "seconds", "attempt", "death")
+    kept = ("success", "result", "started", "stopped", "seconds", "attempt", "death", "is_final")
     carried = {name: getattr(outcome, name) for name in kept}
     return Package(outcome.package.task | {"outcome": carried, "put_off": put_off})
 

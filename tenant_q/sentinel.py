@@ -20,7 +20,7 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q import status
-from tenant_q.brokers import get_broker
+from tenant_q.brokers import get_broker, get_impatient_broker, uses_redis
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
@@ -55,7 +55,8 @@ class Plan:
 class Child:
     """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
 
-    `verdict` is why it was killed, `recalled` the number of the batch of which it starts nothing more.
+    `verdict` is why it was killed, `recalled` the number of the batch of which it starts nothing more. `is_stopped`
+    says that it was killed because the cluster stops, which is no fault of what it ran.
     """
 
     role: str
@@ -64,6 +65,7 @@ class Child:
     process: ForkProcess
     verdict: str | None = None
     recalled: int = 0
+    is_stopped: bool = False
 
     @property
     def is_worker(self) -> bool:
@@ -77,7 +79,7 @@ class Sentinel:
         self.plan = plan
         self.orders = orders
         self.parent = os.getppid()
-        self.broker = get_broker()
+        self.broker = get_impatient_broker()
         self.stopping = StopFlag()
         self.killing = False
         self.children: list[Child] = []
@@ -114,11 +116,15 @@ class Sentinel:
         self._bury_the_dead()
         self._replace_missing()
         self._kill_overdue()
-        self._through_outage(self._recall)
+        self._through_outage(self._tend_leases)
+
+    def _tend_leases(self) -> None:
+        """What the broker is asked in a round. The first call that fails ends it, so that nobody's death waits long."""
+        self._recall()
         self._do_when_due("renew", conf().lease / 3, self._renew)
         self._do_when_due("expire", min(1.0, conf().lease / 4), self._expire)
         self._do_when_due("publish", 1.0, self._publish)
-        self._through_outage(self._reclaim)
+        self._reclaim()
 
     def _pause(self) -> float:
         respawns = [at - time.monotonic() for at, _ in self._respawn_at]
@@ -256,7 +262,9 @@ class Sentinel:
     # Leases and status
 
     def _recall(self) -> None:
-        """Give back what waits behind tasks that turned out long."""
+        """Give back what waits behind tasks that turned out long. Other brokers than Redis have no leases to give."""
+        if not uses_redis():
+            return
         for child in self.children:
             if child.is_worker and child.recalled != child.slot.batch and child.slot.seconds > RECALL_SECONDS:
                 batch, waiting = child.slot.batch, child.slot.recall()
@@ -271,8 +279,8 @@ class Sentinel:
 
     def _do_when_due(self, what: str, every: float, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):
+            act()
             self._due[what] = time.monotonic() + every
-            self._through_outage(act)
 
     def _through_outage(self, act: Callable[[], None]) -> None:
         try:
@@ -281,14 +289,15 @@ class Sentinel:
             if not self._broker_away:
                 logger.error("The sentinel goes on without the broker: %s", error)
             self._broker_away = True
-        else:
-            self._broker_away = False
 
     def _renew(self) -> None:
         self.broker.renew([child.key for child in self.children if child.is_worker], conf().lease)
 
     def _expire(self) -> None:
         expired = self.broker.expire()
+        if self._broker_away:  # this asks the broker in each round; what else is done may have nothing to ask
+            logger.warning("The sentinel has the broker again")
+        self._broker_away = False
         if expired:
             logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
 
@@ -296,7 +305,9 @@ class Sentinel:
         """Give back what dead workers held. During an outage they are remembered."""
         while self._to_reclaim:
             child = self._to_reclaim[0]
-            given = self.broker.reclaim(child.key, running=child.slot.running, verdict=child.verdict)
+            given = self.broker.reclaim(
+                child.key, running=child.slot.running, verdict=child.verdict, charged=not child.is_stopped
+            )
             self._to_reclaim.pop(0)
             if given:
                 logger.warning(
@@ -335,6 +346,7 @@ class Sentinel:
             self._watch()
         for child in self.children:
             logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
+            child.is_stopped = True
             child.process.kill()
         for child in self.children:
             child.process.join()

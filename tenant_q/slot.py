@@ -66,9 +66,9 @@ class Slot:
         """The child does nothing for a package now."""
         self._memory[_BUSY] = 0
 
-    def skip(self) -> None:
-        """The next package of the batch needs no run."""
-        self._put(_NEXT, self._get(_NEXT) + 1)
+    def skip(self, count: int = 1) -> None:
+        """The next packages of the batch are not to be run: what is recalled is what comes after them."""
+        self._put(_NEXT, self._get(_NEXT) + count)
 
     def finish(self) -> None:
         """The child has run a package."""
@@ -107,8 +107,9 @@ class Slot:
     @property
     def seconds(self) -> float:
         """How long the running package has run; 0 when none does."""
+        busy = self._memory[_BUSY]  # first: what starts in between must not be taken for as old as the one before
         started, *_ = self._read()
-        return time.monotonic() - started if self._memory[_BUSY] else 0.0
+        return time.monotonic() - started if busy else 0.0
 
     def overdue(self, margin: float) -> bool:
         """Whether the running package is past its timeout by more than `margin` seconds."""

@@ -144,6 +144,8 @@ class _Known:
 
 _known: dict[str, _Known] = {}
 _folded: dict[str, str] = {}
+# By schema, the OID of the task table that was seen to have all its columns, and when (monotonic).
+_whole_tables: dict[str, tuple[int, float]] = {}
 
 
 def get_tenant(schema: str) -> Any:
@@ -201,7 +203,8 @@ def _look_up(schema: str) -> _Known:
         if found is None:
             raise UnknownTenant(_why_unknown(schema))
         _refuse_folded(schema)
-        return _Known(time.monotonic(), found, _why_unready(named, schema))
+        # A copy, for Django notes in one that it is: so this equals those that are handed out.
+        return _Known(time.monotonic(), copy.copy(found), _why_unready(named, schema))
 
 
 def _refuse_folded(schema: str) -> None:
@@ -250,6 +253,7 @@ def forget_tenants() -> None:
     """Drop the tenant cache: the next look-up asks the database."""
     _known.clear()
     _folded.clear()
+    _whole_tables.clear()
 
 
 def tenants_to_schedule() -> list[str]:
@@ -313,6 +317,25 @@ def enter(schema: str, databases: Databases = None) -> None:
             connection.set_tenant(tenant)
 
 
+def enter_again(schema: str) -> None:
+    """As `enter(schema)`, for connections that are in it: those that are as they were entered are left so."""
+    if not all(_is_as_entered(connection, schema) for connection in switched_connections()):
+        enter(schema)
+
+
+def _is_as_entered(connection: Any, schema: str) -> bool:
+    if getattr(settings, "EXTRA_SET_TENANT_METHOD_PATH", None):  # it may undo what nobody else knows of
+        return False
+    is_there = connection.schema_name == connection.settings_dict.get("SCHEMA") == schema
+    known = _known.get(schema)
+    if not is_there or not connection.include_public_schema or known is None:
+        return False
+    has, had = dict(vars(connection.tenant)), dict(vars(known.tenant))
+    state = has.pop("_state", None)
+    had.pop("_state")
+    return type(connection.tenant) is type(known.tenant) and has == had and not getattr(state, "fields_cache", None)
+
+
 def leave() -> None:
     """Set every connection that knows tenants to the public schema."""
     for connection in connections.all(initialized_only=True):
@@ -366,14 +389,15 @@ def _restore(previous: list[tuple[Any, Any]]) -> None:
 def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection.
+    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection,
+    and one more where the columns of the schema's table were not looked at within `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found, migrated = _ask(connection, wanted)
+        found, table = _ask(connection, wanted)
         if found != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
-        if not migrated and connection.alias == database_alias():
+        if connection.alias == database_alias() and not (table and _has_columns(connection, wanted, table)):
             raise SchemaNotMigrated(
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
@@ -405,8 +429,11 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
         yield cursor
 
 
-def _ask(connection: Any, schema: str) -> tuple[str | None, bool]:
-    """Where a session is. One of another database than the tenants' own holds up its tasks, and nobody else."""
+def _ask(connection: Any, schema: str) -> tuple[str | None, int | None]:
+    """Where a session is, and the OID of the schema's task table.
+
+    A session of another database than the tenants' own holds up its tasks, and nobody else.
+    """
     if connection.alias == database_alias():
         return _where_is(connection, schema)
     try:
@@ -419,22 +446,39 @@ def _ask(connection: Any, schema: str) -> tuple[str | None, bool]:
         ) from error
 
 
-def _where_is(connection: Any, schema: str) -> tuple[str | None, bool]:
-    # Past Django's cursor, of which a tenancy package makes a round trip of its own.
+def _where_is(connection: Any, schema: str) -> tuple[str | None, int | None]:
+    current, table = _fetch_raw(connection, _verification(schema, _search_path(schema)))
+    return current, table
+
+
+def _has_columns(connection: Any, schema: str, table: int) -> bool:
+    """Whether a task table has all its columns; remembered, for asking the catalogue costs more than all else."""
+    seen, since = _whole_tables.get(schema, (None, 0.0))
+    if seen != table or time.monotonic() - since > conf().tenant_cache_seconds:
+        columns = sql.Literal(_task_columns())
+        query = sql.SQL(statement("has_columns")).format(table=sql.Literal(table), columns=columns)
+        if not _fetch_raw(connection, query.as_bytes())[0]:
+            return False
+        _whole_tables[schema] = table, time.monotonic()
+    return True
+
+
+def _fetch_raw(connection: Any, query: bytes) -> Any:
+    """The last row of a query, past Django's cursor, of which a tenancy package makes a round trip of its own."""
     with told_when_away(), connection.wrap_database_errors:
         connection.ensure_connection()
         with psycopg.ClientCursor(connection.connection) as cursor:
-            cursor.execute(_verification(schema, _search_path(schema)))
-            cursor.nextset()
-            current, migrated = cursor.fetchone() or (None, False)
-            return current, migrated
+            cursor.execute(query)
+            while cursor.nextset():
+                pass
+            return cursor.fetchone()
 
 
 @functools.lru_cache(maxsize=4096)
 def _verification(schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
-    values = {"path": quoted, "schema": schema, "table": TASK_TABLE, "columns": _task_columns()}
-    literals = {name: sql.Literal(value) for name, value in values.items()}
+    table = sql.Identifier(schema, TASK_TABLE).as_string()
+    literals = {"path": sql.Literal(quoted), "table": sql.Literal(table)}
     return sql.SQL(statement("verify_schema")).format(**literals).as_bytes()
 
 

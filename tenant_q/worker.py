@@ -85,16 +85,14 @@ class Worker(Role):
     # Running
 
     def _run_batch(self, batch: Batch) -> None:
-        slices = _slices(batch)
-        self.slot.plan([lease for _, leases in slices for lease in leases])
-        for schema, leases in slices:
-            self._run_slice(schema, leases)
+        slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
+        self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
+        for schema, waiting in slices:
+            if waiting:
+                self._run_slice(schema, waiting)
 
-    def _run_slice(self, schema: str, leases: Sequence[Lease]) -> None:
+    def _run_slice(self, schema: str, waiting: list[tuple[Lease, Package]]) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
-        waiting = [(lease, package) for lease in leases if (package := self._open(lease))]
-        if not waiting:
-            return
         try:
             with _in_verified_schema(schema):
                 saved = self._saved_before(waiting)
@@ -107,13 +105,14 @@ class Worker(Role):
                     waiting.pop(0)
                     _clean_up(schema, package)
         except TenantUnavailable as error:
-            for lease, package in waiting:
-                self._put_off(lease, package, error)
+            self._put_off_all(waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
-            for lease, package in waiting:
-                self._put_off(lease, package, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            self._put_off_all(waiting, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
         else:
             self.broker.give_back(self.key, [lease for lease, _ in waiting])
+
+    def _open_all(self, leases: Sequence[Lease]) -> list[tuple[Lease, Package]]:
+        return [(lease, package) for lease in leases if (package := self._open(lease))]
 
     def _open(self, lease: Lease) -> Package | None:
         """Read a package. A refused one goes to the dead, or to a failed row if its signature is right."""
@@ -174,14 +173,15 @@ class Worker(Role):
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
         try:
-            outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+            try:
+                outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+            finally:
+                self.slot.finish()  # it is not over its timeout while what follows waits for a server that hangs
+                self.stopping.listen()
         except TakenBack as error:
             self._put_off(lease, package, error.why)
         else:
             self.outbox.add(lease, outcome)
-        finally:
-            self.slot.finish()
-            self.stopping.listen()
         self._recycle_when_due()
         return True
 
@@ -191,18 +191,26 @@ class Worker(Role):
             _enter(schema)
             session.watch()
 
+    def _put_off_all(self, waiting: Sequence[tuple[Lease, Package]], error: Exception) -> None:
+        self.slot.skip(len(waiting))
+        for lease, package in waiting:
+            self._put_off(lease, package, error)
+
     def _put_off(self, lease: Lease, package: Package, error: Exception) -> None:
         """A tenant that is not there yet may be in a transaction still open; one not migrated will be."""
-        tries = int(package.option("put_off", 0)) + 1
+        # What will surely end is counted apart: it uses up none of the tries for what may not.
+        counter = "waited" if isinstance(error, _TEMPORARY) else "put_off"
+        tries = int(package.option(counter, 0)) + 1
         if tries > retries.MOST_PUT_OFFS and isinstance(error, DatabaseAway):  # as often as it is run: its own doing
             self.outbox.add(lease, give_up(package, error, attempt=package.failures + tries))
             return
-        if tries > retries.MOST_PUT_OFFS and not isinstance(error, _TEMPORARY):
+        if tries > retries.MOST_PUT_OFFS and counter == "put_off":
             self._bury(lease, package, f"{type(error).__name__}: {error}")
             return
         if tries == 1:
             logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
-        again = seal(Package(package.task | {"put_off": tries}))
+        # As it came: one that was taken back has been run, and may have changed its arguments.
+        again = seal(Package(open_package(lease.payload).task | {counter: tries}))
         unready = isinstance(error, TenantUnavailable)
         self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
 
@@ -281,7 +289,7 @@ def _clean_up(schema: str, package: Package) -> None:
         _enter(schema)
         session.watch()
     else:
-        tenancy.enter(schema)
+        tenancy.enter_again(schema)
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:

@@ -14,11 +14,11 @@ from django_q.conf import Conf
 from tenant_q.brokers.adapter import AdaptedBroker
 from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Broker
-from tenant_q.brokers.redis import RedisBroker
+from tenant_q.brokers.redis import RedisBroker, connect
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 
-__all__ = ["Broker", "get_broker", "install", "uses_orm", "uses_redis"]
+__all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "uses_orm", "uses_redis"]
 
 _TENANT_BROKER = f"{TenantBroker.__module__}.{TenantBroker.__qualname__}"
 _ELSEWHERE = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
@@ -41,6 +41,11 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
     if name not in _made:
         _made[name] = RedisBroker(name) if uses_redis() else AdaptedBroker(name, _make_other(name))
     return _made[name]
+
+
+def get_impatient_broker() -> Broker:
+    """This process's broker for one that watches others: no call waits longer than about two seconds for Redis."""
+    return RedisBroker(conf().cluster, connect(patient=False)) if uses_redis() else get_broker()
 
 
 def _make_other(cluster: str) -> Any:

@@ -110,7 +110,7 @@ class AdaptedBroker:
     def renew(self, workers: Sequence[str], seconds: float) -> None:
         """There is nothing to renew."""
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         return 0
 
     def expire(self) -> int:

@@ -122,11 +122,23 @@ class MemoryBroker:
         self._enter_ring(schema)
 
     def _end_lease(self, id: str, used_ms: float = 0.0) -> None:
-        """Settle the account and end the lease, in this order: a capped tenant enters the ring with what it owes."""
-        schema = self.messages[id].schema
-        self.virtual[schema] += used_ms / self._policy(schema).weight - self.leased[id].charged
-        del self.leased[id]
-        self._enter_ring(schema)
+        self._end_leases({id: used_ms})
+
+    def _end_leases(self, used: Mapping[str, float]) -> None:
+        """Settle accounts and end leases, in this order: a capped tenant enters the ring with what it owes.
+
+        Parameters: `used`, the milliseconds used, by id.
+        """
+        owed: dict[str, float] = defaultdict(float)
+        for id, ms in used.items():
+            schema = self.messages[id].schema
+            owed[schema] += ms / self._policy(schema).weight - self.leased[id].charged
+        for schema, ms in owed.items():
+            self.virtual[schema] += ms
+        for id in used:
+            del self.leased[id]
+        for schema in owed:
+            self._enter_ring(schema)
 
     def _return_unrun(self, ids: Iterable[str]) -> int:
         """Put leased packages at the heads of their queues, so that they run in this order. Returns how many."""
@@ -150,11 +162,12 @@ class MemoryBroker:
             schema = messages[0].schema
             limit = self._policy(schema).max_queued or math.inf
             waits = self.queue_size(schema) + sum(self.messages[id].schema == schema for id in self.delayed)
-            if waits + len(messages) > limit:
-                raise QueueFull(f"{schema} has no room for {len(messages)}: {waits} wait, its max_queued is {limit}.")
+            new = sum(not self._is_known(message) for message in messages)
+            if new and waits + new > limit:
+                raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
         accepted = 0
         for message in messages:
-            if message.id in self.messages or (message.once and message.id in self.known):
+            if self._is_known(message):
                 continue
             accepted += 1
             self.messages[message.id] = message
@@ -163,6 +176,9 @@ class MemoryBroker:
             else:
                 self._push(message.id)
         return accepted
+
+    def _is_known(self, message: Message) -> bool:
+        return message.id in self.messages or (message.once and message.id in self.known)
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
         now = self.clock()
@@ -185,50 +201,63 @@ class MemoryBroker:
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self.ring_time = max(self.ring_time, self.virtual[schema])
+            charged = 0.0
             for id in self.queues[schema][: min(SLICE, limit - len(taken))]:
-                cost = self.costs.get((schema, self.messages[id].func))
+                cost = self._expected(self.messages[id])
                 alone = cost is None or cost >= budget or self.histories[id].alone
                 if not (alone and taken):
-                    taken.append(self._take(worker, id, UNKNOWN_COST_MS if cost is None else cost, alone))
+                    charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
+                    taken.append(self._take(worker, id, charge, alone))
+                    charged += charge
                 spent += cost or 0.0
                 is_full = alone or spent >= budget
                 if is_full:
                     break
+            self.virtual[schema] += charged
             if not self.queues[schema]:
                 self.ring.remove(schema)
         # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         return taken
 
-    def _take(self, worker: str, id: str, cost: float, alone: bool) -> Lease:
+    def _expected(self, message: Message) -> float | None:
+        """What a run is expected to cost, in ms: as the tenant's own runs did, else as any tenant's, else unknown."""
+        return self.costs.get((message.schema, message.func), self.costs.get(("*", message.func)))
+
+    def _take(self, worker: str, id: str, charged: float, alone: bool) -> Lease:
         """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
         message, history = self.messages[id], self.histories[id]
         self.last_token += 1
         lease = Lease(id, message.schema, message.payload, self.last_token, history.starts, history.verdict)
-        charged = cost / self._policy(message.schema).weight
         self.queues[message.schema].remove(id)
         self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
-        self.virtual[message.schema] += charged
         return lease
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
-        refused = []
-        for lease, ms in [(one.lease, round(one.seconds * 1000, 3)) for one in settled]:
-            if not self._is_in_force(lease):
-                refused.append(lease.id)
-                continue
-            self._end_lease(lease.id, ms)
-            self.histories.pop(lease.id, None)
-            message = self.messages.pop(lease.id)
+        refused: list[str] = []
+        used: dict[str, float] = {}
+        for one in settled:
+            if self._is_in_force(one.lease) and one.lease.id not in used:
+                used[one.lease.id] = round(one.seconds * 1000, 3)
+            else:
+                refused.append(one.lease.id)
+        self._end_leases(used)
+        for id, ms in used.items():
+            self.histories.pop(id, None)
+            message = self.messages.pop(id)
             if message.once:
-                self.known[message.id] = self.clock()
-            # New figures weigh an eighth, so that one slow run does not send a function into solitude.
-            before = self.costs.get((message.schema, message.func), ms)
-            self.costs[message.schema, message.func] = before + (ms - before) / 8
+                self.known[id] = self.clock()
+            self._learn((message.schema, message.func), ms)
+            self._learn(("*", message.func), ms)
         self.happened["stale_acks"] += len(refused)
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
         return refused
+
+    def _learn(self, key: tuple[str, str], ms: float) -> None:
+        """New figures weigh an eighth, so that one slow run does not send a function into solitude."""
+        before = self.costs.get(key, ms)
+        self.costs[key] = before + (ms - before) / 8
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         return self._return_unrun(lease.id for lease in leases if self._is_in_force(lease))
@@ -263,14 +292,14 @@ class MemoryBroker:
         for held in self.leased.values():
             held.deadline = self.clock() + seconds if held.worker in workers else held.deadline
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         lost = self._held_by(worker)
         for history, is_it in [(self.histories[id], id == running) for id in lost]:
             # A worker that ran nothing may have died of a package it had finished. The others come one at a time
             # from now on, and one that did so already is charged.
             is_guilty = (is_it and not verdict) if running else history.alone
-            history.alone = history.alone or not running
-            history.starts = (history.starts or 0) + is_guilty
+            history.alone = history.alone or (charged and not running)
+            history.starts = (history.starts or 0) + (charged and is_guilty)
             history.verdict = verdict if is_it and verdict else history.verdict
         return self._return_unrun(lost)
 
@@ -306,9 +335,10 @@ class MemoryBroker:
     # Figures
 
     def counts(self) -> Counts:
-        paused = sum(len(queue) for schema, queue in self.queues.items() if self._policy(schema).paused)
-        places = (self.queue_size(), len(self.leased), len(self.delayed), len(self.died))
-        return Counts(*places, paused=paused, unready=len(self.unready))
+        queued = [id for queue in self.queues.values() for id in queue]
+        paused = {id for id in [*queued, *self.delayed] if self._policy(self.messages[id].schema).paused}
+        places = (len(queued), len(self.leased), len(self.delayed), len(self.died))
+        return Counts(*places, paused=len(paused), unready=len(self.unready - paused))
 
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)

@@ -93,8 +93,8 @@ class Policy:
 class Counts:
     """How many packages are where.
 
-    `paused` are those among the queued whose tenant is paused, `unready` those among the delayed that wait for their
-    tenant to be there.
+    `paused` are those of paused tenants, queued or delayed; `unready` the other ones that wait for their tenant to be
+    there.
     """
 
     queued: int
@@ -150,7 +150,7 @@ class Broker(Protocol):
         """Put packages on their tenants' queues. Returns how many were not known before.
 
         Parameters: `limited`, whether the `max_queued` of their tenant counts, which must be one for all then. Raises
-        `QueueFull` when there is no room for all of them; none is enqueued.
+        `QueueFull` when there is no room for all of them that are not known; none is enqueued.
         """
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
@@ -186,8 +186,12 @@ class Broker(Protocol):
     def renew(self, workers: Sequence[str], seconds: float) -> None:
         """Extend the leases of `workers` to `seconds` from now."""
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
-        """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict."""
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+        """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict.
+
+        Parameters: `charged`, whether its death counts against what it ran; False where it was killed to stop it.
+        Returns how many were given back.
+        """
 
     def expire(self) -> int:
         """Give back the packages whose leases ran out. Returns how many."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from tenant_q.brokers.protocol import (
@@ -53,6 +53,8 @@ class RedisBroker:
         self.tag = f"{{tq:{cluster}}}"
         self.client = client or connect()
         self._scripts: dict[str, Callable[..., Any]] = {}
+        # To wait for as long as an answer may take would look like an outage.
+        self._longest_wait = 0.5 * float(self.client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
 
     # Server
 
@@ -108,7 +110,7 @@ class RedisBroker:
     def wait(self, seconds: float) -> None:
         with self._errors():
             # Zero would mean "for ever".
-            self.client.blpop([f"{self.tag}:wake"], timeout=max(0.01, min(seconds, LONGEST_WAIT)))
+            self.client.blpop([f"{self.tag}:wake"], timeout=max(0.01, min(seconds, LONGEST_WAIT, self._longest_wait)))
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         if not settled:
@@ -144,8 +146,8 @@ class RedisBroker:
         if workers:
             self._run("renew", round(seconds * 1000), *workers)
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None) -> int:
-        return int(self._run("reclaim", worker, running or "", verdict or ""))
+    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+        return int(self._run("reclaim", worker, running or "", verdict or "", int(charged)))
 
     def expire(self) -> int:
         lease = conf().lease
@@ -289,10 +291,12 @@ def _source(name: str) -> str:
 
 
 @functools.cache
-def connect() -> redis.Redis:
+def connect(*, patient: bool = True) -> redis.Redis:
     """The process's client, with its one connection pool, to the server that `Q_CLUSTER` names.
 
     `redis` (a URL or the keywords of `redis.Redis`) or `django_redis` (an alias of CACHES); else the local server.
+
+    Parameters: `patient`, whether a call is repeated and waits for its answer; else it fails after two seconds.
     """
     settings = conf().q_cluster
     if settings.get("django_redis"):
@@ -302,6 +306,8 @@ def connect() -> redis.Redis:
         "socket_timeout": 10,
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
     }
+    if not patient:
+        defaults |= {"socket_connect_timeout": 2, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
     configured = settings.get("redis") or {}
     try:
         client: redis.Redis

@@ -1,12 +1,12 @@
 -- Write finished tasks into one tenant's task table.
 --
 -- {table}    the schema-qualified table
--- {columns}  its columns, in the order of the values
--- {rows}     one tuple of values a task
+-- {columns}  the columns that are written
+-- %s         a JSON array of objects, one a task, with these columns as keys
 --
 -- A task that is there already keeps its first success; a failure gives way to what came later.
 INSERT INTO {table} AS task ({columns})
-VALUES {rows}
+SELECT {columns} FROM json_populate_recordset(NULL::{table}, %s)
 ON CONFLICT (id) DO UPDATE SET
     started = EXCLUDED.started,
     stopped = EXCLUDED.stopped,

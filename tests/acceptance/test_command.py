@@ -117,6 +117,8 @@ def test_what_outlives_the_grace_is_killed_and_given_back(tenants, mscluster):
     assert cluster.stop() == 0
     counts = get_broker().counts()
     assert (counts.queued, counts.leased) == (1, 0)
+    (lease,) = get_broker().fetch("another").leases
+    assert (lease.starts, lease.is_redelivered) == (0, True), "a stop is not the task's fault"
 
 
 def test_a_second_signal_ends_at_once(tenants, mscluster):
@@ -130,6 +132,18 @@ def test_a_second_signal_ends_at_once(tenants, mscluster):
     cluster.process.send_signal(signal.SIGTERM)
     assert cluster.process.wait(5) == 0
     assert get_broker().counts().queued == 1
+
+
+def test_a_second_signal_ends_at_once_also_while_the_broker_hangs(tenants, mscluster):
+    cluster = mscluster("--workers", "1")
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task("tests.tasks.hold", cluster.name)
+    wait_until(lambda: tasks.notes(cluster.name))
+    tasks.client().client_pause(12_000)
+    cluster.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not cluster.pids("scheduler"), 15)
+    cluster.process.send_signal(signal.SIGTERM)
+    assert cluster.process.wait(10) == 0
 
 
 def test_a_killed_sentinel_takes_its_children_along_and_is_told(tenants, mscluster):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.db import connections
 from django_q.models import Task
@@ -59,6 +61,25 @@ def test_every_backend_is_terminated(tenants, mscluster):
         ids = [QUtilities.add_async_task("tests.tasks.where") for _ in range(20)]
         assert all(QUtilities.get_result(id, wait=WAIT)["schema"] == "acme_corp" for id in ids)
         assert set(Task.objects.values_list("success", "attempt_count")) == {(True, 1)}
+    assert cluster.stop() == 0
+
+
+def test_a_broker_that_refuses_is_told_once(tenants, mscluster):
+    """By each process, and that it is back by each as well."""
+    cluster = mscluster("--workers", "2")
+    client = tasks.client()
+    client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+    try:
+        wait_until(lambda: cluster.log.count("The worker waits, nothing is lost") == 2, what="the outage to be told")
+        wait_until(lambda: "goes on without the broker" in cluster.log)
+        time.sleep(3)
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+evalsha")
+    with in_schema("acme_corp"):
+        assert QUtilities.get_result(QUtilities.add_async_task("tests.tasks.add", 1), wait=WAIT) == 1
+    wait_until(lambda: "The sentinel has the broker again" in cluster.log)
+    assert cluster.log.count("goes on without the broker") == 1
+    assert cluster.log.count("The worker waits, nothing is lost") == 2
     assert cluster.stop() == 0
 
 

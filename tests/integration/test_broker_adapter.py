@@ -13,6 +13,7 @@ from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
 
 from tenant_q import brokers, enqueue, tenancy
+from tenant_q import sentinel as sentinels
 from tenant_q.brokers import adapter as adapters
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.adapter import AdaptedBroker
@@ -25,6 +26,7 @@ from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, N
 from tenant_q.models import GroupPart
 from tenant_q.package import build
 from tenant_q.retries import MOST_PUT_OFFS
+from tenant_q.slot import Slot
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -187,6 +189,27 @@ def test_what_is_given_back_is_fetched_again(broker):
     leases = fetch(broker) + fetch(broker)
     assert broker.give_back("w", leases) == 2
     assert ids(fetch(broker) + fetch(broker)) == ids(leases)
+
+
+def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
+    """There are no leases, and the sentinel has neither payloads nor receipts to give back."""
+    broker.enqueue([message(), message()])
+    slot = Slot()
+    slot.plan(fetch(broker) + fetch(broker))
+    labels = {"task_id": "a", "schema": A, "func": "f"}
+    assert slot.start(labels, None)
+    monkeypatch.setattr(sentinels, "RECALL_SECONDS", 0.0)
+    orders, order = os.pipe()
+    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders)
+    try:
+        sentinel.children = [sentinels.Child("worker", "w", slot, SimpleNamespace(pid=1))]
+        sentinel._recall()
+    finally:
+        sentinel.stopping.restore()
+        os.close(orders)
+        os.close(order)
+    assert broker.counts().open == 0
+    assert slot.start(labels, None)
 
 
 def put_off(broker, one, delay):

@@ -262,6 +262,9 @@ def test_no_more_may_wait_than_the_policy_says(broker, waits):
         put(broker, "c", "d", limited=True)
     assert broker.counts().open == 2, "neither"
     assert put(broker, "c", limited=True) == 1
+    assert put(broker, "b", "c", limited=True) == 0, "they have their room: an answer got lost, say"
+    with pytest.raises(QueueFull):
+        put(broker, "c", "d", limited=True)
     assert put(broker, "d", "e") == 2, "what a task or a schedule enqueues does not count"
     assert put(broker, "f", schema="globex_inc", limited=True) == 1
     if waits == "queued":
@@ -318,8 +321,15 @@ def test_what_is_unknown_or_long_comes_alone(broker):
 
 def test_run_times_are_known_by_tenant(broker):
     know(broker, 1, "acme_corp")
+    know(broker, 80, "globex_inc")
     put(broker, "a", "b", schema="globex_inc")
-    assert fetch(broker) == ["a"]
+    assert fetch(broker) == ["a"], "what is short for one may be long for another"
+
+
+def test_what_a_tenant_never_ran_is_expected_to_take_what_others_took(broker):
+    know(broker, 20, "acme_corp", "globex_inc")
+    put(broker, *"abcd", schema="initech_llc")
+    assert fetch(broker, seconds=0.03) == ["a", "b"], "20 ms each"
 
 
 def test_one_slow_run_changes_an_estimate_by_an_eighth(broker):
@@ -768,6 +778,29 @@ def test_a_worker_that_died_while_it_ran_nothing(broker):
     broker.reclaim("w1", running=None)
     (again,) = broker.fetch("w1").leases
     assert (again.id, again.starts) == ("a", 1)
+
+
+@pytest.mark.parametrize("running", ["a", None])
+def test_a_worker_that_was_stopped_charges_nobody(broker, running):
+    know(broker, 0.1)
+    put(broker, "a", "b")
+    for starts in (None, 0, 0):
+        leases = broker.fetch("w1").leases
+        assert [(lease.id, lease.starts) for lease in leases] == [("a", starts), ("b", starts)]
+        broker.reclaim("w1", running=running, charged=False)
+
+
+def test_what_paused_tenants_hold_is_not_runnable(broker):
+    know(broker, 0.1, "acme_corp", "globex_inc")
+    put(broker, "to wait")
+    put(broker, "of another", schema="globex_inc")
+    for lease in broker.fetch("w1").leases:
+        broker.put_off("w1", lease, delay=60, unready=True)
+    put(broker, "queued")
+    assert (broker.counts().paused, broker.counts().unready) == (0, 2)
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    counts = broker.counts()
+    assert (counts.paused, counts.unready) == (2, 1), "each is counted once"
 
 
 def test_there_is_nothing_to_reclaim(broker):

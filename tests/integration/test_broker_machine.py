@@ -254,7 +254,7 @@ class TwoBrokers(RuleBasedStateMachine):
     def die(self, worker, data, verdict):
         held = [id for id, held in self.model.broker.leased.items() if held.worker == worker]
         running = data.draw(st.sampled_from([*held, None, IDS[0]]))
-        self.both("reclaim", worker, running=running, verdict=verdict)
+        self.both("reclaim", worker, running=running, verdict=verdict, charged=data.draw(st.booleans()))
 
     @rule()
     def expire(self):

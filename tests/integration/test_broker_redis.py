@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tenant_q.brokers import redis as redis_module
-from tenant_q.brokers.protocol import Lease, Message, Settled
+from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker, address, connect
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
@@ -229,6 +229,7 @@ def test_a_long_function_comes_alone(broker):
 def test_run_times_are_known_by_tenant(broker):
     """What is short for one tenant may be long for another."""
     know(broker, 1, "acme_corp")
+    know(broker, 80, "globex_inc")
     put(broker, "a", "b", schema="globex_inc")
     assert ids(broker) == ["a"]
 
@@ -736,6 +737,41 @@ def test_a_server_that_may_drop_tasks(broker, monkeypatch):
     told["maxmemory"] = 0
     assert broker.warnings() == []
     monkeypatch.undo()
+
+
+@pytest.fixture
+def full(broker):
+    """Fill the server up to its `maxmemory`, and make room again."""
+    limit = broker.client.config_get("maxmemory")["maxmemory"]
+    yield lambda: broker.client.config_set("maxmemory", 1)
+    broker.client.config_set("maxmemory", limit)
+
+
+def test_a_full_server_is_worked_off(broker, full):
+    """It takes nothing more of callers; what is there is run, given back and done, else it were full for good."""
+    put(broker, *"abcdefg")
+    broker.client.hset(key(broker, "costs"), "acme_corp;f", 1)
+    broker.set_policies({"acme_corp": Policy(max_queued=100)})
+    full()
+    with pytest.raises(BrokerError, match="maxmemory"):
+        broker.enqueue([message("h")], limited=True)
+    leases = broker.fetch("w1").leases
+    assert [lease.id for lease in leases] == [*"abcdefg"]
+    broker.renew(["w1"], 60)
+    broker.expire()
+    assert broker.give_back("w1", leases[6:]) == 1
+    broker.put_off("w1", leases[5], delay=60)
+    broker.bury("w1", leases[4], "cause")
+    broker.enqueue([message("i")])  # a chain's next link: its place is made free by the acknowledgement
+    assert broker.add_part("acme_corp", "group", "0", "part", seconds=None) == 1
+    assert broker.acknowledge("w1", [Settled(lease, 0.001) for lease in leases[:3]]) == []
+    assert broker.reclaim("w1", running="d") == 1
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    assert broker.retry_dead({"e": ""}) == 1
+    assert (broker.counts().queued, broker.counts().delayed) == (4, 1)
+    broker.drop_group("acme_corp", "group")
+    broker.set_policies({}, complete=True)
+    broker.purge()
 
 
 LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,10 +16,13 @@ from django_q.models import Task
 from django_q.signals import post_execute_in_worker
 from django_q.tasks import async_task
 
-from tenant_q import outbox, retries, tenancy
+from tenant_q import outbox, results, retries, tenancy
+from tenant_q import slot as slots
 from tenant_q.brokers import get_broker
-from tenant_q.brokers.protocol import Lease
+from tenant_q.brokers.protocol import Lease, Message
+from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, EnqueueError
+from tenant_q.package import build
 from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -218,6 +222,32 @@ def test_delays_grow_up_to_an_hour(tenants, monkeypatch):
     assert retries.retry_delay(retries.Outcome(package, False, "", None, None, 0.0)) == 3600  # type: ignore[arg-type]
     monkeypatch.setattr(retries.random, "random", lambda: 1.0)
     assert retries.retry_delay(retries.Outcome(package, False, "", None, None, 0.0)) == 2700  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("more", ["value", "what does not pickle"])
+def test_each_attempt_has_the_arguments_of_the_call(tenants, worker, more):
+    """Whatever an attempt before has done to them."""
+    id = add("use_up", ["a", "b"], more, max_attempts=3, retry_delay=0)
+    work_through_attempts(worker)
+    assert RUNS == [["a", "b"]] * 3
+    assert not row(id).success
+
+
+def test_a_task_that_is_taken_back_has_the_arguments_of_the_call(tenants, worker, effects):
+    id = add("use_up_and_lose_the_server_once", ["a", "b"], transactional=True)
+    work_through_attempts(worker)
+    assert (row(id).result, effects()) == ("b", ["b"])
+
+
+def use_up(values: list[Any], more: str) -> None:
+    RUNS.append(list(values))
+    values.pop()
+    values.append(more if more == "value" else lambda: more)
+    raise ValueError(more)
+
+
+def use_up_and_lose_the_server_once(values: list[Any]) -> str:
+    return write_and_lose_the_server_once(values.pop())
 
 
 def test_an_attempt_is_put_back_through_an_outage_of_the_broker(tenants, worker, monkeypatch):
@@ -433,14 +463,23 @@ def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_work
     assert get_broker().counts().open == 0
 
 
+def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_worker, effects, monkeypatch):
+    """The other delivery commits after this one's batch was looked up, and before its own transaction."""
+    id = add("write", "a", transactional=True)
+    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.tick()
+    get_broker().reclaim(worker.key, running=None)
+    monkeypatch.setattr(results, "successes", lambda ids: {})
+    work(make_worker("w2"))
+    assert (RUNS, effects(), row(id).success) == (["a"], ["a"], True)
+
+
 def test_of_two_live_deliveries_one_takes_effect(tenants, worker, effects):
     """The other one is in its transaction right now: this one waits for what comes of it."""
     id = add("write", "a", transactional=True)
     with in_schema("acme_corp"):
         other = connection.copy()
     other.set_schema_to_public()
-    from tenant_q import results
-
     key = []
     real = results._lock_out_others
 
@@ -576,6 +615,28 @@ def test_what_is_started_first_is_not_recalled():
     assert slot.recall() == []
 
 
+def test_a_task_that_starts_while_the_sentinel_looks_is_not_over_its_timeout(monkeypatch):
+    """Its worker was idle until then, since a task whose start the sentinel has just read."""
+    now = [0.0]
+    monkeypatch.setattr(slots, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    slot = Slot()
+    slot.occupy(LABELS, 1)
+    slot.leave()
+    now[0] = 100.0
+    read, looks = slot._read, []
+
+    def read_and_start() -> Any:
+        found = read()
+        looks.append(found)
+        if len(looks) == 2:
+            slot.occupy(LABELS, 1)
+        return found
+
+    monkeypatch.setattr(slot, "_read", read_and_start)
+    assert not slot.overdue(3)
+    assert len(looks) == 2
+
+
 def test_a_recalled_batch_goes_back(tenants, worker, make_worker):
     know_as_short(f"{HERE}.recall_the_rest", "acme_corp")
     know_as_short("math.floor", "acme_corp")
@@ -588,6 +649,27 @@ def test_a_recalled_batch_goes_back(tenants, worker, make_worker):
     assert get_broker().counts().queued == 3, "they are another worker's now, in their order"
     assert [lease.id for lease in get_broker().fetch("w2").leases] == ids
     assert worker.started == 1
+
+
+@pytest.mark.parametrize("before", ["refused", "put off"])
+def test_what_is_not_run_moves_no_place_in_the_batch(tenants, worker, before):
+    """A package that is refused, or put off with its tenant, is passed over: the one that runs is not recalled."""
+    know_as_short(f"{HERE}.recall_the_rest", "acme_corp")
+    for schema in ("acme_corp", "nobody"):
+        know_as_short("math.floor", schema)
+    broker, recalled = get_broker(), []
+    WORKERS[:] = [worker, recalled]
+    schema = "acme_corp" if before == "refused" else "nobody"
+    package = seal(build("math.floor", (1.5,), {}, schema="nobody"))
+    broker.enqueue([Message(id, schema, "math.floor", package) for id in ("a" * 32, "b" * 32)])
+    add("recall_the_rest")
+    ids = [QUtilities.add_async_task("math.floor", 1.5, schema_name="acme_corp") for _ in range(3)]
+    tasks.client().zadd(redis_key("ready"), {"acme_corp": 1})
+    worker.tick()
+    assert worker.started == 1
+    assert recalled == ids
+    assert [lease.id for lease in broker.fetch("w2").leases] == ids
+    assert broker.statistics()["stale_acks"] == 0
 
 
 WORKERS: list[Any] = []
@@ -617,6 +699,34 @@ def wait_for_the_row_of(id: str) -> bool:
     """Another session sees the first one's row, while this task still runs."""
     wait_until(lambda: Task.objects.filter(id=id).exists(), what="the row of the batch-mate")
     return True
+
+
+def test_a_task_that_has_ended_is_not_over_its_timeout(tenants, worker):
+    """Its outcome may wait for the thread, which may wait for a server that hangs: nobody is to be killed for that."""
+    running: list[Any] = []
+    WORKERS[:] = [worker, running]
+    id = add("end_while_the_outbox_is_held")
+    worker.tick()
+    assert running == [None]
+    assert row(id).success
+
+
+def end_while_the_outbox_is_held() -> None:
+    import threading
+
+    worker, running = WORKERS
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with worker.outbox._lock:
+            is_held.set()
+            deadline = time.monotonic() + 2
+            while worker.slot.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            running.append(worker.slot.running)
+
+    threading.Thread(target=hold).start()
+    is_held.wait()
 
 
 def test_hooks_are_left_to_the_worker_itself(tenants, worker):

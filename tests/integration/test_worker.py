@@ -540,6 +540,25 @@ def test_a_schema_not_migrated_is_waited_for(tenants, worker):
     assert sorted(row(id, "globex_inc").result for id in ids) == [0, 1]
 
 
+def test_waiting_for_a_tenant_uses_up_no_try(tenants, worker, monkeypatch):
+    """Once it is migrated, its results may fail to be saved as often as any other's."""
+    id = add("globex_inc", f"{HERE}.see", 1)
+    sql("ALTER TABLE globex_inc.django_q_task RENAME TO away")
+    try:
+        for _ in range(MOST_PUT_OFFS + 3):
+            work(worker)
+            make_due()
+    finally:
+        sql("ALTER TABLE globex_inc.away RENAME TO django_q_task")
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "_save_rows", fail_for("globex_inc"))
+        work(worker)
+    assert get_broker().counts().dead == 0
+    make_due()
+    work(worker)
+    assert row(id, "globex_inc").result == 1
+
+
 # Outcomes that cannot be saved
 
 
@@ -585,6 +604,31 @@ def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypa
     make_due()
     work(worker)
     assert row(id).result.startswith("broken : Traceback")
+
+
+def test_an_outcome_is_saved_later_whatever_became_of_the_arguments(tenants, worker, monkeypatch):
+    id = add("acme_corp", f"{HERE}.spoil", [])
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        worker.tick()
+    make_due()
+    work(worker)
+    assert (row(id).result, row(id).args) == ("done", ([],))
+    assert get_broker().counts().dead == 0
+
+
+def test_a_last_attempt_that_cannot_be_saved_stays_the_last(tenants, worker, monkeypatch):
+    """It is not started again, though it has attempts left: it killed its worker each time."""
+    id = add("acme_corp", f"{HERE}.see", 1, q_options={"max_deliveries": 1, "max_attempts": 0})
+    get_broker().fetch("dies")
+    get_broker().reclaim("dies", running=id)
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        worker.tick()
+    make_due()
+    worker.tick()
+    assert row(id).result.startswith("WorkerDied: ")
+    assert is_drained()
 
 
 def test_an_outcome_that_can_never_be_saved_is_buried(tenants, worker, monkeypatch):

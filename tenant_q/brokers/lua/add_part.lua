@@ -4,6 +4,7 @@
 -- ARGV     1 schema, 2 group, 3 index, 4 payload, 5 seconds the group is kept, or 0 for good
 -- Returns  how many parts are recorded
 
+write_though_full()
 local group = KEYS[1] .. ':group:' .. ARGV[1] .. ';' .. ARGV[2]
 redis.call('HSETNX', group, ARGV[3], ARGV[4])
 if tonumber(ARGV[5]) > 0 then

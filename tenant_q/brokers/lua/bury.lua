@@ -4,6 +4,7 @@
 -- ARGV     1 id, 2 token, 3 cause
 -- Returns  1, or 0 when the token no longer fits
 
+write_though_full()
 local id, token, cause = ARGV[1], ARGV[2], ARGV[3]
 local lease = lease_of(id, token)
 if not lease then

@@ -6,7 +6,7 @@
 --   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
 --   <tag>:vtime           hash    schema -> virtual time, kept when a tenant has no work
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
---   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run
+--   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> of any tenant's
 --   <tag>:leases          zset    id -> deadline in ms
 --   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone}
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
@@ -30,6 +30,12 @@ local tag = KEYS[1]
 
 local function key(name)
   return tag .. ':' .. name
+end
+
+-- A server that is full (maxmemory, noeviction) refuses a script whose first write needs memory. The first write of
+-- what works the queues off is this one, which needs none; else a full server were full for good.
+local function write_though_full()
+  redis.call('DEL', key('full'))
 end
 
 local function now_ms()
@@ -102,9 +108,16 @@ local function push(schema, id, at_head)
   enter_ring(schema)
 end
 
--- The lease of an id if the worker holds it with this token, else nil.
-local function lease_of(id, token)
-  local packed = redis.call('HGET', key('leased'), id)
+-- A function's expected milliseconds are learned for each tenant; where it never ran, they are what others' runs took.
+local function cost_field(schema, func)
+  return schema .. ';' .. func
+end
+
+local function cost_field_of_all(func)
+  return '*;' .. func
+end
+
+local function unpack_lease(packed, token)
   if not packed then
     return nil
   end
@@ -116,6 +129,11 @@ local function lease_of(id, token)
   return lease
 end
 
+-- The lease of an id if the worker holds it with this token, else nil.
+local function lease_of(id, token)
+  return unpack_lease(redis.call('HGET', key('leased'), id), token)
+end
+
 -- A tenant that its cap or pause kept out of the ring enters it again when it may.
 local function enter_ring_again(schema)
   if redis.call('LLEN', key('queue:' .. schema)) > 0 and not redis.call('ZSCORE', key('ready'), schema) then
@@ -124,24 +142,21 @@ local function enter_ring_again(schema)
   end
 end
 
-local function take_lease(id, lease, deadline)
-  redis.call('ZADD', key('leases'), deadline, id)
-  redis.call('HSET', key('leased'), id,
-    cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone }))
-  redis.call('ZADD', key('held:' .. lease.worker), lease.token, id)
-  redis.call('HINCRBY', key('running:' .. lease.schema), lease.worker, 1)
+-- End leases that one worker has on packages of one tenant. Their account is settled before: a tenant that its cap kept
+-- out may enter the ring here, with what it owes.
+local function drop_leases(schema, worker, ids)
+  redis.call('ZREM', key('leases'), unpack(ids))
+  redis.call('HDEL', key('leased'), unpack(ids))
+  redis.call('ZREM', key('held:' .. worker), unpack(ids))
+  local running = key('running:' .. schema)
+  if redis.call('HINCRBY', running, worker, -#ids) <= 0 then
+    redis.call('HDEL', running, worker)
+    enter_ring_again(schema)
+  end
 end
 
--- The account is settled before: a tenant that its cap kept out may enter the ring here, with what it owes.
 local function drop_lease(id, lease)
-  redis.call('ZREM', key('leases'), id)
-  redis.call('HDEL', key('leased'), id)
-  redis.call('ZREM', key('held:' .. lease.worker), id)
-  local running = key('running:' .. lease.schema)
-  if redis.call('HINCRBY', running, lease.worker, -1) <= 0 then
-    redis.call('HDEL', running, lease.worker)
-    enter_ring_again(lease.schema)
-  end
+  drop_leases(lease.schema, lease.worker, { id })
 end
 
 local function delay_until(schema, id, due)
@@ -157,11 +172,15 @@ local function end_delay(schema, id)
   end
 end
 
--- All that is known of an id but its message and its place.
+-- All that is known of ids but their messages and their places.
+local function drop_histories(ids)
+  redis.call('HDEL', key('starts'), unpack(ids))
+  redis.call('HDEL', key('verdicts'), unpack(ids))
+  redis.call('SREM', key('alone'), unpack(ids))
+end
+
 local function drop_history(id)
-  redis.call('HDEL', key('starts'), id)
-  redis.call('HDEL', key('verdicts'), id)
-  redis.call('SREM', key('alone'), id)
+  drop_histories({ id })
 end
 
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.

@@ -1,15 +1,24 @@
 -- How many packages are where.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- Returns  { queued, leased, delayed, dead, queued of paused tenants, delayed until their tenant is there }
+-- Returns  { queued, leased, delayed, dead, queued or delayed of paused tenants, others delayed until their tenant is
+--            there }
 
 local leased, delayed, dead = redis.call('ZCARD', key('leases')), redis.call('ZCARD', key('delayed')),
   redis.call('ZCARD', key('dead'))
-local paused = 0
+local paused, delayed_of_paused, is_paused = 0, 0, {}
 for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
   if policy_of(schema).paused then
+    is_paused[schema] = true
     paused = paused + redis.call('LLEN', key('queue:' .. schema))
+    delayed_of_paused = delayed_of_paused + tonumber(redis.call('HGET', key('waiting'), schema) or '0')
   end
 end
-return { redis.call('HLEN', key('messages')) - leased - delayed - dead, leased, delayed, dead, paused,
-  redis.call('SCARD', key('unready')) }
+local unready = redis.call('SCARD', key('unready'))
+if delayed_of_paused > 0 and unready > 0 then
+  for _, id in ipairs(redis.call('SMEMBERS', key('unready'))) do
+    unready = unready - (is_paused[open_message(redis.call('HGET', key('messages'), id))] and 1 or 0)
+  end
+end
+return { redis.call('HLEN', key('messages')) - leased - delayed - dead, leased, delayed, dead,
+  paused + delayed_of_paused, unready }

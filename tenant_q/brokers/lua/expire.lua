@@ -9,6 +9,7 @@
 -- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
 -- Returns  how many were given back
 
+write_though_full()
 local now = now_ms()
 local last = tonumber(redis.call('GET', key('expired')) or now)
 redis.call('SET', key('expired'), now)

@@ -1,6 +1,6 @@
 -- Lease a batch: slices of the tenants with the smallest virtual time.
 --
--- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine.
+-- A function whose run time is unknown (no tenant has run it yet) or long runs alone, and so does a package that may have killed a machine.
 -- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
@@ -9,6 +9,7 @@
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, schema, token, starts or '', verdict or '', payload }, ... }
 
+write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local slice, unknown_cost = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
@@ -24,21 +25,51 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('delayed'), '-inf', now, 'LI
   push(schema, id, false)
 end
 
-local function take(schema, id, cost, alone, message)
-  local token = redis.call('INCR', key('token'))
-  local _, _, _, payload = open_message(message)
-  local charged = virtual(schema, cost)
-  redis.call('LPOP', key('queue:' .. schema))
-  take_lease(id, { token = token, worker = worker, schema = schema, charged = charged, alone = alone }, now + lease_ms)
-  charge(schema, charged)
-  return { id, schema, tostring(token), redis.call('HGET', key('starts'), id) or '',
-    redis.call('HGET', key('verdicts'), id) or '', payload }
-end
-
 local taken = {}
-local touched = {}
 local spent = 0
 local full = false
+local is_any_alone = redis.call('EXISTS', key('alone')) == 1
+
+-- Take packages from the head of a tenant's queue, at most `most`, until the budget is spent.
+local function take_slice(schema, most)
+  local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
+  if #ids == 0 then
+    return
+  end
+  local messages = redis.call('HMGET', key('messages'), unpack(ids))
+  local fields, payloads = {}, {}
+  for i, message in ipairs(messages) do
+    local _, func, _, payload = open_message(message)
+    fields[2 * i - 1], fields[2 * i], payloads[i] = cost_field(schema, func), cost_field_of_all(func), payload
+  end
+  local learned = redis.call('HMGET', key('costs'), unpack(fields))
+  local weight = policy_of(schema).weight
+  local charged, count = 0, 0
+  for i, id in ipairs(ids) do
+    local expected = tonumber(learned[2 * i - 1] or learned[2 * i])
+    local runs_alone = not expected or expected >= budget
+      or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
+    if runs_alone and #taken > 0 then
+      full = true
+    else
+      local cost = (expected or unknown_cost) / weight
+      taken[#taken + 1] = { id = id, schema = schema, charged = cost, alone = runs_alone, payload = payloads[i] }
+      charged, count = charged + cost, count + 1
+      spent = spent + (expected or budget)
+      full = runs_alone or spent >= budget
+    end
+    if full then
+      break
+    end
+  end
+  if count > 0 then
+    redis.call('LTRIM', key('queue:' .. schema), count, -1)
+    redis.call('HINCRBY', key('running:' .. schema), worker, count)
+    charge(schema, charged)
+  end
+end
+
+local touched = {}
 while not full and #taken < limit do
   local head = redis.call('ZRANGE', key('ready'), 0, 0, 'WITHSCORES')
   local schema = head[1]
@@ -49,32 +80,36 @@ while not full and #taken < limit do
   if tonumber(head[2]) > ring then
     redis.call('SET', key('ring'), head[2])
   end
-  local of_this = 0
   touched[schema] = true
-  while not full and of_this < slice and #taken < limit do
-    local id = redis.call('LINDEX', key('queue:' .. schema), 0)
-    if not id then
-      redis.call('ZREM', key('ready'), schema)
-      break
-    end
-    local message = redis.call('HGET', key('messages'), id)
-    local _, func = open_message(message)
-    local learned = redis.call('HGET', key('costs'), schema .. ';' .. func)
-    local expected = learned and tonumber(learned)
-    local runs_alone = not expected or expected >= budget or redis.call('SISMEMBER', key('alone'), id) == 1
-    if runs_alone and #taken > 0 then
-      full = true
-    else
-      taken[#taken + 1] = take(schema, id, expected or unknown_cost, runs_alone, message)
-      of_this = of_this + 1
-      spent = spent + (expected or budget)
-      full = runs_alone or spent >= budget
-    end
-  end
+  take_slice(schema, math.min(slice, limit - #taken))
   if redis.call('LLEN', key('queue:' .. schema)) == 0 then
     redis.call('ZREM', key('ready'), schema)
   end
 end
+
+-- Give a lease on each, with a token that is greater than all before.
+local function lease_taken()
+  local token = redis.call('INCRBY', key('token'), #taken) - #taken
+  local ids, deadlines, packed, held, answer = {}, {}, {}, {}, {}
+  for i, one in ipairs(taken) do
+    one.token = token + i
+    ids[i] = one.id
+    deadlines[2 * i - 1], deadlines[2 * i] = now + lease_ms, one.id
+    packed[2 * i - 1] = one.id
+    packed[2 * i] = cmsgpack.pack({ one.token, worker, one.schema, one.charged, one.alone })
+    held[2 * i - 1], held[2 * i] = one.token, one.id
+  end
+  redis.call('ZADD', key('leases'), unpack(deadlines))
+  redis.call('HSET', key('leased'), unpack(packed))
+  redis.call('ZADD', key('held:' .. worker), unpack(held))
+  local starts, verdicts = redis.call('HMGET', key('starts'), unpack(ids)), redis.call('HMGET', key('verdicts'), unpack(ids))
+  for i, one in ipairs(taken) do
+    answer[i] = { one.id, one.schema, tostring(one.token), starts[i] or '', verdicts[i] or '', one.payload }
+  end
+  return answer
+end
+
+local answer = #taken > 0 and lease_taken() or {}
 
 -- This worker was free to take more of a capped tenant; from here on it counts as busy with it.
 for schema in pairs(touched) do
@@ -94,5 +129,5 @@ if is_more or is_soon then
   wake(1)
 end
 
-table.insert(taken, 1, due_in)
-return taken
+table.insert(answer, 1, due_in)
+return answer

@@ -4,6 +4,7 @@
 -- ARGV     1 id, 2 token, 3 delay in ms, 4 payload or '', 5 ms used, 6 '1' when it waits for its tenant to be there
 -- Returns  1, or 0 when the token no longer fits
 
+write_though_full()
 local id, token, delay, payload, ms, unready =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local lease = lease_of(id, token)

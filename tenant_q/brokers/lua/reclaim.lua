@@ -4,18 +4,20 @@
 -- delivered one at a time from now on, and one that was so already is charged.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or ''
+-- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or '',
+--          4 whether its death is charged to anyone ('1' or '0'): not where it was killed to stop it
 -- Returns  how many were given back
 
-local worker, running, verdict = ARGV[1], ARGV[2], ARGV[3]
+write_though_full()
+local worker, running, verdict, is_charged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
   return_unrun(id, lease_of(id))
   local guilty = id == running and verdict == ''
-  if running == '' then
+  if running == '' and is_charged then
     guilty = redis.call('SADD', key('alone'), id) == 0
   end
-  redis.call('HINCRBY', key('starts'), id, guilty and 1 or 0)
+  redis.call('HINCRBY', key('starts'), id, guilty and is_charged and 1 or 0)
   if id == running and verdict ~= '' then
     redis.call('HSET', key('verdicts'), id, verdict)
   end

@@ -4,6 +4,7 @@
 -- ARGV     1 lease in ms, then the workers
 -- Returns  how many leases were extended
 
+write_though_full()
 local deadline = now_ms() + tonumber(ARGV[1])
 local renewed = 0
 for i = 2, #ARGV do

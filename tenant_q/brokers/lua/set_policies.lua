@@ -5,6 +5,7 @@
 --          cap or 0, most that may wait or 0, paused ('1' or '0')
 -- Returns  how many policies are in force
 
+write_though_full()
 local changed = {}
 if ARGV[1] == '1' then
   for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
