@@ -49,7 +49,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     from django.db import connection
     from django_q.conf import Conf
 
-    from tenant_q import brokers, tenancy
+    from tenant_q import brokers, due_index, tenancy
 
     name = f"t{uuid.uuid4().hex[:8]}"
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
@@ -61,6 +61,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     tenancy.forget_tenants()
     connection.set_schema_to_public()
     truncate(TENANTS)
+    due_index.bring_up_to_date(due_index.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()
     broker = brokers.get_broker()

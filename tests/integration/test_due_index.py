@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django_q.models import Schedule
 
 from tenant_q import due_index, tenancy
@@ -402,9 +402,3 @@ def test_an_installation_keeps_no_reader_out(tenants):
     with elsewhere() as reader:
         reader.execute("SELECT * FROM acme_corp.django_q_schedule")
         assert due_index.install("acme_corp")
-
-
-def test_every_schema_is_right_at_the_end():
-    """What the tests before did to schemas, they have put right."""
-    connections["default"].ensure_connection()
-    assert due_index.stale_schemas() == []

@@ -15,7 +15,7 @@ from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 from django_q.signals import pre_enqueue
 
-from tenant_q import due_index, schedules, tenancy
+from tenant_q import due_index, recurrence, schedules, tenancy
 from tenant_q import scheduler as scheduler_module
 from tenant_q.brokers import get_broker
 from tenant_q.envelope import open_package
@@ -479,6 +479,17 @@ def test_a_row_without_a_next_run_stops(make, fire, pushed, fields, words):
     assert words in task.result
     assert again(broken).repeats == 0
     assert fire() == 0
+
+
+def test_a_next_run_that_no_date_can_hold_stops_the_row(make, fire, pushed, monkeypatch):
+    broken = make(name="broken", schedule_type="Y")
+    make(name="good")
+    monkeypatch.setitem(recurrence._MONTHS, recurrence.Kind.YEARLY, 12 * 9000)
+    assert fire() == 2
+    assert [package.group for package in pushed] == ["good"]
+    (task,) = failures()
+    assert "a schedule of type Y has no next run that a date can hold" in task.result
+    assert again(broken).repeats == 0
 
 
 def test_a_function_that_is_not_there_fails_as_any_task(make, scheduler, worker):
