@@ -63,18 +63,18 @@ def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *
     hook = options.pop("hook", keywords.pop("hook", None))
     keywords.pop("group", None)
     options |= {"group": iter_id, "iter_count": len(arguments), "iter_cached": kept, "cached": True}
-    packages = []
-    for index, args in enumerate(arguments):
-        package = build(
-            func, args, keywords | {"q_options": options}, schema=schema, id=deterministic_id(iter_id, index)
-        )
-        package.task["iter_index"] = index
-        package.task["iter_hook"] = hook
-        packages.append(package)
-    if not packages:
+    if not arguments:
         raise EnqueueError("An iter needs at least one set of arguments; args_iter is empty.")
-    _send(packages, once=True)
+    # What the parts have in common is checked once.
+    common = build(func, (), keywords | {"q_options": options}, schema=schema, id=iter_id)
+    common.task["iter_hook"] = hook
+    _send([_iter_part(common, index, args) for index, args in enumerate(arguments)], once=True)
     return iter_id
+
+
+def _iter_part(common: Package, index: int, args: tuple[Any, ...]) -> Package:
+    own = {"id": deterministic_id(common.id, index), "iter_index": index, "args": args, "kwargs": common.kwargs}
+    return Package(common.task | own)
 
 
 def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
