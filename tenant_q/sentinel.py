@@ -34,7 +34,7 @@ logger = get_logger("tenant_q.sentinel")
 # What the parent says through the pipe; the pipe's end says that the parent is gone.
 STOP, KILL = b"s", b"k"
 WATCH_SECONDS = 0.25
-# What waits behind a task that has run this long is given back.
+# What has waited in a batch for this long is given back.
 RECALL_SECONDS = 0.25
 # A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
@@ -262,15 +262,15 @@ class Sentinel:
     # Leases and status
 
     def _recall(self) -> None:
-        """Give back what waits behind tasks that turned out long. Other brokers than Redis have no leases to give."""
+        """Give back what waits in batches that turned out long. Other brokers than Redis have no leases to give."""
         if not uses_redis():
             return
         for child in self.children:
-            if child.is_worker and child.recalled != child.slot.batch and child.slot.seconds > RECALL_SECONDS:
+            if child.is_worker and child.recalled != child.slot.batch and child.slot.waiting_seconds > RECALL_SECONDS:
                 batch, waiting = child.slot.batch, child.slot.recall()
                 if waiting and (recalled := self.broker.give_back(child.key, waiting)):
                     logger.info(
-                        "%s packages behind a long task of worker %s are given back",
+                        "%s packages of a batch of worker %s that takes long are given back",
                         recalled,
                         child.process.pid,
                         extra=child.slot.labels,

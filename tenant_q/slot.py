@@ -14,11 +14,12 @@ from tenant_q.brokers.protocol import BATCH_LIMIT, Lease
 
 _RUNNING = struct.Struct("<dd32s63s256s")  # started (monotonic), timeout (0: none), package id, schema, function
 _NUMBER = struct.Struct("<Q")
+_TIME = struct.Struct("<d")  # monotonic
 _LEASE = struct.Struct("<32s24s")  # id, token
 
 _BUSY = 0
 _AT_RUNNING = 8
-_DONE, _BATCH, _COUNT, _NEXT, _RECALLED = 512, 520, 528, 536, 544
+_DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED = 512, 520, 528, 536, 544, 552
 _LEASES = 576
 _LABELS = ("task_id", "schema", "func")
 
@@ -34,6 +35,7 @@ class Slot:
     def plan(self, leases: Sequence[Lease]) -> None:
         """The child begins a batch; it runs these in this order."""
         self._put(_COUNT, 0)
+        self._memory[_PLANNED : _PLANNED + _TIME.size] = _TIME.pack(time.monotonic())
         self._put(_BATCH, self._get(_BATCH) + 1)
         self._put(_NEXT, 0)
         shown = leases[:BATCH_LIMIT]
@@ -90,6 +92,15 @@ class Slot:
     def batch(self) -> int:
         """The number of the batch, counted from 1."""
         return self._get(_BATCH)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long packages of the batch have waited for their turn; 0 when none does.
+
+        Also 0 before the first one is started: each batch is to bring at least that one forward.
+        """
+        (planned,) = _TIME.unpack(self._memory[_PLANNED : _PLANNED + _TIME.size])
+        return float(time.monotonic() - planned) if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
 
     @property
     def running(self) -> str | None:

@@ -194,24 +194,30 @@ class MemoryBroker:
     def _take_batch(self, worker: str, limit: int, budget: float) -> list[Lease]:
         """Take slices of the tenants of least virtual time, until the budget is spent.
 
-        A function that is unknown or long runs alone, and so does a package that may have killed a machine.
+        A function that is unknown or long runs alone, and so does a package that may have killed a machine. Of one that
+        is new to its tenant, and known of others, there is one package of each tenant in a batch.
         """
         taken: list[Lease] = []
         spent, is_full = 0.0, False
+        tried: set[str] = set()
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self.ring_time = max(self.ring_time, self.virtual[schema])
             charged = 0.0
             for id in self.queues[schema][: min(SLICE, limit - len(taken))]:
-                cost = self._expected(self.messages[id])
+                func = self.messages[id].func
+                is_known = (schema, func) in self.costs
+                cost = self.costs.get((schema, func), self.costs.get(("*", func)))
                 alone = cost is None or cost >= budget or self.histories[id].alone
-                if not (alone and taken):
+                is_full = not is_known and schema in tried
+                if not (is_full or (alone and taken)):
+                    tried |= set() if is_known else {schema}
                     charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0
-                is_full = alone or spent >= budget
-                if is_full:
+                is_full = is_full or alone or spent >= budget
+                if is_full or not is_known:
                     break
             self.virtual[schema] += charged
             if not self.queues[schema]:
@@ -219,10 +225,6 @@ class MemoryBroker:
         # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         return taken
-
-    def _expected(self, message: Message) -> float | None:
-        """What a run is expected to cost, in ms: as the tenant's own runs did, else as any tenant's, else unknown."""
-        return self.costs.get((message.schema, message.func), self.costs.get(("*", message.func)))
 
     def _take(self, worker: str, id: str, charged: float, alone: bool) -> Lease:
         """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
@@ -255,9 +257,13 @@ class MemoryBroker:
         return refused
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
-        """New figures weigh an eighth, so that one slow run does not send a function into solitude."""
+        """New figures weigh an eighth, so that one slow run does not send a function into solitude.
+
+        Of all tenants' runs the longest counts.
+        """
         before = self.costs.get(key, ms)
-        self.costs[key] = before + (ms - before) / 8
+        is_longest = key[0] == "*" and ms > before
+        self.costs[key] = ms if is_longest else before + (ms - before) / 8
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         return self._return_unrun(lease.id for lease in leases if self._is_in_force(lease))

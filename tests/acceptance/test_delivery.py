@@ -44,6 +44,16 @@ def test_what_waits_behind_a_long_task_is_given_to_another_worker(tenants, msclu
     assert get_broker().statistics()["stale_acks"] == 0
 
 
+def test_what_waits_in_a_batch_that_takes_long_is_given_to_another_worker(tenants, mscluster):
+    """No task of it is long by itself; all were expected to be short."""
+    know_as_short("tests.tasks.sleep", "acme_corp")
+    slow = [add("tests.tasks.sleep", 0.2) for _ in range(10)]
+    cluster = mscluster("--workers", "1")
+    wait_until(lambda: "of a batch of worker" in cluster.log, what="the rest to be given back")
+    assert all(QUtilities.get_result(id, wait=WAIT, schema_name="acme_corp") == 0.2 for id in slow)
+    assert cluster.stop() == 0
+
+
 def test_a_finished_task_does_not_wait_for_a_long_one_behind_it(tenants, mscluster):
     """With one worker: what had finished is saved and acknowledged while the next one runs."""
     key = f"flush-{get_broker().cluster}"

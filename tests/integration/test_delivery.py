@@ -596,6 +596,19 @@ def test_a_slot_recalls_what_is_not_started():
     assert slot.running is None
 
 
+def test_a_slot_tells_how_long_packages_wait_behind_the_first():
+    slot = Slot()
+    assert slot.waiting_seconds == 0
+    slot.plan(leases("a", "b"))
+    assert slot.waiting_seconds == 0, "the first is not started yet"
+    assert slot.start(LABELS, None)
+    assert slot.waiting_seconds > 0
+    slot.finish()
+    assert slot.waiting_seconds > 0, "between two as well"
+    assert slot.start(LABELS, None)
+    assert slot.waiting_seconds == 0, "none waits"
+
+
 def test_a_recall_is_for_one_batch():
     slot = Slot()
     slot.plan(leases("a", "b"))

@@ -1,6 +1,7 @@
 -- Lease a batch: slices of the tenants with the smallest virtual time.
 --
--- A function whose run time is unknown (no tenant has run it yet) or long runs alone, and so does a package that may have killed a machine.
+-- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. Of one
+-- that is new to its tenant, and known of others, there is one package of each tenant in a batch.
 -- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
@@ -28,6 +29,8 @@ end
 local taken = {}
 local spent = 0
 local full = false
+-- Tenants of which a function that is new to them is in this batch: one such package each, until it is known.
+local tried = {}
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
 -- Take packages from the head of a tenant's queue, at most `most`, until the budget is spent.
@@ -46,19 +49,21 @@ local function take_slice(schema, most)
   local weight = policy_of(schema).weight
   local charged, count = 0, 0
   for i, id in ipairs(ids) do
-    local expected = tonumber(learned[2 * i - 1] or learned[2 * i])
+    local is_known = learned[2 * i - 1]
+    local expected = tonumber(is_known or learned[2 * i])
     local runs_alone = not expected or expected >= budget
       or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
-    if runs_alone and #taken > 0 then
+    if (runs_alone and #taken > 0) or (not is_known and tried[schema]) then
       full = true
     else
+      tried[schema] = tried[schema] or not is_known
       local cost = (expected or unknown_cost) / weight
       taken[#taken + 1] = { id = id, schema = schema, charged = cost, alone = runs_alone, payload = payloads[i] }
       charged, count = charged + cost, count + 1
       spent = spent + (expected or budget)
       full = runs_alone or spent >= budget
     end
-    if full then
+    if full or not is_known then
       break
     end
   end
