@@ -159,7 +159,7 @@ def conf() -> Configuration:
         timeout=q.get("timeout"),
         save_limit=q.get("save_limit", 250),
         save_limit_per=q.get("save_limit_per"),
-        recycle=q.get("recycle", 500),
+        recycle=q.get("recycle", 5000),
         max_rss=q.get("max_rss"),
         max_attempts=q.get("max_attempts", 1),
         ack_failures=q.get("ack_failures", False),

@@ -172,19 +172,32 @@ def refresh_tenant(schema: str, seconds: float) -> None:
     _look_up_cached(schema, seconds)
 
 
-def look_up_together(physical: Iterable[str]) -> None:
-    """Look up the tenants of several schemas at once; those that are not ready, or not found, are left to a look-up."""
+def look_up_together(schemas: Iterable[str]) -> None:
+    """Look up the tenants of several schemas at once, if their time in the cache is over.
+
+    Those that are not ready, not found or folded are left to a look-up of their own, which tells why.
+    """
     now, limit = time.monotonic(), conf().tenant_cache_seconds
-    wanted = [name for name in physical if name not in _known or now - _known[name].since > limit]
+    wanted = [
+        name
+        for name in schemas
+        if name == physical_schema(name) and (name not in _known or now - _known[name].since > limit)
+    ]
     if not wanted:
         return
     with told_when_away(), in_public():
-        named = _tenants().filter(schema_name__in=wanted)
-        ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
-        for tenant in named:
-            if tenant.schema_name in ready:
-                _known[tenant.schema_name] = _Known(now, tenant, None)
-                _folded[tenant.schema_name] = tenant.schema_name
+        try:
+            named = _tenants().filter(schema_name__in=wanted)
+            ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
+            found = list(named)
+        except Exception:  # the project's function fails, say: that is told of each tenant
+            if _is_lost(tenant_connection()):
+                raise
+            return
+    for tenant in found:
+        if tenant.schema_name in ready:
+            _known[tenant.schema_name] = _Known(now, _as_handed_out(tenant), None)
+            _folded[tenant.schema_name] = tenant.schema_name
 
 
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
@@ -203,8 +216,12 @@ def _look_up(schema: str) -> _Known:
         if found is None:
             raise UnknownTenant(_why_unknown(schema))
         _refuse_folded(schema)
-        # A copy, for Django notes in one that it is: so this equals those that are handed out.
-        return _Known(time.monotonic(), copy.copy(found), _why_unready(named, schema))
+        return _Known(time.monotonic(), _as_handed_out(found), _why_unready(named, schema))
+
+
+def _as_handed_out(tenant: Any) -> Any:
+    """A copy, for Django notes in one that it is: so that those that are handed out equal this."""
+    return copy.copy(tenant)
 
 
 def _refuse_folded(schema: str) -> None:
@@ -217,6 +234,8 @@ def _refuse_folded(schema: str) -> None:
 
 def _why_unready(named: Any, schema: str) -> str | None:
     path = conf().ready_tenants
+    if not path:
+        return None
     try:
         if _ready(named).exists():
             return None

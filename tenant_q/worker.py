@@ -87,6 +87,7 @@ class Worker(Role):
     def _run_batch(self, batch: Batch) -> None:
         slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
         self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
+        tenancy.look_up_together(schema for schema, waiting in slices if waiting and schema != tenancy.public_schema())
         for schema, waiting in slices:
             if waiting:
                 self._run_slice(schema, waiting)

@@ -97,13 +97,14 @@ class RedisBroker:
         leases = tuple(
             Lease(
                 id=id.decode(),
-                schema=schema.decode(),
-                payload=payload.decode(),
+                schema=schema,
+                payload=payload,
                 token=token.decode(),
                 starts=int(starts) if starts else None,
                 verdict=verdict.decode() or None,
             )
-            for id, schema, token, starts, verdict, payload in rows
+            for id, token, starts, verdict, message in rows
+            for schema, _, _, payload in [message.decode().split("\n", 3)]
         )
         return Batch(leases, next_delayed=None if due < 0 else due / 1000)
 

@@ -148,7 +148,7 @@ def test_defaults(settings):
     read = conf()
     assert (read.site, read.cluster) == ("default", "default")
     assert read.workers == os.cpu_count()
-    assert (read.timeout, read.save_limit, read.save_limit_per, read.recycle) == (None, 250, None, 500)
+    assert (read.timeout, read.save_limit, read.save_limit_per, read.recycle) == (None, 250, None, 5000)
     assert (read.catch_up, read.scheduler, read.sync, read.cached, read.cache) == (True, True, False, False, "default")
     assert (read.lease, read.grace, read.max_deliveries, read.tenant_cache_seconds) == (15, 30, 3, 30)
     assert (read.databases, read.ready_tenants, read.excluded_schemas) == (None, None, frozenset({"public"}))

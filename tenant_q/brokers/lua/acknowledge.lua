@@ -26,7 +26,6 @@ local function learn(field, ms)
 end
 
 local packed = redis.call('HMGET', key('leased'), unpack(ids))
-local messages = redis.call('HMGET', key('messages'), unpack(ids))
 local done = {}
 for i, id in ipairs(ids) do
   local lease = not done[id] and unpack_lease(packed[i], tokens[i])
@@ -35,13 +34,13 @@ for i, id in ipairs(ids) do
   else
     done[id] = true
     settled[#settled + 1] = id
-    local schema, func, once = open_message(messages[i])
+    local schema, func = lease.schema, lease.func
     local tenant = tenants[schema]
       or { ids = {}, owed = 0, weight = policy_of(schema).weight, worker = lease.worker }
     tenants[schema] = tenant
     table.insert(tenant.ids, id)
     tenant.owed = tenant.owed + used[i] / tenant.weight - lease.charged
-    if once == '1' then
+    if lease.once == '1' then
       table.insert(known, now)
       table.insert(known, id)
     end

@@ -8,7 +8,7 @@
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
 --   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the longest lately
 --   <tag>:leases          zset    id -> deadline in ms
---   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone}
+--   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once}
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
 --   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
 --   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
@@ -121,12 +121,19 @@ local function is_of_all(field)
   return string.sub(field, 1, 2) == '*;'
 end
 
+local function pack_lease(lease)
+  return cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once })
+end
+
 local function unpack_lease(packed, token)
   if not packed then
     return nil
   end
   local held = cmsgpack.unpack(packed)
-  local lease = { token = held[1], worker = held[2], schema = held[3], charged = held[4], alone = held[5] }
+  local lease = {
+    token = held[1], worker = held[2], schema = held[3], charged = held[4], alone = held[5], func = held[6],
+    once = held[7],
+  }
   if token and tostring(lease.token) ~= token then
     return nil
   end

@@ -8,7 +8,7 @@
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 most packages of one slice,
 --          6 ms charged for an unknown function
 -- Returns  { ms until the first delayed package is due or -1,
---            { id, schema, token, starts or '', verdict or '', payload }, ... }
+--            { id, token, starts or '', verdict or '', message as it is stored }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -33,24 +33,26 @@ local full = false
 local tried = {}
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
+-- What a function is expected to take for a tenant, in ms or nil, and whether the tenant has run it.
+local costs = {}
+local function expected_cost(schema, func)
+  local field = cost_field(schema, func)
+  if not costs[field] then
+    local own = redis.call('HGET', key('costs'), field)
+    costs[field] = { own = own, ms = tonumber(own or redis.call('HGET', key('costs'), cost_field_of_all(func))) }
+  end
+  return costs[field].ms, costs[field].own
+end
+
 -- Take packages from the head of a tenant's queue, at most `most`, until the budget is spent.
 local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
-  if #ids == 0 then
-    return
-  end
-  local messages = redis.call('HMGET', key('messages'), unpack(ids))
-  local fields, payloads = {}, {}
-  for i, message in ipairs(messages) do
-    local _, func, _, payload = open_message(message)
-    fields[2 * i - 1], fields[2 * i], payloads[i] = cost_field(schema, func), cost_field_of_all(func), payload
-  end
-  local learned = redis.call('HMGET', key('costs'), unpack(fields))
   local weight = policy_of(schema).weight
   local charged, count = 0, 0
-  for i, id in ipairs(ids) do
-    local is_known = learned[2 * i - 1]
-    local expected = tonumber(is_known or learned[2 * i])
+  for _, id in ipairs(ids) do
+    local message = redis.call('HGET', key('messages'), id)
+    local _, func, once = open_message(message)
+    local expected, is_known = expected_cost(schema, func)
     local runs_alone = not expected or expected >= budget
       or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
     if (runs_alone and #taken > 0) or (not is_known and tried[schema]) then
@@ -58,7 +60,8 @@ local function take_slice(schema, most)
     else
       tried[schema] = tried[schema] or not is_known
       local cost = (expected or unknown_cost) / weight
-      taken[#taken + 1] = { id = id, schema = schema, charged = cost, alone = runs_alone, payload = payloads[i] }
+      local lease = { worker = worker, schema = schema, charged = cost, alone = runs_alone, func = func, once = once }
+      taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
       spent = spent + (expected or budget)
       full = runs_alone or spent >= budget
@@ -97,19 +100,19 @@ local function lease_taken()
   local token = redis.call('INCRBY', key('token'), #taken) - #taken
   local ids, deadlines, packed, held, answer = {}, {}, {}, {}, {}
   for i, one in ipairs(taken) do
-    one.token = token + i
+    one.lease.token = token + i
     ids[i] = one.id
     deadlines[2 * i - 1], deadlines[2 * i] = now + lease_ms, one.id
-    packed[2 * i - 1] = one.id
-    packed[2 * i] = cmsgpack.pack({ one.token, worker, one.schema, one.charged, one.alone })
-    held[2 * i - 1], held[2 * i] = one.token, one.id
+    packed[2 * i - 1], packed[2 * i] = one.id, pack_lease(one.lease)
+    held[2 * i - 1], held[2 * i] = one.lease.token, one.id
   end
   redis.call('ZADD', key('leases'), unpack(deadlines))
   redis.call('HSET', key('leased'), unpack(packed))
   redis.call('ZADD', key('held:' .. worker), unpack(held))
-  local starts, verdicts = redis.call('HMGET', key('starts'), unpack(ids)), redis.call('HMGET', key('verdicts'), unpack(ids))
+  local starts = redis.call('HMGET', key('starts'), unpack(ids))
+  local verdicts = redis.call('HMGET', key('verdicts'), unpack(ids))
   for i, one in ipairs(taken) do
-    answer[i] = { one.id, one.schema, tostring(one.token), starts[i] or '', verdicts[i] or '', one.payload }
+    answer[i] = { one.id, tostring(one.lease.token), starts[i] or '', verdicts[i] or '', one.message }
   end
   return answer
 end
