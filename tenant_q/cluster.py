@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from multiprocessing import get_context
 
@@ -20,6 +21,9 @@ def run(plan: Plan) -> int:
     setproctitle(f"mscluster {conf().cluster} parent")
     flag = StopFlag()
     orders, order = os.pipe()
+    # What is there now is shared by all processes of the cluster, as long as none of them collects it.
+    gc.collect()
+    gc.freeze()
     try:
         process = get_context("fork").Process(target=_sentinel, args=(plan, orders, order), name="sentinel")
         process.start()
@@ -33,6 +37,7 @@ def run(plan: Plan) -> int:
         process.join()
         return 0 if process.exitcode == 0 else 1
     finally:
+        gc.unfreeze()
         os.close(order)
         flag.restore()
         setproctitle(title)

@@ -6,7 +6,6 @@ opens no database connection and starts no thread: it forks.
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 import uuid
@@ -98,8 +97,6 @@ class Sentinel:
     def run(self) -> int:
         """Guard the cluster until it is told to stop. Returns the exit code."""
         setproctitle(f"mscluster {conf().cluster} sentinel")
-        gc.collect()
-        gc.freeze()  # what is there now is shared with the children and never collected
         self._start_all()
         while not self._is_finished():
             self._watch()
