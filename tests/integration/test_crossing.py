@@ -940,7 +940,7 @@ def test_what_a_task_changes_in_its_tenants_row_is_gone(tenants, worker):
     """As a JSON field would hold it; the test project's tenant has none."""
     know_as_short(f"{HERE}.change_the_plan", "acme_corp")
     tenancy.get_tenant("acme_corp")
-    tenancy._known["acme_corp"].tenant.plan = {"is": "free", "seats": [1]}
+    tenancy.tenants._known["acme_corp"].tenant.plan = {"is": "free", "seats": [1]}
     for _ in range(3):
         add("acme_corp", f"{HERE}.change_the_plan")
     work(worker)
@@ -1096,7 +1096,7 @@ def test_a_task_behind_a_flush_keeps_the_projects_wrappers(tenants, worker, flus
 
 
 def test_a_tenant_whose_task_table_stays_locked_is_never_buried(tenants, worker, monkeypatch):
-    monkeypatch.setattr(tenancy, "LOCK_MS", 10)
+    monkeypatch.setattr(tenancy.connection, "LOCK_MS", 10)
     id = add("acme_corp", f"{HERE}.note_in_seen")
     get_broker().fetch("gone")
     get_broker().reclaim("gone", running=None)

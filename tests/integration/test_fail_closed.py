@@ -222,8 +222,8 @@ def test_every_database_of_the_settings_is_in_the_tasks_schema(tenants, worker, 
 
 def test_a_tenants_row_is_looked_up_once_for_many_tasks(tenants, worker, monkeypatch):
     looked_up = []
-    real = tenancy._look_up
-    monkeypatch.setattr(tenancy, "_look_up", lambda schema: looked_up.append(schema) or real(schema))
+    real = tenancy.tenants._look_up
+    monkeypatch.setattr(tenancy.tenants, "_look_up", lambda schema: looked_up.append(schema) or real(schema))
     with in_schema("acme_corp"):
         for n in range(100):
             QUtilities.add_async_task("tests.tasks.add", n)

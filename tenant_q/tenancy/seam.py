@@ -1,0 +1,120 @@
+"""The only importer of `tenant_schemas` and `django_tenants`: what the project's tenancy package is asked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.db import connections
+
+from tenant_q.conf import conf
+from tenant_q.exceptions import ConfigurationError
+
+Databases = Sequence[str] | None
+TASK_TABLE = "django_q_task"
+
+
+@functools.cache
+def _package() -> Any:
+    """The `utils` module of the tenancy package that INSTALLED_APPS names."""
+    if apps.is_installed("django_tenants"):
+        from django_tenants import utils
+    elif apps.is_installed("tenant_schemas"):
+        from tenant_schemas import utils
+    else:
+        raise ConfigurationError(
+            "INSTALLED_APPS names no tenancy package; add 'django_tenants' or 'tenant_schemas' in front."
+        )
+    return utils
+
+
+def database_alias() -> str:
+    """The alias of the database that holds the tenants' schemas."""
+    ask = getattr(_package(), "get_tenant_database_alias", None)
+    return str(ask()) if ask else "default"
+
+
+def tenant_connection() -> Any:
+    """Django's connection to the tenants' database, in this thread."""
+    return connections[database_alias()]
+
+
+def public_schema() -> str:
+    """The name of the schema that all tenants share."""
+    return str(_package().get_public_schema_name())
+
+
+def tenant_model() -> Any:
+    """The project's tenant model."""
+    return _package().get_tenant_model()
+
+
+def current_schema() -> str:
+    """The schema the tenants' connection is set to in this thread."""
+    return str(tenant_connection().schema_name)
+
+
+def physical_schema(schema: str) -> str:
+    """The schema's name as PostgreSQL stores it: `django-tenant-schemas` never quotes, so names are folded."""
+    return schema if apps.is_installed("django_tenants") else schema.lower()
+
+
+def shared_apps() -> list[str]:
+    """The apps whose tables are in the public schema."""
+    if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
+        return list(settings.TENANT_TYPES[public_schema()]["APPS"])
+    return list(getattr(settings, "SHARED_APPS", []))
+
+
+def tenant_apps() -> list[str]:
+    """The apps whose tables are in each tenant's schema (of any tenant type)."""
+    if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
+        kinds = (kind for name, kind in settings.TENANT_TYPES.items() if name != public_schema())
+        return [app for kind in kinds for app in kind["APPS"]]
+    return list(getattr(settings, "TENANT_APPS", []))
+
+
+def lists_app(listed: list[str], name: str) -> bool:
+    """Whether the app `name` stands in `listed`, by its module or by its AppConfig's path."""
+    return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)
+
+
+def switched_connections(databases: Databases = None) -> list[Any]:
+    """The connections whose schema is the task's.
+
+    Parameters: `databases`, their aliases, of a task's own option; else those of `TENANT_Q["databases"]`, else the
+    tenants' own. The tenants' own is always among them.
+    """
+    aliases = [database_alias(), *(databases or conf().databases or ())]
+    return [connections[alias] for alias in dict.fromkeys(aliases)]
+
+
+def leave() -> None:
+    """Set every connection that knows tenants to the public schema."""
+    for connection in connections.all(initialized_only=True):
+        if hasattr(connection, "set_schema_to_public"):
+            connection.set_schema_to_public()
+
+
+@contextmanager
+def in_public() -> Iterator[None]:
+    """Run a block in the public schema and go back afterwards."""
+    connection = tenant_connection()
+    previous = [(connection, connection.tenant)]
+    try:
+        connection.set_schema_to_public()
+        yield
+    finally:
+        restore(previous)
+
+
+def restore(previous: list[tuple[Any, Any]]) -> None:
+    for connection, tenant in previous:
+        if tenant is None:
+            connection.set_schema_to_public()
+        else:
+            connection.set_tenant(tenant)

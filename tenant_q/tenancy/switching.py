@@ -1,0 +1,107 @@
+"""Entering a tenant and leaving it.
+
+Both tenancy packages switch by `connection.set_tenant()`, which sets the `search_path` of the next cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+
+from tenant_q.exceptions import NoTenant
+from tenant_q.tenancy import tenants, verification
+from tenant_q.tenancy.seam import (
+    Databases,
+    current_schema,
+    lists_app,
+    public_schema,
+    restore,
+    shared_apps,
+    switched_connections,
+    tenant_connection,
+    tenant_model,
+)
+from tenant_q.tenancy.tenants import get_tenant, known_tenant, require_known
+from tenant_q.tenancy.verification import verify
+
+
+def task_schema(schema: str | None = None) -> str:
+    """The schema a task or result call is for: `schema`, or the current one.
+
+    Raises `NoTenant` when that is the public schema and `django_q` has no tables there, and `UnknownTenant` when no
+    tenant has that schema name.
+    """
+    chosen = schema or current_schema()
+    if chosen == public_schema():
+        if not lists_app(shared_apps(), "django_q"):
+            raise NoTenant(
+                f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
+                "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
+            )
+    elif schema or not isinstance(tenant_connection().tenant, tenant_model()):
+        require_known(chosen)
+    return chosen
+
+
+def enter(schema: str, databases: Databases = None) -> None:
+    """Set every switched connection to `schema`, with its real tenant.
+
+    Raises `UnknownTenant`, and leaves the connections as they were.
+    """
+    tenant = None if schema == public_schema() else get_tenant(schema)
+    for connection in switched_connections(databases):
+        if tenant is None:
+            connection.set_schema_to_public()
+        else:
+            connection.set_tenant(tenant)
+
+
+def enter_again(schema: str) -> None:
+    """As `enter(schema)`, for connections that are in it: those that are as they were entered are left so."""
+    if not all(_is_as_entered(connection, schema) for connection in switched_connections()):
+        enter(schema)
+
+
+def _is_as_entered(connection: Any, schema: str) -> bool:
+    if getattr(settings, "EXTRA_SET_TENANT_METHOD_PATH", None):  # it may undo what nobody else knows of
+        return False
+    is_there = connection.schema_name == connection.settings_dict.get("SCHEMA") == schema
+    known = known_tenant(schema)
+    if not is_there or not connection.include_public_schema or known is None:
+        return False
+    has, had = dict(vars(connection.tenant)), dict(vars(known))
+    state = has.pop("_state", None)
+    had.pop("_state")
+    return type(connection.tenant) is type(known) and has == had and not getattr(state, "fields_cache", None)
+
+
+@contextmanager
+def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
+    """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
+
+    Raises `UnknownTenant` when no tenant has that schema name.
+    """
+    previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
+    try:
+        enter(schema, databases)
+        yield
+    finally:
+        restore(previous)
+
+
+@contextmanager
+def in_verified_schema(schema: str, databases: Databases = None) -> Iterator[None]:
+    """As `in_schema`, sure that the schema is there and has task tables. Raises besides as `verify`."""
+    with in_schema(schema, databases):
+        if schema != public_schema():
+            verify(schema, databases)
+        yield
+
+
+def forget_tenants() -> None:
+    """Drop what is remembered of tenants: the next look-up asks the database."""
+    tenants.forget()
+    verification.forget()
