@@ -40,7 +40,7 @@ def told_when_away() -> Iterator[None]:
 
 @contextmanager
 def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
-    """A transaction on the tenants' connection that waits for no lock longer than `lock_ms`, or `LOCK_MS`, milliseconds.
+    """A transaction on the tenants' connection that waits for no lock longer than `lock_ms`, else `LOCK_MS`.
 
     Raises `DatabaseAway`, and Django's `OperationalError` when a lock was not free in time.
     """
