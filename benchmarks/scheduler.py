@@ -34,13 +34,12 @@ def main() -> int:
             around = harness.surroundings()
             print(harness.told(around), flush=True)
             sizes, lateness, bursts = measure(options)
-        print(report(sizes, lateness, bursts))
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    figures = {"ticks": [asdict(one) for one in sizes], "lateness": [asdict(one) for one in lateness]}
-    figures |= {"bursts": [asdict(one) for one in bursts]}
-    harness.write_json(options.json, around | {"options": vars(options)} | figures)
+    figures = {"ticks": sizes, "lateness": lateness, "bursts": bursts}
+    told = {name: [asdict(one) for one in found] for name, found in figures.items()}
+    harness.write_json(options.json, around | {"options": vars(options)} | told)
     return 1 if any(one.missed or one.twice for one in (*lateness, *bursts)) else 0
 
 
@@ -48,7 +47,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-scheduler", description=__doc__.partition("\n")[0])
     number = {"type": int, "metavar": "N"}
     parser.add_argument("--tenants", nargs="+", default=[1000, 10000], **number, help="how many, one after another")
-    parser.add_argument("--rounds", default=5, **number, help="how often each tick is measured")
+    parser.add_argument("--rounds", default=3, **number, help="how often each tick is measured")
     parser.add_argument("--seconds", default=60, **number, help="for how long schedules are due each second")
     parser.add_argument("--per-second", default=100, **number, help="how many are due each second")
     parser.add_argument("--burst", default=10000, **number, help="how many are due at once")
@@ -60,6 +59,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> tuple[list[Size], list[Starts], list[Starts]]:
+    """Each number of tenants by itself; what was found is printed at once."""
     from benchmarks import scheduler_ticks
 
     names: list[str] = []
@@ -71,10 +71,11 @@ def measure(options: argparse.Namespace) -> tuple[list[Size], list[Starts], list
         more = harness.tenant_names(count)[len(names) :]
         scheduler_ticks.make_tenants(more)
         names += more
-        say(f"{count} tenants are there after {time.monotonic() - begun:.0f} s")
+        print(f"\n{count:,} tenants, made in {time.monotonic() - begun:.0f} s\n", flush=True)
         sizes.append(scheduler_ticks.measure(names, options.rounds))
-        say("Ticks are measured")
+        print(report_ticks(sizes[-1]), flush=True)
         late, burst = measure_cluster(names, options)
+        print(report_starts(late, burst), flush=True)
         lateness.append(late)
         bursts += [burst] if burst else []
     return sizes, lateness, bursts
@@ -92,53 +93,46 @@ def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> tuple[
         start = starts.soon(options.seconds * options.per_second)
         planned = list(starts.each_second(names, start, options.seconds, options.per_second))
         late = starts.measure(names, planned, options.patience)
-        say("Lateness is measured")
         if len(names) <= BURST_TENANTS:
             planned = list(starts.at_once(names, starts.soon(options.burst), options.burst))
             burst = starts.measure(names, planned, options.patience)
-            say("The burst is measured")
     return late, burst
 
 
-def report(sizes: Sequence[Size], lateness: Sequence[Starts], bursts: Sequence[Starts]) -> str:
-    kinds = (("nothing due", "idle"), ("100 due", "busy"))
+def report_ticks(size: Size) -> str:
+    ours, loop = size.scheduler, size.loop
     ticks = [
         (
-            f"{size.tenants:,}, {words}",
-            ours := getattr(size.scheduler, f"{kind}_ms"),
-            theirs := getattr(size.loop, f"{kind}_ms"),
-            theirs / ours,
-            getattr(size.scheduler, f"{kind}_statements"),
-            getattr(size.loop, f"{kind}_statements"),
-        )
-        for size in sizes
-        for words, kind in kinds
-    ]
-    looks = [
-        (f"{one.tenants:,}", one.schedules, one.pages, one.look_ms, one.longest_ms, one.slow_ms, one.verify_s)
-        for one in sizes
-    ]
-    starts = [
-        (f"{one.tenants:,}, {words}, {what}", one.planned, late.p50, late.p99, late.most, one.missed, one.twice)
-        for words, found in (("each second", lateness), ("at once", bursts))
-        for one in found
-        for what, late in (("enqueued", one.enqueued), ("started", one.started))
-    ]
-    tick_heads = ("tenants", "tick ms", "loop ms", "ratio", "statements", "loop's")
-    look_heads = ("tenants", "schedules", "pages", "look ms", "longest tick ms", "each 30 s ms", "first check s")
-    start_heads = ("tenants, due", "schedules", "p50 ms", "p99 ms", "max ms", "missed", "twice")
-    return "\n\n".join(
+            "nothing due",
+            ours.idle_ms,
+            loop.idle_ms,
+            loop.idle_ms / ours.idle_ms,
+            ours.idle_statements,
+            loop.idle_statements,
+        ),
         (
-            "A tick, and a pass of a loop over all schemas:\n" + harness.table(tick_heads, ticks),
-            "The look of an idle tick, and what is done beside:\n" + harness.table(look_heads, looks),
-            "From the planned moment until the broker has the task, and until a worker runs it:\n"
-            + harness.table(start_heads, starts),
-        )
-    )
+            "100 due",
+            ours.busy_ms,
+            loop.busy_ms,
+            loop.busy_ms / ours.busy_ms,
+            ours.busy_statements,
+            loop.busy_statements,
+        ),
+    ]
+    look = (size.schedules, size.pages, size.look_ms, size.longest_ms, size.slow_ms, size.verify_s)
+    tick_heads = ("a tick", "scheduler ms", "loop ms", "ratio", "statements", "the loop's")
+    look_heads = ("schedules", "pages a look", "look ms", "longest tick ms", "each 30 s ms", "at the start s")
+    return f"{harness.table(tick_heads, ticks)}\n\n{harness.table(look_heads, [look])}\n"
 
 
-def say(text: str) -> None:
-    print(f"{text}.", file=sys.stderr, flush=True)
+def report_starts(late: Starts, burst: Starts | None) -> str:
+    rows = [
+        (f"{words}, {what}", one.planned, times.p50, times.p99, times.most, one.missed, one.twice)
+        for words, one in (("each second", late), ("at one moment", burst))
+        if one
+        for what, times in (("enqueued", one.enqueued), ("started", one.started))
+    ]
+    return harness.table(("due", "schedules", "p50 ms", "p99 ms", "max ms", "missed", "twice"), rows)
 
 
 if __name__ == "__main__":
