@@ -35,7 +35,7 @@ UNKNOWN_SECONDS = 60.0
 # A busy tick ends after about this long, so that nothing else waits.
 BUSY_SECONDS = 0.5
 # Tenants are served so many together; one by one if they are only a few.
-TOGETHER = 50
+TOGETHER = 100
 FEW = 4
 # What is due and cannot be fired, as another cluster has it in hand, is tried again after this long, and then after
 # longer and longer.
