@@ -247,7 +247,7 @@ def surroundings() -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "system": f"{platform.system()} {platform.release().split('-')[0]}",
         },
-        "load": round(os.getloadavg()[0], 2),
+        "load": load(),
         "versions": {
             "Python": platform.python_version(),
             "PostgreSQL": f"{connection.pg_version // 10000}.{connection.pg_version % 10000}",
@@ -255,6 +255,11 @@ def surroundings() -> dict[str, Any]:
             **{name: version(name) for name in packages},
         },
     }
+
+
+def load() -> float:
+    """How many processes wanted a processor in the last minute, on average."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _processor() -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 from benchmarks.harness import BenchmarkError
@@ -33,14 +33,14 @@ def main() -> int:
         with harness.project(durable=not options.no_sync):
             around = harness.surroundings()
             print(harness.told(around), flush=True)
-            sizes, lateness, bursts = measure(options)
+            found = measure(options)
+            print(f"\nload {harness.load()} after")
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    figures = {"ticks": sizes, "lateness": lateness, "bursts": bursts}
-    told = {name: [asdict(one) for one in found] for name, found in figures.items()}
-    harness.write_json(options.json, around | {"options": vars(options)} | told)
-    return 1 if any(one.missed or one.twice for one in (*lateness, *bursts)) else 0
+    asked = {name: value for name, value in vars(options).items() if name != "json"}
+    harness.write_json(options.json, around | {"load_after": harness.load(), "options": asked} | found)
+    return 1 if any(one["missed"] or one["twice"] for one in found["starts"]) else 0
 
 
 def parse() -> argparse.Namespace:
@@ -58,45 +58,47 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace) -> tuple[list[Size], list[Starts], list[Starts]]:
+def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Each number of tenants by itself; what was found is printed at once."""
     from benchmarks import scheduler_ticks
 
     names: list[str] = []
-    sizes: list[Size] = []
-    lateness: list[Starts] = []
-    bursts: list[Starts] = []
+    found: dict[str, list[dict[str, Any]]] = {"ticks": [], "starts": []}
     for count in sorted(options.tenants):
         begun = time.monotonic()
         more = harness.tenant_names(count)[len(names) :]
         scheduler_ticks.make_tenants(more)
         names += more
         print(f"\n{count:,} tenants, made in {time.monotonic() - begun:.0f} s\n", flush=True)
-        sizes.append(scheduler_ticks.measure(names, options.rounds))
-        print(report_ticks(sizes[-1]), flush=True)
-        late, burst = measure_cluster(names, options)
-        print(report_starts(late, burst), flush=True)
-        lateness.append(late)
-        bursts += [burst] if burst else []
-    return sizes, lateness, bursts
+        size = scheduler_ticks.measure(names, options.rounds)
+        print(report_ticks(size), flush=True)
+        starts = measure_cluster(names, options)
+        print(report_starts(starts), flush=True)
+        found["ticks"].append(asdict(size))
+        found["starts"] += [{"due": due} | asdict(one) for due, one in starts.items()]
+    return found
 
 
-def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> tuple[Starts, Starts | None]:
+def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> dict[str, Starts]:
     """Lateness, and the burst where there are not too many tenants, of a cluster that has looked at the whole index."""
     from benchmarks import scheduler_starts as starts
     from tenant_q import brokers
 
+    def lateness(busy: bool) -> Starts:
+        start = starts.soon(options.seconds * options.per_second)
+        planned = starts.each_second(names, start, options.seconds, options.per_second, busy=busy)
+        return starts.measure(names, list(planned), options.patience)
+
     brokers.get_broker().purge()
-    burst = None
+    found = {}
     with harness.cluster(options.workers) as running:
         harness.wait_until(lambda: "The due index is verified" in running.log, 300, "that the index is verified")
-        start = starts.soon(options.seconds * options.per_second)
-        planned = list(starts.each_second(names, start, options.seconds, options.per_second))
-        late = starts.measure(names, planned, options.patience)
+        found["each second, workers idle"] = lateness(busy=False)
+        found["each second, workers busy"] = lateness(busy=True)
         if len(names) <= BURST_TENANTS:
             planned = list(starts.at_once(names, starts.soon(options.burst), options.burst))
-            burst = starts.measure(names, planned, options.patience)
-    return late, burst
+            found["at one moment"] = starts.measure(names, planned, options.patience)
+    return found
 
 
 def report_ticks(size: Size) -> str:
@@ -125,12 +127,12 @@ def report_ticks(size: Size) -> str:
     return f"{harness.table(tick_heads, ticks)}\n\n{harness.table(look_heads, [look])}\n"
 
 
-def report_starts(late: Starts, burst: Starts | None) -> str:
+def report_starts(starts: Mapping[str, Starts]) -> str:
     rows = [
-        (f"{words}, {what}", one.planned, times.p50, times.p99, times.most, one.missed, one.twice)
-        for words, one in (("each second", late), ("at one moment", burst))
-        if one
+        (f"{due}: {what}", one.planned, times.p50, times.p99, times.most, one.missed, one.twice)
+        for due, one in starts.items()
         for what, times in (("enqueued", one.enqueued), ("started", one.started))
+        if (due, what) != ("each second, workers idle", "started")  # they are told to wait
     ]
     return harness.table(("due", "schedules", "p50 ms", "p99 ms", "max ms", "missed", "twice"), rows)
 

@@ -23,18 +23,20 @@ MARGIN = 2.0
 ROWS_A_STATEMENT, ROWS_A_SECOND = 500, 400
 _INSERT = (
     "INSERT INTO {0.schema}.django_q_schedule"
-    " (name, func, kwargs, schedule_type, repeats, next_run, intended_date_kwarg)"
-    " VALUES ('{0.name}', 'benchmarks.work.note', 'name=''{0.name}''', 'D', -1, '{1}', 'planned');"
+    " (name, func, kwargs, schedule_type, repeats, next_run, intended_date_kwarg) VALUES"
+    " ('{0.name}', 'benchmarks.work.note', 'name=''{0.name}'', q_options={{''delay'': {0.wait}}}', 'D', -1, '{1}',"
+    " 'planned');"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A schedule that is to start at a moment."""
+    """A schedule that is due at a moment; its task starts `wait` seconds later."""
 
     schema: str
     name: str
     moment: datetime
+    wait: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,15 @@ class Starts:
     started: Late
 
 
-def each_second(names: Sequence[str], start: datetime, seconds: int, a_second: int) -> Iterator[Planned]:
-    """So many schedules on the stroke of each second, all tenants by turns."""
+def each_second(names: Sequence[str], start: datetime, seconds: int, a_second: int, *, busy: bool) -> Iterator[Planned]:
+    """So many schedules on the stroke of each second, all tenants by turns.
+
+    Parameters: `busy`, whether workers run their tasks at once, or all of them when the last second is over.
+    """
     for number in range(seconds * a_second):
-        moment = start + timedelta(seconds=number // a_second)
-        yield Planned(names[number % len(names)], f"second-{number}", moment)
+        second = number // a_second
+        wait = 0 if busy else seconds - second + 1
+        yield Planned(names[number % len(names)], f"second-{number}", start + timedelta(seconds=second), wait)
 
 
 def at_once(names: Sequence[str], start: datetime, count: int) -> Iterator[Planned]:
