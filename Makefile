@@ -10,12 +10,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench-scheduler lint test-all clean
+.PHONY: help demo test chaos bench bench-peers bench-scheduler lint test-all clean
 
 help:
 	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
 	@echo "make test      all tests; TEST_ARGS go to pytest"
 	@echo "make chaos     some minutes of kills and outages, and figures of fairness; TEST_ARGS go to pytest"
+	@echo "make bench     tenant_q beside Django-Q2: speed, latency, cost, memory; BENCH_ARGS=--quick takes a minute or two;"
+	@echo "               make bench-peers installs Celery and dramatiq for it, into .venvs/peers"
 	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in ten minutes or so;"
 	@echo "               BENCH_ARGS='--tenants 200 --seconds 10 --burst 1000' is quick, BENCH_ARGS=--help shows all"
 	@echo "make lint      ruff, mypy and import-linter"
@@ -34,6 +36,17 @@ test: $(STAMP)
 # The long form of what `make test` runs short; its figures are printed.
 chaos: $(STAMP)
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos tests/integration/test_claim_cost.py $(TEST_ARGS)
+
+# Servers of its own; what is printed is also written to benchmarks/results.json.
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+# In an environment of their own, with the same versions of what is common to both.
+bench-peers: $(STAMP)
+	@$(BIN)/python -m venv .venvs/peers
+	@$(BIN)/python -m pip freeze --exclude-editable > .venvs/peers/constraints.txt
+	@.venvs/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venvs/peers/constraints.txt \
+	  --editable '.[tenants,embedded,demo]' --requirement benchmarks/peers.txt
 
 # Servers of its own; what is printed is also written to benchmarks/results-scheduler.json.
 bench-scheduler: $(STAMP)

@@ -1,0 +1,187 @@
+"""`make bench`: tenant_q beside Django-Q2, and beside Celery and dramatiq where `make bench-peers` installed them.
+
+All have the same servers, the same number of workers, the same tasks and a database of their own, and keep every result
+in it. They run in turns, and what is told is the median of the rounds. Tasks are enqueued before the workers start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import contenders, gauges, harness, report
+from benchmarks.contenders import DJANGO_Q2, Contender
+from benchmarks.harness import BenchmarkError, median
+from benchmarks.runs import latency, run
+
+RESULTS = Path(__file__).with_name("results.json")
+QUICK = {
+    "tasks": 1000,
+    "rounds": 1,
+    "tenants": [1, 20],
+    "default_tasks": 200,
+    "singles": 500,
+    "bulk": 5000,
+    "counted": 500,
+    "seconds": 3,
+    "growth_tenants": [1, 10],
+    "growth_backlog": [200, 2000],
+    "growth_results": [10, 1000],
+    "peer_tasks": 200,
+}
+# A second while nothing else is to do.
+IDLE_RATE = 20.0
+
+# By kind of figure, then by contender: one value a round.
+Found = dict[str, dict[str, list[Any]]]
+
+
+def main() -> int:
+    options = parse()
+    found: Found = defaultdict(lambda: defaultdict(list))
+    growth: dict[str, Any] = {}
+    try:
+        with harness.project(durable=options.durable) as servers:
+            around = harness.surroundings()
+            around["versions"] |= contenders.peer_versions() if options.peers else {}
+            print(harness.told(around), flush=True)
+            _close_connections()
+            gauges.enable_statements(servers)
+            compared = choose(options)
+            for contender in compared:
+                step(f"{contender.title} is prepared", contender.prepare)
+            for number in range(options.rounds):
+                say(f"Round {number + 1} of {options.rounds}")
+                for contender in compared:
+                    measure(contender, servers, options, found)
+            for number in range(options.rounds):
+                say(f"Latency, round {number + 1} of {options.rounds}")
+                for contender in late_ones(compared, options):
+                    measure_latency(contender, servers, options, found)
+            for contender in compared:
+                step(f"{contender.title}, counted", lambda one=contender: count(one, servers, options, found))
+            if options.growth:
+                from benchmarks import growth as growing
+
+                growth = growing.measure(servers, options, found["no-op"].get(DJANGO_Q2.key, []))
+    except BenchmarkError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(report.tables(compared, found, growth))
+    figures = {"options": vars(options), "figures": report.as_json(compared, found), "growth": growth}
+    harness.write_json(options.json, around | figures)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    number = {"type": int, "metavar": "N"}
+    parser.add_argument("--tasks", default=20_000, **number, help="of each kind, in each round")
+    parser.add_argument("--rounds", default=5, **number, help="how often all contenders have their turn")
+    parser.add_argument("--tenants", nargs="+", default=[1, 100, 1000], **number, help="of tenant_q, in turns too")
+    parser.add_argument("--default-tasks", default=2000, **number, help="where each task connects anew, which is slow")
+    parser.add_argument("--peer-tasks", default=20_000, **number, help="of Celery and dramatiq")
+    parser.add_argument("--singles", default=5000, **number, help="that are enqueued one by one")
+    parser.add_argument("--bulk", default=20_000, **number, help="that are enqueued in bulk")
+    parser.add_argument("--counted", default=5000, **number, help="whose statements and commands are counted")
+    parser.add_argument("--seconds", default=15, **number, help="for how long latency is measured")
+    parser.add_argument("--only", nargs="+", metavar="KEY", help="these contenders, as tenant_q_100 or django_q2")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="without Celery and dramatiq")
+    parser.add_argument("--durable", action="store_true", help="servers that wait for the disk")
+    parser.add_argument("--growth", action="store_true", help="also with tenants, backlog and result size, as pictures")
+    parser.add_argument("--growth-tenants", nargs="+", default=[1, 10, 100, 1000], **number)
+    parser.add_argument("--growth-backlog", nargs="+", default=[1000, 10_000, 100_000], **number)
+    parser.add_argument("--growth-results", nargs="+", default=[10, 1000, 100_000], **number, help="bytes")
+    parser.add_argument("--quick", action="store_true", help="everything small, in about a minute")
+    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where the figures are written")
+    options = parser.parse_args()
+    if options.quick:
+        parser.set_defaults(**QUICK)
+        options = parser.parse_args()
+    return options
+
+
+def choose(options: argparse.Namespace) -> list[Contender]:
+    found = [contenders.tenant_q(count) for count in options.tenants] + [DJANGO_Q2]
+    if options.peers:
+        found += contenders.peers(middle(options))
+    if options.only:
+        found = [one for one in found if one.key in options.only]
+    if not found:
+        raise BenchmarkError(f"No contender has one of the names {', '.join(options.only)}.")
+    return found
+
+
+def middle(options: argparse.Namespace) -> int:
+    return int(sorted(options.tenants)[len(options.tenants) // 2])
+
+
+def late_ones(compared: list[Contender], options: argparse.Namespace) -> list[Contender]:
+    """Those whose latency is measured."""
+    keys = (contenders.tenant_q(middle(options)).key, DJANGO_Q2.key)
+    return [one for one in compared if one.key in keys]
+
+
+def measure(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+    """One round."""
+    is_peer = contender.kind in ("celery", "dramatiq")
+    tasks = options.peer_tasks if is_peer else options.tasks
+
+    def keep(kind: str, act: Callable[[], Any]) -> None:
+        found[kind][contender.key].append(step(f"{contender.title}, {kind}", act))
+
+    keep("start", lambda: run(contender, servers, "nothing", 1))
+    keep("no-op", lambda: run(contender, servers, "nothing", tasks))
+    keep("1 ms", lambda: run(contender, servers, "one_ms", tasks))
+    if contender.tenants in (0, middle(options)):
+        fewer = tasks if contender.keeps_connections else min(tasks, options.default_tasks)
+        keep("default", lambda: run(contender, servers, "nothing", fewer, CONN_MAX_AGE="0"))
+        keep("single", lambda: contender.act("single", options.singles))
+        if not is_peer:
+            fewer = options.bulk if contender.kind == "tenant_q" else options.singles
+            keep("bulk", lambda: contender.act("bulk", fewer))
+    contender.clear()
+
+
+def measure_latency(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+    half = median([one.tasks_per_s for one in found["no-op"][contender.key]]) / 2
+    for kind, what, rate in (("idle", "trickle", IDLE_RATE), ("half load", "stream", half)):
+        found[kind][contender.key].append(
+            step(
+                f"{contender.title}, {kind}",
+                lambda what=what, rate=rate: latency(contender, servers, what, rate, options.seconds),
+            )
+        )
+
+
+def count(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+    few = run(contender, servers, "nothing", 1, counted=True)
+    many = run(contender, servers, "nothing", options.counted, counted=True)
+    found["counted"][contender.key].append((many.cost - few.cost) / (options.counted - 1))
+
+
+def _close_connections() -> None:
+    """The test project's database is copied, which nobody may use meanwhile."""
+    from django.db import connections
+
+    connections.close_all()
+
+
+def step(what: str, act: Callable[[], Any]) -> Any:
+    begun = time.monotonic()
+    result = act()
+    say(f"{what}: {time.monotonic() - begun:.1f} s")
+    return result
+
+
+def say(text: str) -> None:
+    print(f"{text}.", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
