@@ -32,6 +32,7 @@ QUICK = {
     "growth_tenants": [1, 10],
     "growth_backlog": [200, 2000],
     "growth_results": [10, 1000],
+    "peers": False,
     "peer_tasks": 200,
 }
 # A second while nothing else is to do.
@@ -91,13 +92,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--counted", default=5000, **number, help="whose statements and commands are counted")
     parser.add_argument("--seconds", default=15, **number, help="for how long latency is measured")
     parser.add_argument("--only", nargs="+", metavar="KEY", help="these contenders, as tenant_q_100 or django_q2")
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="without Celery and dramatiq")
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--peers", default=True, action=yes_or_no, help="Celery and dramatiq too, if installed")
     parser.add_argument("--durable", action="store_true", help="servers that wait for the disk")
     parser.add_argument("--growth", action="store_true", help="also with tenants, backlog and result size, as pictures")
     parser.add_argument("--growth-tenants", nargs="+", default=[1, 10, 100, 1000], **number)
     parser.add_argument("--growth-backlog", nargs="+", default=[1000, 10_000, 100_000], **number)
     parser.add_argument("--growth-results", nargs="+", default=[10, 1000, 100_000], **number, help="bytes")
-    parser.add_argument("--quick", action="store_true", help="everything small, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="everything small and without peers, in about a minute")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where the figures are written")
     options = parser.parse_args()
     if options.quick:

@@ -25,8 +25,7 @@ WORKERS = 2
 # Statements on more tables at once would be slow to plan.
 TABLES_A_STATEMENT = 100
 
-# What is asked of each: (after kill -9 of a worker, result, a late acknowledgement, tenants, isolation)
-QUESTIONS = ("kill -9", "result", "a late worker", "among tenants", "schema")
+# What is said of each: see `report.QUESTIONS`.
 OURS = (
     "no task lost",
     "saved before the acknowledgement",

@@ -23,9 +23,9 @@ def tables(compared: Sequence[Contender], found: Found, growth: Mapping[str, Any
         ("Milliseconds from enqueueing to the start of the task; half load is half of the speed above", latencies),
         ("A task's cost, all processes and both servers; its enqueueing is not in it", costs),
         ("Memory of all processes of the cluster (PSS), and from its start to the first saved row", sizes),
-        ("What each guarantees", guarantees),
     ]
     told = [f"{title}:\n{harness.table(*make(compared, found))}" for title, make in parts if make(compared, found)[1]]
+    told.append(f"What each guarantees:\n{guarantees(compared)}")
     if growth:
         told += [f"How it grows, {name}:\n{harness.table(*grown(points))}" for name, points in growth.items()]
     return "\n\n".join(told)
@@ -91,15 +91,13 @@ def sizes(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
     return ("contender", "idle MB", "min-max", "after tasks MB", "min-max", "first task s", "min-max"), rows
 
 
-def guarantees(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
-    """One table for each kind of contender would be too wide: questions are rows."""
+def guarantees(compared: Sequence[Contender]) -> str:
     kinds = {one.kind: one for one in compared}
-    rows = [
-        (one.title.partition(",")[0], question, answer.ljust(1))
+    return "\n".join(
+        f"  {one.title.partition(',')[0]}: "
+        + "; ".join(f"{asked}: {answer}" for asked, answer in zip(QUESTIONS, one.guarantees, strict=True))
         for one in kinds.values()
-        for question, answer in zip(QUESTIONS, one.guarantees, strict=True)
-    ]
-    return ("contender", "asked", "answer"), rows
+    )
 
 
 def grown(points: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]:
