@@ -42,8 +42,9 @@ class Line:
 
 
 def read_log(path: Path, what: str) -> list[Line]:
-    """The lines of one kind."""
-    lines = (line.split() for line in (path / "log").read_text().splitlines())
+    """The lines of one kind; one that is being written is not there yet."""
+    whole, _, _ = (path / "log").read_text().rpartition("\n")
+    lines = (line.split() for line in whole.splitlines())
     return [Line(float(at), kind, tuple(words)) for at, kind, *words in lines if kind == what]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from testproject.servers import Servers
 from tests.chaos import points
-from tests.chaos.ledger import Accepted, Account, kills, read_log, recoveries
+from tests.chaos.ledger import Accepted, Account, Line, kills, read_log, recoveries
 from tests.conftest import RunningCluster, wait_until
 
 TENANTS = [f"storm_{n:02}" for n in range(20)]
@@ -234,9 +234,9 @@ class Storm:
 
     def _freeze(self, incident: Incident, tasks: int) -> None:
         """A whole cluster sleeps until another has taken over its packages, then goes on as if it still held them."""
-        before = len(read_log(self.path, "obey"))
+        before = len(self._obeyed(incident))
         self._strike_at_point(incident, tasks)
-        (frozen,) = self._wait_until(lambda: read_log(self.path, "obey")[before:], "the freeze")
+        (frozen,) = self._wait_until(lambda: self._obeyed(incident)[before:], "the freeze")
         _, _, group, *ids = frozen.words
 
         def is_taken_over() -> bool:
@@ -247,6 +247,10 @@ class Storm:
             self._wait_until(is_taken_over, "the frozen packages to be taken over")
         finally:
             os.killpg(int(group), signal.SIGCONT)
+
+    def _obeyed(self, incident: Incident) -> list[Line]:
+        """Where such an incident came to pass. An order of another kind may be obeyed later than one given after it."""
+        return [line for line in read_log(self.path, "obey") if line.words[:2] == (incident.act, incident.point)]
 
     def _strike_server(self, name: str, tasks: int) -> None:
         """Enqueue while it is away, too."""

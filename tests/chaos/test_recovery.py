@@ -31,6 +31,7 @@ def test_a_killed_workers_task_starts_again(tenants, mscluster):
     with in_schema("acme_corp"):
         id = QUtilities.add_async_task("tests.chaos.tasks.hold", key)
     begins(key, 1)
+    wait_until(lambda: tasks.notes(key), what="its first run to be counted")
     killed = time.time()
     os.kill(tasks.notes(f"{key}:at")[0]["pid"], signal.SIGKILL)
     again = begins(key, 2)[1]
