@@ -79,7 +79,8 @@ def look_up_together(schemas: Iterable[str]) -> None:
 
     Those that are not ready, not found or folded are left to a look-up of their own, which tells why.
     """
-    now, limit = time.monotonic(), conf().tenant_cache_seconds
+    # Early enough that none is forgotten while they are in hand, which would be a look-up for each.
+    now, limit = time.monotonic(), conf().tenant_cache_seconds / 2
     wanted = [
         name
         for name in schemas

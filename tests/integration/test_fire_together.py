@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -121,6 +123,18 @@ def test_more_tenants_take_no_more_statements(tenants):
             schedules.fire_due_together(some, lambda _: None)
         counts.append(len(sent))
     assert counts[0] == counts[1]
+
+
+def test_no_tenant_is_forgotten_while_it_is_in_hand(tenants, settings):
+    """One that was looked up long ago is looked up again with the others, not by itself when its time is over."""
+    settings.TENANT_Q = {"tenant_cache_seconds": 30}
+    tenancy.look_up_together(tenants)
+    for name in tenants:
+        tenancy.tenants._known[name] = replace(tenancy.tenants._known[name], since=time.monotonic() - 29.9)
+    with on_the_wire() as sent:
+        tenancy.look_up_together(tenants)
+    assert sum("customers_customer" in one for one in sent) == 1
+    assert all(time.monotonic() - tenancy.tenants._known[name].since < 5 for name in tenants)
 
 
 # Exactly once
