@@ -69,7 +69,7 @@ def main() -> int:
             if options.growth:
                 from benchmarks import growth as growing
 
-                growth = growing.measure(servers, options, found["no-op"].get(DJANGO_Q2.key, []))
+                growth = growing.measure(servers, options, compared, found["no-op"].get(DJANGO_Q2.key, []), step)
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

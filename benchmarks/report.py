@@ -51,14 +51,15 @@ def enqueueing(compared: Sequence[Contender], found: Found) -> tuple[Row, list[R
 
 
 def latencies(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
-    heads = ("contender", "load", "tasks/s", "p50", "min-max", "p99", "min-max", "max")
+    heads = ("contender", "load", "tasks/s", "p50", "min-max", "p99", "min-max", "max", "sender p99")
     rows = []
     for one in compared:
         for kind in ("idle", "half load"):
             if seen := found[kind].get(one.key):
                 p50, p99 = [late.p50 for late in seen], [late.p99 for late in seen]
                 speed, most = median([late.per_s for late in seen]), max(late.most for late in seen)
-                rows.append((one.title, kind, speed, median(p50), _span(p50), median(p99), _span(p99), most))
+                sender = median([late.sender_p99 for late in seen])
+                rows.append((one.title, kind, speed, median(p50), _span(p50), median(p99), _span(p99), most, sender))
     return heads, rows
 
 

@@ -37,13 +37,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from the moment a task was enqueued, or was to be, until it was started."""
+    """Milliseconds from the moment a task was enqueued, or was to be, until it was started.
+
+    `sender_p99` is how much of that had passed when the broker had it.
+    """
 
     tasks: int
     per_s: float
     p50: float
     p99: float
     most: float
+    sender_p99: float
 
 
 class Workers:
@@ -144,7 +148,8 @@ def latency(contender: Contender, servers: Any, what: str, rate: float, seconds:
     with started(contender, servers) as workers:
         workers.wait(200)
         time.sleep(SETTLE)
-        count = contender.act(what, rate, seconds)
+        sent_late = contender.act(what, rate, seconds)
+        count = len(sent_late)
         workers.wait(200 + count)
         workers.stop()
         results = [result for result in contender.results(workers.session) if result]
@@ -153,4 +158,5 @@ def latency(contender: Contender, servers: Any, what: str, rate: float, seconds:
     begun = min(at for at, _ in results)
     late = [1000 * (since - at) for at, since in results if at > begun + min(1, seconds / 4)]
     span = max(at for at, _ in results) - begun
-    return Latency(count, count / span, percentile(late, 0.5), percentile(late, 0.99), max(late))
+    sender = 1000 * percentile(sent_late, 0.99)
+    return Latency(count, count / span, percentile(late, 0.5), percentile(late, 0.99), max(late), sender)

@@ -66,28 +66,30 @@ def bulk(side: Side, count: str) -> float:
     return int(count) / (time.perf_counter() - begun)
 
 
-def trickle(side: Side, rate: str, seconds: str) -> int:
-    """One task after another, each with the moment before it is enqueued. Returns how many."""
+def trickle(side: Side, rate: str, seconds: str) -> list[float]:
+    """One task after another, each with the moment before it is enqueued. Returns how late each was sent: 0."""
     chance = random.Random(1)
     count = round(float(rate) * float(seconds))
     for _ in range(count):
         time.sleep(chance.uniform(0.5, 1.5) / float(rate))
         side.send([time.time()])
-    return count
+    return [0.0] * count
 
 
-def stream(side: Side, rate: str, seconds: str) -> int:
-    """Tasks at random moments (a Poisson process), whether or not those before have run. Returns how many.
+def stream(side: Side, rate: str, seconds: str) -> list[float]:
+    """Tasks at random moments (a Poisson process), whether or not those before have run.
 
     A task's argument is the moment for which it was planned, so that a sender that is late makes it late. What has
     come due meanwhile is sent at once.
+
+    Returns the seconds from each of these moments until the task was on its way.
     """
     chance = random.Random(1)
     begun = time.time() + 0.2
     moments = [begun]
     while moments[-1] < begun + float(seconds):
         moments.append(moments[-1] + chance.expovariate(float(rate)))
-    sent = 0
+    sent, late = 0, []
     while sent < len(moments):
         pause = moments[sent] - time.time()
         if pause > 0:
@@ -97,8 +99,10 @@ def stream(side: Side, rate: str, seconds: str) -> int:
         while due < len(moments) and moments[due] <= now:
             due += 1
         side.send(moments[sent:due])
+        done = time.time()
+        late += [done - moment for moment in moments[sent:due]]
         sent = due
-    return sent
+    return late
 
 
 ACTS: dict[str, Any] = {act.__name__: act for act in (prepare, queue, single, bulk, trickle, stream)}
