@@ -20,6 +20,7 @@ from benchmarks.harness import BenchmarkError, median
 from benchmarks.runs import latency, run
 
 RESULTS = Path(__file__).with_name("results.json")
+DOC = harness.ROOT / "docs" / "explanation" / "performance.md"
 QUICK = {
     "tasks": 1000,
     "rounds": 1,
@@ -73,7 +74,10 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(report.tables(compared, found, growth))
+    told = report.tables(compared, found, growth)
+    print(told)
+    if options.doc:
+        report.write_into(DOC, f"{harness.told(around)}\n\n{told}")
     figures = {"options": vars(options), "figures": report.as_json(compared, found), "growth": growth}
     harness.write_json(options.json, around | figures)
     return 0
@@ -99,6 +103,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--growth-tenants", nargs="+", default=[1, 10, 100, 1000], **number)
     parser.add_argument("--growth-backlog", nargs="+", default=[1000, 10_000, 100_000], **number)
     parser.add_argument("--growth-results", nargs="+", default=[10, 1000, 100_000], **number, help="bytes")
+    parser.add_argument("--doc", action="store_true", help="write what is printed into docs/explanation too")
     parser.add_argument("--quick", action="store_true", help="everything small and without peers, in about a minute")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where the figures are written")
     options = parser.parse_args()

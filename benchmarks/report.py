@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
@@ -104,6 +105,14 @@ def guarantees(compared: Sequence[Contender]) -> str:
 def grown(points: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]:
     heads = tuple(points[0])
     return heads, [tuple(point.values()) for point in points]
+
+
+def write_into(path: Path, told: str) -> None:
+    """Put the tables between the two marks of a page."""
+    begin, end = "<!-- figures -->\n", "<!-- end of figures -->"
+    page = path.read_text()
+    head, _, rest = page.partition(begin)
+    path.write_text(f"{head}{begin}\n```\n{told}\n```\n\n{end}{rest.partition(end)[2]}")
 
 
 def as_json(compared: Sequence[Contender], found: Found) -> dict[str, Any]:
