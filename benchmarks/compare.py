@@ -29,7 +29,7 @@ QUICK = {
     "singles": 500,
     "bulk": 5000,
     "counted": 500,
-    "seconds": 3,
+    "seconds": 1,
     "growth_tenants": [1, 10],
     "growth_backlog": [200, 2000],
     "growth_results": [10, 1000],
