@@ -234,14 +234,24 @@ class Storm:
 
     def _freeze(self, incident: Incident, tasks: int) -> None:
         """A whole cluster sleeps until another has taken over its packages, then goes on as if it still held them."""
+        from tenant_q.brokers import get_broker
+
         before = len(self._obeyed(incident))
         self._strike_at_point(incident, tasks)
         (frozen,) = self._wait_until(lambda: self._obeyed(incident)[before:], "the freeze")
         _, _, group, *ids = frozen.words
 
+        broker = get_broker()
+
+        def is_leased(id: str) -> bool:
+            return self._insist(lambda: broker.client.zscore(f"{broker.tag}:leases", id)) is not None
+
         def is_taken_over() -> bool:
             claims = read_log(self.path, "claim")
-            return any(line.at > frozen.at and set(ids) & set(line.words) for line in claims)
+            # After an outage its leases may have run out before it froze, and another have finished with them.
+            return any(line.at > frozen.at and set(ids) & set(line.words) for line in claims) or not any(
+                is_leased(id) for id in ids
+            )
 
         try:
             self._wait_until(is_taken_over, "the frozen packages to be taken over")
