@@ -18,7 +18,7 @@ help:
 	@echo "make chaos     some minutes of kills and outages, and figures of fairness; TEST_ARGS go to pytest"
 	@echo "make bench     tenant_q beside Django-Q2: speed, latency, cost, memory; BENCH_ARGS=--quick takes a minute or two;"
 	@echo "               make bench-peers installs Celery and dramatiq for it, into .venvs/peers"
-	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in ten minutes or so;"
+	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in a quarter of an hour;"
 	@echo "               BENCH_ARGS='--tenants 200 --seconds 10 --burst 1000' is quick, BENCH_ARGS=--help shows all"
 	@echo "make lint      ruff, mypy and import-linter"
 	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
