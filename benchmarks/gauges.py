@@ -76,6 +76,8 @@ class Gauges:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Count statements and Redis commands in this block, which makes both servers slower."""
+        # Rare statements are forgotten when there are too many, and their calls with them.
+        self.session.execute("SELECT pg_stat_statements_reset()")
         self._track("top")
         monitor = socket.socket(socket.AF_UNIX)
         with closing(monitor):
