@@ -129,7 +129,7 @@ class RunningCluster:
         if self.process.poll() is None:
             try:
                 self.stop()
-            except (AssertionError, subprocess.TimeoutExpired):
+            except AssertionError:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 raise
 
@@ -137,7 +137,10 @@ class RunningCluster:
         """Send a signal and return the exit code; no process may be left."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(seconds)
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"the cluster does not stop: {self.processes()}, {self.log}") from error
         wait_until(lambda: not self.processes(), what="the cluster's processes to be gone")
         return code
 

@@ -71,6 +71,20 @@ def reached(point: str, ids: Iterable[str] = ()) -> None:
         return
 
 
+def sleeps(group: int) -> bool:
+    """Whether every process of a group has stopped."""
+    import psutil
+
+    states = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group:
+                states.append(process.info["status"])
+        except ProcessLookupError:
+            continue
+    return set(states) <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+
+
 def note(*words: str, path: Path | None = None) -> None:
     """Append a line to the log; whole, also when many write."""
     line = " ".join((f"{time.time():.6f}", *words)) + "\n"

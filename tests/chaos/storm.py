@@ -240,6 +240,8 @@ class Storm:
         self._strike_at_point(incident, tasks)
         (frozen,) = self._wait_until(lambda: self._obeyed(incident)[before:], "the freeze")
         _, _, group, *ids = frozen.words
+        # The order is in the log before the signal is out, and one that goes on before it sleeps would sleep for good.
+        self._wait_until(lambda: points.sleeps(int(group)), "the cluster to sleep")
 
         broker = get_broker()
 
