@@ -17,7 +17,7 @@ from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     REMEMBER_SECONDS,
-    SLICE,
+    SLICES,
     UNKNOWN_COST_MS,
     Batch,
     Counts,
@@ -203,8 +203,8 @@ class MemoryBroker:
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self.ring_time = max(self.ring_time, self.virtual[schema])
-            charged = 0.0
-            for id in self.queues[schema][: min(SLICE, limit - len(taken))]:
+            charged, of_slice = 0.0, 0.0
+            for id in self.queues[schema][: limit - len(taken)]:
                 func = self.messages[id].func
                 is_known = (schema, func) in self.costs
                 cost = self.costs.get((schema, func), self.costs.get(("*", func)))
@@ -216,8 +216,9 @@ class MemoryBroker:
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0
+                of_slice += cost or 0.0
                 is_full = is_full or alone or spent >= budget
-                if is_full or not is_known:
+                if is_full or not is_known or of_slice >= budget / SLICES:
                     break
             self.virtual[schema] += charged
             if not self.queues[schema]:

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
-# At most this many packages of one tenant in a row.
-SLICE = 16
 # What a function that never ran is charged until it has.
 UNKNOWN_COST_MS = 10
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
+# The next tenant's turn comes after one part in so many of a batch's work.
+SLICES = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     REMEMBER_SECONDS,
-    SLICE,
+    SLICES,
     UNKNOWN_COST_MS,
     Batch,
     Counts,
@@ -93,7 +93,7 @@ class RedisBroker:
 
     def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        due, *rows = self._run("fetch", worker, lease_ms, limit, round(seconds * 1000), SLICE, UNKNOWN_COST_MS)
+        due, *rows = self._run("fetch", worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS)
         leases = tuple(
             Lease(
                 id=id.decode(),

@@ -299,12 +299,21 @@ def test_a_batch_holds_a_budget_of_expected_work(broker):
 
 
 def test_slices_of_the_tenants_whose_turn_it_is(broker):
-    know(broker, 0.125, "acme_corp", "globex_inc")
+    """A slice is a quarter of the batch's 50 ms."""
+    know(broker, 2.5, "acme_corp", "globex_inc")
     for n in range(30):
         put(broker, f"a{n:02}")
         put(broker, f"g{n:02}", schema="globex_inc")
     taken = "".join(id[0] for id in fetch(broker))
-    assert taken == "a" * 16 + "g" * 16 + "a" * 14 + "g" * 14
+    assert taken == "aaaaagggggaaaaaggggg"
+
+
+def test_short_packages_share_a_slice(broker):
+    know(broker, 0.125, "acme_corp", "globex_inc")
+    for n in range(40):
+        put(broker, f"a{n:02}")
+        put(broker, f"g{n:02}", schema="globex_inc")
+    assert "".join(id[0] for id in fetch(broker)) == "a" * 40 + "g" * 24
 
 
 def test_what_is_unknown_or_long_comes_alone(broker):

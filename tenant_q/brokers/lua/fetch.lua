@@ -2,17 +2,19 @@
 --
 -- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. Of one
 -- that is new to its tenant, and known of others, there is one package of each tenant in a batch.
+-- The next tenant's turn comes when a slice holds its part of the batch's work: short packages share a slice, for each
+-- slice costs its worker some round trips.
 -- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 most packages of one slice,
+-- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
 --          6 ms charged for an unknown function
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local slice, unknown_cost = tonumber(ARGV[5]), tonumber(ARGV[6])
+local slice, unknown_cost = budget / tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
@@ -44,11 +46,11 @@ local function expected_cost(schema, func)
   return costs[field].ms, costs[field].own
 end
 
--- Take packages from the head of a tenant's queue, at most `most`, until the budget is spent.
+-- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent.
 local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
-  local charged, count = 0, 0
+  local charged, count, spent_here = 0, 0, 0
   for _, id in ipairs(ids) do
     local message = redis.call('HGET', key('messages'), id)
     local _, func, once = open_message(message)
@@ -64,9 +66,10 @@ local function take_slice(schema, most)
       taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
       spent = spent + (expected or budget)
+      spent_here = spent_here + (expected or budget)
       full = runs_alone or spent >= budget
     end
-    if full or not is_known then
+    if full or not is_known or spent_here >= slice then
       break
     end
   end
@@ -89,7 +92,7 @@ while not full and #taken < limit do
     redis.call('SET', key('ring'), head[2])
   end
   touched[schema] = true
-  take_slice(schema, math.min(slice, limit - #taken))
+  take_slice(schema, limit - #taken)
   if redis.call('LLEN', key('queue:' .. schema)) == 0 then
     redis.call('ZREM', key('ready'), schema)
   end
