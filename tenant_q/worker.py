@@ -14,7 +14,7 @@ from django.core.cache import caches
 from django_q.signals import post_spawn
 
 from tenant_q import results, retries, session, tenancy
-from tenant_q.brokers.protocol import Batch, Broker, Lease
+from tenant_q.brokers.protocol import LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import (
@@ -56,6 +56,8 @@ class Worker(Role):
         self.broker = broker
         self.outbox = Outbox(key, broker, slot)
         self.started = 0
+        # For how long the next fetch waits for work: not at all while there is some.
+        self._wait = 0.0
         self._to_prune: dict[str, float] = {}
         self._next_prune = 0.0
         for alias in settings.CACHES:
@@ -66,12 +68,13 @@ class Worker(Role):
         self.outbox.finish()
         if self.stopping:
             return 0.0
-        batch = self.broker.fetch(self.key)
+        wait, self._wait = self._wait, 0.0
+        batch = self.broker.fetch(self.key, wait=wait)
         if batch.leases:
             self._run_batch(batch)
             self.outbox.finish()
         elif not self.once:
-            self.broker.wait(1.0 if batch.next_delayed is None else batch.next_delayed)
+            self._wait = LONGEST_WAIT if batch.next_delayed is None else batch.next_delayed
         self._prune_when_due()
         return 0.0
 

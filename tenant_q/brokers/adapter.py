@@ -49,7 +49,10 @@ class AdaptedBroker:
             self._call("enqueue", message.payload)
         return len(messages)
 
-    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        """These brokers wait in `dequeue`, for as long as they do."""
         self._enqueue_due()
         leases = []
         for receipt, payload in self._call("dequeue") or ():
@@ -69,9 +72,6 @@ class AdaptedBroker:
         self._call("enqueue", payload)
         self._due.remove(entry)
         self._receipt(lease)
-
-    def wait(self, seconds: float) -> None:
-        """These brokers block in `dequeue` themselves."""
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         for one in settled:

@@ -92,9 +92,6 @@ class MemoryBroker:
     def warnings(self) -> list[str]:
         return []
 
-    def wait(self, seconds: float) -> None:
-        """Nobody else can bring work while this waits, so it does not."""
-
     def close(self) -> None: ...
 
     # The ring
@@ -180,7 +177,10 @@ class MemoryBroker:
     def _is_known(self, message: Message) -> bool:
         return message.id in self.messages or (message.once and message.id in self.known)
 
-    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        """Does not wait: nobody else can bring work meanwhile."""
         now = self.clock()
         # A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
         self._return_unrun(self._held_by(worker))

@@ -17,6 +17,8 @@ UNKNOWN_COST_MS = 10
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
+# Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
+LONGEST_WAIT = 1.0
 # The next tenant's turn comes after one part in so many of a batch's work.
 SLICES = 4
 
@@ -153,11 +155,13 @@ class Broker(Protocol):
         `QueueFull` when there is no room for all of them that are not known; none is enqueued.
         """
 
-    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
-        """Lease a batch: slices of the tenants whose turn it is, `limit` packages and `seconds` of expected work."""
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        """Lease a batch: slices of the tenants whose turn it is, `limit` packages and `seconds` of expected work.
 
-    def wait(self, seconds: float) -> None:
-        """Block until there may be work, at most `seconds`."""
+        Parameters: `wait`, for how many seconds at most it blocks first, until there may be work.
+        """
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         """Forget packages whose outcome is saved. Returns the ids refused because their token no longer fits."""

@@ -8,18 +8,21 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    LONGEST_WAIT,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
@@ -35,8 +38,6 @@ from tenant_q.brokers.protocol import (
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
 
-# Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
-LONGEST_WAIT = 1.0
 ENQUEUE_CHUNK = 1000
 
 _LUA = Path(__file__).parent / "lua"
@@ -52,7 +53,7 @@ class RedisBroker:
         self.cluster = cluster
         self.tag = f"{{tq:{cluster}}}"
         self.client = client or connect()
-        self._scripts: dict[str, Callable[..., Any]] = {}
+        self._scripts: dict[str, Script] = {}
         # To wait for as long as an answer may take would look like an outage.
         self._longest_wait = 0.5 * float(self.client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
 
@@ -91,9 +92,12 @@ class RedisBroker:
             accepted += new
         return accepted
 
-    def fetch(self, worker: str, *, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS) -> Batch:
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        due, *rows = self._run("fetch", worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS)
+        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS
+        due, *rows = self._run_when_woken("fetch", wait, *arguments) if wait > 0 else self._run("fetch", *arguments)
         leases = tuple(
             Lease(
                 id=id.decode(),
@@ -107,11 +111,6 @@ class RedisBroker:
             for schema, _, _, payload in [message.decode().split("\n", 3)]
         )
         return Batch(leases, next_delayed=None if due < 0 else due / 1000)
-
-    def wait(self, seconds: float) -> None:
-        with self._errors():
-            # Zero would mean "for ever".
-            self.client.blpop([f"{self.tag}:wake"], timeout=max(0.01, min(seconds, LONGEST_WAIT, self._longest_wait)))
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         if not settled:
@@ -267,6 +266,26 @@ class RedisBroker:
             script = self._scripts[name] = self.client.register_script(_source(name))
         with self._errors():
             return script(keys=[tag or self.tag], args=arguments)
+
+    def _run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
+        """Run a script once there is a token to take, or `seconds` have passed: in one round trip.
+
+        The server keeps the second command of a connection until the first, which blocks, has its answer.
+        """
+        if name not in self._scripts:
+            return self._run(name, *arguments)
+        # Zero would mean "for ever".
+        seconds = max(0.01, min(seconds, LONGEST_WAIT, self._longest_wait))
+        pipe = self.client.pipeline(transaction=False)
+        pipe.blpop([f"{self.tag}:wake"], timeout=seconds)
+        pipe.evalsha(self._scripts[name].sha, 1, self.tag, *arguments)
+        try:
+            with self._errors():
+                return pipe.execute()[1]
+        except BrokerError as error:
+            if isinstance(error.__cause__, NoScriptError):  # a new server
+                return self._run(name, *arguments)
+            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -289,7 +289,6 @@ def test_a_delay_is_refused_where_nobody_would_hold_it(broker):
 
 def test_there_are_no_leases_and_no_dead(broker):
     broker.renew(["w"], 15)
-    broker.wait(60)
     assert broker.reclaim("w", running=None) == broker.expire() == 0
     assert broker.dead() == []
     assert broker.retry_dead({"x": ""}) == broker.purge_dead(["x"]) == 0

@@ -199,7 +199,6 @@ def test_the_server(broker):
     broker.ping()
     assert broker.info()
     assert broker.warnings() == []
-    broker.wait(0)
     broker.close()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from tenant_q.brokers import redis as redis_module
-from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker, address, connect
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
@@ -619,11 +621,40 @@ def test_the_answer_of_a_fetch_gets_lost(broker):
 
 
 def test_idle_workers_are_woken(broker):
+    broker.fetch("w1")
     put(broker, "a")
     assert broker.client.llen(key(broker, "wake")) == 1
-    broker.wait(60)
+    (lease,) = broker.fetch("w1", wait=60).leases
+    assert lease.id == "a"
     assert broker.client.llen(key(broker, "wake")) == 0
-    broker.wait(0)
+
+
+def test_what_comes_while_a_worker_waits(broker):
+    broker.fetch("w1")
+    fetched: list[Batch] = []
+    waiting = threading.Thread(target=lambda: fetched.append(broker.fetch("w1", wait=60)))
+    waiting.start()
+    wait_until(lambda: broker.client.info("clients")["blocked_clients"], what="the worker to wait")
+    put(broker, "a")
+    waiting.join()
+    assert [lease.id for lease in fetched[0].leases] == ["a"]
+
+
+def test_being_woken_and_fetching_are_one_round_trip(broker, monkeypatch):
+    broker.fetch("w1")
+    put(broker, "a")
+    sent = []
+    send = AbstractConnection.send_packed_command
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", lambda *args, **_: sent.append(1) or send(*args))
+    assert [lease.id for lease in broker.fetch("w1", wait=60).leases] == ["a"]
+    assert len(sent) == 1
+
+
+def test_a_server_that_forgot_its_scripts_while_a_worker_waits(broker):
+    broker.fetch("w1")
+    put(broker, "a")
+    broker.client.script_flush()
+    assert [lease.id for lease in broker.fetch("w1", wait=60).leases] == ["a"]
 
 
 def test_tokens_do_not_pile_up(broker):
@@ -785,7 +816,7 @@ LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")
         ("warnings", {}),
         ("enqueue", {"messages": [message("a")]}),
         ("fetch", {"worker": "w"}),
-        ("wait", {"seconds": 1}),
+        ("fetch", {"worker": "w", "wait": 1}),
         ("acknowledge", {"worker": "w", "settled": [Settled(LEASE, 0.0)]}),
         ("give_back", {"worker": "w", "leases": [LEASE]}),
         ("put_off", {"worker": "w", "lease": LEASE, "delay": 1}),
