@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
@@ -35,15 +36,15 @@ _whole_tables: dict[str, tuple[int, float]] = {}
 def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection,
-    and one more where the columns of the schema's table were not looked at within `tenant_cache_seconds`.
+    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection.
+    The columns of the schema's table are looked at once in `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found, table = _ask(connection, wanted)
-        if found != wanted:
+        found = _ask(connection, wanted)
+        if found.schema != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
-        if connection.alias == database_alias() and not (table and _has_columns(connection, wanted, table)):
+        if connection.alias == database_alias() and not found.is_whole:
             raise SchemaNotMigrated(
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
@@ -66,15 +67,20 @@ def require_migrated(schemas: Collection[str]) -> None:
         )
 
 
-def _ask(connection: Any, schema: str) -> tuple[str | None, int | None]:
-    """Where a session is, and the OID of the schema's task table.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a session is, and whether the schema's task table is there with all its columns."""
 
-    A session of another database than the tenants' own holds up its tasks, and nobody else.
-    """
+    schema: str | None
+    is_whole: bool
+
+
+def _ask(connection: Any, schema: str) -> _Found:
+    """Ask a session. One of another database than the tenants' own holds up its tasks, and nobody else."""
     if connection.alias == database_alias():
-        return _where_is(connection, schema)
+        return _look(connection, schema)
     try:
-        return _where_is(connection, schema)
+        return _Found(_fetch(connection, schema, "verify_schema")[0], is_whole=True)
     except DATABASE_ERRORS as error:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
@@ -83,29 +89,30 @@ def _ask(connection: Any, schema: str) -> tuple[str | None, int | None]:
         ) from error
 
 
-def _where_is(connection: Any, schema: str) -> tuple[str | None, int | None]:
-    current, table = fetch_raw(connection, _verification(schema, _search_path(schema)))
-    return current, table
-
-
-def _has_columns(connection: Any, schema: str, table: int) -> bool:
-    """Whether a task table has all its columns; remembered, for asking the catalogue costs more than all else."""
+def _look(connection: Any, schema: str) -> _Found:
+    """Ask the tenants' own session: for the columns only where they were not seen lately, since it costs most."""
     seen, since = _whole_tables.get(schema, (None, 0.0))
-    if seen != table or time.monotonic() - since > conf().tenant_cache_seconds:
-        columns = sql.Literal(_task_columns())
-        query = sql.SQL(statement("has_columns")).format(table=sql.Literal(table), columns=columns)
-        if not fetch_raw(connection, query.as_bytes())[0]:
-            return False
-        _whole_tables[schema] = table, time.monotonic()
-    return True
+    if seen is not None and time.monotonic() - since <= conf().tenant_cache_seconds:
+        current, table = _fetch(connection, schema, "verify_schema")
+        if table is None or int(table) == seen:
+            return _Found(current, is_whole=table is not None)
+    current, table, has_columns = _fetch(connection, schema, "verify_table")
+    is_whole = has_columns == "t"
+    if table is not None and is_whole:
+        _whole_tables[schema] = int(table), time.monotonic()
+    return _Found(current, is_whole)
+
+
+def _fetch(connection: Any, schema: str, name: str) -> list[str | None]:
+    return fetch_raw(connection, _query(name, schema, _search_path(schema)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _verification(schema: str, path: tuple[str, ...]) -> bytes:
+def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
     table = sql.Identifier(schema, TASK_TABLE).as_string()
-    literals = {"path": sql.Literal(quoted), "table": sql.Literal(table)}
-    return sql.SQL(statement("verify_schema")).format(**literals).as_bytes()
+    literals = {"path": quoted, "table": table, "columns": _task_columns()}
+    return sql.SQL(statement(name)).format(**{key: sql.Literal(value) for key, value in literals.items()}).as_bytes()
 
 
 def _task_columns() -> list[str]:
