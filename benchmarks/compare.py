@@ -156,7 +156,9 @@ def measure(contender: Contender, servers: Any, options: argparse.Namespace, fou
 
 
 def measure_latency(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
-    half = median([one.tasks_per_s for one in found["no-op"][contender.key]]) / 2
+    # The sender has its share of the same processors, so that what it can send is a limit too.
+    run_per_s = median([one.tasks_per_s for one in found["no-op"][contender.key]])
+    half = min(run_per_s, median(found["single"][contender.key])) / 2
     for kind, what, rate in (("idle", "trickle", IDLE_RATE), ("half load", "stream", half)):
         found[kind][contender.key].append(
             step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import pickle
@@ -9,7 +10,7 @@ from typing import Any
 
 from django_q import core_signing
 from django_q.conf import Conf
-from django_q.signing import BadSignature, SignedPackage
+from django_q.signing import BadSignature, PickleSerializer
 
 from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.package import Package
@@ -21,7 +22,7 @@ def seal(package: Package) -> str:
     Raises `EnqueueError`, naming function and cause, when something in it does not pickle.
     """
     try:
-        return str(SignedPackage.dumps(package.task))
+        return str(_signer().sign_object(package.task, serializer=PickleSerializer, compress=Conf.COMPRESSED))
     except Exception as error:  # whatever a class's own __reduce__ raises
         raise EnqueueError(
             f"{package.func_name} cannot be enqueued for {package.schema}: its function, arguments or hook do not "
@@ -38,7 +39,7 @@ def open_package(payload: str, *, schema: str | None = None) -> Package:
     none, or when a class in it is gone. Only in the last case does the error carry the readable rest, as `.package`.
     """
     try:
-        task = SignedPackage.loads(payload)
+        task = _signer().unsign_object(payload, serializer=PickleSerializer)
     except BadSignature as error:
         raise BadPackage(
             f"the signature does not fit this project's SECRET_KEY and Q_CLUSTER['name'] ({error}); purge it, or start "
@@ -47,6 +48,16 @@ def open_package(payload: str, *, schema: str | None = None) -> Package:
     except Exception as error:
         raise _missing_class(payload, schema, error) from error
     return _checked(task, schema)
+
+
+def _signer() -> core_signing.TimestampSigner:
+    return _signer_of(Conf.SECRET_KEY, Conf.PREFIX)
+
+
+@functools.lru_cache(maxsize=8)
+def _signer_of(key: str, salt: str) -> core_signing.TimestampSigner:
+    """The signer that Django-Q2's `SignedPackage` makes anew for each package."""
+    return core_signing.TimestampSigner(key=key, salt=salt)
 
 
 def _checked(task: Any, schema: str | None) -> Package:
