@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    NEW_FACTOR,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
@@ -194,31 +195,32 @@ class MemoryBroker:
     def _take_batch(self, worker: str, limit: int, budget: float) -> list[Lease]:
         """Take slices of the tenants of least virtual time, until the budget is spent.
 
-        A function that is unknown or long runs alone, and so does a package that may have killed a machine. Of one that
-        is new to its tenant, and known of others, there is one package of each tenant in a batch.
+        A function that is unknown or long runs alone, and so does a package that may have killed a machine. One that is
+        new to its tenant, and known of others, may be longer for it: it counts several times, in one slice a batch.
         """
         taken: list[Lease] = []
         spent, is_full = 0.0, False
-        tried: set[str] = set()
+        trying: set[str] = set()
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self.ring_time = max(self.ring_time, self.virtual[schema])
             charged, of_slice = 0.0, 0.0
+            tried = schema in trying
             for id in self.queues[schema][: limit - len(taken)]:
                 func = self.messages[id].func
                 is_known = (schema, func) in self.costs
                 cost = self.costs.get((schema, func), self.costs.get(("*", func)))
                 alone = cost is None or cost >= budget or self.histories[id].alone
-                is_full = not is_known and schema in tried
+                is_full = not is_known and tried
                 if not (is_full or (alone and taken)):
-                    tried |= set() if is_known else {schema}
+                    trying |= set() if is_known else {schema}
                     charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0
-                of_slice += cost or 0.0
+                of_slice += (cost or 0.0) * (1 if is_known else NEW_FACTOR)
                 is_full = is_full or alone or spent >= budget
-                if is_full or not is_known or of_slice >= budget / SLICES:
+                if is_full or of_slice >= budget / SLICES:
                     break
             self.virtual[schema] += charged
             if not self.queues[schema]:

@@ -23,6 +23,7 @@ from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     LONGEST_WAIT,
+    NEW_FACTOR,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
@@ -96,7 +97,7 @@ class RedisBroker:
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS
+        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR
         due, *rows = self._run_when_woken("fetch", wait, *arguments) if wait > 0 else self._run("fetch", *arguments)
         leases = tuple(
             Lease(

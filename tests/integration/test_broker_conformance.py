@@ -334,12 +334,14 @@ def test_run_times_are_known_by_tenant(broker):
     assert fetch(broker) == ["a"], "what is short for one may be long for another"
 
 
-def test_what_is_new_to_a_tenant_is_tried_once(broker):
-    """Its arguments may make it long; others are not to wait for a batch of it."""
-    know(broker, 1, "acme_corp")
-    put(broker, "a", "b", schema="globex_inc")
-    put(broker, "c", "d", schema="initech_llc")
-    assert fetch(broker) == ["a", "c"]
+@pytest.mark.parametrize(("ms", "count"), [(0.125, 10), (0.5, 3), (2, 1)])
+def test_what_is_new_to_a_tenant_counts_ten_times(broker, ms, count):
+    """It may be longer for this one; others are not to wait for a batch of it. A slice is a quarter of 50 ms."""
+    know(broker, ms, "acme_corp")
+    for n in range(20):
+        put(broker, f"g{n:02}", schema="globex_inc")
+        put(broker, f"i{n:02}", schema="initech_llc")
+    assert "".join(id[0] for id in fetch(broker)) == "g" * count + "i" * count
 
 
 def test_what_is_new_to_a_tenant_is_expected_to_take_what_it_took_others_at_most(broker):

@@ -1,20 +1,20 @@
 -- Lease a batch: slices of the tenants with the smallest virtual time.
 --
--- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. Of one
--- that is new to its tenant, and known of others, there is one package of each tenant in a batch.
+-- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. One
+-- that is new to its tenant, and known of others, may be longer for it: it counts several times, in one slice a batch.
 -- The next tenant's turn comes when a slice holds its part of the batch's work: short packages share a slice, for each
 -- slice costs its worker some round trips.
 -- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
---          6 ms charged for an unknown function
+--          6 ms charged for an unknown function, 7 how many times what is new to its tenant counts
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local slice, unknown_cost = budget / tonumber(ARGV[5]), tonumber(ARGV[6])
+local slice, unknown_cost, new_factor = budget / tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local now = now_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
@@ -31,8 +31,8 @@ end
 local taken = {}
 local spent = 0
 local full = false
--- Tenants of which a function that is new to them is in this batch: one such package each, until it is known.
-local tried = {}
+-- Tenants of which a function that is new to them is in this batch: one such slice each, until it is known.
+local trying = {}
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
 -- What a function is expected to take for a tenant, in ms or nil, and whether the tenant has run it.
@@ -51,25 +51,26 @@ local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
   local charged, count, spent_here = 0, 0, 0
+  local tried = trying[schema]
   for _, id in ipairs(ids) do
     local message = redis.call('HGET', key('messages'), id)
     local _, func, once = open_message(message)
     local expected, is_known = expected_cost(schema, func)
     local runs_alone = not expected or expected >= budget
       or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
-    if (runs_alone and #taken > 0) or (not is_known and tried[schema]) then
+    if (runs_alone and #taken > 0) or (not is_known and tried) then
       full = true
     else
-      tried[schema] = tried[schema] or not is_known
+      trying[schema] = trying[schema] or not is_known
       local cost = (expected or unknown_cost) / weight
       local lease = { worker = worker, schema = schema, charged = cost, alone = runs_alone, func = func, once = once }
       taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
       spent = spent + (expected or budget)
-      spent_here = spent_here + (expected or budget)
+      spent_here = spent_here + (expected or budget) * (is_known and 1 or new_factor)
       full = runs_alone or spent >= budget
     end
-    if full or not is_known or spent_here >= slice then
+    if full or spent_here >= slice then
       break
     end
   end
