@@ -172,6 +172,16 @@ def count(contender: Contender, servers: Any, options: argparse.Namespace, found
     few = run(contender, servers, "nothing", 1, counted=True)
     many = run(contender, servers, "nothing", options.counted, counted=True)
     found["counted"][contender.key].append((many.cost - few.cost) / (options.counted - 1))
+    if contender.kind == "tenant_q":
+        found["steps"][contender.key].append(steps(contender, options.counted))
+
+
+def steps(contender: Contender, tasks: int) -> dict[str, float]:
+    """Where one worker's time goes, in microseconds a task."""
+    contender.clear()
+    contender.act("queue", "nothing", tasks)
+    taken: dict[str, float] = contender.act(tasks, module="benchmarks.steps")
+    return taken
 
 
 def _close_connections() -> None:

@@ -111,9 +111,9 @@ class Contender:
         own |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings_contest", "Q_WORKERS": str(WORKERS)}
         return os.environ | own | self.environment | more
 
-    def act(self, *words: str | int | float) -> Any:
+    def act(self, *words: str | int | float, module: str = "benchmarks.sender") -> Any:
         """Have a process of its own prepare or enqueue. Returns what that measured."""
-        command = [self.python, "-m", "benchmarks.sender", *map(str, words)]
+        command = [self.python, "-m", module, *map(str, words)]
         done = subprocess.run(command, env=self.environ(), cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise BenchmarkError(f"{self.title}, {' '.join(map(str, words))}: {done.stderr[-3000:]}")

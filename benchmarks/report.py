@@ -21,8 +21,12 @@ def tables(compared: Sequence[Contender], found: Found, growth: Mapping[str, Any
     parts = [
         ("Tasks a second, from the first saved row to the last", throughput),
         ("Enqueued a second; in bulk, Django-Q2 has a loop", enqueueing),
-        ("Milliseconds from enqueueing to the start of the task; half load is half of the speed above", latencies),
+        (
+            "Milliseconds from enqueueing to the start of the task; half load is half of what it runs or enqueues",
+            latencies,
+        ),
         ("A task's cost, all processes and both servers; its enqueueing is not in it", costs),
+        ("Where the time of one worker goes, in microseconds a task, waiting for the servers included", steps),
         ("Memory of all processes of the cluster (PSS), and from its start to the first saved row", sizes),
     ]
     told = [f"{title}:\n{harness.table(*make(compared, found))}" for title, make in parts if make(compared, found)[1]]
@@ -75,6 +79,13 @@ def costs(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
         words = [f"{value:.3f}" for value in (counted.redis_commands, counted.statements, commits)]
         rows.append((one.title, median(cpu), _span(cpu), *words))
     return heads, rows
+
+
+def steps(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+    taken = {one.title: found["steps"][one.key][0] for one in compared if found["steps"].get(one.key)}
+    names = list(dict.fromkeys(step for seen in taken.values() for step in seen))
+    rows = [(name, *(seen.get(name, 0.0) for seen in taken.values())) for name in names]
+    return ("step", *taken), [*rows, ("together", *(sum(seen.values()) for seen in taken.values()))] if rows else []
 
 
 def cost_per_task(contender: Contender, found: Found) -> list[Cost]:

@@ -1,0 +1,69 @@
+"""Where a worker's time goes, step by step, waiting for the servers included: one worker, alone, in this process.
+
+python -m benchmarks.steps COUNT
+
+That many tasks are enqueued already. Prints the microseconds a task as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from typing import Any
+
+
+def main(count: int) -> int:
+    import django
+
+    django.setup()
+    from tenant_q import results, tenancy, worker
+    from tenant_q.brokers import get_broker
+    from tenant_q.brokers.redis import RedisBroker
+    from tenant_q.slot import Slot
+
+    tenancy.keep_connections_open()
+    clock = Clock()
+    clock.wrap(RedisBroker, "fetch", "fetch a batch")
+    clock.wrap(worker, "open_package", "check the signature, unpickle")
+    clock.wrap(tenancy, "look_up_together", "look tenants up")
+    clock.wrap(worker, "_enter", "enter the schema, ask where it is")
+    clock.wrap(worker, "execute", "run the task")
+    clock.wrap(worker, "_clean_up", "take back what it left")
+    clock.wrap(results, "save", "save the rows")
+    clock.wrap(RedisBroker, "acknowledge", "acknowledge")
+    clock.wrap(worker.Worker, "tick", "all else")
+    one = worker.Worker("steps", get_broker(), Slot(), once=True)
+    while one.broker.counts().open:
+        one.tick()
+    print(json.dumps({step: 1e6 * seconds / count for step, seconds in clock.seconds.items()}))
+    return 0
+
+
+class Clock:
+    """The seconds that were spent in each step, without those of the steps within it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._within = [0.0]
+
+    def wrap(self, owner: Any, name: str, step: str) -> None:
+        """Have the calls of a function count as a step."""
+        real = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            self._within.append(0.0)
+            try:
+                return real(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - begun
+                self.seconds[step] += spent - self._within.pop()
+                self._within[-1] += spent
+
+        setattr(owner, name, timed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
