@@ -33,7 +33,7 @@ def test_no_crossing(crowd, mscluster):
     for name in crowd:
         with in_schema(name):
             iters[name] = QUtilities.add_async_tasks_from_iter("tests.tasks.assert_own_place", [name] * TASKS)
-    wait_until(lambda: get_broker().counts().open == 0, 120, "all tasks to be done")
+    wait_until(lambda: get_broker().counts().open == 0, 600, "all tasks to be done")
     for name, id in iters.items():
         with in_schema(name):
             task = QUtilities.fetch_task(id)
