@@ -12,7 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import envelope
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import (
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    Batch,
+    Counts,
+    Dead,
+    Lease,
+    Live,
+    Message,
+    Policy,
+    Settled,
+)
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.tenancy import in_public
@@ -141,6 +152,20 @@ class AdaptedBroker:
 
     def queue_size(self, schema: str | None = None) -> int:
         return int(self._call("queue_size") or 0)
+
+    # One tenant's packages: one queue for all tenants cannot tell them apart
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        raise self._refusal("list a tenant's tasks")
+
+    def place(self, schema: str, id: str) -> str | None:
+        raise self._refusal("tell where a task is")
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        raise self._refusal("tell where a task is")
+
+    def _refusal(self, what: str) -> ConfigurationError:
+        return ConfigurationError(f"The {type(self.inner).__name__} broker cannot {what}; use Redis for that.")
 
     def purge(self) -> None:
         for entry in self._due:

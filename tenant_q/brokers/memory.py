@@ -23,6 +23,7 @@ from tenant_q.brokers.protocol import (
     Counts,
     Dead,
     Lease,
+    Live,
     Message,
     Policy,
     Settled,
@@ -351,6 +352,31 @@ class MemoryBroker:
 
     def queue_size(self, schema: str | None = None) -> int:
         return sum(len(queue) for name, queue in self.queues.items() if schema in (None, name))
+
+    # One tenant's packages
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        leased = [(id, "leased") for id in self.leased]
+        queued = [(id, "queued") for id in self.queues[schema]]
+        delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
+        return [
+            Live(id, schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
+            for id, place in [*leased, *queued, *delayed]
+            for message in [self.messages[id]]
+            if message.schema == schema
+        ][:limit]
+
+    def place(self, schema: str, id: str) -> str | None:
+        if id not in self.messages or self.messages[id].schema != schema:
+            return None
+        places = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
+        return next((place for place, ids in places.items() if id in ids), "queued")
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        return self._verdict(id) if self.place(schema, id) else None
+
+    def _verdict(self, id: str) -> str | None:
+        return self.histories[id].verdict if id in self.histories else None
 
     def purge(self) -> None:
         for kept in (self.messages, self.histories):

@@ -127,6 +127,23 @@ class Dead:
     payload: str
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A package that is still to be run, or is being run.
+
+    `place` is "leased", "queued" or "delayed". `at` is when a delayed one is due, in seconds since the epoch; None for
+    the others. `verdict` is the cause with which it is to be given up instead of run.
+    """
+
+    id: str
+    schema: str
+    func: str
+    place: str
+    at: float | None
+    payload: str
+    verdict: str | None = None
+
+
 def outage_seconds(lease: float) -> float:
     """How long nobody scanned for leases that ran out, when it was an outage and not the usual pause between scans."""
     return max(1.5, lease / 2)
@@ -213,6 +230,17 @@ class Broker(Protocol):
 
     def queue_size(self, schema: str | None = None) -> int:
         """How many packages wait: of one tenant, or of all."""
+
+    # One tenant's packages. Brokers that have one queue for all tenants raise `ConfigurationError`.
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        """The first `limit` of a tenant's packages: leased ones first, then queued ones in order, then delayed ones."""
+
+    def place(self, schema: str, id: str) -> str | None:
+        """Where a tenant's package is: "queued", "delayed", "leased" or "dead". None where it has no such package."""
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        """The cause with which a tenant's package is to be given up instead of run, if it is."""
 
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""

@@ -27,6 +27,7 @@ from tenant_q.brokers.protocol import (
     Counts,
     Dead,
     Lease,
+    Live,
     Message,
     Policy,
     Settled,
@@ -101,7 +102,7 @@ class RedisBroker:
                 payload=payload,
                 token=token.decode(),
                 starts=int(starts) if starts else None,
-                verdict=verdict.decode() or None,
+                verdict=_text(verdict),
             )
             for id, token, starts, verdict, message in rows
             for schema, _, _, payload in [message.decode().split("\n", 3)]
@@ -184,6 +185,27 @@ class RedisBroker:
             return self.counts().queued
         with self._errors():
             return int(self.client.llen(f"{self.tag}:queue:{schema}"))
+
+    # One tenant's packages
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        return [
+            Live(id.decode(), name, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
+            for id, place, due, verdict, message in self._run("live", schema, limit)
+            for name, func, _, payload in [message.decode().split("\n", 3)]
+        ]
+
+    def place(self, schema: str, id: str) -> str | None:
+        place, _ = self._find(schema, id)
+        return place
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        _, verdict = self._find(schema, id)
+        return verdict
+
+    def _find(self, schema: str, id: str) -> tuple[str | None, str | None]:
+        place, verdict = self._run("find", schema, id) or (b"", b"")
+        return _text(place), _text(verdict)
 
     def purge(self) -> None:
         self._run("purge")
@@ -276,6 +298,10 @@ class RedisBroker:
             raise BrokerError(
                 f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _text(found: bytes) -> str | None:
+    return found.decode() or None
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

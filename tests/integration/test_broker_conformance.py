@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tenant_q.brokers.memory import MemoryBroker
-from tenant_q.brokers.protocol import Batch, Broker, Counts, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import Batch, Broker, Counts, Lease, Live, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
@@ -47,6 +47,11 @@ class OnRedis:
           for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
             redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
           end
+        end
+        for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':delayed', 0, -1)) do
+          local message = redis.call('HGET', KEYS[1] .. ':messages', id)
+          local own = KEYS[1] .. ':delayed:' .. string.match(message, '^[^\\n]*')
+          redis.call('ZINCRBY', own, -ARGV[1], id)
         end
         if redis.call('EXISTS', KEYS[1] .. ':expired') == 1 then
           redis.call('DECRBY', KEYS[1] .. ':expired', ARGV[1])
@@ -82,7 +87,7 @@ class OnRedis:
     def read(self, schemas: list[str], workers: list[str]) -> dict[str, Any]:
         """All keys, decoded, in one round trip. Times are in seconds."""
         pipe = self.client.pipeline(transaction=False)
-        hashes = ("messages", "vtime", "waiting", "causes", "starts", "verdicts")
+        hashes = ("messages", "vtime", "causes", "starts", "verdicts")
         scores = ("leases", "delayed", "dead", "ready")
         for name in hashes:
             pipe.hgetall(self.key(name))
@@ -91,6 +96,7 @@ class OnRedis:
         for schema in schemas:
             pipe.lrange(self.key(f"queue:{schema}"), 0, -1)
             pipe.hgetall(self.key(f"running:{schema}"))
+            pipe.zrange(self.key(f"delayed:{schema}"), 0, -1)
         for worker in workers:
             pipe.zrange(self.key(f"held:{worker}"), 0, -1)
         pipe.hkeys(self.key("leased")).smembers(self.key("alone")).smembers(self.key("unready"))
@@ -100,10 +106,11 @@ class OnRedis:
         for name in scores:
             unit = 1 if name == "ready" else 1000
             read[name] = {id.decode(): score / unit for id, score in next(found)}
-        read |= {"queue": {}, "running": {}}
+        read |= {"queue": {}, "running": {}, "delayed_of": {}}
         for schema in schemas:
             read["queue"][schema] = _texts(next(found))
             read["running"][schema] = _texts(next(found))
+            read["delayed_of"][schema] = _texts(next(found))
         read["held"] = {worker: _texts(next(found)) for worker in workers}
         read |= {name: set(_texts(list(next(found)))) for name in ("leased", "alone", "unready")}
         read |= {"ring": float(next(found) or 0), "wake": next(found)}
@@ -913,6 +920,75 @@ def test_purging_leaves_what_runs(driver, broker):
     driver.advance(61)
     assert fetch(broker) == []
     assert put(broker, "later") == 1, "what was purged is not known"
+
+
+# One tenant's packages
+
+
+def test_what_a_tenant_has_in_the_order_of_its_places(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    put(broker, "later", "sooner", delay=60, payload="line\nline")
+    put(broker, "soonest", delay=30)
+    put(broker, "g", schema="globex_inc")
+    put(broker, "g later", schema="globex_inc", delay=5)
+    broker.fetch("w2", limit=1)
+    broker.fetch("w1", limit=1)
+    found = broker.live("acme_corp")
+    assert [(one.id, one.place) for one in found] == [
+        ("a", "leased"),
+        ("b", "queued"),
+        ("c", "queued"),
+        ("soonest", "delayed"),
+        ("later", "delayed"),
+        ("sooner", "delayed"),
+    ]
+    first, last = found[0], found[-1]
+    assert first == Live("a", "acme_corp", "f", "leased", None, "payload of a")
+    assert last.at is not None and found[3].at is not None
+    assert last.at - found[3].at == pytest.approx(30, abs=1)
+    assert last.payload == "line\nline"
+
+
+def test_no_more_than_asked_for(broker):
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    put(broker, "later", delay=60)
+    broker.fetch("w1", limit=2)
+    shown = [[one.id for one in broker.live("acme_corp", limit=limit)] for limit in (0, 1, 2, 3, 4, 5)]
+    assert shown == [[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "later"]]
+
+
+def test_what_a_worker_holds_of_others_is_not_shown(broker):
+    know(broker, 0.1, "acme_corp", "globex_inc")
+    put(broker, "a", "b")
+    put(broker, "g", schema="globex_inc")
+    assert sorted(fetch(broker)) == ["a", "b", "g"]
+    assert [one.id for one in broker.live("globex_inc")] == ["g"]
+    assert broker.live("initech_llc") == []
+
+
+def test_where_a_package_is(driver, broker):
+    put(broker, *"abc")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    running = fetch_one(broker)
+    assert [broker.place("acme_corp", id) for id in ("a", "b", "c", "later")] == ["dead", "leased", "queued", "delayed"]
+    assert [broker.place("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
+    finish(broker, running)
+    assert broker.place("acme_corp", "b") is None
+    driver.advance(61)
+    broker.fetch("w2", limit=1)
+    assert broker.place("acme_corp", "later") == "queued"
+
+
+def test_what_is_to_be_given_up_is_told(broker):
+    put(broker, "a")
+    fetch_one(broker)
+    assert broker.verdict("acme_corp", "a") is None
+    broker.reclaim("w1", running="a", verdict="v")
+    assert broker.verdict("acme_corp", "a") == broker.live("acme_corp")[0].verdict == "v"
+    assert broker.verdict("globex_inc", "a") is None
 
 
 # Groups

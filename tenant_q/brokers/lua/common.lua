@@ -16,7 +16,7 @@
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
 --   <tag>:delayed         zset    id -> due time in ms
---   <tag>:waiting         hash    schema -> how many of its packages are delayed
+--   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
 --   <tag>:causes          hash    id -> why it died
@@ -172,15 +172,31 @@ end
 
 local function delay_until(schema, id, due)
   redis.call('ZADD', key('delayed'), due, id)
-  redis.call('HINCRBY', key('waiting'), schema, 1)
+  redis.call('ZADD', key('delayed:' .. schema), due, id)
 end
 
 local function end_delay(schema, id)
   redis.call('ZREM', key('delayed'), id)
+  redis.call('ZREM', key('delayed:' .. schema), id)
   redis.call('SREM', key('unready'), id)
-  if redis.call('HINCRBY', key('waiting'), schema, -1) <= 0 then
-    redis.call('HDEL', key('waiting'), schema)
+end
+
+-- How many of a tenant's packages are delayed.
+local function delayed_of(schema)
+  return redis.call('ZCARD', key('delayed:' .. schema))
+end
+
+-- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.
+local function place_of(schema, id)
+  local message = redis.call('HGET', key('messages'), id)
+  if not message or open_message(message) ~= schema then
+    return nil
+  elseif redis.call('HEXISTS', key('leased'), id) == 1 then
+    return 'leased'
+  elseif redis.call('ZSCORE', key('delayed'), id) then
+    return 'delayed'
   end
+  return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
 end
 
 -- All that is known of ids but their messages and their places.
