@@ -16,6 +16,7 @@ from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     Batch,
+    Cancelled,
     Counts,
     Dead,
     Lease,
@@ -26,6 +27,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
+from tenant_q.states import Progress
 from tenant_q.tenancy import in_public
 
 
@@ -163,6 +165,18 @@ class AdaptedBroker:
 
     def verdict(self, schema: str, id: str) -> str | None:
         raise self._refusal("tell where a task is")
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        raise self._refusal("cancel a task")
+
+    def cancelled(self) -> list[Cancelled]:
+        return []
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        raise self._refusal("keep a task's progress")
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        raise self._refusal("keep a task's progress")
 
     def _refusal(self, what: str) -> ConfigurationError:
         return ConfigurationError(f"The {type(self.inner).__name__} broker cannot {what}; use Redis for that.")

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    CANCELLED,
     REMEMBER_SECONDS,
     SLICE,
     UNKNOWN_COST_MS,
     Batch,
+    Cancelled,
     Counts,
     Dead,
     Lease,
@@ -31,6 +33,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
+from tenant_q.states import Progress
 
 # As in the Redis broker.
 
@@ -46,13 +49,18 @@ class History:
 
 @dataclass(slots=True)
 class Held:
-    """A lease in force. `charged` is what its tenant was charged for it, `alone` whether it is all of its batch."""
+    """A lease in force. `charged` is what its tenant was charged for it, `alone` whether it is all of its batch.
+
+    `is_cancelled` says that it was cancelled while it was leased, `progress` how far it says it is.
+    """
 
     lease: Lease
     worker: str
     deadline: float
     charged: float
     alone: bool
+    is_cancelled: bool = False
+    progress: Progress | None = None
 
 
 class MemoryBroker:
@@ -283,7 +291,8 @@ class MemoryBroker:
             self._end_lease(lease.id, round(seconds * 1000, 3))
             message = self.messages[lease.id]
             self.messages[lease.id] = replace(message, payload=payload or message.payload)
-            self.histories[lease.id].verdict = None
+            if not self._is_cancelled(lease.id):
+                self.histories[lease.id].verdict = None
             self.delayed[lease.id] = self.clock() + delay
             self.unready |= {lease.id} if unready else set()
 
@@ -307,7 +316,8 @@ class MemoryBroker:
             is_guilty = (is_it and not verdict) if running else history.alone
             history.alone = history.alone or (charged and not running)
             history.starts = (history.starts or 0) + (charged and is_guilty)
-            history.verdict = verdict if is_it and verdict else history.verdict
+            is_told = is_it and verdict and not (history.verdict or "").startswith(CANCELLED)
+            history.verdict = verdict if is_told else history.verdict
         return self._return_unrun(lost)
 
     def expire(self) -> int:
@@ -369,7 +379,7 @@ class MemoryBroker:
     def place(self, schema: str, id: str) -> str | None:
         if id not in self.messages or self.messages[id].schema != schema:
             return None
-        places = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
+        places: dict[str, Collection[str]] = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
         return next((place for place, ids in places.items() if id in ids), "queued")
 
     def verdict(self, schema: str, id: str) -> str | None:
@@ -377,6 +387,37 @@ class MemoryBroker:
 
     def _verdict(self, id: str) -> str | None:
         return self.histories[id].verdict if id in self.histories else None
+
+    def _is_cancelled(self, id: str) -> bool:
+        return (self._verdict(id) or "").startswith(CANCELLED)
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        place = self.place(schema, id)
+        if place in (None, "dead"):
+            return None
+        if not self._is_cancelled(id):
+            self.histories[id].verdict = verdict
+            if place == "leased":
+                self.leased[id].is_cancelled = True
+            elif place == "delayed":
+                del self.delayed[id]
+                self.unready.discard(id)
+                self._push(id, at_head=True)
+            else:
+                self.queues[schema].remove(id)
+                self.queues[schema].insert(0, id)
+        return place
+
+    def cancelled(self) -> list[Cancelled]:
+        leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
+        return [Cancelled(id, held.worker, self.histories[id].verdict or "") for id, held in leased]
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        for id in told.keys() & self.leased.keys():
+            self.leased[id].progress = told[id]
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        return self.leased[id].progress if self.place(schema, id) == "leased" else None
 
     def purge(self) -> None:
         for kept in (self.messages, self.histories):

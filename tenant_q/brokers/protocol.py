@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tenant_q.states import Progress
+
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
 # At most this many packages of one tenant in a row.
@@ -19,6 +21,8 @@ UNKNOWN_COST_MS = 10
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
+# With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
+CANCELLED = "TaskCancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,15 @@ class Live:
     verdict: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A leased package that was cancelled since `worker` took it."""
+
+    id: str
+    worker: str
+    verdict: str
+
+
 def outage_seconds(lease: float) -> float:
     """How long nobody scanned for leases that ran out, when it was an outage and not the usual pause between scans."""
     return max(1.5, lease / 2)
@@ -241,6 +254,22 @@ class Broker(Protocol):
 
     def verdict(self, schema: str, id: str) -> str | None:
         """The cause with which a tenant's package is to be given up instead of run, if it is."""
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        """Have a tenant's package given up with this verdict, which begins with `CANCELLED`, instead of run.
+
+        It is at the head of its queue then, or where it was leased, among those of `cancelled`. Returns where it was:
+        "queued", "delayed" or "leased"; None where the tenant has no such package that is still to be run.
+        """
+
+    def cancelled(self) -> list[Cancelled]:
+        """The leased packages whose workers are to be told that they were cancelled."""
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        """Keep how far leased packages say they are, by id, for as long as their leases."""
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        """How far a tenant's leased package says it is; None where it tells nothing, or is not leased."""
 
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""

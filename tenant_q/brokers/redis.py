@@ -24,6 +24,7 @@ from tenant_q.brokers.protocol import (
     SLICE,
     UNKNOWN_COST_MS,
     Batch,
+    Cancelled,
     Counts,
     Dead,
     Lease,
@@ -35,6 +36,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
+from tenant_q.states import Progress
 
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
@@ -206,6 +208,24 @@ class RedisBroker:
     def _find(self, schema: str, id: str) -> tuple[str | None, str | None]:
         place, verdict = self._run("find", schema, id) or (b"", b"")
         return _text(place), _text(verdict)
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        return _text(self._run("cancel", schema, id, verdict))
+
+    def cancelled(self) -> list[Cancelled]:
+        return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        arguments = [part for id, one in told.items() for part in (id, one.fraction, one.text)]
+        if arguments:
+            self._run("set_progress", *arguments)
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        found = self._run("get_progress", schema, id)
+        if found is None:
+            return None
+        fraction, text = found.decode().split("\n", 1)
+        return Progress(float(fraction), text)
 
     def purge(self) -> None:
         self._run("purge")

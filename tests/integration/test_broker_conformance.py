@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tenant_q.brokers.memory import MemoryBroker
-from tenant_q.brokers.protocol import Batch, Broker, Counts, Lease, Live, Message, Policy, Settled
+from tenant_q.brokers.protocol import Batch, Broker, Cancelled, Counts, Lease, Live, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
+from tenant_q.states import Progress
 from tests.conftest import wait_until
 
 
@@ -989,6 +990,109 @@ def test_what_is_to_be_given_up_is_told(broker):
     broker.reclaim("w1", running="a", verdict="v")
     assert broker.verdict("acme_corp", "a") == broker.live("acme_corp")[0].verdict == "v"
     assert broker.verdict("globex_inc", "a") is None
+
+
+# Cancelling
+
+BY_ADA = "TaskCancelled: by Ada"
+
+
+def test_cancelling_what_waits(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    assert broker.cancel("acme_corp", "b", BY_ADA) == "queued"
+    assert broker.cancelled() == [], "whoever takes it is told then"
+    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [
+        ("b", BY_ADA),
+        ("a", None),
+        ("c", None),
+    ]
+
+
+def test_cancelling_what_is_delayed(driver, broker):
+    know(broker, 0.1)
+    put(broker, "a")
+    put(broker, "later", "latest", delay=60)
+    assert broker.cancel("acme_corp", "later", BY_ADA) == "delayed"
+    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [("later", BY_ADA), ("a", None)]
+    driver.advance(61)
+    assert fetch(broker, "w2") == ["latest"]
+    assert broker.live("acme_corp")[-1].place == "leased"
+
+
+def test_cancelling_what_is_leased(broker):
+    know(broker, 0.1)
+    put(broker, *"ab")
+    leases = broker.fetch("w1").leases
+    assert broker.cancel("acme_corp", "b", BY_ADA) == "leased"
+    assert broker.cancelled() == broker.cancelled() == [Cancelled("b", "w1", BY_ADA)]
+    assert finish(broker, *leases) == []
+    assert broker.cancelled() == []
+
+
+@pytest.mark.parametrize("how", ["give back", "its worker died", "lease ran out", "put off", "killed for its timeout"])
+def test_a_cancel_stays_with_its_package(driver, broker, how):
+    put(broker, "a")
+    lease = fetch_one(broker)
+    broker.cancel("acme_corp", "a", BY_ADA)
+    match how:
+        case "give back":
+            broker.give_back("w1", [lease])
+        case "its worker died":
+            broker.reclaim("w1", running="a")
+        case "killed for its timeout":
+            broker.reclaim("w1", running="a", verdict="another")
+        case "lease ran out":
+            assert run_out(driver) == 1
+        case "put off":
+            broker.put_off("w1", lease, delay=60)
+            assert broker.place("acme_corp", "a") == "delayed"
+            driver.advance(61)
+    assert broker.cancelled() == []
+    again = fetch_one(broker)
+    assert again.verdict == BY_ADA
+    assert broker.cancelled() == [], "it came with the lease"
+    finish(broker, again)
+    put(broker, "a")
+    assert fetch_one(broker).verdict is None, "and ends with it"
+
+
+def test_the_first_who_cancels(broker):
+    put(broker, "a")
+    assert broker.cancel("acme_corp", "a", BY_ADA) == "queued"
+    assert broker.cancel("acme_corp", "a", "TaskCancelled: by Bob") == "queued"
+    assert broker.verdict("acme_corp", "a") == BY_ADA
+
+
+def test_what_cannot_be_cancelled(broker):
+    put(broker, *"ab")
+    assert broker.cancel("globex_inc", "a", BY_ADA) is None
+    broker.bury("w1", fetch_one(broker), "c")
+    assert broker.cancel("acme_corp", "a", BY_ADA) is None
+    finish(broker, fetch_one(broker))
+    assert broker.cancel("acme_corp", "b", BY_ADA) is None
+    broker.retry_dead({"a": ""})
+    assert fetch_one(broker).verdict is None
+
+
+# Progress
+
+
+def test_how_far_a_package_says_it_is(broker):
+    put(broker, *"ab")
+    broker.set_progress({"a": Progress(0.1)})
+    assert broker.get_progress("acme_corp", "a") is None, "nobody runs it"
+    lease = fetch_one(broker)
+    assert broker.get_progress("acme_corp", "a") is None
+    broker.set_progress({"a": Progress(0.1), "b": Progress(1.0)})
+    broker.set_progress({})
+    broker.set_progress({"a": Progress(1 / 3, "ä\nb")})
+    assert broker.get_progress("acme_corp", "a") == Progress(1 / 3, "ä\nb")
+    assert broker.get_progress("acme_corp", "b") is broker.get_progress("globex_inc", "a") is None
+    broker.give_back("w1", [lease])
+    assert broker.get_progress("acme_corp", "a") is None
+    finish(broker, fetch_one(broker))
+    assert broker.get_progress("acme_corp", "a") is None
 
 
 # Groups

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Settled
 from tenant_q.exceptions import QueueFull
+from tenant_q.states import Progress
 from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis
 
 # All that may be left when no package is.
@@ -45,6 +46,7 @@ IDS = [f"p{n:02}" for n in range(14)]
 
 schemas, workers, ids = st.sampled_from(SCHEMAS), st.sampled_from(WORKERS), st.sampled_from(IDS)
 limits = st.sampled_from([None, 1, 1, 2])
+progresses = st.builds(Progress, st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from(["", "a\nb"]))
 policies = st.builds(
     Policy,
     weight=st.sampled_from(WEIGHTS),
@@ -224,6 +226,20 @@ class TwoBrokers(RuleBasedStateMachine):
             getattr(driver.broker, method)(worker, lease, *arguments, **options)
         self.since_drained += 1
 
+    # Cancelling and progress
+
+    @precondition(lambda self: self.alive)
+    @rule(id=ids, schema=schemas, who=st.sampled_from(["Ada", "Bob"]))
+    def cancel(self, id, schema, who):
+        self.both("cancel", schema, id, f"{CANCELLED}: by {who}")
+
+    @precondition(lambda self: self.model.broker.leased)
+    @rule(
+        told=st.dictionaries(ids, st.builds(Progress, st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from(["", "a\nb"])))
+    )
+    def set_progress(self, told):
+        self.both("set_progress", told)
+
     # The dead
 
     @precondition(lambda self: self.model.broker.died)
@@ -313,8 +329,12 @@ class TwoBrokers(RuleBasedStateMachine):
         for schema in SCHEMAS:
             ours, theirs = ([live_without_time(one) for one in d.broker.live(schema)] for d in self.drivers)
             assert ours == theirs
+        ours, theirs = (sorted(driver.broker.cancelled(), key=lambda one: one.id) for driver in self.drivers)
+        assert ours == theirs
         for id in IDS[:3]:
-            assert self.model.broker.place(SCHEMAS[0], id) == self.real.broker.place(SCHEMAS[0], id)
+            for method in ("place", "verdict", "get_progress"):
+                ours, theirs = (getattr(driver.broker, method)(SCHEMAS[0], id) for driver in self.drivers)
+                assert ours == theirs, method
 
     @invariant()
     def the_keys_fit(self):

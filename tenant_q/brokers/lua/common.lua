@@ -15,6 +15,8 @@
 --   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
+--   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
+--   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
 --   <tag>:delayed         zset    id -> due time in ms
 --   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
@@ -159,6 +161,7 @@ local function drop_leases(schema, worker, ids)
   redis.call('ZREM', key('leases'), unpack(ids))
   redis.call('HDEL', key('leased'), unpack(ids))
   redis.call('ZREM', key('held:' .. worker), unpack(ids))
+  redis.call('HDEL', key('progress'), unpack(ids))
   local running = key('running:' .. schema)
   if redis.call('HINCRBY', running, worker, -#ids) <= 0 then
     redis.call('HDEL', running, worker)
@@ -208,6 +211,12 @@ end
 
 local function drop_history(id)
   drop_histories({ id })
+end
+
+-- Whether a package is never to be run (again): its verdict is that of a cancel, which nothing takes back.
+local function is_cancelled(id)
+  local verdict = redis.call('HGET', key('verdicts'), id)
+  return verdict and string.match(verdict, '^TaskCancelled')
 end
 
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.
