@@ -8,6 +8,7 @@ least once.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -26,7 +27,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
 from tenant_q.executor import alarm, execute, give_up, running, timeout_of
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
@@ -186,7 +187,8 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     for outcome in settled:
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
-            logger.error("Failed %s (%s): %s", *names, extra=labels(outcome.package))
+            level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
+            logger.log(level, "Failed %s (%s): %s", *names, extra=labels(outcome.package))
     settlement.to_tell = [outcome for outcome in settled if has_listeners(outcome)]
     return settlement
 

@@ -19,6 +19,7 @@ from django_q.humanhash import uuid
 from django_q.utils import get_func_repr
 
 from tenant_q.conf import conf
+from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
 from tenant_q.options import (
     KEYWORD_OPTIONS,
     TENANT_OPTIONS,
@@ -156,6 +157,12 @@ def carried_outcome(package: Package) -> Outcome | None:
         return None
     task = {name: value for name, value in package.task.items() if name != "outcome"}
     return Outcome(package=Package(task), **carried)
+
+
+def sentence(verdict: str) -> TaskDeath:
+    """The cause of death that a broker's verdict names: a cancel, or a timeout that the task did not react to."""
+    cause, _, text = verdict.partition(": ")
+    return TaskCancelled(text) if cause == TaskCancelled.__name__ else TaskTimeout(verdict)
 
 
 def build(
