@@ -149,7 +149,7 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
 
 
 def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
-    func = _resolve(package.func)
+    func = resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)
     running.set(package)
     with alarm(timeout_of(package)), during:
@@ -165,7 +165,8 @@ async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _resolve(func: Any) -> Callable[..., Any]:
+def resolve(func: Any) -> Callable[..., Any]:
+    """The function of a package: itself, or what its dotted path names. Raises `UnknownFunction`."""
     if callable(func):
         return cast(Callable[..., Any], func)
     path = str(func)

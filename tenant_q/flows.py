@@ -53,6 +53,11 @@ def submit(
     return _send([package], once=id is not None)
 
 
+def submit_package(package: Package) -> str:
+    """Enqueue a package that is built, or run it here and now when it is `sync`. Raises as `submit`."""
+    return _send([package], once=False)
+
+
 def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *, schema: str | None = None) -> str:
     """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
     schema = task_schema(schema)
@@ -326,7 +331,7 @@ def _tell(outcome: Outcome) -> None:
     with alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):
-            _resolve_hook(package.option("hook"))(_hook_task(outcome))
+            resolve_hook(package.option("hook"))(_hook_task(outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:
@@ -335,7 +340,8 @@ def _hook_task(outcome: Outcome) -> Task:
     return task
 
 
-def _resolve_hook(hook: Any) -> Callable[[Task], Any]:
+def resolve_hook(hook: Any) -> Callable[[Task], Any]:
+    """The hook itself, or what its dotted path names. Raises what importing it raises."""
     if callable(hook):
         return hook  # type: ignore[no-any-return]
     module, _, name = str(hook).rpartition(".")
