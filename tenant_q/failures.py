@@ -24,9 +24,9 @@ class Failure:
 
 def read_failure(text: str) -> Failure:
     """Take a failed task's text apart, as the executor writes it; what is missing is an empty string."""
-    message, _, rest = text.partition(_TRACEBACK)
+    message, head, rest = text.partition(_TRACEBACK)
     message = message.removesuffix(" ").removesuffix(":").strip()
-    traceback = f"{_TRACEBACK}{rest}".rstrip() if rest else ""
+    traceback = f"{head}{rest}".rstrip()
     named = _NAMED.match(message)
     # A cause of tenant_q's own stands in front; else it is what the traceback ends with.
     if named and (not traceback or named[1] in _DEATHS):
