@@ -12,10 +12,12 @@ from django.contrib import admin
 from django_q import admin as django_q_admin
 from django_q.models import Failure, OrmQ, Schedule, Success
 
+from tenant_q.admin.live import LiveTaskAdmin
 from tenant_q.admin.schedules import ScheduleAdmin
 from tenant_q.admin.tasks import FailureAdmin, SuccessAdmin
+from tenant_q.models import LiveTask
 
-__all__ = ["FailureAdmin", "ScheduleAdmin", "SuccessAdmin", "register"]
+__all__ = ["FailureAdmin", "LiveTaskAdmin", "ScheduleAdmin", "SuccessAdmin", "register"]
 
 _DJANGO_Q2_OWN = {
     Schedule: django_q_admin.ScheduleAdmin,
@@ -24,7 +26,7 @@ _DJANGO_Q2_OWN = {
     # The queue of a broker that no cluster of ours serves.
     OrmQ: django_q_admin.QueueAdmin,
 }
-_OURS: dict[Any, Any] = {Schedule: ScheduleAdmin, Success: SuccessAdmin, Failure: FailureAdmin}
+_OURS: dict[Any, Any] = {Schedule: ScheduleAdmin, Success: SuccessAdmin, Failure: FailureAdmin, LiveTask: LiveTaskAdmin}
 
 
 def register(site: Any) -> None:
