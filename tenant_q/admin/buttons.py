@@ -34,6 +34,10 @@ class ButtonsAdmin(GatedAdmin):
     class Media:
         css = {"all": ["tenant_q/admin.css"]}
 
+    def label(self, obj: Any) -> str:
+        """What a row is called."""
+        return str(obj)
+
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
         """The buttons of a row's page."""
         return ()
@@ -41,13 +45,15 @@ class ButtonsAdmin(GatedAdmin):
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         obj = self.get_object(request, unquote(object_id))
         buttons: list[dict[str, Any]] = []
+        context: dict[str, Any] = {"tenant_q_buttons": buttons}
+        if obj is not None:
+            context["subtitle"] = self.label(obj)
         if obj is not None and self.has_change_permission(request, obj):
-            buttons = [
+            buttons += [
                 {"label": button.label, "style": button.style, "url": self._act_url(obj, button.act)}
                 for button in self.get_buttons(request, obj)
             ]
-        context = {"tenant_q_buttons": buttons, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     def get_urls(self) -> list[Any]:
         opts = self.opts

@@ -60,9 +60,9 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     form = ScheduleForm
     change_form_template = "tenant_q/admin/schedule_form.html"
-    list_display = ("label", "func", "kind", "shown_next_run", "last_run", "state")
+    list_display = ("label", "state", "kind", "shown_next_run", "last_run", "func")
     list_display_links = ("label",)
-    list_filter = (StateFilter, "schedule_type", "next_run")
+    list_filter = (StateFilter, "schedule_type")
     search_fields = ("name", "func", "args", "kwargs")
     actions = ("run_now", "pause", "resume")
     readonly_fields = ("upcoming",)
@@ -86,7 +86,13 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         self._note_held(request)
-        return super().changelist_view(request, extra_context)
+        return super().changelist_view(request, {"title": _("Scheduled tasks"), **(extra_context or {})})
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name in ("args", "kwargs") and field is not None:
+            field.widget.attrs |= {"rows": 2, "spellcheck": "false", "class": "vLargeTextField tenant-q-code"}
+        return field
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         held = getattr(request, "tenant_q_held", {})

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets
 from django.db.models import F, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django_q.models import Task
@@ -51,14 +53,18 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Every field: those who may change a task may run it again, and nothing else."""
-        own = {name for _, options in self.get_fieldsets(request, obj) for name in options["fields"]}
-        return sorted(own)
+        return flatten_fieldsets(self.get_fieldsets(request, obj))
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        no_saving = {"show_save": False, "show_save_and_continue": False, "show_save_and_add_another": False}
-        return super().changeform_view(request, object_id, form_url, no_saving | (extra_context or {}))
+        context = {"show_save": False, "show_save_and_continue": False, "show_save_and_add_another": False}
+        context |= {"title": capfirst(self.opts.verbose_name), "tenant_q_is_read_only": True}
+        return super().changeform_view(request, object_id, form_url, context | (extra_context or {}))
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, title | (extra_context or {}))
 
     # What is shown
 
@@ -107,14 +113,14 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         return stored.value
 
 
-_ABOUT = ("name", "id", "func", "hook", "group", "cluster")
-_TIMES = ("started", "stopped", "duration", "attempt")
+_ABOUT = ("func", ("name", "id"), ("group", "cluster"), "hook")
+_TIMES = (("started", "stopped"), ("duration", "attempt"))
 
 
 class SuccessAdmin(TaskAdmin):
     """Tasks that returned a result."""
 
-    list_display = ("name", "func", "group", "stopped", "duration", "attempt")
+    list_display = ("name", "stopped", "duration", "attempt", "func", "group")
     fieldsets = (
         (None, {"fields": _ABOUT}),
         (_("Run"), {"fields": (*_TIMES, "shown_result")}),
@@ -125,11 +131,11 @@ class SuccessAdmin(TaskAdmin):
 class FailureAdmin(TaskAdmin):
     """Tasks that ended without a result."""
 
-    list_display = ("name", "func", "group", "stopped", "duration", "attempt", "cause", "short_message")
+    list_display = ("name", "cause", "short_message", "stopped", "duration", "attempt", "func", "group")
     fieldsets = (
-        (None, {"fields": _ABOUT}),
+        (None, {"fields": ("cause", "message", "traceback")}),
+        (_("Task"), {"fields": _ABOUT}),
         (_("Run"), {"fields": _TIMES}),
-        (_("Failure"), {"fields": ("cause", "message", "traceback")}),
         (_("Call"), {"fields": ("shown_args", "shown_kwargs")}),
     )
     shown_in_list = ("result",)
