@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 FUNCTIONS = 50
 """So many functions are offered; the search finds the others."""
-COUNTED = 10_000
+COUNTED = 100_000
 """So many rows are counted; a list that is longer ends there, and filters lead further."""
 
 

@@ -15,12 +15,12 @@ from django.urls import path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenant_q import policies, tenancy
+from tenant_q import policies, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.shown import as_text
-from tenant_q.brokers.protocol import Live
+from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.envelope import open_package
-from tenant_q.exceptions import BadPackage, TaskCancelled, TenantQError
+from tenant_q.exceptions import BadPackage, TenantQError
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
@@ -108,14 +108,13 @@ class LiveTaskAdmin(TenantAdmin):
     def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
         name = as_row(live).name if live else id
         try:
-            is_cancelled = QUtilities.cancel(id)
+            is_cancelled = QUtilities.cancel(id, by=request.user.get_username())
         except TenantQError as error:
             self.message_user(request, f"{name}: {error}", messages.ERROR)
             return
         if not is_cancelled:
             self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
             return
-        policies.record(request.user.get_username(), "cancel", schema=tenancy.current_schema(), target=id)
         self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
 
     def _context(self, request: HttpRequest, **more: Any) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def find_live(limit: int) -> list[Live]:
 
 def as_row(live: Live) -> Row:
     """A package as it is shown, also one that cannot be read."""
-    is_cancelled = (live.verdict or "").startswith(TaskCancelled.__name__)
+    is_cancelled = (live.verdict or "").startswith(CANCELLED)
     state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
     due = datetime.fromtimestamp(live.at, UTC) if live.at is not None else None
     words: dict[str, Any] = {
@@ -153,14 +152,14 @@ def as_row(live: Live) -> Row:
         package = open_package(live.payload, schema=live.schema)
     except BadPackage as error:
         return Row(name=live.id, group="", arguments="", problem=str(error), **words)
-    fraction, progress = _progress(live)
+    fraction, text = _progress(live)
     return Row(
         name=package.name,
         group=package.group or "",
         arguments=_call(package.args, package.kwargs),
         problem="",
         fraction=fraction,
-        progress=progress,
+        progress=text,
         **words,
     )
 
@@ -172,5 +171,5 @@ def _call(args: Any, kwargs: Any) -> str:
 
 def _progress(live: Live) -> tuple[float | None, str]:
     """How far a running task says it is."""
-    told = QUtilities.get_progress(live.id) if live.place == "leased" else None
+    told = progress.ask(live.schema, live.id) if live.place == "leased" else None
     return (told.fraction, told.text) if told else (None, "")

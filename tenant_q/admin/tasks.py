@@ -25,6 +25,7 @@ from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.failures import Failure, read_failure
 
 _PICKLED = ("args", "kwargs", "result")
+_SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
 _SHORT = 100
 
 
@@ -58,7 +59,11 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        context = {"show_save": False, "show_save_and_continue": False, "show_save_and_add_another": False}
+        context: dict[str, Any] = {
+            "show_save": False,
+            "show_save_and_continue": False,
+            "show_save_and_add_another": False,
+        }
         context |= {"title": capfirst(self.opts.verbose_name), "tenant_q_is_read_only": True}
         return super().changeform_view(request, object_id, form_url, context | (extra_context or {}))
 
