@@ -19,8 +19,10 @@ from django_q.models import Failure, OrmQ, Schedule, Success, Task
 from tenant_q import acts, due_index
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
 from tenant_q.brokers import get_broker
-from tenant_q.models import AuditRecord
+from tenant_q.brokers.protocol import Message
+from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
 from tests.schemas import served_at
 
 A, B = "acme_corp", "globex_inc"
@@ -345,6 +347,66 @@ def test_a_value_is_shown_and_never_run_as_markup(site):
     assert "<script>alert" not in page and "<b>" not in page and "<i>n" not in page
 
 
+# Running and queued tasks
+
+LIVE = "/admin/tenant_q/livetask/"
+
+
+@pytest.mark.seam
+def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="sum", group="sums")
+        QUtilities.add_async_task("tests.tasks.add", 1, q_options={"delay": 600, "task_name": "later"})
+    client = site(A)
+    page = client.get(LIVE).content.decode()
+    for words in ("Queued", "Delayed", "sum", "sums", "tests.tasks.add", "40, 2", "later"):
+        assert words in page
+    part = client.get(LIVE + "?part=table").content.decode()
+    assert "<html" not in part and "40, 2" in part
+    question = client.get(f"{LIVE}{id}/cancel/").content.decode()
+    assert "Cancel the task “sum”" in question
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
+    assert ["sum is cancelled."] == [str(m) for m in answer.context["messages"]]
+    make_worker().tick()
+    with in_schema(A):
+        task = Task.objects.get()
+        assert (task.id, task.success) == (id, False)
+    page = client.get("/admin/django_q/failure/").content.decode()
+    assert "TaskCancelled" in page and "cancelled by boss" in page
+    connection.set_schema_to_public()
+    assert AuditRecord.objects.values_list("actor", "act", "schema_name", "target").get() == ("boss", "cancel", A, id)
+
+
+@pytest.mark.seam
+def test_another_tenants_queue_is_behind_no_door(site):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="theirs")
+    client = site(B)
+    for query in ("", "?part=table", "?q=theirs", f"?id={id}", "?schema=acme_corp"):
+        assert "theirs" not in client.get(LIVE + query).content.decode()
+    assert client.get(f"{LIVE}{id}/cancel/").status_code == 404
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True).content.decode()
+    assert "theirs" not in answer and "has ended already" in answer
+    assert get_broker().place(A, id) == "queued" and get_broker().verdict(A, id) is None
+
+
+def test_who_may_only_look_at_the_queue_cannot_cancel(site):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
+    client = site(A, "view_livetask")
+    assert "/cancel/" not in client.get(LIVE).content.decode()
+    assert client.get(f"{LIVE}{id}/cancel/").status_code == client.post(f"{LIVE}{id}/cancel/").status_code == 403
+    assert get_broker().verdict(A, id) is None
+    assert client.get("/admin/django_q/schedule/").status_code == 403
+
+
+def test_a_package_that_cannot_be_read_is_listed(site):
+    get_broker().enqueue([Message(id="x" * 32, schema=A, func="some.func", payload="nonsense")])
+    page = site(A).get(LIVE)
+    assert page.status_code == 200 and "some.func" in page.content.decode()
+    assert "the signature does not fit" in page.content.decode()
+
+
 # Permissions
 
 
@@ -410,7 +472,7 @@ def test_where_there_are_no_tables_there_are_no_pages(site, rf):
 
     connection.set_schema_to_public()
     user = get_user_model()(is_superuser=True, is_staff=True, is_active=True)
-    for model in (Schedule, Success, Failure):
+    for model in (Schedule, Success, Failure, LiveTask):
         page = admin.site._registry[model]
         request = rf.get("/")
         request.user = user
