@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import envelope
+from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
@@ -127,6 +128,12 @@ class AdaptedBroker:
         return {}
 
     # Figures
+
+    def loads(self) -> Mapping[str, Load]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals({}, {})
 
     def statistics(self) -> Mapping[str, int]:
         return {}

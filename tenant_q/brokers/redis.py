@@ -17,6 +17,8 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from tenant_q.brokers import loads
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -118,7 +120,9 @@ class RedisBroker:
             return []
         arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
         for one in settled:
-            arguments += [one.lease.id, one.lease.token, round(one.seconds * 1000, 3)]
+            ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
+            places = " ".join(str(1 + place) for place in loads.places_of(ms, waited, failed=one.failed))
+            arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
         return [id.decode() for id in self._run("acknowledge", *arguments)]
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
@@ -173,6 +177,15 @@ class RedisBroker:
     def counts(self) -> Counts:
         queued, leased, delayed, dead, paused, unready = self._run("counts")
         return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
+
+    def loads(self) -> Mapping[str, Load]:
+        return {
+            schema.decode(): loads.load_of(_figures(hour), *places)
+            for schema, hour, *places in self._run("loads", loads.PERIODS)
+        }
+
+    def totals(self) -> Totals:
+        return Totals(*({name.decode(): _figures(one) for name, one in found} for found in self._run("totals")))
 
     def statistics(self) -> Mapping[str, int]:
         with self._errors():
@@ -276,6 +289,10 @@ class RedisBroker:
             raise BrokerError(
                 f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _figures(counts: bytes) -> Figures:
+    return Figures.of([float(count) for count in counts.split()]) if counts else Figures()
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

@@ -20,11 +20,17 @@
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
 --   <tag>:causes          hash    id -> why it died
+--   <tag>:dead_of         hash    schema -> how many of its packages are dead
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
 --   <tag>:statistics      hash    stale_acks, expired -> how often
+--   <tag>:figures         hash    schema -> packed counts of what was acknowledged: done, failed, ms run, ms waited, runs by
+--                                 their time (up to 1, 2, 4 ... 2^23 ms, and longer), waits by their time
+--   <tag>:figures:<n>     hash    <tag>:figures as it was when something was first acknowledged in the nth five minutes of
+--                                 the epoch; it expires after 70 minutes
+--   <tag>:functions       hash    func -> packed counts, as in <tag>:figures
 
 local tag = KEYS[1]
 
@@ -180,6 +186,12 @@ local function end_delay(schema, id)
   redis.call('SREM', key('unready'), id)
   if redis.call('HINCRBY', key('waiting'), schema, -1) <= 0 then
     redis.call('HDEL', key('waiting'), schema)
+  end
+end
+
+local function count_dead(schema, change)
+  if redis.call('HINCRBY', key('dead_of'), schema, change) <= 0 then
+    redis.call('HDEL', key('dead_of'), schema)
   end
 end
 
