@@ -197,6 +197,12 @@ class AdaptedBroker:
     def get_stats(self, pattern: str) -> list[Any]:
         return self._call("get_stats", pattern) or []
 
+    def last_stats(self) -> list[Any]:
+        return []
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """There is nothing to forget."""
+
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self.inner, method)(*arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 
 # In seconds: 1 ms to 2.3 hours. What is longer is counted behind the last one.
 BOUNDS: tuple[float, ...] = tuple(2**n / 1000 for n in range(24))
@@ -42,23 +43,54 @@ class Figures:
         runs, waits = tuple(whole[4 : 4 + _PLACES]), tuple(whole[4 + _PLACES :])
         return cls(whole[0], whole[1], round(counts[2] / 1000, 6), round(counts[3] / 1000, 6), runs, waits)
 
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            self.done + other.done,
+            self.failed + other.failed,
+            self.run_seconds + other.run_seconds,
+            self.wait_seconds + other.wait_seconds,
+            tuple(map(add, self.runs, other.runs)),
+            tuple(map(add, self.waits, other.waits)),
+        )
+
+
+NOTHING = Figures()
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one tenant has where, and what became of its tasks in the last hour.
-
-    `wait_p95` and `run_p95` are seconds: 95 of 100 tasks waited (from when they were enqueued or due) or ran no
-    longer. None without a task.
-    """
+    """What one tenant has where, and in `hour` what became of its tasks in the last hour."""
 
     queued: int = 0
     leased: int = 0
     delayed: int = 0
     dead: int = 0
-    done: int = 0
-    failed: int = 0
-    wait_p95: float | None = None
-    run_p95: float | None = None
+    hour: Figures = NOTHING
+
+    def __add__(self, other: Load) -> Load:
+        places = (self.queued + other.queued, self.leased + other.leased, self.delayed + other.delayed)
+        hour = self.hour + other.hour if other.hour is not NOTHING else self.hour
+        return Load(*places, self.dead + other.dead, hour)
+
+    @property
+    def done(self) -> int:
+        """Tasks of the last hour that succeeded."""
+        return self.hour.done
+
+    @property
+    def failed(self) -> int:
+        """Tasks of the last hour that failed for good."""
+        return self.hour.failed
+
+    @property
+    def wait_p95(self) -> float | None:
+        """95 of 100 tasks waited no longer than so many seconds, from when they were enqueued or due; None of none."""
+        return quantile(self.hour.waits, 0.95)
+
+    @property
+    def run_p95(self) -> float | None:
+        """95 of 100 tasks ran no longer than so many seconds; None of none."""
+        return quantile(self.hour.runs, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +99,6 @@ class Totals:
 
     tenants: Mapping[str, Figures]
     functions: Mapping[str, Figures]
-
-
-def load_of(hour: Figures, queued: int, leased: int, delayed: int, dead: int) -> Load:
-    """A tenant's load, of what it has where and the figures of the last hour."""
-    p95 = (quantile(hour.waits, 0.95), quantile(hour.runs, 0.95))
-    return Load(queued, leased, delayed, dead, hour.done, hour.failed, *p95)
 
 
 def quantile(counts: Sequence[int], part: float) -> float | None:

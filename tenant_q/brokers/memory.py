@@ -88,6 +88,7 @@ class MemoryBroker:
         self.functions: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
         self.figures_then: dict[int, dict[str, list[float]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        self.told_last: dict[str, str] = {}
         self.kept_until: dict[tuple[str, ...], float] = {}
 
     def ping(self) -> None: ...
@@ -378,8 +379,8 @@ class MemoryBroker:
         first = int(self.clock() // loads.PERIOD_SECONDS) - loads.PERIODS
         then = self.figures_then.get(min((n for n in self.figures_then if n >= first), default=0), self.figures)
         return {
-            schema: loads.load_of(
-                self._since(schema, then.get(schema)), queued[schema], leased[schema], delayed[schema], dead[schema]
+            schema: Load(
+                queued[schema], leased[schema], delayed[schema], dead[schema], self._since(schema, then.get(schema))
             )
             for schema in {*queued, *leased, *delayed, *dead, *self.figures}
         }
@@ -450,6 +451,7 @@ class MemoryBroker:
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         self.kept["stat", key] = {"": value}
+        self.told_last[key] = value
         self.kept_until["stat", key] = self.clock() + seconds
 
     def get_stat(self, key: str) -> bytes | None:
@@ -459,3 +461,10 @@ class MemoryBroker:
     def get_stats(self, pattern: str) -> list[bytes]:
         found = [self.get_stat(key[1]) for key in sorted(self.kept) if key[0] == "stat"]
         return [value for value in found if value is not None]
+
+    def last_stats(self) -> list[bytes]:
+        return [self.told_last[key].encode() for key in sorted(self.told_last)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.told_last.pop(key, None)

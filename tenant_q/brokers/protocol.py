@@ -263,3 +263,9 @@ class Broker(Protocol):
 
     def get_stats(self, pattern: str) -> list[Any]:
         """The status of every live cluster of this site."""
+
+    def last_stats(self) -> list[Any]:
+        """What each cluster of this site told last, also of those that are not live any more."""
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """Forget what clusters told last."""

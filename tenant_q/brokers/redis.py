@@ -180,8 +180,8 @@ class RedisBroker:
 
     def loads(self) -> Mapping[str, Load]:
         return {
-            schema.decode(): loads.load_of(_figures(hour), *places)
-            for schema, hour, *places in self._run("loads", loads.PERIODS)
+            schema.decode(): Load(queued, leased, delayed, dead, _figures(hour))
+            for schema, hour, queued, leased, delayed, dead in self._run("loads", loads.PERIODS)
         }
 
     def totals(self) -> Totals:
@@ -247,7 +247,7 @@ class RedisBroker:
         with self._errors():
             pipe = self.client.pipeline(transaction=False)
             pipe.set(key, value, ex=seconds)
-            pipe.sadd(self._stat_index, key)
+            pipe.hset(self._last_stats, key, value)
             pipe.execute()
 
     def get_stat(self, key: str) -> Any:
@@ -256,17 +256,26 @@ class RedisBroker:
 
     def get_stats(self, pattern: str) -> list[Any]:
         with self._errors():
-            members: Any = self.client.smembers(self._stat_index)
-            keys = sorted(members)
-            values = [self.client.get(key) for key in keys]
-            gone = [key for key, value in zip(keys, values, strict=True) if value is None]
-            if gone:
-                self.client.srem(self._stat_index, *gone)
+            keys: Any = self.client.hkeys(self._last_stats)
+            pipe = self.client.pipeline(transaction=False)
+            for key in sorted(keys):
+                pipe.get(key)
+            values: list[Any] = pipe.execute()
         return [value for value in values if value is not None]
 
+    def last_stats(self) -> list[Any]:
+        with self._errors():
+            found: Any = self.client.hgetall(self._last_stats)
+        return [found[key] for key in sorted(found)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        if keys:
+            with self._errors():
+                self.client.hdel(self._last_stats, *keys)
+
     @property
-    def _stat_index(self) -> str:
-        return f"{self._site_tag}:clusters"
+    def _last_stats(self) -> str:
+        return f"{self._site_tag}:status"
 
     @property
     def _site_tag(self) -> str:
@@ -292,7 +301,7 @@ class RedisBroker:
 
 
 def _figures(counts: bytes) -> Figures:
-    return Figures.of([float(count) for count in counts.split()]) if counts else Figures()
+    return Figures.of([float(count) for count in counts.split()]) if counts else loads.NOTHING
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:
