@@ -190,7 +190,11 @@ class Outbox:
             tenancy.leave()
 
     def _acknowledge(self) -> None:
-        settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
+        settled = [
+            Settled(finished.lease, outcome.seconds, outcome.waited, failed=not outcome.success)
+            for finished in self._unacknowledged
+            for outcome in [finished.outcome]
+        ]
         refused = self.broker.acknowledge(self.key, settled)
         for finished in self._unacknowledged:
             if finished.lease.id in refused:

@@ -133,6 +133,17 @@ class Outcome:
     is_saved: bool = False
     is_final: bool = False
 
+    @property
+    def waited(self) -> float | None:
+        """Seconds from when the package was enqueued, or due, to its start; None for a later attempt."""
+        enqueued = self.package.option("started")
+        if self.attempt > 1 or not isinstance(enqueued, datetime):
+            return None
+        try:
+            return max(0.0, (self.started - enqueued).total_seconds() - self.package.delay)
+        except TypeError:  # enqueued under another USE_TZ
+            return None
+
     def task_dict(self) -> dict[str, Any]:
         """The task dict with the outcome in it, as Django-Q2 hands it to `post_execute` and to the cache."""
         return self.package.task | {

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 from django.utils import timezone
 from setproctitle import setproctitle
 
-from tenant_q import status
 from tenant_q.brokers import get_broker, get_impatient_broker, uses_redis
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
@@ -27,6 +25,7 @@ from tenant_q.labels import get_logger
 from tenant_q.role import StopFlag, settle_in_child
 from tenant_q.scheduler import Scheduler
 from tenant_q.slot import Slot
+from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, Process, State
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
@@ -111,6 +110,19 @@ class Child:
         """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
         return self.verdict is not None and self.slot.running != self.killed_for
 
+    def as_process(self) -> Process:
+        """What the status says of it."""
+        return Process(
+            self.role,
+            int(self.process.pid or 0),
+            self.key,
+            done=self.slot.done,
+            silent=self.slot.silent,
+            seconds=self.slot.seconds,
+            late=self.slot.late,
+            **self.slot.labels,
+        )
+
 
 class Sentinel:
     """Runs in its own process; `orders` is the reading end of the parent's pipe."""
@@ -125,7 +137,9 @@ class Sentinel:
         self.children: list[Child] = []
         self.started = timezone.now()
         self.reincarnations = 0
-        self._state: Any = status.STARTING
+        self._state = State.STARTING
+        self._trouble = ""
+        self._told_deaths: list[Death] = []
         self._serial = 0
         self._respawn_at: list[tuple[float, str]] = []
         self._deaths = 0
@@ -176,6 +190,7 @@ class Sentinel:
         # No order at all: the parent is gone, and its pipe with it.
         self.killing = self.killing or KILL in order or not order
         if not order:
+            self._trouble = "its parent process died"
             logger.error("The parent of cluster %s is gone; the cluster leaves", conf().cluster)
 
     def _is_finished(self) -> bool:
@@ -219,7 +234,7 @@ class Sentinel:
             self._spawn(Scheduler.name)
         for _ in range(self.plan.workers):
             self._spawn(Worker.name)
-        self._state = status.IDLE
+        self._state = State.IDLE
         self._through_outage(self._publish)
         logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
 
@@ -277,6 +292,8 @@ class Sentinel:
         what = f" while it ran {running}" if running else ""
         logger.critical("The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra=labels)
         self.reincarnations += 1
+        death = Death(time.time(), child.role, int(child.process.pid or 0), how, **labels)
+        self._told_deaths = [*self._told_deaths, death][-DEATHS_TOLD:]
         # At once the first time, then with back-off, which a completed task ends.
         done = sum(one.slot.done for one in self.children) + child.slot.done
         self._deaths = 1 if done > self._done_before else self._deaths + 1
@@ -381,15 +398,20 @@ class Sentinel:
 
     def _publish(self) -> None:
         state = self._state
-        if state is status.IDLE and any(child.slot.running for child in self.children):
-            state = status.WORKING
-        status.ClusterStat(
+        processes = [child.as_process() for child in self.children]
+        if state is State.IDLE and any(process.is_busy for process in processes):
+            state = State.WORKING
+        ClusterStat(
             cluster_id=self.plan.cluster_id,
             parent=self.parent,
             started=self.started,
             state=state,
-            workers=[child.process.pid for child in self.children if child.is_worker and child.process.pid],
+            workers_wanted=self.plan.workers,
+            has_scheduler=conf().scheduler,
+            processes=processes,
             reincarnations=self.reincarnations,
+            deaths=self._told_deaths,
+            trouble=self._trouble,
         ).publish(self.broker)
 
     # The end
@@ -402,7 +424,7 @@ class Sentinel:
         3. After `grace` seconds, or at once on a second signal, what still runs is killed.
         4. Only then are its leases given back: nobody runs a package that another may already start.
         """
-        self._state = status.STOPPING
+        self._state = State.STOPPING
         self.stopping.set()
         deadline = time.monotonic() + conf().grace
         while self.children and not self.killing and time.monotonic() < deadline:
@@ -417,7 +439,7 @@ class Sentinel:
             child.process.join()
         self._bury_the_dead()
         self._through_outage(self._reclaim)
-        self._state = status.STOPPED
+        self._state = State.STOPPED
         self._through_outage(self._publish)
         logger.info("Cluster %s has stopped", conf().cluster)
         return 0

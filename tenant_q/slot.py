@@ -15,7 +15,7 @@ from tenant_q.states import LONGEST_TEXT, Progress
 
 _RUNNING = struct.Struct("<dd32s63s256s")  # started (monotonic), timeout (0: none), package id, schema, function
 _NUMBER = struct.Struct("<Q")
-_TIME = struct.Struct("<d")  # monotonic
+_TIME = struct.Struct("<d")
 _LEASE = struct.Struct("<32s24s")  # id, token
 _CANCEL = struct.Struct("<32s224s")  # id, verdict
 _PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
@@ -23,7 +23,7 @@ _PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
 _BUSY = 0
 _FREE, _TASK, _HOOK = 0, 1, 2  # what it is busy with
 _AT_RUNNING = 8
-_DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED = 512, 520, 528, 536, 544, 552
+_DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED, _BEAT, _LATE = 512, 520, 528, 536, 544, 552, 560, 568
 _LEASES = 576
 _CANCELLED = _LEASES + BATCH_LIMIT * _LEASE.size  # how many
 _CANCELS = _CANCELLED + _NUMBER.size
@@ -38,13 +38,14 @@ class Slot:
 
     def __init__(self) -> None:
         self._memory = mmap(-1, _SIZE)
+        self.beat()
 
     # What the child writes
 
     def plan(self, leases: Sequence[Lease]) -> None:
         """The child begins a batch; it runs these in this order."""
         self._put(_COUNT, 0)
-        self._memory[_PLANNED : _PLANNED + _TIME.size] = _TIME.pack(time.monotonic())
+        self._put_seconds(_PLANNED, time.monotonic())
         self._put(_BATCH, self._get(_BATCH) + 1)
         self._put(_NEXT, 0)
         shown = leases[:BATCH_LIMIT]
@@ -110,6 +111,14 @@ class Slot:
         self._memory[_AT_PROGRESS : _AT_PROGRESS + len(packed)] = packed
         self._put(_TOLD, told + 2)
 
+    def beat(self) -> None:
+        """The child shows that it lives and is not stuck."""
+        self._put_seconds(_BEAT, time.monotonic())
+
+    def tell_late(self, seconds: float) -> None:
+        """The scheduler looked, and was so far behind."""
+        self._put_seconds(_LATE, seconds)
+
     # What the sentinel writes
 
     def cancel(self, verdicts: Mapping[str, str]) -> None:
@@ -121,6 +130,16 @@ class Slot:
         self._put(_CANCELLED, len(shown))
 
     # What the sentinel reads
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the child showed that it lives."""
+        return time.monotonic() - self._get_seconds(_BEAT)
+
+    @property
+    def late(self) -> float:
+        """How many seconds the scheduler was behind when it looked last."""
+        return self._get_seconds(_LATE)
 
     @property
     def done(self) -> int:
@@ -138,8 +157,8 @@ class Slot:
 
         Also 0 before the first one is started: each batch is to bring at least that one forward.
         """
-        (planned,) = _TIME.unpack(self._memory[_PLANNED : _PLANNED + _TIME.size])
-        return float(time.monotonic() - planned) if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
+        planned = self._get_seconds(_PLANNED)
+        return time.monotonic() - planned if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
 
     @property
     def running(self) -> str | None:
@@ -195,6 +214,12 @@ class Slot:
 
     def _read(self) -> tuple[float, float, bytes, bytes, bytes]:
         return _RUNNING.unpack(self._memory[_AT_RUNNING : _AT_RUNNING + _RUNNING.size])
+
+    def _get_seconds(self, at: int) -> float:
+        return float(_TIME.unpack(self._memory[at : at + _TIME.size])[0])
+
+    def _put_seconds(self, at: int, seconds: float) -> None:
+        self._memory[at : at + _TIME.size] = _TIME.pack(seconds)
 
     def _get(self, at: int) -> int:
         return int(_NUMBER.unpack(self._memory[at : at + 8])[0])

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import envelope
+from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -141,6 +142,12 @@ class AdaptedBroker:
 
     # Figures
 
+    def loads(self) -> Mapping[str, Load]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals({}, {})
+
     def statistics(self) -> Mapping[str, int]:
         return {}
 
@@ -228,6 +235,12 @@ class AdaptedBroker:
 
     def get_stats(self, pattern: str) -> list[Any]:
         return self._call("get_stats", pattern) or []
+
+    def last_stats(self) -> list[Any]:
+        return []
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """There is nothing to forget."""
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:

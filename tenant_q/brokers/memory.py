@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tenant_q.brokers import loads
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -90,7 +92,12 @@ class MemoryBroker:
         self.last_token = 0
         self.last_scan: float | None = None
         self.happened = {"stale_acks": 0, "expired": 0}
+        # What was done: of each tenant and function, and of each tenant when a period with something done began.
+        self.figures: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
+        self.functions: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
+        self.figures_then: dict[int, dict[str, list[float]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        self.told_last: dict[str, str] = {}
         self.kept_until: dict[tuple[str, ...], float] = {}
 
     def ping(self) -> None: ...
@@ -247,9 +254,11 @@ class MemoryBroker:
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         refused: list[str] = []
         used: dict[str, float] = {}
+        self._begin_period()
         for one in settled:
             if self._is_in_force(one.lease) and one.lease.id not in used:
                 used[one.lease.id] = round(one.seconds * 1000, 3)
+                self._count(one, used[one.lease.id])
             else:
                 refused.append(one.lease.id)
         self._end_leases(used)
@@ -264,6 +273,22 @@ class MemoryBroker:
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
         return refused
+
+    def _begin_period(self) -> None:
+        """Keep the figures as they are when a period begins, for as long as they are asked for."""
+        now = int(self.clock() // loads.PERIOD_SECONDS)
+        self.figures_then.setdefault(now, {schema: list(counts) for schema, counts in self.figures.items()})
+        for period in [period for period in self.figures_then if period < now - loads.PERIODS]:
+            del self.figures_then[period]
+
+    def _count(self, one: Settled, ms: float) -> None:
+        message = self.messages[one.lease.id]
+        waited = None if one.waited is None else round(one.waited * 1000)
+        for counts in (self.figures[message.schema], self.functions[message.func]):
+            counts[2] += ms
+            counts[3] += waited or 0
+            for place in loads.places_of(ms, waited, failed=one.failed):
+                counts[place] += 1
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
         """New figures weigh an eighth, so that one slow run does not send a function into solitude.
@@ -356,6 +381,30 @@ class MemoryBroker:
         paused = {id for id in [*queued, *self.delayed] if self._policy(self.messages[id].schema).paused}
         places = (len(queued), len(self.leased), len(self.delayed), len(self.died))
         return Counts(*places, paused=len(paused), unready=len(self.unready - paused))
+
+    def loads(self) -> Mapping[str, Load]:
+        queued = Counter({schema: len(queue) for schema, queue in self.queues.items() if queue})
+        leased, delayed, dead = (
+            Counter(self.messages[id].schema for id in place) for place in (self.leased, self.delayed, self.died)
+        )
+        first = int(self.clock() // loads.PERIOD_SECONDS) - loads.PERIODS
+        then = self.figures_then.get(min((n for n in self.figures_then if n >= first), default=0), self.figures)
+        return {
+            schema: Load(
+                queued[schema], leased[schema], delayed[schema], dead[schema], self._since(schema, then.get(schema))
+            )
+            for schema in {*queued, *leased, *delayed, *dead, *self.figures}
+        }
+
+    def _since(self, schema: str, then: Sequence[float] | None) -> Figures:
+        now = self.figures.get(schema, [0] * loads.LENGTH)
+        return Figures.of([after - before for after, before in zip(now, then or [0] * loads.LENGTH, strict=True)])
+
+    def totals(self) -> Totals:
+        tenants, functions = (
+            {name: Figures.of(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
+        )
+        return Totals(tenants, functions)
 
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)
@@ -469,6 +518,7 @@ class MemoryBroker:
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         self.kept["stat", key] = {"": value}
+        self.told_last[key] = value
         self.kept_until["stat", key] = self.clock() + seconds
 
     def get_stat(self, key: str) -> bytes | None:
@@ -478,3 +528,10 @@ class MemoryBroker:
     def get_stats(self, pattern: str) -> list[bytes]:
         found = [self.get_stat(key[1]) for key in sorted(self.kept) if key[0] == "stat"]
         return [value for value in found if value is not None]
+
+    def last_stats(self) -> list[bytes]:
+        return [self.told_last[key].encode() for key in sorted(self.told_last)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.told_last.pop(key, None)

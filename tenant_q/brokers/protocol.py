@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tenant_q.brokers.loads import Load, Totals
 from tenant_q.states import Progress
 
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
@@ -72,10 +73,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A lease to acknowledge, with the worker-seconds it used."""
+    """A lease to acknowledge, with the worker-seconds it used.
+
+    For the operators' figures: `waited`, the seconds from when it was enqueued or due to its start, None where that is
+    not known; `failed`, whether its outcome is a failure.
+    """
 
     lease: Lease
     seconds: float
+    waited: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,12 @@ class Broker(Protocol):
     def counts(self) -> Counts:
         """How many packages are queued, leased, delayed and dead."""
 
+    def loads(self) -> Mapping[str, Load]:
+        """What each tenant that has or had something has where, and how its last hour was. One round trip."""
+
+    def totals(self) -> Totals:
+        """What was done since the broker's server was new, by tenant and function. One round trip."""
+
     def statistics(self) -> Mapping[str, int]:
         """What happened since the broker's server was new: `stale_acks` refused, leases `expired`."""
 
@@ -306,3 +319,9 @@ class Broker(Protocol):
 
     def get_stats(self, pattern: str) -> list[Any]:
         """The status of every live cluster of this site."""
+
+    def last_stats(self) -> list[Any]:
+        """What each cluster of this site told last, also of those that are not live any more."""
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """Forget what clusters told last."""

@@ -17,6 +17,8 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from tenant_q.brokers import loads
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -121,7 +123,9 @@ class RedisBroker:
             return []
         arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
         for one in settled:
-            arguments += [one.lease.id, one.lease.token, round(one.seconds * 1000, 3)]
+            ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
+            places = " ".join(str(1 + place) for place in loads.places_of(ms, waited, failed=one.failed))
+            arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
         return [id.decode() for id in self._run("acknowledge", *arguments)]
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
@@ -176,6 +180,15 @@ class RedisBroker:
     def counts(self) -> Counts:
         queued, leased, delayed, dead, paused, unready = self._run("counts")
         return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
+
+    def loads(self) -> Mapping[str, Load]:
+        return {
+            schema.decode(): Load(queued, leased, delayed, dead, _figures(hour))
+            for schema, hour, queued, leased, delayed, dead in self._run("loads", loads.PERIODS)
+        }
+
+    def totals(self) -> Totals:
+        return Totals(*({name.decode(): _figures(one) for name, one in found} for found in self._run("totals")))
 
     def statistics(self) -> Mapping[str, int]:
         with self._errors():
@@ -276,7 +289,7 @@ class RedisBroker:
         with self._errors():
             pipe = self.client.pipeline(transaction=False)
             pipe.set(key, value, ex=seconds)
-            pipe.sadd(self._stat_index, key)
+            pipe.hset(self._last_stats, key, value)
             pipe.execute()
 
     def get_stat(self, key: str) -> Any:
@@ -285,17 +298,26 @@ class RedisBroker:
 
     def get_stats(self, pattern: str) -> list[Any]:
         with self._errors():
-            members: Any = self.client.smembers(self._stat_index)
-            keys = sorted(members)
-            values = [self.client.get(key) for key in keys]
-            gone = [key for key, value in zip(keys, values, strict=True) if value is None]
-            if gone:
-                self.client.srem(self._stat_index, *gone)
+            keys: Any = self.client.hkeys(self._last_stats)
+            pipe = self.client.pipeline(transaction=False)
+            for key in sorted(keys):
+                pipe.get(key)
+            values: list[Any] = pipe.execute()
         return [value for value in values if value is not None]
 
+    def last_stats(self) -> list[Any]:
+        with self._errors():
+            found: Any = self.client.hgetall(self._last_stats)
+        return [found[key] for key in sorted(found)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        if keys:
+            with self._errors():
+                self.client.hdel(self._last_stats, *keys)
+
     @property
-    def _stat_index(self) -> str:
-        return f"{self._site_tag}:clusters"
+    def _last_stats(self) -> str:
+        return f"{self._site_tag}:status"
 
     @property
     def _site_tag(self) -> str:
@@ -322,6 +344,10 @@ class RedisBroker:
 
 def _text(found: bytes) -> str | None:
     return found.decode() or None
+
+
+def _figures(counts: bytes) -> Figures:
+    return Figures.of([float(count) for count in counts.split()]) if counts else loads.NOTHING
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

@@ -366,7 +366,7 @@ def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
     question = client.get(f"{LIVE}{id}/cancel/").content.decode()
     assert "Cancel the task “sum”" in question
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
-    assert ["sum is cancelled."] == [str(m) for m in answer.context["messages"]]
+    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
     make_worker().tick()
     with in_schema(A):
         task = Task.objects.get()

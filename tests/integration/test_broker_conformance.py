@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quantile
 from tenant_q.brokers.memory import MemoryBroker
 from tenant_q.brokers.protocol import Batch, Broker, Cancelled, Counts, Lease, Live, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
@@ -35,6 +36,9 @@ class InMemory:
         self.now += seconds
 
     advance_kept = advance
+
+    def advance_figures(self, periods: int) -> None:
+        self.now += periods * PERIOD_SECONDS
 
     def end(self) -> None:
         """Nothing is left."""
@@ -74,6 +78,12 @@ class OnRedis:
             left = self.client.pttl(name)
             if left >= 0:
                 self.client.pexpire(name, max(1, left - round(seconds * 1000)))
+
+    def advance_figures(self, periods: int) -> None:
+        """What was kept of the figures in a period was kept so many earlier."""
+        for name in self.client.scan_iter(self.key("figures:*")):
+            head, _, period = name.decode().rpartition(":")
+            self.client.rename(name, f"{head}:{int(period) - periods}")
 
     def end(self) -> None:
         for name in self.client.scan_iter(f"{self.broker.tag}*"):
@@ -1145,3 +1155,133 @@ def test_the_status_of_clusters(driver, broker):
     driver.advance_kept(31)
     wait_until(lambda: broker.get_stat(one) is None)
     assert broker.get_stats("*") == [b"2"], "one that is not refreshed is gone"
+
+
+# What operators are told
+
+
+def run(broker: Broker, *ids: str, schema: str = "acme_corp", func: str = "f", **settled: Any) -> None:
+    """Enqueue, lease and acknowledge packages. `settled` is what the acknowledgement says of each."""
+    put(broker, *ids, schema=schema, func=func)
+    leases = []
+    while len(leases) < len(ids):
+        leases += broker.fetch(f"runner {len(leases)}", limit=len(ids)).leases
+        for lease in leases[-1:]:
+            assert lease.id in ids
+    for lease in leases:
+        assert broker.acknowledge("runner", [Settled(lease, **({"seconds": 0.001} | settled))]) == []
+
+
+def test_loads_tell_what_each_tenant_has_where(broker):
+    assert broker.loads() == {}
+    run(broker, "done", schema="initech_llc")
+    put(broker, "a", "b", "c")
+    put(broker, "later", delay=60.0)
+    put(broker, "other", schema="globex_inc", func="g")
+    for lease in broker.fetch("w1", limit=1).leases:
+        broker.bury("w1", lease, "it cannot be saved")
+    broker.fetch("w2", limit=1)
+    places = {name: (one.queued, one.leased, one.delayed, one.dead) for name, one in broker.loads().items()}
+    held = [name for name, one in places.items() if one[1]]
+    assert sum(one[0] for one in places.values()) == 2 and len(held) == 1
+    assert places["initech_llc"] == (0, 0, 0, 0)
+    assert sum(one[3] for one in places.values()) == 1
+    assert places["acme_corp"][2] == 1
+    counts = broker.counts()
+    assert [sum(column) for column in zip(*places.values(), strict=True)] == [
+        counts.queued, counts.leased, counts.delayed, counts.dead,
+    ]  # fmt: skip
+
+
+def test_loads_know_the_queue_of_a_paused_tenant(broker):
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    put(broker, "a", "b")
+    assert broker.loads() == {"acme_corp": Load(queued=2)}
+    broker.set_policies({}, complete=True)
+    assert broker.loads() == {"acme_corp": Load(queued=2)}
+
+
+def test_the_dead_are_counted_until_they_are_retried_or_purged(broker):
+    for id in ("a", "b", "c"):
+        put(broker, id)
+        broker.bury("w1", fetch_one(broker), "why not")
+    assert broker.loads()["acme_corp"].dead == 3
+    broker.retry_dead({"a": "", "unknown": ""})
+    assert (broker.loads()["acme_corp"].dead, broker.loads()["acme_corp"].queued) == (2, 1)
+    broker.purge_dead(["b", "unknown"])
+    assert broker.loads()["acme_corp"].dead == 1
+    broker.purge()
+    assert broker.loads() == {}
+
+
+def test_loads_tell_how_the_last_hour_was(broker, driver):
+    for number in range(19):
+        run(broker, f"fast {number}", seconds=0.003, waited=0.1)
+    run(broker, "slow", seconds=30.0, waited=100.0, failed=True)
+    run(broker, "other", schema="globex_inc", waited=None)
+    loads = broker.loads()
+    acme, globex = loads["acme_corp"], loads["globex_inc"]
+    assert (acme.done, acme.failed, globex.done, globex.failed) == (19, 1, 1, 0)
+    assert 0.002 < acme.run_p95 <= 0.004 and 0.064 < acme.wait_p95 <= 0.128
+    assert globex.wait_p95 is None and globex.run_p95 <= 0.001
+    driver.advance_figures(6)
+    run(broker, "later", seconds=0.003)
+    assert broker.loads()["acme_corp"].done == 20
+    driver.advance_figures(8)
+    assert broker.loads()["acme_corp"].done == 1, "the first ones are an hour old"
+    assert broker.loads()["globex_inc"] == Load()
+    driver.advance_figures(20)
+    assert broker.loads()["acme_corp"] == Load(), "nothing was done in this hour"
+    run(broker, "at last", seconds=0.003)
+    assert broker.loads()["acme_corp"].done == 1
+
+
+def test_totals_never_go_back(broker, driver):
+    run(broker, "a", "b", func="f", seconds=0.5, waited=2.0)
+    run(broker, "c", schema="globex_inc", func="g", seconds=10_000.0, waited=None, failed=True)
+    driver.advance_figures(100)
+    run(broker, "d", func="g", seconds=0.0005, waited=0.0)
+    totals = broker.totals()
+    acme, globex = totals.tenants["acme_corp"], totals.tenants["globex_inc"]
+    assert (acme.done, acme.failed, acme.run_seconds, acme.wait_seconds) == (3, 0, 1.0005, 4.0)
+    assert (globex.done, globex.failed, globex.run_seconds, globex.wait_seconds) == (0, 1, 10_000.0, 0.0)
+    assert globex.runs == (0,) * len(BOUNDS) + (1,), "longer than the last bound"
+    assert sum(globex.waits) == 0, "not known"
+    assert acme.runs[0] == 1 and acme.runs[9] == 2, "up to 1 ms; from 256 to 512 ms"
+    assert {func: (one.done, one.failed) for func, one in totals.functions.items()} == {"f": (2, 0), "g": (1, 1)}
+
+
+def test_what_is_refused_is_not_counted(broker):
+    put(broker, "a")
+    late = fetch_one(broker)
+    broker.reclaim("w1", running=None)
+    finish(broker, fetch_one(broker, "w2"))
+    assert finish(broker, late) == ["a"]
+    assert broker.totals().tenants["acme_corp"].done == 1
+
+
+@pytest.mark.parametrize("ms", [0.0, 0.001, 1.0, 1.001, 2.0, 2.5, 4.0, 1000.0, 2.0**23, 2.0**23 + 1, 1e12])
+def test_a_time_is_counted_by_the_bound_that_it_does_not_exceed(broker, ms):
+    run(broker, "a", seconds=ms / 1000, waited=ms / 1000)
+    expected = sum(ms > round(1000 * bound) for bound in BOUNDS)
+    assert broker.totals().tenants["acme_corp"].runs.index(1) == expected
+
+
+def test_a_quantile_lies_between_the_bounds_of_what_it_falls_into():
+    assert quantile(Figures().runs, 0.95) is None
+    counts = [0] * (len(BOUNDS) + 1)
+    counts[3] = 100
+    assert quantile(counts, 0.95) == pytest.approx(0.004 + 0.95 * 0.004)
+    counts[-1] = 100
+    assert quantile(counts, 0.95) == BOUNDS[-1]
+
+
+def test_the_figures_of_an_hour_are_forgotten():
+    driver = OnRedis()
+    try:
+        run(driver.broker, "a")
+        run(driver.broker, "b")
+        (kept,) = driver.client.scan_iter(driver.key("figures:*"))
+        assert 3900 < driver.client.ttl(kept) <= 4200
+    finally:
+        driver.end()
