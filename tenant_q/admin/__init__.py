@@ -13,9 +13,11 @@ from django_q import admin as django_q_admin
 from django_q.models import Failure, OrmQ, Schedule, Success
 
 from tenant_q.admin.live import LiveTaskAdmin
+from tenant_q.admin.operators import AuditRecordAdmin, ClusterAdmin, DeadTaskAdmin
 from tenant_q.admin.schedules import ScheduleAdmin
 from tenant_q.admin.tasks import FailureAdmin, SuccessAdmin
-from tenant_q.models import LiveTask
+from tenant_q.admin.tenants import TenantPolicyAdmin
+from tenant_q.models import AuditRecord, Cluster, DeadTask, LiveTask, TenantPolicy
 
 __all__ = ["FailureAdmin", "LiveTaskAdmin", "ScheduleAdmin", "SuccessAdmin", "register"]
 
@@ -26,7 +28,17 @@ _DJANGO_Q2_OWN = {
     # The queue of a broker that no cluster of ours serves.
     OrmQ: django_q_admin.QueueAdmin,
 }
-_OURS: dict[Any, Any] = {Schedule: ScheduleAdmin, Success: SuccessAdmin, Failure: FailureAdmin, LiveTask: LiveTaskAdmin}
+_OURS: dict[Any, Any] = {
+    Schedule: ScheduleAdmin,
+    Success: SuccessAdmin,
+    Failure: FailureAdmin,
+    LiveTask: LiveTaskAdmin,
+    # In the public site
+    TenantPolicy: TenantPolicyAdmin,
+    Cluster: ClusterAdmin,
+    DeadTask: DeadTaskAdmin,
+    AuditRecord: AuditRecordAdmin,
+}
 
 
 def register(site: Any) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from tenant_q import policies, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
+from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import as_text
 from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.envelope import open_package
@@ -52,44 +52,32 @@ class Row:
     progress: str = ""
 
 
-class LiveTaskAdmin(TenantAdmin):
+class LiveTaskAdmin(PagesAdmin, TenantAdmin):
     """What is still to be run, and what runs now. It is read from the broker each time."""
-
-    class Media:
-        css = {"all": ["tenant_q/admin.css"]}
-        js = ["tenant_q/live.js"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def get_urls(self) -> list[Any]:
-        opts = self.opts
-        views: dict[str, tuple[Any, str]] = {
-            "": (self.changelist_view, "changelist"),
-            "<path:object_id>/cancel/": (self.cancel_view, "cancel"),
+    def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
+        return {
+            "changelist": ("", self.changelist_view),
+            "cancel": ("<path:object_id>/cancel/", self.cancel_view),
         }
-        prefix = f"{opts.app_label}_{opts.model_name}"
-        return [
-            path(route, self._guarded(self.admin_site.admin_view(view)), name=f"{prefix}_{name}")
-            for route, (view, name) in views.items()
-        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """The list; with `?part=table` only what changes, for the script that refreshes it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = self._context(request, title=_("Running and queued tasks"), **(extra_context or {}))
+        context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
+        context["can_cancel"] = self.has_change_permission(request)
         try:
             found = find_live(SHOWN + 1)
             context["rows"] = [as_row(live) for live in found[:SHOWN]]
-            context |= {"has_more": len(found) > SHOWN, "limit": SHOWN}
+            context["has_more"] = len(found) > SHOWN
         except TenantQError as error:
             context["error"] = str(error)
         part = "live_table" if request.GET.get("part") == "table" else "live"
-        return TemplateResponse(request, f"tenant_q/admin/{part}.html", context)
+        return self.page(request, part, **context)
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask, and cancel when that is confirmed."""
@@ -102,8 +90,7 @@ class LiveTaskAdmin(TenantAdmin):
             return HttpResponseRedirect("../../")
         if live is None:
             raise Http404(_("There is no such task here, or it has ended."))
-        context = self._context(request, title=_("Are you sure?"), row=as_row(live), id=quote(id))
-        return TemplateResponse(request, "tenant_q/admin/cancel.html", context)
+        return self.page(request, "cancel", title=_("Are you sure?"), row=as_row(live))
 
     def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
         name = as_row(live).name if live else id
@@ -116,15 +103,6 @@ class LiveTaskAdmin(TenantAdmin):
             self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
             return
         self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
-
-    def _context(self, request: HttpRequest, **more: Any) -> dict[str, Any]:
-        return {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "can_cancel": self.has_change_permission(request),
-            **more,
-        }
 
 
 def find_live(limit: int) -> list[Live]:

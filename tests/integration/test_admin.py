@@ -56,10 +56,10 @@ def site(tenants) -> Iterator[Callable[..., Client]]:
             with in_schema(schema):
                 users = get_user_model().objects
                 if permissions:
-                    user = users.create_user("clerk", password="x", is_staff=True)
+                    user = users.create_user("clerk", is_staff=True)
                     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
                 else:
-                    user = users.filter(username="boss").first() or users.create_superuser("boss", password="x")
+                    user = users.filter(username="boss").first() or users.create_superuser("boss")
                 client.force_login(user)
             return client
 
