@@ -30,7 +30,7 @@ from servers import ServersError, start_servers  # noqa: E402
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
-TENANT, ADMIN = "acme_corp", "/admin/django_q"
+TENANT, ADMIN, OPERATORS = "acme_corp", "/admin/django_q", "/admin/tenant_q"
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def preview_cron(page: Any) -> None:
     page.wait_for_selector("#tenant-q-upcoming time")
 
 
+def purge_first(page: Any) -> None:
+    page.check("[name=id] >> nth=0")
+    page.click("[name=act][value=purge]")
+
+
 PAGES: dict[str, Page] = {
     "dashboard": Page(TENANT, "/"),
     "tenant-index": Page(TENANT, "/admin/"),
@@ -95,6 +100,13 @@ PAGES: dict[str, Page] = {
     "live-cancel": Page(TENANT, lambda: f"/admin/tenant_q/livetask/{live_id('shop.tasks.import_catalogue')}/cancel/"),
     "tenants": Page("public", "/"),
     "operators-index": Page("public", "/admin/"),
+    "operators-tenants": Page("public", f"{OPERATORS}/tenantpolicy/"),
+    "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
+    "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
+    "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
+    "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
+    "operators-audit": Page("public", f"{OPERATORS}/auditrecord/"),
+    "operators-record": Page("public", f"{OPERATORS}/auditrecord/1/change/"),
 }
 
 
@@ -103,7 +115,9 @@ def fill(servers: Any) -> None:
     from django.utils import timezone
     from django_q.models import Schedule
 
-    from tenant_q import acts
+    from tenant_q import acts, policies
+    from tenant_q.brokers import get_broker
+    from tenant_q.brokers.protocol import Message
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
@@ -123,6 +137,10 @@ def fill(servers: Any) -> None:
         ):
             QUtilities.create_schedule(report, name, name=name, schedule_type=kind, **more)
         acts.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
+    policies.change("globex_inc", actor="operator", act="limit", weight=2.0, max_running=3, max_queued=1000)
+    policies.change("initech_llc", actor="operator", act="pause", paused=True)
+    moved = [Message(id=f"{n:032x}", schema="globex_inc", func="shop.tasks.ship", payload="moved") for n in range(3)]
+    get_broker().enqueue(moved)
     wait_until_done()
     with in_schema(TENANT):
         QUtilities.add_async_task(
@@ -141,7 +159,7 @@ def wait_until_done(seconds: float = 60.0) -> None:
     from tenant_q.brokers import get_broker
 
     deadline = time.monotonic() + seconds
-    while get_broker().counts().open:
+    while get_broker().counts().runnable:
         if time.monotonic() > deadline:
             raise demo.DemoError(f"The first tasks are not done in {seconds:g} s.")
         time.sleep(0.1)

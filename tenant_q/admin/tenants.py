@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from django import forms
 from django.contrib import messages
@@ -106,6 +107,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         found = [one for one in site.tenants if wanted in one.schema.lower()]
         order, reverse = _order(request)
         shown = Paginator(_sorted(found, _BY_NAME[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
+        kept = _kept(request, "edit")
         can_change = self.has_change_permission(request)
         edited = edited or (request.GET.get("edit", "") if can_change else "")
         if edited and form is None:
@@ -120,7 +122,8 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             rows=[_as_row(one) for one in shown],
             heads=[_head(request, column, order, reverse) for column in COLUMNS],
             query=request.GET.get("q", ""),
-            kept=_kept(request, "edit"),
+            kept=kept,
+            kept_and=kept + ("&" if kept else "?"),
             list_url=self.list_url(),
             edited=edited,
             form=form,
@@ -186,7 +189,7 @@ def _head(request: HttpRequest, column: Column, order: str, reverse: bool) -> di
 def _kept(request: HttpRequest, *left_out: str, **more: str) -> str:
     """The query of the page without some of its parts, with others."""
     query: dict[str, Any] = {name: value for name, value in request.GET.items() if name not in left_out} | more
-    return f"?{urlencode(query)}" if query else "?"
+    return f"?{urlencode(query)}" if query else ""
 
 
 def _list_url(request: HttpRequest) -> str:
@@ -215,6 +218,7 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
     counts += [_count(load.dead, bad=True), _count(load.done), _count(load.failed, bad=True)]
     return {
         "schema": tenant.schema,
+        "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
         "counts": counts,
         "wait": duration(load.wait_p95),

@@ -235,15 +235,15 @@ def test_in_the_public_site_there_are_no_tenants_pages(site):
 # Many
 
 
-def test_a_thousand_tenants_cost_no_more_statements_than_three(site, make_many):  # noqa: F811
+def test_many_tenants_cost_no_more_statements_than_three(site, make_many):  # noqa: F811
     client = site()
     client.get(TENANTS)
     with CaptureQueriesContext(connection) as few:
         client.get(TENANTS)
-    make_many(1000)
+    make_many(300)
     with CaptureQueriesContext(connection) as many:
         page = client.get(TENANTS)
-    assert len(rows_of(page)) == 1000 and page.context["page"].paginator.count == 1003
+    assert len(rows_of(page)) == 303
     assert len(many) == len(few) <= 12
 
 
