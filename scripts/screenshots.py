@@ -216,7 +216,7 @@ def take_pictures(port: int, wanted: list[str], out: Path) -> list[str]:
                     if page.act:
                         page.act(tab)
                     tab.wait_for_load_state("networkidle")
-                    overflow = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                    overflow = tab.evaluate("document.documentElement.scrollWidth") - width
                     if overflow > 0:
                         problems.append(f"{name} is {overflow} px wider than a {size}")
                     tab.screenshot(path=out / f"{name}-{size}-{scheme}.png", full_page=True)

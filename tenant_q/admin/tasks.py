@@ -36,6 +36,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     list_filter = (("stopped", admin.DateFieldListFilter), FunctionFilter, GroupFilter)
     actions = ("run_again",)
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count the table once for each choice
     paginator = BoundedPaginator
     shown_in_list: tuple[str, ...] = ()
     """The columns with pickles that the list needs."""
@@ -136,7 +137,7 @@ class SuccessAdmin(TaskAdmin):
 class FailureAdmin(TaskAdmin):
     """Tasks that ended without a result."""
 
-    list_display = ("name", "cause", "short_message", "stopped", "duration", "attempt", "func", "group")
+    list_display = ("name", "failure", "stopped", "duration", "attempt", "func", "group")
     fieldsets = (
         (None, {"fields": ("cause", "message", "traceback")}),
         (_("Task"), {"fields": _ABOUT}),
@@ -154,10 +155,12 @@ class FailureAdmin(TaskAdmin):
     def message(self, task: Any) -> Any:
         return format_html('<div class="tenant-q-text">{}</div>', self._failure(task).message) or "-"
 
-    @admin.display(description=_("message"))
-    def short_message(self, task: Any) -> str:
+    @admin.display(description=_("failure"))
+    def failure(self, task: Any) -> Any:
+        """The cause, and under it what it says, in a few words."""
         message = " ".join(self._failure(task).message.split())
-        return message if len(message) <= _SHORT else f"{message[:_SHORT]}…"
+        short = message if len(message) <= _SHORT else f"{message[:_SHORT]}…"
+        return format_html('{}<div class="quiet">{}</div>', self.cause(task), short)
 
     @admin.display(description=_("traceback"))
     def traceback(self, task: Any) -> Any:

@@ -102,7 +102,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         try:
             site = figures.site()
         except TenantQError as error:
-            return self.page(request, "tenants", title=_("Tenants"), error=str(error))
+            return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()
         found = [one for one in site.tenants if wanted in one.schema.lower()]
         order, reverse = _order(request)
@@ -116,7 +116,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         return self.page(
             request,
             "tenants",
-            title=_("Tenants"),
+            title=_("Tenants and their policies"),
             site=site,
             page=shown,
             rows=[_as_row(one) for one in shown],
