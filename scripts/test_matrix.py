@@ -3,7 +3,6 @@
 Each pair of Python and Django has a virtual environment of its own under .venvs/, where the logs are too. A Python that
 is not found, or does not run, is named in the summary as skipped.
 """
-# ruff: noqa: T201
 
 from __future__ import annotations
 

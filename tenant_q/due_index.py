@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Count, F, Max, Min, Q
 from django.db.models.functions import Now
 from psycopg import sql
 
@@ -118,6 +118,26 @@ def _details(schema: str, ids: list[int]) -> list[tuple[Any, ...]]:
         return _fetch(query)
     except tenancy.DATABASE_ERRORS:  # the schema is gone, say, and the index not yet told
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What is planned in one schema: how many schedules, when the first is looked at, and why it is held back, if so.
+
+    `due` is None when nothing of it is looked at until it is let go.
+    """
+
+    schema: str
+    schedules: int
+    due: datetime | None
+    held: str
+
+
+def plans() -> list[Plans]:
+    """What is planned in each schema that has schedules. One statement. Raises `DatabaseAway`."""
+    with tenancy.told_when_away(), tenancy.in_public():
+        found = _rows().values_list("schema_name").annotate(Count("pk"), Min("due"), Max("held")).order_by()
+        return [Plans(*row) for row in found]
 
 
 def hold(schema: str, why: str, seconds: float | None) -> None:

@@ -89,6 +89,10 @@ class SchemaNotMigrated(TenantUnavailable):
     """The tenant's schema is there, Django-Q2's tables in it are not."""
 
 
+class ProgressError(TenantQError):
+    """A task's progress cannot be told: outside of a task, or as something other than a fraction from 0 to 1."""
+
+
 class BadPackage(TenantQError):
     """A package from the queue is refused: bad signature, removed class, or another tenant's queue.
 
@@ -96,6 +100,10 @@ class BadPackage(TenantQError):
     """
 
     package: Any = None
+
+
+class CancelException(SystemExit):
+    """Raised in a running task that is cancelled; as with a timeout, `except Exception` lets it through."""
 
 
 # Causes of death of a task
@@ -117,7 +125,14 @@ class TaskExited(TaskDeath):
 
 
 class TaskCancelled(TaskDeath):
-    """The task raised `asyncio.CancelledError`."""
+    """Somebody cancelled the task, before it ran or while it ran.
+
+    In the task itself `CancelException` is raised.
+    """
+
+
+class CoroutineCancelled(TaskDeath):
+    """The task raised `asyncio.CancelledError`: a coroutine of its own was cancelled, by nobody outside."""
 
 
 class TaskInterrupted(TaskDeath):

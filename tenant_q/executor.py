@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from typing import Any, cast
@@ -29,6 +29,8 @@ from django_q.signals import post_execute_in_worker, pre_execute
 from tenant_q import results
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
+    CancelException,
+    CoroutineCancelled,
     DatabaseAway,
     TakenBack,
     TaskCancelled,
@@ -53,15 +55,15 @@ running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=Non
 
 _DEATHS: dict[type[BaseException], type[TaskDeath]] = {
     KeyboardInterrupt: TaskInterrupted,
-    asyncio.CancelledError: TaskCancelled,
+    asyncio.CancelledError: CoroutineCancelled,
     MemoryError: TaskOutOfMemory,
 }
 
 
-def execute(package: Package, *, attempt: int = 1) -> Outcome:
+def execute(package: Package, *, attempt: int = 1, during: AbstractContextManager[None] | None = None) -> Outcome:
     """Run a package in the schema that is current.
 
-    Parameters: `attempt`, the how-manieth start this is.
+    Parameters: `attempt`, the how-manieth start this is; `during`, a block that the call itself takes place in.
 
     Returns the outcome; a failure's result is its text and traceback, as in Django-Q2. Raises nothing that the task
     raised, but `TakenBack` when a transactional task is as if it had not run.
@@ -82,12 +84,13 @@ def execute(package: Package, *, attempt: int = 1) -> Outcome:
     call = _call_in_transaction if package.is_transactional else _call
     try:
         # In a context of its own: language, time zone and every context variable that the task sets end with it.
-        return copy_context().run(call, package, outcome)
+        return copy_context().run(call, package, outcome, during or nullcontext())
     except TakenBack:
         raise
     except BaseException as error:
         text, death = _failure(package, error)
-        return outcome(text, success=False, death=death, error=error)
+        is_cancelled = isinstance(error, CancelException)
+        return outcome(text, success=False, death=death, error=error, is_final=is_cancelled)
 
 
 def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
@@ -115,7 +118,9 @@ def timeout_of(package: Package) -> float | None:
     return timeout if timeout is not None and timeout > 0 else None
 
 
-def _call_in_transaction(package: Package, outcome: Callable[..., Outcome]) -> Outcome:
+def _call_in_transaction(
+    package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]
+) -> Outcome:
     """The task's work and its row are committed together, once: a delivery that finds a success does not run."""
     own: list[BaseException] = []
     try:
@@ -124,7 +129,7 @@ def _call_in_transaction(package: Package, outcome: Callable[..., Outcome]) -> O
                 done = outcome(before.result, success=True)
             else:
                 with _noted(own):
-                    done = _call(package, outcome)
+                    done = _call(package, outcome, during)
                 results.save_in_transaction(done)
     except (TenantUnavailable, DatabaseAway) as error:
         if error in own:  # the task asked for another tenant, say
@@ -143,11 +148,11 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
         raise
 
 
-def _call(package: Package, outcome: Callable[..., Outcome]) -> Outcome:
-    func = _resolve(package.func)
+def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
+    func = resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)
     running.set(package)
-    with alarm(timeout_of(package)):
+    with alarm(timeout_of(package)), during:
         result = func(*package.args, **package.kwargs)
         if inspect.isawaitable(result):
             result = async_to_sync(_awaited)(result)
@@ -160,7 +165,8 @@ async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _resolve(func: Any) -> Callable[..., Any]:
+def resolve(func: Any) -> Callable[..., Any]:
+    """The function of a package: itself, or what its dotted path names. Raises `UnknownFunction`."""
     if callable(func):
         return cast(Callable[..., Any], func)
     path = str(func)
@@ -231,7 +237,7 @@ def _failure(package: Package, error: BaseException) -> tuple[str, str]:
         text = f"{type(death).__name__}: {text}"
     logger.info("%s failed: %s", package.name, _message(death), extra=labels(package))
     try:
-        if error_reporter:
+        if error_reporter and not isinstance(death, TaskCancelled):
             error_reporter.report()
         _after_execution(None, package, text, success=False)
     except BaseException:  # what a reporter or a receiver does is not to end the worker
@@ -244,6 +250,8 @@ def _cause(error: BaseException) -> BaseException:
         return error
     if isinstance(error, TimeoutException):
         return TaskTimeout(str(error))
+    if isinstance(error, CancelException):
+        return TaskCancelled(str(error))
     if isinstance(error, SystemExit):
         return TaskExited(f"the task called sys.exit({error.code!r})")
     for raised, death in _DEATHS.items():

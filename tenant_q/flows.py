@@ -8,6 +8,7 @@ least once.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -26,7 +27,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
 from tenant_q.executor import alarm, execute, give_up, running, timeout_of
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
@@ -50,6 +51,11 @@ def submit(
     """
     package = build(func, args, keywords, schema=task_schema(schema), id=id)
     return _send([package], once=id is not None)
+
+
+def submit_package(package: Package) -> str:
+    """Enqueue a package that is built, or run it here and now when it is `sync`. Raises as `submit`."""
+    return _send([package], once=False)
 
 
 def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *, schema: str | None = None) -> str:
@@ -186,7 +192,8 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     for outcome in settled:
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
-            logger.error("Failed %s (%s): %s", *names, extra=labels(outcome.package))
+            level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
+            logger.log(level, "Failed %s (%s): %s", *names, extra=labels(outcome.package))
     settlement.to_tell = [outcome for outcome in settled if has_listeners(outcome)]
     return settlement
 
@@ -324,7 +331,7 @@ def _tell(outcome: Outcome) -> None:
     with alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):
-            _resolve_hook(package.option("hook"))(_hook_task(outcome))
+            resolve_hook(package.option("hook"))(_hook_task(outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:
@@ -333,7 +340,8 @@ def _hook_task(outcome: Outcome) -> Task:
     return task
 
 
-def _resolve_hook(hook: Any) -> Callable[[Task], Any]:
+def resolve_hook(hook: Any) -> Callable[[Task], Any]:
+    """The hook itself, or what its dotted path names. Raises what importing it raises."""
     if callable(hook):
         return hook  # type: ignore[no-any-return]
     module, _, name = str(hook).rpartition(".")

@@ -189,3 +189,36 @@ class AuditRecord(models.Model):
         if not self._state.adding:
             raise TenantQError("An audit record is never changed; write another one with tenant_q.policies.record().")
         super().save(*args, **kwargs)
+
+
+# What is not in the database: these name the admin's pages about it, and their permissions.
+
+
+class LiveTask(models.Model):
+    """A tenant's package in the broker: running, queued or delayed. There is no table of them."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view", "change")
+        verbose_name = _("running and queued task")
+        verbose_name_plural = _("running and queued tasks")
+
+
+class Cluster(models.Model):
+    """A cluster of the site. There is no table of them."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = _("cluster")
+        verbose_name_plural = _("clusters")
+
+
+class DeadTask(models.Model):
+    """A package that was given up without a row. There is no table of them."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view", "change", "delete")
+        verbose_name = _("dead task")
+        verbose_name_plural = _("dead tasks")

@@ -107,7 +107,7 @@ class Outbox:
 
     def _flush_in_time(self) -> None:
         # Signals are the main thread's: they are to interrupt what the task waits for.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, session.SIGNALS)
         while not self._closing.wait(LOOK_SECONDS):
             if self.is_waiting():
                 self._flush()
@@ -190,7 +190,11 @@ class Outbox:
             tenancy.leave()
 
     def _acknowledge(self) -> None:
-        settled = [Settled(finished.lease, finished.outcome.seconds) for finished in self._unacknowledged]
+        settled = [
+            Settled(finished.lease, outcome.seconds, outcome.waited, failed=not outcome.success)
+            for finished in self._unacknowledged
+            for outcome in [finished.outcome]
+        ]
         refused = self.broker.acknowledge(self.key, settled)
         for finished in self._unacknowledged:
             if finished.lease.id in refused:
@@ -208,7 +212,8 @@ class Outbox:
         for finished in list(self._unsettled):
             delay = retries.retry_delay(finished.outcome)
             if delay is not None:
-                self._retry(finished, delay)
+                # A cancelled one is put back only to be given up.
+                self._retry(finished, 0.0 if self.slot.cancellation(finished.lease.id) else delay)
                 self._unsettled.remove(finished)
 
     def _retry(self, finished: Finished, delay: float) -> None:

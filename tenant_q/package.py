@@ -19,6 +19,7 @@ from django_q.humanhash import uuid
 from django_q.utils import get_func_repr
 
 from tenant_q.conf import conf
+from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
 from tenant_q.options import (
     KEYWORD_OPTIONS,
     TENANT_OPTIONS,
@@ -132,6 +133,17 @@ class Outcome:
     is_saved: bool = False
     is_final: bool = False
 
+    @property
+    def waited(self) -> float | None:
+        """Seconds from when the package was enqueued, or due, to its start; None for a later attempt."""
+        enqueued = self.package.option("started")
+        if self.attempt > 1 or not isinstance(enqueued, datetime):
+            return None
+        try:
+            return max(0.0, (self.started - enqueued).total_seconds() - self.package.delay)
+        except TypeError:  # enqueued under another USE_TZ
+            return None
+
     def task_dict(self) -> dict[str, Any]:
         """The task dict with the outcome in it, as Django-Q2 hands it to `post_execute` and to the cache."""
         return self.package.task | {
@@ -156,6 +168,12 @@ def carried_outcome(package: Package) -> Outcome | None:
         return None
     task = {name: value for name, value in package.task.items() if name != "outcome"}
     return Outcome(package=Package(task), **carried)
+
+
+def sentence(verdict: str) -> TaskDeath:
+    """The cause of death that a broker's verdict names: a cancel, or a timeout that the task did not react to."""
+    cause, _, text = verdict.partition(": ")
+    return TaskCancelled(text) if cause == TaskCancelled.__name__ else TaskTimeout(verdict)
 
 
 def build(

@@ -37,6 +37,7 @@ MOVED: Final = 1
 """The microsecond of a daily to yearly run whose wall-clock time did not exist."""
 
 _CRON_YEARS: Final = 130  # as far as a cron text can name a year: 1970 to 2099
+_CRON_PARTS: Final = ("minute", "hour", "day of the month", "month", "day of the week", "second", "year")
 _DAY: Final = timedelta(days=1)
 
 
@@ -197,7 +198,20 @@ def _parsed_cron(text: str) -> croniter[float]:
     try:
         return croniter(text, 0.0, max_years_between_matches=_CRON_YEARS)
     except Exception as error:  # a foreign parser; whatever it trips over, the text is at fault
-        raise BadSchedule(f"cron text {text!r} does not parse: {error}") from error
+        raise BadSchedule(f"cron text {text!r} does not parse{_place(text)}: {error}") from error
+
+
+def _place(text: str) -> str:
+    """Which part of a cron text is wrong by itself, in words; empty where it is none."""
+    parts = text.split()
+    for number, (name, part) in enumerate(zip(_CRON_PARTS, parts, strict=False)):
+        alone = ["*"] * max(len(parts), 5)
+        alone[number] = part
+        try:
+            croniter(" ".join(alone), 0.0)
+        except Exception:  # as above
+            return f" at {part!r}, the {name}" if 5 <= len(parts) <= len(_CRON_PARTS) else ""
+    return ""
 
 
 # Wall-clock times: naive, as a clock in the zone shows them

@@ -26,6 +26,8 @@ logger = get_logger("tenant_q.role")
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_BACKOFF = 2.0
+# A process that waits shows this often that it lives.
+BEAT_SECONDS = 1.0
 
 
 class StopFlag:
@@ -119,7 +121,16 @@ class Role(ABC):
             if os.getppid() != self._parent:  # where the kernel does not see to it
                 logger.error("The %s leaves, its sentinel is gone", self.name)
                 break
-            self.stopping.wait(pause, *self.files())
+            self._rest(pause)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait until the next tick, or what ends the pause; and show meanwhile that this process lives."""
+        end = time.monotonic() + seconds
+        while True:
+            self.slot.beat()
+            left = end - time.monotonic()
+            if self.stopping.wait(min(left, BEAT_SECONDS), *self.files()) or self.stopping or left <= BEAT_SECONDS:
+                return
 
     def _tick_through_outage(self) -> float:
         try:

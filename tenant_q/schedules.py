@@ -176,7 +176,7 @@ def _fire(row: Schedule, schema: str) -> _Fire:
     # With the id of the fire before: a row that somebody sets back to a time it had fires again.
     id = deterministic_id("fire", schema, row.pk, planned.isoformat(), row.task)
     try:
-        package: Package | Outcome = _package(row, schema, id)
+        package: Package | Outcome = package_of(row, schema, id)
     except (BadSchedule, EnqueueError) as error:
         package = _failed(row, schema, id, error)
     row.task = id
@@ -189,7 +189,8 @@ def _fire(row: Schedule, schema: str) -> _Fire:
     return _Fire(row, package)
 
 
-def _package(row: Schedule, schema: str, id: str) -> Package:
+def package_of(row: Schedule, schema: str, id: str) -> Package:
+    """The package of a schedule's occurrence at its `next_run`. Raises `BadSchedule` or `EnqueueError`."""
     args, kwargs = parse_arguments(row.args, row.kwargs)
     kwargs.pop("schema_name", None)  # the 2020 package left it in the row
     options = take_q_options(kwargs)
@@ -218,16 +219,35 @@ def _move_on(row: Schedule) -> None:
     if row.schedule_type == Schedule.ONCE:
         row.repeats = min(row.repeats, 0)
         return
-    row.next_run = recurrence.following(
-        row.schedule_type,
-        row.next_run,
-        row.clock,
-        catch_up=conf().catch_up,
-        zone=_zone(),
-        minutes=row.minutes,
-        cron=row.cron,
-    )
+    row.next_run = following(row, row.next_run, row.clock, catch_up=conf().catch_up)
     row.repeats = max(-1, row.repeats) - (1 if row.repeats > 0 else 0)
+
+
+def following(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool) -> datetime:
+    """The occurrence of a schedule to store once `planned` has been fired at `now`. Raises `BadSchedule`."""
+    return recurrence.following(
+        row.schedule_type, planned, now, catch_up=catch_up, zone=_zone(), minutes=row.minutes, cron=row.cron
+    )
+
+
+def upcoming(row: Schedule, now: datetime, count: int) -> list[datetime]:
+    """The next occurrences of a schedule, at most `count`, if each is fired on time from `now` on.
+
+    The first is its `next_run`, also when that has passed. None while it is paused or has run as often as it should.
+    Raises `BadSchedule` when not even what follows the first can be told.
+    """
+    if row.next_run is None or row.repeats == 0:
+        return []
+    moments, left = [row.next_run], row.repeats
+    while len(moments) < count and left != 1 and row.schedule_type != Schedule.ONCE:
+        try:
+            moments.append(following(row, moments[-1], max(now, moments[-1]), catch_up=conf().catch_up))
+        except BadSchedule:
+            if len(moments) == 1:
+                raise
+            break
+        left -= left > 0
+    return moments
 
 
 def _zone() -> ZoneInfo | None:

@@ -13,19 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 from django.utils import timezone
 from setproctitle import setproctitle
 
-from tenant_q import status
 from tenant_q.brokers import get_broker, get_impatient_broker, uses_redis
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
+from tenant_q.interrupt import SIGNAL
 from tenant_q.labels import get_logger
 from tenant_q.role import StopFlag, settle_in_child
 from tenant_q.scheduler import Scheduler
 from tenant_q.slot import Slot
+from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, Process, State
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
@@ -37,6 +37,9 @@ WATCH_SECONDS = 0.25
 RECALL_SECONDS = 0.25
 # A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
+# How often it is asked what was cancelled, and what tasks tell of their progress is passed on.
+CANCEL_SECONDS = 1.0
+PROGRESS_SECONDS = 0.25
 LONGEST_RESPAWN = 2.0
 
 
@@ -54,8 +57,10 @@ class Plan:
 class Child:
     """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
 
-    `verdict` is why it was killed, `recalled` the number of the batch of which it starts nothing more. `is_stopped`
-    says that it was killed because the cluster stops, which is no fault of what it ran.
+    `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
+    starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
+    ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
+    was told, and when. `progress` is how often it had told progress when that was last passed on.
     """
 
     role: str
@@ -63,12 +68,60 @@ class Child:
     slot: Slot
     process: ForkProcess
     verdict: str | None = None
+    killed_for: str | None = None
     recalled: int = 0
     is_stopped: bool = False
+    cancelled: dict[str, str] = field(default_factory=dict)
+    told: tuple[str, float] | None = None
+    progress: int = 0
 
     @property
     def is_worker(self) -> bool:
         return self.role == Worker.name
+
+    def tell(self, cancelled: dict[str, str]) -> None:
+        """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
+        if cancelled != self.cancelled:
+            self.slot.cancel(cancelled)
+            self.cancelled = cancelled
+        running = self.slot.task
+        if running not in cancelled:
+            self.told = None
+            return
+        if self.told is None or self.told[0] != running:
+            self.told = (running, time.monotonic())
+        os.kill(int(self.process.pid or 0), SIGNAL)
+
+    @property
+    def ignored(self) -> str | None:
+        """The id of a cancelled package that goes on although its worker was told `KILL_MARGIN` seconds ago."""
+        if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
+            return None
+        return self.told[0] if self.slot.task == self.told[0] else None
+
+    def kill(self, verdict: str, id: str | None) -> None:
+        """Kill the worker for what it runs."""
+        self.verdict, self.killed_for = verdict, id
+        logger.critical("Worker %s is killed: %s", self.process.pid, verdict, extra=self.slot.labels)
+        self.process.kill()
+
+    @property
+    def was_killed_for_another(self) -> bool:
+        """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
+        return self.verdict is not None and self.slot.running != self.killed_for
+
+    def as_process(self) -> Process:
+        """What the status says of it."""
+        return Process(
+            self.role,
+            int(self.process.pid or 0),
+            self.key,
+            done=self.slot.done,
+            silent=self.slot.silent,
+            seconds=self.slot.seconds,
+            late=self.slot.late,
+            **self.slot.labels,
+        )
 
 
 class Sentinel:
@@ -84,7 +137,9 @@ class Sentinel:
         self.children: list[Child] = []
         self.started = timezone.now()
         self.reincarnations = 0
-        self._state: Any = status.STARTING
+        self._state = State.STARTING
+        self._trouble = ""
+        self._told_deaths: list[Death] = []
         self._serial = 0
         self._respawn_at: list[tuple[float, str]] = []
         self._deaths = 0
@@ -121,6 +176,8 @@ class Sentinel:
         self._do_when_due("renew", conf().lease / 3, self._renew)
         self._do_when_due("expire", min(1.0, conf().lease / 4), self._expire)
         self._do_when_due("publish", 1.0, self._publish)
+        self._do_when_due("cancelled", CANCEL_SECONDS, self._tell_cancelled)
+        self._do_when_due("progress", PROGRESS_SECONDS, self._pass_on_progress)
         self._reclaim()
 
     def _pause(self) -> float:
@@ -133,6 +190,7 @@ class Sentinel:
         # No order at all: the parent is gone, and its pipe with it.
         self.killing = self.killing or KILL in order or not order
         if not order:
+            self._trouble = "its parent process died"
             logger.error("The parent of cluster %s is gone; the cluster leaves", conf().cluster)
 
     def _is_finished(self) -> bool:
@@ -176,7 +234,7 @@ class Sentinel:
             self._spawn(Scheduler.name)
         for _ in range(self.plan.workers):
             self._spawn(Worker.name)
-        self._state = status.IDLE
+        self._state = State.IDLE
         self._through_outage(self._publish)
         logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
 
@@ -234,6 +292,8 @@ class Sentinel:
         what = f" while it ran {running}" if running else ""
         logger.critical("The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra=labels)
         self.reincarnations += 1
+        death = Death(time.time(), child.role, int(child.process.pid or 0), how, **labels)
+        self._told_deaths = [*self._told_deaths, death][-DEATHS_TOLD:]
         # At once the first time, then with back-off, which a completed task ends.
         done = sum(one.slot.done for one in self.children) + child.slot.done
         self._deaths = 1 if done > self._done_before else self._deaths + 1
@@ -251,10 +311,13 @@ class Sentinel:
 
     def _kill_overdue(self) -> None:
         for child in self.children:
-            if child.is_worker and child.verdict is None and child.slot.overdue(KILL_MARGIN):
-                child.verdict = "the task ran over its timeout and did not react to it, so its worker was killed"
-                logger.critical("Worker %s is killed: %s", child.process.pid, child.verdict, extra=child.slot.labels)
-                child.process.kill()
+            if not child.is_worker or child.verdict is not None:
+                continue
+            id = child.slot.running
+            if child.slot.overdue(KILL_MARGIN):
+                child.kill("the task ran over its timeout and did not react to it, so its worker was killed", id)
+            elif ignored := child.ignored:
+                child.kill(child.cancelled[ignored], ignored)
 
     # Leases and status
 
@@ -302,8 +365,12 @@ class Sentinel:
         """Give back what dead workers held. During an outage they are remembered."""
         while self._to_reclaim:
             child = self._to_reclaim[0]
+            innocent = child.was_killed_for_another
             given = self.broker.reclaim(
-                child.key, running=child.slot.running, verdict=child.verdict, charged=not child.is_stopped
+                child.key,
+                running=child.slot.running,
+                verdict=None if innocent else child.verdict,
+                charged=not (child.is_stopped or innocent),
             )
             self._to_reclaim.pop(0)
             if given:
@@ -311,17 +378,40 @@ class Sentinel:
                     "%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels
                 )
 
+    def _tell_cancelled(self) -> None:
+        verdicts: dict[str, dict[str, str]] = {}
+        for one in self.broker.cancelled():
+            verdicts.setdefault(one.worker, {})[one.id] = one.verdict
+        for child in self.children:
+            if child.is_worker:
+                child.tell(verdicts.get(child.key, {}))
+
+    def _pass_on_progress(self) -> None:
+        """Only what is new; other brokers than Redis keep none."""
+        if not uses_redis():
+            return
+        found = [(child, told) for child in self.children if (told := child.slot.progress)]
+        new = [(child, told) for child, told in found if told[0] != child.progress]
+        self.broker.set_progress({id: progress for _, (_, id, progress) in new})
+        for child, (times, _, _) in new:
+            child.progress = times
+
     def _publish(self) -> None:
         state = self._state
-        if state is status.IDLE and any(child.slot.running for child in self.children):
-            state = status.WORKING
-        status.ClusterStat(
+        processes = [child.as_process() for child in self.children]
+        if state is State.IDLE and any(process.is_busy for process in processes):
+            state = State.WORKING
+        ClusterStat(
             cluster_id=self.plan.cluster_id,
             parent=self.parent,
             started=self.started,
             state=state,
-            workers=[child.process.pid for child in self.children if child.is_worker and child.process.pid],
+            workers_wanted=self.plan.workers,
+            has_scheduler=conf().scheduler,
+            processes=processes,
             reincarnations=self.reincarnations,
+            deaths=self._told_deaths,
+            trouble=self._trouble,
         ).publish(self.broker)
 
     # The end
@@ -334,7 +424,7 @@ class Sentinel:
         3. After `grace` seconds, or at once on a second signal, what still runs is killed.
         4. Only then are its leases given back: nobody runs a package that another may already start.
         """
-        self._state = status.STOPPING
+        self._state = State.STOPPING
         self.stopping.set()
         deadline = time.monotonic() + conf().grace
         while self.children and not self.killing and time.monotonic() < deadline:
@@ -349,7 +439,7 @@ class Sentinel:
             child.process.join()
         self._bury_the_dead()
         self._through_outage(self._reclaim)
-        self._state = status.STOPPED
+        self._state = State.STOPPED
         self._through_outage(self._publish)
         logger.info("Cluster %s has stopped", conf().cluster)
         return 0

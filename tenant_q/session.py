@@ -38,7 +38,8 @@ _SET_UP_BY = (
     "read_only",
     "deferrable",
 )
-_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+# Those that the main thread is to receive: timeouts, stops and cancels.
+SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 # Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
 _wrappers: dict[str, list[Any]] = {}
@@ -66,7 +67,7 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     """
     was_used = False
     if threading.current_thread() is threading.main_thread():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     for connection in connections.all(initialized_only=True):
         connection.run_on_commit = []
         _restore_wrappers(connection)

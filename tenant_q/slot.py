@@ -11,16 +11,25 @@ from collections.abc import Mapping, Sequence
 from mmap import mmap
 
 from tenant_q.brokers.protocol import BATCH_LIMIT, Lease
+from tenant_q.states import LONGEST_TEXT, Progress
 
 _RUNNING = struct.Struct("<dd32s63s256s")  # started (monotonic), timeout (0: none), package id, schema, function
 _NUMBER = struct.Struct("<Q")
-_TIME = struct.Struct("<d")  # monotonic
+_TIME = struct.Struct("<d")
 _LEASE = struct.Struct("<32s24s")  # id, token
+_CANCEL = struct.Struct("<32s224s")  # id, verdict
+_PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
 
 _BUSY = 0
+_FREE, _TASK, _HOOK = 0, 1, 2  # what it is busy with
 _AT_RUNNING = 8
-_DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED = 512, 520, 528, 536, 544, 552
+_DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED, _BEAT, _LATE = 512, 520, 528, 536, 544, 552, 560, 568
 _LEASES = 576
+_CANCELLED = _LEASES + BATCH_LIMIT * _LEASE.size  # how many
+_CANCELS = _CANCELLED + _NUMBER.size
+_TOLD = _CANCELS + BATCH_LIMIT * _CANCEL.size  # how often progress was told, twice; odd while it is being told
+_AT_PROGRESS = _TOLD + _NUMBER.size
+_SIZE = _AT_PROGRESS + _PROGRESS.size
 _LABELS = ("task_id", "schema", "func")
 
 
@@ -28,14 +37,15 @@ class Slot:
     """One child's shared memory."""
 
     def __init__(self) -> None:
-        self._memory = mmap(-1, _LEASES + BATCH_LIMIT * _LEASE.size)
+        self._memory = mmap(-1, _SIZE)
+        self.beat()
 
     # What the child writes
 
     def plan(self, leases: Sequence[Lease]) -> None:
         """The child begins a batch; it runs these in this order."""
         self._put(_COUNT, 0)
-        self._memory[_PLANNED : _PLANNED + _TIME.size] = _TIME.pack(time.monotonic())
+        self._put_seconds(_PLANNED, time.monotonic())
         self._put(_BATCH, self._get(_BATCH) + 1)
         self._put(_NEXT, 0)
         shown = leases[:BATCH_LIMIT]
@@ -50,7 +60,7 @@ class Slot:
         what it starts and then looks whether it was recalled; the sentinel first recalls and then looks what was
         started. So whoever comes second sees the other.
         """
-        self.occupy(labels, timeout)
+        self._occupy(_TASK, labels, timeout)
         self.skip()
         if self._get(_RECALLED) == self._get(_BATCH) and self._get(_COUNT):
             self.leave()
@@ -58,15 +68,18 @@ class Slot:
         return True
 
     def occupy(self, labels: Mapping[str, str], timeout: float | None) -> None:
-        """The child does something for a package, for at most `timeout` seconds: it runs it, or tells its hook."""
+        """The child does what follows a task, for at most `timeout` seconds: it tells its hook."""
+        self._occupy(_HOOK, labels, timeout)
+
+    def _occupy(self, what: int, labels: Mapping[str, str], timeout: float | None) -> None:
         texts = (labels[name].encode() for name in _LABELS)
         packed = _RUNNING.pack(time.monotonic(), timeout or 0.0, *texts)
         self._memory[_AT_RUNNING : _AT_RUNNING + len(packed)] = packed
-        self._memory[_BUSY] = 1
+        self._memory[_BUSY] = what
 
     def leave(self) -> None:
         """The child does nothing for a package now."""
-        self._memory[_BUSY] = 0
+        self._memory[_BUSY] = _FREE
 
     def skip(self, count: int = 1) -> None:
         """The next packages of the batch are not to be run: what is recalled is what comes after them."""
@@ -81,7 +94,52 @@ class Slot:
         """The child completed one more."""
         self._put(_DONE, self.done + 1)
 
+    def cancellation(self, id: str) -> str | None:
+        """The verdict with which a package was cancelled that the child holds, or None."""
+        for place in range(self._get(_CANCELLED)):
+            at = _CANCELS + place * _CANCEL.size
+            cancelled, verdict = _CANCEL.unpack(self._memory[at : at + _CANCEL.size])
+            if _text(cancelled) == id:
+                return _text(verdict)
+        return None
+
+    def tell_progress(self, id: str, progress: Progress) -> None:
+        """How far the package is that the child runs. Its text is cut to `LONGEST_TEXT` bytes."""
+        told = self._get(_TOLD)
+        self._put(_TOLD, told + 1)
+        packed = _PROGRESS.pack(id.encode(), progress.fraction, progress.text.encode())
+        self._memory[_AT_PROGRESS : _AT_PROGRESS + len(packed)] = packed
+        self._put(_TOLD, told + 2)
+
+    def beat(self) -> None:
+        """The child shows that it lives and is not stuck."""
+        self._put_seconds(_BEAT, time.monotonic())
+
+    def tell_late(self, seconds: float) -> None:
+        """The scheduler looked, and was so far behind."""
+        self._put_seconds(_LATE, seconds)
+
+    # What the sentinel writes
+
+    def cancel(self, verdicts: Mapping[str, str]) -> None:
+        """These packages, of those that the child holds, are not to be started, and not to be run any further."""
+        self._put(_CANCELLED, 0)
+        shown = list(verdicts.items())[:BATCH_LIMIT]
+        packed = b"".join(_CANCEL.pack(id.encode(), verdict.encode()) for id, verdict in shown)
+        self._memory[_CANCELS : _CANCELS + len(packed)] = packed
+        self._put(_CANCELLED, len(shown))
+
     # What the sentinel reads
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the child showed that it lives."""
+        return time.monotonic() - self._get_seconds(_BEAT)
+
+    @property
+    def late(self) -> float:
+        """How many seconds the scheduler was behind when it looked last."""
+        return self._get_seconds(_LATE)
 
     @property
     def done(self) -> int:
@@ -99,13 +157,26 @@ class Slot:
 
         Also 0 before the first one is started: each batch is to bring at least that one forward.
         """
-        (planned,) = _TIME.unpack(self._memory[_PLANNED : _PLANNED + _TIME.size])
-        return float(time.monotonic() - planned) if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
+        planned = self._get_seconds(_PLANNED)
+        return time.monotonic() - planned if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
 
     @property
     def running(self) -> str | None:
         """The id of the package that is being run."""
         return self.labels.get("task_id")
+
+    @property
+    def task(self) -> str | None:
+        """The id of the package whose task is being run; None while its hook is told."""
+        return self.running if self._memory[_BUSY] == _TASK else None
+
+    @property
+    def progress(self) -> tuple[int, str, Progress] | None:
+        """How often progress was told, of which package, and the last of it. None where none was, or is just now."""
+        told = self._get(_TOLD)
+        id, fraction, text = _PROGRESS.unpack(self._memory[_AT_PROGRESS : _AT_PROGRESS + _PROGRESS.size])
+        is_whole = told and told % 2 == 0 and told == self._get(_TOLD)
+        return (told, _text(id), Progress(fraction, _text(text))) if is_whole else None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -144,8 +215,19 @@ class Slot:
     def _read(self) -> tuple[float, float, bytes, bytes, bytes]:
         return _RUNNING.unpack(self._memory[_AT_RUNNING : _AT_RUNNING + _RUNNING.size])
 
+    def _get_seconds(self, at: int) -> float:
+        return float(_TIME.unpack(self._memory[at : at + _TIME.size])[0])
+
+    def _put_seconds(self, at: int, seconds: float) -> None:
+        self._memory[at : at + _TIME.size] = _TIME.pack(seconds)
+
     def _get(self, at: int) -> int:
         return int(_NUMBER.unpack(self._memory[at : at + 8])[0])
 
     def _put(self, at: int, number: int) -> None:
         self._memory[at : at + 8] = _NUMBER.pack(number)
+
+
+def _text(packed: bytes) -> str:
+    # What is too long was cut, perhaps within a character.
+    return packed.rstrip(b"\0").decode(errors="ignore")

@@ -14,9 +14,10 @@ from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 
 from tenant_q import cached as cached_results
-from tenant_q import flows, results
+from tenant_q import cancelling, flows, progress, results, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
+from tenant_q.states import Progress, State
 from tenant_q.tenancy import current_schema, in_schema, public_schema, task_schema, verify
 
 
@@ -152,6 +153,57 @@ class QUtilities:
         """
         schema = task_schema(schema_name) if schema_name else current_schema()
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
+
+    @staticmethod
+    def get_status(task_id: str, schema_name: str | None = None) -> State:
+        """What has become of a task so far, by its id.
+
+        Returns one of "queued", "delayed", "running" (also what a worker has taken and not started yet), "success",
+        "failure", "cancelled" and "unknown"; each is a `tenant_q.states.State`, which is a `str`. A task that waits is
+        "cancelled" as soon as `cancel` returns. What has left no trace is "unknown": another tenant's task, one that is
+        enqueued when a transaction commits and was not yet, and a success with `save=False`. So is an iter as long as
+        it is not complete; ask for its parts.
+
+        Raises `BrokerError`; `ConfigurationError` for one that has not finished, with another broker than Redis.
+        """
+        with _tenant(schema_name) as schema:
+            return tracking.state_of(schema, task_id)
+
+    @staticmethod
+    def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
+        """Cancel a task, by its id. It leaves a failed row whose text begins with "TaskCancelled".
+
+        One that waits never runs. One that runs is told within about a second, by a `CancelException` raised in it; if
+        it goes on for three seconds more, its worker is killed and replaced. It may still succeed first. A cancelled
+        link ends its chain; a cancelled part makes its iter a failure.
+
+        Parameters: `by`, who cancels it, for the audit trail and the failed row.
+
+        Returns True when it will not run or has been told to stop, also when it was cancelled before; False when it is
+        unknown or has finished. Raises `BrokerError`, and `ConfigurationError` with another broker than Redis.
+        """
+        with _tenant(schema_name) as schema:
+            return cancelling.cancel(schema, task_id, by=by)
+
+    @staticmethod
+    def set_progress(fraction: float, text: str = "") -> None:
+        """Tell, from within a task, how far it is. It costs next to nothing and may be called in a tight loop.
+
+        Parameters: `fraction`, from 0 to 1; `text`, of which 400 bytes are kept.
+
+        Raises `ProgressError` outside of a task (as in a thread that it started), and for a fraction out of range.
+        """
+        progress.tell(fraction, text)
+
+    @staticmethod
+    def get_progress(task_id: str, schema_name: str | None = None) -> Progress | None:
+        """How far a running task says it is: its `fraction` and its `text`, at most about half a second old.
+
+        Returns None when it has told nothing yet, or does not run. In sync mode only the task itself knows it. Raises
+        `BrokerError`, and `ConfigurationError` with another broker than Redis.
+        """
+        with _tenant(schema_name) as schema:
+            return progress.ask(schema, task_id)
 
     @staticmethod
     def add_async_tasks_from_iter(

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import results, retries, session, tenancy
+from tenant_q import progress, results, retries, session, tenancy
 from tenant_q.brokers.protocol import LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
@@ -23,7 +23,7 @@ from tenant_q.exceptions import (
     ReplicaAway,
     SchemaNotMigrated,
     TakenBack,
-    TaskTimeout,
+    TaskCancelled,
     TenantBroken,
     TenantBusy,
     TenantNotReady,
@@ -31,9 +31,10 @@ from tenant_q.exceptions import (
     WorkerDied,
 )
 from tenant_q.executor import execute, give_up, timeout_of
+from tenant_q.interrupt import Interrupt
 from tenant_q.labels import get_logger
 from tenant_q.outbox import Outbox
-from tenant_q.package import Outcome, Package, carried_outcome, labels
+from tenant_q.package import Outcome, Package, carried_outcome, labels, sentence
 from tenant_q.role import Role
 from tenant_q.slot import Slot
 
@@ -55,6 +56,8 @@ class Worker(Role):
         self.key = key
         self.broker = broker
         self.outbox = Outbox(key, broker, slot)
+        self.interrupt = Interrupt(slot)
+        progress.report_to(slot.tell_progress)
         self.started = 0
         # For how long the next fetch waits for work: not at all while there is some.
         self._wait = 0.0
@@ -174,11 +177,16 @@ class Worker(Role):
         self.outbox.watch()
         if not self.slot.start(labels(package), timeout):
             return False
+        if verdict := self.slot.cancellation(package.id):
+            self.slot.leave()
+            self.outbox.add(lease, _sentenced(lease, package, verdict))
+            return True
         logger.debug("Running %s", package.name, extra=labels(package))
         self.started += 1
         try:
             try:
-                outcome = execute(package, attempt=package.failures + (lease.starts or 0) + 1)
+                attempt = package.failures + (lease.starts or 0) + 1
+                outcome = execute(package, attempt=attempt, during=self.interrupt.armed(package.id))
             finally:
                 self.slot.finish()  # it is not over its timeout while what follows waits for a server that hangs
                 self.stopping.listen()
@@ -300,9 +308,15 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
     """The failure of a package that is not to be started again, or None."""
     starts = lease.starts or 0
     if lease.verdict:
-        return give_up(package, TaskTimeout(lease.verdict), attempt=package.failures + starts + 1, is_final=False)
+        return _sentenced(lease, package, lease.verdict)
     if starts >= package.max_deliveries:
         times = "once" if starts == 1 else f"{starts} times"
         text = f"the worker process died {times} while it ran this task, so it is not started again"
         return give_up(package, WorkerDied(text), attempt=package.failures + starts)
     return None
+
+
+def _sentenced(lease: Lease, package: Package, verdict: str) -> Outcome:
+    """The failure that a verdict is. A cancelled task is not tried again; after a timeout it may be."""
+    death, attempt = sentence(verdict), package.failures + (lease.starts or 0) + 1
+    return give_up(package, death, attempt=attempt, is_final=isinstance(death, TaskCancelled))

@@ -301,6 +301,7 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
     }
     wait_for_web(servers, children, port)
     console.print(f"\nAll tenants: http://localhost:{port}/\n", highlight=False)
+    console.print(f"{'Operators':<12} {f'http://localhost:{port}/admin/':<40} operator / operator", highlight=False)
     for customer in Customer.objects.filter(schema_name__in=TENANTS).order_by("schema_name"):
         url = f"http://{customer.host}:{port}/admin/"
         console.print(f"{customer.name:<12} {url:<40} admin / {customer.schema_name}", highlight=False)

@@ -12,9 +12,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import envelope
-from tenant_q.brokers.protocol import BATCH_LIMIT, BATCH_SECONDS, Batch, Counts, Dead, Lease, Message, Policy, Settled
+from tenant_q.brokers.loads import Load, Totals
+from tenant_q.brokers.protocol import (
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    Batch,
+    Cancelled,
+    Counts,
+    Dead,
+    Lease,
+    Live,
+    Message,
+    Policy,
+    Settled,
+)
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
+from tenant_q.states import Progress
 from tenant_q.tenancy import in_public
 
 
@@ -128,6 +142,12 @@ class AdaptedBroker:
 
     # Figures
 
+    def loads(self) -> Mapping[str, Load]:
+        return {}
+
+    def totals(self) -> Totals:
+        return Totals({}, {})
+
     def statistics(self) -> Mapping[str, int]:
         return {}
 
@@ -141,6 +161,32 @@ class AdaptedBroker:
 
     def queue_size(self, schema: str | None = None) -> int:
         return int(self._call("queue_size") or 0)
+
+    # One tenant's packages: one queue for all tenants cannot tell them apart
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        raise self._refusal("list a tenant's tasks")
+
+    def place(self, schema: str, id: str) -> str | None:
+        raise self._refusal("tell where a task is")
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        raise self._refusal("tell where a task is")
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        raise self._refusal("cancel a task")
+
+    def cancelled(self) -> list[Cancelled]:
+        return []
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        raise self._refusal("keep a task's progress")
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        raise self._refusal("keep a task's progress")
+
+    def _refusal(self, what: str) -> ConfigurationError:
+        return ConfigurationError(f"The {type(self.inner).__name__} broker cannot {what}; use Redis for that.")
 
     def purge(self) -> None:
         for entry in self._due:
@@ -189,6 +235,12 @@ class AdaptedBroker:
 
     def get_stats(self, pattern: str) -> list[Any]:
         return self._call("get_stats", pattern) or []
+
+    def last_stats(self) -> list[Any]:
+        return []
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """There is nothing to forget."""
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tenant_q.brokers import loads
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    CANCELLED,
     NEW_FACTOR,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
     Batch,
+    Cancelled,
     Counts,
     Dead,
     Lease,
+    Live,
     Message,
     Policy,
     Settled,
@@ -31,6 +36,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
+from tenant_q.states import Progress
 
 # As in the Redis broker.
 
@@ -46,13 +52,18 @@ class History:
 
 @dataclass(slots=True)
 class Held:
-    """A lease in force. `charged` is what its tenant was charged for it, `alone` whether it is all of its batch."""
+    """A lease in force. `charged` is what its tenant was charged for it, `alone` whether it is all of its batch.
+
+    `is_cancelled` says that it was cancelled while it was leased, `progress` how far it says it is.
+    """
 
     lease: Lease
     worker: str
     deadline: float
     charged: float
     alone: bool
+    is_cancelled: bool = False
+    progress: Progress | None = None
 
 
 class MemoryBroker:
@@ -82,7 +93,12 @@ class MemoryBroker:
         self.last_token = 0
         self.last_scan: float | None = None
         self.happened = {"stale_acks": 0, "expired": 0}
+        # What was done: of each tenant and function, and of each tenant when a period with something done began.
+        self.figures: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
+        self.functions: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
+        self.figures_then: dict[int, dict[str, list[float]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        self.told_last: dict[str, str] = {}
         self.kept_until: dict[tuple[str, ...], float] = {}
 
     def ping(self) -> None: ...
@@ -241,9 +257,11 @@ class MemoryBroker:
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         refused: list[str] = []
         used: dict[str, float] = {}
+        self._begin_period()
         for one in settled:
             if self._is_in_force(one.lease) and one.lease.id not in used:
                 used[one.lease.id] = round(one.seconds * 1000, 3)
+                self._count(one, used[one.lease.id])
             else:
                 refused.append(one.lease.id)
         self._end_leases(used)
@@ -258,6 +276,22 @@ class MemoryBroker:
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
         return refused
+
+    def _begin_period(self) -> None:
+        """Keep the figures as they are when a period begins, for as long as they are asked for."""
+        now = int(self.clock() // loads.PERIOD_SECONDS)
+        self.figures_then.setdefault(now, {schema: list(counts) for schema, counts in self.figures.items()})
+        for period in [period for period in self.figures_then if period < now - loads.PERIODS]:
+            del self.figures_then[period]
+
+    def _count(self, one: Settled, ms: float) -> None:
+        message = self.messages[one.lease.id]
+        waited = None if one.waited is None else round(one.waited * 1000)
+        for counts in (self.figures[message.schema], self.functions[message.func]):
+            counts[2] += ms
+            counts[3] += waited or 0
+            for place in loads.places_of(ms, waited, failed=one.failed):
+                counts[place] += 1
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
         """New figures weigh an eighth, so that one slow run does not send a function into solitude.
@@ -285,7 +319,8 @@ class MemoryBroker:
             self._end_lease(lease.id, round(seconds * 1000, 3))
             message = self.messages[lease.id]
             self.messages[lease.id] = replace(message, payload=payload or message.payload)
-            self.histories[lease.id].verdict = None
+            if not self._is_cancelled(lease.id):
+                self.histories[lease.id].verdict = None
             self.delayed[lease.id] = self.clock() + delay
             self.unready |= {lease.id} if unready else set()
 
@@ -309,7 +344,8 @@ class MemoryBroker:
             is_guilty = (is_it and not verdict) if running else history.alone
             history.alone = history.alone or (charged and not running)
             history.starts = (history.starts or 0) + (charged and is_guilty)
-            history.verdict = verdict if is_it and verdict else history.verdict
+            is_told = is_it and verdict and not (history.verdict or "").startswith(CANCELLED)
+            history.verdict = verdict if is_told else history.verdict
         return self._return_unrun(lost)
 
     def expire(self) -> int:
@@ -349,11 +385,91 @@ class MemoryBroker:
         places = (len(queued), len(self.leased), len(self.delayed), len(self.died))
         return Counts(*places, paused=len(paused), unready=len(self.unready - paused))
 
+    def loads(self) -> Mapping[str, Load]:
+        queued = Counter({schema: len(queue) for schema, queue in self.queues.items() if queue})
+        leased, delayed, dead = (
+            Counter(self.messages[id].schema for id in place) for place in (self.leased, self.delayed, self.died)
+        )
+        first = int(self.clock() // loads.PERIOD_SECONDS) - loads.PERIODS
+        then = self.figures_then.get(min((n for n in self.figures_then if n >= first), default=0), self.figures)
+        return {
+            schema: Load(
+                queued[schema], leased[schema], delayed[schema], dead[schema], self._since(schema, then.get(schema))
+            )
+            for schema in {*queued, *leased, *delayed, *dead, *self.figures}
+        }
+
+    def _since(self, schema: str, then: Sequence[float] | None) -> Figures:
+        now = self.figures.get(schema, [0] * loads.LENGTH)
+        return Figures.of([after - before for after, before in zip(now, then or [0] * loads.LENGTH, strict=True)])
+
+    def totals(self) -> Totals:
+        tenants, functions = (
+            {name: Figures.of(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
+        )
+        return Totals(tenants, functions)
+
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)
 
     def queue_size(self, schema: str | None = None) -> int:
         return sum(len(queue) for name, queue in self.queues.items() if schema in (None, name))
+
+    # One tenant's packages
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        leased = [(id, "leased") for id in self.leased]
+        queued = [(id, "queued") for id in self.queues[schema]]
+        delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
+        return [
+            Live(id, schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
+            for id, place in [*leased, *queued, *delayed]
+            for message in [self.messages[id]]
+            if message.schema == schema
+        ][:limit]
+
+    def place(self, schema: str, id: str) -> str | None:
+        if id not in self.messages or self.messages[id].schema != schema:
+            return None
+        places: dict[str, Collection[str]] = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
+        return next((place for place, ids in places.items() if id in ids), "queued")
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        return self._verdict(id) if self.place(schema, id) else None
+
+    def _verdict(self, id: str) -> str | None:
+        return self.histories[id].verdict if id in self.histories else None
+
+    def _is_cancelled(self, id: str) -> bool:
+        return (self._verdict(id) or "").startswith(CANCELLED)
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        place = self.place(schema, id)
+        if place in (None, "dead"):
+            return None
+        if not self._is_cancelled(id):
+            self.histories[id].verdict = verdict
+            if place == "leased":
+                self.leased[id].is_cancelled = True
+            elif place == "delayed":
+                del self.delayed[id]
+                self.unready.discard(id)
+                self._push(id, at_head=True)
+            else:
+                self.queues[schema].remove(id)
+                self.queues[schema].insert(0, id)
+        return place
+
+    def cancelled(self) -> list[Cancelled]:
+        leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
+        return [Cancelled(id, held.worker, self.histories[id].verdict or "") for id, held in leased]
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        for id in told.keys() & self.leased.keys():
+            self.leased[id].progress = told[id]
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        return self.leased[id].progress if self.place(schema, id) == "leased" else None
 
     def purge(self) -> None:
         for kept in (self.messages, self.histories):
@@ -405,6 +521,7 @@ class MemoryBroker:
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         self.kept["stat", key] = {"": value}
+        self.told_last[key] = value
         self.kept_until["stat", key] = self.clock() + seconds
 
     def get_stat(self, key: str) -> bytes | None:
@@ -414,3 +531,10 @@ class MemoryBroker:
     def get_stats(self, pattern: str) -> list[bytes]:
         found = [self.get_stat(key[1]) for key in sorted(self.kept) if key[0] == "stat"]
         return [value for value in found if value is not None]
+
+    def last_stats(self) -> list[bytes]:
+        return [self.told_last[key].encode() for key in sorted(self.told_last)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.told_last.pop(key, None)

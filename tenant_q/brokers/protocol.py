@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tenant_q.brokers.loads import Load, Totals
+from tenant_q.states import Progress
+
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
 # What a function that never ran is charged until it has.
@@ -23,6 +26,8 @@ BATCH_LIMIT = 64
 LONGEST_WAIT = 1.0
 # The next tenant's turn comes after one part in so many of a batch's work.
 SLICES = 4
+# With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
+CANCELLED = "TaskCancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A lease to acknowledge, with the worker-seconds it used."""
+    """A lease to acknowledge, with the worker-seconds it used.
+
+    For the operators' figures: `waited`, the seconds from when it was enqueued or due to its start, None where that is
+    not known; `failed`, whether its outcome is a failure.
+    """
 
     lease: Lease
     seconds: float
+    waited: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,32 @@ class Dead:
     died: float
     cause: str
     payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A package that is still to be run, or is being run.
+
+    `place` is "leased", "queued" or "delayed". `at` is when a delayed one is due, in seconds since the epoch; None for
+    the others. `verdict` is the cause with which it is to be given up instead of run.
+    """
+
+    id: str
+    schema: str
+    func: str
+    place: str
+    at: float | None
+    payload: str
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A leased package that was cancelled since `worker` took it."""
+
+    id: str
+    worker: str
+    verdict: str
 
 
 def outage_seconds(lease: float) -> float:
@@ -214,11 +251,44 @@ class Broker(Protocol):
     def counts(self) -> Counts:
         """How many packages are queued, leased, delayed and dead."""
 
+    def loads(self) -> Mapping[str, Load]:
+        """What each tenant that has or had something has where, and how its last hour was. One round trip."""
+
+    def totals(self) -> Totals:
+        """What was done since the broker's server was new, by tenant and function. One round trip."""
+
     def statistics(self) -> Mapping[str, int]:
         """What happened since the broker's server was new: `stale_acks` refused, leases `expired`."""
 
     def queue_size(self, schema: str | None = None) -> int:
         """How many packages wait: of one tenant, or of all."""
+
+    # One tenant's packages. Brokers that have one queue for all tenants raise `ConfigurationError`.
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        """The first `limit` of a tenant's packages: leased ones first, then queued ones in order, then delayed ones."""
+
+    def place(self, schema: str, id: str) -> str | None:
+        """Where a tenant's package is: "queued", "delayed", "leased" or "dead". None where it has no such package."""
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        """The cause with which a tenant's package is to be given up instead of run, if it is."""
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        """Have a tenant's package given up with this verdict, which begins with `CANCELLED`, instead of run.
+
+        It is at the head of its queue then, or where it was leased, among those of `cancelled`. Returns where it was:
+        "queued", "delayed" or "leased"; None where the tenant has no such package that is still to be run.
+        """
+
+    def cancelled(self) -> list[Cancelled]:
+        """The leased packages whose workers are to be told that they were cancelled."""
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        """Keep how far leased packages say they are, by id, for as long as their leases."""
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        """How far a tenant's leased package says it is; None where it tells nothing, or is not leased."""
 
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""
@@ -255,3 +325,9 @@ class Broker(Protocol):
 
     def get_stats(self, pattern: str) -> list[Any]:
         """The status of every live cluster of this site."""
+
+    def last_stats(self) -> list[Any]:
+        """What each cluster of this site told last, also of those that are not live any more."""
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        """Forget what clusters told last."""

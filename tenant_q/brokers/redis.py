@@ -19,6 +19,8 @@ from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
+from tenant_q.brokers import loads
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -28,9 +30,11 @@ from tenant_q.brokers.protocol import (
     SLICES,
     UNKNOWN_COST_MS,
     Batch,
+    Cancelled,
     Counts,
     Dead,
     Lease,
+    Live,
     Message,
     Policy,
     Settled,
@@ -38,6 +42,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
+from tenant_q.states import Progress
 
 ENQUEUE_CHUNK = 1000
 
@@ -106,7 +111,7 @@ class RedisBroker:
                 payload=payload,
                 token=token.decode(),
                 starts=int(starts) if starts else None,
-                verdict=verdict.decode() or None,
+                verdict=_text(verdict),
             )
             for id, token, starts, verdict, message in rows
             for schema, _, _, payload in [message.decode().split("\n", 3)]
@@ -118,7 +123,9 @@ class RedisBroker:
             return []
         arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
         for one in settled:
-            arguments += [one.lease.id, one.lease.token, round(one.seconds * 1000, 3)]
+            ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
+            places = " ".join(str(1 + place) for place in loads.places_of(ms, waited, failed=one.failed))
+            arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
         return [id.decode() for id in self._run("acknowledge", *arguments)]
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
@@ -174,6 +181,15 @@ class RedisBroker:
         queued, leased, delayed, dead, paused, unready = self._run("counts")
         return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
 
+    def loads(self) -> Mapping[str, Load]:
+        return {
+            schema.decode(): Load(queued, leased, delayed, dead, _figures(hour))
+            for schema, hour, queued, leased, delayed, dead in self._run("loads", loads.PERIODS)
+        }
+
+    def totals(self) -> Totals:
+        return Totals(*({name.decode(): _figures(one) for name, one in found} for found in self._run("totals")))
+
     def statistics(self) -> Mapping[str, int]:
         with self._errors():
             found: Any = self.client.hgetall(f"{self.tag}:statistics")
@@ -184,6 +200,45 @@ class RedisBroker:
             return self.counts().queued
         with self._errors():
             return int(self.client.llen(f"{self.tag}:queue:{schema}"))
+
+    # One tenant's packages
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        return [
+            Live(id.decode(), name, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
+            for id, place, due, verdict, message in self._run("live", schema, limit)
+            for name, func, _, payload in [message.decode().split("\n", 3)]
+        ]
+
+    def place(self, schema: str, id: str) -> str | None:
+        place, _ = self._find(schema, id)
+        return place
+
+    def verdict(self, schema: str, id: str) -> str | None:
+        _, verdict = self._find(schema, id)
+        return verdict
+
+    def _find(self, schema: str, id: str) -> tuple[str | None, str | None]:
+        place, verdict = self._run("find", schema, id) or (b"", b"")
+        return _text(place), _text(verdict)
+
+    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+        return _text(self._run("cancel", schema, id, verdict))
+
+    def cancelled(self) -> list[Cancelled]:
+        return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]
+
+    def set_progress(self, told: Mapping[str, Progress]) -> None:
+        arguments = [part for id, one in told.items() for part in (id, one.fraction, one.text)]
+        if arguments:
+            self._run("set_progress", *arguments)
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        found = self._run("get_progress", schema, id)
+        if found is None:
+            return None
+        fraction, text = found.decode().split("\n", 1)
+        return Progress(float(fraction), text)
 
     def purge(self) -> None:
         self._run("purge")
@@ -234,7 +289,7 @@ class RedisBroker:
         with self._errors():
             pipe = self.client.pipeline(transaction=False)
             pipe.set(key, value, ex=seconds)
-            pipe.sadd(self._stat_index, key)
+            pipe.hset(self._last_stats, key, value)
             pipe.execute()
 
     def get_stat(self, key: str) -> Any:
@@ -243,17 +298,26 @@ class RedisBroker:
 
     def get_stats(self, pattern: str) -> list[Any]:
         with self._errors():
-            members: Any = self.client.smembers(self._stat_index)
-            keys = sorted(members)
-            values = [self.client.get(key) for key in keys]
-            gone = [key for key, value in zip(keys, values, strict=True) if value is None]
-            if gone:
-                self.client.srem(self._stat_index, *gone)
+            keys: Any = self.client.hkeys(self._last_stats)
+            pipe = self.client.pipeline(transaction=False)
+            for key in sorted(keys):
+                pipe.get(key)
+            values: list[Any] = pipe.execute()
         return [value for value in values if value is not None]
 
+    def last_stats(self) -> list[Any]:
+        with self._errors():
+            found: Any = self.client.hgetall(self._last_stats)
+        return [found[key] for key in sorted(found)]
+
+    def forget_stats(self, keys: Sequence[str]) -> None:
+        if keys:
+            with self._errors():
+                self.client.hdel(self._last_stats, *keys)
+
     @property
-    def _stat_index(self) -> str:
-        return f"{self._site_tag}:clusters"
+    def _last_stats(self) -> str:
+        return f"{self._site_tag}:status"
 
     @property
     def _site_tag(self) -> str:
@@ -296,6 +360,14 @@ class RedisBroker:
             raise BrokerError(
                 f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _text(found: bytes) -> str | None:
+    return found.decode() or None
+
+
+def _figures(counts: bytes) -> Figures:
+    return Figures.of([float(count) for count in counts.split()]) if counts else loads.NOTHING
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

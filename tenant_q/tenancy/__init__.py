@@ -42,6 +42,7 @@ from tenant_q.tenancy.tenants import (
     refresh_tenant,
     require_ready,
     tenant_count,
+    tenant_names,
     tenants_to_schedule,
 )
 from tenant_q.tenancy.verification import (
@@ -84,6 +85,7 @@ __all__ = [
     "tenant_connection",
     "tenant_count",
     "tenant_model",
+    "tenant_names",
     "tenants_to_schedule",
     "told_when_away",
     "validate_schema_name",

@@ -138,6 +138,12 @@ def tenant_count() -> int:
         return int(_tenants().exclude(schema_name=public_schema()).count())
 
 
+def tenant_names() -> list[str]:
+    """The schema names of all tenants, the public one not among them. One statement. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
+
+
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)

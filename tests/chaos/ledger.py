@@ -12,9 +12,10 @@ from typing import Any
 # A worker holds at most this many packages, so no kill can repeat more.
 IN_FLIGHT = 64
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
-# and the list of the clusters that told their status.
+# what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
-    "clusters", "costs", "expired", "known", "policy", "ring", "statistics", "token", "vtime", "wake",
+    "costs", "expired", "figures", "functions", "known", "policy", "ring", "statistics", "status", "token",
+    "vtime", "wake",
 }  # fmt: skip
 
 

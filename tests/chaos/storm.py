@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -325,7 +326,7 @@ class Storm:
             rows={(id, schema): success for id, success, schema in rows},
             groups={(group, schema): n for group, n, schema in groups},
             statistics=broker.statistics(),
-            keys={key.decode().removeprefix(tag) for key in broker.client.scan_iter(f"{tag}*")},
+            keys={_name(key.decode().removeprefix(tag)) for key in broker.client.scan_iter(f"{tag}*")},
             places={name: getattr(counts, name) for name in ("queued", "leased", "delayed", "dead")},
             refused=self.refused,
             clusters=self._started,
@@ -339,6 +340,11 @@ class Storm:
         with connection.cursor() as cursor:
             cursor.execute(query)
             return list(cursor.fetchall())
+
+
+def _name(key: str) -> str:
+    """The name of a broker's key; what is kept of the figures of each five minutes is one."""
+    return re.sub(r"^figures:\d+$", "figures", key)
 
 
 def _set_up_django(servers: Servers) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quantile
 from tenant_q.brokers.memory import MemoryBroker
-from tenant_q.brokers.protocol import Batch, Broker, Counts, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import Batch, Broker, Cancelled, Counts, Lease, Live, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
+from tenant_q.states import Progress
 from tests.conftest import wait_until
 
 
@@ -35,6 +37,9 @@ class InMemory:
 
     advance_kept = advance
 
+    def advance_figures(self, periods: int) -> None:
+        self.now += periods * PERIOD_SECONDS
+
     def end(self) -> None:
         """Nothing is left."""
 
@@ -47,6 +52,11 @@ class OnRedis:
           for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
             redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
           end
+        end
+        for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':delayed', 0, -1)) do
+          local message = redis.call('HGET', KEYS[1] .. ':messages', id)
+          local own = KEYS[1] .. ':delayed:' .. string.match(message, '^[^\\n]*')
+          redis.call('ZINCRBY', own, -ARGV[1], id)
         end
         if redis.call('EXISTS', KEYS[1] .. ':expired') == 1 then
           redis.call('DECRBY', KEYS[1] .. ':expired', ARGV[1])
@@ -69,6 +79,12 @@ class OnRedis:
             if left >= 0:
                 self.client.pexpire(name, max(1, left - round(seconds * 1000)))
 
+    def advance_figures(self, periods: int) -> None:
+        """What was kept of the figures in a period was kept so many earlier."""
+        for name in self.client.scan_iter(self.key("figures:*")):
+            head, _, period = name.decode().rpartition(":")
+            self.client.rename(name, f"{head}:{int(period) - periods}")
+
     def end(self) -> None:
         for name in self.client.scan_iter(f"{self.broker.tag}*"):
             self.client.delete(name)
@@ -82,7 +98,7 @@ class OnRedis:
     def read(self, schemas: list[str], workers: list[str]) -> dict[str, Any]:
         """All keys, decoded, in one round trip. Times are in seconds."""
         pipe = self.client.pipeline(transaction=False)
-        hashes = ("messages", "vtime", "waiting", "causes", "starts", "verdicts")
+        hashes = ("messages", "vtime", "causes", "starts", "verdicts")
         scores = ("leases", "delayed", "dead", "ready")
         for name in hashes:
             pipe.hgetall(self.key(name))
@@ -91,6 +107,7 @@ class OnRedis:
         for schema in schemas:
             pipe.lrange(self.key(f"queue:{schema}"), 0, -1)
             pipe.hgetall(self.key(f"running:{schema}"))
+            pipe.zrange(self.key(f"delayed:{schema}"), 0, -1)
         for worker in workers:
             pipe.zrange(self.key(f"held:{worker}"), 0, -1)
         pipe.hkeys(self.key("leased")).smembers(self.key("alone")).smembers(self.key("unready"))
@@ -100,10 +117,11 @@ class OnRedis:
         for name in scores:
             unit = 1 if name == "ready" else 1000
             read[name] = {id.decode(): score / unit for id, score in next(found)}
-        read |= {"queue": {}, "running": {}}
+        read |= {"queue": {}, "running": {}, "delayed_of": {}}
         for schema in schemas:
             read["queue"][schema] = _texts(next(found))
             read["running"][schema] = _texts(next(found))
+            read["delayed_of"][schema] = _texts(next(found))
         read["held"] = {worker: _texts(next(found)) for worker in workers}
         read |= {name: set(_texts(list(next(found)))) for name in ("leased", "alone", "unready")}
         read |= {"ring": float(next(found) or 0), "wake": next(found)}
@@ -925,6 +943,178 @@ def test_purging_leaves_what_runs(driver, broker):
     assert put(broker, "later") == 1, "what was purged is not known"
 
 
+# One tenant's packages
+
+
+def test_what_a_tenant_has_in_the_order_of_its_places(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    put(broker, "later", "sooner", delay=60, payload="line\nline")
+    put(broker, "soonest", delay=30)
+    put(broker, "g", schema="globex_inc")
+    put(broker, "g later", schema="globex_inc", delay=5)
+    broker.fetch("w2", limit=1)
+    broker.fetch("w1", limit=1)
+    found = broker.live("acme_corp")
+    assert [(one.id, one.place) for one in found] == [
+        ("a", "leased"),
+        ("b", "queued"),
+        ("c", "queued"),
+        ("soonest", "delayed"),
+        ("later", "delayed"),
+        ("sooner", "delayed"),
+    ]
+    first, last = found[0], found[-1]
+    assert first == Live("a", "acme_corp", "f", "leased", None, "payload of a")
+    assert last.at is not None and found[3].at is not None
+    assert last.at - found[3].at == pytest.approx(30, abs=1)
+    assert last.payload == "line\nline"
+
+
+def test_no_more_than_asked_for(broker):
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    put(broker, "later", delay=60)
+    broker.fetch("w1", limit=2)
+    shown = [[one.id for one in broker.live("acme_corp", limit=limit)] for limit in (0, 1, 2, 3, 4, 5)]
+    assert shown == [[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "later"]]
+
+
+def test_what_a_worker_holds_of_others_is_not_shown(broker):
+    know(broker, 0.1, "acme_corp", "globex_inc")
+    put(broker, "a", "b")
+    put(broker, "g", schema="globex_inc")
+    assert sorted(fetch(broker)) == ["a", "b", "g"]
+    assert [one.id for one in broker.live("globex_inc")] == ["g"]
+    assert broker.live("initech_llc") == []
+
+
+def test_where_a_package_is(driver, broker):
+    put(broker, *"abc")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    running = fetch_one(broker)
+    assert [broker.place("acme_corp", id) for id in ("a", "b", "c", "later")] == ["dead", "leased", "queued", "delayed"]
+    assert [broker.place("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
+    finish(broker, running)
+    assert broker.place("acme_corp", "b") is None
+    driver.advance(61)
+    broker.fetch("w2", limit=1)
+    assert broker.place("acme_corp", "later") == "queued"
+
+
+def test_what_is_to_be_given_up_is_told(broker):
+    put(broker, "a")
+    fetch_one(broker)
+    assert broker.verdict("acme_corp", "a") is None
+    broker.reclaim("w1", running="a", verdict="v")
+    assert broker.verdict("acme_corp", "a") == broker.live("acme_corp")[0].verdict == "v"
+    assert broker.verdict("globex_inc", "a") is None
+
+
+# Cancelling
+
+BY_ADA = "TaskCancelled: by Ada"
+
+
+def test_cancelling_what_waits(broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    assert broker.cancel("acme_corp", "b", BY_ADA) == "queued"
+    assert broker.cancelled() == [], "whoever takes it is told then"
+    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [
+        ("b", BY_ADA),
+        ("a", None),
+        ("c", None),
+    ]
+
+
+def test_cancelling_what_is_delayed(driver, broker):
+    know(broker, 0.1)
+    put(broker, "a")
+    put(broker, "later", "latest", delay=60)
+    assert broker.cancel("acme_corp", "later", BY_ADA) == "delayed"
+    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [("later", BY_ADA), ("a", None)]
+    driver.advance(61)
+    assert fetch(broker, "w2") == ["latest"]
+    assert broker.live("acme_corp")[-1].place == "leased"
+
+
+def test_cancelling_what_is_leased(broker):
+    know(broker, 0.1)
+    put(broker, *"ab")
+    leases = broker.fetch("w1").leases
+    assert broker.cancel("acme_corp", "b", BY_ADA) == "leased"
+    assert broker.cancelled() == broker.cancelled() == [Cancelled("b", "w1", BY_ADA)]
+    assert finish(broker, *leases) == []
+    assert broker.cancelled() == []
+
+
+@pytest.mark.parametrize("how", ["give back", "its worker died", "lease ran out", "put off", "killed for its timeout"])
+def test_a_cancel_stays_with_its_package(driver, broker, how):
+    put(broker, "a")
+    lease = fetch_one(broker)
+    broker.cancel("acme_corp", "a", BY_ADA)
+    match how:
+        case "give back":
+            broker.give_back("w1", [lease])
+        case "its worker died":
+            broker.reclaim("w1", running="a")
+        case "killed for its timeout":
+            broker.reclaim("w1", running="a", verdict="another")
+        case "lease ran out":
+            assert run_out(driver) == 1
+        case "put off":
+            broker.put_off("w1", lease, delay=60)
+            assert broker.place("acme_corp", "a") == "delayed"
+            driver.advance(61)
+    assert broker.cancelled() == []
+    again = fetch_one(broker)
+    assert again.verdict == BY_ADA
+    assert broker.cancelled() == [], "it came with the lease"
+    finish(broker, again)
+    put(broker, "a")
+    assert fetch_one(broker).verdict is None, "and ends with it"
+
+
+def test_the_first_who_cancels(broker):
+    put(broker, "a")
+    assert broker.cancel("acme_corp", "a", BY_ADA) == "queued"
+    assert broker.cancel("acme_corp", "a", "TaskCancelled: by Bob") == "queued"
+    assert broker.verdict("acme_corp", "a") == BY_ADA
+
+
+def test_what_cannot_be_cancelled(broker):
+    put(broker, *"ab")
+    assert broker.cancel("globex_inc", "a", BY_ADA) is None
+    broker.bury("w1", fetch_one(broker), "c")
+    assert broker.cancel("acme_corp", "a", BY_ADA) is None
+    finish(broker, fetch_one(broker))
+    assert broker.cancel("acme_corp", "b", BY_ADA) is None
+    broker.retry_dead({"a": ""})
+    assert fetch_one(broker).verdict is None
+
+
+# Progress
+
+
+def test_how_far_a_package_says_it_is(broker):
+    put(broker, *"ab")
+    broker.set_progress({"a": Progress(0.1)})
+    assert broker.get_progress("acme_corp", "a") is None, "nobody runs it"
+    lease = fetch_one(broker)
+    assert broker.get_progress("acme_corp", "a") is None
+    broker.set_progress({"a": Progress(0.1), "b": Progress(1.0)})
+    broker.set_progress({})
+    broker.set_progress({"a": Progress(1 / 3, "ä\nb")})
+    assert broker.get_progress("acme_corp", "a") == Progress(1 / 3, "ä\nb")
+    assert broker.get_progress("acme_corp", "b") is broker.get_progress("globex_inc", "a") is None
+    broker.give_back("w1", [lease])
+    assert broker.get_progress("acme_corp", "a") is None
+    finish(broker, fetch_one(broker))
+    assert broker.get_progress("acme_corp", "a") is None
+
+
 # Groups
 
 
@@ -975,3 +1165,133 @@ def test_the_status_of_clusters(driver, broker):
     driver.advance_kept(31)
     wait_until(lambda: broker.get_stat(one) is None)
     assert broker.get_stats("*") == [b"2"], "one that is not refreshed is gone"
+
+
+# What operators are told
+
+
+def run(broker: Broker, *ids: str, schema: str = "acme_corp", func: str = "f", **settled: Any) -> None:
+    """Enqueue, lease and acknowledge packages. `settled` is what the acknowledgement says of each."""
+    put(broker, *ids, schema=schema, func=func)
+    leases = []
+    while len(leases) < len(ids):
+        leases += broker.fetch(f"runner {len(leases)}", limit=len(ids)).leases
+        for lease in leases[-1:]:
+            assert lease.id in ids
+    for lease in leases:
+        assert broker.acknowledge("runner", [Settled(lease, **({"seconds": 0.001} | settled))]) == []
+
+
+def test_loads_tell_what_each_tenant_has_where(broker):
+    assert broker.loads() == {}
+    run(broker, "done", schema="initech_llc")
+    put(broker, "a", "b", "c")
+    put(broker, "later", delay=60.0)
+    put(broker, "other", schema="globex_inc", func="g")
+    for lease in broker.fetch("w1", limit=1).leases:
+        broker.bury("w1", lease, "it cannot be saved")
+    broker.fetch("w2", limit=1)
+    places = {name: (one.queued, one.leased, one.delayed, one.dead) for name, one in broker.loads().items()}
+    held = [name for name, one in places.items() if one[1]]
+    assert sum(one[0] for one in places.values()) == 2 and len(held) == 1
+    assert places["initech_llc"] == (0, 0, 0, 0)
+    assert sum(one[3] for one in places.values()) == 1
+    assert places["acme_corp"][2] == 1
+    counts = broker.counts()
+    assert [sum(column) for column in zip(*places.values(), strict=True)] == [
+        counts.queued, counts.leased, counts.delayed, counts.dead,
+    ]  # fmt: skip
+
+
+def test_loads_know_the_queue_of_a_paused_tenant(broker):
+    broker.set_policies({"acme_corp": Policy(paused=True)})
+    put(broker, "a", "b")
+    assert broker.loads() == {"acme_corp": Load(queued=2)}
+    broker.set_policies({}, complete=True)
+    assert broker.loads() == {"acme_corp": Load(queued=2)}
+
+
+def test_the_dead_are_counted_until_they_are_retried_or_purged(broker):
+    for id in ("a", "b", "c"):
+        put(broker, id)
+        broker.bury("w1", fetch_one(broker), "why not")
+    assert broker.loads()["acme_corp"].dead == 3
+    broker.retry_dead({"a": "", "unknown": ""})
+    assert (broker.loads()["acme_corp"].dead, broker.loads()["acme_corp"].queued) == (2, 1)
+    broker.purge_dead(["b", "unknown"])
+    assert broker.loads()["acme_corp"].dead == 1
+    broker.purge()
+    assert broker.loads() == {}
+
+
+def test_loads_tell_how_the_last_hour_was(broker, driver):
+    for number in range(19):
+        run(broker, f"fast {number}", seconds=0.003, waited=0.1)
+    run(broker, "slow", seconds=30.0, waited=100.0, failed=True)
+    run(broker, "other", schema="globex_inc", waited=None)
+    loads = broker.loads()
+    acme, globex = loads["acme_corp"], loads["globex_inc"]
+    assert (acme.done, acme.failed, globex.done, globex.failed) == (19, 1, 1, 0)
+    assert 0.002 < acme.run_p95 <= 0.004 and 0.064 < acme.wait_p95 <= 0.128
+    assert globex.wait_p95 is None and globex.run_p95 <= 0.001
+    driver.advance_figures(6)
+    run(broker, "later", seconds=0.003)
+    assert broker.loads()["acme_corp"].done == 20
+    driver.advance_figures(8)
+    assert broker.loads()["acme_corp"].done == 1, "the first ones are an hour old"
+    assert broker.loads()["globex_inc"] == Load()
+    driver.advance_figures(20)
+    assert broker.loads()["acme_corp"] == Load(), "nothing was done in this hour"
+    run(broker, "at last", seconds=0.003)
+    assert broker.loads()["acme_corp"].done == 1
+
+
+def test_totals_never_go_back(broker, driver):
+    run(broker, "a", "b", func="f", seconds=0.5, waited=2.0)
+    run(broker, "c", schema="globex_inc", func="g", seconds=10_000.0, waited=None, failed=True)
+    driver.advance_figures(100)
+    run(broker, "d", func="g", seconds=0.0005, waited=0.0)
+    totals = broker.totals()
+    acme, globex = totals.tenants["acme_corp"], totals.tenants["globex_inc"]
+    assert (acme.done, acme.failed, acme.run_seconds, acme.wait_seconds) == (3, 0, 1.0005, 4.0)
+    assert (globex.done, globex.failed, globex.run_seconds, globex.wait_seconds) == (0, 1, 10_000.0, 0.0)
+    assert globex.runs == (0,) * len(BOUNDS) + (1,), "longer than the last bound"
+    assert sum(globex.waits) == 0, "not known"
+    assert acme.runs[0] == 1 and acme.runs[9] == 2, "up to 1 ms; from 256 to 512 ms"
+    assert {func: (one.done, one.failed) for func, one in totals.functions.items()} == {"f": (2, 0), "g": (1, 1)}
+
+
+def test_what_is_refused_is_not_counted(broker):
+    put(broker, "a")
+    late = fetch_one(broker)
+    broker.reclaim("w1", running=None)
+    finish(broker, fetch_one(broker, "w2"))
+    assert finish(broker, late) == ["a"]
+    assert broker.totals().tenants["acme_corp"].done == 1
+
+
+@pytest.mark.parametrize("ms", [0.0, 0.001, 1.0, 1.001, 2.0, 2.5, 4.0, 1000.0, 2.0**23, 2.0**23 + 1, 1e12])
+def test_a_time_is_counted_by_the_bound_that_it_does_not_exceed(broker, ms):
+    run(broker, "a", seconds=ms / 1000, waited=ms / 1000)
+    expected = sum(ms > round(1000 * bound) for bound in BOUNDS)
+    assert broker.totals().tenants["acme_corp"].runs.index(1) == expected
+
+
+def test_a_quantile_lies_between_the_bounds_of_what_it_falls_into():
+    assert quantile(Figures().runs, 0.95) is None
+    counts = [0] * (len(BOUNDS) + 1)
+    counts[3] = 100
+    assert quantile(counts, 0.95) == pytest.approx(0.004 + 0.95 * 0.004)
+    counts[-1] = 100
+    assert quantile(counts, 0.95) == BOUNDS[-1]
+
+
+def test_the_figures_of_an_hour_are_forgotten():
+    driver = OnRedis()
+    try:
+        run(driver.broker, "a")
+        run(driver.broker, "b")
+        (kept,) = driver.client.scan_iter(driver.key("figures:*"))
+        assert 3900 < driver.client.ttl(kept) <= 4200
+    finally:
+        driver.end()

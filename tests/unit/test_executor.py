@@ -211,7 +211,12 @@ def test_context_variables_end_with_the_task():
         ("tests.tasks.exit_now", (), "TaskExited", "TaskExited: the task called sys.exit(3) : Traceback"),
         (f"{HERE}.do", (SystemExit(),), "TaskExited", "TaskExited: the task called sys.exit(None)"),
         (f"{HERE}.do", (KeyboardInterrupt(),), "TaskInterrupted", "TaskInterrupted: the task raised KeyboardInterrupt"),
-        (f"{HERE}.do", (asyncio.CancelledError(),), "TaskCancelled", "TaskCancelled: the task raised CancelledError"),
+        (
+            f"{HERE}.do",
+            (asyncio.CancelledError(),),
+            "CoroutineCancelled",
+            "CoroutineCancelled: the task raised CancelledError",
+        ),
         (f"{HERE}.do", (MemoryError(),), "TaskOutOfMemory", "TaskOutOfMemory: the task raised MemoryError"),
         (f"{HERE}.do", (GeneratorExit(),), "GeneratorExit", " : Traceback"),
         (f"{HERE}.do", (OwnBase("own"),), "OwnBase", "own : Traceback"),
@@ -230,7 +235,7 @@ def test_context_variables_end_with_the_task():
         (f"{HERE}.not_a_function", (), "UnknownFunction", f"Function {HERE}.not_a_function is not defined"),
         (f"{HERE}.fail_async", (ValueError("broken"),), "ValueError", "broken : Traceback"),
         (f"{HERE}.fail_async", (SystemExit(3),), "TaskExited", "TaskExited: the task called sys.exit(3)"),
-        (f"{HERE}.fail_async", (asyncio.CancelledError(),), "TaskCancelled", "TaskCancelled"),
+        (f"{HERE}.fail_async", (asyncio.CancelledError(),), "CoroutineCancelled", "CoroutineCancelled"),
         (f"{HERE}.fail_async", (KeyboardInterrupt(),), "TaskInterrupted", "TaskInterrupted"),
     ],
 )

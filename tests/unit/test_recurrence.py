@@ -503,3 +503,20 @@ def test_any_cron_text_is_understood_or_bad(text):
         assert next_run("C", planned, zone=BERLIN, cron=text) > planned
     except BadSchedule as error:
         assert repr(text) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("61 * * * *", " at '61', the minute"),
+        ("0 0 * 13 *", " at '13', the month"),
+        ("0 0 * * mo", " at 'mo', the day of the week"),
+        ("0 0 * * * 99", " at '99', the second"),
+        ("nonsense", ""),
+        ("", ""),
+    ],
+)
+def test_an_error_in_a_cron_text_names_the_part(text, place):
+    with pytest.raises(BadSchedule) as raised:
+        next_run("C", datetime(2026, 1, 1, tzinfo=UTC), zone=ZoneInfo("UTC"), cron=text)
+    assert f"cron text {text!r} does not parse{place}: " in str(raised.value)

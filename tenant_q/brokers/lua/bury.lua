@@ -15,4 +15,5 @@ drop_lease(id, lease)
 drop_history(id)
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
+count_dead(lease.schema, 1)
 return 1

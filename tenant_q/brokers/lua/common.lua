@@ -15,16 +15,25 @@
 --   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
+--   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
+--   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
 --   <tag>:delayed         zset    id -> due time in ms
+--   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
 --   <tag>:waiting         hash    schema -> how many of its packages are delayed
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
 --   <tag>:causes          hash    id -> why it died
+--   <tag>:dead_of         hash    schema -> how many of its packages are dead
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
 --   <tag>:statistics      hash    stale_acks, expired -> how often
+--   <tag>:figures         hash    schema -> packed counts of what was acknowledged: done, failed, ms run, ms waited, runs by
+--                                 their time (up to 1, 2, 4 ... 2^23 ms, and longer), waits by their time
+--   <tag>:figures:<n>     hash    <tag>:figures as it was when something was first acknowledged in the nth five minutes of
+--                                 the epoch; it expires after 70 minutes
+--   <tag>:functions       hash    func -> packed counts, as in <tag>:figures
 
 local tag = KEYS[1]
 
@@ -159,6 +168,7 @@ local function drop_leases(schema, worker, ids)
   redis.call('ZREM', key('leases'), unpack(ids))
   redis.call('HDEL', key('leased'), unpack(ids))
   redis.call('ZREM', key('held:' .. worker), unpack(ids))
+  redis.call('HDEL', key('progress'), unpack(ids))
   local running = key('running:' .. schema)
   if redis.call('HINCRBY', running, worker, -#ids) <= 0 then
     redis.call('HDEL', running, worker)
@@ -170,16 +180,49 @@ local function drop_lease(id, lease)
   drop_leases(lease.schema, lease.worker, { id })
 end
 
+-- How many of a tenant's packages are delayed.
+local function delayed_of(schema)
+  return redis.call('ZCARD', key('delayed:' .. schema))
+end
+
+local function count_delayed(schema)
+  local count = delayed_of(schema)
+  if count > 0 then
+    redis.call('HSET', key('waiting'), schema, count)
+  else
+    redis.call('HDEL', key('waiting'), schema)
+  end
+end
+
 local function delay_until(schema, id, due)
   redis.call('ZADD', key('delayed'), due, id)
-  redis.call('HINCRBY', key('waiting'), schema, 1)
+  redis.call('ZADD', key('delayed:' .. schema), due, id)
+  count_delayed(schema)
 end
 
 local function end_delay(schema, id)
   redis.call('ZREM', key('delayed'), id)
+  redis.call('ZREM', key('delayed:' .. schema), id)
   redis.call('SREM', key('unready'), id)
-  if redis.call('HINCRBY', key('waiting'), schema, -1) <= 0 then
-    redis.call('HDEL', key('waiting'), schema)
+  count_delayed(schema)
+end
+
+-- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.
+local function place_of(schema, id)
+  local message = redis.call('HGET', key('messages'), id)
+  if not message or open_message(message) ~= schema then
+    return nil
+  elseif redis.call('HEXISTS', key('leased'), id) == 1 then
+    return 'leased'
+  elseif redis.call('ZSCORE', key('delayed'), id) then
+    return 'delayed'
+  end
+  return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
+end
+
+local function count_dead(schema, change)
+  if redis.call('HINCRBY', key('dead_of'), schema, change) <= 0 then
+    redis.call('HDEL', key('dead_of'), schema)
   end
 end
 
@@ -192,6 +235,12 @@ end
 
 local function drop_history(id)
   drop_histories({ id })
+end
+
+-- Whether a package is never to be run (again): its verdict is that of a cancel, which nothing takes back.
+local function is_cancelled(id)
+  local verdict = redis.call('HGET', key('verdicts'), id)
+  return verdict and string.match(verdict, '^TaskCancelled')
 end
 
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.

@@ -11,7 +11,7 @@ for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
   if policy_of(schema).paused then
     is_paused[schema] = true
     paused = paused + redis.call('LLEN', key('queue:' .. schema))
-    delayed_of_paused = delayed_of_paused + tonumber(redis.call('HGET', key('waiting'), schema) or '0')
+    delayed_of_paused = delayed_of_paused + delayed_of(schema)
   end
 end
 local unready = redis.call('SCARD', key('unready'))

@@ -23,8 +23,7 @@ if wanted > 0 then
         wanted = wanted - 1
       end
     end
-    local waits = redis.call('LLEN', key('queue:' .. schema))
-      + tonumber(redis.call('HGET', key('waiting'), schema) or '0')
+    local waits = redis.call('LLEN', key('queue:' .. schema)) + delayed_of(schema)
     if wanted > 0 and waits + wanted > limit then
       return { 0, limit, waits }
     end

@@ -6,12 +6,14 @@
 local forgotten = 0
 for _, id in ipairs(redis.call('HKEYS', key('messages'))) do
   if redis.call('HEXISTS', key('leased'), id) == 0 then
-    redis.call('DEL', key('queue:' .. (open_message(redis.call('HGET', key('messages'), id)))))
+    local schema = open_message(redis.call('HGET', key('messages'), id))
+    redis.call('DEL', key('queue:' .. schema), key('delayed:' .. schema))
     redis.call('HDEL', key('messages'), id)
     redis.call('HDEL', key('causes'), id)
     drop_history(id)
     forgotten = forgotten + 1
   end
 end
-redis.call('DEL', key('ready'), key('delayed'), key('waiting'), key('unready'), key('dead'), key('wake'))
+redis.call('DEL', key('ready'), key('delayed'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
+  key('wake'))
 return forgotten

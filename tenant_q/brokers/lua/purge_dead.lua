@@ -8,6 +8,7 @@ local purged = 0
 for _, id in ipairs(ARGV) do
   if redis.call('ZREM', key('dead'), id) == 1 then
     redis.call('HDEL', key('causes'), id)
+    count_dead((open_message(redis.call('HGET', key('messages'), id))), -1)
     redis.call('HDEL', key('messages'), id)
     purged = purged + 1
   end

@@ -13,7 +13,9 @@ if not lease then
 end
 charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
 drop_lease(id, lease)
-redis.call('HDEL', key('verdicts'), id)
+if not is_cancelled(id) then
+  redis.call('HDEL', key('verdicts'), id)
+end
 if payload ~= '' then
   local schema, func, once = open_message(redis.call('HGET', key('messages'), id))
   redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload)

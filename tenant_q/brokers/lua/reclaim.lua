@@ -18,7 +18,7 @@ for _, id in ipairs(ids) do
     guilty = redis.call('SADD', key('alone'), id) == 0
   end
   redis.call('HINCRBY', key('starts'), id, guilty and is_charged and 1 or 0)
-  if id == running and verdict ~= '' then
+  if id == running and verdict ~= '' and not is_cancelled(id) then
     redis.call('HSET', key('verdicts'), id, verdict)
   end
 end

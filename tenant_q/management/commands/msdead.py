@@ -7,15 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 
-from tenant_q import policies, tenancy
+from tenant_q import dead_letters, policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.conf import use_cluster
-from tenant_q.envelope import open_package, seal
-from tenant_q.exceptions import BadPackage, TenantQError
-from tenant_q.package import Package
+from tenant_q.exceptions import TenantQError
 
 # So many are listed unless all are asked for.
 LISTED = 1000
@@ -59,22 +56,9 @@ class Command(BaseCommand):
         self.stdout.write(f"{len(found)} dead{more}" if found else "No dead packages.")
 
     def _act(self, broker: Broker, act: str, chosen: list[Dead]) -> None:
-        by_schema: dict[str, list[Dead]] = {}
-        for dead in chosen:
-            by_schema.setdefault(dead.schema, []).append(dead)
-        count = sum(_act_on(broker, act, schema, own) for schema, own in by_schema.items())
+        do = dead_letters.retry if act == "retry" else dead_letters.purge
+        count = do(broker, chosen, actor=policies.operator())
         self.stdout.write(f"{count} queued again" if act == "retry" else f"{count} purged")
-
-
-def _act_on(broker: Broker, act: str, schema: str, chosen: list[Dead]) -> int:
-    """Retry or purge packages of one tenant. The audit record comes first: what cannot be recorded is not done."""
-    ids = [dead.id for dead in chosen]
-    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
-        after = {"cluster": broker.cluster, "count": len(ids)}
-        policies.record(policies.operator(), act, schema=schema, target=" ".join(ids), after=after)
-        if act == "retry":
-            return broker.retry_dead({dead.id: _fresh(dead) for dead in chosen})
-        return broker.purge_dead(ids)
 
 
 def _chosen(found: list[Dead], options: dict[str, Any]) -> list[Dead]:
@@ -85,12 +69,3 @@ def _chosen(found: list[Dead], options: dict[str, Any]) -> list[Dead]:
     if missing:
         raise CommandError(f"No dead package has the id {missing[0]}; `msdead list` shows those there are.")
     return [dead for dead in found if not ids or dead.id in ids]
-
-
-def _fresh(dead: Dead) -> str:
-    """The package with its count of tries forgotten; one that cannot be opened goes back as it is."""
-    try:
-        task = open_package(dead.payload, schema=dead.schema).task
-    except BadPackage:
-        return ""
-    return seal(Package({name: value for name, value in task.items() if name != "put_off"}))

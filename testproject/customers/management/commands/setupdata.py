@@ -47,6 +47,9 @@ class Command(BaseCommand):
         known = set(Customer.objects.values_list("schema_name", flat=True))
         if "public" not in known:
             create_customer("public", "Public")
+        make_user("operator", "operator")
+        if verbosity:
+            self.stdout.write("all tenants: http://localhost:8000/admin/ (user operator, password operator)")
         for name in tenants:
             if name in known:
                 call_command("migrate_schemas", schema_name=name, interactive=False, verbosity=0)
@@ -59,11 +62,16 @@ class Command(BaseCommand):
                 self.stdout.write(f"{name}: http://{customer.host}:8000/admin/ (user admin, password {name})")
 
 
+def make_user(name, password):
+    """Make a user who may do everything in the current schema's admin, where there is none of that name."""
+    users = get_user_model().objects
+    if not users.filter(username=name).exists():
+        users.create_superuser(name, password=password)
+
+
 def fill(tenant):
     """Make the tenant's user and orders, where they are missing."""
-    users = get_user_model().objects
-    if not users.filter(username="admin").exists():
-        users.create_superuser("admin", f"admin@{tenant.replace('_', '-')}.localhost", password=tenant)
+    make_user("admin", tenant)
     if not Order.objects.exists():
         Order.objects.bulk_create(
             Order(number=f"{tenant}-{n}", buyer=buyer, amount=Decimal(n * 1999) / 100)

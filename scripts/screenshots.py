@@ -1,0 +1,266 @@
+#!/usr/bin/env python
+"""Pictures of every page of the testproject, from a running one with a real cluster.
+
+    .venv/bin/pip install -e '.[browser]'
+    .venv/bin/python scripts/screenshots.py [--only NAME ...] [--out DIRECTORY]
+
+Starts PostgreSQL, Valkey, web server and cluster, gives three tenants some work, and takes each page at the width of a
+desktop and of a phone, light and dark. Chromium must be installed (Debian: apt install chromium).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
+
+import demo  # noqa: E402
+from servers import ServersError, start_servers  # noqa: E402
+
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SCHEMES = ("light", "dark")
+TENANT, ADMIN, OPERATORS = "acme_corp", "/admin/django_q", "/admin/tenant_q"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: whose site, as whom, where, and what is done there before the picture is taken."""
+
+    schema: str
+    path: str | Callable[[], str]
+    act: Callable[[Any], None] | None = None
+
+
+def first(model: str, **wanted: Any) -> Callable[[], str]:
+    """The address of a row's page in the tenant's admin."""
+
+    def path() -> str:
+        import django_q.models
+
+        from tenant_q.tenancy import in_schema
+
+        with in_schema(TENANT):
+            row = getattr(django_q.models, model).objects.filter(**wanted).first()
+            assert row is not None, f"no {model} with {wanted}"
+            return f"{ADMIN}/{model.lower()}/{row.pk}/change/"
+
+    return path
+
+
+def live_id(func: str) -> str:
+    from tenant_q.brokers import get_broker
+
+    return next(one.id for one in get_broker().live(TENANT) if one.func == func)
+
+
+def send_wrong_schedule(page: Any) -> None:
+    page.fill("[name=func]", "shop.tasks.revenue_report")
+    page.fill("[name=args]", "1, date.today()")
+    page.select_option("[name=schedule_type]", "C")
+    page.fill("[name=cron]", "0 25 * * *")
+    page.click("[name=_save]")
+
+
+def preview_cron(page: Any) -> None:
+    page.fill("[name=func]", "shop.tasks.revenue_report")
+    page.select_option("[name=schedule_type]", "C")
+    page.fill("[name=cron]", "0 6 * * 1-5")
+    page.wait_for_selector("#tenant-q-upcoming time")
+
+
+def purge_first(page: Any) -> None:
+    page.check("[name=id] >> nth=0")
+    page.click("[name=act][value=purge]")
+
+
+PAGES: dict[str, Page] = {
+    "dashboard": Page(TENANT, "/"),
+    "tenant-index": Page(TENANT, "/admin/"),
+    "schedules": Page(TENANT, f"{ADMIN}/schedule/"),
+    "schedule": Page(TENANT, first("Schedule", name="nightly report")),
+    "schedule-paused": Page(TENANT, first("Schedule", next_run=None)),
+    "schedule-add": Page(TENANT, f"{ADMIN}/schedule/add/", preview_cron),
+    "schedule-wrong": Page(TENANT, f"{ADMIN}/schedule/add/", send_wrong_schedule),
+    "successes": Page(TENANT, f"{ADMIN}/success/"),
+    "success": Page(TENANT, first("Success", func="shop.tasks.revenue_report")),
+    "failures": Page(TENANT, f"{ADMIN}/failure/"),
+    "failure": Page(TENANT, first("Failure", func="shop.tasks.charge_card")),
+    "live": Page(TENANT, "/admin/tenant_q/livetask/"),
+    "live-cancel": Page(TENANT, lambda: f"/admin/tenant_q/livetask/{live_id('shop.tasks.import_catalogue')}/cancel/"),
+    "tenants": Page("public", "/"),
+    "operators-index": Page("public", "/admin/"),
+    "operators-tenants": Page("public", f"{OPERATORS}/tenantpolicy/"),
+    "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
+    "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
+    "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
+    "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
+    "operators-audit": Page("public", f"{OPERATORS}/auditrecord/"),
+    "operators-record": Page("public", f"{OPERATORS}/auditrecord/1/change/"),
+}
+
+
+def fill(servers: Any) -> None:
+    """Work of every kind, done, failed, running, queued, planned and dead."""
+    from django.utils import timezone
+    from django_q.models import Schedule
+
+    from tenant_q import acts, policies
+    from tenant_q.brokers import get_broker
+    from tenant_q.brokers.protocol import Message
+    from tenant_q.tenancy import in_schema
+    from tenant_q.utils import QUtilities
+
+    report = "shop.tasks.revenue_report"
+    for tenant in demo.TENANTS:
+        demo.enqueue(demo.Work(tenant, "demo"))
+        with in_schema(tenant):
+            QUtilities.add_async_task("shop.tasks.charge_card", 1, task_name="charge card", group="payments")
+            QUtilities.add_async_task("shop.tasks.gone", task_name="of an old release")
+    with in_schema(TENANT):
+        later = timezone.now().replace(hour=2, minute=30, second=0, microsecond=0) + timedelta(days=1)
+        for name, kind, more in (
+            ("nightly report", Schedule.DAILY, {"next_run": later}),
+            ("work days at six", Schedule.CRON, {"cron": "0 6 * * 1-5"}),
+            ("every five minutes", Schedule.MINUTES, {"minutes": 5, "next_run": later}),
+            ("clean up", Schedule.WEEKLY, {"next_run": later}),
+        ):
+            QUtilities.create_schedule(report, name, name=name, schedule_type=kind, **more)
+        acts.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
+    policies.change("globex_inc", actor="operator", act="limit", weight=2.0, max_running=3, max_queued=1000)
+    policies.change("initech_llc", actor="operator", act="pause", paused=True)
+    moved = [Message(id=f"{n:032x}", schema="globex_inc", func="shop.tasks.ship", payload="moved") for n in range(3)]
+    get_broker().enqueue(moved)
+    wait_until_done()
+    with in_schema(TENANT):
+        QUtilities.add_async_task(
+            "shop.tasks.import_catalogue", seconds=900, task_name="import the catalogue", timeout=3600
+        )
+    with in_schema("globex_inc"):
+        QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=900, timeout=3600)
+    time.sleep(1)
+    with in_schema(TENANT):
+        for number in range(3):
+            QUtilities.add_async_task(report, f"Revenue {number}", task_name=f"report {number}", group="reports")
+        QUtilities.add_async_task(report, "Later", q_options={"delay": 3600, "task_name": "report in an hour"})
+
+
+def wait_until_done(seconds: float = 60.0) -> None:
+    from tenant_q.brokers import get_broker
+
+    deadline = time.monotonic() + seconds
+    while get_broker().counts().runnable:
+        if time.monotonic() > deadline:
+            raise demo.DemoError(f"The first tasks are not done in {seconds:g} s.")
+        time.sleep(0.1)
+
+
+@contextmanager
+def running_project() -> Iterator[int]:
+    """The testproject with its web server and a cluster. Gives the port."""
+    with start_servers() as servers:
+        demo.prepare(servers)
+        port = demo.free_port(8000)
+        children = {
+            "mscluster": demo.start_child(servers, "mscluster", "mscluster"),
+            "web": demo.start_child(servers, "web", "runserver", "--noreload", f"127.0.0.1:{port}"),
+        }
+        demo.wait_for_web(servers, children, port)
+        fill(servers)
+        yield port
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise demo.DemoError("Chromium is not installed; install it (on Debian: apt install chromium).")
+    return found
+
+
+def take_pictures(port: int, wanted: list[str], out: Path) -> list[str]:
+    """Take them. Returns what is wrong with the pages: those that are wider than a phone."""
+    from playwright.sync_api import sync_playwright
+
+    out.mkdir(parents=True, exist_ok=True)
+    problems = []
+    # Before Playwright starts its event loop, in which Django asks no database.
+    paths = {name: page.path if isinstance(page.path, str) else page.path() for name, page in PAGES.items()}
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        states = {schema: log_in(browser, port, schema) for schema in (TENANT, "public")}
+        for size, (width, height) in SIZES.items():
+            for scheme in SCHEMES:
+                for name in wanted:
+                    page = PAGES[name]
+                    context = browser.new_context(
+                        viewport={"width": width, "height": height},
+                        is_mobile=size == "phone",
+                        color_scheme=scheme,
+                        storage_state=states[page.schema],
+                    )
+                    tab = context.new_page()
+                    answer = tab.goto(url_of(page.schema, port) + paths[name])
+                    if answer is None or answer.status != 200:
+                        problems.append(f"{name}: {answer and answer.status}")
+                    if page.act:
+                        page.act(tab)
+                    tab.wait_for_load_state("networkidle")
+                    overflow = tab.evaluate("document.documentElement.scrollWidth") - width
+                    if overflow > 0:
+                        problems.append(f"{name} is {overflow} px wider than a {size}")
+                    tab.screenshot(path=out / f"{name}-{size}-{scheme}.png", full_page=True)
+                    context.close()
+        browser.close()
+    return problems
+
+
+def url_of(schema: str, port: int) -> str:
+    host = "localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
+    return f"http://{host}:{port}"
+
+
+def log_in(browser: Any, port: int, schema: str) -> Any:
+    """The cookies of a user who may do everything."""
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(url_of(schema, port) + "/admin/")
+    name, password = ("operator", "operator") if schema == "public" else ("admin", schema)
+    tab.fill("[name=username]", name)
+    tab.fill("[name=password]", password)
+    tab.click("[type=submit]")
+    tab.wait_for_url("**/admin/")
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PAGES, default=list(PAGES), metavar="NAME", help=", ".join(PAGES))
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "screenshots", help="build/screenshots by default")
+    options = parser.parse_args()
+    try:
+        with running_project() as port:
+            problems = take_pictures(port, options.only, options.out)
+    except (demo.DemoError, ServersError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(options.only) * len(SIZES) * len(SCHEMES)} pictures in {options.out}")
+    for problem in problems:
+        print(f"- {problem}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""What people do by hand, in the admin or from code: run a schedule now, pause and resume it, run a task again.
+
+All of it is for the current tenant. What is enqueued goes the way of every other task.
+
+A paused schedule has no next run, in its own row, so no scheduler, index or repair of an index can start it. The moment
+it was to run at is in the audit record of the pause.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django_q.humanhash import uuid
+from django_q.models import Schedule, Task
+
+from tenant_q import flows, policies, schedules, tenancy
+from tenant_q.exceptions import EnqueueError
+from tenant_q.models import AuditRecord
+from tenant_q.package import Package, build
+
+PAUSE, RESUME = "pause schedule", "resume schedule"
+
+
+# Schedules
+
+
+def run_now(row: Schedule) -> str:
+    """Enqueue a schedule's task once, at once. Its next run stays as it is.
+
+    Returns the task's id. Raises `BadSchedule`, `EnqueueError`, `QueueFull` or `BrokerError`.
+    """
+    row = copy(row)
+    row.next_run = timezone.now()
+    package = schedules.package_of(row, tenancy.task_schema(), uuid()[1])
+    package.task.pop("delay", None)  # its place in `schedule_spread`, or what its row says: now is now
+    return flows.submit_package(package)
+
+
+def is_paused(row: Schedule) -> bool:
+    """Whether a schedule waits for `resume`. One that has run as often as it should is not paused, it has ended."""
+    return row.next_run is None and row.repeats != 0
+
+
+def pause(pk: int, *, actor: str) -> bool:
+    """Take a schedule's next run away until `resume`. Returns False when it has none, or is gone.
+
+    Parameters: `pk`, the schedule; `actor`, who does it, for the audit trail. Raises `DatabaseAway`.
+    """
+    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+        row = _locked(pk)
+        if row is None or row.next_run is None or row.repeats == 0:
+            return False
+        _move(row, None, actor=actor, act=PAUSE)
+    return True
+
+
+def resume(pk: int, *, actor: str) -> bool:
+    """Give a paused schedule its next run. Returns False when it has one, or is gone.
+
+    That is the moment it had when it was paused. If that has passed meanwhile, one that runs once runs at once, and all
+    others go on with their next occurrence: what was missed is not made up for.
+
+    Parameters: as of `pause`. Raises `BadSchedule` when it has no next occurrence, `DatabaseAway`.
+    """
+    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+        row = _locked(pk)
+        if row is None or not is_paused(row):
+            return False
+        _move(row, _next_run(row, _remembered(pk)), actor=actor, act=RESUME)
+    return True
+
+
+def _locked(pk: int) -> Schedule | None:
+    """The row, which no scheduler moves until the transaction ends."""
+    return Schedule.objects.select_for_update().filter(pk=pk).first()
+
+
+def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> None:
+    before, row.next_run = row.next_run, next_run
+    row.save(update_fields=["next_run"])
+    words = {"before": _as_json(row, before), "after": _as_json(row, next_run)}
+    policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), **words)
+
+
+def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
+    return {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
+
+
+def _remembered(pk: int) -> datetime | None:
+    """The next run a schedule had when it was paused last. None when it was not paused by `pause`."""
+    schema = tenancy.current_schema()
+    with tenancy.in_public():
+        records = AuditRecord.objects.using(tenancy.database_alias())
+        record = records.filter(schema_name=schema, act=PAUSE, target=str(pk)).order_by("-id").first()
+    return parse_datetime(record.before["next_run"]) if record else None
+
+
+def _next_run(row: Schedule, planned: datetime | None) -> datetime:
+    now = timezone.now()
+    if row.schedule_type == Schedule.ONCE:
+        return planned or now
+    if planned is not None and planned > now:
+        return planned
+    return schedules.following(row, planned or now, now, catch_up=False)
+
+
+# Tasks
+
+
+def run_again(task: Task, args: Any, kwargs: Any) -> str:
+    """Enqueue a finished task's call once more, as a new task with the options that its row keeps.
+
+    Those are name, hook, group and cluster. What a row does not keep, such as a timeout or a chain's next links, is not
+    repeated.
+
+    Parameters: `task`, its row; `args` and `kwargs`, what the row's pickles hold. Returns the new task's id. Raises
+    `EnqueueError`, `QueueFull` or `BrokerError`.
+    """
+    if not isinstance(args, tuple | list | None) or not isinstance(kwargs, dict | None):
+        raise EnqueueError(f"{task.name} cannot be run again: its row does not hold the arguments it was called with.")
+    options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}
+    kept = {name: value for name, value in options.items() if value}
+    package = build(task.func, tuple(args or ()), {"q_options": kept}, schema=tenancy.task_schema())
+    # Past `build`, which would take a function's own keyword for an option of the same name.
+    return flows.submit_package(Package(package.task | {"kwargs": dict(kwargs or {})}))

@@ -1,0 +1,57 @@
+"""The admin: of a tenant's tasks and schedules in its own site, and of all tenants in the public one.
+
+`register()` puts these classes in the place of Django-Q2's, whichever app stands first in `INSTALLED_APPS`. A project
+that has registered a class of its own keeps it; subclass `ScheduleAdmin`, `SuccessAdmin` or `FailureAdmin` for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django_q import admin as django_q_admin
+from django_q.models import Failure, OrmQ, Schedule, Success
+
+from tenant_q.admin.live import LiveTaskAdmin
+from tenant_q.admin.operators import AuditRecordAdmin, ClusterAdmin, DeadTaskAdmin
+from tenant_q.admin.schedules import ScheduleAdmin
+from tenant_q.admin.tasks import FailureAdmin, SuccessAdmin
+from tenant_q.admin.tenants import TenantPolicyAdmin
+from tenant_q.models import AuditRecord, Cluster, DeadTask, LiveTask, TenantPolicy
+
+__all__ = ["FailureAdmin", "LiveTaskAdmin", "ScheduleAdmin", "SuccessAdmin", "register"]
+
+_DJANGO_Q2_OWN = {
+    Schedule: django_q_admin.ScheduleAdmin,
+    Success: django_q_admin.TaskAdmin,
+    Failure: django_q_admin.FailAdmin,
+    # The queue of a broker that no cluster of ours serves.
+    OrmQ: django_q_admin.QueueAdmin,
+}
+_OURS: dict[Any, Any] = {
+    Schedule: ScheduleAdmin,
+    Success: SuccessAdmin,
+    Failure: FailureAdmin,
+    LiveTask: LiveTaskAdmin,
+    # In the public site
+    TenantPolicy: TenantPolicyAdmin,
+    Cluster: ClusterAdmin,
+    DeadTask: DeadTaskAdmin,
+    AuditRecord: AuditRecordAdmin,
+}
+
+
+def register(site: Any) -> None:
+    """Register the pages at an admin site, in the place of Django-Q2's own.
+
+    A model that the project has registered there with another class is left as it is.
+    """
+    for model, own in _DJANGO_Q2_OWN.items():
+        if site.is_registered(model) and type(site._registry[model]) is own:
+            site.unregister(model)
+    for model, ours in _OURS.items():
+        if not site.is_registered(model):
+            site.register(model, ours)
+
+
+register(admin.site)

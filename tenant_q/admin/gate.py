@@ -1,0 +1,88 @@
+"""Where a page is: in the sites of tenants, or in the public one. In the other it does not exist."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.http import Http404, HttpRequest
+from django.utils.translation import gettext as _
+
+from tenant_q import tenancy
+from tenant_q.exceptions import DatabaseAway, TenantQError
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class GatedAdmin(ModelAdmin):
+    """Pages that are there only where `is_here`: else they are in no index, and every link to them is a 404."""
+
+    def is_here(self, request: HttpRequest) -> bool:
+        """Whether these pages are in the site that is asked. Raises `DatabaseAway`."""
+        raise NotImplementedError
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.is_here(request) and super().has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.is_here(request) and super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.is_here(request) and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.is_here(request) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.is_here(request) and super().has_delete_permission(request, obj)
+
+    def get_urls(self) -> list[Any]:
+        urls = super().get_urls()
+        for url in urls:
+            url.callback = self._guarded(url.callback)
+        return urls
+
+    def _guarded(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if not self.is_here(request):
+                raise Http404(_("This page is not in this site."))
+            return view(request, *args, **kwargs)
+
+        return guarded
+
+
+class TenantAdmin(GatedAdmin):
+    """Pages of a schema that has Django-Q2's tables itself: a tenant's, or the public one where it has them too."""
+
+    def is_here(self, request: HttpRequest) -> bool:
+        schema = tenancy.current_schema()
+        known: dict[str, bool] = request.__dict__.setdefault("_tenant_q_tables", {})
+        if schema not in known:
+            known[schema] = _has_tables()
+        return known[schema]
+
+
+class PublicAdmin(GatedAdmin):
+    """Pages of the public site, about all tenants."""
+
+    def is_here(self, request: HttpRequest) -> bool:
+        return tenancy.current_schema() == tenancy.public_schema()
+
+
+def _has_tables() -> bool:
+    """Whether the current schema has Django-Q2's tables. Without them PostgreSQL would show those of the public one."""
+    try:
+        schema = tenancy.task_schema()
+        if schema != tenancy.public_schema():
+            tenancy.verify(schema)
+    except DatabaseAway:
+        raise
+    except TenantQError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""A tenant's running, queued and delayed tasks, as the broker has them now; cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from tenant_q import policies, progress, tenancy
+from tenant_q.admin.gate import TenantAdmin
+from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.shown import as_text
+from tenant_q.brokers.protocol import CANCELLED, Live
+from tenant_q.envelope import open_package
+from tenant_q.exceptions import BadPackage, TenantQError
+from tenant_q.utils import QUtilities
+
+SHOWN = 100
+"""So many tasks are listed; the others come when these are done."""
+FOUND = 10_000
+"""So far a task is looked for by its id."""
+_PLACES = {
+    "leased": (gettext_lazy("Running"), "tenant-q-good"),
+    "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
+    "delayed": (gettext_lazy("Delayed"), "tenant-q-warn"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A package as the page shows it. `problem` is why it cannot be read, or empty."""
+
+    id: str
+    name: str
+    func: str
+    group: str
+    arguments: str
+    state: Any
+    style: str
+    due: datetime | None
+    is_cancelled: bool
+    problem: str
+    fraction: float | None = None
+    progress: str = ""
+
+
+class LiveTaskAdmin(PagesAdmin, TenantAdmin):
+    """What is still to be run, and what runs now. It is read from the broker each time."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
+        return {
+            "changelist": ("", self.changelist_view),
+            "cancel": ("<path:object_id>/cancel/", self.cancel_view),
+        }
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The list; with `?part=table` only what changes, for the script that refreshes it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
+        context["can_cancel"] = self.has_change_permission(request)
+        try:
+            found = find_live(SHOWN + 1)
+            context["rows"] = [as_row(live) for live in found[:SHOWN]]
+            context["has_more"] = len(found) > SHOWN
+        except TenantQError as error:
+            context["error"] = str(error)
+        part = "live_table" if request.GET.get("part") == "table" else "live"
+        return self.page(request, part, **context)
+
+    def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask, and cancel when that is confirmed."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        id = unquote(object_id)
+        live = next((live for live in find_live(FOUND) if live.id == id), None)
+        if request.method == "POST":
+            self._cancel(request, id, live)
+            return HttpResponseRedirect("../../")
+        if live is None:
+            raise Http404(_("There is no such task here, or it has ended."))
+        return self.page(request, "cancel", title=_("Are you sure?"), row=as_row(live))
+
+    def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
+        name = as_row(live).name if live else id
+        try:
+            is_cancelled = QUtilities.cancel(id, by=request.user.get_username())
+        except TenantQError as error:
+            self.message_user(request, f"{name}: {error}", messages.ERROR)
+            return
+        if not is_cancelled:
+            self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
+            return
+        self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
+
+
+def find_live(limit: int) -> list[Live]:
+    """The first `limit` of the current tenant's packages in the site's clusters. Raises as `Broker.live`."""
+    schema = tenancy.task_schema()
+    found = [live for broker in policies.site_brokers() for live in broker.live(schema, limit=limit)]
+    order = list(_PLACES)
+    return sorted(found, key=lambda live: order.index(live.place))[:limit]
+
+
+def as_row(live: Live) -> Row:
+    """A package as it is shown, also one that cannot be read."""
+    is_cancelled = (live.verdict or "").startswith(CANCELLED)
+    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
+    due = datetime.fromtimestamp(live.at, UTC) if live.at is not None else None
+    words: dict[str, Any] = {
+        "id": live.id,
+        "func": live.func,
+        "state": state,
+        "style": style,
+        "due": due,
+        "is_cancelled": is_cancelled,
+    }
+    try:
+        package = open_package(live.payload, schema=live.schema)
+    except BadPackage as error:
+        return Row(name=live.id, group="", arguments="", problem=str(error), **words)
+    fraction, text = _progress(live)
+    return Row(
+        name=package.name,
+        group=package.group or "",
+        arguments=_call(package.args, package.kwargs),
+        problem="",
+        fraction=fraction,
+        progress=text,
+        **words,
+    )
+
+
+def _call(args: Any, kwargs: Any) -> str:
+    parts = [as_text(value if not isinstance(value, str) else repr(value)) for value in args]
+    return ", ".join(parts + [f"{name}={as_text(value)}" for name, value in kwargs.items()])
+
+
+def _progress(live: Live) -> tuple[float | None, str]:
+    """How far a running task says it is."""
+    told = progress.ask(live.schema, live.id) if live.place == "leased" else None
+    return (told.fraction, told.text) if told else (None, "")

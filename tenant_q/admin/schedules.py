@@ -1,0 +1,240 @@
+"""A tenant's schedules: checked on save, with a preview; run now, pause, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
+from django.db.models import OuterRef, Q, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST
+from django_q.models import Task
+
+from tenant_q import acts, due_index, schedules, tenancy
+from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.forms import ScheduleForm
+from tenant_q.admin.gate import TenantAdmin
+from tenant_q.admin.shown import kind_of
+from tenant_q.exceptions import BadSchedule, TenantQError
+from tenant_q.models import DueSchedule
+
+PREVIEWED = 5
+_HELD = {
+    due_index.PAUSED: _("Waits: tasks of this site are paused"),
+    due_index.EXCLUDED: _("Not served by the scheduler"),
+    due_index.UNREADY: _("Waits: this site is not ready"),
+    due_index.FAILED: _("Waits: the last try failed"),
+}
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Active, paused or ended."""
+
+    title = _("state")
+    parameter_name = "state"
+    states = {
+        "active": Q(next_run__isnull=False) & ~Q(repeats=0),
+        "paused": Q(next_run__isnull=True) & ~Q(repeats=0),
+        "ended": Q(repeats=0),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("active", _("Active")), ("paused", _("Paused")), ("ended", _("Ended"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        chosen = self.states.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen)
+
+
+class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
+    """The schedules of the tenant whose site this is."""
+
+    form = ScheduleForm
+    change_form_template = "tenant_q/admin/schedule_form.html"
+    list_display = ("label", "state", "kind", "shown_next_run", "last_run", "func")
+    list_display_links = ("label",)
+    list_filter = (StateFilter, "schedule_type")
+    search_fields = ("name", "func", "args", "kwargs")
+    actions = ("run_now", "pause", "resume")
+    readonly_fields = ("upcoming",)
+    fieldsets = (
+        (None, {"fields": ("name", "func", "args", "kwargs")}),
+        (
+            _("When"),
+            {"fields": ("schedule_type", "minutes", "cron", "next_run", "repeats", "upcoming")},
+        ),
+        (_("More"), {"fields": ("hook", "cluster", "intended_date_kwarg"), "classes": ("collapse",)}),
+    )
+
+    class Media:
+        js = ["tenant_q/schedule.js"]
+
+    # What is shown
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        last = Task.objects.filter(id=OuterRef("task")).values("success")
+        return super().get_queryset(request).annotate(last_success=Subquery(last))
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        self._note_held(request)
+        return super().changelist_view(request, {"title": _("Scheduled tasks"), **(extra_context or {})})
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name in ("args", "kwargs") and field is not None:
+            field.widget.attrs |= {"rows": 2, "spellcheck": "false", "class": "vLargeTextField tenant-q-code"}
+        return field
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        held = getattr(request, "tenant_q_held", {})
+
+        @admin.display(description=_("state"))
+        def state(row: Any) -> Any:
+            return self.state(row, held)
+
+        return [state if column == "state" else column for column in super().get_list_display(request)]
+
+    def _note_held(self, request: HttpRequest) -> None:
+        """Which schedules wait for something other than their time."""
+        schema = tenancy.physical_schema(tenancy.current_schema())
+        with tenancy.in_public():
+            entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
+            request.tenant_q_held = dict(entries.values_list("schedule_id", "held"))  # type: ignore[attr-defined]
+
+    @admin.display(description=_("name"), ordering="name")
+    def label(self, row: Any) -> str:
+        return row.name or _("Schedule %(id)s") % {"id": row.pk}
+
+    @admin.display(description=_("runs"), ordering="schedule_type")
+    def kind(self, row: Any) -> str:
+        return kind_of(row)
+
+    @admin.display(description=_("next run"), ordering="next_run", empty_value="-")
+    def shown_next_run(self, row: Any) -> Any:
+        return row.next_run if row.repeats != 0 else None
+
+    @admin.display(description=_("last run"))
+    def last_run(self, row: Any) -> Any:
+        if row.last_success is None:
+            return "-"
+        good, bad = ("success", "tenant-q-good", _("Success")), ("failure", "tenant-q-bad", _("Failure"))
+        model, style, words = good if row.last_success else bad
+        url = reverse(f"admin:django_q_{model}_change", args=[quote(row.task)], current_app=self.admin_site.name)
+        return format_html('<a href="{}" class="tenant-q-state {}">{}</a>', url, style, words)
+
+    def state(self, row: Any, held: Any = None) -> Any:
+        """Whether a schedule runs: active, paused, ended, or what it waits for."""
+        if row.repeats == 0:
+            style, words = "tenant-q-soft", _("Ended")
+        elif acts.is_paused(row):
+            style, words = "tenant-q-warn", _("Paused")
+        elif why := (held or {}).get(row.pk):
+            style, words = "tenant-q-warn", _HELD.get(why, why)
+        else:
+            style, words = "tenant-q-good", _("Active")
+        return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
+
+    @admin.display(description=_("next fires"))
+    def upcoming(self, row: Any) -> Any:
+        return format_html('<div id="tenant-q-upcoming" aria-live="polite">{}</div>', self._preview(row))
+
+    def _preview(self, row: Any) -> Any:
+        context: dict[str, Any] = {"is_paused": row.pk and acts.is_paused(row), "is_new": row.pk is None}
+        context["zone"] = timezone.get_current_timezone_name()
+        try:
+            context["moments"] = schedules.upcoming(row, timezone.now(), PREVIEWED)
+        except BadSchedule as error:
+            context["error"] = str(error)
+        return render_to_string("tenant_q/admin/upcoming.html", context)
+
+    # What is saved
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])}
+            obj.save(update_fields=[field.name for field in obj._meta.concrete_fields if field.name in changed])
+            return
+        planned = obj.next_run
+        obj.save()
+        if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by rules of its own
+            obj.next_run = planned
+            obj.save(update_fields=["next_run"])
+
+    def get_urls(self) -> list[Any]:
+        preview = path(
+            "preview/",
+            self._guarded(self.admin_site.admin_view(require_POST(self.preview_view))),
+            name="django_q_schedule_preview",
+        )
+        return [preview, *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """The next fires of what stands in a form, or its errors. Nothing is saved."""
+        obj = self.get_object(request, request.GET.get("id", "")) if "id" in request.GET else None
+        if not (self.has_change_permission(request, obj) if obj else self.has_add_permission(request)):
+            return HttpResponse(status=403)
+        form = self.get_form(request, obj, change=obj is not None)(request.POST, instance=obj)
+        if form.is_valid():
+            return HttpResponse(self._preview(form.instance))
+        return TemplateResponse(request, "tenant_q/admin/upcoming.html", {"errors": form.errors})
+
+    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
+        return super().change_view(
+            request, object_id, form_url, {"tenant_q_preview": self._preview_url(object_id), **(extra_context or {})}
+        )
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> Any:
+        return super().add_view(request, form_url, {"tenant_q_preview": self._preview_url(), **(extra_context or {})})
+
+    def _preview_url(self, object_id: str = "") -> str:
+        return self._url("preview") + (f"?id={object_id}" if object_id else "")
+
+    # What is done
+
+    def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
+        buttons = [Button("run_now", _("Run now"))]
+        if acts.is_paused(obj):
+            buttons.append(Button("resume", _("Resume")))
+        elif obj.repeats != 0:
+            buttons.append(Button("pause", _("Pause")))
+        return buttons
+
+    @admin.action(description=_("Run selected schedules now"), permissions=["change"])
+    def run_now(self, request: HttpRequest, queryset: Any) -> None:
+        done = self._each(request, queryset, lambda row: bool(acts.run_now(row)))
+        if done:
+            text = ngettext("%(count)s task is queued.", "%(count)s tasks are queued.", done)
+            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+
+    @admin.action(description=_("Pause selected schedules"), permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: Any) -> None:
+        actor = request.user.get_username()
+        done = self._each(request, queryset, lambda row: acts.pause(row.pk, actor=actor))
+        text = ngettext("%(count)s schedule is paused.", "%(count)s schedules are paused.", done)
+        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+
+    @admin.action(description=_("Resume selected schedules"), permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: Any) -> None:
+        actor = request.user.get_username()
+        done = self._each(request, queryset, lambda row: acts.resume(row.pk, actor=actor))
+        text = ngettext("%(count)s schedule is resumed.", "%(count)s schedules are resumed.", done)
+        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+
+    def _each(self, request: HttpRequest, queryset: Any, act: Callable[[Any], bool]) -> int:
+        """Do something to each row; what is wrong with one keeps no other from it. Returns for how many it was done."""
+        done = 0
+        for row in queryset:
+            try:
+                done += act(row)
+            except TenantQError as error:
+                self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
+        return done

@@ -1,0 +1,235 @@
+"""The operators' table of all tenants: load, last hour, next fire, and the policy, which is changed in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
+
+from tenant_q import due_index, figures, policies
+from tenant_q.admin.gate import PublicAdmin
+from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.shown import duration
+from tenant_q.exceptions import BrokerError, TenantQError
+from tenant_q.figures import Tenant
+from tenant_q.models import TenantPolicy
+
+TENANTS_A_PAGE = 1000
+HELD = {
+    due_index.PAUSED: gettext_lazy("paused"),
+    due_index.EXCLUDED: gettext_lazy("not served by the scheduler"),
+    due_index.UNREADY: gettext_lazy("not ready"),
+    due_index.FAILED: gettext_lazy("the last try failed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table. `key` orders it; a tenant without one comes last, in either direction."""
+
+    name: str
+    label: Any
+    key: Callable[[Tenant], Any]
+    title: Any = ""
+
+
+COLUMNS = (
+    Column("schema", gettext_lazy("Tenant"), lambda one: one.schema),
+    Column("queued", gettext_lazy("Queued"), lambda one: one.load.queued),
+    Column("running", gettext_lazy("Running"), lambda one: one.load.leased),
+    Column("delayed", gettext_lazy("Delayed"), lambda one: one.load.delayed),
+    Column("dead", gettext_lazy("Dead"), lambda one: one.load.dead),
+    Column("done", gettext_lazy("Done"), lambda one: one.load.done, gettext_lazy("Done in the last hour")),
+    Column("failed", gettext_lazy("Failed"), lambda one: one.load.failed, gettext_lazy("Failed in the last hour")),
+    Column(
+        "wait",
+        gettext_lazy("Wait p95"),
+        lambda one: one.load.wait_p95,
+        gettext_lazy("95 of 100 tasks of the last hour waited no longer"),
+    ),
+    Column(
+        "run",
+        gettext_lazy("Run p95"),
+        lambda one: one.load.run_p95,
+        gettext_lazy("95 of 100 tasks of the last hour ran no longer"),
+    ),
+    Column("next", gettext_lazy("Next fire"), lambda one: one.next_fire),
+    Column("weight", gettext_lazy("Policy"), lambda one: (one.policy.paused, one.policy.weight)),
+)
+_BY_NAME = {column.name: column for column in COLUMNS}
+
+
+class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What an operator may change of a tenant's policy, in its row of the table."""
+
+    class Meta:
+        model = TenantPolicy
+        fields = list(policies.FIELDS)
+
+
+class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
+    """All tenants in one table, with their policies."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
+        return {
+            "changelist": ("", self.changelist_view),
+            "policy": ("<str:schema>/policy/", require_POST(self.policy_view)),
+            "pause": ("<str:schema>/pause/", require_POST(self.pause_view)),
+        }
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return self._table(request, **(extra_context or {}))
+
+    def _table(
+        self, request: HttpRequest, form: PolicyForm | None = None, edited: str = "", **more: Any
+    ) -> HttpResponse:
+        try:
+            site = figures.site()
+        except TenantQError as error:
+            return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
+        wanted = request.GET.get("q", "").strip().lower()
+        found = [one for one in site.tenants if wanted in one.schema.lower()]
+        order, reverse = _order(request)
+        shown = Paginator(_sorted(found, _BY_NAME[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
+        kept = _kept(request, "edit")
+        can_change = self.has_change_permission(request)
+        edited = edited or (request.GET.get("edit", "") if can_change else "")
+        if edited and form is None:
+            policy = next((one for one in site.tenants if one.schema == edited), None)
+            form = PolicyForm(initial=_values(policy), auto_id="policy_%s") if policy else None
+        return self.page(
+            request,
+            "tenants",
+            title=_("Tenants and their policies"),
+            site=site,
+            page=shown,
+            rows=[_as_row(one) for one in shown],
+            heads=[_head(request, column, order, reverse) for column in COLUMNS],
+            query=request.GET.get("q", ""),
+            kept=kept,
+            kept_and=kept + ("&" if kept else "?"),
+            list_url=self.list_url(),
+            edited=edited,
+            form=form,
+            can_change=can_change,
+            **more,
+        )
+
+    def policy_view(self, request: HttpRequest, schema: str) -> HttpResponse:
+        """Save what was filled in for one tenant; show the table with the errors if there are."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        form = PolicyForm(request.POST, auto_id="policy_%s")
+        if not form.is_valid():
+            return self._table(request, form=form, edited=schema)
+        values = {name: form.cleaned_data[name] for name in policies.FIELDS}
+        self._change(request, schema, "limit", values, _("The policy of %(schema)s is saved and in force."))
+        return HttpResponseRedirect(_list_url(request))
+
+    def pause_view(self, request: HttpRequest, schema: str) -> HttpResponse:
+        """Pause a tenant or, with `resume` in what is posted, let it go on."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        if "resume" in request.POST:
+            self._change(request, schema, "resume", {"paused": False}, _("%(schema)s goes on."))
+        else:
+            told = _("%(schema)s is paused: none of its tasks is started; those that run go on.")
+            self._change(request, schema, "pause", {"paused": True}, told)
+        return HttpResponseRedirect(_list_url(request))
+
+    def _change(self, request: HttpRequest, schema: str, act: str, values: dict[str, Any], told: str) -> None:
+        try:
+            policies.change(schema, actor=request.user.get_username(), act=act, **values)
+        except BrokerError as error:
+            self.message_user(request, str(error), messages.WARNING)
+        except TenantQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, told % {"schema": schema}, messages.SUCCESS)
+
+
+def _order(request: HttpRequest) -> tuple[str, bool]:
+    """By which column the table is ordered, and whether from the greatest."""
+    wanted = request.GET.get("o", "schema")
+    name = wanted.removeprefix("-")
+    return (name, wanted.startswith("-")) if name in _BY_NAME else ("schema", False)
+
+
+def _sorted(tenants: Sequence[Tenant], column: Column, reverse: bool) -> list[Tenant]:
+    known = [one for one in tenants if column.key(one) is not None]
+    return sorted(known, key=column.key, reverse=reverse) + [one for one in tenants if column.key(one) is None]
+
+
+def _head(request: HttpRequest, column: Column, order: str, reverse: bool) -> dict[str, Any]:
+    """A head of the table: a click orders by it, and another the other way; figures begin with the greatest."""
+    is_chosen = column.name == order
+    is_figure = column.name not in ("schema", "next")
+    turned = not reverse if is_chosen else is_figure
+    sort = ("descending" if reverse else "ascending") if is_chosen else ""
+    url = _kept(request, "o", "p", "edit", o=("-" if turned else "") + column.name)
+    return {"label": column.label, "title": column.title, "url": url, "sort": sort, "name": column.name}
+
+
+def _kept(request: HttpRequest, *left_out: str, **more: str) -> str:
+    """The query of the page without some of its parts, with others."""
+    query: dict[str, Any] = {name: value for name, value in request.GET.items() if name not in left_out} | more
+    return f"?{urlencode(query)}" if query else ""
+
+
+def _list_url(request: HttpRequest) -> str:
+    return "../../" + _kept(request, "edit")
+
+
+def _values(tenant: Tenant | None) -> dict[str, Any]:
+    if tenant is None:
+        return {}
+    policy = tenant.policy
+    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued, "max_results": tenant.max_results}
+    return {"weight": policy.weight, **limits, "paused": policy.paused}
+
+
+def _as_row(tenant: Tenant) -> dict[str, Any]:
+    """A tenant as the table shows it, in what costs a template little."""
+    policy, load = tenant.policy, tenant.load
+    said = [_("weight %(weight)s") % {"weight": f"{policy.weight:g}"}] if policy.weight != 1 else []
+    limits = (
+        (_("run"), policy.max_running),
+        (_("queue"), policy.max_queued),
+        (_("keep"), tenant.max_results),
+    )
+    said += [f"{name} ≤ {limit}" for name, limit in limits if limit is not None]
+    counts = [_count(value) for value in (load.queued, load.leased, load.delayed)]
+    counts += [_count(load.dead, bad=True), _count(load.done), _count(load.failed, bad=True)]
+    return {
+        "schema": tenant.schema,
+        "quoted": quote(tenant.schema, safe=""),
+        "is_known": tenant.is_known,
+        "counts": counts,
+        "wait": duration(load.wait_p95),
+        "run": duration(load.run_p95),
+        "next": tenant.next_fire,
+        "held": HELD.get(tenant.held, tenant.held) if tenant.held != due_index.PAUSED else "",
+        "paused": policy.paused,
+        "policy": ", ".join(said),
+    }
+
+
+def _count(value: int, *, bad: bool = False) -> tuple[int, str]:
+    """A count with the style that it is shown in."""
+    return value, ("tenant-q-alert" if bad else "") if value else "tenant-q-zero"

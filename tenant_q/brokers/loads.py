@@ -1,0 +1,130 @@
+"""What an operator is told of a tenant: what it has where, and how its tasks of the last hour went.
+
+Times are counted by fixed bounds, each twice the one before. So a tenant costs the broker a few bytes however much it
+does, and two counts can be added and subtracted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import add
+
+# In seconds: 1 ms to 2.3 hours. What is longer is counted behind the last one.
+BOUNDS: tuple[float, ...] = tuple(2**n / 1000 for n in range(24))
+# The last hour is that since the end of a period of so many seconds, an hour to an hour and one period ago.
+PERIOD_SECONDS = 300
+PERIODS = 12
+
+_PLACES = len(BOUNDS) + 1
+# done, failed, ms run, ms waited, runs by their time, waits by their time
+LENGTH = 4 + 2 * _PLACES
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Tasks that came to their end: how many, and how long they ran and had waited.
+
+    `run_seconds` and `wait_seconds` are in all; `runs` and `waits` count them by `BOUNDS`, and behind the last of them.
+    """
+
+    done: int = 0
+    failed: int = 0
+    run_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    runs: tuple[int, ...] = (0,) * _PLACES
+    waits: tuple[int, ...] = (0,) * _PLACES
+
+    @classmethod
+    def of(cls, counts: Sequence[float]) -> Figures:
+        """Of the counts as a broker keeps them."""
+        whole = [int(count) for count in counts]
+        runs, waits = tuple(whole[4 : 4 + _PLACES]), tuple(whole[4 + _PLACES :])
+        return cls(whole[0], whole[1], round(counts[2] / 1000, 6), round(counts[3] / 1000, 6), runs, waits)
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            self.done + other.done,
+            self.failed + other.failed,
+            self.run_seconds + other.run_seconds,
+            self.wait_seconds + other.wait_seconds,
+            tuple(map(add, self.runs, other.runs)),
+            tuple(map(add, self.waits, other.waits)),
+        )
+
+
+NOTHING = Figures()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one tenant has where, and in `hour` what became of its tasks in the last hour."""
+
+    queued: int = 0
+    leased: int = 0
+    delayed: int = 0
+    dead: int = 0
+    hour: Figures = NOTHING
+
+    def __add__(self, other: Load) -> Load:
+        places = (self.queued + other.queued, self.leased + other.leased, self.delayed + other.delayed)
+        hour = self.hour + other.hour if other.hour is not NOTHING else self.hour
+        return Load(*places, self.dead + other.dead, hour)
+
+    @property
+    def done(self) -> int:
+        """Tasks of the last hour that succeeded."""
+        return self.hour.done
+
+    @property
+    def failed(self) -> int:
+        """Tasks of the last hour that failed for good."""
+        return self.hour.failed
+
+    @property
+    def wait_p95(self) -> float | None:
+        """95 of 100 tasks waited no longer than so many seconds, from when they were enqueued or due; None of none."""
+        return quantile(self.hour.waits, 0.95)
+
+    @property
+    def run_p95(self) -> float | None:
+        """95 of 100 tasks ran no longer than so many seconds; None of none."""
+        return quantile(self.hour.runs, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All that was acknowledged since the broker's server was new, by tenant and by function."""
+
+    tenants: Mapping[str, Figures]
+    functions: Mapping[str, Figures]
+
+
+def quantile(counts: Sequence[int], part: float) -> float | None:
+    """The time in seconds that `part` (0 to 1) of what is counted by `BOUNDS` does not exceed; None of nothing.
+
+    Within two bounds all times are taken for equally likely; what is beyond the last one counts as that.
+    """
+    wanted, below, lower = part * sum(counts), 0, 0.0
+    if not wanted:
+        return None
+    for upper, count in zip(BOUNDS, counts, strict=False):
+        if count and below + count >= wanted:
+            return lower + (upper - lower) * (wanted - below) / count
+        below, lower = below + count, upper
+    return BOUNDS[-1]
+
+
+def places_of(ms: float, waited_ms: float | None, *, failed: bool) -> tuple[int, ...]:
+    """Where a task counts among the counts of its tenant and function: by its end, its run time, and its wait if known.
+
+    The first place is 0; 2 and 3 are those of the sums.
+    """
+    places = (1 if failed else 0, 4 + _place_of_time(ms))
+    return places if waited_ms is None else (*places, 4 + _PLACES + _place_of_time(waited_ms))
+
+
+def _place_of_time(ms: float) -> int:
+    fraction, exponent = math.frexp(ms)
+    return max(0, min(_PLACES - 1, exponent - (fraction == 0.5)))

@@ -1,0 +1,30 @@
+-- Have a tenant's package given up instead of run, or stopped where it runs.
+--
+-- The verdict stays with the package until that is gone, so whoever gets it next gives it up. One that waits comes to
+-- the head of its queue for that. Of a leased one the worker's sentinel is told (see cancelled.lua).
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 schema, 2 id, 3 verdict
+-- Returns  where it was, or '' where the tenant has no such package that is still to be run; who cancelled it before
+--          stays
+
+write_though_full()
+local schema, id, verdict = ARGV[1], ARGV[2], ARGV[3]
+local place = place_of(schema, id)
+if not place or place == 'dead' then
+  return ''
+elseif is_cancelled(id) then
+  return place
+end
+redis.call('HSET', key('verdicts'), id, verdict)
+if place == 'leased' then
+  redis.call('HSET', key('cancelled'), id, lease_of(id).token)
+elseif place == 'delayed' then
+  end_delay(schema, id)
+  push(schema, id, true)
+  wake(1)
+else
+  redis.call('LREM', key('queue:' .. schema), 1, id)
+  redis.call('LPUSH', key('queue:' .. schema), id)
+end
+return place

@@ -1,0 +1,17 @@
+-- The leased packages that were cancelled since their worker took them, and so without its knowing.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- Returns  { id, worker, verdict }, ...
+
+local found = {}
+local asked = redis.call('HGETALL', key('cancelled'))
+for i = 1, #asked, 2 do
+  local id = asked[i]
+  local lease = lease_of(id, asked[i + 1])
+  if lease then
+    found[#found + 1] = { id, lease.worker, redis.call('HGET', key('verdicts'), id) }
+  else
+    redis.call('HDEL', key('cancelled'), id)
+  end
+end
+return found

@@ -1,0 +1,38 @@
+-- A tenant's packages that are still to be run, or are being run: leased first, then queued, then delayed.
+--
+-- Costs what it returns, and what the workers hold that are busy with the tenant; nothing of others is looked through.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 schema, 2 how many at most
+-- Returns  { id, place, ms when it is due or '', verdict or '', message as it is stored }, ...
+
+local schema, limit = ARGV[1], tonumber(ARGV[2])
+local found = {}
+
+local function add(id, place, due)
+  if #found < limit then
+    local verdict = redis.call('HGET', key('verdicts'), id) or ''
+    found[#found + 1] = { id, place, due, verdict, redis.call('HGET', key('messages'), id) }
+  end
+end
+
+local leased = {}
+for _, worker in ipairs(redis.call('HKEYS', key('running:' .. schema))) do
+  for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
+    local lease = lease_of(id)
+    if lease.schema == schema then
+      leased[#leased + 1] = { id = id, token = lease.token }
+    end
+  end
+end
+table.sort(leased, function(a, b) return a.token < b.token end)
+for _, one in ipairs(leased) do
+  add(one.id, 'leased', '')
+end
+for _, id in ipairs(redis.call('LRANGE', key('queue:' .. schema), 0, limit)) do
+  add(id, 'queued', '')
+end
+for _, id in ipairs(redis.call('ZRANGE', key('delayed:' .. schema), 0, limit)) do
+  add(id, 'delayed', redis.call('ZSCORE', key('delayed'), id))
+end
+return found

@@ -1,0 +1,45 @@
+"""A cancel reaches the task that runs: the sentinel's signal becomes an exception in it, and in nothing else."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tenant_q.exceptions import CancelException
+from tenant_q.package import sentence
+from tenant_q.slot import Slot
+
+SIGNAL = signal.SIGUSR1
+
+
+class Interrupt:
+    """Looks, when the signal comes, whether it means the task that runs now. `slot` is where the sentinel says so."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self._armed_for: str | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signal, also again where a task has taken it."""
+        if signal.getsignal(SIGNAL) != self._ring:
+            signal.signal(SIGNAL, self._ring)
+
+    @contextmanager
+    def armed(self, id: str) -> Iterator[None]:
+        """Raise `CancelException` in the block, once, when the package `id` is cancelled."""
+        self.listen()
+        self._armed_for = id
+        try:
+            yield
+        finally:
+            self._armed_for = None
+
+    def _ring(self, signum: int, frame: Any) -> None:
+        id = self._armed_for
+        verdict = self.slot.cancellation(id) if id is not None else None
+        if verdict is not None:
+            self._armed_for = None  # what the task does to end in order is not interrupted again
+            raise CancelException(str(sentence(verdict)))

@@ -1,0 +1,50 @@
+"""What has become of a task: its row, or its place in the broker, tells."""
+
+from __future__ import annotations
+
+from django_q.models import Task
+
+from tenant_q import cached
+from tenant_q.brokers.djangoq import tenant_cache
+from tenant_q.brokers.protocol import CANCELLED
+from tenant_q.policies import site_brokers
+from tenant_q.states import State
+
+
+def state_of(schema: str, id: str) -> State:
+    """What has become of a tenant's task, whose schema must be current. Raises `BrokerError`, `ConfigurationError`."""
+    # A task that ends in between is in the broker no more, and has its row.
+    return _by_row(id) or _by_place(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
+
+
+def _by_row(id: str) -> State | None:
+    rows = Task.objects.filter(id=id)
+    success = rows.values_list("success", flat=True).first()
+    if success is None:
+        return None
+    if success:
+        return State.SUCCESS
+    return _of_failure(rows.values_list("result", flat=True).first())
+
+
+def _of_failure(result: object) -> State:
+    is_cancelled = isinstance(result, str) and result.startswith(f"{CANCELLED}: ")
+    return State.CANCELLED if is_cancelled else State.FAILURE
+
+
+def _by_place(schema: str, id: str) -> State | None:
+    for broker in site_brokers():
+        place = broker.place(schema, id)
+        if place == "dead":
+            return State.FAILURE
+        if place == "leased":
+            return State.RUNNING
+        if place:
+            verdict = broker.verdict(schema, id) or ""
+            return State.CANCELLED if verdict.startswith(CANCELLED) else State(place)
+    return None
+
+
+def _by_cache(id: str) -> State | None:
+    task = cached.find(id) if tenant_cache() else None
+    return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)

@@ -1,0 +1,482 @@
+"""A tenant's admin: schedules are checked, run, paused and resumed; finished tasks are shown and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+from django_q import admin as django_q_admin
+from django_q.models import Failure, OrmQ, Schedule, Success, Task
+
+from tenant_q import acts, due_index
+from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Message
+from tenant_q.models import AuditRecord, LiveTask
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests.schemas import served_at
+
+A, B = "acme_corp", "globex_inc"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def clean(tenants) -> Iterator[None]:
+    yield
+    connection.set_schema_to_public()
+    AuditRecord.objects.all().delete()
+    for schema in (A, B):
+        with in_schema(schema):
+            get_user_model().objects.all().delete()
+
+
+@pytest.fixture
+def site(tenants) -> Iterator[Callable[..., Client]]:
+    """`site(schema)` is a browser at a tenant's admin, of a superuser or of a user with these permissions."""
+    from contextlib import ExitStack
+
+    with ExitStack() as hosts:
+        served = set()
+
+        def visit(schema: str, *permissions: str) -> Client:
+            host = f"{schema.replace('_', '-')}.localhost"
+            if schema not in served:
+                hosts.enter_context(served_at(schema, host))
+                served.add(schema)
+            client = Client(HTTP_HOST=host)
+            with in_schema(schema):
+                users = get_user_model().objects
+                if permissions:
+                    user = users.create_user("clerk", is_staff=True)
+                    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+                else:
+                    user = users.filter(username="boss").first() or users.create_superuser("boss")
+                client.force_login(user)
+            return client
+
+        yield visit
+
+
+def make_schedule(schema: str = A, **fields: Any) -> Schedule:
+    values = {"func": "tests.tasks.add", "args": "1, 2", "name": "sum", "schedule_type": Schedule.DAILY}
+    with in_schema(schema):
+        return Schedule.objects.create(**{**values, "next_run": timezone.now() + HOUR, **fields})
+
+
+def make_task(schema: str = A, id: str = "a" * 32, **fields: Any) -> Task:
+    now = timezone.now()
+    values = {"name": "job", "func": "tests.tasks.add", "args": (1, 2), "kwargs": {}, "result": 3, "success": True}
+    with in_schema(schema):
+        return Task.objects.create(
+            **{**values, "id": id, "started": now - timedelta(seconds=2), "stopped": now, "attempt_count": 1, **fields}
+        )
+
+
+def posted(client: Client, url: str, **changes: str) -> Any:
+    """Fill in the form of a page and send it, as a browser does with what stands in it."""
+    page = client.get(url)
+    form = page.context["adminform"].form
+    data: dict[str, str] = {}
+    for bound in form:
+        value = bound.value()
+        if bound.name == "next_run":
+            moment = timezone.localtime(value) if isinstance(value, datetime) else None
+            for part, pattern in (("0", "%Y-%m-%d"), ("1", "%H:%M:%S")):
+                data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{moment:{pattern}}" if moment else ""
+        else:
+            data[bound.name] = "" if value is None else str(value)
+    return client.post(url, data | changes)
+
+
+def change_url(model: str, pk: Any) -> str:
+    return f"/admin/django_q/{model}/{pk}/change/"
+
+
+def run(make_worker: Callable[..., Any]) -> None:
+    make_worker().tick()
+
+
+# Registration
+
+
+def test_the_pages_take_the_place_of_django_q2s():
+    assert type(admin.site._registry[Schedule]) is ScheduleAdmin
+    assert type(admin.site._registry[Success]) is SuccessAdmin
+    assert type(admin.site._registry[Failure]) is FailureAdmin
+    assert OrmQ not in admin.site._registry
+
+
+def test_a_projects_own_page_stays():
+    class Own(django_q_admin.ScheduleAdmin):
+        pass
+
+    site = admin.AdminSite("other")
+    site.register(Schedule, Own)
+    site.register(Failure, django_q_admin.FailAdmin)
+    register(site)
+    assert type(site._registry[Schedule]) is Own
+    assert type(site._registry[Failure]) is FailureAdmin
+
+
+# Schedules
+
+
+@pytest.mark.seam
+def test_a_schedule_is_added(site):
+    client = site(A)
+    answer = posted(client, "/admin/django_q/schedule/add/", name="new", func="tests.tasks.add", args="1, 2")
+    assert answer.status_code == 302, answer.context["errors"]
+    with in_schema(A):
+        assert Schedule.objects.get().name == "new"
+    with in_schema(B):
+        assert not Schedule.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "words"),
+    [
+        ("args", {"args": "1, date.today()"}, "at column 4: this is not a literal"),
+        ("kwargs", {"kwargs": "b, a=1"}, "at column 1: a value has no name"),
+        ("cron", {"schedule_type": "C", "cron": "61 * * * *"}, "at '61', the minute"),
+        ("cron", {"schedule_type": "C", "cron": "0 0 30 2 *"}, "has no moment after"),
+        ("func", {"func": "tests.tasks.gone"}, "is not defined"),
+        ("hook", {"hook": "tests.gone.hook"}, "cannot be imported"),
+        ("intended_date_kwarg", {"intended_date_kwarg": "not a name"}, "cannot be the name"),
+        ("next_run", {"next_run_0": "", "next_run_1": ""}, "Enter when it runs next"),
+        (None, {"kwargs": "q_options={'timeot': 3}"}, "did you mean 'timeout'"),
+    ],
+)
+def test_what_would_not_run_is_not_saved(site, field, changes, words):
+    values = {"func": "tests.tasks.add", **changes}
+    answer = posted(site(A), "/admin/django_q/schedule/add/", **values)
+    assert answer.status_code == 200
+    errors = answer.context["adminform"].form.errors.as_data()
+    found = " ".join(str(message) for error in errors[field or "__all__"] for message in error.messages)
+    assert words in found
+    with in_schema(A):
+        assert not Schedule.objects.exists()
+
+
+def test_another_clusters_function_need_not_be_here(site):
+    answer = posted(site(A), "/admin/django_q/schedule/add/", func="elsewhere.job", cluster="other")
+    assert answer.status_code == 302
+
+
+def test_a_cron_schedule_finds_its_first_run(site):
+    values = {"func": "tests.tasks.add", "schedule_type": "C", "cron": "30 6 * * *"}
+    assert posted(site(A), "/admin/django_q/schedule/add/", **values).status_code == 302
+    with in_schema(A):
+        row = Schedule.objects.get()
+    assert (row.next_run.hour, row.next_run.minute) == (6, 30)
+    assert posted(site(A), change_url("schedule", row.pk), cron="45 7 * * *").status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.next_run.hour, row.next_run.minute) == (7, 45)
+
+
+def test_an_edit_does_not_take_back_what_the_scheduler_moved(site):
+    """The page was opened before the fire and is sent after it."""
+    row = make_schedule()
+    client, url = site(A), change_url("schedule", row.pk)
+    page = client.get(url)
+    moved = timezone.now() + 24 * HOUR
+    shown = timezone.localtime(row.next_run)
+    with in_schema(A):
+        Schedule.objects.filter(pk=row.pk).update(next_run=moved)
+    data = {field: page.context["adminform"].form[field].value() or "" for field in ("func", "args", "schedule_type")}
+    for part, pattern in (("0", "%Y-%m-%d"), ("1", "%H:%M:%S")):
+        data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{shown:{pattern}}"
+    assert client.post(url, data | {"name": "other", "repeats": "-1"}).status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.name, row.next_run) == ("other", moved)
+
+
+def test_the_page_shows_the_next_five_fires(site, settings):
+    planned = timezone.now().replace(microsecond=0, second=0) + 48 * HOUR
+    row = make_schedule(next_run=planned, repeats=7)
+    page = site(A).get(change_url("schedule", row.pk)).content.decode()
+    assert page.count("<time ") == 5
+    for day in range(5):
+        assert (planned + day * 24 * HOUR).isoformat() in page
+
+
+def test_the_preview_follows_the_form(site):
+    client = site(A)
+    data = {"func": "tests.tasks.add", "schedule_type": "C", "cron": "0 6 * * 1", "repeats": "-1"}
+    answer = client.post("/admin/django_q/schedule/preview/", data)
+    assert answer.content.decode().count("Mon ") == 5
+    answer = client.post("/admin/django_q/schedule/preview/", data | {"cron": "nonsense"})
+    assert "does not parse" in answer.content.decode()
+    with in_schema(A):
+        assert not Schedule.objects.exists()
+
+
+@pytest.mark.seam
+def test_run_now_runs_once_and_leaves_the_next_run(site, make_worker):
+    row = make_schedule()
+    answer = site(A).post(f"/admin/django_q/schedule/{row.pk}/act/run_now/", follow=True)
+    assert "1 task is queued." in answer.content.decode()
+    run(make_worker)
+    with in_schema(A):
+        task = Task.objects.get()
+        assert (task.success, task.result, task.group) == (True, 3, "sum")
+        assert Schedule.objects.get() == row and Schedule.objects.get().next_run == row.next_run
+    with in_schema(B):
+        assert not Task.objects.exists()
+
+
+@pytest.mark.seam
+def test_a_paused_schedule_does_not_fire_whatever_happens_to_the_index(site, scheduler, make_worker):
+    due = timezone.now() - HOUR
+    row, other = make_schedule(next_run=due), make_schedule(B, next_run=due)
+    still = make_schedule(name="still", next_run=due)
+    site(A).post("/admin/django_q/schedule/", {"action": "pause", "_selected_action": [row.pk]})
+    for schema in (A, B):
+        due_index.install(schema)  # a repair of the index
+    scheduler.tick()
+    broker = get_broker()
+    assert (broker.queue_size(A), broker.queue_size(B)) == (1, 1), "its neighbours fire"
+    with in_schema(A):
+        assert Schedule.objects.get(pk=row.pk).next_run is None
+        assert Schedule.objects.get(pk=still.pk).next_run > timezone.now()
+    with in_schema(B):
+        assert Schedule.objects.get(pk=other.pk).next_run > timezone.now()
+
+
+def test_a_resumed_schedule_keeps_its_time_of_day(site):
+    planned = timezone.now().replace(microsecond=0) - 3 * 24 * HOUR + HOUR
+    row = make_schedule(next_run=planned)
+    client = site(A)
+    client.post(f"/admin/django_q/schedule/{row.pk}/act/pause/")
+    page = client.get(change_url("schedule", row.pk)).content.decode()
+    assert "None: it is paused." in page and "Resume" in page
+    client.post(f"/admin/django_q/schedule/{row.pk}/act/resume/")
+    with in_schema(A):
+        row.refresh_from_db()
+    assert row.next_run == planned + 3 * 24 * HOUR, "what was missed is not made up for"
+    connection.set_schema_to_public()
+    records = list(AuditRecord.objects.order_by("id").values_list("actor", "act", "schema_name", "target"))
+    assert records == [("boss", act, A, str(row.pk)) for act in ("pause schedule", "resume schedule")]
+
+
+def test_a_paused_schedule_can_be_edited_and_stays_paused(site):
+    row = make_schedule()
+    with in_schema(A):
+        acts.pause(row.pk, actor="x")
+    assert posted(site(A), change_url("schedule", row.pk), args="5, 6").status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.args, row.next_run) == ("5, 6", None)
+
+
+def test_a_schedule_that_ran_out_is_not_paused(tenants):
+    row = make_schedule(repeats=0)
+    with in_schema(A):
+        assert not acts.pause(row.pk, actor="x")
+        assert not acts.resume(row.pk, actor="x")
+
+
+# Finished tasks
+
+
+@pytest.mark.seam
+def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
+    text = 'broken : Traceback (most recent call last):\n  File "x.py", line 1, in f\nValueError: broken\n'
+    task = make_task(success=False, result=text, args=(4, 5), group="g", attempt_count=3)
+    client = site(A)
+    listed = client.get("/admin/django_q/failure/").content.decode()
+    assert "ValueError" in listed and "broken" in listed
+    page = client.get(change_url("failure", task.pk)).content.decode()
+    assert "File &quot;x.py&quot;, line 1, in f" in page and "(4, 5)" in page and "2.00 s" in page
+    assert 'name="_save"' not in page
+    answer = client.post(f"/admin/django_q/failure/{task.pk}/act/run_again/", follow=True)
+    assert "1 task is queued again." in answer.content.decode()
+    run(make_worker)
+    with in_schema(A):
+        again = Task.objects.exclude(pk=task.pk).get()
+        assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
+
+
+def test_a_bad_pickle_breaks_no_page(site):
+    bad = "gASVHgAAAAAAAACMBGdvbmWUjAVUaGluZ5STlCmBlC4="  # a class that is gone
+    task = make_task(success=False)
+    with in_schema(A), connection.cursor() as cursor:
+        cursor.execute("UPDATE django_q_task SET args = %s, result = %s", [bad, bad])
+    client = site(A)
+    assert client.get("/admin/django_q/failure/").status_code == 200
+    page = client.get(change_url("failure", task.pk))
+    assert page.status_code == 200 and "The stored value cannot be read." in page.content.decode()
+    answer = client.post(f"/admin/django_q/failure/{task.pk}/act/run_again/", follow=True)
+    assert "its arguments cannot be read" in answer.content.decode()
+    answer = client.post(f"/admin/django_q/failure/{task.pk}/delete/", {"post": "yes"})
+    assert answer.status_code == 302
+
+
+def test_tasks_are_found_and_filtered(site):
+    make_task(id="1" * 32, name="first", group="one")
+    make_task(id="2" * 32, name="second", group="two", func="tests.tasks.nothing")
+    client = site(A)
+
+    def names(query: str) -> list[str]:
+        page = client.get(f"/admin/django_q/success/?{query}")
+        assert page.status_code == 200
+        return sorted(task.name for task in page.context["cl"].result_list)
+
+    assert names("q=first") == ["first"]
+    assert names(f"q={'2' * 32}") == ["second"]
+    assert names("q=nothing") == ["second"]
+    assert names("group=two") == ["second"]
+    assert names("func=tests.tasks.add") == ["first"]
+    assert names("func=tests.tasks.add&group=two") == []
+    assert names("stopped__gte=2001-01-01 00:00Z") == ["first", "second"]
+
+
+def test_a_value_is_shown_and_never_run_as_markup(site):
+    task = make_task(result="<script>alert(1)</script>", args=("<b>",), name="<i>n</i>")
+    page = site(A).get(change_url("success", task.pk)).content.decode()
+    assert "<script>alert" not in page and "<b>" not in page and "<i>n" not in page
+
+
+# Running and queued tasks
+
+LIVE = "/admin/tenant_q/livetask/"
+
+
+@pytest.mark.seam
+def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="sum", group="sums")
+        QUtilities.add_async_task("tests.tasks.add", 1, q_options={"delay": 600, "task_name": "later"})
+    client = site(A)
+    page = client.get(LIVE).content.decode()
+    for words in ("Queued", "Delayed", "sum", "sums", "tests.tasks.add", "40, 2", "later"):
+        assert words in page
+    part = client.get(LIVE + "?part=table").content.decode()
+    assert "<html" not in part and "40, 2" in part
+    question = client.get(f"{LIVE}{id}/cancel/").content.decode()
+    assert "Cancel the task “sum”" in question
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
+    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
+    make_worker().tick()
+    with in_schema(A):
+        task = Task.objects.get()
+        assert (task.id, task.success) == (id, False)
+    page = client.get("/admin/django_q/failure/").content.decode()
+    assert "TaskCancelled" in page and "cancelled by boss" in page
+    connection.set_schema_to_public()
+    assert AuditRecord.objects.values_list("actor", "act", "schema_name", "target").get() == ("boss", "cancel", A, id)
+
+
+@pytest.mark.seam
+def test_another_tenants_queue_is_behind_no_door(site):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="theirs")
+    client = site(B)
+    for query in ("", "?part=table", "?q=theirs", f"?id={id}", "?schema=acme_corp"):
+        assert "theirs" not in client.get(LIVE + query).content.decode()
+    assert client.get(f"{LIVE}{id}/cancel/").status_code == 404
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True).content.decode()
+    assert "theirs" not in answer and "has ended already" in answer
+    assert get_broker().place(A, id) == "queued" and get_broker().verdict(A, id) is None
+
+
+def test_who_may_only_look_at_the_queue_cannot_cancel(site):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
+    client = site(A, "view_livetask")
+    assert "/cancel/" not in client.get(LIVE).content.decode()
+    assert client.get(f"{LIVE}{id}/cancel/").status_code == client.post(f"{LIVE}{id}/cancel/").status_code == 403
+    assert get_broker().verdict(A, id) is None
+    assert client.get("/admin/django_q/schedule/").status_code == 403
+
+
+def test_a_package_that_cannot_be_read_is_listed(site):
+    get_broker().enqueue([Message(id="x" * 32, schema=A, func="some.func", payload="nonsense")])
+    page = site(A).get(LIVE)
+    assert page.status_code == 200 and "some.func" in page.content.decode()
+    assert "the signature does not fit" in page.content.decode()
+
+
+# Permissions
+
+
+def test_who_may_only_look_can_do_nothing_else(site):
+    row, task = make_schedule(), make_task(success=False, result="x")
+    client = site(A, "view_schedule", "view_failure")
+    for url in (change_url("schedule", row.pk), change_url("failure", task.pk)):
+        page = client.get(url)
+        assert page.status_code == 200 and "/act/" not in page.content.decode()
+    for url in (
+        f"/admin/django_q/schedule/{row.pk}/act/run_now/",
+        f"/admin/django_q/schedule/{row.pk}/act/pause/",
+        f"/admin/django_q/failure/{task.pk}/act/run_again/",
+    ):
+        assert client.post(url).status_code == 403
+    client.post("/admin/django_q/schedule/", {"action": "run_now", "_selected_action": [row.pk]})
+    assert get_broker().queue_size(A) == 0
+    assert client.get("/admin/django_q/success/").status_code == 403
+
+
+def test_an_act_is_a_post(site):
+    row = make_schedule()
+    assert site(A).get(f"/admin/django_q/schedule/{row.pk}/act/run_now/").status_code == 405
+    assert site(A).get(f"/admin/django_q/schedule/{row.pk}/act/delete_model/").status_code == 405
+    site(A).post(f"/admin/django_q/schedule/{row.pk}/act/delete_model/")
+    with in_schema(A):
+        assert Schedule.objects.exists(), "only what a button does"
+
+
+# Other tenants, and the public site
+
+
+@pytest.mark.seam
+def test_another_tenants_rows_are_behind_no_door(site):
+    row, task, failed = (
+        make_schedule(name="theirs"),
+        make_task(name="theirs", group="theirs"),
+        make_task(id="f" * 32, name="theirs", group="theirs", success=False, result="theirs"),
+    )
+    client = site(B)
+    for model, pk in (("schedule", row.pk), ("success", task.pk), ("failure", failed.pk)):
+        listing = f"/admin/django_q/{model}/"
+        for query in ("", "?q=theirs", "?group=theirs", "?func=tests.tasks.add", f"?q={pk}", f"?id={pk}", "?all="):
+            assert "theirs</a>" not in client.get(listing + query, follow=True).content.decode()
+        for door in ("change", "delete", "history"):
+            assert client.get(f"{listing}{pk}/{door}/").status_code == 302
+        assert client.post(f"{listing}{pk}/delete/", {"post": "yes"}).status_code == 302
+        for act in ("run_now", "pause", "resume", "run_again"):
+            assert client.post(f"{listing}{pk}/act/{act}/").status_code == 404
+            client.post(listing, {"action": act, "_selected_action": [pk]})
+        client.post(listing, {"action": "delete_selected", "_selected_action": [pk], "post": "yes"})
+    assert client.post(f"/admin/django_q/schedule/preview/?id={row.pk}", {"func": "tests.tasks.add"}).status_code == 200
+    assert get_broker().queue_size() == 0
+    with in_schema(A):
+        assert Task.objects.count() == 2
+        row.refresh_from_db()
+        assert row.next_run is not None and row.repeats == -1
+
+
+@pytest.mark.seam
+def test_where_there_are_no_tables_there_are_no_pages(site, rf):
+    from django.http import Http404
+
+    connection.set_schema_to_public()
+    user = get_user_model()(is_superuser=True, is_staff=True, is_active=True)
+    for model in (Schedule, Success, Failure, LiveTask):
+        page = admin.site._registry[model]
+        request = rf.get("/")
+        request.user = user
+        assert not page.has_module_permission(request) and not page.has_view_permission(request)
+        for url in page.get_urls():
+            with pytest.raises(Http404):
+                url.callback(request)

@@ -1,0 +1,265 @@
+"""The operators' admin: in the public site only, and right about every tenant in a few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django_q.models import Task
+
+from tenant_q import policies
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Message
+from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests import schemas
+from tests.integration.test_figures import make_many  # noqa: F401  (a fixture)
+
+A, B = "acme_corp", "globex_inc"
+TENANTS, CLUSTERS, DEAD, AUDIT = (
+    f"/admin/tenant_q/{model}/" for model in ("tenantpolicy", "cluster", "deadtask", "auditrecord")
+)
+PAGES = (TENANTS, CLUSTERS, DEAD, AUDIT)
+
+
+@pytest.fixture
+def site(tenants) -> Iterator[Callable[..., Client]]:
+    """`site()` is a browser at the public site's admin, of a superuser or of a user with these permissions."""
+
+    def visit(*permissions: str, schema: str = "public") -> Client:
+        host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
+        hosts.enter_context(schemas.served_at(schema, host))
+        client = Client(HTTP_HOST=host)
+        with in_schema(schema):
+            users = get_user_model().objects
+            if permissions:
+                user = users.create_user(f"clerk{len(used)}", is_staff=True)
+                user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+            else:
+                user = users.create_superuser(f"olga{len(used)}")
+            used.append((schema, user.pk))
+            client.force_login(user)
+        connection.set_schema_to_public()
+        return client
+
+    used: list[tuple[str, Any]] = []
+    with ExitStack() as hosts:
+        yield visit
+        for schema, pk in used:
+            with in_schema(schema):
+                get_user_model().objects.filter(pk=pk).delete()
+    connection.set_schema_to_public()
+    TenantPolicy.objects.all().delete()
+    AuditRecord.objects.all().delete()
+
+
+def kill(*ids: str, schema: str = A, func: str = "tests.tasks.add") -> None:
+    """Packages that are dead."""
+    broker = get_broker()
+    broker.enqueue([Message(id=id, schema=schema, func=func, payload="payload") for id in ids])
+    for _ in ids:
+        for lease in broker.fetch("w").leases:
+            broker.bury("w", lease, "Cause: a test")
+
+
+def rows_of(page: Any) -> list[str]:
+    return [row["schema"] for row in page.context["rows"]]
+
+
+@pytest.mark.seam
+def test_one_table_tells_of_every_tenant(site, make_worker):
+    with in_schema(A):
+        QUtilities.add_async_task("tests.tasks.add", 1)
+        QUtilities.add_async_task("tests.tasks.fail")
+    make_worker().tick()
+    with in_schema(B):
+        QUtilities.add_async_task("tests.tasks.add", 1)
+        QUtilities.add_async_task("tests.tasks.add", 1, q_options={"delay": 600})
+    page = site().get(TENANTS)
+    assert page.status_code == 200
+    counts = {row["schema"]: [count for count, _ in row["counts"]] for row in page.context["rows"]}
+    assert counts[B][:3] == [1, 0, 1]
+    assert sum(counts[A][4:]) >= 1
+    assert counts["initech_llc"] == [0] * 6
+
+
+def test_the_table_is_ordered_and_searched(site):
+    with in_schema(B):
+        QUtilities.add_async_task("tests.tasks.add", 1)
+    client = site()
+    assert rows_of(client.get(f"{TENANTS}?o=-queued"))[0] == B
+    assert rows_of(client.get(f"{TENANTS}?o=queued"))[-1] == B
+    assert rows_of(client.get(f"{TENANTS}?o=-schema")) == ["initech_llc", B, A]
+    assert rows_of(client.get(f"{TENANTS}?q=GLOBEX")) == [B]
+    for column in ("wait", "-run", "next", "weight", "nonsense"):
+        assert len(rows_of(client.get(f"{TENANTS}?o={column}"))) == 3
+
+
+@pytest.mark.seam
+def test_a_policy_is_changed_in_its_row(site):
+    client = site()
+    page = client.get(f"{TENANTS}?o=-queued&edit={A}").content.decode()
+    assert 'name="max_running"' in page
+    values = {"weight": "2", "max_running": "3", "max_queued": "", "max_results": "", "paused": ""}
+    answer = client.post(f"{TENANTS}{A}/policy/?o=-queued", values)
+    assert answer.status_code == 302 and answer["Location"].endswith("?o=-queued")
+    assert get_broker().policies()[A].weight == 2 and get_broker().policies()[A].max_running == 3
+    record = AuditRecord.objects.get()
+    assert (record.actor, record.act, record.schema_name) == ("olga0", "limit", A)
+    assert (record.before["weight"], record.after["weight"]) == (1, 2)
+
+
+def test_a_value_that_cannot_be_is_told_in_the_row(site):
+    answer = site().post(f"{TENANTS}{A}/policy/", {"weight": "0", "max_running": "-1"})
+    assert answer.status_code == 200
+    assert set(answer.context["form"].errors) == {"weight", "max_running"}
+    assert not TenantPolicy.objects.exists() and not AuditRecord.objects.exists()
+
+
+def test_a_tenant_is_paused_and_goes_on(site):
+    client = site()
+    client.post(f"{TENANTS}{A}/pause/")
+    assert policies.is_paused(A) and not policies.is_paused(B)
+    assert "Resume" in client.get(TENANTS).content.decode()
+    client.post(f"{TENANTS}{A}/pause/", {"resume": ""})
+    assert not policies.is_paused(A)
+    assert list(AuditRecord.objects.order_by("id").values_list("act", flat=True)) == ["pause", "resume"]
+
+
+def test_a_tenant_that_is_not_there(site):
+    answer = site().post(f"{TENANTS}nobody/pause/", follow=True)
+    assert "No tenant has the schema name" in answer.content.decode()
+
+
+def test_dead_tasks_are_queued_again_or_purged(site):
+    kill("d1", "d2", "d3")
+    client = site()
+    page = client.get(DEAD).content.decode()
+    assert "Cause: a test" in page and 'value="d1"' in page
+    client.post(f"{DEAD}act/", {"act": "retry", "id": ["d1"]})
+    assert get_broker().place(A, "d1") == "queued"
+    question = client.post(f"{DEAD}act/", {"act": "purge", "id": ["d2"]})
+    assert "forgotten for good" in question.content.decode() and get_broker().place(A, "d2") == "dead"
+    client.post(f"{DEAD}act/", {"act": "purge", "id": ["d2"], "confirmed": "yes"})
+    assert get_broker().place(A, "d2") is None and get_broker().place(A, "d3") == "dead"
+    records = AuditRecord.objects.order_by("id").values_list("actor", "act", "schema_name", "target")
+    assert list(records) == [("olga0", "retry", A, "d1"), ("olga0", "purge", A, "d2")]
+
+
+def test_the_audit_trail_is_read_only(site):
+    record = policies.record("olga", "limit", schema=A, before={"weight": 1.0}, after={"weight": 2.0})
+    client = site()
+    page = client.get(AUDIT).content.decode()
+    assert "weight 1.0 → 2.0" in page and "olga" in page
+    assert len(client.get(f"{AUDIT}?q=globex").context["cl"].result_list) == 0
+    assert client.get(f"{AUDIT}?act=limit").status_code == 200
+    assert client.get(f"{AUDIT}{record.pk}/change/").status_code == 200
+    for door in ("add/", f"{record.pk}/delete/"):
+        assert client.post(AUDIT + door, {"post": "yes"}).status_code == 403
+    assert AuditRecord.objects.filter(pk=record.pk).exists()
+
+
+# Who may what
+
+
+def test_who_may_only_look_changes_nothing(site):
+    kill("d1")
+    client = site("view_tenantpolicy", "view_deadtask", "view_cluster", "view_auditrecord")
+    for url in PAGES:
+        page = client.get(url)
+        assert page.status_code == 200 and "/pause/" not in page.content.decode()
+    assert client.post(f"{TENANTS}{A}/pause/").status_code == 403
+    assert client.post(f"{TENANTS}{A}/policy/", {"weight": "2"}).status_code == 403
+    for act in ("retry", "purge"):
+        assert client.post(f"{DEAD}act/", {"act": act, "id": ["d1"], "confirmed": "yes"}).status_code == 403
+    assert get_broker().place(A, "d1") == "dead" and not policies.is_paused(A)
+
+
+def test_without_a_permission_there_is_no_page(site):
+    client = site("view_group")
+    for url in PAGES:
+        assert client.get(url).status_code == 403
+
+
+def test_an_act_is_a_post_with_a_token(site):
+    client = site()
+    assert client.get(f"{TENANTS}{A}/pause/").status_code == 405
+    assert client.get(f"{DEAD}act/").status_code == 405
+    strict = Client(HTTP_HOST="public-site.localhost", enforce_csrf_checks=True)
+    strict.cookies = client.cookies
+    assert strict.post(f"{TENANTS}{A}/pause/").status_code == 403
+    assert not policies.is_paused(A)
+
+
+@pytest.mark.seam
+def test_in_a_tenants_site_there_are_no_such_pages(site):
+    kill("d1", schema=B)
+    policies.record("olga", "limit", schema=B)
+    client = site(schema=A)
+    index = client.get("/admin/").content.decode()
+    for url in PAGES:
+        assert url not in index
+        assert client.get(url).status_code == 404
+    record = AuditRecord.objects.get()
+    doors = [f"{AUDIT}{record.pk}/change/", f"{AUDIT}{record.pk}/history/", f"{AUDIT}{record.pk}/delete/"]
+    for url in (f"{TENANTS}{B}/pause/", f"{TENANTS}{B}/policy/", f"{TENANTS}{A}/pause/", f"{DEAD}act/", *doors):
+        assert client.post(url, {"act": "purge", "id": ["d1"], "confirmed": "yes"}).status_code == 404
+    assert not policies.paused() and get_broker().place(B, "d1") == "dead"
+
+
+@pytest.mark.seam
+def test_in_the_public_site_there_are_no_tenants_pages(site):
+    client = site()
+    index = client.get("/admin/").content.decode()
+    assert all(url in index for url in PAGES)
+    for url in (
+        "/admin/django_q/",
+        "/admin/django_q/schedule/",
+        "/admin/django_q/success/",
+        "/admin/django_q/failure/",
+    ):
+        assert url not in index
+        assert client.get(url).status_code == 404
+    for url in ("/admin/django_q/schedule/add/", "/admin/django_q/failure/x/change/", "/admin/tenant_q/livetask/"):
+        assert client.get(url).status_code == 404
+
+
+# Many
+
+
+def test_many_tenants_cost_no_more_statements_than_three(site, make_many):  # noqa: F811
+    client = site()
+    client.get(TENANTS)
+    with CaptureQueriesContext(connection) as few:
+        client.get(TENANTS)
+    make_many(300)
+    with CaptureQueriesContext(connection) as many:
+        page = client.get(TENANTS)
+    assert len(rows_of(page)) == 303
+    assert len(many) == len(few) <= 12
+
+
+@pytest.mark.seam
+def test_the_clusters_are_told_with_what_they_run(site, mscluster):
+    with in_schema(A):
+        QUtilities.add_async_task("time.sleep", 600)
+    mscluster("--workers", "1")
+    client = site()
+    from tests.conftest import wait_until
+
+    page = wait_until(
+        lambda: "time.sleep" in (text := client.get(f"{CLUSTERS}?part=table").content.decode()) and text,
+        what="the page to show what the worker runs",
+    )
+    assert "scheduler" in page and "worker" in page and A in page and "<html" not in page
+    with in_schema(A):
+        assert not Task.objects.exists()
+        assert QUtilities.cancel(next(one.id for one in get_broker().live(A)))

@@ -1,0 +1,155 @@
+"""What operators look at: read in a few statements and round trips, however many tenants there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis.connection
+from django.utils import timezone
+from django_q.models import Schedule, Task
+
+from tenant_q import due_index, figures, policies, tenancy
+from tenant_q.brokers import get_broker
+from tenant_q.models import DueSchedule
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests import schemas
+from tests.integration.conftest import sql, work
+from tests.integration.planning import on_the_wire
+
+
+@pytest.fixture
+def make_many(tenants: tuple[str, ...]) -> Iterator[Callable[[int], list[str]]]:
+    """Rows of tenants without schemas: that is all that the figures ask of them."""
+    model = tenancy.tenant_model()
+    made: list[str] = []
+
+    def make(count: int) -> list[str]:
+        names = [f"many_{number:04}" for number in range(len(made), len(made) + count)]
+        model.objects.bulk_create(model(schema_name=n, name=n, **schemas._domain(model, n)) for n in names)
+        made.extend(names)
+        return names
+
+    yield make
+    schemas.connection.set_schema_to_public()
+    model.objects.filter(schema_name__in=made).delete()
+    DueSchedule.objects.filter(schema_name__in=made).delete()
+    tenancy.forget_tenants()
+
+
+def messages_for(names: list[str], count: int) -> list[Any]:
+    from tenant_q.brokers.protocol import Message
+
+    return [Message(id=f"{name}-{n}", schema=name, func="f", payload="x" * 200) for name in names for n in range(count)]
+
+
+@pytest.mark.seam
+def test_the_site_tells_of_each_tenant(tenants, worker, unlimited):
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task("tests.tasks.add", 1, 2)
+        QUtilities.add_async_task("tests.tasks.fail")
+    work(worker)
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task("tests.tasks.add", 1, 2, q_options={"delay": 60})
+    with in_schema("globex_inc"):
+        policies.change("globex_inc", actor="a test", act="pause", paused=True, max_results=7)
+        QUtilities.add_async_task("tests.tasks.add", 1, 2)
+        moment = timezone.now() + timedelta(hours=1)
+        Schedule.objects.create(func="tests.tasks.add", schedule_type=Schedule.ONCE, next_run=moment)
+    site = figures.site()
+    assert [tenant.schema for tenant in site.tenants] == list(tenants)
+    acme, globex, initech = site.tenants
+    assert (acme.load.done, acme.load.failed, acme.load.delayed, acme.load.queued) == (1, 1, 1, 0)
+    assert acme.load.run_p95 is not None and acme.load.wait_p95 is not None
+    assert (globex.policy.paused, globex.max_results, globex.load.queued, globex.schedules) == (True, 7, 1, 1)
+    assert globex.next_fire == moment
+    assert initech == figures.Tenant("initech_llc")
+    assert (site.total.queued, site.total.done, site.total.failed, site.total.delayed) == (1, 1, 1, 1)
+    assert site.tenant("acme_corp") == acme and site.tenant("nobody") is None
+    assert site.late == 0 and site.clusters == ()
+
+
+def test_a_wait_is_counted_from_when_a_task_was_enqueued_or_due(tenants, worker):
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task("tests.tasks.add", 1, 2)
+    time.sleep(0.3)
+    work(worker)
+    wait = figures.site().tenants[0].load.wait_p95
+    assert 0.25 < wait < 5
+
+
+def test_a_schedule_that_does_not_fire_makes_the_site_late(tenants):
+    with in_schema("acme_corp"):
+        due = timezone.now() - timedelta(seconds=100)
+        Schedule.objects.create(func="tests.tasks.add", schedule_type=Schedule.ONCE, next_run=due)
+    assert 100 <= figures.site().late < 200
+    due_index.hold("acme_corp", due_index.PAUSED, None)
+    site = figures.site()
+    assert site.late == 0
+    assert (site.tenants[0].next_fire, site.tenants[0].held) == (None, "paused")
+
+
+def test_a_tenant_that_was_dropped_is_told_as_long_as_something_of_it_is_there(tenants):
+    get_broker().enqueue(messages_for(["dropped"], 2))
+    dropped = figures.site().tenant("dropped")
+    assert not dropped.is_known and dropped.load.queued == 2
+    sql("DELETE FROM tenant_q_dueschedule")
+
+
+def test_statements_and_round_trips_are_the_same_for_any_number_of_tenants(make_many, monkeypatch):
+    real = redis.connection.AbstractConnection.send_packed_command
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        redis.connection.AbstractConnection,
+        "send_packed_command",
+        lambda *args, **kwargs: sent.append(1) or real(*args, **kwargs),
+    )
+
+    def cost() -> tuple[int, int]:
+        figures.site()
+        sent.clear()
+        with on_the_wire() as messages:
+            figures.site()
+        return len(messages), len(sent)
+
+    few = cost()
+    names = make_many(100)
+    get_broker().enqueue(messages_for(names, 2))
+    assert cost() == few
+    print(f"\nstatements, round trips: {few}", end="")
+    assert few[0] <= 12 and few[1] <= 6
+
+
+def test_a_thousand_tenants_with_much_to_do(make_many):
+    """The time is printed only."""
+    names = make_many(1000)
+    get_broker().enqueue(messages_for(names, 20))
+    moment = timezone.now() + timedelta(days=1)
+    DueSchedule.objects.bulk_create(
+        [
+            DueSchedule(schema_name=name, schedule_id=n, cluster="", next_run=moment, due=moment)
+            for name in names
+            for n in range(100)
+        ],
+        batch_size=10_000,
+    )
+    begun = time.perf_counter()
+    site = figures.site()
+    print(f"\n1,000 tenants, 20,000 queued, 100,000 schedules: {time.perf_counter() - begun:.3f} s", end="")
+    assert len(site.tenants) == 1003
+    assert site.total.queued == 20_000
+    assert sum(tenant.schedules for tenant in site.tenants) == 100_000
+
+
+def test_rows_are_not_read(tenants, worker):
+    """100,000 rows of results cost the figures nothing: they come from the broker."""
+    with in_schema("acme_corp"):
+        QUtilities.add_async_task("tests.tasks.add", 1, 2)
+    work(worker)
+    with in_schema("acme_corp"):
+        Task.objects.all().delete()
+    assert figures.site().tenants[0].load.done == 1
