@@ -46,5 +46,5 @@ def _by_place(schema: str, id: str) -> State | None:
 
 
 def _by_cache(id: str) -> State | None:
-    task = cached.find(id) if tenant_cache() else None
+    task = cached.find(id) if len(id) == 32 and tenant_cache() else None  # some caches refuse what is no id
     return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)
