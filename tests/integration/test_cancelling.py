@@ -375,6 +375,16 @@ def test_the_states_of_what_has_ended(tenants, worker):
     assert State("success").is_finished and not State("queued").is_finished
 
 
+def test_an_iter_runs_from_its_first_part_to_its_last(tenants, worker):
+    with in_schema(A):
+        id = Iter(f"{HERE}.see", [1, 2]).run()
+    assert (status(id), status(id, B)) == ("queued", "unknown")
+    worker.tick()
+    assert (len(SEEN), status(id)) == (1, "running")
+    work(worker)
+    assert status(id) == "success"
+
+
 def test_a_task_whose_text_only_looks_like_it(tenants, worker):
     id = add("tests.tasks.fail", "the TaskCancelled: cancelled")
     work(worker)
@@ -562,8 +572,8 @@ def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
     # It ended just as its worker was killed for it.
     broker.give_back("w2", [lease])
     child.verdict, child.killed_for = "TaskCancelled: cancelled", first
-    broker.fetch("w1")
-    broker.fetch("w1")
+    know_as_short(f"{HERE}.see", A)
+    assert second in [lease.id for lease in broker.fetch("w1").leases]
     sentinel._to_reclaim.append(child)
     sentinel._reclaim()
     assert broker.verdict(A, second) is None
