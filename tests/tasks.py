@@ -106,6 +106,12 @@ def ignore_signals(key: str) -> None:
     time.sleep(60)
 
 
+def tell(fraction: float) -> None:
+    from tenant_q.utils import QUtilities
+
+    QUtilities.set_progress(fraction)
+
+
 def tell_and_hold(key: str) -> str:
     """Tell progress in a tight loop, and run until it is let go."""
     from tenant_q.utils import QUtilities
