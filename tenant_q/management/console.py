@@ -17,7 +17,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -74,15 +74,19 @@ class OperatorCommand(BaseCommand):
         self.stdout.write("\n".join(line.rstrip() for line in out.getvalue().splitlines()))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = ()) -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = (), cuts: bool = False
+) -> Table:
     """A table of cells. What is None or empty is a dash.
 
-    Parameters: `numbers`, the columns whose cells stand on the right.
+    Parameters: `numbers`, the columns whose cells stand on the right; `cuts`, whether what is too long for a terminal
+    is cut instead of folded.
     """
     on_the_right = set(numbers)
     made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in on_the_right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in on_the_right else "left"
+        made.add_column(column, justify=justify, overflow="ellipsis" if cuts else "fold", no_wrap=cuts)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else styled(words(cell)) for cell in row))
     return made

@@ -64,9 +64,9 @@ def headline(site: Site) -> Text:
     return text
 
 
-def cluster_table(clusters: Sequence[Cluster]) -> Table:
+def cluster_table(clusters: Sequence[Cluster], *, cuts: bool = False) -> Table:
     """A row for each cluster."""
-    return table(_CLUSTER, map(_cluster_row, clusters), numbers=("parent", "sentinel", "up", "restarts"))
+    return table(_CLUSTER, map(_cluster_row, clusters), numbers=("parent", "sentinel", "up", "restarts"), cuts=cuts)
 
 
 def _cluster_row(one: Cluster) -> tuple[Any, ...]:
@@ -81,15 +81,20 @@ def _cluster_row(one: Cluster) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def process_table(clusters: Sequence[Cluster], schema: str | None = None) -> Table:
-    """A row for each process of the clusters that live, or of those that run something of one tenant."""
-    rows = [
-        _process_row(one, process)
+def processes(clusters: Sequence[Cluster], schema: str | None = None) -> list[tuple[Cluster, Process]]:
+    """The processes of the clusters that live, or those that run something of one tenant."""
+    return [
+        (one, process)
         for one in clusters
         for process in one.processes
         if not one.is_gone and schema in (None, process.schema)
     ]
-    return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"))
+
+
+def process_table(found: Iterable[tuple[Cluster, Process]], *, cuts: bool = False) -> Table:
+    """A row for each process."""
+    rows = (_process_row(one, process) for one, process in found)
+    return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), cuts=cuts)
 
 
 def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
@@ -118,9 +123,9 @@ def death_of(one: Cluster, death: Any) -> str:
     return f"{death.role} {death.pid} of cluster {one.name} on {one.host} {death.how}{what}, and was replaced"
 
 
-def tenant_table(tenants: Iterable[Tenant]) -> Table:
+def tenant_table(tenants: Iterable[Tenant], *, cuts: bool = False) -> Table:
     """A row for each tenant."""
-    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9])
+    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], cuts=cuts)
 
 
 def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:

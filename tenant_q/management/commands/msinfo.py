@@ -36,8 +36,9 @@ class Command(OperatorCommand):
 
     def _parts(self, site: figures.Site, schema: str | None, order: str, limit: int) -> list[RenderableType]:
         parts: list[RenderableType] = [shown.headline(site), ""]
+        found = shown.processes(site.clusters, schema)
         if site.clusters:
-            parts += [shown.cluster_table(site.clusters), "", shown.process_table(site.clusters, schema), ""]
+            parts += [shown.cluster_table(site.clusters), "", shown.process_table(found), ""]
         else:
             parts += [styled("No cluster runs; start one with `python manage.py mscluster`.", "bold red"), ""]
         if deaths := shown.death_lines(site.clusters):
