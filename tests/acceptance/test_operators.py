@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -155,3 +157,39 @@ def test_for_a_liveness_probe_an_outage_is_no_failure(tenants, mscluster, server
     assert manage("mshealth", "--host", Q_NAME=cluster.name).returncode == 0
     said = manage("mshealth", "--host", "elsewhere", Q_NAME=cluster.name)
     assert said.returncode == 1 and f"No cluster of site {cluster.name} runs on elsewhere" in said.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def scrape(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+def test_a_cluster_answers_prometheus(tenants, mscluster):
+    port = free_port()
+    setting = json.dumps({"metrics_port": port})
+    cluster = mscluster("--workers", "1", wait=False, TEST_TENANT_Q=setting)
+    with in_schema("acme_corp"):
+        task = QUtilities.add_async_task("tests.tasks.add", 1, 2)
+        assert QUtilities.get_result(task, wait=30_000) == 3
+    wait_until(lambda: 'tenant_q_tasks_total{outcome="done",schema="acme_corp"} 1.0' in scrape(port))
+    wait_until(lambda: 'role="exporter"} 1.0' in scrape(port))
+    with socket.create_connection(("127.0.0.1", port)):  # who says nothing holds nobody up for long
+        assert scrape(port)
+    second = mscluster("--workers", "1", wait=False, TEST_TENANT_Q=setting)
+    wait_until(lambda: "Metrics are not told at" in second.log)
+    (exporter,) = cluster.pids("exporter")
+    os.kill(exporter, signal.SIGKILL)
+    wait_until(lambda: any(death.role == "exporter" for death in told(cluster).deaths))
+    wait_until(lambda: scrape(port), what="one of them to answer")
+    assert cluster.stop() == 0
+    wait_until(lambda: "Metrics are told at" in second.log and scrape(port), what="the other to answer")
+    assert second.stop() == 0
