@@ -139,11 +139,11 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_malicious_texts_are_bad_and_quick(bomb, size):
     text = BOMBS[bomb](size)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for args, kwargs in ((text, None), (None, text), (None, f"a={text}"), (None, f"{{'a': {text}}}")):
         with pytest.raises(BadSchedule):
             parse_arguments(args, kwargs)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 10, "of the processor's seconds; what is quick takes hundredths"
 
 
 def test_too_long_a_text_is_not_even_parsed():

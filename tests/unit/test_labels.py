@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import tenant_q
@@ -28,3 +30,30 @@ def test_labels_are_not_shared_between_records(caplog):
     logger.warning("two")
     assert [record.func for record in caplog.records] == ["f", "-"]
     assert isinstance(logger.logger, logging.Logger)
+
+
+def test_the_filter_may_stand_in_logging():
+    """Django reads `LOGGING` before the apps are loaded, and a record may come before they are."""
+    settings = """
+import logging
+import subprocess
+import sys
+from django.conf import settings
+
+FILTER = {"()": "tenant_q.logging.TenantFilter"}
+HANDLER = {"class": "logging.StreamHandler", "filters": ["tenant"], "formatter": "line"}
+settings.configure(LOGGING={
+    "version": 1,
+    "filters": {"tenant": FILTER},
+    "formatters": {"line": {"format": "{schema} {task_id} {func} {message}", "style": "{"}},
+    "handlers": {"console": HANDLER},
+    "root": {"handlers": ["console"]},
+})
+import django
+from django.utils.log import configure_logging
+
+configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
+logging.warning("early")
+"""
+    done = subprocess.run([sys.executable, "-c", settings], capture_output=True, text=True)
+    assert done.stderr == "- - - early\n"
