@@ -130,7 +130,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in PYTHON:
         if block.file and block.file != "settings.py":
             path = tmp_path / "written" / block.file
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / "__init__.py").touch()
             path.write_text(block.text)
     monkeypatch.syspath_prepend(tmp_path / "written")
