@@ -12,8 +12,9 @@ from tenant_q.labels import NOTHING
 class TenantFilter(logging.Filter):
     """Gives each record `schema`, `task_id` and `func`, where it does not have them.
 
-    Put it on a handler, in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`; then a formatter
-    may use `{schema}`, `{task_id}` and `{func}`. Outside a task the last two are "-"; until the apps are loaded all are.
+    Put it on a handler in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`; then a formatter
+    may use `{schema}`, `{task_id}` and `{func}`. Outside a task the last two are "-"; until the apps are loaded all
+    three are.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -193,3 +193,38 @@ def test_a_cluster_answers_prometheus(tenants, mscluster):
     assert cluster.stop() == 0
     wait_until(lambda: "Metrics are told at" in second.log and scrape(port), what="the other to answer")
     assert second.stop() == 0
+
+
+REPORTER = """
+import sys
+from django.db import connection
+from tests.tasks import note
+
+
+class Reporter:
+    def __init__(self, key):
+        self.key = key
+
+    def report(self):
+        note(self.key, schema=connection.schema_name, error=repr(sys.exc_info()[1]))
+"""
+
+
+def test_an_error_reporter_of_django_q2_is_told(tenants, mscluster, tmp_path):
+    """One that is installed as its packages are: it is found by its entry point."""
+    (tmp_path / "the_reporter.py").write_text(REPORTER)
+    installed = tmp_path / "the_reporter-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: the-reporter\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[djangoq.errorreporters]\nnotes = the_reporter:Reporter\n")
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    key = f"{tmp_path}"
+    setting = json.dumps({"error_reporter": {"notes": {"key": key}}})
+    mscluster("--workers", "1", PYTHONPATH=path, TEST_Q_CLUSTER=setting)
+    with in_schema("globex_inc"):
+        QUtilities.add_async_task("tests.tasks.fail")
+    (told_of,) = wait_until(lambda: tasks.notes(key))
+    assert (told_of["schema"], told_of["error"]) == ("globex_inc", "ValueError('broken')")
+    checked = manage("check", TEST_Q_CLUSTER=setting)
+    assert "(tenant_q.W003) Q_CLUSTER['error_reporter'] names 'notes', which is not installed" in checked.stderr
+    assert "W003" not in manage("check", TEST_Q_CLUSTER=setting, PYTHONPATH=path).stderr
