@@ -135,14 +135,16 @@ def run(block: Block, namespace: dict[str, Any]) -> None:
     tree = ast.fix_missing_locations(compare.visit(tree))
     assert compare.compared == block.text.count("→"), f"line {block.line}: {ARROW!r} stands only behind an expression"
     ast.increment_lineno(tree, block.line - 1)
-    exec(compile(tree, str(block.path), "exec"), namespace | {"_compare": _compare}, namespace)
+    namespace["_compare"] = _compare
+    exec(compile(tree, str(block.path), "exec"), namespace)
 
 
 def write_files(found: list[Block], folder: Path) -> None:
-    """Write the files that blocks are into `folder`, each in a package."""
+    """Write the files that blocks are into `folder`, each in a package. What several say of one file is all in it."""
     for block in found:
         if block.file and block.file != "settings.py":
             path = folder / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / "__init__.py").touch()
-            path.write_text(block.text)
+            with path.open("a") as file:
+                file.write(block.text)
