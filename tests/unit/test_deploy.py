@@ -145,10 +145,8 @@ def test_composed_services_wait_for_what_they_need():
 
 def test_the_broker_keeps_what_it_holds():
     words = shlex.split(SERVICES["redis"]["command"])
-    assert dict(zip(words[1::2], words[2::2], strict=True)) == {
-        "--appendonly": "yes",
-        "--maxmemory-policy": "noeviction",
-    }
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert options == {"--appendonly": "yes", "--appendfsync": "always", "--maxmemory-policy": "noeviction"}
 
 
 def test_data_is_on_volumes():
