@@ -28,6 +28,8 @@ from tests.conftest import wait_until
 from tests.documents import DOCS, Block, blocks
 
 TUTORIALS = ("django-tenants", "django-tenant-schemas")
+# Seconds that are waited for what takes one on a calm machine.
+PATIENCE = 120
 
 
 def free_port() -> int:
@@ -91,7 +93,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, f"{block.place}\n{done.stdout}"
         self.answers.append(done.stdout)
@@ -118,7 +120,7 @@ class Reader:
         """Ctrl-C in each terminal. Returns the exit codes."""
         for process in self.running:
             os.killpg(process.pid, signal.SIGINT)
-        return [process.wait(40) for process in self.running]
+        return [process.wait(PATIENCE) for process in self.running]
 
 
 def _without_the_runs_own(environment: os._Environ[str]) -> dict[str, str]:
@@ -199,7 +201,7 @@ class Browser:
         self.base = f"http://127.0.0.1:{port}/admin/"
 
     def open(self, path: str) -> str:
-        answer = self.session.get(urljoin(self.base, path), timeout=30, allow_redirects=True)
+        answer = self.session.get(urljoin(self.base, path), timeout=PATIENCE, allow_redirects=True)
         assert answer.status_code == 200, (path, answer.status_code, answer.text[:2000])
         return answer.text
 
@@ -210,7 +212,7 @@ class Browser:
             assert name in form.fields, (name, sorted(form.fields))
             form.fields[name] = form.choices.get(name, {}).get(value, value)
         url = urljoin(self.base, path)
-        sent = self.session.post(url, form.fields, headers={"Referer": url}, timeout=30, allow_redirects=False)
+        sent = self.session.post(url, form.fields, headers={"Referer": url}, timeout=PATIENCE, allow_redirects=False)
         assert sent.status_code == 302, (
             path,
             re.findall(r"errorlist.*?</ul>", sent.text, re.DOTALL) or sent.text[:2000],
@@ -237,7 +239,7 @@ def test_a_newcomer_has_a_schedule_in_two_tenants_admins(reader: Reader) -> None
     reader.follow("## 7. A schedule in each admin")
     assert "no issues (0 silenced)" in reader.answers[-2]
 
-    wait_until(lambda: "Quit the server" in reader.log("runserver"), what="the web server")
+    wait_until(lambda: "Quit the server" in reader.log("runserver"), PATIENCE, "the web server")
     for tenant, other in (("acme", "globex"), ("globex", "acme")):
         browser = Browser(f"{tenant}.localhost", reader.port)
         browser.log_in("admin", tenant)
@@ -245,7 +247,8 @@ def test_a_newcomer_has_a_schedule_in_two_tenants_admins(reader: Reader) -> None
         browser.submit(page, name="greet", func="billing.tasks.greet", schedule_type="Hourly")
         wait_until(
             lambda: f"Hello from {tenant} to admin" in _successes(browser),  # noqa: B023
-            what=f"the first run of {tenant}: {reader.log('mscluster')}",
+            PATIENCE,
+            f"the first run of {tenant}: {reader.log('mscluster')}",
         )
         assert f"from {other}" not in _successes(browser)
     assert re.search(r"^  tenants   2$", reader.log("mscluster"), re.MULTILINE), reader.log("mscluster")

@@ -79,7 +79,7 @@ def test_nothing_accepted_is_lost_with_the_append_only_file(server, settings, fl
     assert broker.acknowledge("worker", [Settled(lease, 0.001) for lease in leases[:1]]) == []
     server(flags)
     assert broker.queue_size("acme_corp") == COUNT - len(leases)
-    assert broker.reclaim("worker", running=None) == len(leases) - 1, "what was leased is known to be so, and what was done is gone"
+    assert broker.reclaim("worker", running=None) == len(leases) - 1, "what was done is gone, the rest still leased"
     assert broker.queue_size("acme_corp") == COUNT - 1
     assert broker.warnings() == []
 
