@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-peers bench-scheduler lint test-all clean
+.PHONY: help demo docs test chaos bench bench-peers bench-scheduler lint test-all clean
 
 help:
 	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
@@ -20,6 +20,7 @@ help:
 	@echo "               make bench-peers installs Celery and dramatiq for it, into .venvs/peers"
 	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in a quarter of an hour;"
 	@echo "               BENCH_ARGS='--tenants 200 --seconds 10 --burst 1000' is quick, BENCH_ARGS=--help shows all"
+	@echo "make docs      the documentation as pages in site/, without the network; a broken link is an error"
 	@echo "make lint      ruff, mypy and import-linter"
 	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
 	@echo "make clean     remove all that these commands made"
@@ -52,6 +53,11 @@ bench-peers: $(STAMP)
 bench-scheduler: $(STAMP)
 	@$(BIN)/python -m benchmarks.scheduler $(BENCH_ARGS)
 
+# Not --quiet: it takes the warnings away before --strict counts them.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The documentation is in site/index.html"
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,7 +68,7 @@ test-all: $(STAMP)
 	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)
 
 clean:
-	rm -rf .venv .venvs *.egg-info build dist testproject/media
+	rm -rf .venv .venvs *.egg-info build dist site testproject/media
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,13 +1,11 @@
 """The README is right: its examples run and give what they say, its tables and commands are those of the code.
 
-A block of Python whose first line is `# settings.py` is checked as settings; one whose first line is another path is
-that file; all others are run, in their order and in one namespace, where `acme_corp` is current and a cluster is
-running. `expression  # → value` is compared.
+A block of Python whose first line is `# settings.py` is checked as settings; the others are run where `acme_corp` is
+current and a cluster is running. `tests.documents` tells how.
 """
 
 from __future__ import annotations
 
-import ast
 import configparser
 import inspect
 import os
@@ -15,23 +13,20 @@ import pkgutil
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tenant_q.conf import Q_CLUSTER_KEYS, TENANT_Q_KEYS, WITHOUT_MEANING, conf
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.management.commands.mscluster import Command
-from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import MANAGE
+from tests.documents import ROOT, Block, attributes, blocks, names, run, section, write_files
 
-ROOT = MANAGE.parent.parent
-README = (ROOT / "README.md").read_text()
-ARROW = "# → "
+README = ROOT / "README.md"
+TEXT = README.read_text()
 METHODS = {
     "add_async_task", "create_schedule", "get_result", "get_result_group", "fetch_task", "fetch_task_group",
     "get_group_count", "delete_task_group", "delete_task_from_cache", "get_queue_size", "add_async_tasks_from_iter",
@@ -39,98 +34,18 @@ METHODS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `line` is the README's line of its first line."""
-
-    language: str
-    line: int
-    text: str
-
-    @property
-    def file(self) -> str | None:
-        """The file that the block is, if it says so."""
-        first = re.match(r"# (\S+\.py)\n", self.text)
-        return first[1] if first else None
-
-
-def blocks() -> list[Block]:
-    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [Block(fence[1], README[: fence.start(2)].count("\n") + 1, fence[2]) for fence in fences]
-
-
-PYTHON = [block for block in blocks() if block.language == "python"]
+PYTHON = [block for block in blocks(README) if block.language == "python"]
 EXAMPLES = [block for block in PYTHON if block.file is None]
-CALLED = {node.attr for block in PYTHON for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.Attribute)}
-
-
-def section(title: str) -> str:
-    """The text under a heading, up to the next of any level, without its blocks of code."""
-    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no heading {title!r}"
-    return found[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The rows of the tables in a text, without their heads."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    heads = {place - 1 for place, line in enumerate(lines) if set(line) <= set("|-")}
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for place, line in enumerate(lines)
-        if place not in heads and place - 1 not in heads
-    ]
-
-
-def names(text: str) -> set[str]:
-    return set(re.findall(r"`([^`\s]+)`", text))
+CALLED = attributes(EXAMPLES)
 
 
 # The examples
 
 
-class _Compare(ast.NodeTransformer):
-    """Turn `expression  # → value` into a comparison."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-        self.compared = 0
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
-        _, arrow, wanted = self.lines[(node.end_lineno or 0) - 1].partition(ARROW)
-        if arrow:
-            self.compared += 1
-            call = ast.parse("_compare(None, None)", mode="eval").body
-            assert isinstance(call, ast.Call)
-            call.args = [node.value, ast.Constant(wanted)]
-            node.value = call
-        return node
-
-
-def _compare(found: Any, wanted: str) -> None:
-    assert found == ast.literal_eval(wanted), f"it is {found!r}, and the README says {wanted}"
-
-
-def run(block: Block, namespace: dict[str, Any]) -> None:
-    """Run an example, patiently. A traceback names the README's line."""
-    tree = ast.parse(block.text.replace("wait=5000", "wait=30000"))
-    compare = _Compare(block.text.splitlines())
-    tree = ast.fix_missing_locations(compare.visit(tree))
-    assert compare.compared == block.text.count("→"), f"line {block.line}: {ARROW!r} stands only behind an expression"
-    ast.increment_lineno(tree, block.line - 1)
-    exec(compile(tree, str(ROOT / "README.md"), "exec"), namespace | {"_compare": _compare}, namespace)
-
-
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the files that the README shows, on the path of this process."""
-    for block in PYTHON:
-        if block.file and block.file != "settings.py":
-            path = tmp_path / "written" / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (path.parent / "__init__.py").touch()
-            path.write_text(block.text)
+    write_files(PYTHON, tmp_path / "written")
     monkeypatch.syspath_prepend(tmp_path / "written")
     return tmp_path / "written"
 
@@ -148,7 +63,7 @@ def test_every_example_runs_and_gives_what_it_says(tenants, mscluster, settings,
         assert QUtilities.get_result_group("May", wait=5000), "what an example starts without looking"
     assert cluster.stop() == 0
     assert "rent of acme_corp: acme_corp: invoice 18 over 120" in cluster.log, "the hook was called"
-    (shown,) = (block.text for block in blocks() if "mscluster\n  cluster" in block.text)
+    (shown,) = (block.text for block in blocks(README) if "mscluster\n  cluster" in block.text)
     heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (shown, cluster.log)]
     assert heads[0] == heads[1], "the block at the start of a cluster"
     assert shown.splitlines()[1] == cluster.log.splitlines()[0]
@@ -209,49 +124,6 @@ def test_the_settings_pass_every_check(tenants, written, tenancy):
     assert "no issues" in checked.stdout
 
 
-def _assert_defaults(table: list[list[str]], defaults: Any) -> int:
-    """Compare the literals in the second column with the attributes of that name. Returns how many there were."""
-    compared = 0
-    for keys, default, *_ in table:
-        (key, *others) = re.findall(r"`(\w+)`", keys)
-        if others or not hasattr(defaults, key) or not default.startswith("`"):
-            continue
-        try:
-            wanted = ast.literal_eval(default.strip("`"))
-        except ValueError:  # the name of a setting of Django's
-            continue
-        assert getattr(defaults, key) == wanted, key
-        compared += 1
-    return compared
-
-
-def test_every_key_of_tenant_q_is_there_with_its_default(settings):
-    table = rows(section("`TENANT_Q`"))
-    assert {keys.strip("`") for keys, *_ in table} == set(TENANT_Q_KEYS)
-    settings.TENANT_Q = {}
-    assert _assert_defaults(table, conf()) == len(table)
-
-
-def test_every_key_of_q_cluster_is_there(settings):
-    text = section("`Q_CLUSTER`")
-    table = rows(text)
-    served = {key for row in table for key in names(" ".join(row))} & set(Q_CLUSTER_KEYS)
-    pointless = names(text.rpartition("|")[2]) & set(Q_CLUSTER_KEYS)
-    assert set(WITHOUT_MEANING) <= pointless
-    assert served & pointless == set()
-    assert served | pointless == set(Q_CLUSTER_KEYS)
-    settings.Q_CLUSTER = {}
-    found = conf()
-    assert _assert_defaults(table, found) >= 10
-    assert (found.cluster, found.site) == ("default", "default")
-
-
-def test_every_option_of_a_task_is_there():
-    table = rows(section("Tasks"))
-    listed = {option for options, *_ in table for option in re.findall(r"`(\w+)`", options)} - {"TENANT_Q"}
-    assert listed == {*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name"}
-
-
 # The commands
 
 
@@ -269,7 +141,7 @@ def test_every_command_is_there():
 
 def test_every_management_command_is_there():
     commands = {path.stem for path in (ROOT / "tenant_q/management/commands").glob("[a-z]*.py")}
-    assert commands <= set(re.findall(r"`(?:python manage.py )?(\w+)`", README))
+    assert commands <= set(re.findall(r"(?:`|manage\.py )(ms\w+|q\w+)", TEXT))
 
 
 def test_every_option_of_mscluster_is_there():
@@ -278,15 +150,18 @@ def test_every_option_of_mscluster_is_there():
     common |= {"--no-color", "--force-color"}
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     for option in options - common:
-        assert option in README, option
-    for option in set(re.findall(r"`(--[a-z-]+)", section("Settings for your project"))) - {"--schema", "--all"}:
+        assert option in TEXT, option
+    for option in set(re.findall(r"`(--[a-z-]+)", section(README, "Settings for your project"))) - {
+        "--schema",
+        "--all",
+    }:
         assert option in options, option
 
 
 def test_every_extra_is_there():
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(ROOT / "setup.cfg")
-    assert set(parser["options.extras_require"]) <= names(section("Settings for your project"))
+    assert set(parser["options.extras_require"]) <= names(section(README, "Settings for your project"))
 
 
 def test_every_module_has_its_place():
@@ -296,5 +171,5 @@ def test_every_module_has_its_place():
 
 
 def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (ROOT / target).exists(), target

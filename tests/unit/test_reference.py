@@ -1,0 +1,158 @@
+"""The reference is complete, and says of each key, option, command, error and signal what the code says."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import re
+from typing import Any
+
+import pytest
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import DjangoHelpFormatter
+from django.dispatch import Signal
+
+from tenant_q import exceptions
+from tenant_q.conf import Q_CLUSTER_KEYS, TENANT_Q_KEYS, WITHOUT_MEANING, conf
+from tenant_q.custom import AsyncTask, Chain, Iter
+from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
+from tenant_q.utils import QUtilities
+from tests.documents import DOCS, ROOT, names, rows, section
+
+REFERENCE = DOCS / "reference"
+COMMANDS = sorted(path.stem for path in (ROOT / "tenant_q/management/commands").glob("[a-z]*.py"))
+
+
+# Settings
+
+
+def _settings() -> dict[tuple[str, str], list[str]]:
+    table = [row for row in rows(section(REFERENCE / "settings.md", "Settings")) if len(row) == 6]
+    found = {(row[1].strip("`"), row[0].strip("`")): row[2:] for row in table}
+    assert len(found) == len(table), "a key is there twice"
+    return found
+
+
+def test_every_key_is_there_and_no_other():
+    assert set(_settings()) == {("Q_CLUSTER", key) for key in Q_CLUSTER_KEYS} | {
+        ("TENANT_Q", key) for key in TENANT_Q_KEYS
+    }
+
+
+def test_defaults_are_those_of_the_code(settings):
+    settings.Q_CLUSTER, settings.TENANT_Q = {}, {}
+    compared = set()
+    for (where, key), (_, default, *_) in _settings().items():
+        if hasattr(conf(), key) and default.startswith("`") and default != "`TIME_ZONE`":
+            assert getattr(conf(), key) == ast.literal_eval(default.strip("`")), key
+            compared.add((where, key))
+    assert compared >= {("TENANT_Q", key) for key in TENANT_Q_KEYS}
+    assert len(compared) >= len(TENANT_Q_KEYS) + 12
+    assert (conf().cluster, conf().site) == ("default", "default")
+
+
+def test_keys_without_meaning_are_said_to_be_so():
+    said = {key for (_, key), (_, _, meaning, _) in _settings().items() if meaning.startswith("no effect")}
+    assert said == set(WITHOUT_MEANING)
+
+
+def test_keys_of_ours_are_said_to_be_new_and_numbers_have_a_unit():
+    for (where, key), (unit, _, _, differs) in _settings().items():
+        assert (differs == "new") == (where == "TENANT_Q"), key
+        if where == "TENANT_Q" and {int, float} & set(TENANT_Q_KEYS[key][0]):
+            assert unit, key
+
+
+def test_every_option_of_a_task_is_there():
+    whose = {row[0].strip("`"): row[1] for row in rows(section(REFERENCE / "tasks.md", "Options of a task"))}
+    assert whose == dict.fromkeys((*KEYWORD_OPTIONS, "task_name"), "Django-Q2") | dict.fromkeys(TENANT_OPTIONS, "ours")
+
+
+# Commands
+
+
+def _options(command: str) -> set[str]:
+    """The long options that are the command's own, and the words its positional arguments may be."""
+    app = get_commands()[command]
+    parser = (app if not isinstance(app, str) else load_command_class(app, command)).create_parser("manage.py", command)
+    actions = [action for action in parser._actions if not _is_djangos(action)]
+    words = {
+        f"{command} {choice}" for action in actions if not action.option_strings for choice in action.choices or ()
+    }
+    return words | {option for action in actions for option in action.option_strings if option.startswith("--")}
+
+
+def _is_djangos(action: argparse.Action) -> bool:
+    return action.dest in ("help", *(dest.strip("-").replace("-", "_") for dest in DjangoHelpFormatter.show_last))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_there_with_its_options(command):
+    text = section(REFERENCE / "commands.md", command)
+    listed = set(re.findall(r"`(--[a-z-]+)", text)) - {"--settings", "--verbosity"}
+    listed |= set(re.findall(rf"`({command} [a-z]+)", text))
+    assert listed == _options(command)
+
+
+def test_no_command_is_there_that_is_not():
+    text = (REFERENCE / "commands.md").read_text()
+    assert sorted(re.findall(r"^## (\w+)$", text, re.MULTILINE)) == COMMANDS
+
+
+# Errors
+
+
+def _classes(family: type[Exception]) -> set[str]:
+    return {
+        name for name, value in vars(exceptions).items() if inspect.isclass(value) and issubclass(value, family)
+    } - {family.__name__}
+
+
+def test_every_error_is_there():
+    page = REFERENCE / "errors.md"
+    met = {row[0].strip("`") for row in rows(section(page, "What a call may raise"))}
+    causes = {row[0].strip("`") for row in rows(section(page, "What a failed row says"))}
+    assert causes == _classes(exceptions.TaskDeath)
+    assert met == _classes(exceptions.TenantQError) - _classes(exceptions.TaskDeath) - {"TaskDeath"}
+
+
+def test_every_check_is_there():
+    listed = {row[0].strip("`") for row in rows(section(REFERENCE / "errors.md", "What `manage.py check` says"))}
+    source = (ROOT / "tenant_q/checks.py").read_text()
+    assert listed == {f"tenant_q.{number}" for number in re.findall(r"\b[EW]\d{3}\b", source)}
+
+
+# Signals and names
+
+
+def test_every_signal_is_there_with_its_arguments():
+    module = importlib.import_module("django_q.signals")
+    source = inspect.getsource(module)
+    said = {row[0].strip("`"): names(row[2]) for row in rows(section(REFERENCE / "signals.md", "Signals"))}
+    assert set(said) == {
+        name for name, value in vars(module).items() if isinstance(value, Signal) and name != "post_save"
+    }
+    for name, arguments in said.items():
+        found = re.search(rf"# args: (.*)\n{name} = Signal\(\)", source)
+        assert found
+        assert arguments == set(found[1].split(", ")), name
+
+
+def _members(one: type) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in vars(one) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("one", [QUtilities, AsyncTask, Chain, Iter])
+def test_every_public_name_has_a_text(one):
+    """A page is made of the docstrings; what has none is not on it."""
+    assert f"::: {one.__module__}.{one.__name__}\n" in (REFERENCE / "api.md").read_text()
+    for name, member in {"": one, **_members(one)}.items():
+        assert (member.__doc__ or "").strip(), f"{one.__name__}.{name}"
+
+
+def test_every_name_on_the_page_is_there():
+    for path in re.findall(r"^::: (\S+)$", (REFERENCE / "api.md").read_text(), re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), path
