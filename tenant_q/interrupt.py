@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tenant_q.exceptions import CancelException
@@ -14,11 +13,15 @@ from tenant_q.slot import Slot
 SIGNAL = signal.SIGUSR1
 
 
-class Interrupt:
-    """Looks, when the signal comes, whether it means the task that runs now. `slot` is where the sentinel says so."""
+class Interrupt(AbstractContextManager[None]):
+    """Looks, when the signal comes, whether it means the task that runs now. `slot` is where the sentinel says so.
+
+    It is entered for each task, and so does as little as can be.
+    """
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
+        self._id = ""
         self._armed_for: str | None = None
         self.listen()
 
@@ -27,15 +30,16 @@ class Interrupt:
         if signal.getsignal(SIGNAL) != self._ring:
             signal.signal(SIGNAL, self._ring)
 
-    @contextmanager
-    def armed(self, id: str) -> Iterator[None]:
+    def armed(self, id: str) -> Interrupt:
         """Raise `CancelException` in the block, once, when the package `id` is cancelled."""
-        self.listen()
-        self._armed_for = id
-        try:
-            yield
-        finally:
-            self._armed_for = None
+        self._id = id
+        return self
+
+    def __enter__(self) -> None:
+        self._armed_for = self._id
+
+    def __exit__(self, *_: object) -> None:
+        self._armed_for = None
 
     def _ring(self, signum: int, frame: Any) -> None:
         id = self._armed_for

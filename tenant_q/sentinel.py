@@ -90,7 +90,8 @@ class Child:
             return
         if self.told is None or self.told[0] != running:
             self.told = (running, time.monotonic())
-        os.kill(int(self.process.pid or 0), SIGNAL)
+        if self.process.pid is not None:
+            os.kill(self.process.pid, SIGNAL)
 
     @property
     def ignored(self) -> str | None:

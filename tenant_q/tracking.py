@@ -7,6 +7,7 @@ from django_q.models import Task
 from tenant_q import cached
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import CANCELLED
+from tenant_q.package import deterministic_id
 from tenant_q.policies import site_brokers
 from tenant_q.states import State
 
@@ -14,7 +15,9 @@ from tenant_q.states import State
 def state_of(schema: str, id: str) -> State:
     """What has become of a tenant's task, whose schema must be current. Raises `BrokerError`, `ConfigurationError`."""
     # A task that ends in between is in the broker no more, and has its row.
-    return _by_row(id) or _by_place(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
+    return (
+        _by_row(id) or _by_place(schema, id) or _by_parts(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
+    )
 
 
 def _by_row(id: str) -> State | None:
@@ -45,6 +48,14 @@ def _by_place(schema: str, id: str) -> State | None:
     return None
 
 
+def _by_parts(schema: str, id: str) -> State | None:
+    """An iter runs from its first part on until its own row is there."""
+    if any(broker.count_parts(schema, id) for broker in site_brokers()):
+        return State.RUNNING
+    first = _by_place(schema, deterministic_id(id, 0))
+    return first if first in (State.QUEUED, State.DELAYED, None) else State.RUNNING
+
+
 def _by_cache(id: str) -> State | None:
-    task = cached.find(id) if tenant_cache() else None
+    task = cached.find(id) if len(id) == 32 and tenant_cache() else None  # some caches refuse what is no id
     return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)

@@ -161,8 +161,8 @@ class QUtilities:
         Returns one of "queued", "delayed", "running" (also what a worker has taken and not started yet), "success",
         "failure", "cancelled" and "unknown"; each is a `tenant_q.states.State`, which is a `str`. A task that waits is
         "cancelled" as soon as `cancel` returns. What has left no trace is "unknown": another tenant's task, one that is
-        enqueued when a transaction commits and was not yet, and a success with `save=False`. So is an iter as long as
-        it is not complete; ask for its parts.
+        enqueued when a transaction commits and was not yet, and a success with `save=False`. An iter is "running" from
+        its first part on until all have ended.
 
         Raises `BrokerError`; `ConfigurationError` for one that has not finished, with another broker than Redis.
         """

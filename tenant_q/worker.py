@@ -88,6 +88,7 @@ class Worker(Role):
     # Running
 
     def _run_batch(self, batch: Batch) -> None:
+        self.interrupt.listen()
         slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
         self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
         tenancy.look_up_together(schema for schema, waiting in slices if waiting and schema != tenancy.public_schema())

@@ -99,6 +99,29 @@ def ignore_timeout(key: str) -> None:
     time.sleep(60)
 
 
+def ignore_signals(key: str) -> None:
+    """As a C call that holds the interpreter: neither a timeout's nor a cancel's signal gets through."""
+    note(key, pid=os.getpid())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGUSR1})
+    time.sleep(60)
+
+
+def tell(fraction: float) -> None:
+    from tenant_q.utils import QUtilities
+
+    QUtilities.set_progress(fraction)
+
+
+def tell_and_hold(key: str) -> str:
+    """Tell progress in a tight loop, and run until it is let go."""
+    from tenant_q.utils import QUtilities
+
+    for n in range(750):
+        QUtilities.set_progress(n / 1000, str(n))
+    QUtilities.set_progress(0.75, "three of four")
+    return hold(key)
+
+
 async def asynchronous(value: int) -> int:
     return value * 2
 

@@ -18,6 +18,7 @@ from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    CANCEL_REACH,
     CANCELLED,
     REMEMBER_SECONDS,
     SLICE,
@@ -452,7 +453,7 @@ class MemoryBroker:
                 del self.delayed[id]
                 self.unready.discard(id)
                 self._push(id, at_head=True)
-            else:
+            elif id in self.queues[schema][:CANCEL_REACH]:
                 self.queues[schema].remove(id)
                 self.queues[schema].insert(0, id)
         return place

@@ -24,6 +24,8 @@ BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
 # With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
+# A cancelled package is moved to the head of its queue when it is among so many.
+CANCEL_REACH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,8 @@ class Broker(Protocol):
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
         """Have a tenant's package given up with this verdict, which begins with `CANCELLED`, instead of run.
 
-        It is at the head of its queue then, or where it was leased, among those of `cancelled`. Returns where it was:
+        It is at the head of its queue then, unless it was far back; if it was leased, it is among those of `cancelled`.
+        Returns where it was:
         "queued", "delayed" or "leased"; None where the tenant has no such package that is still to be run.
         """
 

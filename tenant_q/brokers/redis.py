@@ -22,6 +22,7 @@ from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
+    CANCEL_REACH,
     REMEMBER_SECONDS,
     SLICE,
     UNKNOWN_COST_MS,
@@ -223,7 +224,7 @@ class RedisBroker:
         return _text(place), _text(verdict)
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
-        return _text(self._run("cancel", schema, id, verdict))
+        return _text(self._run("cancel", schema, id, verdict, CANCEL_REACH))
 
     def cancelled(self) -> list[Cancelled]:
         return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]

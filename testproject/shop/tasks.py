@@ -11,6 +11,7 @@ from django.db import connection
 from django.db.models import Count, Sum
 
 from shop.models import Order, Report
+from tenant_q.utils import QUtilities
 
 TAX = Decimal("0.20")
 
@@ -31,8 +32,11 @@ def revenue_report(title="Revenue"):
 
 
 def import_catalogue(seconds=10):
-    """Slow: stands for the download of a big file."""
-    time.sleep(seconds)
+    """Slow: stands for the download of a big file. It tells how far it is, and can be cancelled at any point."""
+    pages = 40
+    for page in range(1, pages + 1):
+        time.sleep(seconds / pages)
+        QUtilities.set_progress(page / pages, f"page {page} of {pages}")
     return f"catalogue imported in {seconds} s"
 
 

@@ -1,5 +1,6 @@
 """The project's own tests: `python manage.py test --keepdb`. Tasks run with `sync=True`, so no cluster is needed."""
 
+import uuid
 from decimal import Decimal
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django_q.models import Schedule, Task
 
 from customers.models import Customer
 from shop.models import Order, Report
+from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 
@@ -18,6 +20,12 @@ from tenant_q.utils import QUtilities
 def setUpModule():
     # Outside the tests' transactions: with --keepdb the two schemas are there the next time.
     call_command("setupdata", "testone", "testtwo", verbosity=0)
+
+
+def forget(broker):
+    """Leave nothing of a cluster that only a test has used."""
+    for key in broker.client.scan_iter(f"{broker.tag}:*"):
+        broker.client.delete(key)
 
 
 class InTenant(TestCase):
@@ -88,6 +96,32 @@ class PageTests(InTenant):
         self.assertContains(self.client.get(f"/tasks/{task.pk}/"), "testone")
         with in_schema("testtwo"):
             self.assertFalse(Task.objects.exists())
+
+    def test_a_started_task_is_followed_and_cancelled(self):
+        self.log_in()
+        with override_settings(Q_CLUSTER=settings.Q_CLUSTER | {"name": f"test-{uuid.uuid4().hex[:8]}"}):
+            self.addCleanup(forget, get_broker())
+            self.client.post("/start/slow/")
+            (task_id,) = self.client.session["followed"]
+            self.assertContains(self.client.get("/"), f'data-task="{task_id}"')
+            self.assertContains(self.client.get(f"/tasks/{task_id}/"), "queued")
+            (shown,) = self.client.get("/tasks/", {"id": [task_id, "none"]}).json()["tasks"]
+            self.assertEqual(shown, {"id": task_id, "state": "queued", "fraction": 0, "text": "", "finished": False})
+
+            with in_schema("testtwo"):
+                self.assertEqual(QUtilities.get_status(task_id), "unknown")
+                self.assertFalse(QUtilities.cancel(task_id))
+
+            self.assertContains(self.client.post(f"/tasks/{task_id}/cancel/", follow=True), "is cancelled")
+            self.assertTrue(self.client.get("/tasks/", {"id": task_id}).json()["tasks"][0]["finished"])
+            self.assertContains(self.client.get("/"), "data-finished")
+
+    def test_what_has_ended_is_not_cancelled(self):
+        self.log_in()
+        task_id = QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=0, sync=True)
+        self.assertContains(self.client.post(f"/tasks/{task_id}/cancel/", follow=True), "nothing to cancel")
+        (shown,) = self.client.get("/tasks/", {"id": task_id}).json()["tasks"]
+        self.assertEqual((shown["state"], shown["fraction"]), ("success", 1))
 
     def test_a_schedule_is_made_once(self):
         self.log_in()

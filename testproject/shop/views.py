@@ -6,7 +6,7 @@ schema that is current.
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404
+from django.http import Http404, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 from django_q.models import Schedule, Task
@@ -15,24 +15,44 @@ from shop.models import Order, Report
 from tenant_q.utils import QUtilities
 
 SHOWN = 12
+FOLLOWED = 5
 
 
-def report():
+def follow(request, task_id):
+    """Show the task on this visitor's page from now on, with those they started last."""
+    request.session["followed"] = [task_id, *request.session.get("followed", [])][:FOLLOWED]
+
+
+def standing(task_id):
+    """What has become of a task of this tenant, as the page's script reads it."""
+    state, progress = QUtilities.get_status(task_id), QUtilities.get_progress(task_id)
+    waits = state in ("queued", "delayed")
+    return {
+        "id": task_id,
+        "state": state,
+        # None: it runs and has not told how far it is.
+        "fraction": progress.fraction if progress else 0 if waits else 1 if state.is_finished else None,
+        "text": progress.text if progress else "",
+        "finished": state.is_finished,
+    }
+
+
+def report(request):
     QUtilities.add_async_task("shop.tasks.revenue_report", "Revenue", task_name="revenue report")
     return "A report is on the queue."
 
 
-def slow():
-    QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10)
+def slow(request):
+    follow(request, QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10, task_name="catalogue import"))
     return "The import is on the queue; it takes 10 seconds."
 
 
-def failing():
+def failing(request):
     QUtilities.add_async_task("shop.tasks.charge_card", Order.objects.first().pk)
     return "The payment is on the queue; the bank will decline it."
 
 
-def chain():
+def chain(request):
     order = Order.objects.filter(status=Order.Status.NEW).first()
     if order is None:
         return "Every order is shipped already."
@@ -41,13 +61,13 @@ def chain():
     return f"A chain of three tasks ships order {order.number}."
 
 
-def iterate():
+def iterate(request):
     orders = list(Order.objects.values_list("pk", flat=True))
     QUtilities.add_async_tasks_from_iter("shop.tasks.total_with_tax", orders)
     return f"One task for each of {len(orders)} orders is on the queue."
 
 
-def schedule():
+def schedule(request):
     if Schedule.objects.filter(name="report each minute").exists():
         return "The schedule is there already; the admin can change it."
     QUtilities.create_schedule(
@@ -75,6 +95,7 @@ def dashboard(request):
         template,
         {
             "actions": [(name, label) for name, (label, _) in ACTIONS.items()],
+            "followed": known(request.session.get("followed", [])),
             "queued": QUtilities.get_queue_size(),
             "tasks": Task.objects.order_by("-stopped")[:SHOWN],
             "succeeded": Task.objects.filter(success=True).count(),
@@ -92,13 +113,34 @@ def start(request, action):
     if action not in ACTIONS:
         raise Http404(f"No action is called {action!r}.")
     _, act = ACTIONS[action]
-    messages.info(request, act())
+    messages.info(request, act(request))
     return redirect("dashboard")
 
 
 @login_required
 def task(request, task_id):
     found = QUtilities.fetch_task(task_id)
-    if found is None:
+    followed = [] if found else known([task_id])
+    if not found and not followed:
         raise Http404("This tenant has no such task.")
-    return render(request, "shop/task.html", {"task": found})
+    return render(request, "shop/task.html", {"task": found, "followed": followed})
+
+
+@login_required
+def followed(request):
+    """What the page asks for once a second, for each task that it shows and that has not ended."""
+    return JsonResponse({"tasks": known(request.GET.getlist("id")[:FOLLOWED])})
+
+
+@login_required
+@require_POST
+def cancel(request, task_id):
+    if QUtilities.cancel(task_id, by=request.user.get_username()):
+        messages.info(request, "The task is cancelled. One that runs ends in a second or so.")
+    else:
+        messages.info(request, "There was nothing to cancel: the task has ended.")
+    return redirect("dashboard")
+
+
+def known(task_ids):
+    return [one for one in map(standing, task_ids) if one["state"] != "unknown"]

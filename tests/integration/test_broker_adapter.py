@@ -449,3 +449,39 @@ def test_a_worker_that_leaves_hands_over_what_is_put_off(worker, broker):
     assert broker.counts() == Counts(queued=0, leased=0, delayed=1, dead=0)
     worker.close()
     assert broker.counts() == Counts(queued=1, leased=0, delayed=0, dead=0)
+
+
+def test_what_needs_a_queue_of_the_tenants_own(broker, make_worker):
+    """The states of what has ended are those of rows; all else says which broker it needs."""
+    id = QUtilities.add_async_task("math.floor", 1.5, schema_name=A)
+    acts = [
+        lambda: broker.live(A),
+        lambda: broker.place(A, id),
+        lambda: broker.verdict(A, id),
+        lambda: QUtilities.get_status(id, A),
+        lambda: QUtilities.cancel(id, A, by="Ada"),
+        lambda: QUtilities.get_progress(id, A),
+    ]
+    for act in acts:
+        with pytest.raises(ConfigurationError, match=r"The Redis broker cannot .*; use Redis for that"):
+            act()
+    assert broker.cancelled() == []
+    worker = make_worker()
+    while QUtilities.fetch_task(id, schema_name=A) is None:
+        worker.tick()
+    assert QUtilities.get_status(id, A) == "success"
+
+
+def test_a_task_may_tell_progress_that_nobody_keeps(broker, make_worker):
+    id = QUtilities.add_async_task("tests.tasks.tell", 0.5, schema_name=A)
+    worker = make_worker()
+    while QUtilities.fetch_task(id, schema_name=A) is None:
+        worker.tick()
+    assert QUtilities.fetch_task(id, schema_name=A).success
+    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders=-1)
+    try:
+        sentinel.children.append(sentinels.Child("worker", "w1", worker.slot, SimpleNamespace(pid=None)))
+        sentinel._pass_on_progress()
+        sentinel._tell_cancelled()
+    finally:
+        sentinel.stopping.restore()

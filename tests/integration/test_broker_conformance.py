@@ -16,7 +16,18 @@ import pytest
 
 from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quantile
 from tenant_q.brokers.memory import MemoryBroker
-from tenant_q.brokers.protocol import Batch, Broker, Cancelled, Counts, Lease, Live, Message, Policy, Settled
+from tenant_q.brokers.protocol import (
+    CANCEL_REACH,
+    Batch,
+    Broker,
+    Cancelled,
+    Counts,
+    Lease,
+    Live,
+    Message,
+    Policy,
+    Settled,
+)
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
@@ -1019,6 +1030,17 @@ def test_cancelling_what_waits(broker):
     ]
 
 
+def test_cancelling_what_is_far_back_in_a_long_queue(broker):
+    """Nobody else waits for it to be found: it stays where it is."""
+    ids = [f"{n:05}" for n in range(CANCEL_REACH + 1)]
+    put(broker, *ids)
+    for id in (ids[-1], ids[-2]):
+        assert broker.cancel("acme_corp", id, BY_ADA) == "queued"
+        assert broker.verdict("acme_corp", id) == BY_ADA
+    shown = [one.id for one in broker.live("acme_corp", limit=2000)]
+    assert shown == [ids[-2], *ids[:-2], ids[-1]]
+
+
 def test_cancelling_what_is_delayed(driver, broker):
     know(broker, 0.1)
     put(broker, "a")
@@ -1058,7 +1080,6 @@ def test_a_cancel_stays_with_its_package(driver, broker, how):
             broker.put_off("w1", lease, delay=60)
             assert broker.place("acme_corp", "a") == "delayed"
             driver.advance(61)
-    assert broker.cancelled() == []
     again = fetch_one(broker)
     assert again.verdict == BY_ADA
     assert broker.cancelled() == [], "it came with the lease"

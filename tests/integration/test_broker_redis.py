@@ -968,3 +968,37 @@ def test_anything_in_any_order():
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+# One tenant's packages
+
+
+def calls(broker: RedisBroker, act: Any) -> int:
+    """How many commands the server ran for it."""
+    broker.client.config_resetstat()
+    act()
+    stats: Any = broker.client.info("commandstats")
+    return sum(one["calls"] for name, one in stats.items() if name not in ("cmdstat_info", "cmdstat_config|resetstat"))
+
+
+def test_what_a_tenant_has_costs_nothing_for_what_others_have(broker):
+    """And no more for what of its own is not shown."""
+    put(broker, "a")
+    put(broker, *(f"d{n}" for n in range(10)), delay=60)
+    for schema in ("globex_inc", "initech_llc"):
+        put(broker, f"q {schema}", schema=schema)
+        put(broker, f"d {schema}", schema=schema, delay=30)
+    acts = {
+        "live": lambda: broker.live("acme_corp", limit=5),
+        "place": lambda: broker.place("acme_corp", "d8"),
+        "cancel": lambda: broker.cancel("acme_corp", "d9", "TaskCancelled: x"),
+        "cancelled": broker.cancelled,
+    }
+    before = {name: calls(broker, act) for name, act in acts.items()}
+    put(broker, *(f"more {n}" for n in range(500)), delay=60)
+    put(broker, *(f"others {n}" for n in range(500)), schema="globex_inc", delay=20)
+    put(broker, *(f"others' {n}" for n in range(500)), schema="initech_llc")
+    put(broker, "d9 again", delay=60)
+    acts["cancel"] = lambda: broker.cancel("acme_corp", "d9 again", "TaskCancelled: x")
+    after = {name: calls(broker, act) for name, act in acts.items()}
+    assert all(abs(after[name] - before[name]) < 5 for name in acts), (before, after)

@@ -35,7 +35,7 @@ ARROW = "# → "
 METHODS = {
     "add_async_task", "create_schedule", "get_result", "get_result_group", "fetch_task", "fetch_task_group",
     "get_group_count", "delete_task_group", "delete_task_from_cache", "get_queue_size", "add_async_tasks_from_iter",
-    "create_async_tasks_chain",
+    "create_async_tasks_chain", "get_status", "cancel", "set_progress", "get_progress",
 }  # fmt: skip
 
 
@@ -61,9 +61,7 @@ def blocks() -> list[Block]:
 
 PYTHON = [block for block in blocks() if block.language == "python"]
 EXAMPLES = [block for block in PYTHON if block.file is None]
-CALLED = {
-    node.attr for block in EXAMPLES for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.Attribute)
-}
+CALLED = {node.attr for block in PYTHON for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.Attribute)}
 
 
 def section(title: str) -> str:
@@ -130,7 +128,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in PYTHON:
         if block.file and block.file != "settings.py":
             path = tmp_path / "written" / block.file
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / "__init__.py").touch()
             path.write_text(block.text)
     monkeypatch.syspath_prepend(tmp_path / "written")
@@ -176,7 +174,7 @@ def test_every_public_name_has_an_example():
 
 
 def test_every_method_takes_schema_name():
-    for name in METHODS:
+    for name in METHODS - {"set_progress"}:  # a task tells of itself
         parameter = inspect.signature(getattr(QUtilities, name)).parameters["schema_name"]
         assert parameter.default is None, name
 

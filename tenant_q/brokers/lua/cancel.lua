@@ -1,15 +1,16 @@
 -- Have a tenant's package given up instead of run, or stopped where it runs.
 --
 -- The verdict stays with the package until that is gone, so whoever gets it next gives it up. One that waits comes to
--- the head of its queue for that. Of a leased one the worker's sentinel is told (see cancelled.lua).
+-- the head of its queue for that; far back in a long queue it stays where it is, so that nobody else waits for the
+-- search. Of a leased one the worker's sentinel is told (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 id, 3 verdict
+-- ARGV     1 schema, 2 id, 3 verdict, 4 how far from the head of its queue it is looked for
 -- Returns  where it was, or '' where the tenant has no such package that is still to be run; who cancelled it before
 --          stays
 
 write_though_full()
-local schema, id, verdict = ARGV[1], ARGV[2], ARGV[3]
+local schema, id, verdict, reach = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local place = place_of(schema, id)
 if not place or place == 'dead' then
   return ''
@@ -24,7 +25,12 @@ elseif place == 'delayed' then
   push(schema, id, true)
   wake(1)
 else
-  redis.call('LREM', key('queue:' .. schema), 1, id)
-  redis.call('LPUSH', key('queue:' .. schema), id)
+  for _, waiting in ipairs(redis.call('LRANGE', key('queue:' .. schema), 0, reach - 1)) do
+    if waiting == id then
+      redis.call('LREM', key('queue:' .. schema), 1, id)
+      redis.call('LPUSH', key('queue:' .. schema), id)
+      break
+    end
+  end
 end
 return place
