@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from django.apps import apps
@@ -24,7 +25,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Every check of tenant_q; those that stand on an earlier one are left out when it fails."""
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
-        messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants()]
+        messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -107,6 +108,17 @@ def _check_pointless_keys() -> list[CheckMessage]:
         for key, instead in pointless_keys().items()
         # Brokers with receipts of their own redeliver by it.
         if key != "retry" or brokers.uses_redis()
+    ]
+
+
+def _check_error_reporter() -> list[CheckMessage]:
+    """Django-Q2 passes over a reporter that is not installed."""
+    found = entry_points(group="djangoq.errorreporters").names
+    hint = "Install a package that has it, as django-q-sentry or django-q-rollbar, or remove it."
+    return [
+        Warning(f"Q_CLUSTER['error_reporter'] names {name!r}, which is not installed.", hint=hint, id="tenant_q.W003")
+        for name in conf().q_cluster.get("error_reporter", {})
+        if name not in found
     ]
 
 

@@ -100,6 +100,9 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "databases": ((list, tuple), None),
     "ready_tenants": ((str,), None),
     "schedule_spread": (Number, 0),
+    "metrics_port": ((int,), 0),
+    "metrics_address": ((str,), None),
+    "metrics_labels": ((int,), 1),
 }
 
 
@@ -136,6 +139,9 @@ class Configuration:
     databases: tuple[str, ...] | None
     ready_tenants: str | None
     schedule_spread: float
+    metrics_port: int
+    metrics_address: str
+    metrics_labels: int
     excluded_schemas: frozenset[str]
 
 
@@ -181,6 +187,9 @@ def conf() -> Configuration:
         databases=tuple(databases) if databases else None,
         ready_tenants=ours.get("ready_tenants"),
         schedule_spread=ours.get("schedule_spread", 0),
+        metrics_port=ours.get("metrics_port", 0),
+        metrics_address=ours.get("metrics_address", "127.0.0.1"),
+        metrics_labels=ours.get("metrics_labels", 100),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 
@@ -281,6 +290,8 @@ def _tenant_q_problems() -> list[str]:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be a finite number.")
         elif least is not None and value < least:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
+        elif key == "metrics_port" and value > 65535:
+            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at most 65535.")
         elif key == "databases":
             found += filter(None, map(_problem_of_database, value))
     return found

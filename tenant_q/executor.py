@@ -45,6 +45,7 @@ from tenant_q.exceptions import (
 )
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
+from tenant_q.tracing import traced
 
 logger = get_logger("tenant_q.executor")
 
@@ -148,6 +149,7 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
         raise
 
 
+@traced
 def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
     func = resolve(package.func)
     pre_execute.send(sender="django_q", func=func, task=package.task)

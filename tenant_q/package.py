@@ -30,6 +30,7 @@ from tenant_q.options import (
     refuse_wrong_values,
     take_q_options,
 )
+from tenant_q.tracing import carry_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,7 @@ def build(
     task["kwargs"] = kwargs
     task["started"] = timezone.now()
     task["schema_name"] = schema
+    carry_span(task)
     return Package(task)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -38,6 +39,10 @@ def survey() -> Surroundings:
         raise ConfigurationError(str(error)) from error
     if found:
         raise ConfigurationError(found[0])
+    if conf().metrics_port and find_spec("prometheus_client") is None:
+        raise ConfigurationError(
+            "TENANT_Q['metrics_port'] needs prometheus_client; install tenant-q with the extra 'metrics', or remove it."
+        )
     broker = brokers.get_broker()
     try:
         broker.ping()

@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 from tenant_q.brokers import get_broker, get_impatient_broker, uses_redis
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
+from tenant_q.exporter import Exporter
 from tenant_q.interrupt import SIGNAL
 from tenant_q.labels import get_logger
 from tenant_q.role import StopFlag, settle_in_child
@@ -206,7 +207,7 @@ class Sentinel:
 
     def _is_drained(self) -> bool:
         """Burst: nothing is queued, delayed or running, and the scheduler has looked at every schedule."""
-        schedulers = [child for child in self.children if not child.is_worker]
+        schedulers = [child for child in self.children if child.role == Scheduler.name]
         busy = any(child.slot.running for child in self.children)
         if busy or any(child.slot.done == 0 for child in schedulers):
             self._quiet_looks = 0
@@ -233,6 +234,8 @@ class Sentinel:
     def _start_all(self) -> None:
         if conf().scheduler:
             self._spawn(Scheduler.name)
+        if conf().metrics_port and not (self.plan.once or self.plan.burst):
+            self._spawn(Exporter.name)
         for _ in range(self.plan.workers):
             self._spawn(Worker.name)
         self._state = State.IDLE
@@ -243,7 +246,7 @@ class Sentinel:
         self._serial += 1
         key = f"{self.plan.cluster_id.hex[:12]}-{self._serial}"
         slot = Slot()
-        entry = self._worker_entry(key, slot) if role == Worker.name else self._scheduler_entry(slot)
+        entry = self._worker_entry(key, slot) if role == Worker.name else self._entry(role, slot)
         process = get_context("fork").Process(target=entry, name=f"{role} {key}")
         process.start()
         self.children.append(Child(role, key, slot, process))
@@ -260,13 +263,13 @@ class Sentinel:
 
         return run
 
-    def _scheduler_entry(self, slot: Slot) -> Callable[[], None]:
+    def _entry(self, role: str, slot: Slot) -> Callable[[], None]:
         parent, once, orders = os.getpid(), self.plan.once, self.orders
 
         def run() -> None:
             os.close(orders)
             settle_in_child(parent)
-            Scheduler(slot, once=once).run()
+            (Scheduler if role == Scheduler.name else Exporter)(slot, once=once).run()
 
         return run
 

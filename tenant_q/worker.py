@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import progress, results, retries, session, tenancy
+from tenant_q import progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers.protocol import Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
@@ -83,6 +83,7 @@ class Worker(Role):
 
     def close(self) -> None:
         self.outbox.close()
+        tracing.flush()
         self.broker.close()
 
     # Running

@@ -98,6 +98,7 @@ class MemoryBroker:
         self.functions: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
         self.figures_then: dict[int, dict[str, list[float]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        self.labelled: dict[str, set[str]] = defaultdict(set)
         self.told_last: dict[str, str] = {}
         self.kept_until: dict[tuple[str, ...], float] = {}
 
@@ -406,6 +407,13 @@ class MemoryBroker:
             {name: Figures.of(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
         )
         return Totals(tenants, functions)
+
+    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
+        named = self.labelled[kind]
+        for name in wanted[:most]:
+            if len(named) < most:
+                named.add(name)
+        return set(named)
 
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)

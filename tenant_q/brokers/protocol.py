@@ -253,6 +253,14 @@ class Broker(Protocol):
     def totals(self) -> Totals:
         """What was done since the broker's server was new, by tenant and function. One round trip."""
 
+    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
+        """Which of `wanted` have series of their own in the metrics, those in front first, `most` in all.
+
+        It is the same in every process, and who has them keeps them, so that no counter ever goes back.
+
+        Parameters: `kind`, what they are, as "tenants".
+        """
+
     def statistics(self) -> Mapping[str, int]:
         """What happened since the broker's server was new: `stale_acks` refused, leases `expired`."""
 

@@ -191,6 +191,9 @@ class RedisBroker:
     def totals(self) -> Totals:
         return Totals(*({name.decode(): _figures(one) for name, one in found} for found in self._run("totals")))
 
+    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
+        return {name.decode() for name in self._run("name_labels", kind, most, *wanted[:most])}
+
     def statistics(self) -> Mapping[str, int]:
         with self._errors():
             found: Any = self.client.hgetall(f"{self.tag}:statistics")

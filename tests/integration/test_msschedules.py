@@ -56,7 +56,7 @@ def test_the_table_of_what_is_next(planned):
 def test_json_limit_and_schema(planned):
     (first,) = json.loads(msschedules("--json", "--limit", "1"))
     assert (first["schema"], first["id"], first["last_result"]) == ("acme_corp", planned["daily"], "success")
-    assert (first["function"], first["type"], first["held"]) == ("tests.tasks.nothing", "daily", None)
+    assert (first["func"], first["type"], first["held"]) == ("tests.tasks.nothing", "daily", None)
     assert datetime.fromisoformat(first["next_run"]) > timezone.now()
     found = json.loads(msschedules("--json", "--schema", "globex_inc"))
     assert [one["name"] for one in found] == ["broken"]
@@ -82,7 +82,7 @@ def test_a_schema_that_is_gone_is_listed_without_details(spare):
     insert(spare, id=1)
     sql("DROP SCHEMA spare CASCADE")
     (one,) = json.loads(msschedules("--json"))
-    assert (one["schema"], one["id"], one["function"]) == ("spare", 1, None)
+    assert (one["schema"], one["id"], one["func"]) == ("spare", 1, None)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@
 --                                 their time (up to 1, 2, 4 ... 2^23 ms, and longer), waits by their time
 --   <tag>:figures:<n>     hash    <tag>:figures as it was when something was first acknowledged in the nth five minutes of
 --                                 the epoch; it expires after 70 minutes
+--   <tag>:labels:<kind>   set     names that have series of their own in the metrics: of tenants, functions
 --   <tag>:functions       hash    func -> packed counts, as in <tag>:figures
 
 local tag = KEYS[1]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
+from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
 from tenant_q import due_index, tenancy
 from tenant_q.due_index import Upcoming
-from tenant_q.exceptions import TenantQError
+from tenant_q.management.console import OperatorCommand, table
 
 LISTED = 50
 _COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
 _LAST = {True: "success", False: "failure", None: None}
-_STYLES = {"failure": "ERROR", **dict.fromkeys(("excluded", "paused", "unready", "failed"), "WARNING")}
 
 
 @dataclass(frozen=True)
@@ -30,56 +27,42 @@ class Finding:
     repaired: bool
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Shows what runs next, over all tenants; with --check, whether the index of all schedules is right."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--schema", help="Only this tenant's.")
         parser.add_argument("--limit", type=_limit, metavar="N", help=f"How many are listed; {LISTED} by default.")
-        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+        super().add_arguments(parser)
         parser.add_argument("--check", action="store_true", help="Compare the index with the schedules of each schema.")
         parser.add_argument("--repair", action="store_true", help="With --check: put right what is wrong.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def act(self, options: dict[str, Any]) -> None:
         if options["repair"] and not options["check"]:
             raise CommandError("--repair belongs to `msschedules --check`; give both.")
         if options["limit"] and options["check"]:
             raise CommandError(
                 "--limit is for the list, and --check always looks at everything; leave one of them out."
             )
-        try:
-            due_index.require_tables()
-            schema = _physical(options["schema"])
-            if options["check"]:
-                self._check(schema, repair=options["repair"], as_json=options["json"])
-            else:
-                self._list(schema, options["limit"] or LISTED, as_json=options["json"])
-        except TenantQError as error:
-            raise CommandError(str(error)) from error
+        due_index.require_tables()
+        schema = _physical(options["schema"])
+        if options["check"]:
+            self._check(schema, repair=options["repair"], as_json=options["json"])
+        else:
+            self._list(schema, options["limit"] or LISTED, as_json=options["json"])
 
     # The list
 
     def _list(self, schema: str | None, limit: int, *, as_json: bool) -> None:
         found = due_index.upcoming(limit, schema)
         if as_json:
-            self.stdout.write(json.dumps([_as_json(one) for one in found], indent=2))
+            self.answer([_as_json(one) for one in found])
         elif found:
-            self.stdout.write(self._table([_cells(one) for one in found]))
+            self.show(table(_COLUMNS, [_cells(one) for one in found]))
             if len(found) == limit:
                 self.stdout.write(f"The first {limit}; --limit N lists more, if there are.")
         else:
             self.stdout.write(f"Nothing is planned{f' in {schema}' if schema else ''}.")
-
-    def _table(self, rows: list[tuple[str, ...]]) -> str:
-        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-        lines = [
-            "  ".join(self._styled(cell, cell.ljust(width)) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (_COLUMNS, *rows)
-        ]
-        return "\n".join(lines)
-
-    def _styled(self, cell: str, text: str) -> str:
-        return str(getattr(self.style, _STYLES[cell])(text)) if cell in _STYLES and self.stdout.isatty() else text
 
     # The check
 
@@ -91,8 +74,7 @@ class Command(BaseCommand):
         left = _problems(list(wrong)) if repair else wrong
         findings = [Finding(name, problem, name not in left) for name, problem in wrong.items()]
         if as_json:
-            answer = {"schemas": len(schemas), "wrong": [vars(finding) for finding in findings]}
-            self.stdout.write(json.dumps(answer, indent=2))
+            self.answer({"schemas": len(schemas), "wrong": [vars(finding) for finding in findings]})
         else:
             self._tell(len(schemas), findings)
         if left:
@@ -136,20 +118,17 @@ def _as_json(one: Upcoming) -> dict[str, Any]:
         "schema": one.schema,
         "id": one.id,
         "name": one.name,
-        "function": one.func,
+        "func": one.func,
         "type": _kind(one),
         "cluster": one.cluster or None,
-        "next_run": one.next_run.isoformat(),
+        "next_run": one.next_run,
         "last_result": _LAST[one.last],
         "held": one.held or None,
     }
 
 
-def _cells(one: Upcoming) -> tuple[str, ...]:
-    when = timezone.localtime(one.next_run) if timezone.is_aware(one.next_run) else one.next_run
-    moment = when.isoformat(sep=" ", timespec="seconds")
-    cells = (one.schema, one.name or str(one.id), one.func, _kind(one), moment, _LAST[one.last], one.held)
-    return tuple(" ".join(str(cell).split()) if cell else "-" for cell in cells)
+def _cells(one: Upcoming) -> tuple[Any, ...]:
+    return (one.schema, one.name or one.id, one.func, _kind(one), one.next_run, _LAST[one.last], one.held)
 
 
 def _problems(schemas: list[str]) -> dict[str, str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from tenant_q import policies
 from tenant_q.brokers import uses_redis
-from tenant_q.exceptions import TenantQError
+from tenant_q.management.console import OperatorCommand, table, words
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in policies.FIELDS if name != "paused"}
 _COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "paused", "queued")
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Shows tenants' policies; pauses, resumes, weighs and limits a tenant, in force at once."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,27 +34,28 @@ class Command(BaseCommand):
         parser.add_argument("--max-queued", help="Tasks of it that may wait. 0: no limit.", **limits)
         parser.add_argument("--max-results", help="Successes kept. 0: as many as save_limit says.", **limits)
         parser.add_argument("--all", action="store_true", help="List every tenant, also those without a policy.")
-        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+        parser.add_argument("--schema", dest="named", metavar="SCHEMA", help="The tenant, as with the other commands.")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        act, schema = options["act"], options["schema"]
+    def act(self, options: dict[str, Any]) -> None:
+        act, schema = options["act"], options["schema"] or options["named"]
+        if options["named"] not in (None, schema):
+            raise CommandError(f"Two tenants are named, {schema} and {options['named']}; name one.")
         values = {name: options[name] for name in _OPTIONS if name in options}
         _refuse_what_does_not_fit(act, schema, values, every_tenant=options["all"])
-        try:
-            if act == "list":
-                self._list(schema, every_tenant=options["all"], as_json=options["json"])
-            else:
-                self._change(act, schema, values, as_json=options["json"])
-        except TenantQError as error:
-            raise CommandError(str(error)) from error
+        if act == "list":
+            self._list(schema, every_tenant=options["all"], as_json=options["json"])
+        else:
+            self._change(act, schema, values, as_json=options["json"])
 
     def _list(self, schema: str | None, *, every_tenant: bool, as_json: bool) -> None:
         found = [policies.policy_of(schema)] if schema else policies.policies(every_tenant=every_tenant)
         rows = [_row(policy) for policy in found]
         if as_json:
-            self.stdout.write(json.dumps(rows, indent=2))
+            self.answer(rows)
         elif rows:
-            self.stdout.write(_table(rows))
+            heads = [name.replace("_", " ") for name in _COLUMNS]
+            self.show(table(heads, [[row[name] for name in _COLUMNS] for row in rows], numbers=heads[1:]))
         else:
             self.stdout.write("No tenant has a policy; `mstenant list --all` shows those without one.")
 
@@ -63,7 +63,10 @@ class Command(BaseCommand):
         if act != "limit":
             values = {"paused": act == "pause"}
         row = _row(policies.change(schema, actor=policies.operator(), act=act, **values))
-        self.stdout.write(json.dumps(row, indent=2) if as_json else _sentence(act, row))
+        if as_json:
+            self.answer(row)
+        else:
+            self.stdout.write(_sentence(act, row))
 
 
 def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
@@ -102,29 +105,12 @@ def _row(policy: TenantPolicy) -> dict[str, Any]:
     return {"schema": schema, **policies.values_of(policy), "queued": queued}
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [[name.replace("_", " ") for name in _COLUMNS], *([_cell(row[name]) for name in _COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))])
-        for first, *others in lines
-    )
-
-
 def _sentence(act: str, row: dict[str, Any]) -> str:
     """What is in force now."""
     schema, queued = row["schema"], row["queued"]
     head = f"{schema} is {'paused' if row['paused'] else 'not paused'}"
     if act == "limit":
-        said = [f"{name.replace('_', ' ')} {_cell(row[name])}" for name in _OPTIONS]
+        said = [f"{name.replace('_', ' ')} {words(row[name])}" for name in _OPTIONS]
         head = f"{schema} has {', '.join(said)}{' and is paused' if row['paused'] else ''}"
     if queued is None:
         return f"{head}."

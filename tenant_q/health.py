@@ -1,0 +1,158 @@
+"""Is a cluster well? Asked of the broker, the database and the status of clusters, and answered in time.
+
+A server that hangs must not make the question hang: each is asked in a thread of its own, which is waited for so long
+and no longer.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tenant_q import status, tenancy
+from tenant_q.brokers import get_impatient_broker
+from tenant_q.conf import conf
+from tenant_q.status import Cluster, Process, State, age, recent_deaths
+
+# A process that shows no life for so long, and runs no task, is stuck.
+STUCK_SECONDS = 15.0
+# A schedule that is so late is told.
+LATE_SECONDS = 60.0
+# A death of a process that was replaced is told for so long.
+DEATH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What was found, a sentence each. `problems` are what is wrong, `outages` servers that do not answer.
+
+    `notes` are what an operator should know and what mends itself; `clusters` those that were judged.
+    """
+
+    problems: tuple[str, ...]
+    outages: tuple[str, ...]
+    notes: tuple[str, ...]
+    clusters: tuple[Cluster, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong and every server answers."""
+        return not (self.problems or self.outages)
+
+
+def examine(*, host: str | None = None, cluster: str | None = None, seconds: float) -> Health:
+    """Look at clusters, broker and database, for at most about `seconds`.
+
+    Parameters: `host`, whose clusters are judged; None for this machine's, and all of the site's where it has none;
+    `cluster`, of which name, None for any.
+    """
+    broker = _Question("broker", lambda: status.clusters(get_impatient_broker()))
+    database = _Question("database", _ask_database)
+    deadline = time.monotonic() + seconds
+    outages = [told for question in (broker, database) if (told := question.wait(deadline))]
+    problems: list[str] = []
+    notes: list[str] = []
+    judged: list[Cluster] = []
+    if broker.answer is not None:
+        found = [one for one in broker.answer if cluster in (None, one.name)]
+        judged = _chosen(found, host)
+        if not [one for one in judged if not one.is_gone]:
+            problems.append(_nobody(host, cluster))
+        for one in judged:
+            (notes if _is_replaced(one, judged) else problems).extend(_problems(one))
+            notes += _notes(one)
+    return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
+
+
+class _Question(threading.Thread):
+    """A question to a server, asked at once."""
+
+    def __init__(self, server: str, ask: Callable[[], Any]) -> None:
+        super().__init__(name=f"mshealth {server}", daemon=True)
+        self.server = server
+        self.ask = ask
+        self.answer: Any = None
+        self.error: Exception | None = None
+        self.asked = time.monotonic()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self.ask()
+        except Exception as error:  # whatever it is, it is told
+            self.error = error
+
+    def wait(self, deadline: float) -> str | None:
+        """What is wrong with the server, or None."""
+        self.join(max(0.0, deadline - time.monotonic()))
+        if self.error is not None:
+            return f"The {self.server} cannot be used: {' '.join(str(self.error).split())}"
+        if self.answer is None:
+            return f"The {self.server} does not answer within {time.monotonic() - self.asked:.1f} s."
+        return None
+
+
+def _ask_database() -> bool:
+    try:
+        with tenancy.raw_cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return True
+    finally:
+        tenancy.close_connections()
+
+
+def _chosen(found: Sequence[Cluster], host: str | None) -> list[Cluster]:
+    if host is not None:
+        return [one for one in found if one.host == host]
+    return [one for one in found if one.host == socket.gethostname()] or list(found)
+
+
+def _nobody(host: str | None, cluster: str | None) -> str:
+    what = f"No cluster {cluster} of site {conf().site}" if cluster else f"No cluster of site {conf().site}"
+    return f"{what} runs{f' on {host}' if host else ''}; start one with `python manage.py mscluster`."
+
+
+def _is_replaced(gone: Cluster, judged: Sequence[Cluster]) -> bool:
+    """Whether a cluster that is gone has a successor: of its name, on its host, and started after it was seen last."""
+    return gone.is_gone and any(
+        not one.is_gone and (one.name, one.host) == (gone.name, gone.host) and one.started >= gone.seen
+        for one in judged
+    )
+
+
+def _problems(one: Cluster) -> Iterator[str]:
+    name = f"Cluster {one.name} on {one.host}"
+    if one.is_gone:
+        yield f"{name} (parent {one.parent}) is gone, last seen {age(one.seen):.0f} s ago: {one.trouble}."
+        return
+    if one.trouble:
+        yield f"{name} is in trouble: {one.trouble}."
+    if one.state not in (State.IDLE, State.WORKING):
+        return
+    workers, schedulers = one.of_role("worker"), one.of_role("scheduler")
+    if len(workers) < one.workers:
+        yield f"{name} has {len(workers)} of {one.workers} workers; its log tells why they end."
+    if one.has_scheduler and not schedulers:
+        yield f"{name} has no scheduler; its log tells why it ends."
+    for process in one.processes:
+        if _is_stuck(process):
+            yield f"{name}: the {process.role} {process.pid} has shown no sign of life for {process.silent:.0f} s."
+
+
+def _is_stuck(process: Process) -> bool:
+    return process.silent > STUCK_SECONDS and not process.is_busy
+
+
+def _notes(one: Cluster) -> Iterator[str]:
+    name = f"Cluster {one.name} on {one.host}"
+    for death in recent_deaths(one, DEATH_SECONDS):
+        yield f"{name}: the {death.role} {death.pid} {death.how} and was replaced."
+    if not one.is_gone and one.state in (State.STARTING, State.STOPPING):
+        yield f"{name} is {one.state}."
+    for process in one.processes:
+        if process.late > LATE_SECONDS and not one.is_gone:
+            yield f"{name}: its scheduler is {process.late:.0f} s behind."

@@ -1,0 +1,94 @@
+"""`python manage.py mshealth`: exit code 0 when the cluster is well, else 1 and what is wrong, within two seconds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from tenant_q import health
+from tenant_q.conf import use_cluster
+from tenant_q.exceptions import ConfigurationError
+from tenant_q.health import Health
+from tenant_q.management.console import OperatorCommand, styled
+
+# The answer is to be there this long after the process started; what is left is for its end.
+ANSWER_SECONDS = 1.4
+# What the servers have at least, on a machine where Python itself starts slowly.
+LEAST_SECONDS = 0.3
+
+
+class Command(OperatorCommand):
+    help = "Ends with exit code 0 when clusters, broker and database are well, else with 1, within two seconds."
+    # A probe asks often, and settings that are wrong end it in one sentence all the same.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--host",
+            nargs="?",
+            const=socket.gethostname(),
+            help="Judge the clusters of this host only; without a name, of this machine. Without the option: those of "
+            "this machine if it has any, else all of the site.",
+        )
+        parser.add_argument("-n", "--name", help="Judge the clusters of this name only.")
+        parser.add_argument(
+            "--live",
+            action="store_true",
+            help="For a liveness probe: a server that is away is told, and fails nothing: a restart would not help.",
+        )
+        super().add_arguments(parser)
+
+    def act(self, options: dict[str, Any]) -> None:
+        seconds = max(LEAST_SECONDS, ANSWER_SECONDS - _age())
+        use_cluster(options["name"])
+        found = self._examine(options, seconds)
+        is_well = not found.problems and (options["live"] or not found.outages)
+        if options["json"]:
+            self.answer(_as_json(found, is_well))
+        else:
+            self._tell(found, is_well)
+        if not is_well:
+            raise SystemExit(1)
+
+    def _examine(self, options: dict[str, Any], seconds: float) -> Health:
+        try:
+            return health.examine(host=options["host"], cluster=options["name"], seconds=seconds)
+        except ConfigurationError as error:
+            return Health((str(error),), (), (), ())
+
+    def _tell(self, found: Health, is_well: bool) -> None:
+        for problem in (*found.problems, *found.outages):
+            self.show(styled(f"broken  {problem}", "red"))
+        for note in found.notes:
+            self.show(styled(f"note    {note}", "yellow"))
+        live = [one for one in found.clusters if not one.is_gone]
+        for one in live if is_well else ():
+            workers = f"{len(one.of_role('worker'))} workers{' and a scheduler' if one.has_scheduler else ''}"
+            self.show(styled(f"ok      Cluster {one.name} on {one.host} is {one.state}, with {workers}.", "green"))
+
+
+def _as_json(found: Health, is_well: bool) -> dict[str, Any]:
+    return {
+        "healthy": is_well,
+        "problems": found.problems,
+        "outages": found.outages,
+        "notes": found.notes,
+        "clusters": [
+            {"id": one.id, "name": one.name, "host": one.host, "state": "gone" if one.is_gone else str(one.state)}
+            for one in found.clusters
+        ],
+    }
+
+
+def _age() -> float:
+    """Seconds since this process started; 0 where the system does not tell."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return 0.0

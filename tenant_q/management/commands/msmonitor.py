@@ -1,0 +1,137 @@
+"""`python manage.py msmonitor`: what runs and waits, as it changes, in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import connections
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from tenant_q import figures, tenancy
+from tenant_q.exceptions import TenantQError
+from tenant_q.figures import Site
+from tenant_q.management import shown
+from tenant_q.management.console import OperatorCommand, moment, styled
+from tenant_q.management.terminal import keys
+
+REFRESH_SECONDS = 1.0
+# How long a key that was pressed may wait for its effect.
+LOOK_SECONDS = 0.1
+# Of the lines of the screen, processes have so many at most.
+PROCESS_PART = 0.4
+_ORDERS = list(shown.ORDERS)
+
+
+class Reader(threading.Thread):
+    """Reads the figures again and again, so that keys work also while a server hangs.
+
+    `site` is what was read last, `error` what went wrong since, and `count` grows with each of the two.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="msmonitor reader", daemon=True)
+        self.site: Site | None = None
+        self.error = ""
+        self.count = 0
+        self.is_paused = False
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        try:
+            while True:
+                if not self.is_paused:
+                    self._read()
+                if self._ending.wait(REFRESH_SECONDS):
+                    break
+        finally:
+            connections.close_all()
+
+    def _read(self) -> None:
+        try:
+            self.site, self.error = figures.site(), ""
+        except (TenantQError, *tenancy.DATABASE_ERRORS) as error:
+            self.error = " ".join(str(error).split())
+        self.count += 1
+
+    def end(self) -> None:
+        """Read no more."""
+        self._ending.set()
+
+
+class Command(OperatorCommand):
+    help = "Shows clusters, their processes and the tenants by load, as they change. Keys: s sort, p pause, q quit."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--schema", help="Only this tenant, and the processes that run something of it.")
+        parser.add_argument("--sort", choices=shown.ORDERS, default="load", help="The order of the tenants at first.")
+
+    def act(self, options: dict[str, Any]) -> None:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise CommandError("msmonitor needs a terminal; `python manage.py msinfo` shows the same once.")
+        schema = options["schema"]
+        if schema and figures.site().tenant(schema) is None:
+            tenancy.get_tenant(schema)  # says what is wrong with the name
+        console = Console(no_color=options["no_color"] or None, highlight=False, emoji=False, markup=False)
+        reader = Reader()
+        reader.start()
+        try:
+            with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+                self._follow(live, pressed, reader, schema, options["sort"])
+        except KeyboardInterrupt:
+            return
+        finally:
+            reader.end()
+
+    def _follow(self, live: Live, pressed: Any, reader: Reader, schema: str | None, order: str) -> None:
+        """Show what was read, and do what the keys say, until "q"."""
+        drawn: Any = None
+        while True:
+            state = (reader.count, reader.is_paused, order, live.console.size)
+            if state != drawn:
+                live.update(screen(reader, schema, order, live.console.height), refresh=True)
+                drawn = state
+            key = pressed.next(LOOK_SECONDS).lower()
+            if key == "q":
+                return
+            if key == "s":
+                order = _ORDERS[(_ORDERS.index(order) + 1) % len(_ORDERS)]
+            elif key == "p":
+                reader.is_paused = not reader.is_paused
+
+
+def screen(reader: Reader, schema: str | None, order: str, height: int) -> RenderableType:
+    """What fits on `height` lines."""
+    site = reader.site
+    keys_line = Text(f"s sort (by {order})  p {'go on' if reader.is_paused else 'pause'}  q quit", style="reverse")
+    if site is None:
+        return Group(styled(reader.error, "bold red") if reader.error else Text("Reading ..."), keys_line)
+    state = Text(f"{moment(site.at)}{'  the display is paused' if reader.is_paused else ''}", style="bold")
+    parts: list[RenderableType] = [state, _cut(shown.headline(site))]
+    if reader.error:
+        parts.append(_cut(styled(f"Not refreshed: {reader.error}", "bold red")))
+    parts.append("")
+    if site.clusters:
+        parts += [shown.cluster_table(site.clusters, cuts=True), ""]
+    else:
+        parts += [styled("No cluster runs; start one with `python manage.py mscluster`.", "bold red"), ""]
+    deaths = shown.death_lines(site.clusters)[-3:]
+    parts += [*map(_cut, deaths), *([""] if deaths else [])]
+    lines = len(parts) + len(site.clusters)
+    found = sorted(shown.processes(site.clusters, schema), key=lambda pair: not pair[1].is_busy)
+    most = max(1, int(height * PROCESS_PART))
+    if found:
+        parts += [shown.process_table(found[:most], cuts=True), ""]
+        lines += min(len(found), most) + 2
+    tenants = [one for one in site.tenants if schema in (None, one.schema)]
+    parts.append(shown.tenant_table(shown.in_order(tenants, order)[: max(1, height - lines - 2)], cuts=True))
+    return Group(*parts, keys_line)
+
+
+def _cut(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text

@@ -1,0 +1,149 @@
+"""How the operators' commands take their options and answer: one style for all of them.
+
+A table has its heads in the first line and two spaces between columns. Colours, and lines that are folded to the
+width, are for terminals; elsewhere a row is a line, for `grep` and `awk`. `--json` is for programs: times are ISO 8601,
+durations seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tenant_q.exceptions import TenantQError
+
+# What is written where there is nothing.
+NOTHING = "-"
+_STYLES = {
+    **dict.fromkeys(("failure", "gone", "dead", "broken"), "bold red"),
+    **dict.fromkeys(("excluded", "paused", "unready", "failed", "stopping", "starting", "late"), "yellow"),
+    **dict.fromkeys(("success", "working", "ok"), "green"),
+}
+# Wide enough that nothing is folded where nobody looks at a terminal.
+_UNFOLDED = 10_000
+
+
+class OperatorCommand(BaseCommand):
+    """A command for operators: `--json`, errors in one sentence, tables. Subclasses have `act(options)`."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._no_color = bool(options.get("no_color"))
+        self._force_color = bool(options.get("force_color"))
+        try:
+            self.act(options)
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+
+    def act(self, options: dict[str, Any]) -> None:
+        """Do what the command is for. A `TenantQError` ends it with its sentence."""
+        raise NotImplementedError
+
+    def answer(self, data: Any) -> None:
+        """Write JSON."""
+        self.stdout.write(json.dumps(data, indent=2, default=_plain))
+
+    def show(self, *parts: RenderableType) -> None:
+        """Write parts below each other, folded and coloured on a terminal only."""
+        is_terminal = self.stdout.isatty()
+        out = StringIO()
+        console = Console(
+            file=out,
+            force_terminal=(is_terminal or self._force_color) and not self._no_color,
+            no_color=self._no_color,
+            width=shutil.get_terminal_size().columns if is_terminal else _UNFOLDED,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+        for part in parts:
+            console.print(part)
+        self.stdout.write("\n".join(line.rstrip() for line in out.getvalue().splitlines()))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = (), cuts: bool = False
+) -> Table:
+    """A table of cells. What is None or empty is a dash.
+
+    Parameters: `numbers`, the columns whose cells stand on the right; `cuts`, whether what is too long for a terminal
+    is cut instead of folded.
+    """
+    on_the_right = set(numbers)
+    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        justify: JustifyMethod = "right" if column in on_the_right else "left"
+        made.add_column(column, justify=justify, overflow="ellipsis" if cuts else "fold", no_wrap=cuts)
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else styled(words(cell)) for cell in row))
+    return made
+
+
+def styled(text: str, style: str | None = None) -> Text:
+    """A text in the colour of what it says."""
+    return Text(text, style=style or _STYLES.get(text, ""))
+
+
+def words(value: Any) -> str:
+    """A value as a cell says it, on one line."""
+    if value is None or value == "":
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, datetime):
+        return moment(value)
+    return " ".join(str(value).split())
+
+
+def moment(value: datetime) -> str:
+    """A moment to the second, in the current time zone."""
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return local.isoformat(sep=" ", timespec="seconds")
+
+
+def at(epoch: float) -> datetime:
+    """The moment of so many seconds since the epoch."""
+    return datetime.fromtimestamp(epoch, UTC)
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in two figures: 4 ms, 1.2 s, 12 s, 3 min, 2.5 h, 4 d."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    for unit, size, most in (("s", 1, 99.5), ("min", 60, 99.5), ("h", 3600, 47.5), ("d", 86400, float("inf"))):
+        count = seconds / size
+        if count < most:
+            return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+    raise AssertionError("the last unit takes everything")
+
+
+def as_data(value: Any) -> Any:
+    """A frozen dataclass as plain data for JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,0 +1,188 @@
+"""The site's figures as tables and as JSON: what `msinfo` and `msmonitor` show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from django.utils import timezone
+from rich.table import Table
+from rich.text import Text
+
+from tenant_q.brokers.loads import Load
+from tenant_q.figures import Site, Tenant
+from tenant_q.management.console import at, duration, moment, styled, table, words
+from tenant_q.status import Cluster, Process, age
+
+# A death is told for so long.
+DEATH_SECONDS = 300
+_PLACES = ("queued", "leased", "delayed", "dead")
+_CLUSTER = ("cluster", "state", "host", "parent", "sentinel", "up", "workers", "restarts", "version", "trouble")
+_PROCESS = ("cluster", "role", "pid", "runs", "schema", "function", "task", "done", "silent")
+_TENANT = (
+    "schema", "queued", "running", "delayed", "dead", "done/h", "failed/h", "p95 wait", "p95 run", "next fire",
+    "policy",
+)  # fmt: skip
+
+
+def _work(tenant: Tenant) -> int:
+    return tenant.load.queued + tenant.load.leased
+
+
+# By what tenants can be sorted; the largest first, but names.
+ORDERS: Mapping[str, Callable[[Tenant], Any]] = {
+    "load": lambda tenant: (-_work(tenant), -tenant.load.delayed, -tenant.load.done, tenant.schema),
+    "queued": lambda tenant: (-tenant.load.queued, tenant.schema),
+    "running": lambda tenant: (-tenant.load.leased, tenant.schema),
+    "dead": lambda tenant: (-tenant.load.dead, tenant.schema),
+    "failed": lambda tenant: (-tenant.load.failed, tenant.schema),
+    "wait": lambda tenant: (-(tenant.load.wait_p95 or 0.0), tenant.schema),
+    "duration": lambda tenant: (-(tenant.load.run_p95 or 0.0), tenant.schema),
+    "name": lambda tenant: tenant.schema,
+}
+
+
+def in_order(tenants: Iterable[Tenant], order: str) -> list[Tenant]:
+    """Tenants sorted by one of `ORDERS`."""
+    return sorted(tenants, key=ORDERS[order])
+
+
+def headline(site: Site) -> Text:
+    """The site in one line."""
+    total = site.total
+    running = sum(not cluster.is_gone for cluster in site.clusters)
+    parts = [
+        f"{site.name}: {running} {'cluster' if running == 1 else 'clusters'}, {len(site.tenants)} tenants",
+        f"{total.queued} queued, {total.leased} running, {total.delayed} delayed, {total.dead} dead",
+        f"in the last hour {total.done} done and {total.failed} failed",
+        f"95 of 100 waited up to {duration(total.wait_p95)} and ran up to {duration(total.run_p95)}",
+    ]
+    text = Text("; ".join(parts))
+    if site.late >= 1:
+        text.append(f"; schedules are {duration(site.late)} late", style="bold red")
+    return text
+
+
+def cluster_table(clusters: Sequence[Cluster], *, cuts: bool = False) -> Table:
+    """A row for each cluster."""
+    return table(_CLUSTER, map(_cluster_row, clusters), numbers=("parent", "sentinel", "up", "restarts"), cuts=cuts)
+
+
+def _cluster_row(one: Cluster) -> tuple[Any, ...]:
+    workers = f"{len(one.of_role('worker'))}/{one.workers}"
+    if one.is_gone:
+        seen = f"{one.trouble}, last seen {duration(age(one.seen))} ago"
+        return (one.name, "gone", one.host, one.parent, one.sentinel, None, None, one.restarts, one.version, seen)
+    up = duration(age(one.started))
+    state = str(one.state)
+    return (
+        one.name, state, one.host, one.parent, one.sentinel, up, workers, one.restarts, one.version, one.trouble,
+    )  # fmt: skip
+
+
+def processes(clusters: Sequence[Cluster], schema: str | None = None) -> list[tuple[Cluster, Process]]:
+    """The processes of the clusters that live, or those that run something of one tenant."""
+    return [
+        (one, process)
+        for one in clusters
+        for process in one.processes
+        if not one.is_gone and schema in (None, process.schema)
+    ]
+
+
+def process_table(found: Iterable[tuple[Cluster, Process]], *, cuts: bool = False) -> Table:
+    """A row for each process."""
+    rows = (_process_row(one, process) for one, process in found)
+    return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), cuts=cuts)
+
+
+def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
+    silent = duration(process.silent) if process.silent >= 2 else None
+    if process.is_busy:
+        runs = duration(process.seconds)
+        what = (runs, process.schema, process.func, process.task_id, process.done, silent)
+        return (one.name, process.role, process.pid, *what)
+    late = styled(f"{duration(process.late)} late", "yellow") if process.late >= 1 else None
+    return (one.name, process.role, process.pid, late, None, None, None, process.done, silent)
+
+
+def death_lines(clusters: Iterable[Cluster]) -> list[Text]:
+    """What died lately, a line each."""
+    return [
+        Text(f"{moment(at(death.at))}  {death_of(one, death)}", style="red")
+        for one in clusters
+        for death in one.deaths
+        if timezone.now().timestamp() - death.at <= DEATH_SECONDS
+    ]
+
+
+def death_of(one: Cluster, death: Any) -> str:
+    """A death in words."""
+    what = f" while it ran {death.func} of {death.schema} ({death.task_id})" if death.task_id else ""
+    return f"{death.role} {death.pid} of cluster {one.name} on {one.host} {death.how}{what}, and was replaced"
+
+
+def tenant_table(tenants: Iterable[Tenant], *, cuts: bool = False) -> Table:
+    """A row for each tenant."""
+    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], cuts=cuts)
+
+
+def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:
+    load = tenant.load
+    places = [getattr(load, name) or None for name in _PLACES]
+    dead = styled(words(load.dead), "bold red") if load.dead else None
+    failed = styled(words(load.failed), "red") if load.failed else None
+    fire = tenant.next_fire or (tenant.held and styled(tenant.held)) or None
+    schema = tenant.schema if tenant.is_known else f"{tenant.schema} (no tenant)"
+    times = (duration(load.wait_p95), duration(load.run_p95))
+    return (schema, *places[:3], dead, load.done or None, failed, *times, fire, policy_in_words(tenant))
+
+
+def policy_in_words(tenant: Tenant) -> Any:
+    """What of a tenant's policy is not the default; None when all is."""
+    policy = tenant.policy
+    said = ["paused"] if policy.paused else []
+    said += [f"weight {policy.weight:g}"] if policy.weight != 1 else []
+    limits = (("running", policy.max_running), ("queued", policy.max_queued), ("results", tenant.max_results))
+    said += [f"max {name} {limit}" for name, limit in limits if limit is not None]
+    return styled(", ".join(said), "yellow" if policy.paused else None) if said else None
+
+
+def as_json(site: Site, schema: str | None = None) -> dict[str, Any]:
+    """All of it as plain data; durations are seconds. With a schema, of that tenant only."""
+    return {
+        "site": site.name,
+        "at": site.at,
+        "late": site.late,
+        "stale_acks": site.stale_acks,
+        "expired_leases": site.expired_leases,
+        "total": _load_as_json(site.total),
+        "clusters": [_cluster_as_json(one) for one in site.clusters],
+        "tenants": [_tenant_as_json(one) for one in site.tenants if schema in (None, one.schema)],
+    }
+
+
+def _load_as_json(load: Load) -> dict[str, Any]:
+    names = ("queued", "leased", "delayed", "dead", "done", "failed", "wait_p95", "run_p95")
+    return {name: getattr(load, name) for name in names}
+
+
+def _cluster_as_json(one: Cluster) -> dict[str, Any]:
+    return asdict(one) | {
+        "state": str(one.state),
+        "processes": [asdict(process) for process in one.processes],
+        "deaths": [asdict(death) | {"at": at(death.at)} for death in one.deaths],
+    }
+
+
+def _tenant_as_json(tenant: Tenant) -> dict[str, Any]:
+    plan = {"schedules": tenant.schedules, "next_fire": tenant.next_fire, "held": tenant.held or None}
+    policy = asdict(tenant.policy) | {"max_results": tenant.max_results}
+    return {
+        "schema": tenant.schema,
+        "is_known": tenant.is_known,
+        **_load_as_json(tenant.load),
+        **plan,
+        "policy": policy,
+    }
