@@ -1,0 +1,91 @@
+"""What a user does, in a real browser at the running test project with a real cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+from django_q.models import Schedule, Task
+
+from tenant_q import policies
+from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests.conftest import wait_until
+
+A = "acme_corp"
+
+
+@pytest.fixture(autouse=True)
+def clean(tenants) -> Iterator[None]:
+    yield
+    connection.set_schema_to_public()
+    TenantPolicy.objects.all().delete()
+    AuditRecord.objects.all().delete()
+
+
+def done(schema: str, **wanted: Any) -> Callable[[], Any]:
+    """Whether there is a success in a tenant's table."""
+
+    def look() -> Any:
+        with in_schema(schema):
+            return Task.objects.filter(success=True, **wanted).first()
+
+    return look
+
+
+def test_a_schedule_is_added_and_run(visit, mscluster):
+    page = visit(A, "/admin/django_q/schedule/add/")
+    page.fill("[name=name]", "by hand")
+    page.fill("[name=func]", "tests.tasks.add")
+    page.fill("[name=args]", "20, date.today()")
+    page.select_option("[name=schedule_type]", "D")
+    page.click("[name=_save]")
+    assert "at column 5: this is not a literal" in page.text_content(".field-args .errorlist")
+    page.fill("[name=args]", "20, 22")
+    page.wait_for_selector("#tenant-q-upcoming time >> nth=4")
+    page.fill("[name=next_run_0]", "2090-01-01")
+    page.click("[name=_save]")
+    page.click("#result_list >> text=by hand")
+    mscluster()
+    page.click("text=Run now")
+    assert "1 task is queued." in page.text_content(".messagelist")
+    wait_until(done(A, group="by hand"), what="the task to be done")
+    with in_schema(A):
+        assert Schedule.objects.get().next_run.year == 2090
+    page.click("#nav-sidebar >> text=Successful tasks")
+    page.click("#result_list tbody a >> nth=0")
+    assert page.text_content(".field-shown_result pre") == "42"
+
+
+def test_an_operator_pauses_a_tenant_and_lets_it_go_on(visit, mscluster):
+    page = visit("public", "/admin/tenant_q/tenantpolicy/")
+    row = page.locator("#result_list tr", has_text=A)
+    row.get_by_role("button").click()
+    page.wait_for_selector(".messagelist")
+    assert "Paused" in row.text_content()
+    assert policies.is_paused(A)
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
+    with in_schema("globex_inc"):
+        other = QUtilities.add_async_task("tests.tasks.add", 1, 2)
+    mscluster()
+    wait_until(done("globex_inc", id=other), what="the other tenant's task to be done")
+    assert not done(A, id=id)()
+    row.get_by_role("button").click()
+    wait_until(done(A, id=id), what="the task to be done once its tenant goes on")
+    page.click("#nav-sidebar >> text=Clusters")
+    page.wait_for_selector(".tenant-q-cluster >> text=scheduler")
+    page.click("#nav-sidebar >> text=Audit records")
+    assert page.locator("#result_list tbody tr").count() == 2
+
+
+def test_the_test_projects_page_follows_a_task(visit, mscluster):
+    mscluster()
+    page = visit(A, "/")
+    page.click("text=Make a report")
+    page.wait_for_selector("text=A report is on the queue.")
+    page.wait_for_selector("table >> text=revenue report")
+    wait_until(done(A, func="shop.tasks.revenue_report"), what="the report to be made")
