@@ -79,6 +79,7 @@ def test_an_operator_pauses_a_tenant_and_lets_it_go_on(visit, mscluster):
     page.click("#nav-sidebar >> text=Clusters")
     page.wait_for_selector(".tenant-q-cluster >> text=scheduler")
     page.click("#nav-sidebar >> text=Audit records")
+    page.wait_for_selector("#result_list tbody tr >> nth=1")
     assert page.locator("#result_list tbody tr").count() == 2
 
 
