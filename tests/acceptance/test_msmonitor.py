@@ -108,7 +108,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(msmonitor, number):
     terminal = msmonitor()
     terminal.wait_for("sort (by load)")
     terminal.process.send_signal(number)
-    terminal.wait_for_end()
+    assert terminal.wait_for_end() == 0
     assert terminal.is_restored(), terminal.shown
     assert "Traceback" not in terminal.shown
 

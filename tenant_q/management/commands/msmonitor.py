@@ -82,8 +82,6 @@ class Command(OperatorCommand):
         try:
             with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
                 self._follow(live, pressed, reader, schema, options["sort"])
-        except KeyboardInterrupt:
-            return
         finally:
             reader.end()
 
