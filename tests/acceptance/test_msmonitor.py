@@ -46,7 +46,10 @@ class Terminal:
         return self.shown
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.read(), what=f"{text!r} on the terminal")
+        try:
+            wait_until(lambda: text in self.read(), what=f"{text!r} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the terminal shows {self.shown[-2000:]!r}") from error
 
     def press(self, key: str) -> None:
         self.shown = ""
