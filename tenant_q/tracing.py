@@ -43,19 +43,29 @@ def traced(call: Callable[..., _R]) -> Callable[..., _R]:
             "tenant_q.task_name": package.name,
             "tenant_q.func": package.func_name,
         }
-        kind, links = trace.SpanKind.CONSUMER, _links(package)
-        tracer = trace.get_tracer("tenant_q")
-        with tracer.start_as_current_span(package.func_name, kind=kind, links=links, attributes=attributes) as span:
+        with trace.get_tracer("tenant_q").start_as_current_span(
+            package.func_name,
+            kind=trace.SpanKind.CONSUMER,
+            links=_links(package),
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
             try:
                 return call(package, *arguments)
-            except Exception:  # the span records it
-                raise
-            except BaseException as error:  # a timeout or `sys.exit()`, which a span takes for no error
-                span.record_exception(error)
-                span.set_status(trace.StatusCode.ERROR, type(error).__name__)
+            except BaseException as error:  # also a timeout or `sys.exit()`, which a span takes for no error
+                _record(span, error)
                 raise
 
     return in_span
+
+
+def _record(span: trace.Span, error: BaseException) -> None:
+    span.set_status(trace.StatusCode.ERROR, type(error).__name__)
+    try:
+        span.record_exception(error)
+    except BaseException:  # an error that breaks whatever looks at it: its class is told, and its row tells more
+        return
 
 
 def _links(package: Any) -> list[trace.Link]:

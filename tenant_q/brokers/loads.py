@@ -18,8 +18,8 @@ PERIOD_SECONDS = 300
 PERIODS = 12
 
 _PLACES = len(BOUNDS) + 1
-# done, failed, ms run, ms waited, runs by their time, waits by their time
-LENGTH = 4 + 2 * _PLACES
+# What is counted of a tenant: done, failed, runs by their time, waits by their time.
+COUNTS = 2 + 2 * _PLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,10 @@ class Figures:
     waits: tuple[int, ...] = (0,) * _PLACES
 
     @classmethod
-    def of(cls, counts: Sequence[float]) -> Figures:
-        """Of the counts as a broker keeps them."""
-        whole = [int(count) for count in counts]
-        runs, waits = tuple(whole[4 : 4 + _PLACES]), tuple(whole[4 + _PLACES :])
-        return cls(whole[0], whole[1], round(counts[2] / 1000, 6), round(counts[3] / 1000, 6), runs, waits)
+    def of(cls, counts: Sequence[int], run_us: int, wait_ms: int) -> Figures:
+        """Of the counts as a broker keeps them, the microseconds run and the milliseconds waited."""
+        runs, waits = tuple(counts[2 : 2 + _PLACES]), tuple(counts[2 + _PLACES :])
+        return cls(counts[0], counts[1], run_us / 1e6, wait_ms / 1e3, runs, waits)
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(
@@ -117,12 +116,9 @@ def quantile(counts: Sequence[int], part: float) -> float | None:
 
 
 def places_of(ms: float, waited_ms: float | None, *, failed: bool) -> tuple[int, ...]:
-    """Where a task counts among the counts of its tenant and function: by its end, its run time, and its wait if known.
-
-    The first place is 0; 2 and 3 are those of the sums.
-    """
-    places = (1 if failed else 0, 4 + _place_of_time(ms))
-    return places if waited_ms is None else (*places, 4 + _PLACES + _place_of_time(waited_ms))
+    """Which counts of its tenant and function a task counts in: by its end, its run time, and its wait if known."""
+    places = (1 if failed else 0, 2 + _place_of_time(ms))
+    return places if waited_ms is None else (*places, 2 + _PLACES + _place_of_time(waited_ms))
 
 
 def _place_of_time(ms: float) -> int:

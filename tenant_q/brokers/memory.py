@@ -95,9 +95,10 @@ class MemoryBroker:
         self.last_scan: float | None = None
         self.happened = {"stale_acks": 0, "expired": 0}
         # What was done: of each tenant and function, and of each tenant when a period with something done began.
-        self.figures: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
-        self.functions: dict[str, list[float]] = defaultdict(lambda: [0] * loads.LENGTH)
-        self.figures_then: dict[int, dict[str, list[float]]] = {}
+        # The last two are microseconds run and milliseconds waited.
+        self.figures: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        self.figures_then: dict[int, dict[str, list[int]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
         self.labelled: dict[str, set[str]] = defaultdict(set)
         self.told_last: dict[str, str] = {}
@@ -290,8 +291,8 @@ class MemoryBroker:
         message = self.messages[one.lease.id]
         waited = None if one.waited is None else round(one.waited * 1000)
         for counts in (self.figures[message.schema], self.functions[message.func]):
-            counts[2] += ms
-            counts[3] += waited or 0
+            counts[-2] += round(ms * 1000)
+            counts[-1] += waited or 0
             for place in loads.places_of(ms, waited, failed=one.failed):
                 counts[place] += 1
 
@@ -401,13 +402,15 @@ class MemoryBroker:
             for schema in {*queued, *leased, *delayed, *dead, *self.figures}
         }
 
-    def _since(self, schema: str, then: Sequence[float] | None) -> Figures:
-        now = self.figures.get(schema, [0] * loads.LENGTH)
-        return Figures.of([after - before for after, before in zip(now, then or [0] * loads.LENGTH, strict=True)])
+    def _since(self, schema: str, then: Sequence[int] | None) -> Figures:
+        now = self.figures.get(schema)
+        return _figures(
+            [after - before for after, before in zip(now, then or [0] * len(now), strict=True)] if now else []
+        )
 
     def totals(self) -> Totals:
         tenants, functions = (
-            {name: Figures.of(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
+            {name: _figures(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
         )
         return Totals(tenants, functions)
 
@@ -547,3 +550,7 @@ class MemoryBroker:
     def forget_stats(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.told_last.pop(key, None)
+
+
+def _figures(counts: Sequence[int]) -> Figures:
+    return Figures.of(counts[:-2], counts[-2], counts[-1]) if any(counts) else loads.NOTHING

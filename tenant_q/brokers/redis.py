@@ -20,7 +20,8 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from tenant_q.brokers import loads
-from tenant_q.brokers.loads import Figures, Load, Totals
+from tenant_q.brokers.ledger import OF_ALL, Ledger
+from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -46,6 +47,9 @@ from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
 from tenant_q.states import Progress
 
 ENQUEUE_CHUNK = 1000
+
+# Queued, leased, delayed, dead.
+NOWHERE = (0, 0, 0, 0)
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -125,7 +129,7 @@ class RedisBroker:
         arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
         for one in settled:
             ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
-            places = " ".join(str(1 + place) for place in loads.places_of(ms, waited, failed=one.failed))
+            places = bytes(48 + place for place in loads.places_of(ms, waited, failed=one.failed))
             arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
         return [id.decode() for id in self._run("acknowledge", *arguments)]
 
@@ -183,13 +187,21 @@ class RedisBroker:
         return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
 
     def loads(self) -> Mapping[str, Load]:
+        found, places, now, before = self._run("loads", loads.PERIODS)
+        figures = Ledger(places, now)
+        hour = figures.since(before) if before is not None else {}
+        own: dict[str, Sequence[int]] = {schema.decode(): counts for schema, *counts in found}
+        tenants = {name for name in figures.places if not name.startswith(OF_ALL)}
         return {
-            schema.decode(): Load(queued, leased, delayed, dead, _figures(hour))
-            for schema, hour, queued, leased, delayed, dead in self._run("loads", loads.PERIODS)
+            name: Load(queued, leased, delayed, dead, hour.get(name, loads.NOTHING))
+            for name in {*own, *tenants}
+            for queued, leased, delayed, dead in [own.get(name, NOWHERE)]
         }
 
     def totals(self) -> Totals:
-        return Totals(*({name.decode(): _figures(one) for name, one in found} for found in self._run("totals")))
+        found = Ledger(*self._run("totals")).since(b"")
+        functions = {name.removeprefix(OF_ALL): one for name, one in found.items() if name.startswith(OF_ALL)}
+        return Totals({name: one for name, one in found.items() if not name.startswith(OF_ALL)}, functions)
 
     def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
         return {name.decode() for name in self._run("name_labels", kind, most, *wanted[:most])}
@@ -368,10 +380,6 @@ class RedisBroker:
 
 def _text(found: bytes) -> str | None:
     return found.decode() or None
-
-
-def _figures(counts: bytes) -> Figures:
-    return Figures.of([float(count) for count in counts.split()]) if counts else loads.NOTHING
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Signals that end the programme in order, so that the terminal is put back. Ctrl-Z would leave it as it is: ignored.
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+# Signals that are as if "q" was pressed, so that the terminal is put back. Ctrl-Z would leave it as it is: ignored.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Keys:
@@ -21,10 +21,17 @@ class Keys:
 
     def __init__(self, file: int) -> None:
         self._file = file
+        self._is_ended = False
+
+    def end(self, signum: int, frame: Any) -> None:
+        """Handler of the signals that end it."""
+        self._is_ended = True
 
     def next(self, seconds: float) -> str:
-        """The next key, waited for at most `seconds`; empty when none was pressed, "q" when the terminal is gone."""
+        """The next key, waited for at most `seconds`; empty when none was pressed, "q" when it is to end."""
         readable, _, _ = select.select([self._file], [], [], seconds)
+        if self._is_ended:
+            return "q"
         if not readable:
             return ""
         try:
@@ -38,16 +45,13 @@ def keys() -> Iterator[Keys]:
     """The keys of the terminal on standard input, unbuffered and not shown."""
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)
-    handlers: dict[int, Any] = {number: signal.signal(number, _end) for number in _ENDING}
+    pressed = Keys(file)
+    handlers: dict[int, Any] = {number: signal.signal(number, pressed.end) for number in _ENDING}
     handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         tty.setcbreak(file)
-        yield Keys(file)
+        yield pressed
     finally:
         termios.tcsetattr(file, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _end(signum: int, frame: Any) -> None:
-    raise SystemExit(128 + signum)

@@ -46,7 +46,10 @@ class Terminal:
         return self.shown
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.read(), what=f"{text!r} on the terminal")
+        try:
+            wait_until(lambda: text in self.read(), what=f"{text!r} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the terminal shows {self.shown[-2000:]!r}") from error
 
     def press(self, key: str) -> None:
         self.shown = ""
@@ -108,7 +111,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(msmonitor, number):
     terminal = msmonitor()
     terminal.wait_for("sort (by load)")
     terminal.process.send_signal(number)
-    terminal.wait_for_end()
+    assert terminal.wait_for_end() == 0
     assert terminal.is_restored(), terminal.shown
     assert "Traceback" not in terminal.shown
 

@@ -129,7 +129,10 @@ def test_what_is_wrong_with_a_cluster(tenants, monkeypatch, changes, words):
 
 
 def test_what_mends_itself_is_a_note(tenants, monkeypatch):
-    deaths = (Death(NOW.timestamp(), "worker", 99, "was killed by signal 9"), Death(1.0, "worker", 98, "long ago"))
+    deaths = (
+        Death(timezone.now().timestamp(), "worker", 99, "was killed by signal 9"),
+        Death(1.0, "worker", 98, "long ago"),
+    )
     late = replace(SCHEDULER, late=90.0)
     found = problems(monkeypatch, replace(CLUSTER, deaths=deaths, processes=(late, WORKER)))
     assert found.is_well and len(found.notes) == 2

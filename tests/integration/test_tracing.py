@@ -59,6 +59,24 @@ def test_what_fails_is_an_error_of_its_span(tenants, worker, spans, func, error)
     assert [event.attributes["exception.type"] for event in span.events] == [error]
 
 
+@pytest.mark.parametrize("error", [SystemExit, ValueError])
+def test_an_error_that_cannot_be_shown_is_the_task_s_all_the_same(tenants, worker, spans, error):
+    with in_schema("acme_corp"):
+        id = QUtilities.add_async_task("tests.integration.test_tracing.raise_what_breaks", error.__name__)
+    work(worker)
+    assert not QUtilities.fetch_task(id, schema_name="acme_corp").success
+    (span,) = spans.get_finished_spans()
+    assert (span.status.status_code, span.status.description) == (trace.StatusCode.ERROR, "Breaks")
+
+
+def raise_what_breaks(how: str) -> None:
+    class Breaks(Exception):
+        def __str__(self) -> str:
+            raise {"SystemExit": SystemExit, "ValueError": ValueError}[how]
+
+    raise Breaks
+
+
 def test_a_package_carries_nothing_where_there_is_no_span(tenants):
     package = build("tests.tasks.add", (1, 2), {}, schema="acme_corp")
     assert "trace" not in package.task and seal(package)

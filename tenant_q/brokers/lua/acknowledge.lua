@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 ms an acknowledged deterministic id stays known, then for each package five:
---          id, token, ms used, ms waited, and the places of <tag>:figures (see common.lua) where it counts, as '1 5 30'
+--          id, token, ms used, ms waited, and the words of its tenant's figures (see common.lua) where it counts,
+--          a character each, '0' the first
 -- Returns  the ids refused, because the token no longer fits
 
 write_though_full()
@@ -26,51 +27,45 @@ local function learn(field, ms)
   table.insert(samples[field], ms)
 end
 
--- The operators' figures. What a tenant has done, by function: ms run, ms waited, and how often the same places of
--- <tag>:figures are counted.
-local period_ms, kept_ms, places_in_all = 300000, 4200000, 54
+-- The operators' figures. What a tenant has done, by function: ms run, ms waited, and how often the same places count.
+local period_ms, kept_ms = 300000, 4200000
 
-local function note_done(tenant, func, n)
-  local done = tenant.done[func] or { ms = 0, waited = 0, counted = {} }
-  tenant.done[func] = done
+local function note_done(by_func, func, n)
+  local done = by_func[func] or { ms = 0, waited = 0, counted = {} }
+  by_func[func] = done
   done.ms, done.waited = done.ms + used[n], done.waited + waited[n]
   done.counted[places[n]] = (done.counted[places[n]] or 0) + 1
 end
 
-local function add_done(added, done)
-  added[3], added[4] = (added[3] or 0) + done.ms, (added[4] or 0) + done.waited
-  for counted, times in pairs(done.counted) do
-    for place in string.gmatch(counted, '%d+') do
-      place = tonumber(place)
-      added[place] = (added[place] or 0) + times
+local function add_figures(name, all_done)
+  local at = redis.call('HGET', key('figure_places'), name)
+  if not at then
+    at = redis.call('HLEN', key('figure_places'))
+    redis.call('HSET', key('figure_places'), name, at)
+  end
+  local first = at * figure_words
+  local ms, waited, n, call = 0, 0, 2, { 'BITFIELD', key('figures') }
+  for _, done in ipairs(all_done) do
+    ms, waited = ms + done.ms, waited + done.waited
+    for counted, times in pairs(done.counted) do
+      for i = 1, #counted do
+        call[n + 1], call[n + 2], call[n + 4] = 'INCRBY', 'u32', times
+        call[n + 3] = '#' .. (first + string.byte(counted, i) - 48)
+        n = n + 4
+      end
     end
   end
-end
-
-local function add_figures(name, field, added)
-  local packed = redis.call('HGET', key(name), field)
-  local figures = packed and cmsgpack.unpack(packed) or {}
-  for place = #figures + 1, places_in_all do
-    figures[place] = 0
-  end
-  for place, amount in pairs(added) do
-    figures[place] = figures[place] + amount
-  end
-  redis.call('HSET', key(name), field, cmsgpack.pack(figures))
+  call[n + 1], call[n + 2], call[n + 3], call[n + 4] =
+    'INCRBY', 'i64', 32 * (first + figure_words - 4), math.floor(1000 * ms + 0.5)
+  call[n + 5], call[n + 6], call[n + 7], call[n + 8] = 'INCRBY', 'i64', 32 * (first + figure_words - 2), waited
+  redis.call(unpack(call))
 end
 
 -- With what was there when five minutes began, the figures tell what was done since.
 local function keep_figures_as_they_were()
   local kept = key('figures:' .. math.floor(now / period_ms))
-  if redis.call('EXISTS', kept) == 1 then
-    return
-  end
-  local dump = redis.call('DUMP', key('figures'))
-  if dump then
-    redis.call('RESTORE', kept, kept_ms, dump)
-  else
-    redis.call('HSET', kept, '', '')
-    redis.call('PEXPIRE', kept, kept_ms)
+  if redis.call('EXISTS', kept) == 0 then
+    redis.call('SET', kept, redis.call('GET', key('figures')) or '', 'PX', kept_ms)
   end
 end
 
@@ -93,7 +88,7 @@ for i, id in ipairs(ids) do
       table.insert(known, now)
       table.insert(known, id)
     end
-    note_done(tenant, func, i)
+    note_done(tenant.done, func, i)
     learn(cost_field(schema, func), used[i])
     learn(cost_field_of_all(func), used[i])
   end
@@ -118,16 +113,16 @@ if #settled > 0 then
   keep_figures_as_they_were()
   local by_func = {}
   for schema, tenant in pairs(tenants) do
-    local added = {}
+    local all_done = {}
     for func, done in pairs(tenant.done) do
-      add_done(added, done)
+      all_done[#all_done + 1] = done
       by_func[func] = by_func[func] or {}
-      add_done(by_func[func], done)
+      table.insert(by_func[func], done)
     end
-    add_figures('figures', schema, added)
+    add_figures(schema, all_done)
   end
-  for func, added in pairs(by_func) do
-    add_figures('functions', func, added)
+  for func, all_done in pairs(by_func) do
+    add_figures(cost_field_of_all(func), all_done)
   end
   drop_histories(settled)
   redis.call('HDEL', key('messages'), unpack(settled))

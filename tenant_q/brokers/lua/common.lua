@@ -29,14 +29,16 @@
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
 --   <tag>:statistics      hash    stale_acks, expired -> how often
---   <tag>:figures         hash    schema -> packed counts of what was acknowledged: done, failed, ms run, ms waited, runs by
---                                 their time (up to 1, 2, 4 ... 2^23 ms, and longer), waits by their time
---   <tag>:figures:<n>     hash    <tag>:figures as it was when something was first acknowledged in the nth five minutes of
---                                 the epoch; it expires after 70 minutes
+--   <tag>:figures         string  what was acknowledged, words of 32 bits, 56 for each tenant and function: how many done,
+--                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
+--                                 their time, and in two words each the microseconds run and the ms waited
+--   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0
+--   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
+--                                 of the epoch; it expires after 70 minutes
 --   <tag>:labels:<kind>   set     names that have series of their own in the metrics: of tenants, functions
---   <tag>:functions       hash    func -> packed counts, as in <tag>:figures
 
 local tag = KEYS[1]
+local figure_words = 56
 
 local function key(name)
   return tag .. ':' .. name

@@ -1,10 +1,11 @@
--- What each tenant has where, and what was done for it in the last hour.
+-- What each tenant has where, and what tells how its last hour was.
 --
 -- Every tenant with a queue has a virtual time, or a policy that keeps it out of the ring.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many periods of five minutes an hour is
--- Returns  { schema, what was done: the counts of <tag>:figures as text or '', queued, leased, delayed, dead }, ...
+-- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, and what that was an hour
+--          ago, or nil where nothing was done since
 
 local places = {}
 
@@ -45,36 +46,16 @@ end
 
 -- The oldest of the last hour; where nothing is kept since, nothing was done.
 local this_period = math.floor(now_ms() / 300000)
-local before
+local before = false
 for period = this_period - tonumber(ARGV[1]), this_period do
-  local name = key('figures:' .. period)
-  if redis.call('EXISTS', name) == 1 then
-    before = read(name)
+  before = redis.call('GET', key('figures:' .. period))
+  if before then
     break
   end
 end
 
-local function done_since(schema, packed)
-  if not before or before[schema] == packed then
-    return ''
-  end
-  local counts, old = cmsgpack.unpack(packed), before[schema] and cmsgpack.unpack(before[schema]) or {}
-  for place, count in ipairs(counts) do
-    counts[place] = count - (old[place] or 0)
-  end
-  return table.concat(counts, ' ')
-end
-
-local found, told = {}, {}
-for schema, packed in pairs(read(key('figures'))) do
-  local done = done_since(schema, packed)
-  local own = places[schema] or { 0, 0, 0, 0 }
-  found[#found + 1] = { schema, done, unpack(own) }
-  told[schema] = true
-end
+local found = {}
 for schema, own in pairs(places) do
-  if not told[schema] then
-    found[#found + 1] = { schema, '', unpack(own) }
-  end
+  found[#found + 1] = { schema, unpack(own) }
 end
-return found
+return { found, redis.call('HGETALL', key('figure_places')), redis.call('GET', key('figures')), before }

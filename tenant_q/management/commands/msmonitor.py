@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 
 from tenant_q import figures, tenancy
-from tenant_q.exceptions import TenantQError
 from tenant_q.figures import Site
 from tenant_q.management import shown
 from tenant_q.management.console import OperatorCommand, moment, styled
@@ -54,8 +53,8 @@ class Reader(threading.Thread):
     def _read(self) -> None:
         try:
             self.site, self.error = figures.site(), ""
-        except (TenantQError, *tenancy.DATABASE_ERRORS) as error:
-            self.error = " ".join(str(error).split())
+        except Exception as error:  # whatever it is, it is shown, and tried again
+            self.error = " ".join(str(error).split()) or type(error).__name__
         self.count += 1
 
     def end(self) -> None:
@@ -82,8 +81,6 @@ class Command(OperatorCommand):
         try:
             with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
                 self._follow(live, pressed, reader, schema, options["sort"])
-        except KeyboardInterrupt:
-            return
         finally:
             reader.end()
 

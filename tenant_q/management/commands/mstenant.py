@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -50,7 +51,8 @@ class Command(OperatorCommand):
 
     def _list(self, schema: str | None, *, every_tenant: bool, as_json: bool) -> None:
         found = [policies.policy_of(schema)] if schema else policies.policies(every_tenant=every_tenant)
-        rows = [_row(policy) for policy in found]
+        queued = _queued()
+        rows = [_row(policy, queued) for policy in found]
         if as_json:
             self.answer(rows)
         elif rows:
@@ -62,7 +64,7 @@ class Command(OperatorCommand):
     def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
         if act != "limit":
             values = {"paused": act == "pause"}
-        row = _row(policies.change(schema, actor=policies.operator(), act=act, **values))
+        row = _row(policies.change(schema, actor=policies.operator(), act=act, **values), _queued())
         if as_json:
             self.answer(row)
         else:
@@ -98,11 +100,19 @@ def _weight(text: str) -> float:
         ) from None
 
 
-def _row(policy: TenantPolicy) -> dict[str, Any]:
-    """A policy with how many of the tenant's tasks are queued; None where the broker has one queue for all."""
+def _queued() -> Counter[str] | None:
+    """How many tasks of each tenant are queued, in all clusters; None where the broker has one queue for all."""
+    if not uses_redis():
+        return None
+    found: Counter[str] = Counter()
+    for broker in policies.site_brokers():
+        found.update({schema: load.queued for schema, load in broker.loads().items()})
+    return found
+
+
+def _row(policy: TenantPolicy, queued: Counter[str] | None) -> dict[str, Any]:
     schema = policy.schema_name
-    queued = sum(broker.queue_size(schema) for broker in policies.site_brokers()) if uses_redis() else None
-    return {"schema": schema, **policies.values_of(policy), "queued": queued}
+    return {"schema": schema, **policies.values_of(policy), "queued": queued[schema] if queued is not None else None}
 
 
 def _sentence(act: str, row: dict[str, Any]) -> str:

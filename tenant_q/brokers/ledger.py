@@ -1,0 +1,51 @@
+"""The figures as they are in Redis: one string of 32-bit words, so that a tenant is counted by one BITFIELD."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+
+from tenant_q.brokers.loads import COUNTS, NOTHING, Figures
+
+# In front of the name of a function.
+OF_ALL = "*;"
+# The counts, and two words each for the microseconds run and the milliseconds waited.
+_WORDS = COUNTS + 4
+_WORD_BYTES = 4
+
+
+class Ledger:
+    """What is kept of each tenant and function.
+
+    Parameters: `places`, names and places by turns, as of a hash; `now`, the string, None when there is none yet.
+    """
+
+    def __init__(self, places: Sequence[bytes], now: bytes | None) -> None:
+        self.places = {name.decode(): int(place) for name, place in zip(places[::2], places[1::2], strict=True)}
+        self._now = self._read(now or b"")
+
+    def since(self, before: bytes) -> dict[str, Figures]:
+        """What was done since the string was as `before`, by name."""
+        then = self._read(before)
+        return {name: self._difference(place * _WORDS, then) for name, place in self.places.items()}
+
+    def _difference(self, first: int, then: array[int]) -> Figures:
+        new, old = self._now[first : first + _WORDS], then[first : first + _WORDS]
+        if new == old:
+            return NOTHING
+        counts = [(after - before) % 2**32 for after, before in zip(new[:COUNTS], old, strict=False)]
+        run_us, wait_ms = (_long(new, at) - _long(old, at) for at in (COUNTS, COUNTS + 2))
+        return Figures.of(counts, run_us, wait_ms)
+
+    def _read(self, text: bytes) -> array[int]:
+        """The words; what was not written yet is 0."""
+        words = array("I")
+        words.frombytes(text.ljust(len(self.places) * _WORDS * _WORD_BYTES, b"\0"))
+        if sys.byteorder == "little":
+            words.byteswap()
+        return words
+
+
+def _long(words: array[int], at: int) -> int:
+    return (words[at] << 32) + words[at + 1]
