@@ -90,7 +90,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             return HttpResponseRedirect("../../")
         if live is None:
             raise Http404(_("There is no such task here, or it has ended."))
-        return self.page(request, "cancel", title=_("Are you sure?"), row=as_row(live))
+        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=as_row(live))
 
     def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
         name = as_row(live).name if live else id

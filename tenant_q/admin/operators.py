@@ -82,7 +82,7 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
             chosen = [(broker, dead) for broker, dead in _dead(None, 10**9) if dead.id in ids]
             if act == "purge" and chosen and "confirmed" not in request.POST:
                 rows = [dead for broker, dead in chosen]
-                return self.page(request, "purge", title=_("Are you sure?"), rows=rows)
+                return self.page(request, "purge", act=_("Purge"), title=_("Are you sure?"), rows=rows)
             self._act(request, act, chosen)
         except TenantQError as error:
             self.message_user(request, str(error), messages.ERROR)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from django import VERSION
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
 
 from tenant_q.admin.gate import GatedAdmin
 
@@ -39,7 +42,18 @@ class PagesAdmin(GatedAdmin):
             f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist", current_app=self.admin_site.name
         )
 
-    def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        """A page of the admin with this template."""
+    def page(self, request: HttpRequest, template: str, *, act: str = "", **context: Any) -> HttpResponse:
+        """A page of the admin with this template. `act` is what is asked for on a page behind the first one."""
         base = {**self.admin_site.each_context(request), "opts": self.opts, "media": self.media}
+        base |= {"crumbs": self._crumbs(act), "crumbs_are_a_list": VERSION >= (6, 1)}  # as those of Django's own pages
         return TemplateResponse(request, f"tenant_q/admin/{template}.html", base | context)
+
+    def _crumbs(self, act: str) -> list[tuple[str, Any]]:
+        """The way to a page: URLs, empty for the last, and labels."""
+        site, label = self.admin_site.name, self.opts.app_label
+        way = [
+            (reverse("admin:index", current_app=site), _("Home")),
+            (reverse("admin:app_list", args=[label], current_app=site), self.opts.app_config.verbose_name),
+            (self.list_url() if act else "", capfirst(self.opts.verbose_name_plural)),
+        ]
+        return [*way, ("", act)] if act else way
