@@ -46,8 +46,8 @@ class QUtilities:
 
         Parameters: `func`, a dotted path or a function defined at a module's top level; `args` and `kwargs`, its own,
         and among them Django-Q2's options `hook`, `group`, `save`, `sync`, `cached`, `ack_failure`, `cluster`,
-        `timeout` (seconds), `task_name`, `broker`; all of these also in `q_options={...}`, together with
-        `max_deliveries`.
+        `timeout` (seconds), `task_name`, `broker`; all of these also in `q_options={...}`, together with our own,
+        such as `delay`, `max_attempts` and `transactional`.
 
         Returns the task's id. Raises `EnqueueError` when something does not pickle or an option is unknown,
         `BrokerError` when the broker is away; in sync mode what the task raised.

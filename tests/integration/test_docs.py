@@ -24,8 +24,6 @@ from tests.documents import DOCS, Block, blocks, pages, run, write_files
 PAGES = [page for page in pages() if page.parent.name != "tutorials"]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 MANAGE = "python manage.py "
-# Commands that are made while this is written; none of them stays here.
-BESIDE = {"mshealth"}
 # Written by `make bench`.
 FIGURES = re.search(
     r"<!-- figures -->.*<!-- end of figures -->", (DOCS / "explanation/performance.md").read_text(), re.S
@@ -129,4 +127,4 @@ def test_every_command_that_is_named_is_there():
     for path in DOCS.rglob("*.*"):
         if path.suffix in (".md", ".yaml", ".service"):
             for name in re.findall(r"manage\.py,? ([a-z]\w+)", path.read_text()):
-                assert name in get_commands() or name in BESIDE, f"{path.relative_to(DOCS)} names {name}"
+                assert name in get_commands(), f"{path.relative_to(DOCS)} names {name}"

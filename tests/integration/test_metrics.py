@@ -18,10 +18,11 @@ from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.exceptions import BrokerError
 from tenant_q.metrics import SiteCollector, registry
 from tenant_q.tenancy import in_schema
-from tests.conftest import MANAGE
+from tests.documents import DOCS, rows
+from tests.documents import names as names_in
 
-ROOT = MANAGE.parent.parent
-DASHBOARD = ROOT / "docs/grafana/tenant_q.json"
+REFERENCE = DOCS / "reference/metrics.md"
+DASHBOARD = DOCS / "grafana/tenant_q.json"
 
 
 def run(schema: str, count: int, func: str = "f", **settled: Any) -> None:
@@ -84,7 +85,7 @@ def test_the_rest_is_other_and_no_counter_goes_back(tenants, settings):
     assert all(second[key] >= first[key] for key in counters)
 
 
-def test_the_names_of_metrics_are_in_the_readme_and_in_the_dashboard(tenants):
+def test_the_names_of_metrics_are_in_the_reference_and_in_the_dashboard(tenants):
     families = {metric.name: metric for metric in SiteCollector().collect()}
     run("acme_corp", 1)
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
@@ -94,9 +95,15 @@ def test_the_names_of_metrics_are_in_the_readme_and_in_the_dashboard(tenants):
     assert len(asked) >= 15
     used = {name for expression in asked for name in re.findall(r"tenant_q_\w+", expression)}
     assert used <= names
-    readme = (ROOT / "README.md").read_text().partition("### Metrics")[2]
-    listed = set(re.findall(r"`(tenant_q_\w+)`", readme))
-    assert listed == {f"{name}_total" if metric.type == "counter" else name for name, metric in families.items()}
+    listed = {row[0].strip("`"): names_in(row[1]) for row in rows(REFERENCE.read_text())}
+    assert listed == {
+        f"{name}_total" if metric.type == "counter" else name: labels_of(metric) for name, metric in families.items()
+    }
+
+
+def labels_of(metric: Any) -> set[str]:
+    """Also of one that has no sample yet."""
+    return set(metric._labelnames)
 
 
 @pytest.mark.seam

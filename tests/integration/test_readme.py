@@ -36,7 +36,7 @@ METHODS = {
 
 PYTHON = [block for block in blocks(README) if block.language == "python"]
 EXAMPLES = [block for block in PYTHON if block.file is None]
-CALLED = attributes(EXAMPLES)
+CALLED = attributes(PYTHON)  # also what the files that it shows call
 
 
 # The examples

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry: one for each task, linked to where it was enqueued; nothing where it is not installed."""
+"""Spans of OpenTelemetry: one for each task, linked to where it was enqueued; nothing where it is not set up."""
 
 from __future__ import annotations
 
@@ -82,14 +82,17 @@ def test_a_package_carries_nothing_where_there_is_no_span(tenants):
     assert "trace" not in package.task and seal(package)
 
 
-def test_without_opentelemetry_nothing_is_wrapped():
+@pytest.mark.parametrize("first", ["", "from opentelemetry import trace; ", "sys.modules['opentelemetry'] = None; "])
+def test_where_it_is_not_set_up_nothing_is_done(first):
     code = (
-        "import sys; sys.modules['opentelemetry'] = None\n"
+        f"import sys; {first}before = set(sys.modules)\n"
         "import django; django.setup()\n"
         "from tenant_q import executor, tracing\n"
         "from tenant_q.package import build\n"
-        "assert not tracing.IS_INSTALLED and not hasattr(executor._call, '__wrapped__')\n"
-        "assert 'trace' not in build('f', (), {}, schema='a').task\n"
+        "package = build('f', (), {}, schema='a')\n"
+        "assert 'trace' not in package.task\n"
+        "assert tracing.traced(lambda package: tracing._trace())(package) is None\n"
         "tracing.flush()\n"
+        "assert not [name for name in set(sys.modules) - before if name.startswith('opentelemetry')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -6,6 +6,7 @@ import configparser
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from tenant_q.conf import conf
+from tenant_q.management.commands.mshealth import Command
 from tests.documents import DOCS
 
 FOLDER = DOCS / "how-to" / "deploy"
@@ -97,12 +99,21 @@ def test_the_pods_are_stopped_in_order(grace):
     assert pod["shareProcessNamespace"] is True
 
 
-def test_an_outage_of_minutes_restarts_no_pod():
+def test_an_outage_restarts_no_pod():
     (container,) = kind("Deployment")["template"]["spec"]["containers"]
-    for probe in ("readinessProbe", "livenessProbe"):
-        assert container[probe]["exec"]["command"] == HEALTH
+    for probe, options in (("readinessProbe", ["--host"]), ("livenessProbe", ["--host", "--live"])):
+        command = container[probe]["exec"]["command"]
+        assert command == [*HEALTH, *options]
+        assert_mshealth_takes(command)
         assert container[probe]["timeoutSeconds"] >= 5
-    assert container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"] >= 600
+    # Nor does a moment in which Redis is new and no cluster has told anything yet.
+    assert container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"] >= 60
+
+
+def assert_mshealth_takes(command: list[str]) -> None:
+    parser = Command().create_parser("manage.py", "mshealth")
+    options = parser.parse_args(command[len(HEALTH) :])
+    assert options.host == socket.gethostname(), "this machine's cluster only"
 
 
 def test_the_labels_of_the_manifest_fit():
@@ -133,7 +144,9 @@ def test_compose_stops_the_cluster_in_order(grace):
     assert service["command"][:3] == MSCLUSTER
     assert float(service["stop_grace_period"].removesuffix("s")) >= grace
     assert service["init"] is True
-    assert service["healthcheck"]["test"] == ["CMD", *HEALTH]
+    command = service["healthcheck"]["test"]
+    assert command == ["CMD", *HEALTH, "--host"]
+    assert_mshealth_takes(command[1:])
 
 
 def test_composed_services_wait_for_what_they_need():
