@@ -79,7 +79,7 @@ def _links(trace: Any, package: Any) -> list[Any]:
 
 
 def _trace() -> Any:
-    """OpenTelemetry's API where the project has set it up, else None. It is never imported here: it has its weight."""
+    """OpenTelemetry's API where the project has set it up, and so has imported it; else None."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return None
