@@ -75,21 +75,44 @@ class OperatorCommand(BaseCommand):
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = (), cuts: bool = False
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    numbers: Iterable[str] = (),
+    width: int | None = None,
+    least: Sequence[str] = (),
 ) -> Table:
     """A table of cells. What is None or empty is a dash.
 
-    Parameters: `numbers`, the columns whose cells stand on the right; `cuts`, whether what is too long for a terminal
-    is cut instead of folded.
+    Parameters: `numbers`, the columns whose cells stand on the right; `width`, of a screen on which nothing may be
+    folded: columns that do not fit are left out, those first that `least` names first, and what is too long all the
+    same is cut.
     """
     on_the_right = set(numbers)
+    cells = [[cell if isinstance(cell, Text) else styled(words(cell)) for cell in row] for row in rows]
+    if width is not None:
+        kept = _fitting(columns, cells, width, least)
+        columns = [columns[place] for place in kept]
+        cells = [[row[place] for place in kept] for row in cells]
     made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
         justify: JustifyMethod = "right" if column in on_the_right else "left"
-        made.add_column(column, justify=justify, overflow="ellipsis" if cuts else "fold", no_wrap=cuts)
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else styled(words(cell)) for cell in row))
+        is_cut = width is not None
+        made.add_column(column, justify=justify, overflow="ellipsis" if is_cut else "fold", no_wrap=is_cut)
+    for row in cells:
+        made.add_row(*row)
     return made
+
+
+def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int, least: Sequence[str]) -> list[int]:
+    """The places of the columns that fit on a screen, two blanks between them."""
+    widths = [2 + max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
+    kept = list(range(len(columns)))
+    for name in least:
+        if sum(widths[place] for place in kept) <= width:
+            break
+        kept.remove(columns.index(name))
+    return kept
 
 
 def styled(text: str, style: str | None = None) -> Text:

@@ -25,6 +25,11 @@ _TENANT = (
     "policy",
 )  # fmt: skip
 
+# What a narrow screen does without, the first of them first.
+_LEAST_CLUSTER = ("version", "sentinel", "parent", "up", "restarts")
+_LEAST_PROCESS = ("silent", "task", "done", "cluster")
+_LEAST_TENANT = ("policy", "next fire", "p95 wait", "delayed", "p95 run", "done/h")
+
 
 def _work(tenant: Tenant) -> int:
     return tenant.load.queued + tenant.load.leased
@@ -64,9 +69,10 @@ def headline(site: Site) -> Text:
     return text
 
 
-def cluster_table(clusters: Sequence[Cluster], *, cuts: bool = False) -> Table:
-    """A row for each cluster."""
-    return table(_CLUSTER, map(_cluster_row, clusters), numbers=("parent", "sentinel", "up", "restarts"), cuts=cuts)
+def cluster_table(clusters: Sequence[Cluster], *, width: int | None = None) -> Table:
+    """A row for each cluster. `width` is as in `console.table`."""
+    numbers = ("parent", "sentinel", "up", "restarts")
+    return table(_CLUSTER, map(_cluster_row, clusters), numbers=numbers, width=width, least=_LEAST_CLUSTER)
 
 
 def _cluster_row(one: Cluster) -> tuple[Any, ...]:
@@ -91,10 +97,10 @@ def processes(clusters: Sequence[Cluster], schema: str | None = None) -> list[tu
     ]
 
 
-def process_table(found: Iterable[tuple[Cluster, Process]], *, cuts: bool = False) -> Table:
-    """A row for each process."""
+def process_table(found: Iterable[tuple[Cluster, Process]], *, width: int | None = None) -> Table:
+    """A row for each process. `width` is as in `console.table`."""
     rows = (_process_row(one, process) for one, process in found)
-    return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), cuts=cuts)
+    return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), width=width, least=_LEAST_PROCESS)
 
 
 def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
@@ -123,9 +129,9 @@ def death_of(one: Cluster, death: Any) -> str:
     return f"{death.role} {death.pid} of cluster {one.name} on {one.host} {death.how}{what}, and was replaced"
 
 
-def tenant_table(tenants: Iterable[Tenant], *, cuts: bool = False) -> Table:
-    """A row for each tenant."""
-    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], cuts=cuts)
+def tenant_table(tenants: Iterable[Tenant], *, width: int | None = None) -> Table:
+    """A row for each tenant. `width` is as in `console.table`."""
+    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], width=width, least=_LEAST_TENANT)
 
 
 def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:

@@ -31,9 +31,11 @@ class Terminal:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.shown = ""
+        # What another test or a shell says of its own terminal is not true of this one.
+        env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, str(MANAGE), "msmonitor", *arguments],
-            env=os.environ | {"Q_NAME": name, "TERM": "xterm-256color"},
+            env=env | {"Q_NAME": name, "TERM": "xterm-256color"},
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

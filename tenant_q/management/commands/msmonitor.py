@@ -90,7 +90,7 @@ class Command(OperatorCommand):
         while True:
             state = (reader.count, reader.is_paused, order, live.console.size)
             if state != drawn:
-                live.update(screen(reader, schema, order, live.console.height), refresh=True)
+                live.update(screen(reader, schema, order, *live.console.size), refresh=True)
                 drawn = state
             key = pressed.next(LOOK_SECONDS).lower()
             if key == "q":
@@ -101,8 +101,8 @@ class Command(OperatorCommand):
                 reader.is_paused = not reader.is_paused
 
 
-def screen(reader: Reader, schema: str | None, order: str, height: int) -> RenderableType:
-    """What fits on `height` lines."""
+def screen(reader: Reader, schema: str | None, order: str, width: int, height: int) -> RenderableType:
+    """What fits on a terminal of so many columns and lines."""
     site = reader.site
     keys_line = Text(f"s sort (by {order})  p {'go on' if reader.is_paused else 'pause'}  q quit", style="reverse")
     if site is None:
@@ -113,7 +113,7 @@ def screen(reader: Reader, schema: str | None, order: str, height: int) -> Rende
         parts.append(_cut(styled(f"Not refreshed: {reader.error}", "bold red")))
     parts.append("")
     if site.clusters:
-        parts += [shown.cluster_table(site.clusters, cuts=True), ""]
+        parts += [shown.cluster_table(site.clusters, width=width), ""]
     else:
         parts += [styled("No cluster runs; start one with `python manage.py mscluster`.", "bold red"), ""]
     deaths = shown.death_lines(site.clusters)[-3:]
@@ -122,10 +122,10 @@ def screen(reader: Reader, schema: str | None, order: str, height: int) -> Rende
     found = sorted(shown.processes(site.clusters, schema), key=lambda pair: not pair[1].is_busy)
     most = max(1, int(height * PROCESS_PART))
     if found:
-        parts += [shown.process_table(found[:most], cuts=True), ""]
+        parts += [shown.process_table(found[:most], width=width), ""]
         lines += min(len(found), most) + 2
     tenants = [one for one in site.tenants if schema in (None, one.schema)]
-    parts.append(shown.tenant_table(shown.in_order(tenants, order)[: max(1, height - lines - 2)], cuts=True))
+    parts.append(shown.tenant_table(shown.in_order(tenants, order)[: max(1, height - lines - 2)], width=width))
     return Group(*parts, keys_line)
 
 
