@@ -11,22 +11,19 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.context import ForkProcess
 
 from django.utils import timezone
 from setproctitle import setproctitle
 
-from tenant_q.brokers import get_broker, get_impatient_broker, uses_redis
+from tenant_q.brokers import get_impatient_broker, uses_redis
+from tenant_q.child import KILL_MARGIN, Child, start
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.exporter import Exporter
-from tenant_q.interrupt import SIGNAL
 from tenant_q.labels import get_logger
-from tenant_q.role import StopFlag, settle_in_child
+from tenant_q.role import StopFlag
 from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
-from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, Process, State
+from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, State
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
@@ -36,8 +33,6 @@ STOP, KILL = b"s", b"k"
 WATCH_SECONDS = 0.25
 # What has waited in a batch for this long is given back.
 RECALL_SECONDS = 0.25
-# A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
-KILL_MARGIN = 3.0
 # How often it is asked what was cancelled, and what tasks tell of their progress is passed on.
 CANCEL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25
@@ -52,78 +47,6 @@ class Plan:
     once: bool = False
     burst: bool = False
     cluster_id: uuid.UUID = field(default_factory=uuid.uuid4)
-
-
-@dataclass
-class Child:
-    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
-
-    `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
-    starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
-    ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
-    was told, and when. `progress` is how often it had told progress when that was last passed on.
-    """
-
-    role: str
-    key: str
-    slot: Slot
-    process: ForkProcess
-    verdict: str | None = None
-    killed_for: str | None = None
-    recalled: int = 0
-    is_stopped: bool = False
-    cancelled: dict[str, str] = field(default_factory=dict)
-    told: tuple[str, float] | None = None
-    progress: int = 0
-
-    @property
-    def is_worker(self) -> bool:
-        return self.role == Worker.name
-
-    def tell(self, cancelled: dict[str, str]) -> None:
-        """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
-        if cancelled != self.cancelled:
-            self.slot.cancel(cancelled)
-            self.cancelled = cancelled
-        running = self.slot.task
-        if running not in cancelled:
-            self.told = None
-            return
-        if self.told is None or self.told[0] != running:
-            self.told = (running, time.monotonic())
-        if self.process.pid is not None:
-            os.kill(self.process.pid, SIGNAL)
-
-    @property
-    def ignored(self) -> str | None:
-        """The id of a cancelled package that goes on although its worker was told `KILL_MARGIN` seconds ago."""
-        if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
-            return None
-        return self.told[0] if self.slot.task == self.told[0] else None
-
-    def kill(self, verdict: str, id: str | None) -> None:
-        """Kill the worker for what it runs."""
-        self.verdict, self.killed_for = verdict, id
-        logger.critical("Worker %s is killed: %s", self.process.pid, verdict, extra=self.slot.labels)
-        self.process.kill()
-
-    @property
-    def was_killed_for_another(self) -> bool:
-        """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
-        return self.verdict is not None and self.slot.running != self.killed_for
-
-    def as_process(self) -> Process:
-        """What the status says of it."""
-        return Process(
-            self.role,
-            int(self.process.pid or 0),
-            self.key,
-            done=self.slot.done,
-            silent=self.slot.silent,
-            seconds=self.slot.seconds,
-            late=self.slot.late,
-            **self.slot.labels,
-        )
 
 
 class Sentinel:
@@ -245,33 +168,10 @@ class Sentinel:
     def _spawn(self, role: str) -> None:
         self._serial += 1
         key = f"{self.plan.cluster_id.hex[:12]}-{self._serial}"
-        slot = Slot()
-        entry = self._worker_entry(key, slot) if role == Worker.name else self._entry(role, slot)
-        process = get_context("fork").Process(target=entry, name=f"{role} {key}")
-        process.start()
-        self.children.append(Child(role, key, slot, process))
-        if role == Worker.name and conf().cpu_affinity:
-            _pin(int(process.pid or 0), conf().cpu_affinity, self._serial)
-
-    def _worker_entry(self, key: str, slot: Slot) -> Callable[[], None]:
-        parent, once, orders = os.getpid(), self.plan.once, self.orders
-
-        def run() -> None:
-            os.close(orders)
-            settle_in_child(parent)
-            Worker(key, get_broker(), slot, once=once).run()
-
-        return run
-
-    def _entry(self, role: str, slot: Slot) -> Callable[[], None]:
-        parent, once, orders = os.getpid(), self.plan.once, self.orders
-
-        def run() -> None:
-            os.close(orders)
-            settle_in_child(parent)
-            (Scheduler if role == Scheduler.name else Exporter)(slot, once=once).run()
-
-        return run
+        child = start(role, key, once=self.plan.once, orders=self.orders)
+        self.children.append(child)
+        if child.is_worker and conf().cpu_affinity:
+            _pin(int(child.process.pid or 0), conf().cpu_affinity, self._serial)
 
     def _bury_the_dead(self) -> None:
         for child in [child for child in self.children if not child.process.is_alive()]:

@@ -1,0 +1,122 @@
+"""A process of the cluster as the sentinel sees it: how it is forked, what it is told and why it was killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
+
+from tenant_q.brokers import get_broker
+from tenant_q.exporter import Exporter
+from tenant_q.interrupt import SIGNAL
+from tenant_q.labels import get_logger
+from tenant_q.role import settle_in_child
+from tenant_q.scheduler import Scheduler
+from tenant_q.slot import Slot
+from tenant_q.status import Process
+from tenant_q.worker import Worker
+
+logger = get_logger("tenant_q.sentinel")  # whose act it is
+
+# A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
+KILL_MARGIN = 3.0
+
+
+@dataclass
+class Child:
+    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
+
+    `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
+    starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
+    ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
+    was told, and when. `progress` is how often it had told progress when that was last passed on.
+    """
+
+    role: str
+    key: str
+    slot: Slot
+    process: ForkProcess
+    verdict: str | None = None
+    killed_for: str | None = None
+    recalled: int = 0
+    is_stopped: bool = False
+    cancelled: dict[str, str] = field(default_factory=dict)
+    told: tuple[str, float] | None = None
+    progress: int = 0
+
+    @property
+    def is_worker(self) -> bool:
+        return self.role == Worker.name
+
+    def tell(self, cancelled: dict[str, str]) -> None:
+        """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
+        if cancelled != self.cancelled:
+            self.slot.cancel(cancelled)
+            self.cancelled = cancelled
+        running = self.slot.task
+        if running not in cancelled:
+            self.told = None
+            return
+        if self.told is None or self.told[0] != running:
+            self.told = (running, time.monotonic())
+        if self.process.pid is not None:
+            os.kill(self.process.pid, SIGNAL)
+
+    @property
+    def ignored(self) -> str | None:
+        """The id of a cancelled package that goes on although its worker was told `KILL_MARGIN` seconds ago."""
+        if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
+            return None
+        return self.told[0] if self.slot.task == self.told[0] else None
+
+    def kill(self, verdict: str, id: str | None) -> None:
+        """Kill the worker for what it runs."""
+        self.verdict, self.killed_for = verdict, id
+        logger.critical("Worker %s is killed: %s", self.process.pid, verdict, extra=self.slot.labels)
+        self.process.kill()
+
+    @property
+    def was_killed_for_another(self) -> bool:
+        """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
+        return self.verdict is not None and self.slot.running != self.killed_for
+
+    def as_process(self) -> Process:
+        """What the status says of it."""
+        return Process(
+            self.role,
+            int(self.process.pid or 0),
+            self.key,
+            done=self.slot.done,
+            silent=self.slot.silent,
+            seconds=self.slot.seconds,
+            late=self.slot.late,
+            **self.slot.labels,
+        )
+
+
+def start(role: str, key: str, *, once: bool, orders: int) -> Child:
+    """Fork a process.
+
+    Parameters: `role`, the name of what it is; `key`, its name towards the broker; `once`, whether it looks for work
+    once only; `orders`, the end of the parent's pipe, which the child is not to hold open.
+    """
+    slot, parent = Slot(), os.getpid()
+
+    def run() -> None:
+        os.close(orders)
+        settle_in_child(parent)
+        _ROLES[role](key, slot, once).run()
+
+    process = get_context("fork").Process(target=run, name=f"{role} {key}")
+    process.start()
+    return Child(role, key, slot, process)
+
+
+_ROLES: dict[str, Callable[[str, Slot, bool], Worker | Scheduler | Exporter]] = {
+    Worker.name: lambda key, slot, once: Worker(key, get_broker(), slot, once=once),
+    Scheduler.name: lambda _, slot, once: Scheduler(slot, once=once),
+    Exporter.name: lambda _, slot, once: Exporter(slot, once=once),
+}
