@@ -50,6 +50,8 @@ from tenant_q.tracing import traced
 logger = get_logger("tenant_q.executor")
 
 
+# So long it is waited for an async task that was interrupted; a worker is killed before.
+ASYNC_END_SECONDS = 10.0
 # The package that is being run here, for log records and for what a task asks of its own.
 running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=None)
 
@@ -157,14 +159,36 @@ def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractCon
     with alarm(timeout_of(package)), during:
         result = func(*package.args, **package.kwargs)
         if inspect.isawaitable(result):
-            result = async_to_sync(_awaited)(result)
+            result = _wait_for(result)
     _check_pickles(result, package)
     _after_execution(func, package, result, success=True)
     return outcome(result, success=True)
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+def _wait_for(awaitable: Any) -> Any:
+    """Run an awaitable to its end. What it calls by `sync_to_async` runs here, in the tenant's schema.
+
+    It runs in a thread of its own, and a timeout or a cancel raises in this one. It is to end with it; one that does
+    not keeps the worker busy, whose sentinel then kills it.
+    """
+    ended = threading.Event()
+    running_at: list[tuple[asyncio.AbstractEventLoop, Any]] = []
+
+    async def run() -> Any:
+        running_at.append((asyncio.get_running_loop(), asyncio.current_task()))
+        try:
+            return await awaitable
+        finally:
+            ended.set()
+
+    try:
+        return async_to_sync(run)()
+    except BaseException:
+        for loop, task in running_at:
+            if not ended.is_set():
+                loop.call_soon_threadsafe(task.cancel)
+                ended.wait(ASYNC_END_SECONDS)
+        raise
 
 
 def resolve(func: Any) -> Callable[..., Any]:

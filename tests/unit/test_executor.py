@@ -418,3 +418,30 @@ def test_giving_up_is_an_outcome_with_the_reason():
     assert outcome.started == outcome.stopped
     assert outcome.is_final
     assert not give_up(package, TaskTimeout("late"), is_final=False).is_final
+
+
+# Async tasks are interrupted too
+
+HEARTBEATS: list[float] = []
+
+
+async def beat_until_cancelled(seconds: float) -> None:
+    try:
+        while True:
+            HEARTBEATS.append(time.monotonic())
+            await asyncio.sleep(0.01)
+    finally:
+        await asyncio.sleep(seconds)  # what it does to end in order
+        HEARTBEATS.append(0.0)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2])
+def test_an_async_task_ends_with_its_timeout(seconds):
+    """It runs in another thread, where no signal raises; beside the next task it must not go on."""
+    HEARTBEATS.clear()
+    outcome = run(f"{HERE}.beat_until_cancelled", seconds, timeout=0.1)
+    beats = len(HEARTBEATS)
+    assert outcome.death == "TaskTimeout"
+    assert HEARTBEATS[-1] == 0.0, "its end was waited for"
+    time.sleep(0.05)
+    assert len(HEARTBEATS) == beats
