@@ -23,10 +23,10 @@ from psycopg.pq import TransactionStatus
 
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
+from tenant_q.tenancy.connection import USED
 
 logger = get_logger("tenant_q.session")
 
-_USED = "_tenant_q_used"
 _SETUP = "_tenant_q_setup"
 # What a task can change in a raw connection without sending anything.
 _SET_UP_BY = (
@@ -90,12 +90,12 @@ def _watch(raw: Any) -> None:
         send = raw.wait  # all that a cursor sends goes through it
 
         def wait(*args: Any, **kwargs: Any) -> Any:
-            setattr(raw, _USED, True)
+            setattr(raw, USED, True)
             return send(*args, **kwargs)
 
         raw.wait = wait
         setattr(raw, _SETUP, _setup(raw))
-    setattr(raw, _USED, False)
+    setattr(raw, USED, False)
 
 
 def _setup(raw: Any) -> list[Any]:
@@ -106,7 +106,7 @@ def _is_used(raw: Any) -> bool:
     # A connection that the task opened was never watched, and counts as used.
     idle = not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
     untouched = idle and raw.autocommit and getattr(raw, _SETUP, None) == _setup(raw)
-    return bool(getattr(raw, _USED, True)) or not untouched or _was_spoken_to(raw)
+    return bool(getattr(raw, USED, True)) or not untouched or _was_spoken_to(raw)
 
 
 def _was_spoken_to(raw: Any) -> bool:

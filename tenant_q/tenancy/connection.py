@@ -14,6 +14,8 @@ from psycopg.pq import ExecStatus
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.tenancy.seam import switched_connections, tenant_connection
 
+# The attribute of a driver's connection that says that something was sent over it (see `session`).
+USED = "_tenant_q_used"
 # A lock on one tenant's table (of a migration, say) is waited for this long, so that it holds up nobody else.
 LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
@@ -74,6 +76,9 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
     with told_when_away(), connection.wrap_database_errors:
         connection.ensure_connection()
         raw = connection.connection
+        if raw.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        setattr(raw, USED, True)  # what is sent in this way passes by what watches the session
         result = raw.pgconn.exec_(query)
         if result.status != ExecStatus.TUPLES_OK:
             raise psycopg.errors.error_from_result(result, encoding=raw.info.encoding)

@@ -107,7 +107,7 @@ def _fetch(connection: Any, schema: str, name: str) -> list[str | None]:
     return fetch_raw(connection, _query(name, schema, _search_path(schema)))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16384)
 def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
     table = sql.Identifier(schema, TASK_TABLE).as_string()

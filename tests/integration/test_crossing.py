@@ -54,7 +54,10 @@ SEEN: list[Any] = []
 def look() -> dict[str, Any]:
     """All of its session that another task, hook or receiver could have changed."""
     raw = connection.connection
+    with psycopg.ClientCursor(raw) as cursor:  # before Django's, which sets the path anew
+        raw_path = _values(cursor.execute("SELECT current_schemas(false)::text[]").fetchone())[0]
     found = {
+        "raw_path": raw_path,
         "tenant": connection.schema_name,
         "status": raw.info.transaction_status.name,
         "autocommit": connection.get_autocommit(),
@@ -79,6 +82,11 @@ def look() -> dict[str, Any]:
     return found | look_in_transaction()
 
 
+def _values(row: Any) -> list[Any]:
+    """Those of a row, whatever a row is here."""
+    return list(row.values() if isinstance(row, dict) else row)
+
+
 def look_in_transaction() -> dict[str, Any]:
     with transaction.atomic(), connection.cursor() as cursor:
         names = ("transaction_isolation", "transaction_read_only", "transaction_deferrable")
@@ -93,6 +101,7 @@ def clean(name: str) -> dict[str, Any]:
     raw = fresh.connection
     fresh.close()
     return {
+        "raw_path": [tenancy.physical_schema(name), "public"],
         "tenant": name,
         "status": "IDLE",
         "autocommit": True,
@@ -382,6 +391,13 @@ def raw_client_cursor() -> None:
     psycopg.ClientCursor(connection.connection).execute("SET statement_timeout = 54321; SET ROLE pg_read_all_data")
 
 
+def ask_about_another_tenant() -> None:
+    """The check of its schema goes past the cursors of Django and of the driver."""
+    QUtilities.get_progress("f" * 32, schema_name="globex_inc")
+    QUtilities.get_queue_size(schema_name="globex_inc")
+    QUtilities.get_result("f" * 32, cached=True, schema_name="globex_inc")
+
+
 def row_factory() -> None:
     connection.connection.row_factory = dict_row
 
@@ -454,6 +470,7 @@ def add_a_wrapper_and_close() -> None:
 
 MESSES = (
     raw_client_cursor,
+    ask_about_another_tenant,
     row_factory,
     cursor_factory,
     server_cursor_factory,
