@@ -269,7 +269,8 @@ class Sentinel:
         """Give back what dead workers held. During an outage they are remembered."""
         while self._to_reclaim:
             child = self._to_reclaim[0]
-            innocent = child.was_killed_for_another
+            has_left = child.process.exitcode == 0 and not child.slot.running  # in order, say during an outage
+            innocent = child.was_killed_for_another or has_left
             given = self.broker.reclaim(
                 child.key,
                 running=child.slot.running,

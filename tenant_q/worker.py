@@ -73,7 +73,9 @@ class Worker(Role):
             return 0.0
         wait, self._wait = self._wait, 0.0
         batch = self.broker.fetch(self.key, wait=wait)
-        if batch.leases:
+        if self.stopping:  # meanwhile
+            self.broker.give_back(self.key, batch.leases)
+        elif batch.leases:
             self._run_batch(batch)
             self.outbox.finish()
         elif not self.once:

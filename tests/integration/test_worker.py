@@ -890,3 +890,19 @@ def test_a_task_without_a_tenant_is_not_put_on_a_queue(tenants):
     with pytest.raises(EnqueueError, match="The task is refused: it names no tenant"):
         django_q_broker().enqueue(SignedPackage.dumps(task))
     assert is_drained()
+
+
+def test_a_batch_that_comes_while_a_worker_is_told_to_stop_goes_back_at_once(tenants, worker, monkeypatch):
+    """A fetch waits in the server for its turn, and may have it after the signal."""
+    QUtilities.add_async_task("tests.tasks.add", 1, schema_name="acme_corp")
+    fetch, asked = worker.broker.fetch, []
+
+    def told_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        worker.stopping.set()
+        return fetch(*args, **kwargs)
+
+    monkeypatch.setattr(worker.broker, "fetch", told_meanwhile)
+    monkeypatch.setattr(tenancy, "verify", lambda *_: asked.append(1))
+    worker.tick()
+    counts = worker.broker.counts()
+    assert (counts.queued, counts.leased, asked) == (1, 0, [])
