@@ -62,7 +62,7 @@ class Child:
             return
         if self.told is None or self.told[0] != running:
             self.told = (running, time.monotonic())
-        if self.process.pid is not None:
+        if self.process.pid is not None and self.process.is_alive():  # else its number may be another's by now
             os.kill(self.process.pid, SIGNAL)
 
     @property

@@ -238,8 +238,8 @@ class Outbox:
             self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
             return
         carried = seal(with_outcome(replace(finished.outcome, package=_as_enqueued(finished)), put_off=tries))
-        delay, used = retries.put_off_delay(tries), finished.outcome.seconds
-        self.broker.put_off(self.key, finished.lease, delay=delay, payload=carried, seconds=used)
+        # Its worker time is charged once, by the acknowledgement.
+        self.broker.put_off(self.key, finished.lease, delay=retries.put_off_delay(tries), payload=carried)
 
 
 def _as_enqueued(finished: Finished) -> Package:

@@ -105,7 +105,7 @@ class Slot:
 
     def tell_progress(self, id: str, progress: Progress) -> None:
         """How far the package is that the child runs. Its text is cut to `LONGEST_TEXT` bytes."""
-        told = self._get(_TOLD)
+        told = self._get(_TOLD) & ~1  # odd where an interrupt came in between
         self._put(_TOLD, told + 1)
         packed = _PROGRESS.pack(id.encode(), progress.fraction, progress.text.encode())
         self._memory[_AT_PROGRESS : _AT_PROGRESS + len(packed)] = packed

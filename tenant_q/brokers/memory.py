@@ -273,8 +273,9 @@ class MemoryBroker:
             message = self.messages.pop(id)
             if message.once:
                 self.known[id] = self.clock()
-            self._learn((message.schema, message.func), ms)
-            self._learn(("*", message.func), ms)
+            if ms > 0:  # what was given up without a run tells nothing
+                self._learn((message.schema, message.func), ms)
+                self._learn(("*", message.func), ms)
         self.happened["stale_acks"] += len(refused)
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
@@ -330,7 +331,9 @@ class MemoryBroker:
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
         if self._is_in_force(lease):
             self._end_lease(lease.id)
-            self.histories.pop(lease.id, None)
+            history = self.histories.pop(lease.id, History())
+            if (history.verdict or "").startswith(CANCELLED):  # which nothing takes back
+                self.histories[lease.id] = History(verdict=history.verdict)
             self.died[lease.id] = (self.clock(), cause)
 
     # Leases
@@ -503,7 +506,10 @@ class MemoryBroker:
         return len(found)
 
     def purge_dead(self, ids: Sequence[str]) -> int:
-        return len([self.messages.pop(id) for id in ids if self.died.pop(id, None)])
+        purged = [self.messages.pop(id) for id in ids if self.died.pop(id, None)]
+        for message in purged:
+            self.histories.pop(message.id, None)
+        return len(purged)
 
     # Groups, and the status of clusters
 

@@ -389,6 +389,15 @@ def test_one_slow_run_changes_an_estimate_by_an_eighth(broker):
     assert fetch(broker, seconds=0.034) == ["a", "b"], "17 ms each"
 
 
+def test_what_was_given_up_without_a_run_teaches_nothing(broker):
+    know(broker, 40)
+    for _ in range(20):
+        put(broker, "cancelled")
+        finish(broker, fetch_one(broker), seconds=0.0)
+    put(broker, "a", "b", "c")
+    assert fetch(broker) == ["a", "b"], "40 ms each, as it was learned"
+
+
 def test_nothing_to_fetch(broker):
     assert broker.fetch("w1") == Batch()
 

@@ -383,7 +383,9 @@ class TwoBrokers(RuleBasedStateMachine):
             assert set(keys["delayed_of"][schema]) == own, "each is in its tenant's set too"
         assert keys["unready"] <= set(keys["delayed"])
         assert set(keys["causes"]) == set(keys["dead"])
-        assert {*keys["starts"], *keys["verdicts"], *keys["alone"]} <= self.alive - set(keys["dead"])
+        assert {*keys["starts"], *keys["alone"]} <= self.alive - set(keys["dead"])
+        assert set(keys["verdicts"]) <= self.alive
+        assert all(model.histories[id].verdict.startswith(CANCELLED) for id in {*keys["verdicts"]} & {*keys["dead"]})
         assert keys["wake"] <= 64
 
 

@@ -507,9 +507,13 @@ class FakeProcess:
 
     pid = os.getpid()
     killed = False
+    exitcode: int | None = None
 
     def kill(self) -> None:
         self.killed = True
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
 
 
 @pytest.fixture
@@ -553,6 +557,38 @@ def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung
     sentinel._reclaim()
     (lease,) = get_broker().fetch("w2").leases
     assert (lease.starts, lease.verdict) == (0, "TaskCancelled: cancelled by Ada"), "no start is charged"
+
+
+def test_a_dead_workers_number_is_not_signalled(sentinel, rung):
+    """It may be another process's by now."""
+    id, child = add("see"), sentinel.children[0]
+    lease_and_start(sentinel, id)
+    QUtilities.cancel(id, A)
+    child.process.exitcode = -9
+    sentinel._tell_cancelled()
+    assert rung == []
+
+
+def test_a_worker_that_left_in_order_charges_nobody(sentinel):
+    """As one does that is told to stop while PostgreSQL is away, with packages in hand that it never started."""
+    id, child = add("see"), sentinel.children[0]
+    for _ in range(3):
+        assert get_broker().fetch("w1").leases
+        child.process.exitcode = 0
+        sentinel._to_reclaim.append(child)
+        sentinel._reclaim()
+    (lease,) = get_broker().fetch("w2").leases
+    assert (lease.id, lease.starts) == (id, 0)
+
+
+def test_a_cancelled_package_that_died_and_is_queued_again_does_not_run(tenants, worker):
+    id, broker = add("see"), get_broker()
+    (lease,) = broker.fetch("w2").leases
+    QUtilities.cancel(id, A, by="Ada")
+    broker.bury("w2", lease, "its tenant cannot be entered")
+    assert broker.retry_dead({id: ""}) == 1
+    work(worker)
+    assert row(id).result.startswith("TaskCancelled: cancelled by Ada")
 
 
 def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):

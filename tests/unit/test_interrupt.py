@@ -13,7 +13,7 @@ from tenant_q.exceptions import CancelException
 from tenant_q.executor import execute
 from tenant_q.interrupt import SIGNAL, Interrupt
 from tenant_q.package import build, sentence
-from tenant_q.slot import Slot
+from tenant_q.slot import _TOLD, Slot
 from tenant_q.states import LONGEST_TEXT, Progress
 
 HERE = __name__
@@ -162,6 +162,14 @@ def test_progress_is_not_read_while_it_is_told(slot, monkeypatch):
     monkeypatch.setattr(slot, "_put", look_and_put)
     slot.tell_progress("a" * 32, Progress(0.5))
     assert seen == [None, (4, "a" * 32, Progress(0.5))]
+
+
+def test_an_interrupt_while_progress_is_told_leaves_the_next_readable(slot):
+    slot.tell_progress("a" * 32, Progress(0.25))
+    slot._put(_TOLD, 3)  # as an interrupt between the two leaves it
+    assert slot.progress is None
+    slot.tell_progress("b" * 32, Progress(0.5))
+    assert slot.progress == (4, "b" * 32, Progress(0.5))
 
 
 def test_a_verdict_names_a_cause():

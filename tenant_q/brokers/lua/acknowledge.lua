@@ -89,8 +89,10 @@ for i, id in ipairs(ids) do
       table.insert(known, id)
     end
     note_done(tenant.done, func, i)
-    learn(cost_field(schema, func), used[i])
-    learn(cost_field_of_all(func), used[i])
+    if used[i] > 0 then  -- what was given up without a run tells nothing
+      learn(cost_field(schema, func), used[i])
+      learn(cost_field_of_all(func), used[i])
+    end
   end
 end
 
@@ -109,6 +111,18 @@ for field, runs in pairs(samples) do
   redis.call('HSET', key('costs'), field, expected)
 end
 
+-- The figures come last: an error in them is to leave nothing half done.
+if #settled > 0 then
+  drop_histories(settled)
+  redis.call('HDEL', key('messages'), unpack(settled))
+end
+if #known > 0 then
+  redis.call('ZADD', key('known'), unpack(known))
+end
+redis.call('ZREMRANGEBYSCORE', key('known'), '-inf', now - remember_ms)
+if #refused > 0 then
+  redis.call('HINCRBY', key('statistics'), 'stale_acks', #refused)
+end
 if #settled > 0 then
   keep_figures_as_they_were()
   local by_func = {}
@@ -124,14 +138,5 @@ if #settled > 0 then
   for func, all_done in pairs(by_func) do
     add_figures(cost_field_of_all(func), all_done)
   end
-  drop_histories(settled)
-  redis.call('HDEL', key('messages'), unpack(settled))
-end
-if #known > 0 then
-  redis.call('ZADD', key('known'), unpack(known))
-end
-redis.call('ZREMRANGEBYSCORE', key('known'), '-inf', now - remember_ms)
-if #refused > 0 then
-  redis.call('HINCRBY', key('statistics'), 'stale_acks', #refused)
 end
 return refused

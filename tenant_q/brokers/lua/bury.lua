@@ -12,7 +12,11 @@ if not lease then
 end
 charge(lease.schema, -lease.charged)
 drop_lease(id, lease)
+local verdict = is_cancelled(id) and redis.call('HGET', key('verdicts'), id)
 drop_history(id)
+if verdict then  -- which nothing takes back
+  redis.call('HSET', key('verdicts'), id, verdict)
+end
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
 count_dead(lease.schema, 1)

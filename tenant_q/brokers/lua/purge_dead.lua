@@ -10,6 +10,7 @@ for _, id in ipairs(ARGV) do
     redis.call('HDEL', key('causes'), id)
     count_dead((open_message(redis.call('HGET', key('messages'), id))), -1)
     redis.call('HDEL', key('messages'), id)
+    drop_history(id)
     purged = purged + 1
   end
 end
