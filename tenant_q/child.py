@@ -85,6 +85,8 @@ class Child:
 
     def as_process(self) -> Process:
         """What the status says of it."""
+        # Before `silent`: who ends a task just now is either still busy or has shown life.
+        labels = self.slot.labels
         return Process(
             self.role,
             int(self.process.pid or 0),
@@ -93,7 +95,7 @@ class Child:
             silent=self.slot.silent,
             seconds=self.slot.seconds,
             late=self.slot.late,
-            **self.slot.labels,
+            **labels,
         )
 
 

@@ -64,6 +64,8 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             problems.append(_nobody(host, cluster))
         for one in judged:
             (notes if _is_replaced(one, judged) else problems).extend(_problems(one))
+            # Whoever waits for a server that hangs shows no life, and goes on with it.
+            (notes if outages else problems).extend(_stuck(one))
             notes += _notes(one)
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
@@ -138,12 +140,20 @@ def _problems(one: Cluster) -> Iterator[str]:
         yield f"{name} has {len(workers)} of {one.workers} workers; its log tells why they end."
     if one.has_scheduler and not schedulers:
         yield f"{name} has no scheduler; its log tells why it ends."
+
+
+def _stuck(one: Cluster) -> Iterator[str]:
+    if one.is_gone or one.state not in (State.IDLE, State.WORKING):
+        return
     for process in one.processes:
         if _is_stuck(process):
+            name = f"Cluster {one.name} on {one.host}"
             yield f"{name}: the {process.role} {process.pid} has shown no sign of life for {process.silent:.0f} s."
 
 
 def _is_stuck(process: Process) -> bool:
+    if process.role == "exporter":  # no task waits for it, and who scrapes sees it himself
+        return False
     return process.silent > STUCK_SECONDS and not process.is_busy
 
 

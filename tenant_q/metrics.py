@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import reduce
 from operator import add
 from typing import TypeVar
 
@@ -16,11 +15,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tenant_q import figures, policies
+from tenant_q import figures, policies, tenancy
 from tenant_q.brokers import Broker
 from tenant_q.brokers.loads import BOUNDS, Figures, Totals
 from tenant_q.conf import conf
-from tenant_q.figures import Site
+from tenant_q.figures import NO_LOAD, Site, Tenant
 from tenant_q.status import age
 
 OTHER = "other"
@@ -47,7 +46,7 @@ class SiteCollector(Collector):
         site = figures.site()
         brokers = policies.site_brokers()
         totals = _totals(brokers)
-        tenants = sorted({*totals.tenants, *(one.schema for one in site.tenants)}, key=_busiest(totals.tenants))
+        tenants = sorted((one.schema for one in site.tenants if _is_there(one)), key=_busiest(totals.tenants))
         functions = sorted(totals.functions, key=_busiest(totals.functions))
         most = conf().metrics_labels
         named_tenants = brokers[0].name_labels("tenants", tenants, most=most)
@@ -70,6 +69,11 @@ def _totals(brokers: Iterable[Broker]) -> Totals:
     return Totals(tenants, functions)
 
 
+def _is_there(one: Tenant) -> bool:
+    """Whether it is a tenant, or something of it waits or ran lately; of one that was dropped the totals stay."""
+    return one.is_known or one.load != NO_LOAD or one.schema == tenancy.public_schema()
+
+
 def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
     """A sort key that puts those in front that have done most."""
     return lambda name: (-(found[name].done + found[name].failed) if name in found else 0, name)
@@ -78,8 +82,10 @@ def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
 def _bounded(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
     """The values of those that are named, and of all others joined."""
     kept = {name: value for name, value in found.items() if name in named}
-    others = [value for name, value in found.items() if name not in named]
-    return kept | ({OTHER: reduce(join, others)} if others else {})
+    for name, value in found.items():
+        if name not in named:  # a tenant may have the name of the others
+            kept[OTHER] = join(kept[OTHER], value) if OTHER in kept else value
+    return kept
 
 
 def _of_clusters(site: Site) -> Iterator[Metric]:

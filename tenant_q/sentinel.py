@@ -23,7 +23,7 @@ from tenant_q.exporter import Exporter
 from tenant_q.labels import get_logger
 from tenant_q.role import StopFlag
 from tenant_q.scheduler import Scheduler
-from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, State
+from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, State, forget_old
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
@@ -162,7 +162,7 @@ class Sentinel:
         for _ in range(self.plan.workers):
             self._spawn(Worker.name)
         self._state = State.IDLE
-        self._through_outage(self._publish)
+        self._through_outage(self._publish_first)
         logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
 
     def _spawn(self, role: str) -> None:
@@ -300,6 +300,10 @@ class Sentinel:
         self.broker.set_progress({id: progress for _, (_, id, progress) in new})
         for child, (times, _, _) in new:
             child.progress = times
+
+    def _publish_first(self) -> None:
+        self._publish()
+        forget_old(self.broker)  # each cluster that was killed left one, and perhaps nobody ever looks
 
     def _publish(self) -> None:
         state = self._state

@@ -79,6 +79,7 @@ class Slot:
 
     def leave(self) -> None:
         """The child does nothing for a package now."""
+        self.beat()  # first: its last one is as old as what it ran, and it is busy no more
         self._memory[_BUSY] = _FREE
 
     def skip(self, count: int = 1) -> None:

@@ -182,12 +182,24 @@ def clusters(broker: Broker) -> list[Cluster]:
     """
     live = {stat.key: stat for stat in _opened(broker.get_stats(f"{Conf.Q_STAT}:*"))}
     gone = {stat.key: stat for stat in _opened(broker.last_stats()) if stat.key not in live}
-    old = [key for key, stat in gone.items() if age(stat.timestamp) > GONE_SECONDS]
+    old = [key for key, stat in gone.items() if _is_old(stat)]
     if old:
         broker.forget_stats(old)
     found = [_cluster(stat, is_gone=False) for stat in live.values()]
     found += [_cluster(stat, is_gone=True) for key, stat in gone.items() if key not in old]
     return sorted(found, key=lambda cluster: (cluster.name, cluster.started, cluster.id))
+
+
+def forget_old(broker: Broker) -> None:
+    """Forget the clusters that are gone for longer than `GONE_SECONDS`, also where nobody looks.
+
+    Raises `BrokerError`.
+    """
+    broker.forget_stats([stat.key for stat in _opened(broker.last_stats()) if _is_old(stat)])
+
+
+def _is_old(stat: Any) -> bool:
+    return age(stat.timestamp) > GONE_SECONDS
 
 
 def _opened(packed: Iterable[Any]) -> Iterator[Any]:
@@ -234,7 +246,7 @@ def _made(kind: type[_T], fields: Mapping[str, Any]) -> _T:
 
 def age(moment: datetime) -> float:
     """Seconds since `moment`, as this machine's clock tells."""
-    return max(0.0, (timezone.now() - moment).total_seconds())
+    return max(0.0, time.time() - moment.timestamp())  # whatever USE_TZ was when it was told
 
 
 def recent_deaths(cluster: Cluster, seconds: float) -> list[Death]:

@@ -148,7 +148,7 @@ class AdaptedBroker:
     def totals(self) -> Totals:
         return Totals({}, {})
 
-    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
+    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         return set()
 
     def statistics(self) -> Mapping[str, int]:

@@ -100,7 +100,9 @@ class MemoryBroker:
         self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.figures_then: dict[int, dict[str, list[int]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-        self.labelled: dict[str, set[str]] = defaultdict(set)
+        # Of each kind of labels: who has series of its own (or was told among the others), and how many could.
+        self.labelled: dict[str, dict[str, bool]] = defaultdict(dict)
+        self.most_labels: dict[str, int] = {}
         self.told_last: dict[str, str] = {}
         self.kept_until: dict[tuple[str, ...], float] = {}
 
@@ -417,12 +419,15 @@ class MemoryBroker:
         )
         return Totals(tenants, functions)
 
-    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
-        named = self.labelled[kind]
-        for name in wanted[:most]:
-            if len(named) < most:
-                named.add(name)
-        return set(named)
+    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
+        told = self.labelled[kind]
+        is_raised = most > self.most_labels.get(kind, 0)
+        kept = [name for name in names if told.get(name)]
+        free = [name for name in names if name not in kept and (is_raised or name not in told)]
+        named = {*[*kept, *free][:most]}
+        told.update({name: name in named for name in (*told, *names)})
+        self.most_labels[kind] = most
+        return named
 
     def statistics(self) -> Mapping[str, int]:
         return dict(self.happened)

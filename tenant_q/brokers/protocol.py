@@ -259,12 +259,13 @@ class Broker(Protocol):
     def totals(self) -> Totals:
         """What was done since the broker's server was new, by tenant and function. One round trip."""
 
-    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
-        """Which of `wanted` have series of their own in the metrics, those in front first, `most` in all.
+    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
+        """Which of `names` have series of their own in the metrics, those in front first, `most` at most.
 
-        It is the same in every process, and who has them keeps them, so that no counter ever goes back.
+        It is the same in every process. Who has them keeps them; who was told among the others stays among them until
+        `most` is raised. So no counter ever goes back, but that of the others when it is raised.
 
-        Parameters: `kind`, what they are, as "tenants".
+        Parameters: `kind`, what they are, as "tenants"; `names`, all that are there: who is not makes room.
         """
 
     def statistics(self) -> Mapping[str, int]:

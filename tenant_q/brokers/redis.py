@@ -203,8 +203,8 @@ class RedisBroker:
         functions = {name.removeprefix(OF_ALL): one for name, one in found.items() if name.startswith(OF_ALL)}
         return Totals({name: one for name, one in found.items() if not name.startswith(OF_ALL)}, functions)
 
-    def name_labels(self, kind: str, wanted: Sequence[str], *, most: int) -> set[str]:
-        return {name.decode() for name in self._run("name_labels", kind, most, *wanted[:most])}
+    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
+        return {name.decode() for name in self._run("name_labels", kind, most, *names)}
 
     def statistics(self) -> Mapping[str, int]:
         with self._errors():

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from tenant_q import figures, health
@@ -126,14 +127,24 @@ def test_a_scheduler_that_is_stuck_is_told(tenants, mscluster, monkeypatch):
 
 @contextmanager
 def frozen(servers: Any, name: str) -> Iterator[None]:
+    """With its children, which serve PostgreSQL's sessions."""
     if name not in servers._owned:
         pytest.skip(f"the {name} of the environment is not ours to freeze")
-    pid = servers._owned[name].pid
-    os.kill(pid, signal.SIGSTOP)
+    server = psutil.Process(servers._owned[name].pid)
+    server.suspend()  # first: it starts no more children
+    children = server.children(recursive=True)
+    for child in children:
+        _if_there(child.suspend)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for process in (*children, server):
+            _if_there(process.resume)
+
+
+def _if_there(act: Callable[[], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        act()
 
 
 @pytest.mark.parametrize(("name", "server"), [("valkey", "broker"), ("postgres", "database")])
@@ -157,6 +168,27 @@ def test_for_a_liveness_probe_an_outage_is_no_failure(tenants, mscluster, server
     assert manage("mshealth", "--host", Q_NAME=cluster.name).returncode == 0
     said = manage("mshealth", "--host", "elsewhere", Q_NAME=cluster.name)
     assert said.returncode == 1 and f"No cluster of site {cluster.name} runs on elsewhere" in said.stdout
+
+
+def test_who_waits_for_a_server_that_hangs_is_not_stuck(tenants, mscluster, servers, monkeypatch):
+    """The worker cannot save what it ran, and shows no life meanwhile. A restart would lose the result."""
+    monkeypatch.setattr(health, "STUCK_SECONDS", 3.0)
+    cluster = mscluster("--workers", "1")
+    with in_schema("acme_corp"):
+        task = QUtilities.add_async_task("tests.tasks.hold", cluster.name)
+    wait_until(lambda: tasks.notes(cluster.name))
+
+    def found_silent() -> Any:
+        found = health.examine(seconds=1)
+        return any("no sign of life" in one for one in (*found.problems, *found.notes)) and found
+
+    with frozen(servers, "postgres"):
+        tasks.let_go(cluster.name)
+        found = wait_until(found_silent)
+    assert not found.problems and found.outages, "the mildest probe, `--live`, fails over problems only"
+    with in_schema("acme_corp"):
+        assert QUtilities.get_result(task, wait=30_000) == "run 1"
+    wait_until(lambda: examine().is_well)
 
 
 def free_port() -> int:

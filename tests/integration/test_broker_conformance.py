@@ -1316,6 +1316,29 @@ def test_a_quantile_lies_between_the_bounds_of_what_it_falls_into():
     assert quantile(counts, 0.95) == BOUNDS[-1]
 
 
+def test_who_has_labels_keeps_them_and_who_is_gone_makes_room_for_who_is_new(broker):
+    def named(*names: str, most: int = 2) -> set[str]:
+        return broker.name_labels("tenants", names, most=most)
+
+    assert named("a") == {"a"}
+    assert named("c", "a", "b") == {"a", "c"}, "those in front first"
+    assert named("b", "c", "a") == {"a", "c"}
+    assert named("b", "c") == {"c"}, "b was told among the others"
+    assert named("b", "c", "d", "e") == {"c", "d"}
+    assert named("a", "b", "d") == {"d"}, "a is among the others since it was gone"
+    assert broker.name_labels("functions", ["a", "b"], most=2) == {"a", "b"}, "others"
+
+
+def test_labels_are_no_more_than_they_may_be(broker):
+    def named(most: int) -> set[str]:
+        return broker.name_labels("tenants", ["a", "b", "c", "d"], most=most)
+
+    assert named(3) == {"a", "b", "c"}
+    assert named(1) == {"a"}
+    assert named(1) == {"a"}
+    assert named(3) == {"a", "b", "c"}, "raised"
+
+
 def test_the_figures_of_an_hour_are_forgotten():
     driver = OnRedis()
     try:

@@ -20,6 +20,7 @@ from tenant_q import outbox, results, retries, tenancy
 from tenant_q import slot as slots
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Lease, Message
+from tenant_q.child import Child
 from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.package import build
@@ -648,6 +649,39 @@ def test_a_task_that_starts_while_the_sentinel_looks_is_not_over_its_timeout(mon
     monkeypatch.setattr(slot, "_read", read_and_start)
     assert not slot.overdue(3)
     assert len(looks) == 2
+
+
+def test_a_slot_is_not_silent_after_a_long_task(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(slots, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    slot = Slot()
+    for end in (slot.finish, slot.leave):
+        slot.start(LABELS, None)
+        now[0] += 1000.0
+        assert slot.silent == 1000.0
+        end()
+        assert slot.silent == 0.0
+
+
+def test_a_task_that_ends_while_the_status_is_made_does_not_make_its_worker_silent(monkeypatch):
+    now = [0.0]
+    process: Any = SimpleNamespace(pid=1)
+    monkeypatch.setattr(slots, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for name in ("silent", "labels"):
+        slot = Slot()
+        slot.start(LABELS, None)
+        now[0] += 1000.0
+        read = getattr(Slot, name).fget
+
+        def read_and_end(slot: Slot, read: Any = read) -> Any:
+            found = read(slot)
+            slot.finish()
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Slot, name, property(read_and_end))
+            told = Child("worker", "w1", slot, process).as_process()
+        assert told.is_busy or told.silent == 0.0
 
 
 def test_a_recalled_batch_goes_back(tenants, worker, make_worker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 import redis.connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
+from django_q.signing import SignedPackage
 
 from tenant_q import due_index, figures, policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.models import DueSchedule
+from tenant_q.sentinel import Plan, Sentinel
+from tenant_q.status import GONE_SECONDS, ClusterStat, State
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -98,6 +102,23 @@ def test_a_tenant_that_was_dropped_is_told_as_long_as_something_of_it_is_there(t
     dropped = figures.site().tenant("dropped")
     assert not dropped.is_known and dropped.load.queued == 2
     sql("DELETE FROM tenant_q_dueschedule")
+
+
+def test_a_cluster_that_starts_forgets_those_that_are_long_gone(tenants, settings):
+    """Each that was killed leaves one, and perhaps nobody ever looks."""
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"scheduler": False}
+    killed = {"parent": 1, "started": timezone.now(), "state": State.IDLE, "workers_wanted": 1, "has_scheduler": True}
+    stats = [ClusterStat(cluster_id=uuid.uuid4(), processes=(), reincarnations=0, **killed) for _ in range(2)]
+    for stat, seconds in zip(stats, (GONE_SECONDS - 300, GONE_SECONDS + 1), strict=True):
+        stat.timestamp -= timedelta(seconds=seconds)
+        stat.publish(get_broker())
+    sentinel = Sentinel(Plan(workers=0), orders=-1)
+    try:
+        sentinel._start_all()
+    finally:
+        sentinel.stopping.restore()
+    left = {str(SignedPackage.loads(one).cluster_id) for one in get_broker().last_stats()}
+    assert left == {str(stats[0].cluster_id), str(sentinel.plan.cluster_id)}
 
 
 def test_statements_and_round_trips_are_the_same_for_any_number_of_tenants(make_many, monkeypatch):

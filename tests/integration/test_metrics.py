@@ -85,6 +85,39 @@ def test_the_rest_is_other_and_no_counter_goes_back(tenants, settings):
     assert all(second[key] >= first[key] for key in counters)
 
 
+def test_a_tenant_that_was_dropped_makes_room_for_a_new_one(tenants, settings, monkeypatch):
+    settings.TENANT_Q = {"metrics_labels": 2}
+    run("acme_corp", 3)
+    run("globex_inc", 2)
+    run("initech_llc", 1)
+    assert value(told(), "tenant_q_tasks_total", schema="other", outcome="done") == 1
+    left = ["acme_corp", "initech_llc"]
+    monkeypatch.setattr("tenant_q.figures.tenancy.tenant_names", lambda: left)
+    found = told()
+    assert value(found, "tenant_q_tasks_total", schema="globex_inc", outcome="done") == 2, "it ran in the last hour"
+    monkeypatch.setattr("tenant_q.brokers.redis.RedisBroker.loads", lambda broker: {})
+    left.append("new_inc")
+    assert value(told(), "tenant_q_tasks_total", schema="other", outcome="done") == 3
+    run("new_inc", 4)
+    found = told()
+    assert value(found, "tenant_q_tasks_total", schema="new_inc", outcome="done") == 4
+    assert value(found, "tenant_q_tasks_total", schema="acme_corp", outcome="done") == 3
+    assert value(found, "tenant_q_tasks_total", schema="other", outcome="done") == 3
+    settings.TENANT_Q = {"metrics_labels": 1}
+    found = told()
+    assert value(found, "tenant_q_tasks_total", schema="new_inc", outcome="done") == 4, "the busiest"
+    assert value(found, "tenant_q_tasks_total", schema="other", outcome="done") == 6
+
+
+def test_a_tenant_may_be_called_other(tenants, settings):
+    settings.TENANT_Q = {"metrics_labels": 1}
+    run("other", 3)
+    run("acme_corp", 2)
+    found = told()
+    assert value(found, "tenant_q_tasks_total", schema="other", outcome="done") == 5
+    assert value(found, "tenant_q_task_wait_seconds_count", schema="other") == 5
+
+
 def test_the_names_of_metrics_are_in_the_reference_and_in_the_dashboard(tenants):
     families = {metric.name: metric for metric in SiteCollector().collect()}
     run("acme_corp", 1)

@@ -128,6 +128,23 @@ def test_what_is_wrong_with_a_cluster(tenants, monkeypatch, changes, words):
     assert not found.is_well and words in found.problems[-1]
 
 
+def test_who_waits_for_a_server_that_is_away_is_not_stuck(tenants, monkeypatch):
+    def away() -> bool:
+        raise OSError("it is away")
+
+    monkeypatch.setattr(health, "_ask_database", away)
+    silent = replace(CLUSTER, processes=(replace(SCHEDULER, silent=20.0), replace(WORKER, silent=20.0)))
+    found = problems(monkeypatch, silent)
+    assert (found.problems, found.outages) == ((), ("The database cannot be used: it is away",))
+    assert [note.split(": the ")[1].split(" has ")[0] for note in found.notes] == ["scheduler 13", "worker 14"]
+    assert problems(monkeypatch, replace(CLUSTER, processes=(SCHEDULER,))).problems, "what is missing is missing"
+
+
+def test_an_exporter_that_waits_for_a_scrape_is_not_stuck(tenants, monkeypatch):
+    exporter = Process("exporter", 15, "e1", silent=1000.0)
+    assert problems(monkeypatch, replace(CLUSTER, processes=(SCHEDULER, WORKER, exporter))).is_well
+
+
 def test_what_mends_itself_is_a_note(tenants, monkeypatch):
     deaths = (
         Death(timezone.now().timestamp(), "worker", 99, "was killed by signal 9"),

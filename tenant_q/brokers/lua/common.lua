@@ -35,7 +35,9 @@
 --   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0
 --   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
 --                                 of the epoch; it expires after 70 minutes
---   <tag>:labels:<kind>   set     names that have series of their own in the metrics: of tenants, functions
+--   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
+--                                 where it was told among the others
+--   <tag>:most_labels:<kind> string  how many could have series of their own when they were told last
 
 local tag = KEYS[1]
 local figure_words = 56

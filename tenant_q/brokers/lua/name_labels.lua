@@ -1,14 +1,44 @@
--- Which names have series of their own in the metrics. Who has them keeps them.
+-- Which names have series of their own in the metrics. Who has them keeps them while it is there; who was told among the
+-- others stays among them until more may have series, so that the counters of neither go back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 what they are names of, 2 how many at most, then names, those in front first
+-- ARGV     1 what they are names of, 2 how many at most, then all names that are there, those in front first
 -- Returns  the names
 
-local named, most = key('labels:' .. ARGV[1]), tonumber(ARGV[2])
-for i = 3, #ARGV do
-  if redis.call('SCARD', named) >= most then
-    break
-  end
-  redis.call('SADD', named, ARGV[i])
+local labels, bound, most = key('labels:' .. ARGV[1]), key('most_labels:' .. ARGV[1]), tonumber(ARGV[2])
+local told, pairs_of = {}, redis.call('HGETALL', labels)
+for i = 1, #pairs_of, 2 do
+  told[pairs_of[i]] = pairs_of[i + 1]
 end
-return redis.call('SMEMBERS', named)
+
+local own, named = {}, {}
+local function name_those(may_have)
+  for i = 3, #ARGV do
+    local name = ARGV[i]
+    if #named < most and not own[name] and may_have(told[name]) then
+      own[name] = true
+      named[#named + 1] = name
+    end
+  end
+end
+
+local before = tonumber(redis.call('GET', bound) or '0')
+name_those(function(mark) return mark == '1' end)
+name_those(function(mark) return mark ~= '0' or most > before end)
+
+local function note(name, mark)
+  if told[name] ~= mark then
+    redis.call('HSET', labels, name, mark)
+  end
+end
+
+for name in pairs(told) do
+  note(name, own[name] and '1' or '0')
+end
+for i = 3, #ARGV do
+  note(ARGV[i], own[ARGV[i]] and '1' or '0')
+end
+if most ~= before then
+  redis.call('SET', bound, most)
+end
+return named
