@@ -103,8 +103,12 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
 
 
 def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
-    """The dead packages of the site's clusters, at most `limit` of each, the latest first."""
-    found = [(broker, dead) for broker in policies.site_brokers() for dead in broker.dead(schema, limit=limit)]
+    """The latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
+    found = [
+        (broker, dead)
+        for broker in policies.site_brokers()
+        for dead in broker.dead(schema, limit=limit, newest_first=True)
+    ]
     return sorted(found, key=lambda one: one[1].died, reverse=True)
 
 

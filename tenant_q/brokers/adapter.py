@@ -197,7 +197,7 @@ class AdaptedBroker:
         self._due.clear()
         self._call("purge_queue")
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
         return []
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:

@@ -490,10 +490,11 @@ class MemoryBroker:
         for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
             place.clear()
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
         found = [(self.messages[id], *died) for id, died in self.died.items()]
         dead = [Dead(m.id, m.schema, m.func, at, cause, m.payload) for m, at, cause in found]
-        return [one for one in dead if schema in (None, one.schema)][:limit]
+        own = [one for one in dead if schema in (None, one.schema)]
+        return (own[::-1] if newest_first else own)[:limit]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
         found = [id for id in ids_and_payloads if self.died.pop(id, None)]

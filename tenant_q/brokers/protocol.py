@@ -304,8 +304,8 @@ class Broker(Protocol):
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
-        """The dead packages, oldest first: of one tenant, or of all."""
+    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
+        """The first `limit` of the dead packages, oldest first or newest first: of one tenant, or of all."""
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
         """Queue dead packages again, each with this payload, or with its own where it is empty. Returns how many."""

@@ -259,10 +259,11 @@ class RedisBroker:
     def purge(self) -> None:
         self._run("purge")
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
+        order = "newest" if newest_first else "oldest"
         return [
             Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
-            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit)
+            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit, order)
         ]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_q.models import Task
 
 from tenant_q import policies
+from tenant_q.admin import operators
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.models import AuditRecord, TenantPolicy
@@ -69,6 +70,13 @@ def kill(*ids: str, schema: str = A, func: str = "tests.tasks.add") -> None:
     for _ in ids:
         for lease in broker.fetch("w").leases:
             broker.bury("w", lease, "Cause: a test")
+
+
+def later() -> None:
+    """What died so far died a second earlier."""
+    client, dead = get_broker().client, f"{get_broker().tag}:dead"
+    for id in client.zrange(dead, 0, -1):
+        client.zincrby(dead, -1000, id)
 
 
 def rows_of(page: Any) -> list[str]:
@@ -153,6 +161,20 @@ def test_dead_tasks_are_queued_again_or_purged(site):
     assert get_broker().place(A, "d2") is None and get_broker().place(A, "d3") == "dead"
     records = AuditRecord.objects.order_by("id").values_list("actor", "act", "schema_name", "target")
     assert list(records) == [("olga0", "retry", A, "d1"), ("olga0", "purge", A, "d2")]
+
+
+def test_of_many_dead_tasks_the_latest_are_shown(site, monkeypatch):
+    monkeypatch.setattr(operators, "DEAD_SHOWN", 2)
+    for id in ("a first", "d second", "b third", "c last"):
+        kill(id)
+        later()
+    kill("e other", schema=B)
+    client = site()
+    page = client.get(DEAD)
+    assert [row["id"] for row in page.context["rows"]] == ["e other", "c last"] and page.context["has_more"]
+    page = client.get(f"{DEAD}?schema={A}")
+    assert [row["id"] for row in page.context["rows"]] == ["c last", "b third"]
+    assert "The latest 2; filter by a tenant to see its older ones." in page.content.decode()
 
 
 def test_the_audit_trail_is_read_only(site):

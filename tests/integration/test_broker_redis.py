@@ -470,6 +470,7 @@ def test_the_dead_by_tenant_and_oldest_first(broker):
         broker.bury("w1", fetch_one(broker), "c")
     assert [dead.id for dead in broker.dead("acme_corp")] == ["0", "2"]
     assert [dead.id for dead in broker.dead(limit=2)] == ["0", "1"]
+    assert [dead.id for dead in broker.dead(limit=2, newest_first=True)] == ["2", "1"]
     assert broker.dead("initech_llc") == []
 
 
