@@ -81,8 +81,8 @@ def make_task(schema: str = A, id: str = "a" * 32, **fields: Any) -> Task:
         )
 
 
-def posted(client: Client, url: str, **changes: str) -> Any:
-    """Fill in the form of a page and send it, as a browser does with what stands in it."""
+def filled_in(client: Client, url: str) -> dict[str, str]:
+    """What a browser sends of the form of a page, as it stands there."""
     page = client.get(url)
     form = page.context["adminform"].form
     data: dict[str, str] = {}
@@ -94,7 +94,14 @@ def posted(client: Client, url: str, **changes: str) -> Any:
                 data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{moment:{pattern}}" if moment else ""
         else:
             data[bound.name] = "" if value is None else str(value)
-    return client.post(url, data | changes)
+            if bound.field.show_hidden_initial:
+                data[bound.html_initial_name] = data[bound.name]
+    return data
+
+
+def posted(client: Client, url: str, **changes: str) -> Any:
+    """Fill in the form of a page and send it."""
+    return client.post(url, filled_in(client, url) | changes)
 
 
 def change_url(model: str, pk: Any) -> str:
@@ -184,21 +191,39 @@ def test_a_cron_schedule_finds_its_first_run(site):
 
 
 def test_an_edit_does_not_take_back_what_the_scheduler_moved(site):
-    """The page was opened before the fire and is sent after it."""
-    row = make_schedule()
+    """The page was opened before the fire and is sent after it: neither the fire nor the repeat comes back."""
+    row = make_schedule(repeats=3)
     client, url = site(A), change_url("schedule", row.pk)
     page = client.get(url)
     moved = timezone.now() + 24 * HOUR
     shown = timezone.localtime(row.next_run)
     with in_schema(A):
-        Schedule.objects.filter(pk=row.pk).update(next_run=moved)
+        Schedule.objects.filter(pk=row.pk).update(next_run=moved, repeats=2)
     data = {field: page.context["adminform"].form[field].value() or "" for field in ("func", "args", "schedule_type")}
     for part, pattern in (("0", "%Y-%m-%d"), ("1", "%H:%M:%S")):
         data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{shown:{pattern}}"
-    assert client.post(url, data | {"name": "other", "repeats": "-1"}).status_code == 302
+    assert 'name="initial-repeats" value="3"' in page.content.decode()
+    stale = {"repeats": "3", "initial-repeats": "3"}
+    assert client.post(url, data | stale | {"name": "other"}).status_code == 302
     with in_schema(A):
         row.refresh_from_db()
-    assert (row.name, row.next_run) == ("other", moved)
+    assert (row.name, row.next_run, row.repeats) == ("other", moved, 2)
+    assert client.post(url, data | stale | {"repeats": "9"}).status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.next_run, row.repeats) == (moved, 9), "what was changed on the page is meant"
+
+
+def test_an_edit_does_not_let_a_schedule_that_ended_run_again(site):
+    row = make_schedule(repeats=1)
+    client, url = site(A), change_url("schedule", row.pk)
+    data = filled_in(client, url)
+    with in_schema(A):
+        Schedule.objects.filter(pk=row.pk).update(repeats=0)
+    assert client.post(url, data | {"name": "other"}).status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.name, row.repeats) == ("other", 0)
 
 
 def test_the_page_shows_the_next_five_fires(site, settings):
