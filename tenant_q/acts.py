@@ -63,7 +63,8 @@ def resume(pk: int, *, actor: str) -> bool:
     """Give a paused schedule its next run. Returns False when it has one, or is gone.
 
     That is the moment it had when it was paused. If that has passed meanwhile, one that runs once runs at once, and all
-    others go on with their next occurrence: what was missed is not made up for.
+    others go on with their next occurrence: what was missed is not made up for. One that was given a new cron text
+    meanwhile goes on with the first moment of that.
 
     Parameters: as of `pause`. Raises `BadSchedule` when it has no next occurrence, `DatabaseAway`.
     """
@@ -71,7 +72,7 @@ def resume(pk: int, *, actor: str) -> bool:
         row = _locked(pk)
         if row is None or not is_paused(row):
             return False
-        _move(row, _next_run(row, _remembered(pk)), actor=actor, act=RESUME)
+        _move(row, _next_run(row, _remembered(row)), actor=actor, act=RESUME)
     return True
 
 
@@ -88,16 +89,22 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
 
 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
-    return {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
+    told = {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
+    return told | ({"cron": row.cron} if row.schedule_type == Schedule.CRON else {})
 
 
-def _remembered(pk: int) -> datetime | None:
-    """The next run a schedule had when it was paused last. None when it was not paused by `pause`."""
+def _remembered(row: Schedule) -> datetime | None:
+    """The next run a schedule had when it was paused last.
+
+    None when it was not paused by `pause`, or when that moment was of another cron text than it has now.
+    """
     schema = tenancy.current_schema()
     with tenancy.in_public():
         records = AuditRecord.objects.using(tenancy.database_alias())
-        record = records.filter(schema_name=schema, act=PAUSE, target=str(pk)).order_by("-id").first()
-    return parse_datetime(record.before["next_run"]) if record else None
+        record = records.filter(schema_name=schema, act=PAUSE, target=str(row.pk)).order_by("-id").first()
+    if record is None or (row.schedule_type == Schedule.CRON and record.before.get("cron") != row.cron):
+        return None
+    return parse_datetime(record.before["next_run"])
 
 
 def _next_run(row: Schedule, planned: datetime | None) -> datetime:

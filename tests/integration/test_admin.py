@@ -304,6 +304,31 @@ def test_a_paused_schedule_can_be_edited_and_stays_paused(site):
     assert (row.args, row.next_run) == ("5, 6", None)
 
 
+def test_a_cron_text_that_changed_while_paused_is_the_one_that_counts(site):
+    tomorrow = timezone.now().replace(hour=6, minute=30, second=0, microsecond=0) + 24 * HOUR
+    rows = {
+        name: make_schedule(name=name, schedule_type=Schedule.CRON, cron="30 6 * * *")
+        for name in ("changed", "as it was")
+    }
+    rows["was daily"] = make_schedule(name="was daily")
+    client = site(A)
+    with in_schema(A):
+        Schedule.objects.update(next_run=tomorrow + 72 * HOUR)  # past Django-Q2, which plans a new cron schedule
+        for row in rows.values():
+            acts.pause(row.pk, actor="x")
+    assert posted(client, change_url("schedule", rows["changed"].pk), cron="45 7 * * *").status_code == 302
+    values = {"schedule_type": "C", "cron": "45 7 * * *"}
+    assert posted(client, change_url("schedule", rows["was daily"].pk), **values).status_code == 302
+    for row in rows.values():
+        client.post(f"/admin/django_q/schedule/{row.pk}/act/resume/")
+        with in_schema(A):
+            row.refresh_from_db()
+    for row in (rows["changed"], rows["was daily"]):
+        assert (row.next_run.hour, row.next_run.minute) == (7, 45)
+        assert row.next_run <= timezone.now() + 24 * HOUR
+    assert rows["as it was"].next_run == tomorrow + 72 * HOUR, "planned by hand to begin later"
+
+
 def test_a_schedule_that_ran_out_is_not_paused(tenants):
     row = make_schedule(repeats=0)
     with in_schema(A):
