@@ -357,6 +357,40 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
         assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
 
 
+@pytest.mark.seam
+def test_a_failed_iter_runs_again_with_all_its_parts(site, make_worker):
+    with in_schema(A):
+        words = {"hook": "tests.tasks.nothing", "q_options": {"task_name": "sums"}}
+        id = QUtilities.add_async_tasks_from_iter("tests.tasks.add", [(1, 2), (3, "x"), (5,)], **words)
+    while get_broker().counts().open:
+        run(make_worker)
+    with in_schema(A):
+        assert not Task.objects.get(pk=id).success
+    answer = site(A).post(f"/admin/django_q/failure/{id}/act/run_again/", follow=True)
+    assert "1 task is queued again." in answer.content.decode()
+    assert get_broker().queue_size(A) == 3
+    while get_broker().counts().open:
+        run(make_worker)
+    with in_schema(A):
+        again = Task.objects.filter(group=None).exclude(pk=id).get()  # the parts that failed have rows too
+        assert (again.name, again.hook, again.success) == ("sums", "tests.tasks.nothing", False)
+        assert again.args == ((1, 2), (3, "x"), (5,))
+        assert again.result[0] == 3 and "TypeError" in again.result[1] and again.result[2] == 5
+
+
+def test_what_may_be_an_iter_or_one_call_does_not_run_again(site):
+    make_task(id="1" * 32, args=((1, 2), (3, 4)), result=[3, 7])
+    single = make_task(id="2" * 32, args=((1, 2), (3, 4)), result=(1, 2, 3, 4))
+    failed = make_task(id="3" * 32, args=((1, 2), (3, 4)), result="broken", success=False)
+    client = site(A)
+    answer = client.post(f"/admin/django_q/success/{'1' * 32}/act/run_again/", follow=True)
+    assert "its row may be that of an iter of 2 parts or of one call" in answer.content.decode()
+    assert get_broker().queue_size(A) == 0
+    client.post(f"/admin/django_q/success/{single.pk}/act/run_again/")
+    client.post(f"/admin/django_q/failure/{failed.pk}/act/run_again/")
+    assert get_broker().queue_size(A) == 2, "one package for each"
+
+
 def test_a_bad_pickle_breaks_no_page(site):
     bad = "gASVHgAAAAAAAACMBGdvbmWUjAVUaGluZ5STlCmBlC4="  # a class that is gone
     task = make_task(success=False)
