@@ -25,8 +25,6 @@ from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """So many tasks are listed; the others come when these are done."""
-FOUND = 10_000
-"""So far a task is looked for by its id."""
 _PLACES = {
     "leased": (gettext_lazy("Running"), "tenant-q-good"),
     "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
@@ -84,22 +82,21 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         if not self.has_change_permission(request):
             raise PermissionDenied
         id = unquote(object_id)
-        live = next((live for live in find_live(FOUND) if live.id == id), None)
-        if request.method == "POST":
-            self._cancel(request, id, live)
-            return HttpResponseRedirect("../../")
-        if live is None:
-            raise Http404(_("There is no such task here, or it has ended."))
-        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=as_row(live))
-
-    def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
-        name = as_row(live).name if live else id
         try:
-            is_cancelled = QUtilities.cancel(id, by=request.user.get_username())
+            live = find_one(id)
+            row = as_row(live) if live else None
+            if request.method == "POST":
+                self._cancel(request, id, row.name if row else id)
+                return HttpResponseRedirect("../../")
         except TenantQError as error:
-            self.message_user(request, f"{name}: {error}", messages.ERROR)
-            return
-        if not is_cancelled:
+            self.message_user(request, f"{id}: {error}", messages.ERROR)
+            return HttpResponseRedirect("../../")
+        if row is None:
+            raise Http404(_("There is no such task here, or it has ended."))
+        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=row)
+
+    def _cancel(self, request: HttpRequest, id: str, name: str) -> None:
+        if not QUtilities.cancel(id, by=request.user.get_username()):
             self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
             return
         self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
@@ -111,6 +108,13 @@ def find_live(limit: int) -> list[Live]:
     found = [live for broker in policies.site_brokers() for live in broker.live(schema, limit=limit)]
     order = list(_PLACES)
     return sorted(found, key=lambda live: order.index(live.place))[:limit]
+
+
+def find_one(id: str) -> Live | None:
+    """The current tenant's package with this id, if it is still to be run or runs. Raises as `Broker.find`."""
+    schema = tenancy.task_schema()
+    found = (broker.find(schema, id) for broker in policies.site_brokers())
+    return next((live for live in found if live), None)
 
 
 def as_row(live: Live) -> Row:

@@ -170,6 +170,9 @@ class AdaptedBroker:
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
         raise self._refusal("list a tenant's tasks")
 
+    def find(self, schema: str, id: str) -> Live | None:
+        raise self._refusal("tell where a task is")
+
     def place(self, schema: str, id: str) -> str | None:
         raise self._refusal("tell where a task is")
 

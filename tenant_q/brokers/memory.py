@@ -433,12 +433,16 @@ class MemoryBroker:
         leased = [(id, "leased") for id in self.leased]
         queued = [(id, "queued") for id in self.queues[schema]]
         delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
-        return [
-            Live(id, schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
-            for id, place in [*leased, *queued, *delayed]
-            for message in [self.messages[id]]
-            if message.schema == schema
-        ][:limit]
+        places = [*leased, *queued, *delayed]
+        return [self._live(id, place) for id, place in places if self.messages[id].schema == schema][:limit]
+
+    def _live(self, id: str, place: str) -> Live:
+        message = self.messages[id]
+        return Live(id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
+
+    def find(self, schema: str, id: str) -> Live | None:
+        place = self.place(schema, id)
+        return None if place in (None, "dead") else self._live(id, str(place))
 
     def place(self, schema: str, id: str) -> str | None:
         if id not in self.messages or self.messages[id].schema != schema:

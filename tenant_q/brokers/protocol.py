@@ -278,6 +278,9 @@ class Broker(Protocol):
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
         """The first `limit` of a tenant's packages: leased ones first, then queued ones in order, then delayed ones."""
 
+    def find(self, schema: str, id: str) -> Live | None:
+        """A tenant's package that is still to be run, or is being run. None where it has no such package."""
+
     def place(self, schema: str, id: str) -> str | None:
         """Where a tenant's package is: "queued", "delayed", "leased" or "dead". None where it has no such package."""
 

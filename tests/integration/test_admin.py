@@ -20,6 +20,7 @@ from tenant_q import acts, due_index
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
+from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -459,6 +460,33 @@ def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
     assert "TaskCancelled" in page and "cancelled by boss" in page
     connection.set_schema_to_public()
     assert AuditRecord.objects.values_list("actor", "act", "schema_name", "target").get() == ("boss", "cancel", A, id)
+
+
+def test_a_task_far_back_in_a_long_queue_can_be_cancelled(site):
+    broker = get_broker()
+    broker.enqueue([Message(id=f"{n}", schema=A, func="f", payload="nonsense") for n in range(10_001)])
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="sum")
+    client = site(A)
+    assert "Cancel the task “sum”" in client.get(f"{LIVE}{id}/cancel/").content.decode()
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
+    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
+    assert broker.verdict(A, id)
+
+
+def test_without_the_broker_cancelling_tells_so(site, monkeypatch):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
+    client = site(A)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise BrokerError("Redis is away.")
+
+    monkeypatch.setattr(get_broker(), "_run", fail)
+    for send in (client.get, client.post):
+        answer = send(f"{LIVE}{id}/cancel/", follow=True)
+        assert answer.status_code == 200
+        assert [str(m) for m in answer.context["messages"]] == [f"{id}: Redis is away."]
 
 
 @pytest.mark.seam

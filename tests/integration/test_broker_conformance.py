@@ -1017,6 +1017,20 @@ def test_where_a_package_is(driver, broker):
     assert broker.place("acme_corp", "later") == "queued"
 
 
+def test_a_package_is_found_by_its_id(broker):
+    put(broker, *"abc", payload="line\nline")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    fetch_one(broker)
+    broker.cancel("acme_corp", "c", BY_ADA)
+    assert {one.id: one for one in broker.live("acme_corp")} == {
+        id: broker.find("acme_corp", id) for id in ("b", "c", "later")
+    }
+    assert broker.find("acme_corp", "c") == Live("c", "acme_corp", "f", "queued", None, "line\nline", BY_ADA)
+    assert broker.find("acme_corp", "a") is None, "the dead are not live"
+    assert [broker.find("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
+
+
 def test_what_is_to_be_given_up_is_told(broker):
     put(broker, "a")
     fetch_one(broker)

@@ -1022,6 +1022,7 @@ def test_what_a_tenant_has_costs_nothing_for_what_others_have(broker):
         put(broker, f"d {schema}", schema=schema, delay=30)
     acts = {
         "live": lambda: broker.live("acme_corp", limit=5),
+        "find": lambda: broker.find("acme_corp", "d8"),
         "place": lambda: broker.place("acme_corp", "d8"),
         "cancel": lambda: broker.cancel("acme_corp", "d9", "TaskCancelled: x"),
         "cancelled": broker.cancelled,
