@@ -494,8 +494,15 @@ class MemoryBroker:
         for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
             place.clear()
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
-        found = [(self.messages[id], *died) for id, died in self.died.items()]
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
+        found = [(self.messages[id], *died) for id, died in self.died.items() if ids is None or id in ids]
         dead = [Dead(m.id, m.schema, m.func, at, cause, m.payload) for m, at, cause in found]
         own = [one for one in dead if schema in (None, one.schema)]
         return (own[::-1] if newest_first else own)[:limit]

@@ -8,7 +8,7 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -259,11 +259,20 @@ class RedisBroker:
     def purge(self) -> None:
         self._run("purge")
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000, newest_first: bool = False) -> list[Dead]:
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
+        if ids is not None and not ids:
+            return []
         order = "newest" if newest_first else "oldest"
         return [
             Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
-            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit, order)
+            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit, order, *(ids or ()))
         ]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:

@@ -192,6 +192,24 @@ def test_dead_tasks_are_queued_again_or_purged(site):
     assert list(records) == [("olga0", "retry", A, "d1"), ("olga0", "purge", A, "d2")]
 
 
+def test_what_is_chosen_is_all_that_is_read(site, monkeypatch):
+    kill("d1", "d2")
+    read: list[str] = []
+    real = get_broker().dead
+
+    def dead(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        read.extend(one.id for one in found)
+        return found
+
+    monkeypatch.setattr(get_broker(), "dead", dead)
+    client = site()
+    client.post(f"{DEAD}act/", {"act": "retry", "id": ["d1", "unknown"]})
+    assert read == ["d1"] and get_broker().place(A, "d1") == "queued"
+    client.post(f"{DEAD}act/", {"act": "purge", "confirmed": "yes"})
+    assert read == ["d1"] and get_broker().place(A, "d2") == "dead"
+
+
 def test_of_many_dead_tasks_the_latest_are_shown(site, monkeypatch):
     monkeypatch.setattr(operators, "DEAD_SHOWN", 2)
     for id in ("a first", "d second", "b third", "c last"):

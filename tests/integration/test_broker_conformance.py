@@ -769,6 +769,10 @@ def test_the_dead_by_tenant_and_oldest_first(driver, broker):
     assert [dead.id for dead in broker.dead("acme_corp", newest_first=True)] == ["7", "9"]
     assert [dead.id for dead in broker.dead(limit=2, newest_first=True)] == ["7", "8"]
     assert [dead.id for dead in broker.dead("acme_corp", limit=1, newest_first=True)] == ["7"]
+    assert [dead.id for dead in broker.dead(ids=["7", "9", "unknown", "7"])] == ["9", "7"]
+    assert [dead.id for dead in broker.dead(ids={"7", "8", "9"}, limit=2, newest_first=True)] == ["7", "8"]
+    assert [dead.id for dead in broker.dead("globex_inc", ids=["9", "8"])] == ["8"]
+    assert broker.dead(ids=[]) == []
     assert broker.dead("initech_llc") == []
     ages = [broker.dead()[2].died - dead.died for dead in broker.dead()]
     assert ages == pytest.approx([20, 10, 0], abs=5)

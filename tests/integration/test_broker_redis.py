@@ -474,6 +474,18 @@ def test_the_dead_by_tenant_and_oldest_first(broker):
     assert broker.dead("initech_llc") == []
 
 
+def test_a_few_of_the_dead_cost_nothing_for_the_others(broker):
+    put(broker, "a")
+    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead()  # the server knows the script then
+    before = calls(broker, lambda: broker.dead(ids=["a"]))
+    for n in range(30):
+        put(broker, f"other {n}")
+        broker.bury("w1", fetch_one(broker), "c")
+    assert calls(broker, lambda: broker.dead(ids=["a"])) == before
+    assert calls(broker, lambda: broker.dead(limit=1)) <= before
+
+
 def test_the_dead_are_retried_with_a_clean_slate(broker):
     put(broker, "a")
     fetch_one(broker)
