@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.contrib import messages
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from tenant_q import policies, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.shown import as_text
+from tenant_q.admin.shown import in_short
 from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BadPackage, TenantQError
@@ -25,6 +26,8 @@ from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """So many tasks are listed; the others come when these are done."""
+SHOWN_ARGUMENTS = 10
+"""So many of a task's arguments, and of its keywords."""
 _PLACES = {
     "leased": (gettext_lazy("Running"), "tenant-q-good"),
     "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
@@ -147,8 +150,10 @@ def as_row(live: Live) -> Row:
 
 
 def _call(args: Any, kwargs: Any) -> str:
-    parts = [as_text(value if not isinstance(value, str) else repr(value)) for value in args]
-    return ", ".join(parts + [f"{name}={as_text(value)}" for name, value in kwargs.items()])
+    """A call's arguments, the first of them and of each its start."""
+    parts = [in_short(value) for value in args[:SHOWN_ARGUMENTS]]
+    parts += [f"{name}={in_short(value)}" for name, value in islice(kwargs.items(), SHOWN_ARGUMENTS)]
+    return ", ".join(parts + ["…"] * (max(len(args), len(kwargs)) > SHOWN_ARGUMENTS))
 
 
 def _progress(live: Live) -> tuple[float | None, str]:

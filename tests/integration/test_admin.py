@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pprint
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
 from tenant_q import acts, due_index
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
+from tenant_q.admin.shown import LONGEST, as_text, in_short
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
@@ -424,6 +426,47 @@ def test_tasks_are_found_and_filtered(site):
     assert names("func=tests.tasks.add") == ["first"]
     assert names("func=tests.tasks.add&group=two") == []
     assert names("stopped__gte=2001-01-01 00:00Z") == ["first", "second"]
+
+
+class Counted:
+    """Counts how many of it were formatted."""
+
+    formatted = 0
+
+    def __repr__(self) -> str:
+        type(self).formatted += 1
+        return "<counted>"
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, frozenset, lambda many: dict(enumerate(many))])
+def test_of_a_huge_value_only_what_is_shown_is_formatted(make):
+    many = 200_000
+    for show, longest in ((as_text, LONGEST + 100), (in_short, 310)):
+        for value in (make(Counted() for _ in range(many)), [[make(Counted() for _ in range(many))]]):
+            Counted.formatted = 0
+            text = show(value)
+            # pprint formats a value once for each container that it is in, to see whether it fits in a line.
+            assert 0 < Counted.formatted < many
+            assert "<counted>" in text and len(text) <= longest
+
+
+def test_a_value_that_fits_is_shown_whole():
+    value = {"a": [1, (2, {3}), frozenset(), b"x"], (1, 2): {"": None}, "text": "ä" * 500}
+    assert as_text(value) == pprint.pformat(value, width=100, compact=True, sort_dicts=False)
+    assert in_short("it's") == '"it\'s"'
+    inner: list[Any] = []
+    inner.append(inner)
+    assert "…" in as_text(inner) and as_text(inner).startswith("[[")
+    assert len(as_text(["x" * 10**6] * 1000)) < LONGEST + 100
+    assert as_text("x" * 10**6).startswith("xxx") and as_text("x" * 10**6).endswith("… and more")
+
+
+def test_arguments_that_cannot_be_shown_break_no_list():
+    class Bad:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    assert "Bad" in in_short(Bad()) and "Bad" in as_text(Bad())
 
 
 def test_a_value_is_shown_and_never_run_as_markup(site):
