@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.db import transaction
 from django.utils import timezone
@@ -63,7 +63,8 @@ def resume(pk: int, *, actor: str) -> bool:
     """Give a paused schedule its next run. Returns False when it has one, or is gone.
 
     That is the moment it had when it was paused. If that has passed meanwhile, one that runs once runs at once, and all
-    others go on with their next occurrence: what was missed is not made up for.
+    others go on with their next occurrence: what was missed is not made up for. One that was given a new cron text
+    meanwhile goes on with the first moment of that.
 
     Parameters: as of `pause`. Raises `BadSchedule` when it has no next occurrence, `DatabaseAway`.
     """
@@ -71,7 +72,7 @@ def resume(pk: int, *, actor: str) -> bool:
         row = _locked(pk)
         if row is None or not is_paused(row):
             return False
-        _move(row, _next_run(row, _remembered(pk)), actor=actor, act=RESUME)
+        _move(row, _next_run(row, _remembered(row)), actor=actor, act=RESUME)
     return True
 
 
@@ -88,16 +89,22 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
 
 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
-    return {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
+    told = {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
+    return told | ({"cron": row.cron} if row.schedule_type == Schedule.CRON else {})
 
 
-def _remembered(pk: int) -> datetime | None:
-    """The next run a schedule had when it was paused last. None when it was not paused by `pause`."""
+def _remembered(row: Schedule) -> datetime | None:
+    """The next run a schedule had when it was paused last.
+
+    None when it was not paused by `pause`, or when that moment was of another cron text than it has now.
+    """
     schema = tenancy.current_schema()
     with tenancy.in_public():
         records = AuditRecord.objects.using(tenancy.database_alias())
-        record = records.filter(schema_name=schema, act=PAUSE, target=str(pk)).order_by("-id").first()
-    return parse_datetime(record.before["next_run"]) if record else None
+        record = records.filter(schema_name=schema, act=PAUSE, target=str(row.pk)).order_by("-id").first()
+    if record is None or (row.schedule_type == Schedule.CRON and record.before.get("cron") != row.cron):
+        return None
+    return parse_datetime(record.before["next_run"])
 
 
 def _next_run(row: Schedule, planned: datetime | None) -> datetime:
@@ -112,19 +119,32 @@ def _next_run(row: Schedule, planned: datetime | None) -> datetime:
 # Tasks
 
 
-def run_again(task: Task, args: Any, kwargs: Any) -> str:
+def may_be_parts(args: Any) -> TypeGuard[tuple[tuple[Any, ...], ...]]:
+    """Whether a row's arguments may be those of an iter's parts, one tuple for each."""
+    return isinstance(args, tuple) and bool(args) and all(isinstance(one, tuple) for one in args)
+
+
+def run_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
     """Enqueue a finished task's call once more, as a new task with the options that its row keeps.
 
     Those are name, hook, group and cluster. What a row does not keep, such as a timeout or a chain's next links, is not
-    repeated.
+    repeated. A failed iter is run again as an iter, with all of its parts.
 
-    Parameters: `task`, its row; `args` and `kwargs`, what the row's pickles hold. Returns the new task's id. Raises
-    `EnqueueError`, `QueueFull` or `BrokerError`.
+    Parameters: `task`, its row; `args`, `kwargs` and `result`, what the row's pickles hold; `result` is looked at only
+    where `may_be_parts(args)`. Returns the new task's id. Raises `EnqueueError`, also for a success that may be an
+    iter's or that of one call, which its row does not tell; `QueueFull` or `BrokerError`.
     """
     if not isinstance(args, tuple | list | None) or not isinstance(kwargs, dict | None):
         raise EnqueueError(f"{task.name} cannot be run again: its row does not hold the arguments it was called with.")
     options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}
     kept = {name: value for name, value in options.items() if value}
+    if may_be_parts(args) and isinstance(result, list) and len(result) == len(args):
+        if task.success:  # the failure of one call is a text
+            raise EnqueueError(
+                f"{task.name} cannot be run again: its row may be that of an iter of {len(args)} parts or of one call "
+                "with as many tuples; enqueue it from code."
+            )
+        return flows.submit_iter(task.func, args, {**(kwargs or {}), "q_options": kept})
     package = build(task.func, tuple(args or ()), {"q_options": kept}, schema=tenancy.task_schema())
     # Past `build`, which would take a function's own keyword for an option of the same name.
     return flows.submit_package(Package(package.task | {"kwargs": dict(kwargs or {})}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -21,18 +20,24 @@ else:
     ModelForm = forms.ModelForm
 
 
+_MOVED_ON = {"next_run", "repeats"}
+
+
 class ScheduleForm(ModelForm):
     """A schedule, checked by the code that is to run it.
 
-    The next run is written only if it was changed on the page: the scheduler may have moved it on meanwhile.
+    What the scheduler moves on, the next run and the repeats that are left, is written only if it was changed on the
+    page: both carry with them what was shown.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._before: datetime | None = self.instance.next_run
+        self._before = {name: getattr(self.instance, name) for name in _MOVED_ON}
         self._is_new = self.instance.pk is None
         self._was_paused = not self._is_new and acts.is_paused(self.instance)
         self.is_planned_anew = False
+        if "repeats" in self.fields:
+            self.fields["repeats"].show_hidden_initial = True  # as that of the next run, whose default is a function
         if "next_run" in self.fields:
             self.fields["next_run"].required = False
             self.fields["next_run"].help_text = (
@@ -48,8 +53,9 @@ class ScheduleForm(ModelForm):
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
         row = self.instance
-        if not self._is_new and "next_run" not in self.changed_data:
-            row.next_run = self._before
+        if not self._is_new:
+            for name in _MOVED_ON - set(self.changed_data):
+                setattr(row, name, self._before[name])
         self._tell_problems()
         if not self.errors:
             self._plan(row)

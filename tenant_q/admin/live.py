@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.contrib import messages
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from tenant_q import policies, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.shown import as_text
+from tenant_q.admin.shown import in_short
 from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BadPackage, TenantQError
@@ -25,8 +26,8 @@ from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """So many tasks are listed; the others come when these are done."""
-FOUND = 10_000
-"""So far a task is looked for by its id."""
+SHOWN_ARGUMENTS = 10
+"""So many of a task's arguments, and of its keywords."""
 _PLACES = {
     "leased": (gettext_lazy("Running"), "tenant-q-good"),
     "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
@@ -84,22 +85,21 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         if not self.has_change_permission(request):
             raise PermissionDenied
         id = unquote(object_id)
-        live = next((live for live in find_live(FOUND) if live.id == id), None)
-        if request.method == "POST":
-            self._cancel(request, id, live)
-            return HttpResponseRedirect("../../")
-        if live is None:
-            raise Http404(_("There is no such task here, or it has ended."))
-        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=as_row(live))
-
-    def _cancel(self, request: HttpRequest, id: str, live: Live | None) -> None:
-        name = as_row(live).name if live else id
         try:
-            is_cancelled = QUtilities.cancel(id, by=request.user.get_username())
+            live = find_one(id)
+            row = as_row(live) if live else None
+            if request.method == "POST":
+                self._cancel(request, id, row.name if row else id)
+                return HttpResponseRedirect("../../")
         except TenantQError as error:
-            self.message_user(request, f"{name}: {error}", messages.ERROR)
-            return
-        if not is_cancelled:
+            self.message_user(request, f"{id}: {error}", messages.ERROR)
+            return HttpResponseRedirect("../../")
+        if row is None:
+            raise Http404(_("There is no such task here, or it has ended."))
+        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=row)
+
+    def _cancel(self, request: HttpRequest, id: str, name: str) -> None:
+        if not QUtilities.cancel(id, by=request.user.get_username()):
             self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
             return
         self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
@@ -111,6 +111,13 @@ def find_live(limit: int) -> list[Live]:
     found = [live for broker in policies.site_brokers() for live in broker.live(schema, limit=limit)]
     order = list(_PLACES)
     return sorted(found, key=lambda live: order.index(live.place))[:limit]
+
+
+def find_one(id: str) -> Live | None:
+    """The current tenant's package with this id, if it is still to be run or runs. Raises as `Broker.find`."""
+    schema = tenancy.task_schema()
+    found = (broker.find(schema, id) for broker in policies.site_brokers())
+    return next((live for live in found if live), None)
 
 
 def as_row(live: Live) -> Row:
@@ -143,8 +150,10 @@ def as_row(live: Live) -> Row:
 
 
 def _call(args: Any, kwargs: Any) -> str:
-    parts = [as_text(value if not isinstance(value, str) else repr(value)) for value in args]
-    return ", ".join(parts + [f"{name}={as_text(value)}" for name, value in kwargs.items()])
+    """A call's arguments, the first of them and of each its start."""
+    parts = [in_short(value) for value in args[:SHOWN_ARGUMENTS]]
+    parts += [f"{name}={in_short(value)}" for name, value in islice(kwargs.items(), SHOWN_ARGUMENTS)]
+    return ", ".join(parts + ["…"] * (max(len(args), len(kwargs)) > SHOWN_ARGUMENTS))
 
 
 def _progress(live: Live) -> tuple[float | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,7 +79,7 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
             raise PermissionDenied
         ids = set(request.POST.getlist("id"))
         try:
-            chosen = [(broker, dead) for broker, dead in _dead(None, 10**9) if dead.id in ids]
+            chosen = _these_dead(ids)
             if act == "purge" and chosen and "confirmed" not in request.POST:
                 rows = [dead for broker, dead in chosen]
                 return self.page(request, "purge", act=_("Purge"), title=_("Are you sure?"), rows=rows)
@@ -103,9 +103,18 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
 
 
 def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
-    """The dead packages of the site's clusters, at most `limit` of each, the latest first."""
-    found = [(broker, dead) for broker in policies.site_brokers() for dead in broker.dead(schema, limit=limit)]
+    """The latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
+    found = [
+        (broker, dead)
+        for broker in policies.site_brokers()
+        for dead in broker.dead(schema, limit=limit, newest_first=True)
+    ]
     return sorted(found, key=lambda one: one[1].died, reverse=True)
+
+
+def _these_dead(ids: Set[str]) -> list[tuple[Broker, Dead]]:
+    """Those of the packages that are dead, of whichever cluster."""
+    return [(broker, dead) for broker in policies.site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
 
 
 def _as_dead_row(dead: Dead) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pprint
+import reprlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,10 @@ from picklefield.fields import _ObjectWrapper, dbsafe_decode
 LONGEST = 20_000
 """So many characters of a value are shown."""
 _WIDTH = 100
+_DEEPEST = 40
+_SHORT = 300
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +43,82 @@ def read_pickle(text: str | None) -> Stored:
 
 
 def as_text(value: Any) -> str:
-    """A value as Python shows it, at most `LONGEST` characters of it. Never raises."""
+    """A value as Python shows it, at most `LONGEST` characters of it. Never raises.
+
+    It costs what it shows: of a container that holds more, the rest is not looked at.
+    """
     try:
-        text = value if isinstance(value, str) else pprint.pformat(value, width=_WIDTH, compact=True, sort_dicts=False)
+        text = value if isinstance(value, str) else _pretty(value)
     except Exception as error:  # a `__repr__` of the project's
-        return _("A %(type)s that cannot be shown: %(error)s") % {
-            "type": type(value).__name__,
-            "error": f"{type(error).__name__}: {error}",
-        }
+        return _unshowable(value, error)
     if len(text) > LONGEST:
-        text = text[:LONGEST] + "\n" + _("… %(count)s characters more") % {"count": len(text) - LONGEST}
+        text = text[:LONGEST] + "\n" + _("… and more")
     return text
+
+
+def in_short(value: Any) -> str:
+    """A value in a line, some hundred characters of it. Never raises."""
+    try:
+        text = _BRIEF.repr(value)
+    except Exception as error:
+        return _unshowable(value, error)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+
+
+def _pretty(value: Any) -> str:
+    return pprint.pformat(_Start(LONGEST).of(value), width=_WIDTH, compact=True, sort_dicts=False)
+
+
+def _unshowable(value: Any, error: Exception) -> str:
+    words = {"type": type(value).__name__, "error": f"{type(error).__name__}: {error}"}
+    return _("A %(type)s that cannot be shown: %(error)s") % words
+
+
+class _Start:
+    """The part of a value that the first `room` characters of its text come from; what is left out is an ellipsis."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        if kind in (str, bytes, bytearray):
+            start = value[: max(self.room, 1)]
+            self.room -= len(start)
+            return value if len(start) == len(value) else _Left(repr(start))
+        if kind not in (list, tuple, set, frozenset, dict):
+            return value
+        if depth == _DEEPEST:
+            return _Left("")
+        if kind is dict:
+            return dict(self._items(value, depth))
+        return kind(self._elements(value, depth))
+
+    def _elements(self, values: Iterable[Any], depth: int) -> Iterator[Any]:
+        for value in values:
+            if self.room <= 0:
+                yield _Left("")
+                return
+            self.room -= 1  # each takes a character at least
+            yield self.of(value, depth + 1)
+
+    def _items(self, values: dict[Any, Any], depth: int) -> Iterator[tuple[Any, Any]]:
+        for name, value in values.items():
+            if self.room <= 0:
+                yield _Left(""), _Left("")
+                return
+            self.room -= 1
+            yield self.of(name, depth + 1), self.of(value, depth + 1)
+
+
+class _Left:
+    """What is left of a value that was cut, and stands for the rest."""
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+
+    def __repr__(self) -> str:
+        return f"{self.start}…"
 
 
 def block(text: str, label: Any) -> SafeString:

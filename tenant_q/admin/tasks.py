@@ -104,7 +104,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         done = 0
         for task in queryset:
             try:
-                acts.run_again(task, self._readable(task, "args"), self._readable(task, "kwargs"))
+                self._run_again(task)
                 done += 1
             except TenantQError as error:
                 self.message_user(request, f"{task.name}: {error}", messages.ERROR)
@@ -112,10 +112,15 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
             text = ngettext("%(count)s task is queued again.", "%(count)s tasks are queued again.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
+    def _run_again(self, task: Any) -> None:
+        args, kwargs = self._readable(task, "args"), self._readable(task, "kwargs")
+        acts.run_again(task, args, kwargs, self._readable(task, "result") if acts.may_be_parts(args) else None)
+
     def _readable(self, task: Any, name: str) -> Any:
         stored = read_pickle(getattr(task, f"stored_{name}"))
         if stored.error:
-            raise EnqueueError(f"its arguments cannot be read ({stored.error}); deploy what they name.")
+            what = "result" if name == "result" else "arguments"
+            raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy what is named there.")
         return stored.value
 
 

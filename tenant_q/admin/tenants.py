@@ -71,11 +71,20 @@ _BY_NAME = {column.name: column for column in COLUMNS}
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What an operator may change of a tenant's policy, in its row of the table."""
+    """What an operator may change of a tenant's policy, in its row of the table; to pause it there are buttons.
+
+    Each field carries with it what was shown, so that `changed_data` is what was changed on the page and not what
+    somebody else changed meanwhile.
+    """
 
     class Meta:
         model = TenantPolicy
-        fields = list(policies.FIELDS)
+        fields = [name for name in policies.FIELDS if name != "paused"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.show_hidden_initial = True
 
 
 class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
@@ -132,14 +141,17 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         )
 
     def policy_view(self, request: HttpRequest, schema: str) -> HttpResponse:
-        """Save what was filled in for one tenant; show the table with the errors if there are."""
+        """Save what was changed on the page for one tenant; show the table with the errors if there are."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         form = PolicyForm(request.POST, auto_id="policy_%s")
         if not form.is_valid():
             return self._table(request, form=form, edited=schema)
-        values = {name: form.cleaned_data[name] for name in policies.FIELDS}
-        self._change(request, schema, "limit", values, _("The policy of %(schema)s is saved and in force."))
+        values = {name: form.cleaned_data[name] for name in form.changed_data}
+        if values:
+            self._change(request, schema, "limit", values, _("The policy of %(schema)s is saved and in force."))
+        else:
+            self.message_user(request, _("Nothing was changed."), messages.INFO)
         return HttpResponseRedirect(_list_url(request))
 
     def pause_view(self, request: HttpRequest, schema: str) -> HttpResponse:
@@ -201,7 +213,7 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
         return {}
     policy = tenant.policy
     limits = {"max_running": policy.max_running, "max_queued": policy.max_queued, "max_results": tenant.max_results}
-    return {"weight": policy.weight, **limits, "paused": policy.paused}
+    return {"weight": policy.weight, **limits}
 
 
 def _as_row(tenant: Tenant) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Parts of iters and cached groups are kept in PostgreSQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tenant_q import envelope
@@ -170,6 +170,9 @@ class AdaptedBroker:
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
         raise self._refusal("list a tenant's tasks")
 
+    def find(self, schema: str, id: str) -> Live | None:
+        raise self._refusal("tell where a task is")
+
     def place(self, schema: str, id: str) -> str | None:
         raise self._refusal("tell where a task is")
 
@@ -197,7 +200,14 @@ class AdaptedBroker:
         self._due.clear()
         self._call("purge_queue")
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
         return []
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:

@@ -441,12 +441,16 @@ class MemoryBroker:
         leased = [(id, "leased") for id in self.leased]
         queued = [(id, "queued") for id in self.queues[schema]]
         delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
-        return [
-            Live(id, schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
-            for id, place in [*leased, *queued, *delayed]
-            for message in [self.messages[id]]
-            if message.schema == schema
-        ][:limit]
+        places = [*leased, *queued, *delayed]
+        return [self._live(id, place) for id, place in places if self.messages[id].schema == schema][:limit]
+
+    def _live(self, id: str, place: str) -> Live:
+        message = self.messages[id]
+        return Live(id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
+
+    def find(self, schema: str, id: str) -> Live | None:
+        place = self.place(schema, id)
+        return None if place in (None, "dead") else self._live(id, str(place))
 
     def place(self, schema: str, id: str) -> str | None:
         if id not in self.messages or self.messages[id].schema != schema:
@@ -498,10 +502,18 @@ class MemoryBroker:
         for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
             place.clear()
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
-        found = [(self.messages[id], *died) for id, died in self.died.items()]
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
+        found = [(self.messages[id], *died) for id, died in self.died.items() if ids is None or id in ids]
         dead = [Dead(m.id, m.schema, m.func, at, cause, m.payload) for m, at, cause in found]
-        return [one for one in dead if schema in (None, one.schema)][:limit]
+        own = [one for one in dead if schema in (None, one.schema)]
+        return (own[::-1] if newest_first else own)[:limit]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
         found = [id for id in ids_and_payloads if self.died.pop(id, None)]

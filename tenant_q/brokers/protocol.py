@@ -6,7 +6,7 @@ package until a deadline; its token is a fencing token, so that a worker that lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -279,6 +279,9 @@ class Broker(Protocol):
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
         """The first `limit` of a tenant's packages: leased ones first, then queued ones in order, then delayed ones."""
 
+    def find(self, schema: str, id: str) -> Live | None:
+        """A tenant's package that is still to be run, or is being run. None where it has no such package."""
+
     def place(self, schema: str, id: str) -> str | None:
         """Where a tenant's package is: "queued", "delayed", "leased" or "dead". None where it has no such package."""
 
@@ -305,8 +308,18 @@ class Broker(Protocol):
     def purge(self) -> None:
         """Forget every queued, delayed and dead package."""
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
-        """The dead packages, oldest first: of one tenant, or of all."""
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
+        """The first `limit` of the dead packages, oldest first or newest first: of one tenant, or of all.
+
+        Parameters: `ids`, which ones are meant, as far as they are dead; None for all.
+        """
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
         """Queue dead packages again, each with this payload, or with its own where it is empty. Returns how many."""

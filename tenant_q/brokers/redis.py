@@ -8,7 +8,7 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,22 +220,22 @@ class RedisBroker:
     # One tenant's packages
 
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        return [
-            Live(id.decode(), name, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
-            for id, place, due, verdict, message in self._run("live", schema, limit)
-            for name, func, _, payload in [message.decode().split("\n", 3)]
-        ]
+        return [_live(*found) for found in self._run("live", schema, limit)]
+
+    def find(self, schema: str, id: str) -> Live | None:
+        found = self._run("find", schema, id, "whole")
+        return _live(id.encode(), *found) if found and found[0] != b"dead" else None
 
     def place(self, schema: str, id: str) -> str | None:
-        place, _ = self._find(schema, id)
+        place, _ = self._place_and_verdict(schema, id)
         return place
 
     def verdict(self, schema: str, id: str) -> str | None:
-        _, verdict = self._find(schema, id)
+        _, verdict = self._place_and_verdict(schema, id)
         return verdict
 
-    def _find(self, schema: str, id: str) -> tuple[str | None, str | None]:
-        place, verdict = self._run("find", schema, id) or (b"", b"")
+    def _place_and_verdict(self, schema: str, id: str) -> tuple[str | None, str | None]:
+        place, _, verdict = self._run("find", schema, id) or (b"", b"", b"")
         return _text(place), _text(verdict)
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
@@ -259,10 +259,20 @@ class RedisBroker:
     def purge(self) -> None:
         self._run("purge")
 
-    def dead(self, schema: str | None = None, *, limit: int = 1000) -> list[Dead]:
+    def dead(
+        self,
+        schema: str | None = None,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        ids: Collection[str] | None = None,
+    ) -> list[Dead]:
+        if ids is not None and not ids:
+            return []
+        order = "newest" if newest_first else "oldest"
         return [
             Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
-            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit)
+            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit, order, *(ids or ()))
         ]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
@@ -380,6 +390,11 @@ class RedisBroker:
 
 def _text(found: bytes) -> str | None:
     return found.decode() or None
+
+
+def _live(id: bytes, place: bytes, due: bytes, verdict: bytes, message: bytes) -> Live:
+    schema, func, _, payload = message.decode().split("\n", 3)
+    return Live(id.decode(), schema, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pprint
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,8 +19,10 @@ from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
 from tenant_q import acts, due_index
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
+from tenant_q.admin.shown import LONGEST, as_text, in_short
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
+from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -81,8 +84,8 @@ def make_task(schema: str = A, id: str = "a" * 32, **fields: Any) -> Task:
         )
 
 
-def posted(client: Client, url: str, **changes: str) -> Any:
-    """Fill in the form of a page and send it, as a browser does with what stands in it."""
+def filled_in(client: Client, url: str) -> dict[str, str]:
+    """What a browser sends of the form of a page, as it stands there."""
     page = client.get(url)
     form = page.context["adminform"].form
     data: dict[str, str] = {}
@@ -94,7 +97,14 @@ def posted(client: Client, url: str, **changes: str) -> Any:
                 data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{moment:{pattern}}" if moment else ""
         else:
             data[bound.name] = "" if value is None else str(value)
-    return client.post(url, data | changes)
+            if bound.field.show_hidden_initial:
+                data[bound.html_initial_name] = data[bound.name]
+    return data
+
+
+def posted(client: Client, url: str, **changes: str) -> Any:
+    """Fill in the form of a page and send it."""
+    return client.post(url, filled_in(client, url) | changes)
 
 
 def change_url(model: str, pk: Any) -> str:
@@ -184,21 +194,39 @@ def test_a_cron_schedule_finds_its_first_run(site):
 
 
 def test_an_edit_does_not_take_back_what_the_scheduler_moved(site):
-    """The page was opened before the fire and is sent after it."""
-    row = make_schedule()
+    """The page was opened before the fire and is sent after it: neither the fire nor the repeat comes back."""
+    row = make_schedule(repeats=3)
     client, url = site(A), change_url("schedule", row.pk)
     page = client.get(url)
     moved = timezone.now() + 24 * HOUR
     shown = timezone.localtime(row.next_run)
     with in_schema(A):
-        Schedule.objects.filter(pk=row.pk).update(next_run=moved)
+        Schedule.objects.filter(pk=row.pk).update(next_run=moved, repeats=2)
     data = {field: page.context["adminform"].form[field].value() or "" for field in ("func", "args", "schedule_type")}
     for part, pattern in (("0", "%Y-%m-%d"), ("1", "%H:%M:%S")):
         data[f"next_run_{part}"] = data[f"initial-next_run_{part}"] = f"{shown:{pattern}}"
-    assert client.post(url, data | {"name": "other", "repeats": "-1"}).status_code == 302
+    assert 'name="initial-repeats" value="3"' in page.content.decode()
+    stale = {"repeats": "3", "initial-repeats": "3"}
+    assert client.post(url, data | stale | {"name": "other"}).status_code == 302
     with in_schema(A):
         row.refresh_from_db()
-    assert (row.name, row.next_run) == ("other", moved)
+    assert (row.name, row.next_run, row.repeats) == ("other", moved, 2)
+    assert client.post(url, data | stale | {"repeats": "9"}).status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.next_run, row.repeats) == (moved, 9), "what was changed on the page is meant"
+
+
+def test_an_edit_does_not_let_a_schedule_that_ended_run_again(site):
+    row = make_schedule(repeats=1)
+    client, url = site(A), change_url("schedule", row.pk)
+    data = filled_in(client, url)
+    with in_schema(A):
+        Schedule.objects.filter(pk=row.pk).update(repeats=0)
+    assert client.post(url, data | {"name": "other"}).status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert (row.name, row.repeats) == ("other", 0)
 
 
 def test_the_page_shows_the_next_five_fires(site, settings):
@@ -279,6 +307,31 @@ def test_a_paused_schedule_can_be_edited_and_stays_paused(site):
     assert (row.args, row.next_run) == ("5, 6", None)
 
 
+def test_a_cron_text_that_changed_while_paused_is_the_one_that_counts(site):
+    tomorrow = timezone.now().replace(hour=6, minute=30, second=0, microsecond=0) + 24 * HOUR
+    rows = {
+        name: make_schedule(name=name, schedule_type=Schedule.CRON, cron="30 6 * * *")
+        for name in ("changed", "as it was")
+    }
+    rows["was daily"] = make_schedule(name="was daily")
+    client = site(A)
+    with in_schema(A):
+        Schedule.objects.update(next_run=tomorrow + 72 * HOUR)  # past Django-Q2, which plans a new cron schedule
+        for row in rows.values():
+            acts.pause(row.pk, actor="x")
+    assert posted(client, change_url("schedule", rows["changed"].pk), cron="45 7 * * *").status_code == 302
+    values = {"schedule_type": "C", "cron": "45 7 * * *"}
+    assert posted(client, change_url("schedule", rows["was daily"].pk), **values).status_code == 302
+    for row in rows.values():
+        client.post(f"/admin/django_q/schedule/{row.pk}/act/resume/")
+        with in_schema(A):
+            row.refresh_from_db()
+    for row in (rows["changed"], rows["was daily"]):
+        assert (row.next_run.hour, row.next_run.minute) == (7, 45)
+        assert row.next_run <= timezone.now() + 24 * HOUR
+    assert rows["as it was"].next_run == tomorrow + 72 * HOUR, "planned by hand to begin later"
+
+
 def test_a_schedule_that_ran_out_is_not_paused(tenants):
     row = make_schedule(repeats=0)
     with in_schema(A):
@@ -305,6 +358,40 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
     with in_schema(A):
         again = Task.objects.exclude(pk=task.pk).get()
         assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
+
+
+@pytest.mark.seam
+def test_a_failed_iter_runs_again_with_all_its_parts(site, make_worker):
+    with in_schema(A):
+        words = {"hook": "tests.tasks.nothing", "q_options": {"task_name": "sums"}}
+        id = QUtilities.add_async_tasks_from_iter("tests.tasks.add", [(1, 2), (3, "x"), (5,)], **words)
+    while get_broker().counts().open:
+        run(make_worker)
+    with in_schema(A):
+        assert not Task.objects.get(pk=id).success
+    answer = site(A).post(f"/admin/django_q/failure/{id}/act/run_again/", follow=True)
+    assert "1 task is queued again." in answer.content.decode()
+    assert get_broker().queue_size(A) == 3
+    while get_broker().counts().open:
+        run(make_worker)
+    with in_schema(A):
+        again = Task.objects.filter(group=None).exclude(pk=id).get()  # the parts that failed have rows too
+        assert (again.name, again.hook, again.success) == ("sums", "tests.tasks.nothing", False)
+        assert again.args == ((1, 2), (3, "x"), (5,))
+        assert again.result[0] == 3 and "TypeError" in again.result[1] and again.result[2] == 5
+
+
+def test_what_may_be_an_iter_or_one_call_does_not_run_again(site):
+    make_task(id="1" * 32, args=((1, 2), (3, 4)), result=[3, 7])
+    single = make_task(id="2" * 32, args=((1, 2), (3, 4)), result=(1, 2, 3, 4))
+    failed = make_task(id="3" * 32, args=((1, 2), (3, 4)), result="broken", success=False)
+    client = site(A)
+    answer = client.post(f"/admin/django_q/success/{'1' * 32}/act/run_again/", follow=True)
+    assert "its row may be that of an iter of 2 parts or of one call" in answer.content.decode()
+    assert get_broker().queue_size(A) == 0
+    client.post(f"/admin/django_q/success/{single.pk}/act/run_again/")
+    client.post(f"/admin/django_q/failure/{failed.pk}/act/run_again/")
+    assert get_broker().queue_size(A) == 2, "one package for each"
 
 
 def test_a_bad_pickle_breaks_no_page(site):
@@ -341,6 +428,47 @@ def test_tasks_are_found_and_filtered(site):
     assert names("stopped__gte=2001-01-01 00:00Z") == ["first", "second"]
 
 
+class Counted:
+    """Counts how many of it were formatted."""
+
+    formatted = 0
+
+    def __repr__(self) -> str:
+        type(self).formatted += 1
+        return "<counted>"
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, frozenset, lambda many: dict(enumerate(many))])
+def test_of_a_huge_value_only_what_is_shown_is_formatted(make):
+    many = 200_000
+    for show, longest in ((as_text, LONGEST + 100), (in_short, 310)):
+        for value in (make(Counted() for _ in range(many)), [[make(Counted() for _ in range(many))]]):
+            Counted.formatted = 0
+            text = show(value)
+            # pprint formats a value once for each container that it is in, to see whether it fits in a line.
+            assert 0 < Counted.formatted < many
+            assert "<counted>" in text and len(text) <= longest
+
+
+def test_a_value_that_fits_is_shown_whole():
+    value = {"a": [1, (2, {3}), frozenset(), b"x"], (1, 2): {"": None}, "text": "ä" * 500}
+    assert as_text(value) == pprint.pformat(value, width=100, compact=True, sort_dicts=False)
+    assert in_short("it's") == '"it\'s"'
+    inner: list[Any] = []
+    inner.append(inner)
+    assert "…" in as_text(inner) and as_text(inner).startswith("[[")
+    assert len(as_text(["x" * 10**6] * 1000)) < LONGEST + 100
+    assert as_text("x" * 10**6).startswith("xxx") and as_text("x" * 10**6).endswith("… and more")
+
+
+def test_arguments_that_cannot_be_shown_break_no_list():
+    class Bad:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    assert "Bad" in in_short(Bad()) and "Bad" in as_text(Bad())
+
+
 def test_a_value_is_shown_and_never_run_as_markup(site):
     task = make_task(result="<script>alert(1)</script>", args=("<b>",), name="<i>n</i>")
     page = site(A).get(change_url("success", task.pk)).content.decode()
@@ -375,6 +503,33 @@ def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
     assert "TaskCancelled" in page and "cancelled by boss" in page
     connection.set_schema_to_public()
     assert AuditRecord.objects.values_list("actor", "act", "schema_name", "target").get() == ("boss", "cancel", A, id)
+
+
+def test_a_task_far_back_in_a_long_queue_can_be_cancelled(site):
+    broker = get_broker()
+    broker.enqueue([Message(id=f"{n}", schema=A, func="f", payload="nonsense") for n in range(10_001)])
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="sum")
+    client = site(A)
+    assert "Cancel the task “sum”" in client.get(f"{LIVE}{id}/cancel/").content.decode()
+    answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
+    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
+    assert broker.verdict(A, id)
+
+
+def test_without_the_broker_cancelling_tells_so(site, monkeypatch):
+    with in_schema(A):
+        id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
+    client = site(A)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise BrokerError("Redis is away.")
+
+    monkeypatch.setattr(get_broker(), "_run", fail)
+    for send in (client.get, client.post):
+        answer = send(f"{LIVE}{id}/cancel/", follow=True)
+        assert answer.status_code == 200
+        assert [str(m) for m in answer.context["messages"]] == [f"{id}: Redis is away."]
 
 
 @pytest.mark.seam

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django_q.models import Task
 
 from tenant_q import policies
+from tenant_q.admin import operators
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.models import AuditRecord, TenantPolicy
@@ -71,6 +73,21 @@ def kill(*ids: str, schema: str = A, func: str = "tests.tasks.add") -> None:
             broker.bury("w", lease, "Cause: a test")
 
 
+def filled_in(client: Client) -> dict[str, str]:
+    """What a browser sends of the form of a tenant's policy, as it stands there."""
+    page = client.get(f"{TENANTS}?edit={A}").content.decode()
+    form = page[page.index('<tr class="tenant-q-edit">') :].partition("</form>")[0]
+    fields = [dict(re.findall(r'(name|value)="([^"]*)"', field)) for field in re.findall("<input [^>]*>", form)]
+    return {field["name"]: field.get("value", "") for field in fields if "name" in field}
+
+
+def later() -> None:
+    """What died so far died a second earlier."""
+    client, dead = get_broker().client, f"{get_broker().tag}:dead"
+    for id in client.zrange(dead, 0, -1):
+        client.zincrby(dead, -1000, id)
+
+
 def rows_of(page: Any) -> list[str]:
     return [row["schema"] for row in page.context["rows"]]
 
@@ -109,13 +126,33 @@ def test_a_policy_is_changed_in_its_row(site):
     client = site()
     page = client.get(f"{TENANTS}?o=-queued&edit={A}").content.decode()
     assert 'name="max_running"' in page
-    values = {"weight": "2", "max_running": "3", "max_queued": "", "max_results": "", "paused": ""}
+    values = filled_in(client) | {"weight": "2", "max_running": "3"}
     answer = client.post(f"{TENANTS}{A}/policy/?o=-queued", values)
     assert answer.status_code == 302 and answer["Location"].endswith("?o=-queued")
     assert get_broker().policies()[A].weight == 2 and get_broker().policies()[A].max_running == 3
     record = AuditRecord.objects.get()
     assert (record.actor, record.act, record.schema_name) == ("olga0", "limit", A)
     assert (record.before["weight"], record.after["weight"]) == (1, 2)
+
+
+def test_what_others_changed_meanwhile_stays(site):
+    """The form was opened before the tenant was paused and limited, and is sent after it."""
+    client = site()
+    values = filled_in(client)
+    assert "paused" not in values
+    policies.change(A, actor="ada", act="pause", paused=True)
+    policies.change(A, actor="ada", act="limit", max_queued=7, max_results=5)
+    client.post(f"{TENANTS}{A}/policy/", values | {"weight": "2", "max_results": "9"})
+    policy = TenantPolicy.objects.get()
+    assert (policy.paused, policy.max_queued, policy.weight, policy.max_results) == (True, 7, 2, 9)
+    assert get_broker().policies()[A].paused
+    client.post(f"{TENANTS}{A}/policy/", filled_in(client) | {"max_queued": "", "max_running": "1"})
+    policy.refresh_from_db()
+    assert (policy.paused, policy.max_queued, policy.max_running) == (True, None, 1)
+    count = AuditRecord.objects.count()
+    answer = client.post(f"{TENANTS}{A}/policy/", filled_in(client), follow=True)
+    assert [str(m) for m in answer.context["messages"]][-1] == "Nothing was changed."
+    assert AuditRecord.objects.count() == count
 
 
 def test_a_value_that_cannot_be_is_told_in_the_row(site):
@@ -153,6 +190,38 @@ def test_dead_tasks_are_queued_again_or_purged(site):
     assert get_broker().place(A, "d2") is None and get_broker().place(A, "d3") == "dead"
     records = AuditRecord.objects.order_by("id").values_list("actor", "act", "schema_name", "target")
     assert list(records) == [("olga0", "retry", A, "d1"), ("olga0", "purge", A, "d2")]
+
+
+def test_what_is_chosen_is_all_that_is_read(site, monkeypatch):
+    kill("d1", "d2")
+    read: list[str] = []
+    real = get_broker().dead
+
+    def dead(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        read.extend(one.id for one in found)
+        return found
+
+    monkeypatch.setattr(get_broker(), "dead", dead)
+    client = site()
+    client.post(f"{DEAD}act/", {"act": "retry", "id": ["d1", "unknown"]})
+    assert read == ["d1"] and get_broker().place(A, "d1") == "queued"
+    client.post(f"{DEAD}act/", {"act": "purge", "confirmed": "yes"})
+    assert read == ["d1"] and get_broker().place(A, "d2") == "dead"
+
+
+def test_of_many_dead_tasks_the_latest_are_shown(site, monkeypatch):
+    monkeypatch.setattr(operators, "DEAD_SHOWN", 2)
+    for id in ("a first", "d second", "b third", "c last"):
+        kill(id)
+        later()
+    kill("e other", schema=B)
+    client = site()
+    page = client.get(DEAD)
+    assert [row["id"] for row in page.context["rows"]] == ["e other", "c last"] and page.context["has_more"]
+    page = client.get(f"{DEAD}?schema={A}")
+    assert [row["id"] for row in page.context["rows"]] == ["c last", "b third"]
+    assert "The latest 2; filter by a tenant to see its older ones." in page.content.decode()
 
 
 def test_the_audit_trail_is_read_only(site):

@@ -455,6 +455,7 @@ def test_what_needs_a_queue_of_the_tenants_own(broker, make_worker):
     id = QUtilities.add_async_task("math.floor", 1.5, schema_name=A)
     acts = [
         lambda: broker.live(A),
+        lambda: broker.find(A, id),
         lambda: broker.place(A, id),
         lambda: broker.verdict(A, id),
         lambda: QUtilities.get_status(id, A),

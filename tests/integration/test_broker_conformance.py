@@ -775,6 +775,13 @@ def test_the_dead_by_tenant_and_oldest_first(driver, broker):
     assert [dead.id for dead in broker.dead("acme_corp")] == ["9", "7"]
     assert [dead.id for dead in broker.dead(limit=2)] == ["9", "8"]
     assert [dead.id for dead in broker.dead("acme_corp", limit=1)] == ["9"]
+    assert [dead.id for dead in broker.dead("acme_corp", newest_first=True)] == ["7", "9"]
+    assert [dead.id for dead in broker.dead(limit=2, newest_first=True)] == ["7", "8"]
+    assert [dead.id for dead in broker.dead("acme_corp", limit=1, newest_first=True)] == ["7"]
+    assert [dead.id for dead in broker.dead(ids=["7", "9", "unknown", "7"])] == ["9", "7"]
+    assert [dead.id for dead in broker.dead(ids={"7", "8", "9"}, limit=2, newest_first=True)] == ["7", "8"]
+    assert [dead.id for dead in broker.dead("globex_inc", ids=["9", "8"])] == ["8"]
+    assert broker.dead(ids=[]) == []
     assert broker.dead("initech_llc") == []
     ages = [broker.dead()[2].died - dead.died for dead in broker.dead()]
     assert ages == pytest.approx([20, 10, 0], abs=5)
@@ -1021,6 +1028,20 @@ def test_where_a_package_is(driver, broker):
     driver.advance(61)
     broker.fetch("w2", limit=1)
     assert broker.place("acme_corp", "later") == "queued"
+
+
+def test_a_package_is_found_by_its_id(broker):
+    put(broker, *"abc", payload="line\nline")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    fetch_one(broker)
+    broker.cancel("acme_corp", "c", BY_ADA)
+    assert {one.id: one for one in broker.live("acme_corp")} == {
+        id: broker.find("acme_corp", id) for id in ("b", "c", "later")
+    }
+    assert broker.find("acme_corp", "c") == Live("c", "acme_corp", "f", "queued", None, "line\nline", BY_ADA)
+    assert broker.find("acme_corp", "a") is None, "the dead are not live"
+    assert [broker.find("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
 
 
 def test_what_is_to_be_given_up_is_told(broker):

@@ -334,6 +334,8 @@ class TwoBrokers(RuleBasedStateMachine):
             assert ours == theirs
         ours, theirs = (sorted(driver.broker.cancelled(), key=lambda one: one.id) for driver in self.drivers)
         assert ours == theirs
+        ours, theirs = (driver.broker.find(SCHEMAS[0], IDS[0]) for driver in self.drivers)
+        assert (ours and live_without_time(ours)) == (theirs and live_without_time(theirs))
         for id in IDS[:3]:
             for method in ("place", "verdict", "get_progress"):
                 ours, theirs = (getattr(driver.broker, method)(SCHEMAS[0], id) for driver in self.drivers)

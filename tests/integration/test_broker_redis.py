@@ -470,7 +470,20 @@ def test_the_dead_by_tenant_and_oldest_first(broker):
         broker.bury("w1", fetch_one(broker), "c")
     assert [dead.id for dead in broker.dead("acme_corp")] == ["0", "2"]
     assert [dead.id for dead in broker.dead(limit=2)] == ["0", "1"]
+    assert [dead.id for dead in broker.dead(limit=2, newest_first=True)] == ["2", "1"]
     assert broker.dead("initech_llc") == []
+
+
+def test_a_few_of_the_dead_cost_nothing_for_the_others(broker):
+    put(broker, "a")
+    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead()  # the server knows the script then
+    before = calls(broker, lambda: broker.dead(ids=["a"]))
+    for n in range(30):
+        put(broker, f"other {n}")
+        broker.bury("w1", fetch_one(broker), "c")
+    assert calls(broker, lambda: broker.dead(ids=["a"])) == before
+    assert calls(broker, lambda: broker.dead(limit=1)) <= before
 
 
 def test_the_dead_are_retried_with_a_clean_slate(broker):
@@ -1021,6 +1034,7 @@ def test_what_a_tenant_has_costs_nothing_for_what_others_have(broker):
         put(broker, f"d {schema}", schema=schema, delay=30)
     acts = {
         "live": lambda: broker.live("acme_corp", limit=5),
+        "find": lambda: broker.find("acme_corp", "d8"),
         "place": lambda: broker.place("acme_corp", "d8"),
         "cancel": lambda: broker.cancel("acme_corp", "d9", "TaskCancelled: x"),
         "cancelled": broker.cancelled,

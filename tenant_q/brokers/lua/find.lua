@@ -1,8 +1,18 @@
--- Where a tenant's package is, and whether it is to be given up.
+-- Where a tenant's package is, whether it is to be given up, and the package itself where it is asked for.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 id
--- Returns  { its place, its verdict or '' }, or nothing where the tenant has no such package
+-- ARGV     1 schema, 2 id, 3 'whole' with the message
+-- Returns  { its place, ms when it is due or '', its verdict or '', and its message as it is stored where that is asked
+--          for }, or nothing where the tenant has no such package
 
-local place = place_of(ARGV[1], ARGV[2])
-return place and { place, redis.call('HGET', key('verdicts'), ARGV[2]) or '' } or {}
+local schema, id, wanted = ARGV[1], ARGV[2], ARGV[3]
+local place = place_of(schema, id)
+if not place then
+  return {}
+end
+local due = place == 'delayed' and redis.call('ZSCORE', key('delayed'), id) or ''
+local found = { place, due, redis.call('HGET', key('verdicts'), id) or '' }
+if wanted == 'whole' then
+  found[4] = redis.call('HGET', key('messages'), id)
+end
+return found

@@ -1,20 +1,63 @@
--- The dead packages, oldest first.
+-- The dead packages, oldest or newest first. It looks no further than it must to find as many as are wanted, and where
+-- ids are given at no others.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema or '' for all, 2 how many at most
+-- ARGV     1 schema or '' for all, 2 how many at most, 3 'oldest' or 'newest', the ones that come first, then ids, or
+--          none for all
 -- Returns  { id, schema, func, ms when it died, cause, payload }, ...
 
-local schema_wanted, limit = ARGV[1], tonumber(ARGV[2])
+local page = 1000
+local schema_wanted, limit, newest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == 'newest'
 local found = {}
-local ids = redis.call('ZRANGE', key('dead'), 0, -1, 'WITHSCORES')
-for i = 1, #ids, 2 do
-  if #found == limit then
-    break
+
+local function add(id, died)
+  if #found >= limit then
+    return
   end
-  local id, died = ids[i], ids[i + 1]
   local schema, func, _, payload = open_message(redis.call('HGET', key('messages'), id))
   if schema_wanted == '' or schema_wanted == schema then
     found[#found + 1] = { id, schema, func, died, redis.call('HGET', key('causes'), id) or '', payload }
   end
+end
+
+local function add_these()
+  local chosen, seen = {}, {}
+  for i = 4, #ARGV do
+    local died = not seen[ARGV[i]] and redis.call('ZSCORE', key('dead'), ARGV[i])
+    if died then
+      seen[ARGV[i]] = true
+      chosen[#chosen + 1] = { id = ARGV[i], died = died }
+    end
+  end
+  table.sort(chosen, function(a, b)
+    local x, y = tonumber(a.died), tonumber(b.died)
+    if newest_first then
+      x, y, a, b = y, x, b, a
+    end
+    return x < y or (x == y and a.id < b.id)
+  end)
+  for _, one in ipairs(chosen) do
+    add(one.id, one.died)
+  end
+end
+
+local function add_all()
+  local range, first = newest_first and 'ZREVRANGE' or 'ZRANGE', 0
+  while #found < limit do
+    local ids = redis.call(range, key('dead'), first, first + page - 1, 'WITHSCORES')
+    if #ids == 0 then
+      break
+    end
+    for i = 1, #ids, 2 do
+      add(ids[i], ids[i + 1])
+    end
+    first = first + page
+  end
+end
+
+if #ARGV > 3 then
+  add_these()
+else
+  add_all()
 end
 return found

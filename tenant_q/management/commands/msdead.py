@@ -34,7 +34,7 @@ class Command(OperatorCommand):
         if options["act"] == "list":
             self._list(broker, options)
         else:
-            found = broker.dead(options["schema"], limit=EVERYTHING)
+            found = broker.dead(options["schema"], limit=EVERYTHING, ids=options["ids"] or None)
             self._act(broker, options["act"], _chosen(found, options), as_json=options["json"])
 
     def _list(self, broker: Broker, options: dict[str, Any]) -> None:
@@ -65,4 +65,4 @@ def _chosen(found: list[Dead], options: dict[str, Any]) -> list[Dead]:
     missing = sorted(set(ids) - {dead.id for dead in found})
     if missing:
         raise CommandError(f"No dead package has the id {missing[0]}; `msdead list` shows those there are.")
-    return [dead for dead in found if not ids or dead.id in ids]
+    return found
