@@ -78,7 +78,8 @@ def main() -> int:
     print(told)
     if options.doc:
         report.write_into(DOC, f"{harness.told(around)}\n\n{told}")
-    figures = {"options": vars(options), "figures": report.as_json(compared, found), "growth": growth}
+    chosen = {name: value for name, value in vars(options).items() if name != "json"}
+    figures = {"options": chosen, "figures": report.as_json(compared, found), "growth": growth}
     harness.write_json(options.json, around | figures)
     return 0
 
