@@ -118,6 +118,6 @@ def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans]) -> tuple[Tenant,
 
 
 def _tenant(schema: str, is_known: bool, load: Load, row: TenantPolicy | None, plan: Plans | None) -> Tenant:
-    policy = Policy(row.weight, row.max_running, row.max_queued, row.paused) if row else NO_POLICY
+    policy = policies.in_force_of(row) if row else NO_POLICY
     schedules, due, held = (plan.schedules, plan.due, plan.held) if plan else (0, None, "")
     return Tenant(schema, is_known, load, policy, row.max_results if row else None, schedules, due, held)

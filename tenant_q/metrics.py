@@ -133,23 +133,27 @@ def _packages(site: Site, named: set[str]) -> Metric:
 
 
 def _of_tenants(found: Mapping[str, Figures]) -> Iterator[Metric]:
-    tasks = CounterMetricFamily("tenant_q_tasks", "Tasks that came to their end", labels=("schema", "outcome"))
+    yield _ended("tenant_q_tasks", "schema", found)
     waits = HistogramMetricFamily("tenant_q_task_wait_seconds", "From enqueued or due to started", labels=("schema",))
     for schema, one in found.items():
-        tasks.add_metric((schema, "done"), one.done)
-        tasks.add_metric((schema, "failed"), one.failed)
         waits.add_metric((schema,), _buckets(one.waits), one.wait_seconds)
-    yield from (tasks, waits)
+    yield waits
 
 
 def _of_functions(found: Mapping[str, Figures]) -> Iterator[Metric]:
-    tasks = CounterMetricFamily("tenant_q_function_tasks", "Tasks that came to their end", labels=("func", "outcome"))
+    yield _ended("tenant_q_function_tasks", "func", found)
     runs = HistogramMetricFamily("tenant_q_function_run_seconds", "How long they ran", labels=("func",))
     for func, one in found.items():
-        tasks.add_metric((func, "done"), one.done)
-        tasks.add_metric((func, "failed"), one.failed)
         runs.add_metric((func,), _buckets(one.runs), one.run_seconds)
-    yield from (tasks, runs)
+    yield runs
+
+
+def _ended(name: str, label: str, found: Mapping[str, Figures]) -> Metric:
+    tasks = CounterMetricFamily(name, "Tasks that came to their end", labels=(label, "outcome"))
+    for value, one in found.items():
+        tasks.add_metric((value, "done"), one.done)
+        tasks.add_metric((value, "failed"), one.failed)
+    return tasks
 
 
 def _buckets(counts: tuple[int, ...]) -> list[tuple[str, float]]:

@@ -153,7 +153,7 @@ def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:
         name, reasons = next(iter(error.message_dict.items()))
         raise ConfigurationError(f"{name} of {schema} cannot be {values.get(name)!r}: {' '.join(reasons)}") from error
     if not uses_redis():
-        get_broker().set_policies({schema: _in_force(policy)})  # raises, before it is saved, what it cannot do
+        get_broker().set_policies({schema: in_force_of(policy)})  # raises, before it is saved, what it cannot do
 
 
 def record(
@@ -217,7 +217,7 @@ def put_in_force(broker: Broker) -> None:
         # One at a time, and read under the lock: what is put last was read after the last commit.
         with tenancy.tenant_connection().cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(broker.cluster.encode()) >> 1])
-        broker.set_policies({row.schema_name: _in_force(row) for row in _rows()}, complete=True)
+        broker.set_policies({row.schema_name: in_force_of(row) for row in _rows()}, complete=True)
 
 
 def site_brokers() -> list[Broker]:
@@ -237,5 +237,6 @@ def _put_in_force_or_tell() -> None:
         raise BrokerError(f"The change is saved, and will be in force when the broker is back: {error}") from error
 
 
-def _in_force(row: TenantPolicy) -> Policy:
+def in_force_of(row: TenantPolicy) -> Policy:
+    """A tenant's row as the broker puts it in force."""
     return Policy(row.weight, row.max_running, row.max_queued, row.paused)

@@ -189,8 +189,7 @@ class Worker(Role):
         self.started += 1
         try:
             try:
-                attempt = package.failures + (lease.starts or 0) + 1
-                outcome = execute(package, attempt=attempt, during=self.interrupt.armed(package.id))
+                outcome = execute(package, attempt=_attempt(lease, package), during=self.interrupt.armed(package.id))
             finally:
                 self.slot.finish()  # it is not over its timeout while what follows waits for a server that hangs
                 self.stopping.listen()
@@ -322,5 +321,10 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
 
 def _sentenced(lease: Lease, package: Package, verdict: str) -> Outcome:
     """The failure that a verdict is. A cancelled task is not tried again; after a timeout it may be."""
-    death, attempt = sentence(verdict), package.failures + (lease.starts or 0) + 1
-    return give_up(package, death, attempt=attempt, is_final=isinstance(death, TaskCancelled))
+    death = sentence(verdict)
+    return give_up(package, death, attempt=_attempt(lease, package), is_final=isinstance(death, TaskCancelled))
+
+
+def _attempt(lease: Lease, package: Package) -> int:
+    """The how-manieth start of a package this is."""
+    return package.failures + (lease.starts or 0) + 1

@@ -50,6 +50,11 @@ class History:
     verdict: str | None = None
     alone: bool = False
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its verdict is that of a cancel, which nothing takes back."""
+        return (self.verdict or "").startswith(CANCELLED)
+
 
 @dataclass(slots=True)
 class Held:
@@ -334,7 +339,7 @@ class MemoryBroker:
         if self._is_in_force(lease):
             self._end_lease(lease.id)
             history = self.histories.pop(lease.id, History())
-            if (history.verdict or "").startswith(CANCELLED):  # which nothing takes back
+            if history.is_cancelled:
                 self.histories[lease.id] = History(verdict=history.verdict)
             self.died[lease.id] = (self.clock(), cause)
 
@@ -352,7 +357,7 @@ class MemoryBroker:
             is_guilty = (is_it and not verdict) if running else history.alone
             history.alone = history.alone or (charged and not running)
             history.starts = (history.starts or 0) + (charged and is_guilty)
-            is_told = is_it and verdict and not (history.verdict or "").startswith(CANCELLED)
+            is_told = is_it and verdict and not history.is_cancelled
             history.verdict = verdict if is_told else history.verdict
         return self._return_unrun(lost)
 
@@ -465,7 +470,7 @@ class MemoryBroker:
         return self.histories[id].verdict if id in self.histories else None
 
     def _is_cancelled(self, id: str) -> bool:
-        return (self._verdict(id) or "").startswith(CANCELLED)
+        return id in self.histories and self.histories[id].is_cancelled
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
         place = self.place(schema, id)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from django.utils import timezone
 from rich.table import Table
 from rich.text import Text
 
 from tenant_q.brokers.loads import Load
 from tenant_q.figures import Site, Tenant
 from tenant_q.management.console import at, duration, moment, styled, table, words
-from tenant_q.status import Cluster, Process, age
+from tenant_q.status import Cluster, Process, age, recent_deaths
 
 # A death is told for so long.
 DEATH_SECONDS = 300
@@ -118,8 +117,7 @@ def death_lines(clusters: Iterable[Cluster]) -> list[Text]:
     return [
         Text(f"{moment(at(death.at))}  {death_of(one, death)}", style="red")
         for one in clusters
-        for death in one.deaths
-        if timezone.now().timestamp() - death.at <= DEATH_SECONDS
+        for death in recent_deaths(one, DEATH_SECONDS)
     ]
 
 

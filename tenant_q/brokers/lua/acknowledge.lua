@@ -28,7 +28,7 @@ local function learn(field, ms)
 end
 
 -- The operators' figures. What a tenant has done, by function: ms run, ms waited, and how often the same places count.
-local period_ms, kept_ms = 300000, 4200000
+local kept_ms = 14 * period_ms
 
 local function note_done(by_func, func, n)
   local done = by_func[func] or { ms = 0, waited = 0, counted = {} }

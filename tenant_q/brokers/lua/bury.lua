@@ -19,5 +19,5 @@ if verdict then  -- which nothing takes back
 end
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
-count_dead(lease.schema, 1)
+count_in('dead_of', lease.schema, 1)
 return 1

@@ -41,6 +41,8 @@
 
 local tag = KEYS[1]
 local figure_words = 56
+-- So long is a period of the figures.
+local period_ms = 300000
 
 local function key(name)
   return tag .. ':' .. name
@@ -190,26 +192,24 @@ local function delayed_of(schema)
   return redis.call('ZCARD', key('delayed:' .. schema))
 end
 
-local function count_delayed(schema)
-  local count = delayed_of(schema)
-  if count > 0 then
-    redis.call('HSET', key('waiting'), schema, count)
-  else
-    redis.call('HDEL', key('waiting'), schema)
+-- Count a tenant's packages in a hash of those that have some: <tag>:waiting, <tag>:dead_of.
+local function count_in(name, schema, change)
+  if redis.call('HINCRBY', key(name), schema, change) <= 0 then
+    redis.call('HDEL', key(name), schema)
   end
 end
 
 local function delay_until(schema, id, due)
   redis.call('ZADD', key('delayed'), due, id)
   redis.call('ZADD', key('delayed:' .. schema), due, id)
-  count_delayed(schema)
+  count_in('waiting', schema, 1)
 end
 
 local function end_delay(schema, id)
   redis.call('ZREM', key('delayed'), id)
   redis.call('ZREM', key('delayed:' .. schema), id)
   redis.call('SREM', key('unready'), id)
-  count_delayed(schema)
+  count_in('waiting', schema, -1)
 end
 
 -- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.
@@ -223,12 +223,6 @@ local function place_of(schema, id)
     return 'delayed'
   end
   return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
-end
-
-local function count_dead(schema, change)
-  if redis.call('HINCRBY', key('dead_of'), schema, change) <= 0 then
-    redis.call('HDEL', key('dead_of'), schema)
-  end
 end
 
 -- All that is known of ids but their messages and their places.

@@ -45,7 +45,7 @@ for schema, count in pairs(read(key('dead_of'))) do
 end
 
 -- The oldest of the last hour; where nothing is kept since, nothing was done.
-local this_period = math.floor(now_ms() / 300000)
+local this_period = math.floor(now_ms() / period_ms)
 local before = false
 for period = this_period - tonumber(ARGV[1]), this_period do
   before = redis.call('GET', key('figures:' .. period))

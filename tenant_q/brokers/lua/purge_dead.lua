@@ -8,7 +8,7 @@ local purged = 0
 for _, id in ipairs(ARGV) do
   if redis.call('ZREM', key('dead'), id) == 1 then
     redis.call('HDEL', key('causes'), id)
-    count_dead((open_message(redis.call('HGET', key('messages'), id))), -1)
+    count_in('dead_of', (open_message(redis.call('HGET', key('messages'), id))), -1)
     redis.call('HDEL', key('messages'), id)
     drop_history(id)
     purged = purged + 1

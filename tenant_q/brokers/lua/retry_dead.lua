@@ -12,7 +12,7 @@ for i = 1, #ARGV, 2 do
     local schema, func, once, own = open_message(redis.call('HGET', key('messages'), id))
     local carried = payload ~= '' and payload or own
     redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
-    count_dead(schema, -1)
+    count_in('dead_of', schema, -1)
     push(schema, id, false)
     retried = retried + 1
   end
