@@ -16,7 +16,7 @@ def state_of(schema: str, id: str) -> State:
     """What has become of a tenant's task, whose schema must be current. Raises `BrokerError`, `ConfigurationError`."""
     # A task that ends in between is in the broker no more, and has its row.
     return (
-        _by_row(id) or _by_place(schema, id) or _by_parts(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
+        _by_row(id) or _by_broker(schema, id) or _by_parts(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
     )
 
 
@@ -35,16 +35,11 @@ def _of_failure(result: object) -> State:
     return State.CANCELLED if is_cancelled else State.FAILURE
 
 
-def _by_place(schema: str, id: str) -> State | None:
+def _by_broker(schema: str, id: str) -> State | None:
     for broker in site_brokers():
-        place = broker.place(schema, id)
-        if place == "dead":
-            return State.FAILURE
-        if place == "leased":
-            return State.RUNNING
-        if place:
-            verdict = broker.verdict(schema, id) or ""
-            return State.CANCELLED if verdict.startswith(CANCELLED) else State(place)
+        state = broker.state(schema, id)
+        if state:
+            return state
     return None
 
 
@@ -52,7 +47,7 @@ def _by_parts(schema: str, id: str) -> State | None:
     """An iter runs from its first part on until its own row is there."""
     if any(broker.count_parts(schema, id) for broker in site_brokers()):
         return State.RUNNING
-    first = _by_place(schema, deterministic_id(id, 0))
+    first = _by_broker(schema, deterministic_id(id, 0))
     return first if first in (State.QUEUED, State.DELAYED, None) else State.RUNNING
 
 

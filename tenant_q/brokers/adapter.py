@@ -28,7 +28,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
-from tenant_q.states import Progress
+from tenant_q.states import Progress, State
 from tenant_q.tenancy import in_public
 
 
@@ -176,7 +176,7 @@ class AdaptedBroker:
     def place(self, schema: str, id: str) -> str | None:
         raise self._refusal("tell where a task is")
 
-    def verdict(self, schema: str, id: str) -> str | None:
+    def state(self, schema: str, id: str) -> State | None:
         raise self._refusal("tell where a task is")
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:

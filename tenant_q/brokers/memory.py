@@ -34,10 +34,11 @@ from tenant_q.brokers.protocol import (
     Policy,
     Settled,
     outage_seconds,
+    state_at,
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
-from tenant_q.states import Progress
+from tenant_q.states import Progress, State
 
 # As in the Redis broker.
 
@@ -463,8 +464,12 @@ class MemoryBroker:
         places: dict[str, Collection[str]] = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
         return next((place for place, ids in places.items() if id in ids), "queued")
 
-    def verdict(self, schema: str, id: str) -> str | None:
-        return self._verdict(id) if self.place(schema, id) else None
+    def state(self, schema: str, id: str) -> State | None:
+        place = self.place(schema, id)
+        if place is None:
+            return None
+        may_run = place == "leased" and self.leased[id].is_cancelled
+        return state_at(place, self._verdict(id), may_run=may_run)
 
     def _verdict(self, id: str) -> str | None:
         return self.histories[id].verdict if id in self.histories else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tenant_q.brokers.loads import Load, Totals
-from tenant_q.states import Progress
+from tenant_q.states import Progress, State
 
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
@@ -170,6 +170,15 @@ class Cancelled:
     verdict: str
 
 
+def state_at(place: str, verdict: str | None, *, may_run: bool) -> State:
+    """The state of a package: `may_run` where it was cancelled, if at all, only since its worker took it."""
+    if place == "dead":
+        return State.FAILURE
+    if verdict is not None and verdict.startswith(CANCELLED) and not may_run:
+        return State.CANCELLED
+    return State.RUNNING if place == "leased" else State(place)
+
+
 def outage_seconds(lease: float) -> float:
     """How long nobody scanned for leases that ran out, when it was an outage and not the usual pause between scans."""
     return max(1.5, lease / 2)
@@ -285,8 +294,11 @@ class Broker(Protocol):
     def place(self, schema: str, id: str) -> str | None:
         """Where a tenant's package is: "queued", "delayed", "leased" or "dead". None where it has no such package."""
 
-    def verdict(self, schema: str, id: str) -> str | None:
-        """The cause with which a tenant's package is to be given up instead of run, if it is."""
+    def state(self, schema: str, id: str) -> State | None:
+        """What has become of a tenant's package so far; None where it has no such package.
+
+        What was cancelled before its worker took it is CANCELLED; what a worker may still be running is RUNNING.
+        """
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
         """Have a tenant's package given up with this verdict, which begins with `CANCELLED`, instead of run.

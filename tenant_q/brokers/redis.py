@@ -41,10 +41,11 @@ from tenant_q.brokers.protocol import (
     Policy,
     Settled,
     outage_seconds,
+    state_at,
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
-from tenant_q.states import Progress
+from tenant_q.states import Progress, State
 
 ENQUEUE_CHUNK = 1000
 
@@ -223,20 +224,20 @@ class RedisBroker:
         return [_live(*found) for found in self._run("live", schema, limit)]
 
     def find(self, schema: str, id: str) -> Live | None:
-        found = self._run("find", schema, id, "whole")
-        return _live(id.encode(), *found) if found and found[0] != b"dead" else None
+        match self._run("find", schema, id, "whole"):
+            case [place, due, verdict, _, message] if place != b"dead":
+                return _live(id.encode(), place, due, verdict, message)
+        return None
 
     def place(self, schema: str, id: str) -> str | None:
-        place, _ = self._place_and_verdict(schema, id)
-        return place
+        found = self._run("find", schema, id)
+        return _text(found[0]) if found else None
 
-    def verdict(self, schema: str, id: str) -> str | None:
-        _, verdict = self._place_and_verdict(schema, id)
-        return verdict
-
-    def _place_and_verdict(self, schema: str, id: str) -> tuple[str | None, str | None]:
-        place, _, verdict = self._run("find", schema, id) or (b"", b"", b"")
-        return _text(place), _text(verdict)
+    def state(self, schema: str, id: str) -> State | None:
+        match self._run("find", schema, id):
+            case [place, _, verdict, may_run]:
+                return state_at(place.decode(), _text(verdict), may_run=bool(may_run))
+        return None
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
         return _text(self._run("cancel", schema, id, verdict, CANCEL_REACH))

@@ -24,6 +24,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, LiveTask
+from tenant_q.states import State
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.schemas import served_at
@@ -514,7 +515,7 @@ def test_a_task_far_back_in_a_long_queue_can_be_cancelled(site):
     assert "Cancel the task “sum”" in client.get(f"{LIVE}{id}/cancel/").content.decode()
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
     assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
-    assert broker.verdict(A, id)
+    assert broker.state(A, id) is State.CANCELLED
 
 
 def test_without_the_broker_cancelling_tells_so(site, monkeypatch):
@@ -542,7 +543,7 @@ def test_another_tenants_queue_is_behind_no_door(site):
     assert client.get(f"{LIVE}{id}/cancel/").status_code == 404
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True).content.decode()
     assert "theirs" not in answer and "has ended already" in answer
-    assert get_broker().place(A, id) == "queued" and get_broker().verdict(A, id) is None
+    assert get_broker().place(A, id) == "queued" and get_broker().state(A, id) is State.QUEUED
 
 
 def test_who_may_only_look_at_the_queue_cannot_cancel(site):
@@ -551,7 +552,7 @@ def test_who_may_only_look_at_the_queue_cannot_cancel(site):
     client = site(A, "view_livetask")
     assert "/cancel/" not in client.get(LIVE).content.decode()
     assert client.get(f"{LIVE}{id}/cancel/").status_code == client.post(f"{LIVE}{id}/cancel/").status_code == 403
-    assert get_broker().verdict(A, id) is None
+    assert get_broker().state(A, id) is State.QUEUED
     assert client.get("/admin/django_q/schedule/").status_code == 403
 
 

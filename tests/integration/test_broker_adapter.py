@@ -457,7 +457,7 @@ def test_what_needs_a_queue_of_the_tenants_own(broker, make_worker):
         lambda: broker.live(A),
         lambda: broker.find(A, id),
         lambda: broker.place(A, id),
-        lambda: broker.verdict(A, id),
+        lambda: broker.state(A, id),
         lambda: QUtilities.get_status(id, A),
         lambda: QUtilities.cancel(id, A, by="Ada"),
         lambda: QUtilities.get_progress(id, A),

@@ -31,7 +31,7 @@ from tenant_q.brokers.protocol import (
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
-from tenant_q.states import Progress
+from tenant_q.states import Progress, State
 from tests.conftest import wait_until
 
 
@@ -1047,10 +1047,46 @@ def test_a_package_is_found_by_its_id(broker):
 def test_what_is_to_be_given_up_is_told(broker):
     put(broker, "a")
     fetch_one(broker)
-    assert broker.verdict("acme_corp", "a") is None
+    assert broker.live("acme_corp")[0].verdict is None
     broker.reclaim("w1", running="a", verdict="v")
-    assert broker.verdict("acme_corp", "a") == broker.live("acme_corp")[0].verdict == "v"
-    assert broker.verdict("globex_inc", "a") is None
+    assert broker.live("acme_corp")[0].verdict == "v"
+    assert broker.state("acme_corp", "a") is State.QUEUED, "a worker saves its failed row, and gives it up"
+
+
+def test_the_state_of_a_package(broker):
+    put(broker, *"abc")
+    put(broker, "later", delay=60)
+    broker.bury("w1", fetch_one(broker), "c")
+    fetch_one(broker)
+    assert [broker.state("acme_corp", id) for id in ("a", "b", "c", "later")] == [
+        State.FAILURE,
+        State.RUNNING,
+        State.QUEUED,
+        State.DELAYED,
+    ]
+    assert [broker.state("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
+
+
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_what_was_cancelled_before_a_worker_took_it_is_cancelled(broker, delay):
+    """From the cancel on, and so also while that worker saves its row."""
+    put(broker, "a", delay=delay)
+    broker.cancel("acme_corp", "a", BY_ADA)
+    assert broker.state("acme_corp", "a") is State.CANCELLED
+    fetch_one(broker)
+    assert broker.state("acme_corp", "a") is State.CANCELLED
+
+
+def test_what_is_cancelled_while_a_worker_has_it_may_be_running(broker):
+    """Until that worker has lost it: whoever takes it next does not run it."""
+    put(broker, "a")
+    lease = fetch_one(broker)
+    broker.cancel("acme_corp", "a", BY_ADA)
+    assert broker.state("acme_corp", "a") is State.RUNNING
+    broker.give_back("w1", [lease])
+    assert broker.state("acme_corp", "a") is State.CANCELLED
+    fetch_one(broker, "w2")
+    assert broker.state("acme_corp", "a") is State.CANCELLED
 
 
 # Cancelling
@@ -1076,7 +1112,7 @@ def test_cancelling_what_is_far_back_in_a_long_queue(broker):
     put(broker, *ids)
     for id in (ids[-1], ids[-2]):
         assert broker.cancel("acme_corp", id, BY_ADA) == "queued"
-        assert broker.verdict("acme_corp", id) == BY_ADA
+        assert broker.state("acme_corp", id) is State.CANCELLED
     shown = [one.id for one in broker.live("acme_corp", limit=2000)]
     assert shown == [ids[-2], *ids[:-2], ids[-1]]
 
@@ -1132,7 +1168,7 @@ def test_the_first_who_cancels(broker):
     put(broker, "a")
     assert broker.cancel("acme_corp", "a", BY_ADA) == "queued"
     assert broker.cancel("acme_corp", "a", "TaskCancelled: by Bob") == "queued"
-    assert broker.verdict("acme_corp", "a") == BY_ADA
+    assert broker.live("acme_corp")[0].verdict == BY_ADA
 
 
 def test_what_cannot_be_cancelled(broker):

@@ -337,7 +337,7 @@ class TwoBrokers(RuleBasedStateMachine):
         ours, theirs = (driver.broker.find(SCHEMAS[0], IDS[0]) for driver in self.drivers)
         assert (ours and live_without_time(ours)) == (theirs and live_without_time(theirs))
         for id in IDS[:3]:
-            for method in ("place", "verdict", "get_progress"):
+            for method in ("place", "state", "get_progress"):
                 ours, theirs = (getattr(driver.broker, method)(SCHEMAS[0], id) for driver in self.drivers)
                 assert ours == theirs, method
         ours, theirs = (driver.broker.loads() for driver in self.drivers)

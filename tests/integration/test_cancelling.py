@@ -403,15 +403,15 @@ def test_a_dead_package_is_a_failure(tenants):
 def test_one_that_ends_while_it_is_looked_for(tenants, worker, monkeypatch):
     """Not yet saved when its row is looked for, and acknowledged when the broker is asked."""
     id = add("see")
-    place = RedisBroker.place
+    state = RedisBroker.state
 
-    def end_first(self: RedisBroker, schema: str, id: str) -> str | None:
+    def end_first(self: RedisBroker, schema: str, id: str) -> State | None:
         work(worker)
         tenancy.enter(schema)
-        return place(self, schema, id)
+        return state(self, schema, id)
 
     with monkeypatch.context() as context:
-        context.setattr(RedisBroker, "place", end_first)
+        context.setattr(RedisBroker, "state", end_first)
         assert status(id) == "success"
 
 
@@ -613,7 +613,7 @@ def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
     assert second in [lease.id for lease in broker.fetch("w1").leases]
     sentinel._to_reclaim.append(child)
     sentinel._reclaim()
-    assert broker.verdict(A, second) is None
+    assert broker.state(A, second) is State.QUEUED
     assert int(tasks.client().hget(redis_key("starts"), second) or 0) == 0
 
 

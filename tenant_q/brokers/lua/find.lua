@@ -2,8 +2,9 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 id, 3 'whole' with the message
--- Returns  { its place, ms when it is due or '', its verdict or '', and its message as it is stored where that is asked
---          for }, or nothing where the tenant has no such package
+-- Returns  { its place, ms when it is due or '', its verdict or '', '1' where it was cancelled since its worker took it
+--          (which may be running it) or '', and its message as it is stored where that is asked for },
+--          or nothing where the tenant has no such package
 
 local schema, id, wanted = ARGV[1], ARGV[2], ARGV[3]
 local place = place_of(schema, id)
@@ -11,8 +12,10 @@ if not place then
   return {}
 end
 local due = place == 'delayed' and redis.call('ZSCORE', key('delayed'), id) or ''
-local found = { place, due, redis.call('HGET', key('verdicts'), id) or '' }
+local told = place == 'leased' and redis.call('HGET', key('cancelled'), id)
+local may_run = told and lease_of(id, told) and '1' or ''
+local found = { place, due, redis.call('HGET', key('verdicts'), id) or '', may_run }
 if wanted == 'whole' then
-  found[4] = redis.call('HGET', key('messages'), id)
+  found[5] = redis.call('HGET', key('messages'), id)
 end
 return found
