@@ -15,21 +15,22 @@ from typing import Any
 
 import pytest
 
-from tests.schemas import TENANTS, make_base_tenants, truncate
+from tests.schemas import TENANTS, empty, make_base_tenants
 
 MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
-    """Wait until `condition` returns something true, and return it."""
-    deadline = time.monotonic() + seconds
+    """Wait until `condition` returns something true, and return it. What takes long is asked for less often."""
+    begun = time.monotonic()
+    deadline = begun + seconds
     while True:
         found = condition()
         if found:
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {seconds:g} s; last seen: {found!r}")
-        time.sleep(0.01)
+        time.sleep(min(0.01 + (time.monotonic() - begun) / 20, 0.1))
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     brokers.forget_brokers()
     tenancy.forget_tenants()
     connection.set_schema_to_public()
-    truncate(TENANTS)
+    empty(TENANTS)
     due_index.bring_up_to_date(due_index.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()
@@ -77,6 +78,15 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+def _command_line(pid: int) -> str:
+    import psutil
+
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 class RunningCluster:
@@ -103,11 +113,11 @@ class RunningCluster:
         import psutil
 
         found: dict[str, list[int]] = {}
-        for process in psutil.process_iter(["cmdline"]):
-            words = " ".join(process.info["cmdline"] or []).split()
-            ours = words[:2] == ["mscluster", self.name] and len(words) > 2
-            if ours and _session(process.pid) == self.process.pid:
-                found.setdefault(words[2], []).append(process.pid)
+        for pid in psutil.pids():
+            if _session(pid) == self.process.pid:
+                words = _command_line(pid).split()
+                if words[:2] == ["mscluster", self.name] and len(words) > 2:
+                    found.setdefault(words[2], []).append(pid)
         return found
 
     def pids(self, role: str) -> list[int]:

@@ -88,10 +88,10 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
         due_index.install(tenancy.physical_schema(name))
 
 
-def truncate(names: Sequence[str]) -> None:
+def empty(names: Sequence[str]) -> None:
+    """Delete all tasks and schedules. Of the few rows of a test that takes a tenth of the time of TRUNCATE."""
     with connection.cursor() as cursor:
-        tables = ", ".join(f'"{name}"."{table}"' for name in names for table in _TABLES)
-        cursor.execute(f"TRUNCATE {tables}")
+        cursor.execute("; ".join(f'DELETE FROM "{name}"."{table}"' for name in names for table in _TABLES))
 
 
 def count_tasks(schema: str) -> int:

@@ -47,7 +47,6 @@ def is_up(cluster: RunningCluster, workers: int = 2) -> Any:
     return wait_until(found, what="the cluster's status")
 
 
-@pytest.mark.seam
 def test_killed_processes_show(tenants, mscluster):
     """A status that is not told again is gone after `STAT_SECONDS`, and it is told each second: 5 s are enough."""
     assert STAT_SECONDS < 5

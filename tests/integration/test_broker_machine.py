@@ -414,7 +414,7 @@ def test_redis_does_what_the_specification_says(settings):
 
 LONG_RUN = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))
 PROFILE = settings(
-    max_examples=LONG_RUN or 60,
+    max_examples=LONG_RUN or 40,
     stateful_step_count=40,
     derandomize=not LONG_RUN,
     database=None,

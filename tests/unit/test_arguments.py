@@ -202,7 +202,7 @@ source_like = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.none() | st.text() | source_like, st.none() | st.text() | source_like)
 @example("1if 1 else 2", "\x0c a=1")
 @example("\x1c", "\x85")
@@ -233,7 +233,7 @@ literals = st.recursive(
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(literals, max_size=4), st.dictionaries(names, literals, max_size=4))
 def test_what_was_written_is_read(args, kwargs):
     args_text = repr(tuple(args))
