@@ -43,6 +43,7 @@ from tenant_q.exceptions import (
     UnknownFunction,
     UnpicklableResult,
 )
+from tenant_q.handlers import DEFAULT, get_handler, set_handler
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
 from tenant_q.tracing import traced
@@ -222,18 +223,18 @@ def alarm(seconds: float | None) -> Iterator[None]:
 
     # In sync mode a task runs another one here; its own alarm goes on afterwards, and rings in time.
     outer, begun = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
-    before = signal.getsignal(signal.SIGALRM)
+    before = get_handler(signal.SIGALRM)
     try:
         if seconds is not None:
-            signal.signal(signal.SIGALRM, ring)
+            set_handler(signal.SIGALRM, ring)
             signal.setitimer(signal.ITIMER_REAL, min(seconds, outer or seconds))
         yield
     finally:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
         finally:
-            if signal.getsignal(signal.SIGALRM) is not before:
-                signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            if get_handler(signal.SIGALRM) is not before:
+                set_handler(signal.SIGALRM, DEFAULT if before is None else before)
             if outer:
                 signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begun), 1e-6))
 

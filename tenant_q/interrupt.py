@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from tenant_q.exceptions import CancelException
+from tenant_q.handlers import get_handler, set_handler
 from tenant_q.package import sentence
 from tenant_q.slot import Slot
 
@@ -27,8 +28,8 @@ class Interrupt(AbstractContextManager[None]):
 
     def listen(self) -> None:
         """Take the signal, also again where a task has taken it."""
-        if signal.getsignal(SIGNAL) != self._ring:
-            signal.signal(SIGNAL, self._ring)
+        if get_handler(SIGNAL) != self._ring:
+            set_handler(SIGNAL, self._ring)
 
     def armed(self, id: str) -> Interrupt:
         """Raise `CancelException` in the block, once, when the package `id` is cancelled."""

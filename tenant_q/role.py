@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 from tenant_q import brokers, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.handlers import get_handler, set_handler
 from tenant_q.labels import get_logger
 from tenant_q.slot import Slot
 
@@ -48,8 +49,8 @@ class StopFlag:
     def listen(self) -> None:
         """Take the signals again, whatever a task has done to them."""
         for number in self._handlers:
-            if signal.getsignal(number) != self._set:
-                signal.signal(number, self._set)
+            if get_handler(number) != self._set:
+                set_handler(number, self._set)
 
     def set(self) -> None:
         """Stop as if a signal had come."""
