@@ -97,7 +97,9 @@ class Worker(Role):
         self.interrupt.listen()
         slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
         self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
-        tenancy.look_up_together(schema for schema, waiting in slices if waiting and schema != tenancy.public_schema())
+        tenants = [schema for schema, waiting in slices if waiting and schema != tenancy.public_schema()]
+        tenancy.look_up_together(tenants)
+        tenancy.see_tables_together(tenants)
         for schema, waiting in slices:
             if waiting:
                 self._run_slice(schema, waiting)

@@ -47,6 +47,7 @@ from tenant_q.tenancy.tenants import (
 )
 from tenant_q.tenancy.verification import (
     require_migrated,
+    see_tables_together,
     verify,
 )
 
@@ -78,6 +79,7 @@ __all__ = [
     "refresh_tenant",
     "require_migrated",
     "require_ready",
+    "see_tables_together",
     "shared_apps",
     "switched_connections",
     "task_schema",

@@ -25,6 +25,8 @@ from tenant_q.utils import QUtilities
 from tenant_q.worker import Worker
 from tests import schemas, tasks
 from tests.conftest import wait_until
+from tests.integration.conftest import know_as_short
+from tests.integration.planning import on_the_wire
 
 
 @pytest.fixture
@@ -130,6 +132,43 @@ def test_tasks_of_a_tenant_not_migrated_wait_until_it_is(newcomer, worker):
     make_due()
     worker.tick()
     assert QUtilities.get_result(id, schema_name=newcomer)["schema"] == newcomer
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("how", ["table gone", "schema gone", "schema swapped"])
+def test_what_is_seen_together_is_verified_for_each(newcomer, worker, how, monkeypatch):
+    """A tenant that is broken just after the tables of a batch's tenants were seen runs nothing."""
+    ids, key = {}, f"{get_broker().cluster}-{how}"
+    for name in ("acme_corp", newcomer, "globex_inc"):
+        with in_schema(name):
+            ids[name] = QUtilities.add_async_task("tests.tasks.note_where", key)
+    know_as_short("tests.tasks.note_where", *ids)
+    tenancy.forget_tenants()
+    breaks = {
+        "table gone": "ALTER TABLE newcomer.django_q_task RENAME TO django_q_task_later",
+        "schema gone": "ALTER SCHEMA newcomer RENAME TO elsewhere",
+        "schema swapped": "ALTER SCHEMA newcomer RENAME TO elsewhere; CREATE SCHEMA newcomer",
+    }
+    see = tenancy.see_tables_together
+    monkeypatch.setattr(tenancy, "see_tables_together", lambda schemas: (see(schemas), sql(breaks[how])))
+    worker.tick()
+    assert sorted(note["schema"] for note in tasks.notes(key)) == ["acme_corp", "globex_inc"]
+    counts = get_broker().counts()
+    assert (counts.queued, counts.delayed, counts.dead) == (0, 1, 0), "the newcomer's waits"
+
+
+def test_a_fresh_worker_sees_the_tables_of_its_batch_together(newcomer, worker):
+    names = ("acme_corp", newcomer, "globex_inc")
+    sql("ALTER TABLE newcomer.django_q_task RENAME TO django_q_task_later")
+    for name in names:
+        with in_schema(name):
+            QUtilities.add_async_task("tests.tasks.nothing")
+    know_as_short("tests.tasks.nothing", *names)
+    tenancy.forget_tenants()
+    with on_the_wire() as sent:
+        worker.tick()
+    assert sum("pg_attribute" in one for one in sent) == 2, "one for all, one that tells of the newcomer"
+    assert get_broker().counts().delayed == 1
 
 
 def only_acme(tenants):
