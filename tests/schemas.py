@@ -89,9 +89,10 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
 
 
 def empty(names: Sequence[str]) -> None:
-    """Delete all tasks and schedules. Of the few rows of a test that takes a tenth of the time of TRUNCATE."""
+    """Take all tasks and schedules away."""
     with connection.cursor() as cursor:
-        cursor.execute("; ".join(f'DELETE FROM "{name}"."{table}"' for name in names for table in _TABLES))
+        tables = ", ".join(f'"{name}"."{table}"' for name in names for table in _TABLES)
+        cursor.execute(f"TRUNCATE {tables}")
 
 
 def count_tasks(schema: str) -> int:
