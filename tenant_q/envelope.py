@@ -8,6 +8,9 @@ import io
 import pickle
 from typing import Any
 
+from django.core.signing import b64_encode
+from django.utils.crypto import salted_hmac
+from django.utils.encoding import force_bytes
 from django_q import core_signing
 from django_q.conf import Conf
 from django_q.signing import BadSignature, PickleSerializer
@@ -57,7 +60,22 @@ def _signer() -> core_signing.TimestampSigner:
 @functools.lru_cache(maxsize=8)
 def _signer_of(key: str, salt: str) -> core_signing.TimestampSigner:
     """The signer that Django-Q2's `SignedPackage` makes anew for each package."""
-    return core_signing.TimestampSigner(key=key, salt=salt)
+    return _KeyedSigner(key=key, salt=salt)
+
+
+class _KeyedSigner(core_signing.TimestampSigner):  # type: ignore[misc]
+    """Signs as its base does, to the last byte, and derives its key from the project's only once."""
+
+    @functools.cached_property
+    def _keyed(self) -> Any:
+        return salted_hmac(f"{self.salt}signer", b"", self.key, algorithm=self.algorithm)
+
+    def signature(self, value: Any, key: Any = None) -> str:
+        if key not in (None, self.key):
+            return str(super().signature(value, key))
+        mac = self._keyed.copy()
+        mac.update(force_bytes(value))
+        return b64_encode(mac.digest()).decode()
 
 
 def _checked(task: Any, schema: str | None) -> Package:
