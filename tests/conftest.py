@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.schemas import TENANTS, empty, make_base_tenants
+from tests.schemas import TENANTS, make_base_tenants, truncate
 
 MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
 
@@ -61,7 +61,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     brokers.forget_brokers()
     tenancy.forget_tenants()
     connection.set_schema_to_public()
-    empty(TENANTS)
+    truncate(TENANTS)
     due_index.bring_up_to_date(due_index.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()

@@ -88,7 +88,7 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
         due_index.install(tenancy.physical_schema(name))
 
 
-def empty(names: Sequence[str]) -> None:
+def truncate(names: Sequence[str]) -> None:
     """Take all tasks and schedules away."""
     with connection.cursor() as cursor:
         tables = ", ".join(f'"{name}"."{table}"' for name in names for table in _TABLES)

@@ -53,10 +53,11 @@ def verify(schema: str, databases: Databases = None) -> None:
 
 def require_migrated(schemas: Collection[str]) -> None:
     """Raise `SchemaNotMigrated` if one of these is not there or lacks Django-Q2's task table with all its columns."""
-    found = [name for (name,) in _ask_together("unmigrated_schemas", map(physical_schema, schemas))]
-    if found:
+    wanted = [physical_schema(schema) for schema in schemas]
+    whole = _whole_among(wanted)
+    if missing := [name for name in wanted if name not in whole]:
         raise SchemaNotMigrated(
-            f"The schemas {', '.join(found)} have no table {TASK_TABLE} with all its columns; "
+            f"The schemas {', '.join(missing)} have no table {TASK_TABLE} with all its columns; "
             "run `python manage.py migrate_schemas` for them."
         )
 
@@ -72,19 +73,20 @@ def see_tables_together(schemas: Iterable[str]) -> None:
         return
     now = time.monotonic()
     try:
-        found = _ask_together("whole_tables", wanted)
+        found = _whole_among(wanted)
     except DATABASE_ERRORS:  # whatever it is, it is told of each tenant
         return
-    for name, table in found:
+    for name, table in found.items():
         _whole_tables[name] = table, now
 
 
-def _ask_together(name: str, schemas: Iterable[str]) -> list[Any]:
-    query = sql.SQL(statement(name)).format(
-        schemas=sql.Literal(list(schemas)), table=sql.Literal(TASK_TABLE), columns=sql.Literal(_task_columns())
+def _whole_among(schemas: list[str]) -> dict[str, int]:
+    """Those of some schemas whose task table has all its columns, and the OID of that."""
+    query = sql.SQL(statement("whole_tables")).format(
+        schemas=sql.Literal(schemas), table=sql.Literal(TASK_TABLE), columns=sql.Literal(_task_columns())
     )
     with told_when_away(), raw_cursor() as cursor:
-        return cursor.execute(query).fetchall()
+        return dict(cursor.execute(query).fetchall())
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def test_together_they_do_what_each_does_alone(tenants, settings, catch_up):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": catch_up}
     found = []
     for is_together in (False, True):
-        schemas.empty(tenants)
+        schemas.truncate(tenants)
         fill()
         pushed: list[Package] = []
         if is_together:
