@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -14,7 +15,8 @@ from django.core.cache import caches
 from django_q.signals import post_spawn
 
 from tenant_q import progress, results, retries, session, tenancy, tracing
-from tenant_q.brokers.protocol import LONGEST_WAIT, Batch, Broker, Lease
+from tenant_q.brokers import uses_redis
+from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import (
@@ -40,6 +42,8 @@ from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.worker")
 
+# A batch that has been run for so long is not gone on with: what waits in it is given back.
+LONGEST_BATCH = 2 * BATCH_SECONDS
 # How often a worker looks whether tenants it saved for are to be pruned.
 PRUNE_SECONDS = 5.0
 # A tenant that cannot be served now and surely will be: its packages wait for as long as it takes.
@@ -61,6 +65,10 @@ class Worker(Role):
         self.started = 0
         # For how long the next fetch waits for work: not at all while there is some.
         self._wait = 0.0
+        # When the batch that is run will have taken long enough (monotonic).
+        self._batch_ends = math.inf
+        # Other brokers have one queue for all: what is given back there would be behind all that waits.
+        self._longest_batch = LONGEST_BATCH if uses_redis() else math.inf
         self._to_prune: dict[str, float] = {}
         self._next_prune = 0.0
         for alias in settings.CACHES:
@@ -100,9 +108,11 @@ class Worker(Role):
         tenants = [schema for schema, waiting in slices if waiting and schema != tenancy.public_schema()]
         tenancy.look_up_together(tenants)
         tenancy.see_tables_together(tenants)
+        self._batch_ends = math.inf
         for schema, waiting in slices:
-            if waiting:
+            if waiting and not self._makes_way():
                 self._run_slice(schema, waiting)
+        self._give_back([lease for _, waiting in slices for lease, _ in waiting])
 
     def _run_slice(self, schema: str, waiting: list[tuple[Lease, Package]]) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
@@ -110,7 +120,7 @@ class Worker(Role):
             with _in_verified_schema(schema):
                 saved = self._saved_before(waiting)
                 session.watch()
-                while waiting and not self.stopping:
+                while waiting and not self._makes_way():
                     self._flush_when_due(schema)
                     lease, package = waiting[0]
                     if not self._run(lease, package, saved):
@@ -121,8 +131,14 @@ class Worker(Role):
             self._put_off_all(waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
             self._put_off_all(waiting, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
-        else:
-            self.broker.give_back(self.key, [lease for lease, _ in waiting])
+
+    def _makes_way(self) -> bool:
+        """Whether the rest of the batch is for others: this worker ends, or the batch turned out long."""
+        return bool(self.stopping) or time.monotonic() > self._batch_ends
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        self.slot.skip(len(leases))
+        self.broker.give_back(self.key, leases)
 
     def _open_all(self, leases: Sequence[Lease]) -> list[tuple[Lease, Package]]:
         return [(lease, package) for lease in leases if (package := self._open(lease))]
@@ -180,6 +196,7 @@ class Worker(Role):
         return self._execute(lease, package, timeout)
 
     def _execute(self, lease: Lease, package: Package, timeout: float | None) -> bool:
+        self._batch_ends = min(self._batch_ends, time.monotonic() + self._longest_batch)  # at least one is run
         self.outbox.watch()
         if not self.slot.start(labels(package), timeout):
             return False
@@ -208,10 +225,10 @@ class Worker(Role):
             _enter(schema)
             session.watch()
 
-    def _put_off_all(self, waiting: Sequence[tuple[Lease, Package]], error: Exception) -> None:
+    def _put_off_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
         self.slot.skip(len(waiting))
-        for lease, package in waiting:
-            self._put_off(lease, package, error)
+        while waiting:
+            self._put_off(*waiting.pop(0), error)
 
     def _put_off(self, lease: Lease, package: Package, error: Exception) -> None:
         """A tenant that is not there yet may be in a transaction still open; one not migrated will be."""

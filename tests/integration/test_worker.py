@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ from tenant_q.retries import MOST_PUT_OFFS
 from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
+from tenant_q.worker import LONGEST_BATCH, Worker
 from tests import schemas, tasks
 from tests.integration.conftest import know_as_short, make_due, redis_key, sql, work
 
@@ -707,6 +708,32 @@ def test_what_did_not_start_goes_back_when_told_to_stop(tenants, worker):
     assert get_broker().counts() == type(get_broker().counts())(queued=3, leased=0, delayed=0, dead=0)
     (lease,) = get_broker().fetch("w2", limit=1).leases
     assert not lease.is_redelivered
+
+
+def test_a_batch_that_turned_out_long_is_not_gone_on_with(tenants, worker):
+    """What its worker has not started waits for whoever is free, in its order, as if it had never been taken."""
+    know_as_short(f"{HERE}.drag", "acme_corp", "globex_inc")
+    for n in range(4):
+        add("acme_corp", f"{HERE}.drag", n)
+        add("globex_inc", f"{HERE}.drag", n)
+    worker.tick()
+    ran = list(SEEN)
+    assert ran[-1][1] == 1, "it took long"
+    counts = get_broker().counts()
+    assert (counts.queued, counts.leased) == (8 - len(ran), 0)
+    assert worker.slot.waiting_seconds == 0, "the sentinel has nothing to recall"
+    taken = get_broker().fetch("w2").leases
+    assert taken and not any(lease.is_redelivered for lease in taken)
+    get_broker().give_back("w2", taken)
+    work(worker)
+    for schema in ("acme_corp", "globex_inc"):
+        assert [n for name, n in SEEN if name == schema] == [0, 1, 2, 3], "each tenant's in their order"
+    assert is_drained()
+
+
+def drag(n: int) -> None:
+    see(n)
+    time.sleep(1.1 * LONGEST_BATCH if n == 1 else 0)
 
 
 STOP: list[Worker] = []
