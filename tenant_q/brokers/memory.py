@@ -222,31 +222,24 @@ class MemoryBroker:
     def _take_batch(self, worker: str, limit: int, budget: float) -> list[Lease]:
         """Take slices of the tenants of least virtual time, until the budget is spent.
 
-        A function that is unknown or long runs alone, and so does a package that may have killed a machine. One that is
-        new to its tenant, and known of others, may be longer for it: it counts several times, in one slice a batch.
+        A function that is unknown or long runs alone, and so does a package that may have killed a machine.
         """
         taken: list[Lease] = []
         spent, is_full = 0.0, False
-        trying: set[str] = set()
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self.ring_time = max(self.ring_time, self.virtual[schema])
             charged, of_slice = 0.0, 0.0
-            tried = schema in trying
             for id in self.queues[schema][: limit - len(taken)]:
-                func = self.messages[id].func
-                is_known = (schema, func) in self.costs
-                cost = self.costs.get((schema, func), self.costs.get(("*", func)))
+                cost = self._expected(schema, self.messages[id].func)
                 alone = cost is None or cost >= budget or self.histories[id].alone
-                is_full = not is_known and tried
-                if not (is_full or (alone and taken)):
-                    trying |= set() if is_known else {schema}
+                if not (alone and taken):
                     charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0
-                of_slice += (cost or 0.0) * (1 if is_known else NEW_FACTOR)
-                is_full = is_full or alone or spent >= budget
+                of_slice += cost or 0.0
+                is_full = alone or spent >= budget
                 if is_full or of_slice >= budget / SLICES:
                     break
             self.virtual[schema] += charged
@@ -255,6 +248,11 @@ class MemoryBroker:
         # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         return taken
+
+    def _expected(self, schema: str, func: str) -> float | None:
+        """What a run is expected to take, in ms. One that is new to its tenant, and known of others, may be longer."""
+        own, of_all = self.costs.get((schema, func)), self.costs.get(("*", func))
+        return own if own is not None or of_all is None else NEW_FACTOR * of_all
 
     def _take(self, worker: str, id: str, charged: float, alone: bool) -> Lease:
         """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
@@ -306,13 +304,9 @@ class MemoryBroker:
                 counts[place] += 1
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
-        """New figures weigh an eighth, so that one slow run does not send a function into solitude.
-
-        Of all tenants' runs the longest counts.
-        """
+        """New figures weigh an eighth, so that one slow run does not send a function into solitude."""
         before = self.costs.get(key, ms)
-        is_longest = key[0] == "*" and ms > before
-        self.costs[key] = ms if is_longest else before + (ms - before) / 8
+        self.costs[key] = before + (ms - before) / 8
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         return self._return_unrun(lease.id for lease in leases if self._is_in_force(lease))

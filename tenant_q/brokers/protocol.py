@@ -17,7 +17,7 @@ from tenant_q.states import Progress, State
 REMEMBER_SECONDS = 24 * 3600
 # What a function that never ran is charged until it has.
 UNKNOWN_COST_MS = 10
-# In a slice, a function that is new to its tenant is taken for so many times as long as it takes other tenants.
+# A function that is new to its tenant is taken for so many times as long as it takes other tenants.
 NEW_FACTOR = 3
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05

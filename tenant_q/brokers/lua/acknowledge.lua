@@ -104,9 +104,7 @@ end
 for field, runs in pairs(samples) do
   local expected = tonumber(redis.call('HGET', key('costs'), field) or runs[1])
   for _, ms in ipairs(runs) do
-    -- Of all tenants' runs the longest counts: where a function is new it is to be taken for long rather than short.
-    local is_longest = is_of_all(field) and ms > expected
-    expected = is_longest and ms or expected + new_weight * (ms - expected)
+    expected = expected + new_weight * (ms - expected)
   end
   redis.call('HSET', key('costs'), field, expected)
 end

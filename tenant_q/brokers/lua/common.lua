@@ -6,7 +6,7 @@
 --   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
 --   <tag>:vtime           hash    schema -> virtual time, kept when a tenant has no work
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
---   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the longest lately
+--   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all tenants
 --   <tag>:leases          zset    id -> deadline in ms
 --   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once}
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
@@ -124,17 +124,13 @@ local function push(schema, id, at_head)
   enter_ring(schema)
 end
 
--- A function's expected milliseconds are learned for each tenant; where it never ran, others' longest runs tell.
+-- A function's expected milliseconds are learned for each tenant; where it never ran, others' runs tell.
 local function cost_field(schema, func)
   return schema .. ';' .. func
 end
 
 local function cost_field_of_all(func)
   return '*;' .. func
-end
-
-local function is_of_all(field)
-  return string.sub(field, 1, 2) == '*;'
 end
 
 local function pack_lease(lease)

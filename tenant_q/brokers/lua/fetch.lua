@@ -1,14 +1,14 @@
 -- Lease a batch: slices of the tenants with the smallest virtual time.
 --
 -- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. One
--- that is new to its tenant, and known of others, may be longer for it: it counts several times, in one slice a batch.
+-- that is new to its tenant, and known of others, may be longer for it: it is taken for several times as long.
 -- The next tenant's turn comes when a slice holds its part of the batch's work: short packages share a slice, for each
 -- slice costs its worker some round trips.
 -- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
---          6 ms charged for an unknown function, 7 how many times what is new to its tenant counts
+--          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored }, ... }
 
@@ -31,19 +31,18 @@ end
 local taken = {}
 local spent = 0
 local full = false
--- Tenants of which a function that is new to them is in this batch: one such slice each, until it is known.
-local trying = {}
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
--- What a function is expected to take for a tenant, in ms or nil, and whether the tenant has run it.
+-- What a function is expected to take for a tenant, in ms, or false.
 local costs = {}
 local function expected_cost(schema, func)
   local field = cost_field(schema, func)
-  if not costs[field] then
+  if costs[field] == nil then
     local own = redis.call('HGET', key('costs'), field)
-    costs[field] = { own = own, ms = tonumber(own or redis.call('HGET', key('costs'), cost_field_of_all(func))) }
+    local of_all = not own and redis.call('HGET', key('costs'), cost_field_of_all(func))
+    costs[field] = own and tonumber(own) or of_all and new_factor * of_all
   end
-  return costs[field].ms, costs[field].own
+  return costs[field]
 end
 
 -- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent.
@@ -51,23 +50,21 @@ local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
   local charged, count, spent_here = 0, 0, 0
-  local tried = trying[schema]
   for _, id in ipairs(ids) do
     local message = redis.call('HGET', key('messages'), id)
     local _, func, once = open_message(message)
-    local expected, is_known = expected_cost(schema, func)
+    local expected = expected_cost(schema, func)
     local runs_alone = not expected or expected >= budget
       or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
-    if (runs_alone and #taken > 0) or (not is_known and tried) then
+    if runs_alone and #taken > 0 then
       full = true
     else
-      trying[schema] = trying[schema] or not is_known
       local cost = (expected or unknown_cost) / weight
       local lease = { worker = worker, schema = schema, charged = cost, alone = runs_alone, func = func, once = once }
       taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
       spent = spent + (expected or budget)
-      spent_here = spent_here + (expected or budget) * (is_known and 1 or new_factor)
+      spent_here = spent_here + (expected or budget)
       full = runs_alone or spent >= budget
     end
     if full or spent_here >= slice then
