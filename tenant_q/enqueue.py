@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
 from tenant_q.labels import get_logger
 from tenant_q.package import Package, labels
+from tenant_q.receivers import has_receivers
 from tenant_q.tenancy import database_alias, task_schema
 
 logger = get_logger("tenant_q.enqueue")
@@ -52,9 +54,11 @@ def on_commit(act: Callable[[], Any]) -> None:
     transaction.on_commit(act, using=database_alias())
 
 
-def announce(package: Package) -> None:
-    """Send Django-Q2's `pre_enqueue`; its receivers may change the task."""
-    pre_enqueue.send(sender="django_q", task=package.task)
+def announce(packages: Sequence[Package]) -> None:
+    """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
+    if has_receivers(pre_enqueue, sender="django_q", besides=stamp):  # packages have their schema already
+        for package in packages:
+            pre_enqueue.send(sender="django_q", task=package.task)
 
 
 def sealed(package: Package) -> str:
@@ -77,5 +81,6 @@ def _send(
 ) -> None:
     for cluster, own in messages.items():
         get_broker(cluster, broker).enqueue(own, limited=limited)
-    for package in packages:
-        logger.debug("Enqueued %s", package.name, extra=labels(package))
+    if logger.isEnabledFor(logging.DEBUG):  # else it were a tenth of a thousand's cost
+        for package in packages:
+            logger.debug("Enqueued %s", package.name, extra=labels(package))

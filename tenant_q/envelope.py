@@ -6,9 +6,10 @@ import functools
 import inspect
 import io
 import pickle
+import time
 from typing import Any
 
-from django.core.signing import b64_encode
+from django.core.signing import b62_encode, b64_encode
 from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 from django_q import core_signing
@@ -64,11 +65,14 @@ def _signer_of(key: str, salt: str) -> core_signing.TimestampSigner:
 
 
 class _KeyedSigner(core_signing.TimestampSigner):  # type: ignore[misc]
-    """Signs as its base does, to the last byte, and derives its key from the project's only once."""
+    """Signs as its base does, to the last byte; its key and the text of a second's time are made only once."""
 
     @functools.cached_property
     def _keyed(self) -> Any:
         return salted_hmac(f"{self.salt}signer", b"", self.key, algorithm=self.algorithm)
+
+    def timestamp(self) -> str:
+        return _timestamp_of(int(time.time()))
 
     def signature(self, value: Any, key: Any = None) -> str:
         if key not in (None, self.key):
@@ -76,6 +80,11 @@ class _KeyedSigner(core_signing.TimestampSigner):  # type: ignore[misc]
         mac = self._keyed.copy()
         mac.update(force_bytes(value))
         return b64_encode(mac.digest()).decode()
+
+
+@functools.lru_cache(maxsize=2)
+def _timestamp_of(second: int) -> str:
+    return str(b62_encode(second))
 
 
 def _checked(task: Any, schema: str | None) -> Package:

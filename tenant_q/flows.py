@@ -116,8 +116,7 @@ def _link_package(links: Sequence[Link], schema: str, options: dict[str, Any], *
 
 def _send(packages: Sequence[Package], *, once: bool) -> str:
     broker = packages[0].task.pop("broker", None)
-    for package in packages:
-        enqueue.announce(package)
+    enqueue.announce(packages)
     on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
         run = partial(_run_all_here, packages)
@@ -252,7 +251,7 @@ def next_link(outcome: Outcome) -> Package | None:
         return None
     options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
     link = _link_package(links, package.schema, options, id=_next_id(package))
-    enqueue.announce(link)
+    enqueue.announce([link])
     enqueue.sealed(link)  # what cannot travel is to be known here
     return link
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from tenant_q.exceptions import CannotSave, DatabaseAway, RolledBack, TenantBrok
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
 from tenant_q.package import Outcome, Package, encode, labels
+from tenant_q.receivers import has_receivers
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
     DATABASE_ERRORS,
@@ -216,9 +216,7 @@ def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
 
 def has_own_receivers() -> bool:
     """Whether the project listens to the saving of tasks."""
-    receivers = post_save._live_receivers(Task)
-    found = itertools.chain.from_iterable(receivers) if isinstance(receivers, tuple) else receivers
-    return any(receiver is not django_q_signals.call_hook for receiver in found)
+    return has_receivers(post_save, sender=Task, besides=django_q_signals.call_hook)
 
 
 def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> None:

@@ -294,6 +294,5 @@ def push(packages: Sequence[Package]) -> None:
     """Put fires on the broker; their ids are known there, so the same fire twice is one task."""
     for schema, own in groupby(packages, key=attrgetter("schema")):
         with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
-            for package in own:
-                enqueue.announce(package)
+            enqueue.announce(list(own))
     enqueue.push(packages, once=True)
