@@ -492,13 +492,12 @@ def test_2020_broker_is_purged(tenants, own_cluster):
     assert broker.queue_size() == 1
     broker.purge_queue()
     assert broker.queue_size() == 0
-    broker.cache.clear()
+    assert broker.cache.get("nothing") is None  # to clear it would empty a server that may be others' too
 
 
 def test_2020_iter(in_acme, own_cluster, numbers):
     broker = django_q_broker()
     broker.purge_queue()
-    broker.cache.clear()
     id = QUtilities.add_async_tasks_from_iter("math.floor", numbers, sync=True)
     assert QUtilities.get_result(id) is not None
     assert QUtilities.get_result(id) == [12, -4, 0, 100]
