@@ -130,8 +130,8 @@ def middle(options: argparse.Namespace) -> int:
 
 
 def late_ones(compared: list[Contender], options: argparse.Namespace) -> list[Contender]:
-    """Those whose latency is measured."""
-    keys = (contenders.tenant_q(middle(options)).key, DJANGO_Q2.key)
+    """Those whose latency is measured: Django-Q2 has one schema, so tenant_q with one tenant is like it."""
+    keys = (*(contenders.tenant_q(count).key for count in (1, middle(options))), DJANGO_Q2.key)
     return [one for one in compared if one.key in keys]
 
 
@@ -159,7 +159,8 @@ def measure(contender: Contender, servers: Any, options: argparse.Namespace, fou
 def measure_latency(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
     # The sender has its share of the same processors, so that what it can send is a limit too.
     run_per_s = median([one.tasks_per_s for one in found["no-op"][contender.key]])
-    half = min(run_per_s, median(found["single"][contender.key])) / 2
+    singles = found["single"].get(contender.key) or found["single"][contenders.tenant_q(middle(options)).key]
+    half = min(run_per_s, median(singles)) / 2
     for kind, what, rate in (("idle", "trickle", IDLE_RATE), ("half load", "stream", half)):
         found[kind][contender.key].append(
             step(

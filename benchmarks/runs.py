@@ -22,6 +22,8 @@ PATIENCE = 900.0
 POLL = 0.05
 # So long after its last task a cluster counts as idle; with a thousand tenants it looks at their schedules meanwhile.
 SETTLE, SETTLE_COUNTED = 2.0, 6.0
+# So often each tenant has tasks before latency is measured: then nearly every worker has met nearly every tenant.
+MEETINGS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +144,20 @@ def check(contender: Contender, saved: Saved, count: int) -> None:
 
 
 def latency(contender: Contender, servers: Any, what: str, rate: float, seconds: float) -> Latency:
-    """Enqueue `start` at this rate, by "trickle" or "stream", to workers that wait. The first second does not count."""
+    """Enqueue `start` at this rate, by "trickle" or "stream", to workers that wait and have met every tenant.
+
+    The first second does not count.
+    """
     contender.clear()
-    contender.act("queue", "nothing", 200)
+    warm_up = max(200, contender.tenants)
     with started(contender, servers) as workers:
-        workers.wait(200)
+        for number in range(MEETINGS):
+            contender.act("queue", "nothing", warm_up)
+            workers.wait((number + 1) * warm_up)
         time.sleep(SETTLE)
         sent_late = contender.act(what, rate, seconds)
         count = len(sent_late)
-        workers.wait(200 + count)
+        workers.wait(MEETINGS * warm_up + count)
         workers.stop()
         results = [result for result in contender.results(workers.session) if result]
     if len(results) != count:

@@ -26,7 +26,8 @@ class OverTenants:
                 with tenancy.in_schema(schema):
                     super().handle(*args, **options)  # type: ignore[misc]
             else:
-                show_all_tenants()
+                if not options.get("ids") and not options.get("config"):  # those count no rows
+                    show_all_tenants()
                 super().handle(*args, **options)  # type: ignore[misc]
         except TenantQError as error:
             raise CommandError(str(error)) from error
@@ -40,7 +41,7 @@ def show_all_tenants() -> None:
     with tenancy.in_public(), tenancy.tenant_connection().cursor() as cursor:
         for model in (Task, Schedule):
             table = model._meta.db_table
-            schemas = [schema for schema in _schemas() if _has(cursor, schema, table)]
+            schemas = _with(cursor, table, _schemas())
             columns = sql.SQL(", ").join(sql.Identifier(field.column) for field in model._meta.fields)
             selects = [
                 sql.SQL("SELECT {columns} FROM {table}").format(columns=columns, table=sql.Identifier(schema, table))
@@ -58,6 +59,11 @@ def _schemas() -> list[str]:
     return [tenancy.physical_schema(name) for name in names]
 
 
-def _has(cursor: Any, schema: str, table: str) -> bool:
-    cursor.execute("SELECT to_regclass(quote_ident(%s) || '.' || %s) IS NOT NULL", [schema, table])
-    return bool(cursor.fetchone()[0])
+def _with(cursor: Any, table: str, schemas: list[str]) -> list[str]:
+    """Those of the schemas that have the table."""
+    cursor.execute(
+        "SELECT name FROM unnest(%s::text[]) AS asked (name) "
+        "WHERE to_regclass(quote_ident(name) || '.' || quote_ident(%s)) IS NOT NULL",
+        [schemas, table],
+    )
+    return [name for (name,) in cursor.fetchall()]

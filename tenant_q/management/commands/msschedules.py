@@ -14,6 +14,8 @@ from tenant_q.due_index import Upcoming
 from tenant_q.management.console import OperatorCommand, table
 
 LISTED = 50
+# So many schemas are compared in one round trip.
+AT_ONCE = 100
 _COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
 _LAST = {True: "success", False: "failure", None: None}
 
@@ -135,23 +137,35 @@ def _problems(schemas: list[str]) -> dict[str, str]:
     """What is wrong, by schema."""
     stale = dict(due_index.stale_schemas())
     found = {}
-    for schema in schemas:
-        if problem := _problem(schema, stale):
-            found[schema] = problem
+    for first in range(0, len(schemas), AT_ONCE):
+        some = schemas[first : first + AT_ONCE]
+        counts = _errors([schema for schema in some if not stale.get(schema)])
+        for schema in some:
+            if problem := _problem(stale.get(schema), counts.get(schema, 0)):
+                found[schema] = problem
     return found
 
 
-def _problem(schema: str, stale: dict[str, bool]) -> str | None:
-    if stale.get(schema):
-        return "the schema, or its table django_q_schedule, is gone, and still in the index"
+def _errors(schemas: list[str]) -> dict[str, int | str]:
+    """How many schedules the index has wrong, by schema; or why that cannot be told."""
     try:
-        count = due_index.errors(schema)
+        return dict(due_index.errors_of(schemas))
     except tenancy.DATABASE_ERRORS as error:
-        return f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"
-    wrong = "1 schedule is wrong in the index" if count == 1 else f"{count} schedules are wrong in the index"
-    if schema in stale:
-        return "not in the index as it is now, or without its triggers" + (f"; {wrong}" if count else "")
-    return wrong if count else None
+        if len(schemas) > 1:  # at least one of them
+            return {schema: count for one in schemas for schema, count in _errors([one]).items()}
+        return {schemas[0]: f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"}
+
+
+def _problem(is_gone: bool | None, errors: int | str) -> str | None:
+    """In words; `is_gone` is None of a schema that the index knows as it is."""
+    if is_gone:
+        return "the schema, or its table django_q_schedule, is gone, and still in the index"
+    if isinstance(errors, str):
+        return errors
+    wrong = "1 schedule is wrong in the index" if errors == 1 else f"{errors} schedules are wrong in the index"
+    if is_gone is not None:
+        return "not in the index as it is now, or without its triggers" + (f"; {wrong}" if errors else "")
+    return wrong if errors else None
 
 
 def _repair(wrong: dict[str, str]) -> None:
