@@ -1,7 +1,7 @@
 """Every page and every command where there are many tenants and many rows. Their times are printed.
 
-`make chaos` has 1,000 tenants and 100,000 rows; here are fewer, to see that they work. Django-Q2's `qinfo` alone takes over
-a second then: each of its counts is planned over all tenants' tables.
+`make chaos` has 1,000 tenants and 100,000 rows; here are fewer, to see that they work. Django-Q2's `qinfo` alone takes
+over a second then: each of its counts is planned over all tenants' tables.
 """
 
 from __future__ import annotations
