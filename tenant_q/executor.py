@@ -26,7 +26,7 @@ from django_q.conf import error_reporter
 from django_q.exceptions import TimeoutException
 from django_q.signals import post_execute_in_worker, pre_execute
 
-from tenant_q import results
+from tenant_q import results, transactional
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     CancelException,
@@ -128,7 +128,7 @@ def _call_in_transaction(
     """The task's work and its row are committed together, once: a delivery that finds a success does not run."""
     own: list[BaseException] = []
     try:
-        with results.only_success(package) as before:
+        with transactional.only_success(package) as before:
             if before is not None:
                 done = outcome(before.result, success=True)
             else:

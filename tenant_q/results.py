@@ -7,16 +7,14 @@ connection is set to. When that fails, each tenant is saved by itself, so that a
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, OperationalError
 from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
@@ -25,14 +23,13 @@ from django_q.utils import get_func_repr
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import CannotSave, DatabaseAway, RolledBack, TenantBroken, TenantBusy
+from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
-from tenant_q.package import Outcome, Package, encode, labels
+from tenant_q.package import Outcome, encode
 from tenant_q.receivers import has_receivers
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
-    DATABASE_ERRORS,
     LOCK_MS,
     current_schema,
     database_alias,
@@ -128,6 +125,17 @@ def save_or_raise(outcomes: Sequence[Outcome]) -> None:
     """Write the rows of these outcomes, all of them, or raise the first error."""
     for error in save(outcomes).values():
         raise error
+
+
+def save_in_transaction(outcome: Outcome) -> None:
+    """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
+    write = _save_rows_one_by_one if has_own_receivers() else _save_rows
+    try:
+        write({outcome.package.schema: [outcome]})
+    except (DatabaseError, psycopg.Error) as error:
+        raise CannotSave(
+            f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
@@ -234,60 +242,6 @@ def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[A
 
 def _table(schema: str) -> sql.Identifier:
     return sql.Identifier(physical_schema(schema), Task._meta.db_table)
-
-
-# Transactional tasks
-
-
-@contextmanager
-def only_success(package: Package) -> Iterator[Task | None]:
-    """A transaction of the tenant's that no other delivery of the task is in, and that commits or fails.
-
-    The task's row and its own work are to be written in it. Gives the row of an earlier delivery that has succeeded,
-    or None. Raises `TenantBusy` when another delivery is in its own right now, `DatabaseAway` when the database was
-    lost before the commit was known of, and `RolledBack` when the block took its own transaction back.
-    """
-    connection = tenant_connection()
-    connection.ensure_connection()
-    session = connection.connection
-    committed: list[bool] = []
-    is_outermost = not connection.in_atomic_block
-    try:
-        with told_when_away(), transaction.atomic(using=connection.alias):
-            if is_outermost:
-                transaction.on_commit(lambda: committed.append(True), using=connection.alias)
-            _lock_out_others(package)
-            yield Task.objects.filter(id=package.id, success=True).first()
-    except Exception as error:
-        if not committed:
-            # Django may have connected anew meanwhile.
-            if isinstance(error, DATABASE_ERRORS) and session.closed and is_outermost:
-                raise DatabaseAway(f"The session of {package.id} was lost: {' '.join(str(error).split())}") from error
-            raise
-        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=labels(package))
-    if is_outermost and not committed:
-        raise RolledBack("the task took its own transaction back, so its result is not kept either")
-
-
-def _lock_out_others(package: Package) -> None:
-    key = int.from_bytes(
-        hashlib.blake2b(f"{package.schema};{package.id}".encode(), digest_size=8).digest(), signed=True
-    )
-    with tenant_connection().cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [key])
-        if not cursor.fetchone()[0]:
-            raise TenantBusy(f"Another delivery of {package.id} is being run right now.")
-
-
-def save_in_transaction(outcome: Outcome) -> None:
-    """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
-    write = _save_rows_one_by_one if has_own_receivers() else _save_rows
-    try:
-        write({outcome.package.schema: [outcome]})
-    except (DatabaseError, psycopg.Error) as error:
-        raise CannotSave(
-            f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
-        ) from error
 
 
 # Pruning

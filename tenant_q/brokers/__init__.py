@@ -12,9 +12,10 @@ from django_q.brokers import get_broker as django_q_broker
 from django_q.conf import Conf
 
 from tenant_q.brokers.adapter import AdaptedBroker
+from tenant_q.brokers.connection import connect
 from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Broker
-from tenant_q.brokers.redis import RedisBroker, connect
+from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 from tenant_q.brokers import loads
+from tenant_q.brokers.connection import address, connect
 from tenant_q.brokers.ledger import OF_ALL, Ledger
 from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
@@ -44,7 +43,7 @@ from tenant_q.brokers.protocol import (
     state_at,
 )
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, ConfigurationError, QueueFull
+from tenant_q.exceptions import BrokerError, QueueFull
 from tenant_q.states import Progress, State
 
 ENQUEUE_CHUNK = 1000
@@ -409,55 +408,3 @@ def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueF
 @functools.cache
 def _source(name: str) -> str:
     return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-
-
-@functools.cache
-def connect(*, patient: bool = True) -> redis.Redis:
-    """The process's client, with its one connection pool, to the server that `Q_CLUSTER` names.
-
-    `redis` (a URL or the keywords of `redis.Redis`) or `django_redis` (an alias of CACHES); else the local server.
-
-    Parameters: `patient`, whether a call is repeated and waits for its answer; else it fails after two seconds.
-    """
-    settings = conf().q_cluster
-    if settings.get("django_redis"):
-        return _from_django_redis(settings["django_redis"])
-    defaults: dict[str, Any] = {
-        "socket_connect_timeout": 5,
-        "socket_timeout": 10,
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-    }
-    if not patient:
-        defaults |= {"socket_connect_timeout": 2, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
-    configured = settings.get("redis") or {}
-    try:
-        client: redis.Redis
-        if isinstance(configured, str):
-            client = redis.Redis.from_url(configured, **defaults)
-        else:
-            client = redis.Redis(**(defaults | configured | {"decode_responses": False}))
-        client.connection_pool.make_connection()  # connects nowhere yet; refuses options that do not exist
-        return client
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
-        ) from error
-
-
-def _from_django_redis(alias: str) -> redis.Redis:
-    try:
-        from django_redis import get_redis_connection
-    except ImportError as error:
-        raise ConfigurationError(
-            "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
-        ) from error
-    client: redis.Redis = get_redis_connection(alias)
-    return client
-
-
-def address(client: Any) -> str:
-    """Where a client connects to, without its password."""
-    kwargs = client.connection_pool.connection_kwargs
-    if kwargs.get("path"):
-        return str(kwargs["path"])
-    return f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"

@@ -25,8 +25,9 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from tenant_q.brokers import redis as redis_module
+from tenant_q.brokers.connection import address, connect
 from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
-from tenant_q.brokers.redis import RedisBroker, address, connect
+from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tests import tasks

@@ -481,13 +481,6 @@ def test_of_two_live_deliveries_one_takes_effect(tenants, worker, effects):
     with in_schema("acme_corp"):
         other = connection.copy()
     other.set_schema_to_public()
-    key = []
-    real = results._lock_out_others
-
-    def note_key(package: Any) -> None:
-        key.append(package)
-        real(package)
-
     with other.cursor() as cursor:
         import hashlib
 
