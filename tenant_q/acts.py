@@ -1,6 +1,6 @@
 """What people do by hand, in the admin or from code: run a schedule now, pause and resume it, run a task again.
 
-All of it is for the current tenant. What is enqueued goes the way of every other task.
+All of it is for the current tenant, and leaves an audit record. What is enqueued goes the way of every other task.
 
 A paused schedule has no next run, in its own row, so no scheduler, index or repair of an index can start it. The moment
 it was to run at is in the audit record of the pause.
@@ -23,22 +23,35 @@ from tenant_q.exceptions import EnqueueError
 from tenant_q.models import AuditRecord
 from tenant_q.package import Package, build
 
-PAUSE, RESUME = "pause schedule", "resume schedule"
+PAUSE, RESUME, RUN_NOW, RUN_AGAIN = "pause schedule", "resume schedule", "run schedule now", "run task again"
+ADD, EDIT, DELETE = "add schedule", "edit schedule", "delete schedule"
 
 
 # Schedules
 
 
-def run_now(row: Schedule) -> str:
+def run_now(row: Schedule, *, actor: str) -> str:
     """Enqueue a schedule's task once, at once. Its next run stays as it is.
 
-    Returns the task's id. Raises `BadSchedule`, `EnqueueError`, `QueueFull` or `BrokerError`.
+    Parameters: `actor`, who does it, for the audit trail. Returns the task's id. Raises `BadSchedule`, `EnqueueError`,
+    `QueueFull` or `BrokerError`.
     """
-    row = copy(row)
-    row.next_run = timezone.now()
-    package = schedules.package_of(row, tenancy.task_schema(), uuid()[1])
+    fire = copy(row)
+    fire.next_run = timezone.now()
+    package = schedules.package_of(fire, tenancy.task_schema(), uuid()[1])
     package.task.pop("delay", None)  # its place in `schedule_spread`, or what its row says: now is now
-    return flows.submit_package(package)
+    id = flows.submit_package(package)
+    note(RUN_NOW, row, actor=actor, task_id=id)
+    return id
+
+
+def note(act: str, row: Schedule, *, actor: str, **more: Any) -> None:
+    """Leave an audit record of what was done to a schedule. It tells no arguments, for operators see no tenant's data.
+
+    Parameters: `act`, one of the names above; `more`, what else it tells. Raises `DatabaseAway`.
+    """
+    told = {"name": row.name, "func": row.func} | more
+    policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), after=told)
 
 
 def is_paused(row: Schedule) -> bool:
@@ -124,16 +137,23 @@ def may_be_parts(args: Any) -> TypeGuard[tuple[tuple[Any, ...], ...]]:
     return isinstance(args, tuple) and bool(args) and all(isinstance(one, tuple) for one in args)
 
 
-def run_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
+def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) -> str:
     """Enqueue a finished task's call once more, as a new task with the options that its row keeps.
 
     Those are name, hook, group and cluster. What a row does not keep, such as a timeout or a chain's next links, is not
     repeated. A failed iter is run again as an iter, with all of its parts.
 
     Parameters: `task`, its row; `args`, `kwargs` and `result`, what the row's pickles hold; `result` is looked at only
-    where `may_be_parts(args)`. Returns the new task's id. Raises `EnqueueError`, also for a success that may be an
-    iter's or that of one call, which its row does not tell; `QueueFull` or `BrokerError`.
+    where `may_be_parts(args)`; `actor`, who does it. Returns the new task's id. Raises `EnqueueError`, also for a
+    success that may be an iter's or that of one call, which its row does not tell; `QueueFull` or `BrokerError`.
     """
+    id = _submit_again(task, args, kwargs, result)
+    told = {"name": task.name, "func": task.func, "task_id": id}
+    policies.record(actor, RUN_AGAIN, schema=tenancy.current_schema(), target=task.id, after=told)
+    return id
+
+
+def _submit_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
     if not isinstance(args, tuple | list | None) or not isinstance(kwargs, dict | None):
         raise EnqueueError(f"{task.name} cannot be run again: its row does not hold the arguments it was called with.")
     options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}

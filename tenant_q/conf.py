@@ -281,9 +281,9 @@ def _tenant_q_problems() -> list[str]:
         if key not in TENANT_Q_KEYS:
             found.append(_unknown("TENANT_Q", key, TENANT_Q_KEYS))
             continue
-        types, least = TENANT_Q_KEYS[key]
-        if value is None and least is None:  # those keys are None by default
+        if value is None:  # as if it were not there
             continue
+        types, least = TENANT_Q_KEYS[key]
         if not _is_a(value, types):
             found.append(_wrong_type("TENANT_Q", key, value, types))
         elif least is not None and not math.isfinite(value):

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -89,6 +89,11 @@ class Death:
     task_id: str | None = None
     schema: str | None = None
     func: str | None = None
+
+    @property
+    def moment(self) -> datetime:
+        """When it ended."""
+        return datetime.fromtimestamp(self.at, tz=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,12 +162,23 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         if change:
             changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])}
             obj.save(update_fields=[field.name for field in obj._meta.concrete_fields if field.name in changed])
+            acts.note(acts.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
             return
         planned = obj.next_run
         obj.save()
         if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by rules of its own
             obj.next_run = planned
             obj.save(update_fields=["next_run"])
+        acts.note(acts.ADD, obj, actor=request.user.get_username())
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        acts.note(acts.DELETE, obj, actor=request.user.get_username())
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for row in queryset:
+            acts.note(acts.DELETE, row, actor=request.user.get_username())
+        super().delete_queryset(request, queryset)
 
     def get_urls(self) -> list[Any]:
         preview = path(
@@ -210,7 +221,8 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     @admin.action(description=_("Run selected schedules now"), permissions=["change"])
     def run_now(self, request: HttpRequest, queryset: Any) -> None:
-        done = self._each(request, queryset, lambda row: bool(acts.run_now(row)))
+        actor = request.user.get_username()
+        done = self._each(request, queryset, lambda row: bool(acts.run_now(row, actor=actor)))
         if done:
             text = ngettext("%(count)s task is queued.", "%(count)s tasks are queued.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)

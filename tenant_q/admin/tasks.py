@@ -104,7 +104,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         done = 0
         for task in queryset:
             try:
-                self._run_again(task)
+                self._run_again(task, request.user.get_username())
                 done += 1
             except TenantQError as error:
                 self.message_user(request, f"{task.name}: {error}", messages.ERROR)
@@ -112,9 +112,10 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
             text = ngettext("%(count)s task is queued again.", "%(count)s tasks are queued again.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
-    def _run_again(self, task: Any) -> None:
+    def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = self._readable(task, "args"), self._readable(task, "kwargs")
-        acts.run_again(task, args, kwargs, self._readable(task, "result") if acts.may_be_parts(args) else None)
+        result = self._readable(task, "result") if acts.may_be_parts(args) else None
+        acts.run_again(task, args, kwargs, result, actor=actor)
 
     def _readable(self, task: Any, name: str) -> Any:
         stored = read_pickle(getattr(task, f"stored_{name}"))

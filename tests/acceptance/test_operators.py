@@ -16,12 +16,15 @@ from typing import Any
 
 import psutil
 import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client
 
 from tenant_q import figures, health
 from tenant_q.status import STAT_SECONDS
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests import tasks
+from tests import schemas, tasks
 from tests.conftest import MANAGE, RunningCluster, wait_until
 
 
@@ -47,7 +50,27 @@ def is_up(cluster: RunningCluster, workers: int = 2) -> Any:
     return wait_until(found, what="the cluster's status")
 
 
-def test_killed_processes_show(tenants, mscluster):
+@pytest.fixture
+def clusters_page(tenants) -> Iterator[Callable[[], str]]:
+    """What an operator's browser is given."""
+    with schemas.served_at("public", "operators.localhost"):
+        client = Client(HTTP_HOST="operators.localhost")
+        user = get_user_model().objects.create_superuser("watcher")
+        client.force_login(user)
+        yield lambda: client.get("/admin/tenant_q/cluster/?part=table").content.decode()
+        connection.set_schema_to_public()
+        user.delete()
+
+
+def killed(pid: int, shows: Callable[[], Any], what: str) -> None:
+    """Kill a process and wait until that shows; how long it took is printed."""
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    wait_until(shows, what=what)
+    print(f"{time.monotonic() - begun:.1f} s after a kill: {what}")
+
+
+def test_killed_processes_show(tenants, mscluster, clusters_page):
     """A status that is not told again is gone after `STAT_SECONDS`, and it is told each second: 5 s are enough."""
     assert STAT_SECONDS < 5
     cluster = mscluster()
@@ -67,8 +90,8 @@ def test_killed_processes_show(tenants, mscluster):
     assert found.is_well and not found.notes, found
 
     scheduler = cluster.pids("scheduler")[0]
-    os.kill(worker.pid, signal.SIGKILL)
-    os.kill(scheduler, signal.SIGKILL)
+    killed(worker.pid, lambda: f"worker {worker.pid}: was killed" in clusters_page(), "the worker on the page")
+    killed(scheduler, lambda: f"scheduler {scheduler}: was killed" in clusters_page(), "the scheduler on the page")
     wait_until(lambda: len(told(cluster).deaths) == 2, what="two deaths to be told")
     deaths = {death.role: death for death in told(cluster).deaths}
     assert (deaths["worker"].pid, deaths["scheduler"].pid) == (worker.pid, scheduler)
@@ -81,7 +104,9 @@ def test_killed_processes_show(tenants, mscluster):
     shown = manage("msinfo", Q_NAME=cluster.name).stdout
     assert f"scheduler {scheduler} of cluster {cluster.name}" in shown and "was killed by signal 9" in shown
 
-    os.kill(cluster.pids("sentinel")[0], signal.SIGKILL)
+    assert "<td>acme_corp</td>" not in (page := clusters_page()) and ">scheduler</th>" in page
+    killed(cluster.pids("sentinel")[0], lambda: ">gone</span>" in clusters_page(), "the sentinel on the page")
+    assert ">scheduler</th>" not in clusters_page(), "what it ran is over"
     wait_until(lambda: (one := told(cluster)) and one.is_gone, what="the cluster to be gone")
     found = examine()
     assert len(found.problems) == 2 and "is gone, last seen" in found.problems[1], found
@@ -95,7 +120,7 @@ def test_killed_processes_show(tenants, mscluster):
     is_up(again, 1)
     assert examine().is_well, "it took the place of the one that is gone"
 
-    os.kill(again.process.pid, signal.SIGKILL)
+    killed(again.process.pid, lambda: "its parent process died" in clusters_page(), "the parent on the page")
     wait_until(lambda: (one := told(again)) and one.is_gone, what="the cluster to be gone")
     assert told(again).trouble == "its parent process died"
     assert not examine().is_well

@@ -10,8 +10,10 @@ from django.db import connection
 from django_q.models import Schedule, Task
 
 from tenant_q import policies
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Message
 from tenant_q.models import AuditRecord, TenantPolicy
-from tenant_q.tenancy import in_schema
+from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
 
@@ -90,3 +92,55 @@ def test_the_test_projects_page_follows_a_task(visit, mscluster):
     page.wait_for_selector("text=A report is on the queue.")
     page.wait_for_selector("table >> text=revenue report")
     wait_until(done(A, func="shop.tasks.revenue_report"), what="the report to be made")
+
+
+def test_a_tasks_progress_is_seen_and_it_is_cancelled(visit, mscluster):
+    mscluster()
+    page = visit(A, "/")
+    page.click("text=Import the catalogue")
+    row = page.locator("[data-task]").first
+    page.wait_for_selector("[data-task] .text:has-text('page ')")
+    assert 0 < float(row.locator("progress").get_attribute("value") or 0) < 1
+    row.get_by_role("button", name="Cancel").click()
+    page.wait_for_selector("[data-task].cancelled")
+    with in_schema(A):
+        failed = wait_until(lambda: Task.objects.filter(success=False).first(), what="the row of what was cancelled")
+    assert failed.result.startswith("TaskCancelled")
+
+
+def test_a_failed_task_tells_why_and_is_run_again(visit, mscluster):
+    with in_schema(A):
+        id = QUtilities.add_async_task("math.sqrt", -1, task_name="root")
+    mscluster()
+    with in_schema(A):
+        wait_until(lambda: Task.objects.filter(pk=id, success=False).first(), what="the task to fail")
+    page = visit(A, "/admin/django_q/failure/")
+    page.click("#result_list tbody a >> text=root")
+    assert "ValueError" in page.text_content("#content")
+    page.click("text=Run again")
+    assert "1 task is queued again." in page.text_content(".messagelist")
+    with in_schema(A):
+        wait_until(lambda: Task.objects.filter(name="root").count() == 2, what="the second failure")
+
+
+def test_an_operator_edits_a_policy_and_purges_what_is_dead(visit):
+    broker = get_broker()
+    broker.enqueue([Message(id="d" * 32, schema=A, func="tests.tasks.add", payload="nothing that was signed")])
+    (lease,) = broker.fetch("w").leases
+    broker.bury("w", lease, "Because: a test")
+    page = visit("public", "/admin/tenant_q/tenantpolicy/")
+    row = page.locator("#result_list tr", has_text=A)
+    row.get_by_text("Edit", exact=True).click()
+    page.fill("[name=weight]", "4")
+    page.get_by_role("button", name="Save").click()
+    wait_until(lambda: broker.policies().get(A), what="the policy to be in force")
+    assert broker.policies()[A].weight == 4
+    page.click("#nav-sidebar >> text=Dead tasks")
+    page.check("#result_list tbody input[type=checkbox]")
+    page.select_option("[name=action]", label="Purge selected tasks")
+    page.click("button[name=index]")
+    page.click("input[type=submit]")
+    page.wait_for_selector("text=1 task is purged.")
+    assert broker.counts().dead == 0
+    with in_public():
+        assert {record.act for record in AuditRecord.objects.all()} >= {"purge"}

@@ -25,7 +25,7 @@ from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.states import State
-from tenant_q.tenancy import in_schema
+from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests.schemas import served_at
 
@@ -262,6 +262,34 @@ def test_run_now_runs_once_and_leaves_the_next_run(site, make_worker):
         assert Schedule.objects.get() == row and Schedule.objects.get().next_run == row.next_run
     with in_schema(B):
         assert not Task.objects.exists()
+    (told,) = audited(acts.RUN_NOW)
+    assert (told.actor, told.schema_name, told.target) == ("boss", A, str(row.pk))
+    assert told.after == {"name": "sum", "func": "tests.tasks.add", "task_id": task.pk}
+
+
+def test_what_is_done_to_a_schedule_is_recorded_without_its_arguments(site):
+    client = site(A)
+    filled = {"name": "books", "func": "tests.tasks.add", "args": "1, 2", "schedule_type": "D"}
+    assert posted(client, "/admin/django_q/schedule/add/", **filled).status_code == 302
+    with in_schema(A):
+        pk = Schedule.objects.get().pk
+    assert posted(client, change_url("schedule", pk), args="20, 22", name="ledger").status_code == 302
+    assert client.post(f"/admin/django_q/schedule/{pk}/delete/", {"post": "yes"}).status_code == 302
+    other = make_schedule()
+    chosen = {"action": "delete_selected", "_selected_action": [other.pk], "post": "yes"}
+    client.post("/admin/django_q/schedule/", chosen)
+    with in_schema(A):
+        assert not Schedule.objects.exists()
+    (added,), (edited,), deleted = audited(acts.ADD), audited(acts.EDIT), audited(acts.DELETE)
+    assert [one.target for one in (added, edited, *deleted)] == [*[str(pk)] * 3, str(other.pk)]
+    assert added.after == {"name": "books", "func": "tests.tasks.add"}
+    assert edited.after == {"name": "ledger", "func": "tests.tasks.add", "changed": ["args", "name"]}
+    assert {one.actor for one in (added, edited, *deleted)} == {"boss"}
+
+
+def audited(act: str) -> list[AuditRecord]:
+    with in_public():
+        return list(AuditRecord.objects.filter(act=act).order_by("id"))
 
 
 @pytest.mark.seam
@@ -359,6 +387,8 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
     with in_schema(A):
         again = Task.objects.exclude(pk=task.pk).get()
         assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
+    (told,) = audited(acts.RUN_AGAIN)
+    assert (told.actor, told.schema_name, told.target, told.after["task_id"]) == ("boss", A, task.pk, again.pk)
 
 
 @pytest.mark.seam

@@ -628,6 +628,22 @@ def test_a_retry_and_a_purge_of_dead_packages_are_recorded():
     assert len(records()) == 3, "nothing was done"
 
 
+def test_the_dead_of_all_the_sites_clusters_are_found(settings):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"ALT_CLUSTERS": {"long": {"timeout": 600}}}
+    bury("a1")
+    other = get_broker("long")
+    other.enqueue([Message(id="b1", schema=B, func="f", payload="p")])
+    (lease,) = other.fetch("w").leases
+    other.bury("w", lease, "Because: it is a test")
+    try:
+        listed = {one["id"]: one["cluster"] for one in json.loads(command("msdead", "--json"))}
+        assert listed == {"a1": get_broker().cluster, "b1": "long"}
+        assert command("msdead", "retry", "a1", "b1") == "2 queued again"
+        assert (get_broker().queue_size(A), other.queue_size(B)) == (1, 1)
+    finally:
+        other.purge()
+
+
 def test_what_cannot_be_recorded_is_not_done():
     bury("a1")
     sql("ALTER TABLE tenant_q_auditrecord RENAME TO records_away")

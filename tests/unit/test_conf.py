@@ -134,9 +134,9 @@ def test_other_values_that_are_accepted(settings, key, value):
 
 
 def test_none_means_the_default(settings):
-    settings.Q_CLUSTER = {}
+    settings.Q_CLUSTER, settings.TENANT_Q = {}, {}
     default = conf()
-    settings.Q_CLUSTER = dict.fromkeys(GOOD)
+    settings.Q_CLUSTER, settings.TENANT_Q = dict.fromkeys(GOOD), dict.fromkeys(TENANT_Q_KEYS)
     assert problems() == []
     assert conf() == default
 
@@ -207,7 +207,6 @@ WRONG_TYPE = [
     ),
     ("TENANT_Q", [("lease", 2)], "TENANT_Q is a list; it must be a dict."),
     ("TENANT_Q", {"lease": "15"}, "TENANT_Q['lease'] is '15' (str); it must be int or float."),
-    ("TENANT_Q", {"grace": None}, "TENANT_Q['grace'] is None (NoneType); it must be int or float."),
     ("TENANT_Q", {"max_deliveries": 2.5}, "TENANT_Q['max_deliveries'] is 2.5 (float); it must be int."),
     ("TENANT_Q", {"max_deliveries": True}, "TENANT_Q['max_deliveries'] is True (bool); it must be int."),
     ("TENANT_Q", {"ready_tenants": len}, "TENANT_Q['ready_tenants'] is <built-in function len>"),

@@ -22,7 +22,11 @@ from tests.documents import DOCS
 
 FOLDER = DOCS / "how-to" / "deploy"
 UNIT = FOLDER / "tenant-q.service"
-MANIFEST = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
+MANIFEST = [
+    document
+    for name in ("kubernetes.yaml", "kubernetes-migrate.yaml")
+    for document in yaml.safe_load_all((FOLDER / name).read_text())
+]
 COMPOSE = FOLDER / "compose.yaml"
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
 MSCLUSTER = ["python", "manage.py", "mscluster"]
@@ -114,6 +118,15 @@ def assert_mshealth_takes(command: list[str]) -> None:
     parser = Command().create_parser("manage.py", "mshealth")
     options = parser.parse_args(command[len(HEALTH) :])
     assert options.host == socket.gethostname(), "this machine's cluster only"
+
+
+def test_the_clusters_do_not_come_with_the_migration():
+    """What is applied together starts together."""
+    assert {one["kind"] for one in yaml.safe_load_all((FOLDER / "kubernetes-migrate.yaml").read_text())} == {"Job"}
+    page = (FOLDER.parent / "deploy.md").read_text()
+    name = next(document for document in MANIFEST if document["kind"] == "Job")["metadata"]["name"]
+    steps = ["--filename kubernetes-migrate.yaml", f"job/{name}", "--filename kubernetes.yaml"]
+    assert sorted(steps, key=page.index) == steps
 
 
 def test_the_labels_of_the_manifest_fit():

@@ -26,43 +26,50 @@ class Command(OperatorCommand):
         parser.add_argument("--schema", help="Those of this tenant, also of one that is gone.")
         parser.add_argument("--all", action="store_true", help="All of them.")
         super().add_arguments(parser)
-        parser.add_argument("-n", "--name", help="The cluster, instead of Q_CLUSTER's.")
+        parser.add_argument("-n", "--name", help="Those of this cluster, instead of all of the site's.")
 
     def act(self, options: dict[str, Any]) -> None:
         use_cluster(options["name"])
-        broker = get_broker()
+        brokers = [get_broker()] if options["name"] else policies.site_brokers()
         if options["act"] == "list":
-            self._list(broker, options)
+            self._list(brokers, options)
         else:
-            found = broker.dead(options["schema"], limit=EVERYTHING, ids=options["ids"] or None)
-            self._act(broker, options["act"], _chosen(found, options), as_json=options["json"])
+            ids = options["ids"] or None
+            found = {one: one.dead(options["schema"], limit=EVERYTHING, ids=ids) for one in brokers}
+            _require_choice(found, options)
+            self._act(found, options["act"], as_json=options["json"])
 
-    def _list(self, broker: Broker, options: dict[str, Any]) -> None:
-        found = broker.dead(options["schema"], limit=EVERYTHING if options["all"] else LISTED)
+    def _list(self, brokers: list[Broker], options: dict[str, Any]) -> None:
+        limit = EVERYTHING if options["all"] else LISTED
+        found = [(one.cluster, dead) for one in brokers for dead in one.dead(options["schema"], limit=limit)]
+        found = sorted(found, key=lambda one: one[1].died)[:limit]
         if options["json"]:
-            rows = [{name: getattr(dead, name) for name in ("id", "schema", "func", "cause")} for dead in found]
-            self.answer([row | {"died": at(dead.died)} for row, dead in zip(rows, found, strict=True)])
+            self.answer([_as_json(cluster, dead) for cluster, dead in found])
             return
         if found:
-            rows_shown = [(dead.id, dead.schema, at(dead.died), dead.func, dead.cause) for dead in found]
-            self.show(table(("id", "schema", "died", "function", "cause"), rows_shown))
+            rows = [(dead.id, dead.schema, cluster, at(dead.died), dead.func, dead.cause) for cluster, dead in found]
+            self.show(table(("id", "schema", "cluster", "died", "function", "cause"), rows))
         more = " (--all lists more, if there are)" if len(found) == LISTED and not options["all"] else ""
         self.stdout.write(f"{len(found)} dead{more}" if found else "No dead packages.")
 
-    def _act(self, broker: Broker, act: str, chosen: list[Dead], *, as_json: bool) -> None:
+    def _act(self, found: dict[Broker, list[Dead]], act: str, *, as_json: bool) -> None:
         do = dead_letters.retry if act == "retry" else dead_letters.purge
-        count = do(broker, chosen, actor=policies.operator())
+        count = sum(do(broker, chosen, actor=policies.operator()) for broker, chosen in found.items())
         if as_json:
             self.answer({"act": act, "count": count})
         else:
             self.stdout.write(f"{count} queued again" if act == "retry" else f"{count} purged")
 
 
-def _chosen(found: list[Dead], options: dict[str, Any]) -> list[Dead]:
+def _as_json(cluster: str, dead: Dead) -> dict[str, Any]:
+    told = {"id": dead.id, "schema": dead.schema, "cluster": cluster, "func": dead.func, "cause": dead.cause}
+    return told | {"died": at(dead.died)}
+
+
+def _require_choice(found: dict[Broker, list[Dead]], options: dict[str, Any]) -> None:
     ids = options["ids"]
     if not (ids or options["schema"] or options["all"]):
         raise CommandError(f"Say which packages to {options['act']}: their ids, --schema NAME, or --all.")
-    missing = sorted(set(ids) - {dead.id for dead in found})
+    missing = sorted(set(ids) - {dead.id for own in found.values() for dead in own})
     if missing:
         raise CommandError(f"No dead package has the id {missing[0]}; `msdead list` shows those there are.")
-    return found
