@@ -159,8 +159,8 @@ def measure(contender: Contender, servers: Any, options: argparse.Namespace, fou
 def measure_latency(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
     # The sender has its share of the same processors, so that what it can send is a limit too.
     run_per_s = median([one.tasks_per_s for one in found["no-op"][contender.key]])
-    singles = found["single"].get(contender.key) or found["single"][contenders.tenant_q(middle(options)).key]
-    half = min(run_per_s, median(singles)) / 2
+    singles = found["single"].get(contender.key) or found["single"].get(contenders.tenant_q(middle(options)).key)
+    half = min(run_per_s, median(singles) if singles else run_per_s) / 2
     for kind, what, rate in (("idle", "trickle", IDLE_RATE), ("half load", "stream", half)):
         found[kind][contender.key].append(
             step(

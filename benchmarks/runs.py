@@ -23,7 +23,7 @@ POLL = 0.05
 # So long after its last task a cluster counts as idle; with a thousand tenants it looks at their schedules meanwhile.
 SETTLE, SETTLE_COUNTED = 2.0, 6.0
 # So often each tenant has tasks before latency is measured: then nearly every worker has met nearly every tenant.
-MEETINGS = 6
+MEETINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def check(contender: Contender, saved: Saved, count: int) -> None:
 
 
 def latency(contender: Contender, servers: Any, what: str, rate: float, seconds: float) -> Latency:
-    """Enqueue `start` at this rate, by "trickle" or "stream", to workers that wait and have met every tenant.
+    """Enqueue `start` at this rate, by "trickle" or "stream", to workers that wait and have met nearly every tenant.
 
     The first second does not count.
     """

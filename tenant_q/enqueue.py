@@ -56,9 +56,14 @@ def on_commit(act: Callable[[], Any]) -> None:
 
 def announce(packages: Sequence[Package]) -> None:
     """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
-    if has_receivers(pre_enqueue, sender="django_q", besides=stamp):  # packages have their schema already
+    if has_listeners():  # packages have their schema already
         for package in packages:
             pre_enqueue.send(sender="django_q", task=package.task)
+
+
+def has_listeners() -> bool:
+    """Whether the project listens to Django-Q2's `pre_enqueue`."""
+    return has_receivers(pre_enqueue, sender="django_q", besides=stamp)
 
 
 def sealed(package: Package) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from django_q.humanhash import uuid
 from django_q.models import Task
-from django_q.signals import post_execute, pre_enqueue
+from django_q.signals import post_execute
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
@@ -309,7 +309,7 @@ def has_listeners(outcome: Outcome) -> bool:
 
 def called_receivers(settlement: Settlement) -> bool:
     """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
-    return results.has_own_receivers() or (bool(settlement.links) and len(pre_enqueue.receivers) > 1)
+    return results.has_own_receivers() or (bool(settlement.links) and enqueue.has_listeners())
 
 
 def tell(outcome: Outcome) -> None:

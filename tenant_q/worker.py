@@ -42,7 +42,7 @@ from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.worker")
 
-# A batch that has been run for so long is not gone on with: what waits in it is given back.
+# A batch whose tasks have run for so long is not gone on with: what waits in it is given back.
 LONGEST_BATCH = 2 * BATCH_SECONDS
 # How often a worker looks whether tenants it saved for are to be pruned.
 PRUNE_SECONDS = 5.0
@@ -65,10 +65,10 @@ class Worker(Role):
         self.started = 0
         # For how long the next fetch waits for work: not at all while there is some.
         self._wait = 0.0
-        # When the batch that is run will have taken long enough (monotonic).
-        self._batch_ends = math.inf
+        # For how long the tasks of the batch have run.
+        self._batch_seconds = 0.0
         # Other brokers have one queue for all: what is given back there would be behind all that waits.
-        self._longest_batch = LONGEST_BATCH if uses_redis() else math.inf
+        self.longest_batch = LONGEST_BATCH if uses_redis() else math.inf
         self._to_prune: dict[str, float] = {}
         self._next_prune = 0.0
         for alias in settings.CACHES:
@@ -108,7 +108,7 @@ class Worker(Role):
         tenants = [schema for schema, waiting in slices if waiting and schema != tenancy.public_schema()]
         tenancy.look_up_together(tenants)
         tenancy.see_tables_together(tenants)
-        self._batch_ends = math.inf
+        self._batch_seconds = 0.0
         for schema, waiting in slices:
             if waiting and not self._makes_way():
                 self._run_slice(schema, waiting)
@@ -134,11 +134,11 @@ class Worker(Role):
 
     def _makes_way(self) -> bool:
         """Whether the rest of the batch is for others: this worker ends, or the batch turned out long."""
-        return bool(self.stopping) or time.monotonic() > self._batch_ends
+        return bool(self.stopping) or self._batch_seconds > self.longest_batch
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
-        self.slot.skip(len(leases))
         self.broker.give_back(self.key, leases)
+        self.slot.skip(len(leases))  # last: while the broker is away the sentinel still knows what waits here
 
     def _open_all(self, leases: Sequence[Lease]) -> list[tuple[Lease, Package]]:
         return [(lease, package) for lease in leases if (package := self._open(lease))]
@@ -196,7 +196,6 @@ class Worker(Role):
         return self._execute(lease, package, timeout)
 
     def _execute(self, lease: Lease, package: Package, timeout: float | None) -> bool:
-        self._batch_ends = min(self._batch_ends, time.monotonic() + self._longest_batch)  # at least one is run
         self.outbox.watch()
         if not self.slot.start(labels(package), timeout):
             return False
@@ -215,6 +214,7 @@ class Worker(Role):
         except TakenBack as error:
             self._put_off(lease, package, error.why)
         else:
+            self._batch_seconds += outcome.seconds
             self.outbox.add(lease, outcome)
         self._recycle_when_due()
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,11 +22,12 @@ from tests import schemas, tasks
 
 @pytest.fixture
 def make_worker(tenants: tuple[str, ...]) -> Iterator[Callable[..., Worker]]:
-    """Workers that do not block when there is no work."""
+    """Workers that do not block when there is no work, and run a batch to its end however slow the machine is."""
     made: list[Worker] = []
 
     def make(key: str = "w1", broker: Any = None) -> Worker:
         made.append(Worker(key, broker or get_broker(), Slot(), once=True))
+        made[-1].longest_batch = math.inf
         return made[-1]
 
     yield make

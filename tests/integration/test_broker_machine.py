@@ -182,11 +182,12 @@ class TwoBrokers(RuleBasedStateMachine):
         return (message.schema, message.func) if message else ("", "")
 
     def learn(self, func: tuple[str, str]) -> None:
-        self.lessons[func] += 1
-        if self.lessons[func] > LESSONS:
-            self.lessons[func] = 1
-            self.model.broker.costs[func] = 64.0
-            self.real.client.hset(self.real.key("costs"), ";".join(func), 64)
+        for field in (func, ("*", func[1])):  # what is learned of the tenant, and of all
+            self.lessons[field] += 1
+            if self.lessons[field] > LESSONS:
+                self.lessons[field] = 1
+                self.model.broker.costs[field] = 64.0
+                self.real.client.hset(self.real.key("costs"), ";".join(field), 64)
 
     @precondition(lambda self: self.stale())
     @rule(data=st.data())

@@ -713,6 +713,7 @@ def test_what_did_not_start_goes_back_when_told_to_stop(tenants, worker):
 def test_a_batch_that_turned_out_long_is_not_gone_on_with(tenants, worker):
     """What its worker has not started waits for whoever is free, in its order, as if it had never been taken."""
     know_as_short(f"{HERE}.drag", "acme_corp", "globex_inc")
+    worker.longest_batch = LONGEST_BATCH
     for n in range(4):
         add("acme_corp", f"{HERE}.drag", n)
         add("globex_inc", f"{HERE}.drag", n)

@@ -148,6 +148,8 @@ def _problems(schemas: list[str]) -> dict[str, str]:
 
 def _errors(schemas: list[str]) -> dict[str, int | str]:
     """How many schedules the index has wrong, by schema; or why that cannot be told."""
+    if not schemas:
+        return {}
     try:
         return dict(due_index.errors_of(schemas))
     except tenancy.DATABASE_ERRORS as error:
