@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pprint
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -237,6 +237,17 @@ def test_the_page_shows_the_next_five_fires(site, settings):
     assert page.count("<time ") == 5
     for day in range(5):
         assert (planned + day * 24 * HOUR).isoformat() in page
+
+
+def test_the_next_fires_are_told_in_the_tenants_time_zone(site):
+    """Which one that is a middleware of the project's says, for each request."""
+    planned = datetime(2090, 1, 1, 20, 30, tzinfo=UTC)
+    row = make_schedule(next_run=planned)
+    client = site(A)
+    with timezone.override("Asia/Tokyo"):
+        page = client.get(change_url("schedule", row.pk)).content.decode()
+    assert "Asia/Tokyo" in page
+    assert "2090-01-02T05:30:00+09:00" in page, "20:30 in UTC is the next morning there"
 
 
 def test_the_preview_follows_the_form(site):
