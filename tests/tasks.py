@@ -66,6 +66,12 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def sleep_and_tell(seconds: float) -> int:
+    """Returns the process it ran in."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def hold(key: str) -> str:
     """Say that it runs, and run until it is let go."""
     runs = note(key, pid=os.getpid())

@@ -104,7 +104,7 @@ def test_killed_processes_show(tenants, mscluster, clusters_page):
     shown = manage("msinfo", Q_NAME=cluster.name).stdout
     assert f"scheduler {scheduler} of cluster {cluster.name}" in shown and "was killed by signal 9" in shown
 
-    assert "<td>acme_corp</td>" not in (page := clusters_page()) and ">scheduler</th>" in page
+    assert ">scheduler</th>" in clusters_page()
     killed(cluster.pids("sentinel")[0], lambda: ">gone</span>" in clusters_page(), "the sentinel on the page")
     assert ">scheduler</th>" not in clusters_page(), "what it ran is over"
     wait_until(lambda: (one := told(cluster)) and one.is_gone, what="the cluster to be gone")

@@ -130,16 +130,15 @@ def test_an_operator_edits_a_policy_and_purges_what_is_dead(visit):
     broker.bury("w", lease, "Because: a test")
     page = visit("public", "/admin/tenant_q/tenantpolicy/")
     row = page.locator("#result_list tr", has_text=A)
-    row.get_by_text("Edit", exact=True).click()
+    row.get_by_role("link", name="Edit").click()
     page.fill("[name=weight]", "4")
     page.get_by_role("button", name="Save").click()
     wait_until(lambda: broker.policies().get(A), what="the policy to be in force")
     assert broker.policies()[A].weight == 4
     page.click("#nav-sidebar >> text=Dead tasks")
     page.check("#result_list tbody input[type=checkbox]")
-    page.select_option("[name=action]", label="Purge selected tasks")
-    page.click("button[name=index]")
-    page.click("input[type=submit]")
+    page.get_by_role("button", name="Purge the chosen ones").click()
+    page.get_by_role("button", name="Yes, purge").click()
     page.wait_for_selector("text=1 task is purged.")
     assert broker.counts().dead == 0
     with in_public():
