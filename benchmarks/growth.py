@@ -104,7 +104,7 @@ def picture(title: str, name: str, points: Sequence[Point], beside: float | None
     parts += [_text(WIDTH / 2, HEIGHT - 15, name, "middle")]
     if beside:
         parts += [_line(MARGIN, up(beside), WIDTH - MARGIN, up(beside), "#b40", 'stroke-dasharray="6 4"')]
-        parts += [_text(WIDTH - MARGIN, up(beside) - 6, "Django-Q2, no-op tasks", "end")]
+        parts += [_text(MARGIN + 4, up(beside) - 6, "Django-Q2, no-op tasks", "start")]
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     look = 'font-family="sans-serif" font-size="13"'
     back = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
