@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import load_command_class
 
 from tenant_q.custom import AsyncTask, Chain, Iter
+from tenant_q.management import commands, shown
+from tenant_q.management.commands import msschedules
 from tenant_q.management.commands.mscluster import Command
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -67,6 +70,31 @@ def test_every_example_runs_and_gives_what_it_says(tenants, mscluster, settings,
     heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (shown, cluster.log)]
     assert heads[0] == heads[1], "the block at the start of a cluster"
     assert shown.splitlines()[1] == cluster.log.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "columns", [shown._CLUSTER, shown._PROCESS, shown._TENANT, msschedules._COLUMNS], ids=lambda columns: columns[1]
+)
+def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):
+    lines = [line.split() for block in blocks(README) for line in block.text.splitlines()]
+    assert " ".join(columns).split() in lines
+
+
+def test_the_commands_that_are_shown_are_there():
+    called = re.findall(r"python manage\.py (\w+)((?: +(?:--)?[\w-]+)*)", TEXT)
+    ours = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+    assert len(called) > 10
+    for name, words in called:
+        parser = load_command_class("tenant_q", name).create_parser("manage.py", name) if name in ours else None
+        known = parser._option_string_actions if parser else {}
+        for option in re.findall(r"--[\w-]+", words) if parser else ():
+            assert option in known or _takes(parser, option), f"{name} {option}"
+
+
+def _takes(parser: Any, option: str) -> bool:
+    """Whether a word of the command, as `mstenant limit`, takes the option."""
+    groups = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    return any(option in one._option_string_actions for group in groups for one in group.values())
 
 
 def test_an_example_that_is_wrong_is_found():
