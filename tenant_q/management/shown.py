@@ -103,11 +103,11 @@ def process_table(found: Iterable[tuple[Cluster, Process]], *, width: int | None
 
 
 def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
-    silent = duration(process.silent) if process.silent >= 2 else None
-    if process.is_busy:
+    if process.is_busy:  # what runs a task shows no life meanwhile, and need not
         runs = duration(process.seconds)
-        what = (runs, process.schema, process.func, process.task_id, process.done, silent)
+        what = (runs, process.schema, process.func, process.task_id, process.done, None)
         return (one.name, process.role, process.pid, *what)
+    silent = duration(process.silent) if process.silent >= 2 else None
     late = styled(f"{duration(process.late)} late", "yellow") if process.late >= 1 else None
     return (one.name, process.role, process.pid, late, None, None, None, process.done, silent)
 

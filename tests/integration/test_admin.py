@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pprint
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.states import State
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
+from tests.documents import ROOT
 from tests.schemas import served_at
 
 A, B = "acme_corp", "globex_inc"
@@ -678,3 +681,13 @@ def test_where_there_are_no_tables_there_are_no_pages(site, rf):
         for url in page.get_urls():
             with pytest.raises(Http404):
                 url.callback(request)
+
+
+def test_the_style_uses_colours_that_there_are():
+    """One that no scheme defines leaves a text in the colour of what is around it."""
+    own = (ROOT / "tenant_q" / "static" / "tenant_q" / "admin.css").read_text()
+    of_django = Path(admin.__file__).parent / "static" / "admin" / "css"
+    defined = "\n".join([own, *(path.read_text() for path in of_django.glob("*.css"))])
+    used = set(re.findall(r"var\((--[\w-]+)", own))
+    assert len(used) > 5
+    assert [name for name in used if f"{name}:" not in defined] == []
