@@ -47,7 +47,9 @@ class Reader:
         self.folder = folder
         self.port = free_port()
         self.database = f"myshop_{os.getpid()}"
-        self.environment = _without_the_runs_own(os.environ) | _server(self.database)
+        # A terminal shows each line at once; a file, which stands for it here, would not.
+        unbuffered = {"PYTHONUNBUFFERED": "1"}
+        self.environment = _without_the_runs_own(os.environ) | _server(self.database) | unbuffered
         self.running: list[subprocess.Popen[bytes]] = []
         self.answers: list[str] = []
 
