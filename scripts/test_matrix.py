@@ -76,7 +76,7 @@ def run_tests(python: Path, tenancy: str, name: str, arguments: list[str]) -> Ou
     began = time.monotonic()
     with log.open("w") as output:
         done = subprocess.run(
-            [python, "-m", "pytest", *arguments],
+            [python, "-m", "pytest", "-n", "3", "--dist", "loadfile", *arguments],  # as in `make test`
             cwd=ROOT,
             env=os.environ | {"TENANCY": tenancy},
             stdout=output,
