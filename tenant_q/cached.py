@@ -39,9 +39,9 @@ def save(outcome: Outcome, broker: Broker) -> None:
     package = outcome.package
     signed = SignedPackage.dumps(outcome.task_dict())
     seconds = None if package.cached is True else int(package.cached)
-    _cache().set(_key(package.id), signed, seconds)
-    if package.group:
+    if package.group:  # first: whoever sees the result finds it in its group too
         broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds)
+    _cache().set(_key(package.id), signed, seconds)
 
 
 def find(task_id: str) -> Task | None:

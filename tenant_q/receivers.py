@@ -9,9 +9,13 @@ from typing import Any
 from django.dispatch import Signal
 
 
-def has_receivers(signal: Signal, *, sender: Any, besides: Callable[..., Any]) -> bool:
-    """Whether a signal of that sender has receivers other than one that is known."""
+def receivers_of(signal: Signal, *, sender: Any) -> list[Any]:
+    """The receivers of a signal of that sender."""
     live: Any = signal._live_receivers(sender)
     # Since Django 5.0: those that are functions, and those that are coroutines.
-    found = itertools.chain.from_iterable(live) if isinstance(live, tuple) else live
-    return any(receiver is not besides for receiver in found)
+    return list(itertools.chain.from_iterable(live) if isinstance(live, tuple) else live)
+
+
+def has_receivers(signal: Signal, *, sender: Any, besides: Callable[..., Any]) -> bool:
+    """Whether a signal of that sender has receivers other than one that is known."""
+    return any(receiver is not besides for receiver in receivers_of(signal, sender=sender))

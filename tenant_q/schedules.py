@@ -29,6 +29,7 @@ from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, Tenan
 from tenant_q.labels import get_logger
 from tenant_q.options import take_q_options
 from tenant_q.package import Outcome, Package, build, deterministic_id
+from tenant_q.receivers import receivers_of
 from tenant_q.statements import statement
 
 logger = get_logger("tenant_q.schedules")
@@ -81,7 +82,10 @@ def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
 
 def is_watched() -> bool:
     """Whether the project listens to what is saved of schedules, which only `fire_due` tells."""
-    return any(signal.has_listeners(Schedule) for signal in (pre_save, post_save, pre_delete, post_delete))
+    signals = (pre_save, post_save, pre_delete, post_delete)
+    found = [receiver for signal in signals for receiver in receivers_of(signal, sender=Schedule)]
+    # That of django-tenants looks at all that is deleted, for tenants.
+    return not all(map(tenancy.is_of_tenancy_package, found))
 
 
 def _claim() -> Any:

@@ -83,6 +83,11 @@ def lists_app(listed: list[str], name: str) -> bool:
     return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)
 
 
+def is_of_tenancy_package(function: Any) -> bool:
+    """Whether a function is one of the tenancy package's."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] in ("tenant_schemas", "django_tenants")
+
+
 def switched_connections(databases: Databases = None) -> list[Any]:
     """The connections whose schema is the task's.
 

@@ -228,6 +228,7 @@ def test_one_that_is_locked(tenants, scheduler, alone):
     assert sorted(alone) == sorted(tenants), "each by itself, since they could not be served together"
 
 
+@pytest.mark.seam
 def test_one_that_is_excluded(tenants, scheduler, alone, settings):
     settings.SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = ["public", "acme_corp"]
     for name in tenants:
@@ -312,6 +313,7 @@ def test_where_somebody_listens_each_is_served_alone(tenants, scheduler, alone):
     assert sorted(alone) == sorted(tenants)
 
 
+@pytest.mark.seam
 def test_a_failed_row_is_its_tenants(tenants, scheduler, alone):
     for name in tenants:
         insert(name, timezone.now() - timedelta(seconds=1), args="1 +" if name == "acme_corp" else "1")
