@@ -172,6 +172,11 @@ def install(schema: str) -> bool:
     return True
 
 
+def install_now(schema: str) -> None:
+    """As `install`, in the caller's transaction. Raises `DatabaseError` where its table is locked."""
+    _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
+
+
 def forget(schema: str) -> None:
     """Take a schema that is gone out of the index. Raises `DatabaseAway`."""
     _execute(_call("SELECT {}({})", "tenant_q_forget_schema", schema))
@@ -224,8 +229,8 @@ def listen() -> None:
 def require_tables() -> None:
     """Raise `ConfigurationError` where the index has not been migrated."""
     public = tenancy.public_schema()
-    has_table = _are_there(("regclass", None, DueSchedule._meta.db_table))
-    has_function = _are_there(("regproc", None, "tenant_q_install_index"))
+    has_table = are_there(("regclass", None, DueSchedule._meta.db_table))
+    has_function = are_there(("regproc", None, "tenant_q_install_index"))
     if not has_table:
         raise ConfigurationError(
             f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
@@ -244,24 +249,22 @@ def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
     if using != tenancy.database_alias() or app_config.name != "django_q":  # it is told once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
-    if _are_there(*_INSTALLED, ("regclass", schema, "django_q_schedule")):
+    if are_there(*_INSTALLED, ("regclass", schema, "django_q_schedule")):
         with transaction.atomic(using=using):
             _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
-
-
-def forget_where_dropped(*, instance: Any, using: str, **_: Any) -> None:
-    """Receiver of the tenant model's `post_delete`: what the tenancy package dropped with the tenant is forgotten."""
-    schema = tenancy.physical_schema(instance.schema_name)
-    if using != tenancy.database_alias() or not _are_there(*_INSTALLED):
-        return
-    if not _are_there(("regclass", schema, "django_q_schedule")):
-        forget(schema)
 
 
 _INSTALLED = ("regclass", None, "tenant_q_indexedschema"), ("regproc", None, "tenant_q_install_index")
 
 
-def _are_there(*wanted: Any) -> bool:
+def has_schema(schema: str) -> bool:
+    """Whether the database has a schema of this name. Raises `DatabaseAway`."""
+    name = sql.Literal(sql.Identifier(schema).as_string())
+    ((found,),) = _fetch(sql.SQL("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL").format(name))
+    return bool(found)
+
+
+def are_there(*wanted: Any) -> bool:
     """Whether relations and functions are there: kind, schema (None: the public one) and name of each."""
     tests = [
         sql.SQL("to_{}({}) IS NOT NULL").format(

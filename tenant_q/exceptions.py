@@ -53,6 +53,14 @@ class UnknownTenant(TenantUnavailable):
     """No tenant row has this schema name. It may be in a transaction still open."""
 
 
+class TenantDeleted(UnknownTenant):
+    """The tenant that a task is to be enqueued for was deleted a short time ago."""
+
+
+class TenantReplaced(TenantUnavailable):
+    """The tenant that a package or a connection is for is gone, and another one has its schema's name now."""
+
+
 class TenantNotReady(TenantUnavailable):
     """The tenant is there, and the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
 

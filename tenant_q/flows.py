@@ -142,7 +142,7 @@ def run_here(package: Package) -> None:
     broker = get_broker(package.option("cluster"))
     with in_schema(package.schema):
         if package.schema != public_schema():
-            verify(package.schema)
+            verify(package.schema, tenant=travelled.tenant or None)
         outcome = execute(travelled)
         settlement = settle([outcome], broker)
         for one in settlement.to_tell:
@@ -234,13 +234,14 @@ def _unbuilt_link(package: Package) -> Package:
     except (TypeError, ValueError, LookupError):
         func = "?"
     name = str(get_func_repr(func))[: LONGEST["func"]]
-    return build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
+    link = build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
+    return Package(link.task | {"tenant": package.tenant})
 
 
 def close_iters(complete: Sequence[Package], broker: Broker) -> None:
     """Forget the parts of completed iters, once their last part is acknowledged."""
     for package in complete:
-        broker.drop_group(package.schema, str(package.group))
+        broker.drop_group(package.schema, str(package.group), tenant=package.tenant)
 
 
 def next_link(outcome: Outcome) -> Package | None:
@@ -249,7 +250,7 @@ def next_link(outcome: Outcome) -> Package | None:
     links = [_link(one) for one in package.option("chain") or ()]
     if not links or not outcome.success:
         return None
-    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
+    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
     link = _link_package(links, package.schema, options, id=_next_id(package))
     enqueue.announce([link])
     enqueue.sealed(link)  # what cannot travel is to be known here
@@ -270,10 +271,11 @@ def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Se
         index = str(package.option("iter_index", package.id))
         schema, group = package.schema, str(package.group)
         with _unsaved_on_error(outcome, settlement):
-            signed = SignedPackage.dumps(outcome.task_dict())
-            if broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS) >= package.task["iter_count"]:
-                parts = [SignedPackage.loads(part) for part in broker.parts(schema, group).values()]
-                collated.append(_collate(outcome, parts))
+            signed, tenant = SignedPackage.dumps(outcome.task_dict()), package.tenant
+            count = broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS, tenant=tenant)
+            if count >= package.task["iter_count"]:
+                found = broker.parts(schema, group, tenant=tenant).values()
+                collated.append(_collate(outcome, [cached.read(part, schema, tenant, group=group) for part in found]))
                 settlement.complete.append(package)
     return collated
 

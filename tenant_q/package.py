@@ -52,6 +52,12 @@ class Package:
         return str(self.task["schema_name"])
 
     @property
+    def tenant(self) -> str | None:
+        """The key of the tenant it was made for: empty for the public schema, None where an earlier version made it."""
+        tenant = self.task.get("tenant")
+        return None if tenant is None else str(tenant)
+
+    @property
     def func(self) -> Any:
         return self.task["func"]
 

@@ -14,6 +14,7 @@ from tenant_q import brokers, due_index, tenancy
 from tenant_q.checks import configuration_problems
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
+from tenant_q.models import TenantRecord
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,19 @@ def survey() -> Surroundings:
     for connection in tenancy.switched_connections():
         _refuse_shared_sessions(connection)
     due_index.require_tables()
+    _require_records()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _require_records() -> None:
+    table = TenantRecord._meta.db_table
+    if not due_index.are_there(("regclass", None, table)):
+        raise ConfigurationError(
+            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
 
 
 def _database() -> tuple[str, int]:

@@ -37,13 +37,17 @@ from tenant_q.tenancy import (
     in_public,
     in_verified_schema,
     physical_schema,
+    public_schema,
     tenant_connection,
+    tenant_table,
     told_when_away,
 )
 
 logger = get_logger("tenant_q.results")
 
 T = TypeVar("T")
+# A schema, and the key of the tenant that has it; None where no key is known.
+Owner = tuple[str, str | None]
 
 _COLUMNS = (
     "id", "name", "func", "hook", "args", "kwargs", "result", "group",
@@ -93,29 +97,29 @@ def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: No
     Returns, by schema, the error of each tenant that could not be written to; the others are saved. Raises
     `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
     """
-    by_schema: dict[str, list[Outcome]] = {}
+    by_tenant: dict[Owner, list[Outcome]] = {}
     for outcome in outcomes:
         if wants_row(outcome):
-            by_schema.setdefault(outcome.package.schema, []).append(outcome)
-    if not by_schema:
+            by_tenant.setdefault(_owner(outcome), []).append(outcome)
+    if not by_tenant:
         return {}
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
-    if write is _save_rows and len(by_schema) > 1:
+    if write is _save_rows and len(by_tenant) > 1:
         try:
-            _save_rows(by_schema)
+            _save_rows(by_tenant)
             return {}
         except DatabaseAway:
             raise
         except Exception as error:
-            logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_schema), error)
+            logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_tenant), error)
     failed: dict[str, Exception] = {}
-    for schema, own in by_schema.items():
+    for owner, own in by_tenant.items():
         try:
-            write({schema: own})
+            write({owner: own})
         except DatabaseAway:
             raise
         except Exception as error:  # also one of a project's receiver: it is this tenant's alone
-            failed[schema] = error
+            failed[owner[0]] = error
         if write is _save_rows_one_by_one:
             between()
     return failed
@@ -131,28 +135,44 @@ def save_in_transaction(outcome: Outcome) -> None:
     """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     try:
-        write({outcome.package.schema: [outcome]})
+        write({_owner(outcome): [outcome]})
     except (DatabaseError, psycopg.Error) as error:
         raise CannotSave(
             f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
         ) from error
 
 
-def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+def _owner(outcome: Outcome) -> Owner:
+    return outcome.package.schema, outcome.package.tenant or None
+
+
+def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """One round trip and, outside a transaction, one commit. All or nothing.
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
-    statements = [_insert(schema) for schema in by_schema]
-    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_schema.values()]
+    statements = [_insert(*owner) for owner in by_tenant]
+    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
     _execute(sql.SQL(";\n").join(statements), rows)
 
 
 @functools.lru_cache(maxsize=4096)
-def _insert(schema: str) -> sql.SQL:
+def _insert(schema: str, tenant: str | None) -> sql.SQL:
     columns = ", ".join(sql.Identifier(column).as_string() for column in _COLUMNS)
-    table = _table(schema).as_string().replace("%", "%%")
-    return sql.SQL(statement("save_outcomes").format(table=table, columns=columns))
+    texts = {"table": _table(schema).as_string(), "is_there": _is_there(schema, tenant)}
+    parts = {name: text.replace("%", "%%") for name, text in texts.items()}
+    return sql.SQL(statement("save_outcomes").format(columns=columns, **parts))
+
+
+def _is_there(schema: str, tenant: str | None) -> str:
+    """The condition that the tenant still has the schema; else its row would be its successor's."""
+    if tenant is None:
+        return "true"
+    table, key = tenant_table()
+    condition = sql.SQL("EXISTS (SELECT FROM {} WHERE schema_name = {} AND {}::text = {})").format(
+        sql.Identifier(public_schema(), table), sql.Literal(schema), sql.Identifier(key), sql.Literal(tenant)
+    )
+    return condition.as_string()
 
 
 def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
@@ -207,10 +227,10 @@ def _as_pickled(value: Any) -> Any:
     return value
 
 
-def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
-    for schema, outcomes in by_schema.items():
-        with told_when_away(), in_verified_schema(schema):
+    for (schema, tenant), outcomes in by_tenant.items():
+        with told_when_away(), in_verified_schema(schema, tenant=tenant):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)

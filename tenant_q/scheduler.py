@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from tenant_q import due_index, enqueue, policies, schedules, tenancy
+from tenant_q import departures, due_index, enqueue, policies, schedules, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BrokerError,
@@ -249,6 +249,7 @@ class Scheduler(Role):
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
         self._when_due("held", self._release_what_was_held)
         self._when_due("policies", self._put_policies_in_force)
+        self._when_due("tenants", departures.find_and_clear)
         self._when_due("index", self._find_stale)
         left, begun = [], time.monotonic()
         while self._stale and time.monotonic() - begun < BUSY_SECONDS:

@@ -7,7 +7,7 @@ Each method has the signature and the defaults of Django-Q2's function of the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from django_q import tasks as django_q_tasks
@@ -18,18 +18,20 @@ from tenant_q import cancelling, flows, progress, results, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.states import Progress, State
-from tenant_q.tenancy import current_schema, in_schema, public_schema, task_schema, verify
+from tenant_q.tenancy import current_schema, in_verified_schema, public_schema, task_schema, verify
 
 
 @contextmanager
 def _tenant(schema_name: str | None) -> Iterator[str]:
     """A block in the schema `schema_name`, or in the current one when it is None."""
     schema = task_schema(schema_name)
-    entered = nullcontext() if schema == current_schema() else in_schema(schema)
-    with entered:
+    if schema == current_schema():
         if schema != public_schema():
             verify(schema)  # else what is missing there would be found, written or deleted in `public`
         yield schema
+    else:
+        with in_verified_schema(schema):
+            yield schema
 
 
 class QUtilities:

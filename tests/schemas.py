@@ -88,6 +88,19 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
         due_index.install(tenancy.physical_schema(name))
 
 
+def make_dead(name: str) -> None:
+    """Move a package of the tenant to the dead."""
+    from tenant_q.brokers import get_broker
+    from tenant_q.tenancy import in_schema
+    from tenant_q.utils import QUtilities
+
+    with in_schema(name):
+        QUtilities.add_async_task("tests.tasks.nothing")
+    first, *others = get_broker().fetch("undertaker", limit=1000).leases
+    get_broker().bury("undertaker", first, "for the test")
+    get_broker().give_back("undertaker", others)
+
+
 def truncate(names: Sequence[str]) -> None:
     """Take all tasks and schedules away."""
     with connection.cursor() as cursor:

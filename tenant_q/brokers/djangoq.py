@@ -19,14 +19,14 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
 from tenant_q.package import Package
-from tenant_q.tenancy import current_schema, database_alias
+from tenant_q.tenancy import current_schema, database_alias, keys_of
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
     """The message that carries a sealed package."""
     # The scripts keep a message's fields apart with line breaks.
     func = package.func_name.replace("\n", " ")
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once)
+    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=package.tenant or "")
 
 
 class TenantBroker(Broker):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
 
     def __init__(self, list_key: str | None = None) -> None:
         self.list_key = list_key or conf().cluster
-        self.inner = RedisBroker(self.list_key)
+        self.inner = RedisBroker(self.list_key, keys_of=keys_of)
         self.connection = self.inner.client
         self.cache = tenant_cache()
         self._info: str | None = None

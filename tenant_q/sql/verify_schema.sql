@@ -1,6 +1,10 @@
--- Set the session to a schema, and say where it really is then, and which table is the schema's task table, if any.
+-- Set the session to a schema, and say where it really is then, which table is the schema's task table, if any, and which
+-- tenant has the schema now.
 --
 -- {path}   the search path, its names quoted
 -- {table}  the task table, qualified and quoted
+-- {key}    the column with the tenants' keys
+-- {tenants}, {name}  the table of tenants, and the schema's name in it
 SELECT set_config('search_path', {path}, false);
-SELECT current_schema(), to_regclass({table})::oid::bigint
+SELECT current_schema(), to_regclass({table})::oid::bigint,
+    (SELECT {key}::text FROM {tenants} WHERE schema_name = {name})

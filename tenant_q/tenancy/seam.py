@@ -117,6 +117,27 @@ def in_public() -> Iterator[None]:
         restore(previous)
 
 
+@contextmanager
+def under_name(schema: str) -> Iterator[None]:
+    """Run a block in which the connection has this schema's name, whether it exists or not, and go back afterwards.
+
+    It is for keys of a cache, which a tenancy package may derive from that name; statements belong in `in_schema`.
+    """
+    connection = tenant_connection()
+    previous = [(connection, connection.tenant)]
+    try:
+        connection.set_schema(schema)
+        yield
+    finally:
+        restore(previous)
+
+
+def tenant_table() -> tuple[str, str]:
+    """Return the names of the table of tenants, which is in the public schema, and of its primary key's column."""
+    meta = tenant_model()._meta
+    return str(meta.db_table), str(meta.pk.column)
+
+
 def restore(previous: list[tuple[Any, Any]]) -> None:
     for connection, tenant in previous:
         if tenant is None:

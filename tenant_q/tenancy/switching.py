@@ -11,8 +11,8 @@ from typing import Any
 
 from django.conf import settings
 
-from tenant_q.exceptions import NoTenant
-from tenant_q.tenancy import tenants, verification
+from tenant_q.exceptions import NoTenant, TenantReplaced
+from tenant_q.tenancy import records, tenants, verification
 from tenant_q.tenancy.seam import (
     Databases,
     current_schema,
@@ -93,15 +93,34 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
 
 
 @contextmanager
-def in_verified_schema(schema: str, databases: Databases = None) -> Iterator[None]:
-    """As `in_schema`, sure that the schema is there and has task tables. Raises besides as `verify`."""
+def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str | None = None) -> Iterator[None]:
+    """As `in_schema`, sure that the schema is there, is the tenant's and has task tables. Raises besides as `verify`.
+
+    Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that has it now.
+    """
     with in_schema(schema, databases):
-        if schema != public_schema():
-            verify(schema, databases)
+        verify_entered(schema, databases, tenant=tenant)
         yield
+
+
+def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+    """Verify a schema that was entered by its name, with its tenant as it is now.
+
+    What is remembered of the tenant may be some seconds old: where another one has the schema, that one is entered.
+    Parameters and what is raised are those of `verify`.
+    """
+    if schema == public_schema():
+        return
+    try:
+        verify(schema, databases, tenant=tenant)
+    except TenantReplaced:
+        tenants.refresh_tenant(schema, 0)
+        enter(schema, databases)
+        verify(schema, databases, tenant=tenant)
 
 
 def forget_tenants() -> None:
     """Drop what is remembered of tenants: the next look-up asks the database."""
     tenants.forget()
     verification.forget()
+    records.forget()

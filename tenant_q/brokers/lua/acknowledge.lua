@@ -40,7 +40,12 @@ end
 local function add_figures(name, all_done)
   local at = redis.call('HGET', key('figure_places'), name)
   if not at then
-    at = redis.call('HLEN', key('figure_places'))
+    at = redis.call('LPOP', key('free_places'))
+    if at then
+      redis.call('HDEL', key('figure_places'), free_place(at))
+    else
+      at = redis.call('HLEN', key('figure_places'))
+    end
     redis.call('HSET', key('figure_places'), name, at)
   end
   local first = at * figure_words
