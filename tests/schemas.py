@@ -69,15 +69,18 @@ def drop_tenant(name: str) -> None:
         cursor.execute(f'DROP SCHEMA IF EXISTS "{tenancy.physical_schema(name)}" CASCADE')
 
 
-def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
-    """Tenants whose schemas have the template's tables, empty, without the time migrations take."""
+def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequence[str] = ()) -> None:
+    """Tenants whose schemas have the template's tables, empty, without the time migrations take.
+
+    Parameters: `tables`, those that they have; all when there are none.
+    """
     from tenant_q import due_index, tenancy
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [template])
-        tables = [row[0] for row in cursor.fetchall()]
+        tables = tables or [row[0] for row in cursor.fetchall()]
         for name in names:
             schema = tenancy.physical_schema(name)
             cursor.execute(f'CREATE SCHEMA "{schema}"')
