@@ -28,12 +28,12 @@ def make_tenant(name: str, **fields: Any) -> Any:
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
-    tenant = model(schema_name=name, name=name.replace("_", " ").title(), **_domain(model, name), **fields)
+    tenant = model(schema_name=name, name=name.replace("_", " ").title(), **domain_of(model, name), **fields)
     tenant.save(verbosity=0)
     return tenant
 
 
-def _domain(model: Any, name: str) -> dict[str, str]:
+def domain_of(model: Any, name: str) -> dict[str, str]:
     """`django-tenant-schemas` keeps the domain in the tenant's row, `django-tenants` in a table of its own."""
     has_one = any(field.name == "domain_url" for field in model._meta.fields)
     return {"domain_url": f"{name}.localhost"} if has_one else {}
@@ -47,7 +47,7 @@ def served_at(name: str, host: str) -> Iterator[None]:
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
     tenant = model.objects.get(schema_name=name)
-    old = _domain(model, name)
+    old = domain_of(model, name)
     if old:
         model.objects.filter(pk=tenant.pk).update(domain_url=host)
     else:
@@ -86,7 +86,7 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
             cursor.execute(f'CREATE SCHEMA "{schema}"')
             for table in tables:
                 cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
-    model.objects.bulk_create(model(schema_name=name, name=name, **_domain(model, name)) for name in names)
+    model.objects.bulk_create(model(schema_name=name, name=name, **domain_of(model, name)) for name in names)
     for name in names:
         due_index.install(tenancy.physical_schema(name))
 

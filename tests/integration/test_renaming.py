@@ -95,8 +95,9 @@ def test_the_old_name_may_be_anothers(old, worker):
     with in_schema(old):
         QUtilities.add_async_task("tests.tasks.note_where", note_key())
     rename()
-    if hasattr(tenancy.tenant_model(), "domain_url"):
-        tenancy.tenant_model().objects.filter(schema_name="new_name").update(domain_url="new_name.localhost")
+    own = schemas.domain_of(tenancy.tenant_model(), "new_name")
+    if own:
+        tenancy.tenant_model().objects.filter(schema_name="new_name").update(**own)
     schemas.clone_tenants(["old_name"])
     departures.find_and_clear()
     tenancy.forget_tenants()
