@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 
 from tenant_q.brokers import loads
 from tenant_q.brokers.connection import address, connect
-from tenant_q.brokers.ledger import OF_ALL, Ledger
+from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
@@ -209,7 +209,7 @@ class RedisBroker:
         figures = Ledger(places, now)
         hour = figures.since(before) if before is not None else {}
         own: dict[str, Sequence[int]] = {queue.decode(): counts for queue, *counts in found}
-        tenants = {name for name in figures.places if not name.startswith(OF_ALL)}
+        tenants = {name for name in figures.places if not name.startswith((OF_ALL, FREE))}
         schemas = _schemas(owners)
         by_schema: dict[str, Load] = {}
         for queue in {*own, *tenants}:

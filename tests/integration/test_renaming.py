@@ -12,10 +12,11 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import departures, enqueue, policies, schedules, tenancy
+from tenant_q import departures, policies, schedules, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.retries import MOST_PUT_OFFS
+from tenant_q.scheduler import push
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -86,7 +87,7 @@ def test_a_schedule_goes_on_under_the_new_name(old, worker):
     rename()
     with in_schema("new_name"):
         Schedule.objects.filter(pk=4).update(next_run=timezone.now() - timedelta(minutes=1))
-    assert schedules.fire_due("new_name", enqueue.push) == 1
+    assert schedules.fire_due("new_name", push) == 1
     work(worker)
     assert [note["schema"] for note in tasks.notes(note_key())] == ["new_name"]
 
