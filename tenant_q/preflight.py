@@ -103,5 +103,5 @@ def _refuse_shared_sessions(connection: Any) -> None:
 
 def _backend(connection: Any) -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
         return int(cursor.fetchone()[0])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -37,6 +38,8 @@ from tenant_q.tenancy import (
     in_public,
     in_verified_schema,
     physical_schema,
+    plain_tables_query,
+    require_plain_tables,
     tenant_connection,
     told_when_away,
 )
@@ -143,9 +146,9 @@ def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
-    statements = [_insert(schema) for schema in by_schema]
+    statements: list[sql.Composable] = [_insert(schema) for schema in by_schema]
     rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_schema.values()]
-    _execute(sql.SQL(";\n").join(statements), rows)
+    _execute(by_schema, sql.SQL(";\n").join(statements), rows)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -210,7 +213,7 @@ def _as_pickled(value: Any) -> Any:
 def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for schema, outcomes in by_schema.items():
-        with told_when_away(), in_verified_schema(schema):
+        with told_when_away(), in_verified_schema(schema), plain_tables(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
@@ -227,8 +230,24 @@ def has_own_receivers() -> bool:
     return has_receivers(post_save, sender=Task, besides=django_q_signals.call_hook)
 
 
-def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> None:
-    """Run one or more statements in one round trip, past the search path: every name in them is qualified.
+@contextmanager
+def plain_tables(schema: str) -> Iterator[None]:
+    """A block in which the task table of a schema runs no code of another role. Raises `ForeignCode`.
+
+    It costs a transaction where another role owns the tables, and nothing elsewhere.
+    """
+    if plain_tables_query([schema]) is None:
+        yield
+        return
+    with in_patient_transaction():
+        require_plain_tables([schema], Task._meta.db_table)
+        yield
+
+
+def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> None:
+    """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
+
+    Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
     Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody.
     """
@@ -236,8 +255,10 @@ def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[A
     with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            limit = sql.SQL("SELECT set_config('lock_timeout', {}, true);\n").format(sql.Literal(str(LOCK_MS)))
-            cursor.execute(limit + statement, parameters)
+            limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+            checked = plain_tables_query(schemas, Task._meta.db_table)
+            parts = [limit, *([checked] if checked else []), statement]
+            cursor.execute(sql.SQL(";\n").join(parts), parameters)
 
 
 def _table(schema: str) -> sql.Identifier:
@@ -259,6 +280,7 @@ def prune(schema: str) -> None:
         return
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
     _execute(
+        [schema],
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
         {"limit": limit, "spared": timezone.now() - spared()},
     )
@@ -285,6 +307,7 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
     """
     try:
         with in_patient_transaction():
+            require_plain_tables([current_schema()], Task._meta.db_table)
             return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
     except DatabaseError as error:
         why = f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}; it is tried again."

@@ -2,5 +2,5 @@
 --
 -- {path}   the search path, its names quoted
 -- {table}  the task table, qualified and quoted
-SELECT set_config('search_path', {path}, false);
-SELECT current_schema(), to_regclass({table})::oid::bigint
+SELECT pg_catalog.set_config('search_path', {path}, false);
+SELECT pg_catalog.current_schema(), pg_catalog.to_regclass({table})::pg_catalog.oid::pg_catalog.int8

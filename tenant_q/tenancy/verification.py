@@ -17,7 +17,7 @@ from django.conf import settings
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated
+from tenant_q.exceptions import ForeignCode, ReplicaAway, SchemaMissing, SchemaNotMigrated
 from tenant_q.statements import statement
 from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
 from tenant_q.tenancy.seam import (
@@ -31,12 +31,17 @@ from tenant_q.tenancy.seam import (
 
 # By schema, the OID of the task table that was seen to have all its columns, and when (monotonic).
 _whole_tables: dict[str, tuple[int, float]] = {}
+# By schema, whether a role that is not trusted could put code of its own into its tables. It was looked at with the columns.
+_foreign: dict[str, bool] = {}
+# The SQLSTATE of tenant_q_require_plain().
+_REFUSED = "TQ001"
 
 
 def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection.
+    Raises `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One round trip a switched
+    connection, and one more for a schema that is foreign.
     The columns of the schema's table are looked at once in `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
@@ -49,6 +54,8 @@ def verify(schema: str, databases: Databases = None) -> None:
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
+    if _foreign.get(wanted):
+        _refuse_foreign_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
@@ -83,10 +90,63 @@ def see_tables_together(schemas: Iterable[str]) -> None:
 def _whole_among(schemas: list[str]) -> dict[str, int]:
     """Those of some schemas whose task table has all its columns, and the OID of that."""
     query = sql.SQL(statement("whole_tables")).format(
-        schemas=sql.Literal(schemas), table=sql.Literal(TASK_TABLE), columns=sql.Literal(_task_columns())
+        schemas=sql.Literal(schemas),
+        table=sql.Literal(TASK_TABLE),
+        columns=sql.Literal(_task_columns()),
+        foreign=is_foreign_query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
-        return dict(cursor.execute(query).fetchall())
+        found = cursor.execute(query).fetchall()
+    _foreign.update({name: is_foreign for name, _, is_foreign in found})
+    return {name: table for name, table, _ in found}
+
+
+# Schemas of other roles
+
+
+def is_foreign_query(schema: sql.Composable) -> sql.Composed:
+    """Return an expression that says whether a schema is foreign. Parameters: `schema`, an expression of type text."""
+    return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
+
+
+def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
+    """Return the statement that a transaction has to begin with before it uses `tables` of these schemas, if it needs one.
+
+    It locks those of foreign schemas, and fails if they would run the code of another role.
+    """
+    wanted = [name for name in map(physical_schema, schemas) if name != public_schema() and _foreign.get(name, True)]
+    if not wanted:
+        return None
+    return sql.SQL("SELECT {}({}::pg_catalog.text[], {}::pg_catalog.text[])").format(
+        sql.Identifier(public_schema(), "tenant_q_require_plain"), sql.Literal(wanted), sql.Literal(list(tables))
+    )
+
+
+def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
+    """Carry out `plain_tables_query()`, in the transaction that is open. Raises `ForeignCode`."""
+    query = plain_tables_query(schemas, *tables)
+    if query is None:
+        return
+    try:
+        with told_when_away(), raw_cursor() as cursor:
+            cursor.execute(query)
+    except DATABASE_ERRORS as error:
+        if getattr(error.__cause__ or error, "sqlstate", None) == _REFUSED:
+            raise ForeignCode(str(error).splitlines()[0]) from error
+        raise
+
+
+def _refuse_foreign_code(schema: str) -> None:
+    query = sql.SQL("SELECT {}({}), pg_catalog.current_user").format(
+        sql.Identifier(public_schema(), "tenant_q_foreign_code"), sql.Literal(schema)
+    )
+    with told_when_away(), raw_cursor() as cursor:
+        ((reason, role),) = cursor.execute(query).fetchall()
+    if reason:
+        raise ForeignCode(
+            f"The tables of {schema!r} belong to another role, whose code would run with the rights of {role}: {reason}; "
+            f"remove that, or give schema and tables to {role}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +177,9 @@ def _look(connection: Any, schema: str) -> _Found:
         current, table = _fetch(connection, schema, "verify_schema")
         if table is None or int(table) == _whole_tables[schema][0]:
             return _Found(current, is_whole=table is not None)
-    current, table, has_columns = _fetch(connection, schema, "verify_table")
+    current, table, has_columns, is_foreign = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
+    _foreign[schema] = is_foreign == "t"
     if table is not None and is_whole:
         _whole_tables[schema] = int(table), time.monotonic()
     return _Found(current, is_whole)
@@ -137,7 +198,8 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
     table = sql.Identifier(schema, TASK_TABLE).as_string()
     literals = {"path": quoted, "table": table, "columns": _task_columns()}
-    return sql.SQL(statement(name)).format(**{key: sql.Literal(value) for key, value in literals.items()}).as_bytes()
+    parts: dict[str, sql.Composable] = {key: sql.Literal(value) for key, value in literals.items()}
+    return sql.SQL(statement(name)).format(**parts, foreign=is_foreign_query(sql.Literal(schema))).as_bytes()
 
 
 def _task_columns() -> list[str]:
@@ -152,3 +214,4 @@ def _search_path(schema: str) -> tuple[str, ...]:
 def forget() -> None:
     """The next verification looks at the tables' columns again."""
     _whole_tables.clear()
+    _foreign.clear()
