@@ -196,7 +196,7 @@ def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
     name. One statement while nothing is stale. Parameters: `thorough`, whether to look besides for schemas that are no
     tenant's among those that the index knows as they are. Raises `DatabaseAway`.
     """
-    found = {schema: is_gone for schema, is_gone in _fetch(_call("SELECT * FROM {}({})", "tenant_q_stale_schemas"))}
+    found: dict[str, bool] = dict(_fetch(_call("SELECT * FROM {}({})", "tenant_q_stale_schemas")))
     unsure = {schema for schema, is_gone in found.items() if not is_gone}
     if not unsure and not thorough:
         return list(found.items())
@@ -340,7 +340,7 @@ def _call(form: Any, function: str, *arguments: Any) -> sql.Composed:
     return sql.SQL(form).format(_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
 
 
-def _fetch(query: sql.Composed) -> list[tuple[Any, ...]]:
+def _fetch(query: sql.Composed) -> list[Any]:
     with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
         return list(cursor.execute(query).fetchall())
 

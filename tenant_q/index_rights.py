@@ -45,9 +45,9 @@ def require_functions() -> None:
     )
     if missing:
         raise ConfigurationError(
-            f"The schema {public!r} has no function {paths[missing[0][0]]}, a part of the index of all tenants' schedules; run "
-            "`python manage.py migrate_schemas --shared`. If that changes nothing, run `python manage.py "
-            "migrate_schemas --shared tenant_q 0004_admin_pages` and then the first command again."
+            f"The schema {public!r} has no function {paths[missing[0][0]]}, a part of the index of all tenants' "
+            "schedules; run `python manage.py migrate_schemas --shared`. If that changes nothing, run "
+            "`python manage.py migrate_schemas --shared tenant_q 0004_admin_pages` and then the first command again."
         )
     names = [function.partition("(")[0] for function in _CALLED]
     query = sql.SQL(statement("unusable_functions")).format(names=sql.Literal(names), public=sql.Literal(public))

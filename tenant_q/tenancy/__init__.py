@@ -11,6 +11,8 @@ from tenant_q.tenancy.connection import (
     raw_cursor,
     told_when_away,
 )
+from tenant_q.tenancy.foreign import plain_tables_query, require_plain_tables
+from tenant_q.tenancy.foreign import query as is_foreign_query
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
     Databases,
@@ -48,10 +50,7 @@ from tenant_q.tenancy.tenants import (
     tenants_to_schedule,
 )
 from tenant_q.tenancy.verification import (
-    is_foreign_query,
-    plain_tables_query,
     require_migrated,
-    require_plain_tables,
     see_tables_together,
     verify,
 )

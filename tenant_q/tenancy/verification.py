@@ -17,8 +17,9 @@ from django.conf import settings
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import ForeignCode, ReplicaAway, SchemaMissing, SchemaNotMigrated
+from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated
 from tenant_q.statements import statement
+from tenant_q.tenancy import foreign
 from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
@@ -31,17 +32,13 @@ from tenant_q.tenancy.seam import (
 
 # By schema, the OID of the task table that was seen to have all its columns, and when (monotonic).
 _whole_tables: dict[str, tuple[int, float]] = {}
-# By schema, whether a role that is not trusted could put code of its own into its tables. It was looked at with the columns.
-_foreign: dict[str, bool] = {}
-# The SQLSTATE of tenant_q_require_plain().
-_REFUSED = "TQ001"
 
 
 def verify(schema: str, databases: Databases = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One round trip a switched
-    connection, and one more for a schema that is foreign.
+    Raises `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One round trip a
+    switched connection, and one more for a schema that is foreign.
     The columns of the schema's table are looked at once in `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
@@ -54,8 +51,7 @@ def verify(schema: str, databases: Databases = None) -> None:
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
-    if _foreign.get(wanted):
-        _refuse_foreign_code(wanted)
+    foreign.refuse_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
@@ -93,60 +89,12 @@ def _whole_among(schemas: list[str]) -> dict[str, int]:
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
         columns=sql.Literal(_task_columns()),
-        foreign=is_foreign_query(sql.SQL("asked.name")),
+        foreign=foreign.query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
-    _foreign.update({name: is_foreign for name, _, is_foreign in found})
+    foreign.note({name: is_foreign for name, _, is_foreign in found})
     return {name: table for name, table, _ in found}
-
-
-# Schemas of other roles
-
-
-def is_foreign_query(schema: sql.Composable) -> sql.Composed:
-    """Return an expression that says whether a schema is foreign. Parameters: `schema`, an expression of type text."""
-    return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
-
-
-def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
-    """Return the statement that a transaction has to begin with before it uses `tables` of these schemas, if it needs one.
-
-    It locks those of foreign schemas, and fails if they would run the code of another role.
-    """
-    wanted = [name for name in map(physical_schema, schemas) if name != public_schema() and _foreign.get(name, True)]
-    if not wanted:
-        return None
-    return sql.SQL("SELECT {}({}::pg_catalog.text[], {}::pg_catalog.text[])").format(
-        sql.Identifier(public_schema(), "tenant_q_require_plain"), sql.Literal(wanted), sql.Literal(list(tables))
-    )
-
-
-def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
-    """Carry out `plain_tables_query()`, in the transaction that is open. Raises `ForeignCode`."""
-    query = plain_tables_query(schemas, *tables)
-    if query is None:
-        return
-    try:
-        with told_when_away(), raw_cursor() as cursor:
-            cursor.execute(query)
-    except DATABASE_ERRORS as error:
-        if getattr(error.__cause__ or error, "sqlstate", None) == _REFUSED:
-            raise ForeignCode(str(error).splitlines()[0]) from error
-        raise
-
-
-def _refuse_foreign_code(schema: str) -> None:
-    query = sql.SQL("SELECT {}({}), pg_catalog.current_user").format(
-        sql.Identifier(public_schema(), "tenant_q_foreign_code"), sql.Literal(schema)
-    )
-    with told_when_away(), raw_cursor() as cursor:
-        ((reason, role),) = cursor.execute(query).fetchall()
-    if reason:
-        raise ForeignCode(
-            f"The tables of {schema!r} belong to another role, whose code would run with the rights of {role}: {reason}; "
-            f"remove that, or give schema and tables to {role}."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +127,7 @@ def _look(connection: Any, schema: str) -> _Found:
             return _Found(current, is_whole=table is not None)
     current, table, has_columns, is_foreign = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
-    _foreign[schema] = is_foreign == "t"
+    foreign.note({schema: is_foreign == "t"})
     if table is not None and is_whole:
         _whole_tables[schema] = int(table), time.monotonic()
     return _Found(current, is_whole)
@@ -199,7 +147,7 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     table = sql.Identifier(schema, TASK_TABLE).as_string()
     literals = {"path": quoted, "table": table, "columns": _task_columns()}
     parts: dict[str, sql.Composable] = {key: sql.Literal(value) for key, value in literals.items()}
-    return sql.SQL(statement(name)).format(**parts, foreign=is_foreign_query(sql.Literal(schema))).as_bytes()
+    return sql.SQL(statement(name)).format(**parts, foreign=foreign.query(sql.Literal(schema))).as_bytes()
 
 
 def _task_columns() -> list[str]:
@@ -214,4 +162,4 @@ def _search_path(schema: str) -> tuple[str, ...]:
 def forget() -> None:
     """The next verification looks at the tables' columns again."""
     _whole_tables.clear()
-    _foreign.clear()
+    foreign.forget()

@@ -246,7 +246,7 @@ def test_a_restored_schema(spare, make_scheduler):
 def test_a_renamed_schema(spare, make_scheduler):
     insert(spare, id=1)
     sql(f"ALTER SCHEMA {spare} RENAME TO moved")
-    sql("UPDATE {} SET schema_name = 'moved' WHERE schema_name = 'spare'".format(tenancy.tenant_model()._meta.db_table))
+    sql(f"UPDATE {tenancy.tenant_model()._meta.db_table} SET schema_name = 'moved' WHERE schema_name = 'spare'")
     assert sorted(due_index.stale_schemas()) == [("moved", False), (spare, True)]
     make_scheduler().tick()
     assert due_index.stale_schemas() == []
