@@ -52,6 +52,7 @@ def survey() -> Surroundings:
     database, tenants = _database()
     for connection in tenancy.switched_connections():
         _refuse_shared_sessions(connection)
+    tenancy.note_role_settings()
     due_index.require_tables()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))

@@ -13,6 +13,8 @@ from tenant_q.tenancy.connection import (
 )
 from tenant_q.tenancy.foreign import plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
+from tenant_q.tenancy.role_settings import note as note_role_settings
+from tenant_q.tenancy.role_settings import watch as watch_role_settings
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
     Databases,
@@ -79,6 +81,7 @@ __all__ = [
     "lists_app",
     "logical_schema",
     "look_up_together",
+    "note_role_settings",
     "physical_schema",
     "plain_tables_query",
     "public_schema",
@@ -101,4 +104,5 @@ __all__ = [
     "told_when_away",
     "validate_schema_name",
     "verify",
+    "watch_role_settings",
 ]

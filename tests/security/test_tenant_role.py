@@ -339,6 +339,7 @@ def test_a_tenant_whose_plain_tables_belong_to_a_role_is_served(act):
     assert act() == []
     assert schemas.count_tasks("spare") >= 2, "the task, and the schedule's"
     assert due_index.errors("spare") == 0
+    insert("spare")
     assert due_index.upcoming(1, "spare")[0].func == "tests.tasks.nothing"
 
 
@@ -581,3 +582,16 @@ def test_a_transaction_older_than_the_index_of_its_tenant_is_seen(spare, isolati
         )
         raw.execute("COMMIT")
     assert entries("spare") == {1: ("", LATER, "")}
+
+
+def test_a_trigger_that_only_has_our_name_is_replaced(spare):
+    sql("DROP TRIGGER tenant_q_index_schedule ON spare.django_q_schedule")
+    with as_role(OWNER) as raw:
+        raw.execute(
+            "CREATE TRIGGER tenant_q_index_schedule AFTER UPDATE ON spare.django_q_schedule FOR EACH ROW "
+            "EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        )
+    assert due_index.stale_schemas() == [("spare", False)]
+    own("spare", "postgres")
+    assert due_index.bring_up_to_date(due_index.stale_schemas()) == []
+    assert due_index.stale_schemas() == []
