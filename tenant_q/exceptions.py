@@ -73,6 +73,10 @@ class TenantBroken(TenantUnavailable):
     """The tenant's tables cannot be read: a view or a trigger raises, a right is missing."""
 
 
+class ForeignCode(TenantUnavailable):
+    """The tenant's tables belong to another database role and would run that role's code with the cluster's rights."""
+
+
 class ReplicaAway(TenantUnavailable):
     """One of the other databases whose schema is the task's cannot be reached."""
 

@@ -53,6 +53,7 @@ def survey() -> Surroundings:
     database, tenants = _database()
     for connection in tenancy.switched_connections():
         _refuse_shared_sessions(connection)
+    tenancy.note_role_settings()
     due_index.require_tables()
     _require_records()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
@@ -114,5 +115,5 @@ def _refuse_shared_sessions(connection: Any) -> None:
 
 def _backend(connection: Any) -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
         return int(cursor.fetchone()[0])

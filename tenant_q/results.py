@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -37,7 +38,9 @@ from tenant_q.tenancy import (
     in_public,
     in_verified_schema,
     physical_schema,
+    plain_tables_query,
     public_schema,
+    require_plain_tables,
     tenant_connection,
     tenant_table,
     told_when_away,
@@ -151,9 +154,9 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
-    statements = [_insert(*owner) for owner in by_tenant]
+    statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
     rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
-    _execute(sql.SQL(";\n").join(statements), rows)
+    _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), rows)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -169,9 +172,10 @@ def _is_there(schema: str, tenant: str | None) -> str:
     if tenant is None:
         return "true"
     table, key = tenant_table()
-    condition = sql.SQL("EXISTS (SELECT FROM {} WHERE schema_name = {} AND {}::text = {})").format(
-        sql.Identifier(public_schema(), table), sql.Literal(schema), sql.Identifier(key), sql.Literal(tenant)
-    )
+    condition = sql.SQL(
+        "EXISTS (SELECT FROM {} WHERE schema_name OPERATOR(pg_catalog.=) {} "
+        "AND {}::pg_catalog.text OPERATOR(pg_catalog.=) {})"
+    ).format(sql.Identifier(public_schema(), table), sql.Literal(schema), sql.Identifier(key), sql.Literal(tenant))
     return condition.as_string()
 
 
@@ -230,7 +234,7 @@ def _as_pickled(value: Any) -> Any:
 def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for (schema, tenant), outcomes in by_tenant.items():
-        with told_when_away(), in_verified_schema(schema, tenant=tenant):
+        with told_when_away(), in_verified_schema(schema, tenant=tenant), plain_tables(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
@@ -247,8 +251,24 @@ def has_own_receivers() -> bool:
     return has_receivers(post_save, sender=Task, besides=django_q_signals.call_hook)
 
 
-def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> None:
-    """Run one or more statements in one round trip, past the search path: every name in them is qualified.
+@contextmanager
+def plain_tables(schema: str) -> Iterator[None]:
+    """A block in which the task table of a schema runs no code of another role. Raises `ForeignCode`.
+
+    It costs a transaction where another role owns the tables, and nothing elsewhere.
+    """
+    if plain_tables_query([schema]) is None:
+        yield
+        return
+    with in_patient_transaction():
+        require_plain_tables([schema], Task._meta.db_table)
+        yield
+
+
+def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> None:
+    """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
+
+    Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
     Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody.
     """
@@ -256,8 +276,10 @@ def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[A
     with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            limit = sql.SQL("SELECT set_config('lock_timeout', {}, true);\n").format(sql.Literal(str(LOCK_MS)))
-            cursor.execute(limit + statement, parameters)
+            limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+            checked = plain_tables_query(schemas, Task._meta.db_table)
+            parts = [limit, *([checked] if checked else []), statement]
+            cursor.execute(sql.SQL(";\n").join(parts), parameters)
 
 
 def _table(schema: str) -> sql.Identifier:
@@ -279,6 +301,7 @@ def prune(schema: str) -> None:
         return
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
     _execute(
+        [schema],
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
         {"limit": limit, "spared": timezone.now() - spared()},
     )
@@ -305,6 +328,7 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
     """
     try:
         with in_patient_transaction():
+            require_plain_tables([current_schema()], Task._meta.db_table)
             return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
     except DatabaseError as error:
         why = f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}; it is tried again."

@@ -251,12 +251,13 @@ class Scheduler(Role):
         self._when_due("policies", self._put_policies_in_force)
         self._when_due("tenants", departures.find_and_clear)
         self._when_due("index", self._find_stale)
-        left, begun = [], time.monotonic()
+        left: list[tuple[str, str]] = []
+        begun = time.monotonic()
         while self._stale and time.monotonic() - begun < BUSY_SECONDS:
             left += due_index.bring_up_to_date(self._stale[-1:])
             self._stale.pop()
-        if left:
-            logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
+        for schema, reason in left:
+            logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 
@@ -270,7 +271,7 @@ class Scheduler(Role):
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due
-        self._stale = due_index.stale_schemas()
+        self._stale = due_index.stale_schemas(thorough=is_first)
         if self._stale:
             logger.info("%s schemas are brought up to date in the due index", len(self._stale))
         if is_first:

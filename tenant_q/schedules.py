@@ -56,6 +56,7 @@ def fire_due(schema: str, push: Push) -> int:
     """
     tenancy.require_ready(schema)
     with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(LOCK_MS):
+        tenancy.require_plain_tables([schema], Schedule._meta.db_table)
         tenant = _tenants([schema])[schema]
         fires = [_fire(row, tenant) for row in _claim()]
         _store([fire.row for fire in fires])
@@ -74,6 +75,7 @@ def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
         tenancy.require_ready(schema)
     with tenancy.told_when_away(), tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS_TOGETHER):
         tenancy.require_migrated(schemas)
+        tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         tenants = _tenants(schemas)
         fires = [(schema, _fire(row, tenants[schema])) for schema, row in _claim_together(schemas)]
         _store_together([(schema, fire.row) for schema, fire in fires])
@@ -159,7 +161,9 @@ def _store_together(fires: Sequence[tuple[str, Schedule]]) -> None:
             values = sql.SQL(", ").join(rows)
             statements.append(sql.SQL(statement("move_schedules")).format(table=_table(schema), rows=values))
         if gone:
-            statements.append(sql.SQL("DELETE FROM {} WHERE id = ANY ({})").format(_table(schema), gone))
+            statements.append(
+                sql.SQL("DELETE FROM {} WHERE id OPERATOR(pg_catalog.=) ANY ({})").format(_table(schema), gone)
+            )
     if statements:
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL(";\n").join(statements))

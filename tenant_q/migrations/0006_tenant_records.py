@@ -11,7 +11,7 @@ def note_tenants(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("tenant_q", "0004_admin_pages")]
+    dependencies = [("tenant_q", "0005_safe_functions")]
 
     operations = [
         migrations.AddField(

@@ -7,7 +7,7 @@
 --
 -- A task that is there already keeps its first success; a failure gives way to what came later.
 INSERT INTO {table} AS task ({columns})
-SELECT {columns} FROM json_populate_recordset(NULL::{table}, %s)
+SELECT {columns} FROM pg_catalog.json_populate_recordset(NULL::{table}, %s::pg_catalog.json)
 WHERE {is_there}
 ON CONFLICT (id) DO UPDATE SET
     started = EXCLUDED.started,

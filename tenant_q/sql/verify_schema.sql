@@ -5,6 +5,6 @@
 -- {table}  the task table, qualified and quoted
 -- {key}    the column with the tenants' keys
 -- {tenants}, {name}  the table of tenants, and the schema's name in it
-SELECT set_config('search_path', {path}, false);
-SELECT current_schema(), to_regclass({table})::oid::bigint,
-    (SELECT {key}::text FROM {tenants} WHERE schema_name = {name})
+SELECT pg_catalog.set_config('search_path', {path}, false);
+SELECT pg_catalog.current_schema(), pg_catalog.to_regclass({table})::pg_catalog.oid::pg_catalog.int8,
+    (SELECT {key}::pg_catalog.text FROM {tenants} WHERE schema_name OPERATOR(pg_catalog.=) {name})

@@ -11,6 +11,8 @@ from tenant_q.tenancy.connection import (
     raw_cursor,
     told_when_away,
 )
+from tenant_q.tenancy.foreign import plain_tables_query, require_plain_tables
+from tenant_q.tenancy.foreign import query as is_foreign_query
 from tenant_q.tenancy.records import (
     current_key,
     current_name,
@@ -28,6 +30,8 @@ from tenant_q.tenancy.records import (
     since,
     since_of,
 )
+from tenant_q.tenancy.role_settings import note as note_role_settings
+from tenant_q.tenancy.role_settings import watch as watch_role_settings
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
     Databases,
@@ -62,6 +66,7 @@ from tenant_q.tenancy.tenants import (
     look_up_together,
     refresh_tenant,
     require_ready,
+    scheduled_among,
     tenant_count,
     tenant_names,
     tenants_to_schedule,
@@ -92,6 +97,7 @@ __all__ = [
     "in_public",
     "in_schema",
     "in_verified_schema",
+    "is_foreign_query",
     "is_looked_up",
     "is_of_tenancy_package",
     "is_taken",
@@ -106,13 +112,17 @@ __all__ = [
     "look_up_together",
     "names_of",
     "note_existing",
+    "note_role_settings",
     "physical_schema",
+    "plain_tables_query",
     "predates",
     "public_schema",
     "raw_cursor",
     "refresh_tenant",
     "require_migrated",
+    "require_plain_tables",
     "require_ready",
+    "scheduled_among",
     "scope",
     "see_tables_together",
     "shared_apps",
@@ -132,4 +142,5 @@ __all__ = [
     "validate_schema_name",
     "verify",
     "verify_entered",
+    "watch_role_settings",
 ]

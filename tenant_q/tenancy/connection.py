@@ -50,7 +50,7 @@ def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     connection = tenant_connection()
     with told_when_away(), transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(lock_ms or LOCK_MS)])
+            cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [str(lock_ms or LOCK_MS)])
         yield
 
 

@@ -19,6 +19,7 @@ from psycopg import sql
 from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.statements import statement
+from tenant_q.tenancy import foreign
 from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
@@ -40,8 +41,9 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
 
     Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that is current.
 
-    Raises `TenantReplaced`, `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a
-    switched connection. The columns of the schema's table are looked at once in `tenant_cache_seconds`.
+    Raises `TenantReplaced`, `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One
+    round trip a switched connection, and one more for a schema that is foreign. The columns of the schema's table are
+    looked at once in `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
@@ -55,6 +57,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
+    foreign.refuse_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
@@ -89,10 +92,15 @@ def see_tables_together(schemas: Iterable[str]) -> None:
 def _whole_among(schemas: list[str]) -> dict[str, int]:
     """Those of some schemas whose task table has all its columns, and the OID of that."""
     query = sql.SQL(statement("whole_tables")).format(
-        schemas=sql.Literal(schemas), table=sql.Literal(TASK_TABLE), columns=sql.Literal(_task_columns())
+        schemas=sql.Literal(schemas),
+        table=sql.Literal(TASK_TABLE),
+        columns=sql.Literal(_task_columns()),
+        foreign=foreign.query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
-        return dict(cursor.execute(query).fetchall())
+        found = cursor.execute(query).fetchall()
+    foreign.note({name: is_foreign for name, _, is_foreign in found})
+    return {name: table for name, table, _ in found}
 
 
 def _require_tenant(schema: str, found: str | None, wanted: str | None, current: Any) -> None:
@@ -139,8 +147,9 @@ def _look(connection: Any, schema: str) -> _Found:
         current, table, tenant = _fetch(connection, schema, "verify_schema")
         if table is None or int(table) == _whole_tables[physical][0]:
             return _Found(current, table is not None, tenant)
-    current, table, has_columns, tenant = _fetch(connection, schema, "verify_table")
+    current, table, has_columns, is_foreign, tenant = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
+    foreign.note({physical: is_foreign == "t"})
     if table is not None and is_whole:
         _whole_tables[physical] = int(table), time.monotonic()
     return _Found(current, is_whole, tenant)
@@ -157,12 +166,13 @@ def _fetch(connection: Any, schema: str, name: str) -> list[str | None]:
 @functools.lru_cache(maxsize=16384)
 def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
-    table = sql.Identifier(physical_schema(schema), TASK_TABLE).as_string()
+    physical = physical_schema(schema)
+    table = sql.Identifier(physical, TASK_TABLE).as_string()
     literals = {"path": quoted, "table": table, "columns": _task_columns(), "name": schema}
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
-    return sql.SQL(statement(name)).format(**parts).as_bytes()
+    return sql.SQL(statement(name)).format(**parts, foreign=foreign.query(sql.Literal(physical))).as_bytes()
 
 
 def _task_columns() -> list[str]:
@@ -177,3 +187,4 @@ def _search_path(schema: str) -> tuple[str, ...]:
 def forget() -> None:
     """The next verification looks at the tables' columns again."""
     _whole_tables.clear()
+    foreign.forget()

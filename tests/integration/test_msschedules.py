@@ -115,7 +115,7 @@ def test_check_and_repair(spare):
     assert out.getvalue().splitlines() == [
         "acme_corp: 1 schedule is wrong in the index",
         "globex_inc: not in the index as it is now, or without its triggers",
-        "spare: the schema, or its table django_q_schedule, is gone, and still in the index",
+        "spare: no tenant has this schema, or its table django_q_schedule is gone, and it is still in the index",
     ]
     assert msschedules("--check", "--schema", "initech_llc") == "The index agrees with the schedules of 1 schema.\n"
     assert msschedules("--check", "--repair", "--schema", "acme_corp") == (

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
-from tenant_q import due_index, tenancy
+from tenant_q import due_index, index_rights, tenancy
 from tenant_q.due_index import Upcoming
 from tenant_q.management.console import OperatorCommand, table
 
@@ -71,10 +71,12 @@ class Command(OperatorCommand):
     def _check(self, schema: str | None, *, repair: bool, as_json: bool) -> None:
         schemas = [name for name in due_index.indexed_schemas() if schema in (None, name)]
         wrong = _problems(schemas)
-        if repair:
-            _repair(wrong)
+        why = _repair(wrong) if repair else {}
         left = _problems(list(wrong)) if repair else wrong
-        findings = [Finding(name, problem, name not in left) for name, problem in wrong.items()]
+        findings = [
+            Finding(name, f"{problem}: {why[name]}" if name in why else problem, name not in left)
+            for name, problem in wrong.items()
+        ]
         if as_json:
             self.answer({"schemas": len(schemas), "wrong": [vars(finding) for finding in findings]})
         else:
@@ -135,15 +137,21 @@ def _cells(one: Upcoming) -> tuple[Any, ...]:
 
 def _problems(schemas: list[str]) -> dict[str, str]:
     """What is wrong, by schema."""
-    stale = dict(due_index.stale_schemas())
+    stale = dict(due_index.stale_schemas(thorough=True))
     found = {}
     for first in range(0, len(schemas), AT_ONCE):
         some = schemas[first : first + AT_ONCE]
         counts = _errors([schema for schema in some if not stale.get(schema)])
         for schema in some:
             if problem := _problem(stale.get(schema), counts.get(schema, 0)):
-                found[schema] = problem
+                found[schema] = problem + _needed(schema if stale.get(schema) is False else None)
     return found
+
+
+def _needed(schema: str | None) -> str:
+    """What has to be granted so that a schema can be put into the index, as the end of a sentence; often nothing."""
+    grants = index_rights.missing_grants(schema) if schema else []
+    return f"; run as the owner of what is named: {'; '.join(grants)};" if grants else ""
 
 
 def _errors(schemas: list[str]) -> dict[str, int | str]:
@@ -161,7 +169,7 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
 def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     """In words; `is_gone` is None of a schema that the index knows as it is."""
     if is_gone:
-        return "the schema, or its table django_q_schedule, is gone, and still in the index"
+        return "no tenant has this schema, or its table django_q_schedule is gone, and it is still in the index"
     if isinstance(errors, str):
         return errors
     wrong = "1 schedule is wrong in the index" if errors == 1 else f"{errors} schedules are wrong in the index"
@@ -170,9 +178,10 @@ def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     return wrong if errors else None
 
 
-def _repair(wrong: dict[str, str]) -> None:
-    gone = dict(due_index.stale_schemas())
-    due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong])
+def _repair(wrong: dict[str, str]) -> dict[str, str]:
+    """Put right what can be. Returns why the others could not, by schema."""
+    gone = dict(due_index.stale_schemas(thorough=True))
+    return dict(due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong]))
 
 
 def _way_out(left: dict[str, str], *, repair: bool) -> str:
@@ -181,5 +190,5 @@ def _way_out(left: dict[str, str], *, repair: bool) -> str:
         return f"The index is wrong about {count}: `msschedules --check --repair` puts it right."
     return (
         f"The index is still wrong about {count} ({', '.join(left)}): a table that is locked is not waited for long; "
-        "end what locks it, or migrate a table that cannot be read, and repeat."
+        "end what locks it, migrate a table that cannot be read, or grant what is named above, and repeat."
     )
