@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from shop.models import Report
 from tests import tasks
@@ -64,9 +65,10 @@ def report(title: str) -> None:
 
 
 def report_on_and_on(title: str) -> None:
-    """Write rows until somebody stops it."""
+    """Write rows until somebody stops it, also while its schema is gone."""
     tasks.note(f"on:{title}", pid=os.getpid())
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        report(title)
+        with suppress(DatabaseError):
+            report(title)
         time.sleep(0.01)

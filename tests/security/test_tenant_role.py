@@ -372,7 +372,7 @@ def outcome(schema: str = "spare") -> Outcome:
 LATE = {
     "save": lambda: results.save_or_raise([outcome()]),
     "save several": lambda: results.save_or_raise([outcome(), outcome("acme_corp")]),
-    "save one by one": lambda: results._save_rows_one_by_one({"spare": [outcome()]}),
+    "save one by one": lambda: results._save_rows_one_by_one({("spare", None): [outcome()]}),
     "prune": lambda: results.prune("spare"),
     "read back": _read_back,
     "index": lambda: due_index.errors("spare"),
