@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError, caches
-from django.db import transaction
 from django_q.brokers import Broker
 
 from tenant_q import envelope
@@ -19,7 +18,7 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
 from tenant_q.package import Package
-from tenant_q.tenancy import current_schema, database_alias
+from tenant_q.tenancy import current_schema, on_commit
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
@@ -56,7 +55,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
             raise EnqueueError(f"The task is refused: {error}.") from error
         push = partial(self.inner.enqueue, [message_of(package, task)], limited=True)
         if conf().on_commit:
-            transaction.on_commit(push, using=database_alias())
+            on_commit(push)
         else:
             push()
         return package.id
