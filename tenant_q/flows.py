@@ -20,7 +20,6 @@ from django_q.humanhash import uuid
 from django_q.models import Task
 from django_q.signals import post_execute
 from django_q.signing import SignedPackage
-from django_q.utils import get_func_repr
 
 from tenant_q import cached, enqueue, results, tenancy
 from tenant_q.brokers import get_broker
@@ -29,6 +28,7 @@ from tenant_q.conf import conf
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
 from tenant_q.executor import alarm, execute, give_up, timeout_of
+from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
 from tenant_q.package import Outcome, Package, build, deterministic_id, labels
@@ -234,7 +234,7 @@ def _unbuilt_link(package: Package) -> Package:
         func, *_ = _link(package.option("chain")[0])
     except (TypeError, ValueError, LookupError):
         func = "?"
-    name = str(get_func_repr(func))[: LONGEST["func"]]
+    name = stored_name(func)[: LONGEST["func"]]
     return build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
 
 

@@ -23,9 +23,7 @@ from tenant_q.tenancy import current_schema, on_commit
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
     """The message that carries a sealed package."""
-    # The scripts keep a message's fields apart with line breaks.
-    func = package.func_name.replace("\n", " ")
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once)
+    return Message(package.id, package.schema, package.counted_func, payload, delay=delay, once=once)
 
 
 class TenantBroker(Broker):  # type: ignore[misc]

@@ -17,7 +17,7 @@ import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
-from tenant_q.brokers import loads
+from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.connection import address, connect
 from tenant_q.brokers.ledger import OF_ALL, Ledger
 from tenant_q.brokers.loads import Load, Totals
@@ -126,7 +126,7 @@ class RedisBroker:
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         if not settled:
             return []
-        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
+        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000, protocol.MOST_FUNCTIONS]
         for one in settled:
             ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
             places = bytes(48 + place for place in loads.places_of(ms, waited, failed=one.failed))

@@ -33,6 +33,7 @@
 --                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
 --                                 their time, and in two words each the microseconds run and the ms waited
 --   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0
+--   <tag>:functions       string  how many functions have words of their own
 --   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
 --                                 of the epoch; it expires after 70 minutes
 --   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
@@ -132,6 +133,9 @@ end
 local function cost_field_of_all(func)
   return '*;' .. func
 end
+
+-- What functions are counted under that have no figures of their own; also in `brokers/protocol.py`.
+local other_functions = 'other'
 
 local function pack_lease(lease)
   return cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once })
