@@ -46,7 +46,7 @@ def survey() -> Surroundings:
     broker = brokers.get_broker()
     try:
         broker.ping()
-        info, warnings = broker.info(), broker.warnings()
+        info, warnings = broker.info(), [*broker.warnings(), *_test_queue()]
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
@@ -56,6 +56,12 @@ def survey() -> Surroundings:
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _test_queue() -> list[str]:
+    name = tenancy.database_of_tests()
+    text = f"This cluster serves the test queue of database {name!r} and not the project's; see TENANT_Q['test_queue']."
+    return [] if name is None else [text]
 
 
 def _database() -> tuple[str, int]:

@@ -18,7 +18,7 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
 from tenant_q.package import Package
-from tenant_q.tenancy import current_schema, on_commit
+from tenant_q.tenancy import current_schema, on_commit, queue_suffix
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
@@ -116,7 +116,7 @@ class TenantCache:
 
     @staticmethod
     def _own(key: str) -> str:
-        return f"tq:{current_schema()}:{key}"
+        return f"tq{queue_suffix()}:{current_schema()}:{key}"
 
 
 def tenant_cache() -> TenantCache | None:

@@ -45,6 +45,7 @@ from tenant_q.brokers.protocol import (
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, QueueFull
 from tenant_q.states import Progress, State
+from tenant_q.tenancy import queue_suffix
 
 ENQUEUE_CHUNK = 1000
 
@@ -57,12 +58,15 @@ _LUA = Path(__file__).parent / "lua"
 class RedisBroker:
     """The queues of one cluster in Redis.
 
+    In tests its keys carry the name of the test database.
+
     Parameters: `cluster`, its name; `client`, a connection, or None for the one that `Q_CLUSTER` names.
     """
 
     def __init__(self, cluster: str, client: redis.Redis | None = None) -> None:
         self.cluster = cluster
-        self.tag = f"{{tq:{cluster}}}"
+        self._suffix = queue_suffix()
+        self.tag = f"{{tq:{cluster}{self._suffix}}}"
         self.client = client or connect()
         self._scripts: dict[str, Script] = {}
         # To wait for as long as an answer may take would look like an outage.
@@ -347,7 +351,7 @@ class RedisBroker:
 
     @property
     def _site_tag(self) -> str:
-        return f"{{tq:{conf().site}}}"
+        return f"{{tq:{conf().site}{self._suffix}}}"
 
     # Plumbing
 

@@ -48,6 +48,7 @@ from tenant_q.tenancy.tenants import (
     tenant_names,
     tenants_to_schedule,
 )
+from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
     require_migrated,
     see_tables_together,
@@ -62,6 +63,7 @@ __all__ = [
     "close_connections",
     "current_schema",
     "database_alias",
+    "database_of_tests",
     "drop_inherited_connections",
     "enter",
     "enter_again",
@@ -78,9 +80,11 @@ __all__ = [
     "lists_app",
     "logical_schema",
     "look_up_together",
+    "note_configured_database",
     "on_commit",
     "physical_schema",
     "public_schema",
+    "queue_suffix",
     "raw_cursor",
     "refresh_tenant",
     "refuse_in_event_loop",
