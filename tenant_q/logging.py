@@ -7,6 +7,7 @@ import logging
 from django.apps import apps
 
 from tenant_q.labels import NOTHING
+from tenant_q.visible import visible
 
 
 class TenantFilter(logging.Filter):
@@ -20,7 +21,7 @@ class TenantFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in _found().items():
             if getattr(record, name, NOTHING) == NOTHING:
-                setattr(record, name, value)
+                setattr(record, name, visible(value))
         return True
 
 
