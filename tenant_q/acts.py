@@ -21,6 +21,7 @@ from django_q.models import Schedule, Task
 
 from tenant_q import flows, policies, schedules, tenancy
 from tenant_q.exceptions import EnqueueError
+from tenant_q.functions import is_path
 from tenant_q.models import AuditRecord
 from tenant_q.package import Package, build
 
@@ -160,6 +161,12 @@ def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) ->
 
 
 def _submit_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
+    for path in (task.func, task.hook):
+        if path and not is_path(path):
+            raise EnqueueError(
+                f"{task.name} cannot be run again: {path!r} is not the path of a function but a partial, a method or "
+                "an object, and its row does not hold its data; enqueue it from code."
+            )
     if not isinstance(args, tuple | list | None) or not isinstance(kwargs, dict | None):
         raise EnqueueError(f"{task.name} cannot be run again: its row does not hold the arguments it was called with.")
     options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}

@@ -24,7 +24,7 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, departures, due_index, enqueue, policies  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, departures, due_index, enqueue, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
         from tenant_q.models import TenantPolicy
 
@@ -37,6 +37,7 @@ class TenantQConfig(AppConfig):
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")
         if not problems():  # else the system checks tell them
             brokers.install()
+            tenancy.note_configured_database()
 
 
 def _forget_tenants(**_: Any) -> None:

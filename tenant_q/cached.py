@@ -11,12 +11,12 @@ from typing import Any
 
 from django_q.models import Task
 from django_q.signing import BadSignature, SignedPackage
-from django_q.utils import get_func_repr
 
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, ConfigurationError
+from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome
 from tenant_q.tenancy import current_key, current_schema, predates, under_name
@@ -146,7 +146,7 @@ def as_task(task: dict[str, Any]) -> Task:
     return Task(
         id=task["id"],
         name=task["name"],
-        func=get_func_repr(task["func"]),
+        func=stored_name(task["func"]),
         hook=task.get("hook"),
         args=task["args"],
         kwargs=task["kwargs"],

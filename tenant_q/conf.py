@@ -103,6 +103,7 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "metrics_port": ((int,), 0),
     "metrics_address": ((str,), None),
     "metrics_labels": ((int,), 1),
+    "test_queue": ((bool,), None),
 }
 
 
@@ -142,6 +143,7 @@ class Configuration:
     metrics_port: int
     metrics_address: str
     metrics_labels: int
+    test_queue: bool
     excluded_schemas: frozenset[str]
 
 
@@ -190,6 +192,7 @@ def conf() -> Configuration:
         metrics_port=ours.get("metrics_port", 0),
         metrics_address=ours.get("metrics_address", "127.0.0.1"),
         metrics_labels=ours.get("metrics_labels", 100),
+        test_queue=ours.get("test_queue", False),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from django.db import transaction
 from django_q.signals import pre_enqueue
 
 from tenant_q.brokers import get_broker
@@ -18,7 +17,7 @@ from tenant_q.exceptions import TenantDeleted
 from tenant_q.labels import get_logger
 from tenant_q.package import Package, labels
 from tenant_q.receivers import has_receivers
-from tenant_q.tenancy import current_key, database_alias, is_looked_up, refresh_tenant, task_schema
+from tenant_q.tenancy import current_key, is_looked_up, on_commit, refresh_tenant, task_schema
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -52,11 +51,6 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
     looked_up = _address(packages)
     messages = _messages(packages, once=once)
     on_commit(partial(_send, packages, messages, looked_up, once=once, broker=broker, limited=True))
-
-
-def on_commit(act: Callable[[], Any]) -> None:
-    """Call `act` when the transaction commits that is open on the tenants' connection; at once where none is."""
-    transaction.on_commit(act, using=database_alias())
 
 
 def announce(packages: Sequence[Package]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
+
 
 class TenantQError(Exception):
     """Root of all errors of tenant_q."""
@@ -27,6 +29,13 @@ class EnqueueError(TenantQError):
 
 class NoTenant(EnqueueError):
     """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
+
+
+class InEventLoop(TenantQError, SynchronousOnlyOperation):
+    """A call that needs the connection's tenant was made in a running event loop, whose coroutines share a connection.
+
+    It is Django's `SynchronousOnlyOperation` too.
+    """
 
 
 class QueueFull(EnqueueError):

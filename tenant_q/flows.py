@@ -20,18 +20,19 @@ from django_q.humanhash import uuid
 from django_q.models import Task
 from django_q.signals import post_execute
 from django_q.signing import SignedPackage
-from django_q.utils import get_func_repr
 
-from tenant_q import cached, enqueue, results
+from tenant_q import cached, enqueue, results, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
-from tenant_q.executor import alarm, execute, give_up, running, timeout_of
+from tenant_q.executor import alarm, execute, give_up, timeout_of
+from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
 from tenant_q.package import Outcome, Package, build, deterministic_id, labels
+from tenant_q.running import running
 from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 
 logger = get_logger("tenant_q.flows")
@@ -120,7 +121,7 @@ def _send(packages: Sequence[Package], *, once: bool) -> str:
     on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
         run = partial(_run_all_here, packages)
-        enqueue.on_commit(run) if on_commit else run()
+        tenancy.on_commit(run) if on_commit else run()
     elif on_commit:
         enqueue.push_on_commit(packages, broker=broker, once=once)
     else:
@@ -233,7 +234,7 @@ def _unbuilt_link(package: Package) -> Package:
         func, *_ = _link(package.option("chain")[0])
     except (TypeError, ValueError, LookupError):
         func = "?"
-    name = str(get_func_repr(func))[: LONGEST["func"]]
+    name = stored_name(func)[: LONGEST["func"]]
     link = build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
     return Package(link.task | {"tenant": package.tenant})
 

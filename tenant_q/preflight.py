@@ -47,7 +47,7 @@ def survey() -> Surroundings:
     broker = brokers.get_broker()
     try:
         broker.ping()
-        info, warnings = broker.info(), broker.warnings()
+        info, warnings = broker.info(), [*broker.warnings(), *_test_queue()]
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
@@ -68,6 +68,12 @@ def _require_records() -> None:
             f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
             "run `python manage.py migrate_schemas --shared`."
         )
+
+
+def _test_queue() -> list[str]:
+    name = tenancy.database_of_tests()
+    text = f"This cluster serves the test queue of database {name!r} and not the project's; see TENANT_Q['test_queue']."
+    return [] if name is None else [text]
 
 
 def _database() -> tuple[str, int]:

@@ -20,13 +20,13 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
 from django_q.models import Task
-from django_q.utils import get_func_repr
 from psycopg import sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
+from tenant_q.options import LONGEST
 from tenant_q.package import Outcome, encode
 from tenant_q.receivers import has_receivers
 from tenant_q.statements import statement
@@ -75,7 +75,7 @@ def as_task(outcome: Outcome) -> Task:
     return Task(
         id=package.id,
         name=package.name,
-        func=package.func_name,
+        func=package.stored_func,
         hook=package.option("hook"),
         args=package.args,
         kwargs=package.kwargs,
@@ -191,17 +191,16 @@ def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
 def _row(outcome: Outcome) -> dict[str, Any]:
     """What is written of an outcome, by column."""
     package = outcome.package
-    hook = package.option("hook")
     return {
         "id": package.id,
-        "name": _storable(package.name),
-        "func": _storable(package.func_name),
-        "hook": _storable(get_func_repr(hook) if hook else None),
+        "name": _storable("name", package.name),
+        "func": _storable("func", package.stored_func),
+        "hook": _storable("hook", package.stored_hook),
         "args": _encoded(package.args),
         "kwargs": _encoded(package.kwargs),
         "result": None if outcome.result is None else _encoded(outcome.result),
-        "group": _storable(package.group),
-        "cluster": _storable(package.option("cluster") or conf().cluster),
+        "group": _storable("group", package.group),
+        "cluster": _storable("cluster", package.option("cluster") or conf().cluster),
         "started": outcome.started.isoformat(),
         "stopped": outcome.stopped.isoformat(),
         "success": outcome.success,
@@ -209,9 +208,14 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _storable(text: str | None) -> str | None:
-    """Text as PostgreSQL can hold it: no zero bytes, and no halves of characters."""
-    return None if text is None else str(text).replace("\0", "?").encode("utf-8", "replace").decode()
+def _storable(column: str, text: str | None) -> str | None:
+    """Text as the column can hold it: not too long, no zero bytes, and no halves of characters.
+
+    Plain `async_task` checks nothing, and one row that is refused holds up its tenant's others.
+    """
+    if text is None:
+        return None
+    return str(text)[: LONGEST[column]].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _encoded(value: Any) -> str:
@@ -242,8 +246,7 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
                 previous = Task.objects.filter(id=task.id).first()
                 if previous is None or not previous.success:
                     task.save(force_insert=previous is None)
-                    hook = outcome.package.option("hook")
-                    Task.objects.filter(id=task.id).update(hook=get_func_repr(hook) if hook else None)
+                    Task.objects.filter(id=task.id).update(hook=outcome.package.stored_hook)
 
 
 def has_own_receivers() -> bool:

@@ -18,7 +18,14 @@ from tenant_q import cancelling, flows, progress, results, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.states import Progress, State
-from tenant_q.tenancy import current_schema, in_verified_schema, public_schema, task_schema, verify
+from tenant_q.tenancy import (
+    current_schema,
+    in_verified_schema,
+    is_in_event_loop,
+    public_schema,
+    task_schema,
+    verify,
+)
 
 
 @contextmanager
@@ -40,6 +47,9 @@ class QUtilities:
     All raise `UnknownTenant` when no tenant has that `schema_name`, and all but `get_queue_size` raise `NoTenant` when
     the public schema is current and has no task tables. Those that read or write rows raise `SchemaMissing` or
     `SchemaNotMigrated` when the tenant has none.
+
+    In a running event loop all but `set_progress` raise `InEventLoop`. A coroutine of a task may still enqueue for that
+    task's tenant, and ask for the size of its queue.
     """
 
     @staticmethod
@@ -153,7 +163,7 @@ class QUtilities:
 
         Brokers other than Redis have one queue, and its size is what they tell.
         """
-        schema = task_schema(schema_name) if schema_name else current_schema()
+        schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
 
     @staticmethod

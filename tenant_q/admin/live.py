@@ -127,7 +127,6 @@ def as_row(live: Live) -> Row:
     due = datetime.fromtimestamp(live.at, UTC) if live.at is not None else None
     words: dict[str, Any] = {
         "id": live.id,
-        "func": live.func,
         "state": state,
         "style": style,
         "due": due,
@@ -137,10 +136,11 @@ def as_row(live: Live) -> Row:
     try:
         package = open_package(live.payload, Found(live.id, schema, tenancy.current_key(schema)))
     except BadPackage as error:
-        return Row(name=live.id, group="", arguments="", problem=str(error), **words)
+        return Row(name=live.id, func=live.func, group="", arguments="", problem=str(error), **words)
     fraction, text = _progress(live)
     return Row(
         name=package.name,
+        func=package.stored_func,
         group=package.group or "",
         arguments=_call(package.args, package.kwargs),
         problem="",

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tenant_q.brokers import loads
+from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol import (
     CANCEL_REACH,
     CANCELLED,
     NEW_FACTOR,
+    OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
@@ -354,9 +355,10 @@ class MemoryBroker:
             message = self.messages.pop(id)
             if message.once:
                 self.known[id] = self.clock()
-            if ms > 0:  # what was given up without a run tells nothing
-                self._learn((message.schema, message.func), ms)
-                self._learn(("*", message.func), ms)
+            func = self._counted(message.func)
+            if ms > 0 and func != OTHER_FUNCTIONS:  # what was given up without a run tells nothing
+                self._learn((message.schema, func), ms)
+                self._learn(("*", func), ms)
         self.happened["stale_acks"] += len(refused)
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
@@ -372,11 +374,16 @@ class MemoryBroker:
     def _count(self, one: Settled, ms: float) -> None:
         message = self.messages[one.lease.id]
         waited = None if one.waited is None else round(one.waited * 1000)
-        for counts in (self.figures[message.schema], self.functions[message.func]):
+        for counts in (self.figures[message.schema], self.functions[self._counted(message.func)]):
             counts[-2] += round(ms * 1000)
             counts[-1] += waited or 0
             for place in loads.places_of(ms, waited, failed=one.failed):
                 counts[place] += 1
+
+    def _counted(self, func: str) -> str:
+        """The name under which a function is counted: its own, or that of all above the limit."""
+        has_room = len(self.functions.keys() - {OTHER_FUNCTIONS}) < protocol.MOST_FUNCTIONS
+        return func if func in self.functions or has_room else OTHER_FUNCTIONS
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
         """New figures weigh an eighth, so that one slow run does not send a function into solitude."""

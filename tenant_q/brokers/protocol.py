@@ -28,6 +28,10 @@ LONGEST_WAIT = 1.0
 SLICES = 4
 # With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
+# So many functions have figures and estimates of their own. The others are counted together, under `OTHER_FUNCTIONS`
+# (also in `lua/common.lua`), and run alone, as any function does whose run time is not known.
+MOST_FUNCTIONS = 1000
+OTHER_FUNCTIONS = "other"
 # A cancelled package is moved to the head of its queue when it is among so many.
 CANCEL_REACH = 1000
 

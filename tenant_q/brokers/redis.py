@@ -17,7 +17,7 @@ import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
-from tenant_q.brokers import loads
+from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.connection import address, connect
 from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
@@ -45,6 +45,7 @@ from tenant_q.brokers.protocol import (
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, QueueFull, TenantDeleted
 from tenant_q.states import Progress, State
+from tenant_q.tenancy import queue_suffix
 
 ENQUEUE_CHUNK = 1000
 FORGET_CHUNK = 1000
@@ -64,6 +65,8 @@ def _no_keys(schemas: Iterable[str]) -> Mapping[str, str]:
 class RedisBroker:
     """The queues of one cluster in Redis.
 
+    In tests its keys carry the name of the test database.
+
     Parameters: `cluster`, its name; `client`, a connection, or None for the one that `Q_CLUSTER` names; `keys_of`,
     which returns the keys of the tenants that have these schemas now, by schema.
     """
@@ -76,7 +79,8 @@ class RedisBroker:
     ) -> None:
         self.cluster = cluster
         self._keys_of = keys_of
-        self.tag = f"{{tq:{cluster}}}"
+        self._suffix = queue_suffix()
+        self.tag = f"{{tq:{cluster}{self._suffix}}}"
         self.client = client or connect()
         self._scripts: dict[str, Script] = {}
         # To wait for as long as an answer may take would look like an outage.
@@ -142,7 +146,7 @@ class RedisBroker:
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         if not settled:
             return []
-        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
+        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000, protocol.MOST_FUNCTIONS]
         for one in settled:
             ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
             places = bytes(48 + place for place in loads.places_of(ms, waited, failed=one.failed))
@@ -416,7 +420,7 @@ class RedisBroker:
 
     @property
     def _site_tag(self) -> str:
-        return f"{{tq:{conf().site}}}"
+        return f"{{tq:{conf().site}{self._suffix}}}"
 
     # Plumbing
 

@@ -11,6 +11,7 @@ from psycopg import sql
 from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
 from tenant_q.statements import statement
+from tenant_q.visible import visible
 
 
 class OverTenants:
@@ -31,7 +32,7 @@ class OverTenants:
                     show_all_tenants()
                 super().handle(*args, **options)  # type: ignore[misc]
         except TenantQError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(str(error))) from error
 
 
 def show_all_tenants() -> None:

@@ -8,11 +8,13 @@ from tenant_q.tenancy.connection import (
     drop_inherited_connections,
     in_patient_transaction,
     keep_connections_open,
+    on_commit,
     raw_cursor,
     told_when_away,
 )
 from tenant_q.tenancy.foreign import plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
+from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.records import (
     current_key,
     current_name,
@@ -71,6 +73,7 @@ from tenant_q.tenancy.tenants import (
     tenant_names,
     tenants_to_schedule,
 )
+from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
     require_migrated,
     see_tables_together,
@@ -87,6 +90,7 @@ __all__ = [
     "current_name",
     "current_schema",
     "database_alias",
+    "database_of_tests",
     "drop_inherited_connections",
     "enter",
     "enter_again",
@@ -98,6 +102,7 @@ __all__ = [
     "in_schema",
     "in_verified_schema",
     "is_foreign_query",
+    "is_in_event_loop",
     "is_looked_up",
     "is_of_tenancy_package",
     "is_taken",
@@ -111,14 +116,18 @@ __all__ = [
     "logical_schema",
     "look_up_together",
     "names_of",
+    "note_configured_database",
     "note_existing",
     "note_role_settings",
+    "on_commit",
     "physical_schema",
     "plain_tables_query",
     "predates",
     "public_schema",
+    "queue_suffix",
     "raw_cursor",
     "refresh_tenant",
+    "refuse_in_event_loop",
     "require_migrated",
     "require_plain_tables",
     "require_ready",

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from tenant_q.exceptions import UnknownTenant
 from tenant_q.tenancy.connection import told_when_away
+from tenant_q.tenancy.loops import is_in_event_loop, key_of_coroutine
 from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tenant_connection, tenant_model
 from tenant_q.tenancy.tenants import get_tenant, known_tenant, look_up_together
 
@@ -46,6 +47,8 @@ def is_looked_up(schema: str) -> bool:
 
 
 def _connected_key(schema: str) -> str | None:
+    if is_in_event_loop():  # a coroutine of a task, whose connection is in another thread
+        return key_of_coroutine(schema)
     tenant = tenant_connection().tenant
     is_current = isinstance(tenant, tenant_model()) and tenant.schema_name == schema and tenant.pk is not None
     return key_of(tenant) if is_current else None

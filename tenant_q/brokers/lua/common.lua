@@ -42,6 +42,7 @@
 --   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0; "~free;<n>" -> n
 --                                 where the nth place is free again
 --   <tag>:free_places     list    the places that are free again
+--   <tag>:functions       string  how many functions have words of their own
 --   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
 --                                 of the epoch; it expires after 70 minutes
 --   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
@@ -186,6 +187,8 @@ end
 local function free_place(at)
   return '~free;' .. at
 end
+-- What functions are counted under that have no figures of their own; also in `brokers/protocol.py`.
+local other_functions = 'other'
 
 local function pack_lease(lease)
   return cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once })

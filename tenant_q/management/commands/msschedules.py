@@ -62,9 +62,9 @@ class Command(OperatorCommand):
         elif found:
             self.show(table(_COLUMNS, [_cells(one) for one in found]))
             if len(found) == limit:
-                self.stdout.write(f"The first {limit}; --limit N lists more, if there are.")
+                self.say(f"The first {limit}; --limit N lists more, if there are.")
         else:
-            self.stdout.write(f"Nothing is planned{f' in {schema}' if schema else ''}.")
+            self.say(f"Nothing is planned{f' in {schema}' if schema else ''}.")
 
     # The check
 
@@ -86,10 +86,10 @@ class Command(OperatorCommand):
 
     def _tell(self, count: int, findings: list[Finding]) -> None:
         for finding in findings:
-            self.stdout.write(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
+            self.say(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
         if not findings:
             looked_at = "1 schema" if count == 1 else f"{count} schemas"
-            self.stdout.write(f"The index agrees with the schedules of {looked_at}.")
+            self.say(f"The index agrees with the schedules of {looked_at}.")
 
 
 def _limit(text: str) -> int:

@@ -71,7 +71,7 @@ class Command(OperatorCommand):
             heads = [name.replace("_", " ") for name in _COLUMNS]
             self.show(table(heads, [[row[name] for name in _COLUMNS] for row in rows], numbers=heads[1:]))
         else:
-            self.stdout.write("No tenant has a policy; `mstenant list --all` shows those without one.")
+            self.say("No tenant has a policy; `mstenant list --all` shows those without one.")
 
     def _rename(self, old: str, new: str, wait: float | None, *, as_json: bool) -> None:
         seconds = conf().grace if wait is None else wait
@@ -88,7 +88,7 @@ class Command(OperatorCommand):
         if as_json:
             self.answer(row)
         else:
-            self.stdout.write(_sentence(act, row))
+            self.say(_sentence(act, row))
 
 
 def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
