@@ -119,7 +119,14 @@ def forget_if_gone(schema: str, key: str | None) -> None:
 
 
 def find_and_clear() -> None:
-    """Record new tenants, find those whose rows are gone, and remove what deleted ones have left. Raises as `clear`."""
+    """Record new tenants and restored ones, find those whose rows are gone, and remove what deleted ones have left.
+
+    Raises as `clear`.
+    """
+    returned = tenancy.returned()
+    if returned:
+        with tenancy.in_public():
+            _records().filter(key__in=returned).update(deleted=None, cleared=None)
     for schema, key in tenancy.gone():
         logger.warning("Tenant %s (key %s) is gone; what it left is removed", schema, key, extra={"schema": schema})
         _note_deleted(schema, key)

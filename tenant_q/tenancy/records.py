@@ -122,6 +122,13 @@ def gone() -> list[tuple[str, str]]:
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
 
 
+def returned() -> list[str]:
+    """Return the keys of the tenants that are recorded as deleted and have a row again. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
+        return list(_records().exclude(deleted=None).filter(Exists(rows)).values_list("key", flat=True))
+
+
 def is_there(key: str) -> bool:
     """Whether a tenant has this key, whatever its name is. Raises `DatabaseAway`."""
     with told_when_away(), in_public():

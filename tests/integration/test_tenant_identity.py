@@ -322,6 +322,57 @@ def test_a_queryset_of_tenants_that_is_deleted_leaves_nothing(spare):
     assert spare not in everything_in_redis()
 
 
+# A dump and a restore
+
+
+def restore(key: str) -> None:
+    """Put back the tenant's row, with its key, and its schema, whose tables have other OIDs."""
+    model = tenancy.tenant_model()
+    connection.set_schema_to_public()
+    model.objects.bulk_create([model(pk=key, schema_name="spare", name="spare", **schemas.domain_of(model, "spare"))])
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA spare")
+        for table in ("django_q_task", "django_q_schedule"):
+            cursor.execute(f"CREATE TABLE spare.{table} (LIKE acme_corp.{table} INCLUDING ALL)")
+    tenancy.forget_tenants()
+
+
+def drop_past_the_orm() -> None:
+    with tenancy.in_public():
+        _delete_rows()
+    sql("DROP SCHEMA spare CASCADE")
+    tenancy.forget_tenants()
+
+
+def test_a_dump_and_a_restore_keep_the_identity(spare, worker):
+    with in_schema(spare):
+        key = tenancy.current_key(spare)
+        id = QUtilities.add_async_task("tests.tasks.add", 1)
+    drop_past_the_orm()
+    restore(key)
+    departures.find_and_clear()
+    work(worker)
+    assert QUtilities.get_result(id, schema_name=spare) == 1
+
+
+def test_a_tenant_that_is_restored_after_it_was_found_gone_is_served(spare, worker, monkeypatch):
+    with in_schema(spare):
+        key = tenancy.current_key(spare)
+        QUtilities.add_async_task("tests.tasks.add", 1)
+    drop_past_the_orm()
+    with monkeypatch.context() as patched:
+        patched.setattr(departures, "clear", lambda *_: False)
+        departures.find_and_clear()
+    restore(key)
+    tasks.client().delete(redis_key("deleted"))
+    with in_schema(spare):
+        id = QUtilities.add_async_task("tests.tasks.add", 2)
+    departures.find_and_clear()
+    work(worker)
+    assert QUtilities.get_result(id, schema_name=spare) == 2
+    assert TenantRecord.objects.get(key=key).deleted is None
+
+
 # Who enqueues with an old idea of the tenant
 
 
