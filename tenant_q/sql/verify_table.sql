@@ -1,14 +1,14 @@
--- As verify_schema.sql, and say besides whether the task table has all its columns, and whether the schema is foreign.
+-- As verify_schema.sql, and say besides whether the task table has all its columns, and who has which rights.
 --
 -- {path}     the search path, its names quoted
 -- {table}    the task table, qualified and quoted
 -- {columns}  the names of its columns
--- {foreign}  the expression of is_foreign.sql
+-- {rights}   the expression of rights.sql
 SELECT pg_catalog.set_config('search_path', {path}, false);
 SELECT pg_catalog.current_schema(), found.id::pg_catalog.int8, (
     SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.cardinality({columns}::pg_catalog.text[])
     FROM pg_catalog.pg_attribute
     WHERE attrelid OPERATOR(pg_catalog.=) found.id
         AND attname OPERATOR(pg_catalog.=) ANY ({columns}::pg_catalog.text[]) AND NOT attisdropped
-), COALESCE({foreign}, false)
+), {rights}
 FROM (SELECT pg_catalog.to_regclass({table})::pg_catalog.oid AS id) AS found

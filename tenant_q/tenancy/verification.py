@@ -89,12 +89,14 @@ def _whole_among(schemas: list[str]) -> dict[str, int]:
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
         columns=sql.Literal(_task_columns()),
+        rights=foreign.rights_query(sql.SQL("asked.name")),
         foreign=foreign.query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
-    foreign.note({name: is_foreign for name, _, is_foreign in found})
-    return {name: table for name, table, _ in found}
+    for name, _, rights, is_foreign in found:
+        foreign.note(name, rights, is_foreign)
+    return {name: table for name, table, _, _ in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def _look(connection: Any, schema: str) -> _Found:
         current, table = _fetch(connection, schema, "verify_schema")
         if table is None or int(table) == _whole_tables[schema][0]:
             return _Found(current, is_whole=table is not None)
-    current, table, has_columns, is_foreign = _fetch(connection, schema, "verify_table")
+    current, table, has_columns, rights = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
-    foreign.note({schema: is_foreign == "t"})
+    if is_whole:
+        foreign.find_out(schema, rights or "")
     if table is not None and is_whole:
         _whole_tables[schema] = int(table), time.monotonic()
     return _Found(current, is_whole)
@@ -147,7 +150,7 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     table = sql.Identifier(schema, TASK_TABLE).as_string()
     literals = {"path": quoted, "table": table, "columns": _task_columns()}
     parts: dict[str, sql.Composable] = {key: sql.Literal(value) for key, value in literals.items()}
-    return sql.SQL(statement(name)).format(**parts, foreign=foreign.query(sql.Literal(schema))).as_bytes()
+    return sql.SQL(statement(name)).format(**parts, rights=foreign.rights_query(sql.Literal(schema))).as_bytes()
 
 
 def _task_columns() -> list[str]:
