@@ -89,10 +89,13 @@ $$;
 -- Why the tables of a schema would run code of a role that is not trusted with the caller's rights, if they would; else null.
 -- It covers all that PostgreSQL runs for a statement on a plain table: what is not known to be harmless is refused.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_foreign_code(name text) RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    WITH tab AS (
+#variable_conflict use_column
+BEGIN
+    RETURN (WITH tab AS (
         SELECT tab.*, format('%I.%I', space.nspname, tab.relname) AS path
         FROM pg_class AS tab JOIN pg_namespace AS space ON space.oid = tab.relnamespace
         WHERE space.nspname = name AND tab.relname IN ('django_q_task', 'django_q_schedule') AND {foreign}
@@ -144,6 +147,19 @@ AS $$
                     AND class.opcnamespace <> 'pg_catalog'::regnamespace
             )
         UNION ALL
+        -- Their constants are computed for every query that is planned.
+        SELECT 13, format('%s has the statistics %I', path, stat.stxname)
+        FROM tab JOIN pg_statistic_ext AS stat ON stat.stxrelid = tab.oid WHERE stat.stxexprs IS NOT NULL
+        UNION ALL
+        -- What a later version of PostgreSQL may attach to a table. Functions and views that use it do not run for it.
+        SELECT 14, format('%s has a %s', path, pg_describe_object(dep.classid, dep.objid, dep.objsubid))
+        FROM tab JOIN pg_depend AS dep ON dep.refclassid = 'pg_class'::regclass AND dep.refobjid = tab.oid
+        WHERE dep.classid NOT IN (
+            'pg_class'::regclass, 'pg_type'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass,
+            'pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_statistic_ext'::regclass, 'pg_proc'::regclass,
+            'pg_publication_rel'::regclass
+        )
+        UNION ALL
         -- What stands in the schema is found before PostgreSQL's own where the types fit better.
         SELECT 10, format('the schema %I has the operator %s', name, op.oid::regoperator)
         FROM pg_operator AS op WHERE op.oprnamespace = to_regnamespace(quote_ident(name)) AND EXISTS (SELECT FROM tab)
@@ -158,7 +174,8 @@ AS $$
         FROM pg_cast AS conv JOIN pg_type AS kind ON kind.oid IN (conv.castsource, conv.casttarget)
         WHERE kind.typnamespace = to_regnamespace(quote_ident(name)) AND EXISTS (SELECT FROM tab)
     )
-    SELECT reason FROM found ORDER BY rank LIMIT 1
+    SELECT reason FROM found ORDER BY rank LIMIT 1);
+END
 $$;
 
 -- Lock these tables of some schemas against being changed, and raise an error if one of the schemas would run code of a role
@@ -166,6 +183,7 @@ $$;
 CREATE OR REPLACE FUNCTION {public}.tenant_q_require_plain(names text[], tables text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     name text;

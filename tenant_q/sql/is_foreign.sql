@@ -28,7 +28,9 @@
         )
     FROM pg_catalog.pg_namespace AS space, (
         SELECT ARRAY(
-            SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper OR rolname OPERATOR(pg_catalog.=) current_user
+            SELECT oid FROM pg_catalog.pg_roles
+            WHERE rolsuper OR rolname OPERATOR(pg_catalog.=) current_user
+                OR rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
             UNION ALL
             SELECT datdba FROM pg_catalog.pg_database
             WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()

@@ -1,9 +1,9 @@
--- As verify_schema.sql, and say besides whether the task table has all its columns, and whether the schema is foreign.
+-- As verify_schema.sql, and say besides whether the task table has all its columns, and who has which rights.
 --
 -- {path}     the search path, its names quoted
 -- {table}    the task table, qualified and quoted
 -- {columns}  the names of its columns
--- {foreign}  the expression of is_foreign.sql
+-- {rights}   the expression of rights.sql
 -- {key}, {tenants}, {name}  as in verify_schema.sql
 SELECT pg_catalog.set_config('search_path', {path}, false);
 SELECT pg_catalog.current_schema(), found.id::pg_catalog.int8, (
@@ -11,6 +11,6 @@ SELECT pg_catalog.current_schema(), found.id::pg_catalog.int8, (
     FROM pg_catalog.pg_attribute
     WHERE attrelid OPERATOR(pg_catalog.=) found.id
         AND attname OPERATOR(pg_catalog.=) ANY ({columns}::pg_catalog.text[]) AND NOT attisdropped
-), COALESCE({foreign}, false),
+), {rights},
     (SELECT {key}::pg_catalog.text FROM {tenants} WHERE schema_name OPERATOR(pg_catalog.=) {name})
 FROM (SELECT pg_catalog.to_regclass({table})::pg_catalog.oid AS id) AS found

@@ -1,11 +1,12 @@
--- Those of some schemas that have Django-Q2's task table with all its columns, the table's OID, and whether the schema is
--- foreign.
+-- Those of some schemas that have Django-Q2's task table with all its columns, the table's OID, who has which rights,
+-- and whether the schema is foreign.
 --
 -- {schemas}  their names
 -- {table}    the table's name
 -- {columns}  the names of its columns
+-- {rights}   the expression of rights.sql, over `asked.name`
 -- {foreign}  the expression of is_foreign.sql, over `asked.name`
-SELECT asked.name, found.id::pg_catalog.int8, COALESCE({foreign}, false)
+SELECT asked.name, found.id::pg_catalog.int8, {rights}, COALESCE({foreign}, false)
 FROM pg_catalog.unnest({schemas}::pg_catalog.text[]) AS asked (name), LATERAL (
     SELECT pg_catalog.to_regclass(
         pg_catalog.quote_ident(asked.name) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) {table}

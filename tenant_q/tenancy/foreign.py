@@ -7,10 +7,12 @@ foreign schema are used, the server is asked whether they are plain, in the tran
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable
 
-from psycopg import sql
+from psycopg import errors, sql
 
+from tenant_q.conf import conf
 from tenant_q.exceptions import ForeignCode
 from tenant_q.statements import statement
 from tenant_q.tenancy.connection import DATABASE_ERRORS, raw_cursor, told_when_away
@@ -21,6 +23,8 @@ REFUSED = "TQ001"
 
 # By schema, whether it is foreign, as it was seen when the columns of its task table were looked at.
 _foreign: dict[str, bool] = {}
+# By rights, whether a schema with these is foreign, and since when that is known (monotonic). Most have the same.
+_by_rights: dict[str, tuple[bool, float]] = {}
 
 
 def query(schema: sql.Composable) -> sql.Composed:
@@ -28,14 +32,32 @@ def query(schema: sql.Composable) -> sql.Composed:
     return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
 
 
-def note(seen: Mapping[str, bool]) -> None:
-    """Remember of some schemas whether they are foreign."""
-    _foreign.update(seen)
+def rights_query(schema: sql.Composable) -> sql.Composed:
+    """Return an expression of the rights of a schema, as a text. Parameters: as of `query`."""
+    return sql.SQL(statement("rights")).format(name=schema)
+
+
+def note(schema: str, rights: str, is_foreign: bool) -> None:
+    """Remember whether a schema is foreign, and all that have the same rights."""
+    _by_rights[rights] = is_foreign, time.monotonic()
+    _foreign[schema] = is_foreign
+
+
+def find_out(schema: str, rights: str) -> None:
+    """Remember whether a schema is foreign. One statement in `tenant_cache_seconds` for all with the same rights."""
+    known = _by_rights.get(rights)
+    if known is None or time.monotonic() - known[1] > conf().tenant_cache_seconds:
+        with told_when_away(), raw_cursor() as cursor:
+            ((is_foreign,),) = cursor.execute(sql.SQL("SELECT {}").format(query(sql.Literal(schema)))).fetchall()
+        note(schema, rights, bool(is_foreign))
+    else:
+        _foreign[schema] = known[0]
 
 
 def forget() -> None:
     """Forget which schemas are foreign. Those that are not known count as foreign."""
     _foreign.clear()
+    _by_rights.clear()
 
 
 def refuse_code(schema: str) -> None:
@@ -45,8 +67,17 @@ def refuse_code(schema: str) -> None:
     asked = sql.SQL("SELECT {}({}), current_user").format(
         sql.Identifier(public_schema(), "tenant_q_foreign_code"), sql.Literal(schema)
     )
-    with told_when_away(), raw_cursor() as cursor:
-        ((reason, role),) = cursor.execute(asked).fetchall()
+    try:
+        with told_when_away(), raw_cursor() as cursor:
+            ((reason, role),) = cursor.execute(asked).fetchall()
+    except DATABASE_ERRORS as error:
+        if not isinstance(error.__cause__ or error, errors.InsufficientPrivilege | errors.UndefinedFunction):
+            raise
+        raise ForeignCode(
+            f"The tables of {schema!r} belong to another role, and which code they run cannot be asked: "
+            f"{str(error).splitlines()[0]}; run `python manage.py migrate_schemas --shared`, and grant this role "
+            "EXECUTE on the functions tenant_q_foreign_code(text) and tenant_q_require_plain(text[], text[])."
+        ) from error
     if reason:
         raise ForeignCode(
             f"The tables of {schema!r} belong to another role, whose code would run with the rights of {role}: "

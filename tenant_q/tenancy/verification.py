@@ -95,12 +95,14 @@ def _whole_among(schemas: list[str]) -> dict[str, int]:
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
         columns=sql.Literal(_task_columns()),
+        rights=foreign.rights_query(sql.SQL("asked.name")),
         foreign=foreign.query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
-    foreign.note({name: is_foreign for name, _, is_foreign in found})
-    return {name: table for name, table, _ in found}
+    for name, _, rights, is_foreign in found:
+        foreign.note(name, rights, is_foreign)
+    return {name: table for name, table, _, _ in found}
 
 
 def _require_tenant(schema: str, found: str | None, wanted: str | None, current: Any) -> None:
@@ -147,9 +149,10 @@ def _look(connection: Any, schema: str) -> _Found:
         current, table, tenant = _fetch(connection, schema, "verify_schema")
         if table is None or int(table) == _whole_tables[physical][0]:
             return _Found(current, table is not None, tenant)
-    current, table, has_columns, is_foreign, tenant = _fetch(connection, schema, "verify_table")
+    current, table, has_columns, rights, tenant = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
-    foreign.note({physical: is_foreign == "t"})
+    if is_whole:
+        foreign.find_out(physical, rights or "")
     if table is not None and is_whole:
         _whole_tables[physical] = int(table), time.monotonic()
     return _Found(current, is_whole, tenant)
@@ -172,7 +175,7 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
-    return sql.SQL(statement(name)).format(**parts, foreign=foreign.query(sql.Literal(physical))).as_bytes()
+    return sql.SQL(statement(name)).format(**parts, rights=foreign.rights_query(sql.Literal(physical))).as_bytes()
 
 
 def _task_columns() -> list[str]:

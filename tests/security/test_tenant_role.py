@@ -291,6 +291,11 @@ ATTACKS = {
         + "CREATE INDEX ON spare.django_q_task (id) WHERE spare.made(func::text)",
         "has the index",
     ),
+    "statistics over an expression": (
+        MADE.format(type="text", value="$1")
+        + "CREATE STATISTICS spare.evil ON (COALESCE(spare.made('x'), func)), id FROM spare.django_q_task",
+        "has the statistics",
+    ),
     "a table that inherits": (
         "CREATE TABLE spare.child () INHERITS (spare.django_q_schedule);"
         "INSERT INTO spare.child (id, func, schedule_type, repeats, next_run) VALUES (99, 'f', 'D', 1, now());"
