@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +20,7 @@ from django.apps import AppConfig, apps
 from django.core.signals import setting_changed
 from django.utils.translation import gettext as _
 from django_q.models import Schedule, Task
+from psycopg import sql
 
 from tenant_q import executor, policies, tenancy
 from tenant_q.arguments import parse_arguments
@@ -28,6 +29,7 @@ from tenant_q.exceptions import BadSchedule, NotOffered
 from tenant_q.labels import get_logger
 from tenant_q.options import KEYWORD_OPTIONS
 from tenant_q.package import CODE
+from tenant_q.statements import statement
 
 logger = get_logger("tenant_q.offered")
 
@@ -35,6 +37,7 @@ GUARDED = ("func", "hook", "args", "kwargs", "intended_date_kwarg", "cluster")
 """The fields of a schedule that say which code runs, and with what."""
 HARMLESS_OPTIONS = ("task_name", "group", "ack_failure")
 """The options that staff may set. Every other one names code, or takes from others: workers, memory, evidence."""
+_COMPARED = ("id", "name", "func", "hook", "kwargs", "intended_date_kwarg", "cluster")
 _RESERVED = {*KEYWORD_OPTIONS, "task_name", "q_options", "schema_name"}
 _EVERYTHING_IN = ".*"
 _OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_tenants")
@@ -140,7 +143,7 @@ def _is_there(name: str) -> bool:
 
 
 def _import_all(name: str) -> Iterator[ModuleType]:
-    """Import a module and, where it is a package, the modules in it, but those of tests and those with a "_" in front."""
+    """Import a module and, where it is a package, the modules in it, but tests and those whose names begin with "_"."""
     module = importlib.import_module(name)
     yield module
     for _finder, inner, _is_package in pkgutil.iter_modules(getattr(module, "__path__", ())):
@@ -175,14 +178,42 @@ def problems(row: Schedule) -> Iterator[tuple[str, str]]:
     if row.cluster and row.cluster not in policies.site_clusters():
         yield "cluster", _("%(name)s is not a cluster of this site.") % {"name": row.cluster}
     if row.intended_date_kwarg in _RESERVED:
-        yield "intended_date_kwarg", _("%(name)s is not an argument of the function.") % {"name": row.intended_date_kwarg}
+        yield (
+            "intended_date_kwarg",
+            _("%(name)s is not an argument of the function.") % {"name": row.intended_date_kwarg},
+        )
     refused = _refused_options(row)
     if refused:
         yield "kwargs", _("These are options of the task that cannot be set here: %(names)s.") % {"names": refused}
 
 
+def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
+    """Return the schedules of several tenants that are not offered: the schema, the row, and the reasons.
+
+    One round trip. The rows have only the fields that are compared. Parameters: `schemas`, as PostgreSQL names them.
+    Raises `DatabaseError` when one of their tables is locked or cannot be read, and `DatabaseAway`.
+    """
+    if not schemas:
+        return []
+    parts = [
+        sql.SQL(statement("staff_fields")).format(
+            schema=sql.Literal(schema), table=sql.Identifier(schema, Schedule._meta.db_table)
+        )
+        for schema in schemas
+    ]
+    # Not by UNION, which casts columns of different types, perhaps by a function of the table's owner.
+    with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
+        cursor.execute(sql.SQL(";\n").join(parts))
+        found = list(cursor.fetchall())
+        while cursor.nextset():
+            found += cursor.fetchall()
+    rows = [(schema, Schedule(**dict(zip(_COMPARED, values, strict=True)))) for schema, *values in found]
+    reasons = ((schema, row, [reason for _field, reason in problems(row)]) for schema, row in rows)
+    return [one for one in reasons if one[2]]
+
+
 def is_listed(row: Schedule) -> bool:
-    """Return whether a schedule is one that a tenant's staff could have made: function, hook and options are offered."""
+    """Return whether a tenant's staff could have made a schedule: its function, hook and options are offered."""
     return not any(problems(row))
 
 

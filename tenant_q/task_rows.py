@@ -38,7 +38,10 @@ class Stored:
 
 
 def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
-    """Return a queryset of tasks whose pickled columns are not loaded; `stored_<name>` is the text of each of `names`."""
+    """Return a queryset of tasks whose pickled columns are not loaded.
+
+    Parameters: `names`, the columns of which each task has the text, as `stored_<name>`.
+    """
     return rows.defer(*PICKLED).annotate(**{f"stored_{name}": Cast(F(name), TextField()) for name in names})
 
 

@@ -104,7 +104,8 @@ def test_what_is_wrong_with_the_call_is_told(tenants, arguments, words):
 def test_check_and_repair(spare):
     assert msschedules("--check") == "The index agrees with the schedules of 4 schemas.\n"
     write_past_the_triggers(
-        "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) VALUES ('f', 'D', -1, now())"
+        "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) "
+        "VALUES ('tests.tasks.nothing', 'D', -1, now())"
     )
     sql("ALTER TABLE globex_inc.django_q_schedule DISABLE TRIGGER USER")
     sql("DROP SCHEMA spare CASCADE")

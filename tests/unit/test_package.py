@@ -71,7 +71,7 @@ def test_what_a_call_becomes():
     assert len(made.id) == 32
     assert int(made.id, 16)
     assert len(made.name.split("-")) == 4, "four words"
-    assert set(made.task) == {"id", "name", "func", "args", "kwargs", "started", "schema_name"}, (
+    assert set(made.task) == {"id", "name", "func", "args", "kwargs", "started", "schema_name", "origin"}, (
         "no option but those set"
     )
     assert made.group is None
