@@ -186,7 +186,12 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return formset
 
     def _is_locked(self, obj: Any) -> bool:
-        return obj is not None and offered.is_limited() and not offered.is_listed(obj)
+        """Whether a row runs what is not offered. It is asked once: a form writes what was sent into the row."""
+        if obj is None or not offered.is_limited():
+            return False
+        if not hasattr(obj, "tenant_q_is_locked"):
+            obj.tenant_q_is_locked = not offered.is_listed(obj)
+        return bool(obj.tenant_q_is_locked)
 
     def _require_offered(self, obj: Any, changed: set[str] | None) -> None:
         """Raise `PermissionDenied` for a row that a tenant's staff may not save, whichever form it comes from.

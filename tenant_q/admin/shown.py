@@ -117,10 +117,13 @@ def stored_block(stored: Stored, label: Any) -> SafeString | str:
         return "-"
     else:
         told = block(as_text(stored.value), label)
-    if stored.is_signed:
-        return told
+    return told if stored.is_signed else unsigned_note() + told
+
+
+def unsigned_note() -> SafeString:
+    """What is said above a value whose signature does not fit."""
     note = _("This value is not signed by a cluster of this site, so only plain types in it are loaded.")
-    return format_html('<p class="tenant-q-note">{}</p>{}', note, told)
+    return format_html('<p class="tenant-q-note">{}</p>', note)
 
 
 def duration(seconds: float | None) -> str:

@@ -18,7 +18,7 @@ from tenant_q import acts, offered, task_rows
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.shown import as_text, block, duration, stored_block
+from tenant_q.admin.shown import as_text, block, duration, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.failures import Failure, read_failure
 from tenant_q.task_rows import PICKLED, Stored
@@ -160,7 +160,8 @@ class FailureAdmin(TaskAdmin):
 
     @admin.display(description=_("message"))
     def message(self, task: Any) -> Any:
-        return format_html('<div class="tenant-q-text">{}</div>', self._failure(task).message) or "-"
+        text = format_html('<div class="tenant-q-text">{}</div>', self._failure(task).message)
+        return text if task_rows.read(task, "result").is_signed else unsigned_note() + text
 
     @admin.display(description=_("failure"))
     def failure(self, task: Any) -> Any:
