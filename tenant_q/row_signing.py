@@ -26,6 +26,7 @@ TAG = b"\0tq1"
 _SALT = b"tenant_q.row_signing\0"
 _DIGEST = 32
 _TRAILER = len(TAG) + 1 + _DIGEST
+_COLUMNS = {name: f"\0{name}\0".encode() for name in ("args", "kwargs", "result")}
 # A package of the version before names no origin.
 _LETTERS = {CODE: b"c", SCHEDULE: b"s", ADMIN: b"a", None: b"-"}
 _ORIGINS = {letter: origin for origin, letter in _LETTERS.items()}
@@ -89,14 +90,21 @@ def _tenant_of(schema: str) -> str:
 
     The public schema has an identity of its own, "". So has a schema without a tenant, whose rows nobody can reach.
     """
-    if schema == public_schema():
-        return ""
-    try:
-        if known_tenant(schema) is None:
+    tenant = known_tenant(schema)
+    if tenant is None:
+        if schema == public_schema():
+            return ""
+        try:
             require_known(schema)
-        return str(known_tenant(schema).pk)
-    except UnknownTenant:
-        return ""
+        except UnknownTenant:
+            return ""
+        tenant = known_tenant(schema)
+    return _identity(schema, tenant.pk)
+
+
+@functools.lru_cache(maxsize=4096)
+def _identity(schema: str, key: Any) -> str:
+    return "" if schema == public_schema() else str(key)
 
 
 def _current_tenant_of(schema: str) -> str:
@@ -134,6 +142,6 @@ def _keyed(key: str | bytes) -> Any:
 
 def _digest(mac: Any, column: str, pickled: bytes) -> bytes:
     own = mac.copy()
-    own.update(f"\0{column}\0".encode())
+    own.update(_COLUMNS[column])
     own.update(pickled)
     return bytes(own.digest())
