@@ -101,7 +101,7 @@ def _is_defined(module: ModuleType, name: str) -> bool:
     A class, a lambda, a partial, and a name for a function of another module or of another name are none.
     """
     found = vars(module).get(name)
-    if name.startswith("_") or isinstance(found, type) or not callable(found) or not _stands_at(found, module, name):
+    if name.startswith("_") or not _stands_at(found, module, name):
         return False
     function = inspect.unwrap(found)
     return inspect.isfunction(function) and _stands_at(function, module, name)

@@ -46,7 +46,7 @@ DAILY = {"schedule_type": "D", "repeats": "-1", "next_run_0": "2090-01-01", "nex
 
 # A module of the project's that `admin_functions` offers as a whole, with all that a path could reach through it.
 BAIT = """
-import functools, os
+import functools, os, shutil
 from os import system
 from shop.tasks import revenue_report
 
@@ -77,6 +77,11 @@ class Job:
     def __call__(self, command): return os.system(command)
 job = Job()
 method = Job.run
+def rename(function, name):
+    function.__module__, function.__qualname__ = __name__, name
+    return function
+renamed_partial = rename(functools.partial(os.system), "renamed_partial")
+renamed_wrapper = rename(decorate(shutil.rmtree), "renamed_wrapper")
 """
 
 PATHS = [
@@ -128,6 +133,8 @@ PATHS = [
     "bait.Job.run",
     "bait.job",
     "bait.method",
+    "bait.renamed_partial",
+    "bait.renamed_wrapper",
     "bait.functools.partial",
     # Other spellings
     " shop.tasks.revenue_report",
@@ -537,7 +544,9 @@ def test_a_projects_own_task_is_offered_and_runs(staff, make_worker):  # noqa: F
         f"shop.tasks.{name}"
         for name in ("charge_card", "import_catalogue", "pack", "pick", "revenue_report", "ship", "total_with_tax")
     ]
-    offers = [f"bait.{name}" for name in ("asynchronous", "cached", "decorate", "decorated", "make", "report")]
+    offers = [
+        f"bait.{name}" for name in ("asynchronous", "cached", "decorate", "decorated", "make", "rename", "report")
+    ]
     assert [one for one, _ in groups["bait"]] == offers
     assert list(fields["func"].choices) == list(fields["hook"].choices)
     assert staff.post(ADD, DAILY | {"func": OFFERED, "args": "'May'", "name": "books"}).status_code == 302
