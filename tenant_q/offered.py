@@ -100,7 +100,7 @@ def _is_defined(module: ModuleType, name: str) -> bool:
 
     A class, a lambda, a partial, and a name for a function of another module or of another name are none.
     """
-    found = vars(module).get(name)
+    found: Any = vars(module).get(name)
     if name.startswith("_") or not _stands_at(found, module, name):
         return False
     function = inspect.unwrap(found)
