@@ -39,8 +39,8 @@ _HELD = {
 
 
 _LOCKED = _(
-    "This schedule runs what is not offered here. It can be paused, resumed, deleted, renamed and given another time; "
-    "the rest is for whoever looks after this site."
+    "This schedule runs a function or uses an option that is not offered here. You can pause, resume, delete and "
+    "rename it, and give it another time. Only the operators of this site can change the rest."
 )
 
 
@@ -178,6 +178,8 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return [(title, {**options, "description": _LOCKED}), *others]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if self._is_locked(obj):
+            kwargs.setdefault("help_texts", dict.fromkeys(offered.GUARDED, ""))
         return limited(super().get_form(request, obj, change=change, **kwargs))
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
@@ -269,7 +271,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     # What is done
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
-        buttons = [Button("run_now", _("Run now"))]
+        buttons = [] if self._is_locked(obj) else [Button("run_now", _("Run now"))]
         if acts.is_paused(obj):
             buttons.append(Button("resume", _("Resume")))
         elif obj.repeats != 0:
