@@ -54,8 +54,9 @@ def version_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def path_of(before: Path) -> str:
-    return os.pathsep.join([str(before), os.environ["PYTHONPATH"]])
+def of_version(before: Path) -> dict[str, str]:
+    """The environment of a process of the version before."""
+    return {"PYTHONPATH": os.pathsep.join([str(before), os.environ["PYTHONPATH"]]), "TEST_VERSION_BEFORE": "yes"}
 
 
 def enqueue_before(before: Path, name: str, key: str, tenants: tuple[str, ...]) -> dict[str, list[str]]:
@@ -63,7 +64,7 @@ def enqueue_before(before: Path, name: str, key: str, tenants: tuple[str, ...]) 
     words = json.dumps([key, COUNT, list(tenants)])
     done = subprocess.run(
         [sys.executable, str(MANAGE), "shell", "-c", ENQUEUE.format(words)],
-        env=os.environ | {"PYTHONPATH": path_of(before), "Q_NAME": name},
+        env=os.environ | of_version(before) | {"Q_NAME": name},
         capture_output=True,
         text=True,
         check=False,
@@ -75,7 +76,7 @@ def enqueue_before(before: Path, name: str, key: str, tenants: tuple[str, ...]) 
 
 @pytest.mark.seam
 def test_two_versions_share_one_broker(tenants, mscluster, version_before):
-    old = mscluster("--workers", "2", PYTHONPATH=path_of(version_before))
+    old = mscluster("--workers", "2", **of_version(version_before))
     new = mscluster("--workers", "2", wait=False)
     new.wait_for_workers(2)
     key = f"versions-{new.name}"

@@ -341,7 +341,7 @@ def test_a_schema_that_becomes_a_tenants_is_installed(another, make_scheduler):
     insert(another, id=1)
     make_scheduler().tick()
     model = tenancy.tenant_model()
-    model.objects.bulk_create([model(schema_name=another, name=another, **schemas._domain(model, another))])
+    model.objects.bulk_create([model(schema_name=another, name=another, **schemas.domain_of(model, another))])
     sql(f"ALTER TABLE {another}.django_q_schedule OWNER TO postgres")
     try:
         make_scheduler().tick()
