@@ -11,6 +11,7 @@ from django_q.models import Schedule
 
 from tenant_q import due_index, index_rights, offered, tenancy
 from tenant_q.due_index import Upcoming
+from tenant_q.exceptions import ForeignCode
 from tenant_q.management.console import OperatorCommand, table
 
 LISTED = 50
@@ -204,7 +205,7 @@ def _unlisted(schemas: list[str]) -> list[Unlisted]:
 def _rows_unlisted(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
     try:
         return offered.unlisted(schemas)
-    except tenancy.DATABASE_ERRORS:
+    except (*tenancy.DATABASE_ERRORS, ForeignCode):
         if len(schemas) == 1:
             return []
         return [row for schema in schemas for row in _rows_unlisted([schema])]
