@@ -111,8 +111,11 @@ def _global_name(func: Any) -> str | None:
 
 def _joined(module: Any, qualname: Any) -> str | None:
     """The dotted path of both; None where one of them cannot be a name in code."""
-    if not isinstance(module, str) or not isinstance(qualname, str):
-        return None
+    return _joined_texts(module, qualname) if type(module) is str and type(qualname) is str else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _joined_texts(module: str, qualname: str) -> str | None:
     parts = (*module.split("."), *qualname.split("."))
     is_from_code = all(part.isidentifier() or part in _FROM_CODE for part in parts)
     return f"{module}.{qualname}" if is_from_code else None

@@ -46,8 +46,8 @@ class OperatorCommand(BaseCommand):
         self._force_color = bool(options.get("force_color"))
         try:
             self.act(options)
-        except TenantQError as error:
-            raise CommandError(visible(str(error))) from error
+        except (TenantQError, CommandError) as error:  # names of tenants may be in both
+            raise CommandError(visible(str(error)), returncode=getattr(error, "returncode", 1)) from error
 
     def act(self, options: dict[str, Any]) -> None:
         """Do what the command is for. A `TenantQError` ends it with its sentence."""

@@ -20,7 +20,7 @@ from tenant_q.functions import NOT_A_PATH
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
-from tests.integration.conftest import redis_key, work
+from tests.integration.conftest import know_as_short, redis_key, work
 
 HERE = __name__
 IBAN = "DE89370400440532013000"
@@ -145,3 +145,12 @@ def test_texts_that_are_no_paths_are_counted_together(tenants, worker):
     assert {task.func for task in of_acme()} == given | {("a.b\n" * 100)[:256]}
     assert list(get_broker().totals().functions) == [NOT_A_PATH]
     assert IBAN not in everything_in_redis()
+
+
+def test_a_partial_that_is_known_as_short_comes_in_batches(tenants, worker):
+    """When each had a name of its own, each was unknown and ran in a batch of its own."""
+    know_as_short(f"{HERE}.book", ACME)
+    with in_schema(ACME):
+        for n in range(10):
+            QUtilities.add_async_task(functools.partial(book, f"{IBAN}{n}"))
+    assert len(get_broker().fetch("w1").leases) == 10

@@ -198,6 +198,13 @@ def test_every_module_has_its_place():
     assert modules <= names(text)
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md"])
+def test_every_link_leads_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_every_attacker_is_in_the_security_page():
+    text = (ROOT / "SECURITY.md").read_text()
+    for suite in (ROOT / "tests/security").glob("test_*.py"):
+        assert f"`tests/security/{suite.name}`" in text
