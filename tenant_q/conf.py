@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from keyword import iskeyword
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -103,7 +104,13 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "metrics_port": ((int,), 0),
     "metrics_address": ((str,), None),
     "metrics_labels": ((int,), 1),
+    "admin_functions": ((list, tuple), None),
+    "signed_results": ((bool,), None),
 }
+
+
+# Packages whose functions enqueue and call what their arguments name.
+_NEVER_OFFERED = ("django_q", "tenant_q")
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,8 @@ class Configuration:
     metrics_port: int
     metrics_address: str
     metrics_labels: int
+    admin_functions: tuple[str, ...]
+    signed_results: bool
     excluded_schemas: frozenset[str]
 
 
@@ -190,6 +199,8 @@ def conf() -> Configuration:
         metrics_port=ours.get("metrics_port", 0),
         metrics_address=ours.get("metrics_address", "127.0.0.1"),
         metrics_labels=ours.get("metrics_labels", 100),
+        admin_functions=tuple(ours.get("admin_functions", ())),
+        signed_results=ours.get("signed_results", False),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 
@@ -294,7 +305,23 @@ def _tenant_q_problems() -> list[str]:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at most 65535.")
         elif key == "databases":
             found += filter(None, map(_problem_of_database, value))
+        elif key == "admin_functions":
+            found += filter(None, map(_problem_of_function, value))
     return found
+
+
+def _problem_of_function(entry: object) -> str | None:
+    place = f"TENANT_Q['admin_functions'] names {entry!r}"
+    parts = entry.removesuffix(".*").split(".") if isinstance(entry, str) else []
+    if len(parts) < (1 if str(entry).endswith(".*") else 2) or not all(map(_is_name, parts)):
+        return f"{place}; name a function by its dotted path, or a module's functions as 'billing.reports.*'."
+    if parts[0] in _NEVER_OFFERED:
+        return f"{place}; its functions call others by name, so offer functions of your own instead."
+    return None
+
+
+def _is_name(part: str) -> bool:
+    return part.isascii() and part.isidentifier() and not iskeyword(part)
 
 
 def _problem_of_database(alias: object) -> str | None:

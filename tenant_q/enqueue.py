@@ -15,7 +15,7 @@ from tenant_q.brokers.djangoq import message_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
 from tenant_q.labels import get_logger
-from tenant_q.package import Package, labels
+from tenant_q.package import CODE, Package, labels
 from tenant_q.receivers import has_receivers
 from tenant_q.tenancy import database_alias, task_schema
 
@@ -23,9 +23,10 @@ logger = get_logger("tenant_q.enqueue")
 
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:
-    """Receiver of `pre_enqueue`: every task, also one of plain `async_task`, carries the schema it is for."""
+    """Receiver of `pre_enqueue`: every task, also one of plain `async_task`, carries its schema and its origin."""
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
+    task.setdefault("origin", CODE)
 
 
 def push(packages: Sequence[Package], *, broker: Any = None, once: bool = False, limited: bool = False) -> None:

@@ -33,12 +33,20 @@ class QueueFull(EnqueueError):
     """A tenant has as many tasks waiting as its policy's `max_queued` allows."""
 
 
+class NotOffered(EnqueueError):
+    """A tenant's staff asked to run what the project does not offer them."""
+
+
 class BadSchedule(TenantQError):
     """A schedule's arguments, cron text or type cannot be understood."""
 
 
 class BrokerError(TenantQError):
     """The broker cannot be reached or answers with an error."""
+
+
+class UnsignedResult(TenantQError):
+    """A task row holds a value that is not signed, and `TENANT_Q["signed_results"]` is set."""
 
 
 class DatabaseAway(TenantQError):

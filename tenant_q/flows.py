@@ -31,7 +31,7 @@ from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCan
 from tenant_q.executor import alarm, execute, give_up, running, timeout_of
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
-from tenant_q.package import Outcome, Package, build, deterministic_id, labels
+from tenant_q.package import CODE, Outcome, Package, build, deterministic_id, labels
 from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 
 logger = get_logger("tenant_q.flows")
@@ -58,7 +58,14 @@ def submit_package(package: Package) -> str:
     return _send([package], once=False)
 
 
-def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *, schema: str | None = None) -> str:
+def submit_iter(
+    func: Any,
+    args_iter: Sequence[Any],
+    keywords: dict[str, Any],
+    *,
+    schema: str | None = None,
+    origin: str | None = CODE,
+) -> str:
     """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
     schema = task_schema(schema)
     keywords = dict(keywords)
@@ -72,7 +79,7 @@ def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *
     if not arguments:
         raise EnqueueError("An iter needs at least one set of arguments; args_iter is empty.")
     # What the parts have in common is checked once.
-    common = build(func, (), keywords | {"q_options": options}, schema=schema, id=iter_id)
+    common = build(func, (), keywords | {"q_options": options}, schema=schema, id=iter_id, origin=origin)
     common.task["iter_hook"] = hook
     _send([_iter_part(common, index, args) for index, args in enumerate(arguments)], once=True)
     return iter_id
@@ -93,7 +100,7 @@ def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: 
     if not links:
         raise EnqueueError("A chain needs at least one link; append a function first.")
     group = options.pop("group", None) or uuid()[1]
-    first = _link_package(links, task_schema(schema), options | {"group": group}, id=None)
+    first = _link_package(links, task_schema(schema), options | {"group": group}, id=None, origin=CODE)
     _send([first], once=False)
     return str(group)
 
@@ -105,9 +112,11 @@ def _link(link: Any) -> Link:
     return (func, args if isinstance(args, tuple) else (args,), dict(kwargs))
 
 
-def _link_package(links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None) -> Package:
+def _link_package(
+    links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None, origin: str | None
+) -> Package:
     (func, args, kwargs), *rest = links
-    package = build(func, args, kwargs, schema=schema, id=id)
+    package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
     package.task.update({name: value for name, value in options.items() if value is not None})
     package.task["chain"] = rest
     refuse_too_long(package.task)
@@ -234,7 +243,8 @@ def _unbuilt_link(package: Package) -> Package:
     except (TypeError, ValueError, LookupError):
         func = "?"
     name = str(get_func_repr(func))[: LONGEST["func"]]
-    return build(name, (), {"q_options": {"group": package.group}}, schema=package.schema, id=_next_id(package))
+    words = {"q_options": {"group": package.group}}
+    return build(name, (), words, schema=package.schema, id=_next_id(package), origin=package.origin)
 
 
 def close_iters(complete: Sequence[Package], broker: Broker) -> None:
@@ -250,7 +260,7 @@ def next_link(outcome: Outcome) -> Package | None:
     if not links or not outcome.success:
         return None
     options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
-    link = _link_package(links, package.schema, options, id=_next_id(package))
+    link = _link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
     enqueue.announce([link])
     enqueue.sealed(link)  # what cannot travel is to be known here
     return link

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +30,9 @@ from tenant_q.options import (
     take_q_options,
 )
 from tenant_q.tracing import carry_span
+
+# Who enqueued a package: code of the project, the scheduler, or somebody in an admin.
+CODE, SCHEDULE, ADMIN = "code", "schedule", "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class Package:
     def option(self, name: str, default: Any = None) -> Any:
         """The value of the option `name`, or `default` when the package does not carry it."""
         return self.task.get(name, default)
+
+    @property
+    def origin(self) -> str | None:
+        """Who enqueued it: `CODE`, `SCHEDULE` or `ADMIN`; None when a version without origins built it."""
+        return self.task.get("origin")
 
     @property
     def group(self) -> str | None:
@@ -178,13 +185,19 @@ def sentence(verdict: str) -> TaskDeath:
 
 
 def build(
-    func: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], *, schema: str, id: str | None = None
+    func: Any,
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    schema: str,
+    id: str | None = None,
+    origin: str | None = CODE,
 ) -> Package:
     """The package of one call.
 
     Parameters: `func`, a dotted path or a callable that pickles; `args` and `keywords`, those of the call, with
     Django-Q2's options among the keywords or in `q_options`; `schema`, the tenant; `id`, a deterministic id (32 hex
-    digits), or None for a new one.
+    digits), or None for a new one; `origin`, who enqueues it, or None when that is not known.
 
     Raises `EnqueueError` when `q_options` has a name that no option has, or a name is too long to be saved.
     """
@@ -210,6 +223,8 @@ def build(
     task["kwargs"] = kwargs
     task["started"] = timezone.now()
     task["schema_name"] = schema
+    if origin is not None:
+        task["origin"] = origin
     carry_span(task)
     return Package(task)
 
@@ -225,6 +240,6 @@ def labels(package: Package) -> dict[str, str]:
     return {"schema": package.schema, "task_id": package.id, "func": package.func_name}
 
 
-def encode(value: Any) -> str:
-    """`value` as Django-Q2's pickled columns hold it: base64 of a pickle. Raises what pickle raises."""
-    return b64encode(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)).decode("ascii")
+def pickled(value: Any) -> bytes:
+    """Return the pickle that a column of a task row holds. Raises what pickle raises."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)

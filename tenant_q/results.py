@@ -20,14 +20,17 @@ from django.utils import timezone
 from django_q import signals as django_q_signals
 from django_q.models import Task
 from django_q.utils import get_func_repr
+from picklefield.fields import PickledObject
 from psycopg import sql
 
+from tenant_q import task_rows
 from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
-from tenant_q.package import Outcome, encode
+from tenant_q.package import Outcome, Package, pickled
 from tenant_q.receivers import has_receivers
+from tenant_q.row_signing import RowSigner
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
     LOCK_MS,
@@ -167,21 +170,31 @@ def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
 def _row(outcome: Outcome) -> dict[str, Any]:
     """What is written of an outcome, by column."""
     package = outcome.package
-    hook = package.option("hook")
     return {
         "id": package.id,
         "name": _storable(package.name),
-        "func": _storable(package.func_name),
-        "hook": _storable(get_func_repr(hook) if hook else None),
-        "args": _encoded(package.args),
-        "kwargs": _encoded(package.kwargs),
-        "result": None if outcome.result is None else _encoded(outcome.result),
         "group": _storable(package.group),
-        "cluster": _storable(package.option("cluster") or conf().cluster),
         "started": outcome.started.isoformat(),
         "stopped": outcome.stopped.isoformat(),
         "success": outcome.success,
         "attempt_count": outcome.attempt,
+        **_signed(package, package.args, package.kwargs, outcome.result),
+    }
+
+
+def _signed(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, str | None]:
+    """The pickled columns with their signatures, and the columns that these bind."""
+    hook = package.option("hook")
+    func, hook = _storable(package.func_name), _storable(get_func_repr(hook) if hook else None)
+    cluster = _storable(package.option("cluster") or conf().cluster)
+    signer = RowSigner(package.schema, package.id, func, hook, cluster, package.origin)
+    return {
+        "func": func,
+        "hook": hook,
+        "cluster": cluster,
+        "args": signer.sign("args", _pickled(args)),
+        "kwargs": signer.sign("kwargs", _pickled(kwargs)),
+        "result": None if result is None else signer.sign("result", _pickled(result)),
     }
 
 
@@ -190,18 +203,18 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else str(text).replace("\0", "?").encode("utf-8", "replace").decode()
 
 
-def _encoded(value: Any) -> str:
-    """A pickled column's text. What the task has made unpicklable by now is kept as it shows itself."""
+def _pickled(value: Any) -> bytes:
+    """A column's pickle. What the task has made unpicklable by now is kept as it shows itself."""
     try:
-        return encode(value)
+        return pickled(value)
     except Exception:
-        return encode(repr(value))
+        return pickled(repr(value))
 
 
 def _as_pickled(value: Any) -> Any:
     """The value, or how it shows itself when the task has made it unpicklable by now."""
     try:
-        encode(value)
+        pickled(value)
     except Exception:
         return repr(value)
     return value
@@ -215,11 +228,14 @@ def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
-                previous = Task.objects.filter(id=task.id).first()
-                if previous is None or not previous.success:
-                    task.save(force_insert=previous is None)
-                    hook = outcome.package.option("hook")
-                    Task.objects.filter(id=task.id).update(hook=get_func_repr(hook) if hook else None)
+                row = Task.objects.filter(id=task.id)
+                before = row.values_list("success", flat=True).first()
+                if not before:
+                    task.save(force_insert=before is None)
+                    # As the receivers left them; never as they are in the row now, which others may have changed.
+                    signed = _signed(outcome.package, task.args, task.kwargs, task.result)
+                    texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
+                    row.update(**signed | texts)
 
 
 def has_own_receivers() -> bool:
@@ -285,22 +301,24 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
     """
     try:
         with in_patient_transaction():
-            return {task.id: task for task in Task.objects.filter(id__in=list(ids), success=True)}
+            rows = Task.objects.filter(id__in=list(ids), success=True)
+            return {task.id: task for task in task_rows.load_success(rows)}
     except DatabaseError as error:
         why = f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}; it is tried again."
         raise (TenantBusy if isinstance(error, OperationalError) else TenantBroken)(why) from error
 
 
 def find(task_id: str) -> Task | None:
-    """A task's row by its id, else the latest one by its name."""
-    by_id = Task.objects.filter(id=task_id).first() if len(str(task_id)) == 32 else None
-    return by_id or Task.objects.filter(name=task_id).order_by("-stopped").first()
+    """A task's row by its id, else the latest one by its name. Raises `UnsignedResult`."""
+    by_id = task_rows.load(Task.objects.filter(id=task_id)) if len(str(task_id)) == 32 else []
+    found = by_id or task_rows.load(Task.objects.filter(name=task_id).order_by("-stopped"), limit=1)
+    return found[0] if found else None
 
 
 def group(group_id: str, *, failures: bool) -> list[Task]:
-    """The rows of a group in the order in which they started."""
+    """The rows of a group in the order in which they started. Raises `UnsignedResult`."""
     rows = Task.objects.filter(group=group_id).order_by("started")
-    return list(rows if failures else rows.filter(success=True))
+    return task_rows.load(rows if failures else rows.filter(success=True))
 
 
 def count(group_id: str, *, failures: bool) -> int:
@@ -311,7 +329,8 @@ def count(group_id: str, *, failures: bool) -> int:
 
 def delete(group_id: str, *, tasks: bool) -> Any:
     """Take the group's label off its rows, or delete the rows with it. Returns what the ORM returns."""
-    return Task.delete_group(group_id, tasks)
+    rows = Task.objects.filter(group=group_id)
+    return task_rows.without_values(rows).delete() if tasks else rows.update(group=None)
 
 
 def poll(look: Callable[[], T | None], *, wait: int) -> T | None:

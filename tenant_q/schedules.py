@@ -28,7 +28,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
 from tenant_q.labels import get_logger
 from tenant_q.options import take_q_options
-from tenant_q.package import Outcome, Package, build, deterministic_id
+from tenant_q.package import SCHEDULE, Outcome, Package, build, deterministic_id
 from tenant_q.receivers import receivers_of
 from tenant_q.statements import statement
 
@@ -206,7 +206,7 @@ def package_of(row: Schedule, schema: str, id: str) -> Package:
         options["cluster"] = row.cluster
     options.setdefault("cluster", options.pop("broker_name", None))
     options.setdefault("group", row.name or str(row.pk))
-    package = build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id)
+    package = build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)
     if conf().schedule_spread:
         package.task["delay"] = package.delay + _offset(schema, row)
     return package
@@ -265,7 +265,7 @@ def _failed(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome
         "Schedule %s of %s failed: %s", label, schema, error, extra={"schema": schema, "task_id": id, "func": row.func}
     )
     words = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
-    package = build(row.func, (), {"q_options": words}, schema=schema, id=id)
+    package = build(row.func, (), {"q_options": words}, schema=schema, id=id, origin=SCHEDULE)
     now = timezone.now()
     return Outcome(
         package=package,

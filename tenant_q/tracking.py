@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django_q.models import Task
 
-from tenant_q import cached
+from tenant_q import cached, task_rows
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.package import deterministic_id
@@ -27,7 +27,7 @@ def _by_row(id: str) -> State | None:
         return None
     if success:
         return State.SUCCESS
-    return _of_failure(rows.values_list("result", flat=True).first())
+    return _of_failure(task_rows.load_result(rows))
 
 
 def _of_failure(result: object) -> State:

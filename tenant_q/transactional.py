@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from django.db import transaction
 from django_q.models import Task
 
+from tenant_q import task_rows
 from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.package import Package, labels
@@ -35,7 +36,7 @@ def only_success(package: Package) -> Iterator[Task | None]:
             if is_outermost:
                 transaction.on_commit(lambda: committed.append(True), using=connection.alias)
             _lock_out_others(package)
-            yield Task.objects.filter(id=package.id, success=True).first()
+            yield next(iter(task_rows.load_success(Task.objects.filter(id=package.id, success=True))), None)
     except Exception as error:
         if not committed:
             # Django may have connected anew meanwhile.

@@ -6,6 +6,7 @@ import functools
 import pickle
 import sys
 import threading
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import ModuleType
@@ -19,7 +20,7 @@ from django_q.signing import SignedPackage
 from tenant_q.envelope import _signer_of, open_package, seal
 from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
-from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, encode, with_outcome
+from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
 
 OPTIONS = {
     "hook": "tests.tasks.hook",
@@ -70,7 +71,7 @@ def test_what_a_call_becomes():
     assert len(made.id) == 32
     assert int(made.id, 16)
     assert len(made.name.split("-")) == 4, "four words"
-    assert set(made.task) == {"id", "name", "func", "args", "kwargs", "started", "schema_name"}, (
+    assert set(made.task) == {"id", "name", "func", "args", "kwargs", "started", "schema_name", "origin"}, (
         "no option but those set"
     )
     assert made.group is None
@@ -559,8 +560,8 @@ def test_most_packages_carry_no_outcome():
     assert carried_outcome(package()) is None
 
 
-def test_encode_is_what_django_q2s_columns_hold():
+def test_a_pickle_is_what_django_q2s_columns_hold():
     from picklefield.fields import dbsafe_decode
 
     for value in ((1, "x"), {"a": None}, [], None, "text"):
-        assert dbsafe_decode(encode(value)) == value
+        assert dbsafe_decode(b64encode(pickled(value)).decode()) == value
