@@ -70,7 +70,7 @@ def live_id(func: str) -> str:
 
 
 def send_wrong_schedule(page: Any) -> None:
-    page.fill("[name=func]", "shop.tasks.revenue_report")
+    page.select_option("[name=func]", "shop.tasks.revenue_report")
     page.fill("[name=args]", "1, date.today()")
     page.select_option("[name=schedule_type]", "C")
     page.fill("[name=cron]", "0 25 * * *")
@@ -78,7 +78,7 @@ def send_wrong_schedule(page: Any) -> None:
 
 
 def preview_cron(page: Any) -> None:
-    page.fill("[name=func]", "shop.tasks.revenue_report")
+    page.select_option("[name=func]", "shop.tasks.revenue_report")
     page.select_option("[name=schedule_type]", "C")
     page.fill("[name=cron]", "0 6 * * 1-5")
     page.wait_for_selector("#tenant-q-upcoming li:nth-child(5)")
@@ -102,6 +102,7 @@ PAGES: dict[str, Page] = {
     "schedules": Page(TENANT, f"{ADMIN}/schedule/"),
     "schedule": Page(TENANT, first("Schedule", name="nightly report")),
     "schedule-paused": Page(TENANT, first("Schedule", next_run=None)),
+    "schedule-unlisted": Page(TENANT, first("Schedule", name="rebuild the index")),
     "schedule-add": Page(TENANT, f"{ADMIN}/schedule/add/", preview_cron),
     "schedule-wrong": Page(TENANT, f"{ADMIN}/schedule/add/", send_wrong_schedule),
     "successes": Page(TENANT, f"{ADMIN}/success/"),
@@ -180,6 +181,8 @@ def fill(servers: Any) -> None:
             ("clean up", Schedule.WEEKLY, {"next_run": later}),
         ):
             QUtilities.create_schedule(report, name, name=name, schedule_type=kind, **more)
+        words = {"name": "rebuild the index", "schedule_type": Schedule.MONTHLY, "next_run": later}
+        QUtilities.create_schedule("shop.search.rebuild", "orders", **words)
         acts.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
     policies.change("globex_inc", actor="operator", act="limit", weight=2.0, max_running=3, max_queued=1000)
     policies.change("initech_llc", actor="operator", act="pause", paused=True)

@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from tenant_q import brokers, tenancy
+from tenant_q import brokers, offered, tenancy
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
@@ -26,6 +26,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
+        messages += _check_admin_functions()
     return [*messages, *_check_pointless_keys()]
 
 
@@ -119,6 +120,15 @@ def _check_error_reporter() -> list[CheckMessage]:
         Warning(f"Q_CLUSTER['error_reporter'] names {name!r}, which is not installed.", hint=hint, id="tenant_q.W003")
         for name in conf().q_cluster.get("error_reporter", {})
         if name not in found
+    ]
+
+
+def _check_admin_functions() -> list[CheckMessage]:
+    """A warning, not an error: a function may be deployed at another cluster of the site only."""
+    hint = "Name a function by its dotted path, or a module's functions as 'billing.reports.*'; or remove it."
+    return [
+        Warning(f"TENANT_Q['admin_functions'] names {entry!r}: {reason}.", hint=hint, id="tenant_q.W004")
+        for entry, reason in offered.fruitless_entries()
     ]
 
 

@@ -224,10 +224,15 @@ def site_brokers() -> list[Broker]:
     """The brokers of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
     if not uses_redis():
         return [get_broker()]
+    return [get_broker(name) for name in site_clusters()]
+
+
+def site_clusters() -> list[str]:
+    """The names of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     alternatives = configured.get("ALT_CLUSTERS") or {}
     names = [conf().site, configured.get("cluster_name"), *alternatives, conf().cluster]
-    return [get_broker(name) for name in dict.fromkeys(names) if name]
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def _put_in_force_or_tell() -> None:

@@ -7,6 +7,8 @@ from config.settings import *  # noqa: F403
 from config.settings import DATABASES, Q_CLUSTER, TENANT_Q
 
 Q_CLUSTER |= json.loads(os.environ.get("TEST_Q_CLUSTER", "{}"))
+# What the schedules of the tests' admins run, besides `shop.tasks`.
+TENANT_Q |= {"admin_functions": ["tests.tasks.*"]}
 TENANT_Q |= json.loads(os.environ.get("TEST_TENANT_Q", "{}"))
 SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED", '["public"]'))
 # The plugin has made this run's database; Django's own test database is not used.

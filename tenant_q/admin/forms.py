@@ -10,8 +10,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_q.models import Schedule
 
-from tenant_q import acts, schedules, tenancy
+from tenant_q import acts, offered, schedules, tenancy
 from tenant_q.exceptions import BadSchedule
+from tenant_q.policies import site_clusters
 from tenant_q.validation import problems
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ else:
 
 
 _MOVED_ON = {"next_run", "repeats"}
+_TIMES = {"schedule_type", "minutes", "cron", *_MOVED_ON}
 
 
 class ScheduleForm(ModelForm):
     """A schedule, checked by the code that is to run it.
+
+    A tenant's staff chooses function and hook from what the project offers. Of a schedule that is not offered, which
+    code made, it can change the time and the name only.
 
     What the scheduler moves on, the next run and the repeats that are left, is written only if it was changed on the
     page: both carry with them what was shown.
@@ -32,10 +37,14 @@ class ScheduleForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._before = {name: getattr(self.instance, name) for name in _MOVED_ON}
+        self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
         self._is_new = self.instance.pk is None
         self._was_paused = not self._is_new and acts.is_paused(self.instance)
+        self._is_limited = offered.is_limited()
+        self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
         self.is_planned_anew = False
+        if self._is_limited:
+            self._offer_choices()
         if "repeats" in self.fields:
             self.fields["repeats"].show_hidden_initial = True  # as that of the next run, whose default is a function
         if "next_run" in self.fields:
@@ -45,6 +54,28 @@ class ScheduleForm(ModelForm):
                 if self._was_paused
                 else _("When it runs next. A cron schedule finds its first run by itself.")
             )
+
+    def _offer_choices(self) -> None:
+        """Make lists of the fields in which a tenant's staff may only choose."""
+        paths = [(title, [(path, path) for path in found]) for title, found in offered.functions().items()]
+        for name, choices in (("func", paths), ("hook", paths), ("cluster", [(one, one) for one in site_clusters()])):
+            if name in self.fields:
+                self.fields[name] = self._choice(name, choices)
+
+    def _choice(self, name: str, choices: list[Any]) -> forms.Field:
+        field = self.fields[name]
+        current = self._before[name]
+        if current and not self._is_new and self._is_locked:
+            choices = [(current, current), *choices]
+        return forms.TypedChoiceField(
+            choices=[("", "---------"), *choices],
+            required=field.required,
+            label=field.label,
+            help_text=_("One of the functions that are offered here.") if name == "func" else "",
+            initial=field.initial,
+            empty_value="" if field.required else None,
+            error_messages={"invalid_choice": _("%(value)s is not offered here; choose one of the list.")},
+        )
 
     def _get_validation_exclusions(self) -> set[str]:
         """Django-Q2's own check of the cron text is left out: that of the scheduler tells the place."""
@@ -56,14 +87,33 @@ class ScheduleForm(ModelForm):
         if not self._is_new:
             for name in _MOVED_ON - set(self.changed_data):
                 setattr(row, name, self._before[name])
+        if self._is_locked:
+            self._keep_locked()
         self._tell_problems()
         if not self.errors:
             self._plan(row)
 
+    def _keep_locked(self) -> None:
+        """Put back what a tenant's staff may not change, whatever was sent."""
+        for name in offered.GUARDED:
+            setattr(self.instance, name, self._before[name])
+            if name in self.changed_data:
+                self._tell(name, _("This cannot be changed here: the schedule runs what is not offered."))
+
     def _tell_problems(self) -> None:
-        for field, reason in problems(self.instance, tenancy.current_schema()):
-            if field not in self.errors:
-                self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
+        is_refused = self._is_locked
+        if self._is_limited and not self._is_locked:
+            for name, reason in offered.problems(self.instance):
+                is_refused = True
+                self._tell(name, reason)
+        for field, reason in problems(self.instance, tenancy.current_schema(), imports=not is_refused):
+            if not self._is_locked or field in _TIMES:
+                self._tell(field, reason)
+
+    def _tell(self, field: str | None, reason: Any) -> None:
+        """Add an error to a field, unless it has one; to the form where the page does not have the field."""
+        if field not in self.errors:
+            self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
 
     def _plan(self, row: Any) -> None:
         """Find the next run of a cron text that is new; demand one from all others."""
@@ -74,10 +124,17 @@ class ScheduleForm(ModelForm):
             try:
                 row.next_run = schedules.following(row, now, now, catch_up=False)
             except BadSchedule as error:
-                self.add_error("cron", ValidationError(str(error), code="schedule"))
+                self._tell("cron", str(error))
             self.is_planned_anew = True
         elif row.next_run is None and not self._was_paused and row.repeats != 0:
-            self.add_error("next_run", ValidationError(_("Enter when it runs next; to stop it, pause it."), "required"))
+            self._tell("next_run", _("Enter when it runs next; to stop it, pause it."))
 
     def _moved(self) -> bool:
         return "next_run" in self.changed_data
+
+
+def limited(form: type[Any]) -> type[Any]:
+    """Return a form class of schedules with the checks of `ScheduleForm`, which a project's own class may lack."""
+    if issubclass(form, ScheduleForm):
+        return form
+    return type(form.__name__, (ScheduleForm, form), {"Meta": form.Meta} if hasattr(form, "Meta") else {})

@@ -7,6 +7,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -17,11 +19,11 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
-from django_q.models import Task
+from django_q.models import Schedule, Task
 
-from tenant_q import acts, due_index, schedules, tenancy
+from tenant_q import acts, due_index, offered, schedules, tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
-from tenant_q.admin.forms import ScheduleForm
+from tenant_q.admin.forms import ScheduleForm, limited
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.shown import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
@@ -34,6 +36,12 @@ _HELD = {
     due_index.UNREADY: _("Waits: this site is not ready"),
     due_index.FAILED: _("Waits: the last try failed"),
 }
+
+
+_LOCKED = _(
+    "This schedule runs a function or uses an option that is not offered here. You can pause, resume, delete and "
+    "rename it, and give it another time. Only the operators of this site can change the rest."
+)
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -156,11 +164,62 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)
 
+    # What a tenant's staff may change
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return (*fields, *offered.GUARDED) if self._is_locked(obj) else fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if not self._is_locked(obj):
+            return fieldsets
+        (title, options), *others = fieldsets
+        return [(title, {**options, "description": _LOCKED}), *others]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if self._is_locked(obj):
+            kwargs.setdefault("help_texts", dict.fromkeys(offered.GUARDED, ""))
+        return limited(super().get_form(request, obj, change=change, **kwargs))
+
+    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
+        formset = super().get_changelist_formset(request, **kwargs)
+        formset.form = limited(formset.form)
+        return formset
+
+    def _is_locked(self, obj: Any) -> bool:
+        """Whether a row runs what is not offered. It is asked once: a form writes what was sent into the row."""
+        if obj is None or not offered.is_limited():
+            return False
+        if not hasattr(obj, "tenant_q_is_locked"):
+            obj.tenant_q_is_locked = not offered.is_listed(obj)
+        return bool(obj.tenant_q_is_locked)
+
+    def _require_offered(self, obj: Any, changed: set[str] | None) -> None:
+        """Raise `PermissionDenied` for a row that a tenant's staff may not save, whichever form it comes from.
+
+        Parameters: `changed`, the fields of a row that is there already. It is locked, so that code that changes its
+        function meanwhile does not get the arguments that were meant for another one.
+        """
+        if not offered.is_limited():
+            return
+        if changed is not None and self._is_locked(Schedule.objects.select_for_update().filter(pk=obj.pk).first()):
+            is_allowed = changed.isdisjoint(offered.GUARDED)
+        else:
+            is_allowed = offered.is_listed(obj)
+        if not is_allowed:
+            raise PermissionDenied(_("This is not offered here."))
+
     # What is saved
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        if change:
-            changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])}
+        changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])} if change else None
+        with transaction.atomic(using=tenancy.database_alias()):
+            self._require_offered(obj, changed)
+            self._save(request, obj, changed)
+
+    def _save(self, request: HttpRequest, obj: Any, changed: set[str] | None) -> None:
+        if changed is not None:
             obj.save(update_fields=[field.name for field in obj._meta.concrete_fields if field.name in changed])
             acts.note(acts.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
             return
@@ -212,7 +271,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     # What is done
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
-        buttons = [Button("run_now", _("Run now"))]
+        buttons = [] if self._is_locked(obj) else [Button("run_now", _("Run now"))]
         if acts.is_paused(obj):
             buttons.append(Button("resume", _("Resume")))
         elif obj.repeats != 0:
@@ -222,7 +281,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     @admin.action(description=_("Run selected schedules now"), permissions=["change"])
     def run_now(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: bool(acts.run_now(row, actor=actor)))
+        done = self._each(request, queryset, lambda row: _run_now(row, actor))
         if done:
             text = ngettext("%(count)s task is queued.", "%(count)s tasks are queued.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
@@ -250,3 +309,8 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
             except TenantQError as error:
                 self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
         return done
+
+
+def _run_now(row: Any, actor: str) -> bool:
+    offered.refuse_unlisted(row)
+    return bool(acts.run_now(row, actor=actor))

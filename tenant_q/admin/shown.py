@@ -5,14 +5,14 @@ from __future__ import annotations
 import pprint
 import reprlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django_q.models import Schedule
-from picklefield.fields import _ObjectWrapper, dbsafe_decode
+
+from tenant_q.task_rows import Stored
 
 LONGEST = 20_000
 """So many characters of a value are shown."""
@@ -21,25 +21,6 @@ _DEEPEST = 40
 _SHORT = 300
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a pickled column holds, or why that cannot be read."""
-
-    value: Any
-    error: str = ""
-
-
-def read_pickle(text: str | None) -> Stored:
-    """Read a pickled column from its text. Never raises: a class that is gone is told in `error`."""
-    if text is None:
-        return Stored(None)
-    try:
-        value = dbsafe_decode(text)
-        return Stored(value._obj if isinstance(value, _ObjectWrapper) else value)
-    except Exception as error:  # whatever unpickling a class raises
-        return Stored(None, f"{type(error).__name__}: {error}")
 
 
 def as_text(value: Any) -> str:
@@ -126,14 +107,23 @@ def block(text: str, label: Any) -> SafeString:
     return format_html('<pre class="tenant-q-block" tabindex="0" role="region" aria-label="{}">{}</pre>', label, text)
 
 
-def stored_block(text: str | None, label: Any) -> SafeString | str:
-    """A pickled column's value in a block, or what is wrong with it."""
-    stored = read_pickle(text)
+def stored_block(stored: Stored, label: Any) -> SafeString | str:
+    """A pickled column's value in a block, or what is wrong with it; with a note where it is not signed."""
     if stored.error:
-        return format_html(
+        told = format_html(
             '<p class="tenant-q-note">{}</p>{}', _("The stored value cannot be read."), block(stored.error, label)
         )
-    return "-" if stored.value is None else block(as_text(stored.value), label)
+    elif stored.value is None:
+        return "-"
+    else:
+        told = block(as_text(stored.value), label)
+    return told if stored.is_signed else unsigned_note() + told
+
+
+def unsigned_note() -> SafeString:
+    """What is said above a value whose signature does not fit."""
+    note = _("This value is not signed by a cluster of this site, so only plain types in it are loaded.")
+    return format_html('<p class="tenant-q-note">{}</p>', note)
 
 
 def duration(seconds: float | None) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets
-from django.db.models import F, TextField
-from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import capfirst
@@ -16,15 +14,15 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django_q.models import Task
 
-from tenant_q import acts
+from tenant_q import acts, offered, task_rows
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.shown import as_text, block, duration, read_pickle, stored_block
+from tenant_q.admin.shown import as_text, block, duration, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.failures import Failure, read_failure
+from tenant_q.task_rows import PICKLED, Stored
 
-_PICKLED = ("args", "kwargs", "result")
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
 _SHORT = 100
 
@@ -44,11 +42,10 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     # What is read
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        rows = super().get_queryset(request).defer(*_PICKLED)
+        rows = super().get_queryset(request)
         match = request.resolver_match
         is_list = match is not None and str(match.url_name).endswith("_changelist")
-        names = self.shown_in_list if is_list and request.method != "POST" else _PICKLED
-        return rows.annotate(**{f"stored_{name}": Cast(F(name), TextField()) for name in names})
+        return task_rows.as_texts(rows, self.shown_in_list if is_list and request.method != "POST" else PICKLED)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -84,15 +81,15 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
 
     @admin.display(description=_("arguments"))
     def shown_args(self, task: Any) -> Any:
-        return stored_block(task.stored_args, _("Arguments"))
+        return stored_block(task_rows.read(task, "args"), _("Arguments"))
 
     @admin.display(description=_("keyword arguments"))
     def shown_kwargs(self, task: Any) -> Any:
-        return stored_block(task.stored_kwargs, _("Keyword arguments"))
+        return stored_block(task_rows.read(task, "kwargs"), _("Keyword arguments"))
 
     @admin.display(description=_("result"))
     def shown_result(self, task: Any) -> Any:
-        return stored_block(task.stored_result, _("Result"))
+        return stored_block(task_rows.read(task, "result"), _("Result"))
 
     # What is done
 
@@ -113,16 +110,20 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
     def _run_again(self, task: Any, actor: str) -> None:
-        args, kwargs = self._readable(task, "args"), self._readable(task, "kwargs")
-        result = self._readable(task, "result") if acts.may_be_parts(args) else None
-        acts.run_again(task, args, kwargs, result, actor=actor)
+        args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
+        offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
+        result = self._signed(task, "result").value if acts.may_be_parts(args.value) else None
+        acts.run_again(task, args.value, kwargs.value, result, actor=actor)
 
-    def _readable(self, task: Any, name: str) -> Any:
-        stored = read_pickle(getattr(task, f"stored_{name}"))
+    def _signed(self, task: Any, name: str) -> Stored:
+        """What a column holds. Raises `EnqueueError` when it is not signed or cannot be read."""
+        stored = task_rows.read(task, name)
+        what = "result" if name == "result" else "arguments"
+        if not stored.is_signed:
+            raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")
         if stored.error:
-            what = "result" if name == "result" else "arguments"
             raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy what is named there.")
-        return stored.value
+        return stored
 
 
 _ABOUT = ("func", ("name", "id"), ("group", "cluster"), "hook")
@@ -159,7 +160,8 @@ class FailureAdmin(TaskAdmin):
 
     @admin.display(description=_("message"))
     def message(self, task: Any) -> Any:
-        return format_html('<div class="tenant-q-text">{}</div>', self._failure(task).message) or "-"
+        text = format_html('<div class="tenant-q-text">{}</div>', self._failure(task).message)
+        return text if task_rows.read(task, "result").is_signed else unsigned_note() + text
 
     @admin.display(description=_("failure"))
     def failure(self, task: Any) -> Any:
@@ -174,7 +176,7 @@ class FailureAdmin(TaskAdmin):
         return block(failure.traceback, _("Traceback")) if failure.traceback else "-"
 
     def _failure(self, task: Any) -> Failure:
-        stored = read_pickle(task.stored_result)
+        stored = task_rows.read(task, "result")
         if stored.error:
             return Failure("", stored.error, "")
         return read_failure(as_text(stored.value) if stored.value is not None else "")

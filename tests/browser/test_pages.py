@@ -41,7 +41,7 @@ def done(schema: str, **wanted: Any) -> Callable[[], Any]:
 def test_a_schedule_is_added_and_run(visit, mscluster):
     page = visit(A, "/admin/django_q/schedule/add/")
     page.fill("[name=name]", "by hand")
-    page.fill("[name=func]", "tests.tasks.add")
+    page.select_option("[name=func]", "tests.tasks.add")
     page.fill("[name=args]", "20, date.today()")
     page.select_option("[name=schedule_type]", "D")
     page.click("[name=_save]")

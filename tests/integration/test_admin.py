@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pprint
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,10 +27,13 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, LiveTask
+from tenant_q.package import CODE
+from tenant_q.row_signing import RowSigner
 from tenant_q.states import State
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests.documents import ROOT
+from tests.rows import sign
 from tests.schemas import served_at
 
 A, B = "acme_corp", "globex_inc"
@@ -79,13 +83,15 @@ def make_schedule(schema: str = A, **fields: Any) -> Schedule:
         return Schedule.objects.create(**{**values, "next_run": timezone.now() + HOUR, **fields})
 
 
-def make_task(schema: str = A, id: str = "a" * 32, **fields: Any) -> Task:
+def make_task(schema: str = A, id: str = "a" * 32, *, origin: str = CODE, **fields: Any) -> Task:
     now = timezone.now()
     values = {"name": "job", "func": "tests.tasks.add", "args": (1, 2), "kwargs": {}, "result": 3, "success": True}
     with in_schema(schema):
-        return Task.objects.create(
+        task = Task.objects.create(
             **{**values, "id": id, "started": now - timedelta(seconds=2), "stopped": now, "attempt_count": 1, **fields}
         )
+        sign(task, origin=origin)
+        return task
 
 
 def filled_in(client: Client, url: str) -> dict[str, str]:
@@ -162,14 +168,18 @@ def test_a_schedule_is_added(site):
         ("kwargs", {"kwargs": "b, a=1"}, "at column 1: a value has no name"),
         ("cron", {"schedule_type": "C", "cron": "61 * * * *"}, "at '61', the minute"),
         ("cron", {"schedule_type": "C", "cron": "0 0 30 2 *"}, "has no moment after"),
-        ("func", {"func": "tests.tasks.gone"}, "is not defined"),
-        ("hook", {"hook": "tests.gone.hook"}, "cannot be imported"),
+        ("func", {"func": "tests.gone.job"}, "is not defined"),
+        ("func", {"func": "tests.tasks.gone"}, "is not offered here"),
+        ("hook", {"hook": "tests.gone.job"}, "cannot be imported"),
+        ("hook", {"hook": "tests.tasks.gone"}, "is not offered here"),
         ("intended_date_kwarg", {"intended_date_kwarg": "not a name"}, "cannot be the name"),
         ("next_run", {"next_run_0": "", "next_run_1": ""}, "Enter when it runs next"),
-        (None, {"kwargs": "q_options={'timeot': 3}"}, "did you mean 'timeout'"),
+        ("kwargs", {"kwargs": "q_options={'timeot': 3}"}, "cannot be set here: timeot"),
+        (None, {"kwargs": f"q_options={{'group': '{'x' * 101}'}}"}, "use at most 100"),
     ],
 )
-def test_what_would_not_run_is_not_saved(site, field, changes, words):
+def test_what_would_not_run_is_not_saved(site, settings, field, changes, words):
+    settings.TENANT_Q = settings.TENANT_Q | {"admin_functions": ["tests.tasks.*", "tests.gone.job"]}
     values = {"func": "tests.tasks.add", **changes}
     answer = posted(site(A), "/admin/django_q/schedule/add/", **values)
     assert answer.status_code == 200
@@ -180,7 +190,9 @@ def test_what_would_not_run_is_not_saved(site, field, changes, words):
         assert not Schedule.objects.exists()
 
 
-def test_another_clusters_function_need_not_be_here(site):
+def test_another_clusters_function_need_not_be_here(site, settings):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"ALT_CLUSTERS": {"other": {}}}
+    settings.TENANT_Q = settings.TENANT_Q | {"admin_functions": ["elsewhere.job"]}
     answer = posted(site(A), "/admin/django_q/schedule/add/", func="elsewhere.job", cluster="other")
     assert answer.status_code == 302
 
@@ -443,7 +455,9 @@ def test_a_bad_pickle_breaks_no_page(site):
     bad = "gASVHgAAAAAAAACMBGdvbmWUjAVUaGluZ5STlCmBlC4="  # a class that is gone
     task = make_task(success=False)
     with in_schema(A), connection.cursor() as cursor:
-        cursor.execute("UPDATE django_q_task SET args = %s, result = %s", [bad, bad])
+        signer = RowSigner(A, task.id, task.func, task.hook, task.cluster, CODE)
+        texts = [signer.sign(name, b64decode(bad)) for name in ("args", "result")]
+        cursor.execute("UPDATE django_q_task SET args = %s, result = %s", texts)
     client = site(A)
     assert client.get("/admin/django_q/failure/").status_code == 200
     page = client.get(change_url("failure", task.pk))

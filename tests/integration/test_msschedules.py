@@ -104,7 +104,8 @@ def test_what_is_wrong_with_the_call_is_told(tenants, arguments, words):
 def test_check_and_repair(spare):
     assert msschedules("--check") == "The index agrees with the schedules of 4 schemas.\n"
     write_past_the_triggers(
-        "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) VALUES ('f', 'D', -1, now())"
+        "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) "
+        "VALUES ('tests.tasks.nothing', 'D', -1, now())"
     )
     sql("ALTER TABLE globex_inc.django_q_schedule DISABLE TRIGGER USER")
     sql("DROP SCHEMA spare CASCADE")
@@ -124,6 +125,47 @@ def test_check_and_repair(spare):
     answer = json.loads(msschedules("--check", "--repair", "--json"))
     assert [(one["schema"], one["repaired"]) for one in answer["wrong"]] == [("globex_inc", True), ("spare", True)]
     assert msschedules("--check") == "The index agrees with the schedules of 3 schemas.\n"
+
+
+@pytest.mark.seam
+def test_what_is_not_offered_is_listed_and_no_error(tenants):
+    """A tenant's staff of the version before could have made it, and so could code: it goes on firing."""
+    insert(func="shop.tasks.ship", kwargs="order_id=1")
+    one = insert(func="os.system", name="evil \x1b[2J", args="'ls'")
+    two = insert(hook="os.system", name=None, repeats=0)
+    three = insert("globex_inc", func="shop.tasks.ship", kwargs="q_options={'chain': [('os.system',)]}")
+    lines = msschedules("--check").splitlines()
+    assert lines == [
+        "The index agrees with the schedules of 3 schemas.",
+        "3 schedules run what is not offered to the tenants' staff (TENANT_Q['admin_functions']):",
+        f"acme_corp: schedule {one} ('evil \\x1b[2J'), function 'os.system': "
+        "os.system is not a function that is offered here.",
+        f"acme_corp: schedule {two}, function 'tests.tasks.nothing': os.system is not a function that is offered here.",
+        f"globex_inc: schedule {three}, function 'shop.tasks.ship': "
+        "These are options of the task that cannot be set here: chain.",
+    ]
+    answer = json.loads(msschedules("--check", "--json", "--schema", "globex_inc"))
+    (found,) = answer["unlisted"]
+    assert (found["schema"], found["id"], found["func"], found["hook"]) == (
+        "globex_inc",
+        three,
+        "shop.tasks.ship",
+        None,
+    )
+    assert answer["wrong"] == []
+
+
+def test_many_schemas_are_compared_in_one_round_trip(tenants):
+    insert(func="os.system")
+    with on_the_wire() as asked:
+        msschedules("--check")
+    assert sum("intended_date_kwarg" in text for text in asked) == 1
+
+
+def test_a_schema_that_cannot_be_read_costs_only_itself(spare):
+    insert(func="os.system")
+    sql("ALTER TABLE spare.django_q_schedule RENAME COLUMN hook TO hooked")
+    assert "acme_corp: schedule" in msschedules("--check")
 
 
 def test_what_cannot_be_repaired_now(tenants):

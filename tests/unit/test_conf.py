@@ -188,7 +188,7 @@ UNKNOWN = [
         "Q_CLUSTER['ALT_CLUSTERS']['long'] has an unknown key 'time_out': did you mean 'timeout'?",
     ),
     ("TENANT_Q", {"leese": 2}, "TENANT_Q has an unknown key 'leese': did you mean 'lease'?"),
-    ("TENANT_Q", {"zzz": 2}, "TENANT_Q has an unknown key 'zzz': known are databases, "),
+    ("TENANT_Q", {"zzz": 2}, "TENANT_Q has an unknown key 'zzz': known are admin_functions, databases, "),
 ]
 WRONG_TYPE = [
     ("Q_CLUSTER", 5, "Q_CLUSTER is a int; it must be a dict."),
@@ -209,6 +209,8 @@ WRONG_TYPE = [
     ("TENANT_Q", {"lease": "15"}, "TENANT_Q['lease'] is '15' (str); it must be int or float."),
     ("TENANT_Q", {"max_deliveries": 2.5}, "TENANT_Q['max_deliveries'] is 2.5 (float); it must be int."),
     ("TENANT_Q", {"max_deliveries": True}, "TENANT_Q['max_deliveries'] is True (bool); it must be int."),
+    ("TENANT_Q", {"admin_functions": "math.pow"}, "TENANT_Q['admin_functions'] is 'math.pow' (str); it must be list"),
+    ("TENANT_Q", {"signed_results": 1}, "TENANT_Q['signed_results'] is 1 (int); it must be bool."),
     ("TENANT_Q", {"ready_tenants": len}, "TENANT_Q['ready_tenants'] is <built-in function len>"),
 ]
 TOO_SMALL = [
@@ -229,6 +231,22 @@ OTHER = [
         "Q_CLUSTER['save_limit_per'] is 'day'; it must be 'group', 'name', 'func'",
     ),
     ("TENANT_Q", {"databases": ["other"]}, "TENANT_Q['databases'] names 'other', which DATABASES does not have"),
+    ("TENANT_Q", {"admin_functions": ["billing"]}, "TENANT_Q['admin_functions'] names 'billing'; name a function by"),
+    ("TENANT_Q", {"admin_functions": ["*"]}, "TENANT_Q['admin_functions'] names '*'; name a function by its dotted"),
+    ("TENANT_Q", {"admin_functions": ["a..b"]}, "TENANT_Q['admin_functions'] names 'a..b'; name a function by"),
+    ("TENANT_Q", {"admin_functions": ["a.b "]}, "TENANT_Q['admin_functions'] names 'a.b '; name a function by"),
+    ("TENANT_Q", {"admin_functions": ["a.b."]}, "TENANT_Q['admin_functions'] names 'a.b.'; name a function by"),
+    ("TENANT_Q", {"admin_functions": [5]}, "TENANT_Q['admin_functions'] names 5; name a function by its dotted path"),
+    (
+        "TENANT_Q",
+        {"admin_functions": ["django_q.tasks.*"]},
+        "TENANT_Q['admin_functions'] names 'django_q.tasks.*'; its functions call others by name",
+    ),
+    (
+        "TENANT_Q",
+        {"admin_functions": ["tenant_q.utils.QUtilities.add_async_task"]},
+        "TENANT_Q['admin_functions'] names 'tenant_q.utils.QUtilities.add_async_task'; its functions call others",
+    ),
     ("SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", "public", "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list"),
     ("SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public", 5], "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list"),
 ]
@@ -482,6 +500,18 @@ def test_a_database_that_does_not_switch_schemas(monkeypatch):
     assert message.hint == f"Set its ENGINE to '{django_settings.DATABASES['default']['ENGINE'].split('.')[0]}" + (
         ".postgresql_backend'."
     )
+
+
+def test_what_admin_functions_name_in_vain_is_a_warning(settings):
+    """No error: a function may be deployed at another cluster of the site only, and tasks of code need none."""
+    entries = ["math.pow", "shop.tasks.*", "shop.tasks.ship", "no.such.module", "math.tau", "math.*", "no.such.*"]
+    settings.TENANT_Q = {"admin_functions": entries}
+    messages = checks.check_all()
+    assert [(type(message), message.id) for message in messages] == [(Warning, "tenant_q.W004")] * 4
+    names = ("'no.such.module': UnknownFunction", "'math.tau': UnknownFunction", "'math.*': no public function is")
+    for message, words in zip(messages, (*names, "'no.such.*': ModuleNotFoundError"), strict=True):
+        assert f"TENANT_Q['admin_functions'] names {words}" in message.msg
+    assert checks.configuration_problems() == []
 
 
 def test_tenant_q_behind_django_q():

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
-from tenant_q import due_index, tenancy
+from tenant_q import due_index, offered, tenancy
 from tenant_q.due_index import Upcoming
 from tenant_q.management.console import OperatorCommand, table
 
@@ -27,6 +27,18 @@ class Finding:
     schema: str
     problem: str
     repaired: bool
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """A schedule that its tenant's staff could not have made, since what it runs is not offered to them."""
+
+    schema: str
+    id: int
+    name: str | None
+    func: str
+    hook: str | None
+    reasons: list[str]
 
 
 class Command(OperatorCommand):
@@ -74,11 +86,14 @@ class Command(OperatorCommand):
         if repair:
             _repair(wrong)
         left = _problems(list(wrong)) if repair else wrong
+        unlisted = _unlisted(schemas)
         findings = [Finding(name, problem, name not in left) for name, problem in wrong.items()]
         if as_json:
-            self.answer({"schemas": len(schemas), "wrong": [vars(finding) for finding in findings]})
+            found = {"wrong": [vars(one) for one in findings], "unlisted": [vars(one) for one in unlisted]}
+            self.answer({"schemas": len(schemas), **found})
         else:
             self._tell(len(schemas), findings)
+            self._tell_unlisted(unlisted)
         if left:
             raise CommandError(_way_out(left, repair=repair))
 
@@ -88,6 +103,20 @@ class Command(OperatorCommand):
         if not findings:
             looked_at = "1 schema" if count == 1 else f"{count} schemas"
             self.stdout.write(f"The index agrees with the schedules of {looked_at}.")
+
+    def _tell_unlisted(self, unlisted: list[Unlisted]) -> None:
+        """List the schedules that are not offered. That is no error: code may have made them, and they go on firing."""
+        if unlisted:
+            count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
+            self.stdout.write(f"{count} what is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
+        for one in unlisted:
+            name = f"schedule {one.id} ({one.name!r})" if one.name else f"schedule {one.id}"
+            self.stdout.write(f"{one.schema}: {name}, function {one.func!r}: {' '.join(map(_escaped, one.reasons))}")
+
+
+def _escaped(text: str) -> str:
+    """A text that names what a tenant wrote, without characters that a terminal would obey."""
+    return text if text.isprintable() else repr(text)
 
 
 def _limit(text: str) -> int:
@@ -156,6 +185,26 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
         if len(schemas) > 1:  # at least one of them
             return {schema: count for one in schemas for schema, count in _errors([one]).items()}
         return {schemas[0]: f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"}
+
+
+def _unlisted(schemas: list[str]) -> list[Unlisted]:
+    """The schedules of tenants that are not offered to their staff; schemas that cannot be read are told elsewhere."""
+    gone = {schema for schema, is_gone in due_index.stale_schemas() if is_gone}
+    there = [schema for schema in schemas if schema not in gone | {tenancy.public_schema()}]
+    found: list[Unlisted] = []
+    for first in range(0, len(there), AT_ONCE):
+        for schema, row, reasons in _rows_unlisted(there[first : first + AT_ONCE]):
+            found.append(Unlisted(schema, row.pk, row.name, row.func, row.hook, reasons))
+    return sorted(found, key=lambda one: (one.schema, one.id))
+
+
+def _rows_unlisted(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
+    try:
+        return offered.unlisted(schemas)
+    except tenancy.DATABASE_ERRORS:
+        if len(schemas) == 1:
+            return []
+        return [row for schema in schemas for row in _rows_unlisted([schema])]
 
 
 def _problem(is_gone: bool | None, errors: int | str) -> str | None:
