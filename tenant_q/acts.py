@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, TypeGuard
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django_q.humanhash import uuid
@@ -20,6 +21,7 @@ from django_q.models import Schedule, Task
 
 from tenant_q import flows, policies, schedules, tenancy
 from tenant_q.exceptions import EnqueueError
+from tenant_q.functions import is_path
 from tenant_q.models import AuditRecord
 from tenant_q.package import ADMIN, Package, build
 
@@ -98,7 +100,8 @@ def _locked(pk: int) -> Schedule | None:
 def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> None:
     before, row.next_run = row.next_run, next_run
     row.save(update_fields=["next_run"])
-    words = {"before": _as_json(row, before), "after": _as_json(row, next_run)}
+    key = tenancy.current_key(tenancy.current_schema())
+    words = {"before": _as_json(row, before) | {"tenant": key}, "after": _as_json(row, next_run)}
     policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), **words)
 
 
@@ -113,11 +116,15 @@ def _remembered(row: Schedule) -> datetime | None:
     None when it was not paused by `pause`, or when that moment was of another cron text than it has now.
     """
     schema = tenancy.current_schema()
+    key = tenancy.current_key(schema)
     with tenancy.in_public():
-        records = AuditRecord.objects.using(tenancy.database_alias())
-        record = records.filter(schema_name=schema, act=PAUSE, target=str(row.pk)).order_by("-id").first()
+        records = AuditRecord.objects.using(tenancy.database_alias()).filter(act=PAUSE, target=str(row.pk))
+        own = Q(before__tenant=key) | Q(schema_name=schema, before__tenant__isnull=True)
+        record = records.filter(own).order_by("-id").first()
     if record is None or (row.schedule_type == Schedule.CRON and record.before.get("cron") != row.cron):
         return None
+    if "tenant" not in record.before and tenancy.predates(record.at, schema, key):
+        return None  # that schedule was an earlier tenant's
     return parse_datetime(record.before["next_run"])
 
 
@@ -155,6 +162,12 @@ def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) ->
 
 
 def _submit_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
+    for path in (task.func, task.hook):
+        if path and not is_path(path):
+            raise EnqueueError(
+                f"{task.name} cannot be run again: {path!r} is not the path of a function but a partial, a method or "
+                "an object, and its row does not hold its data; enqueue it from code."
+            )
     if not isinstance(args, tuple | list | None) or not isinstance(kwargs, dict | None):
         raise EnqueueError(f"{task.name} cannot be run again: its row does not hold the arguments it was called with.")
     options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}

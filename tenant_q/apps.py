@@ -24,20 +24,20 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, due_index, enqueue, policies  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, departures, due_index, enqueue, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
         from tenant_q.models import TenantPolicy
 
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(due_index.install_where_migrated, dispatch_uid="tenant_q.due_index")
-        post_delete.connect(
-            due_index.forget_where_dropped, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.due_index"
-        )
+        for signal, note in ((post_save, departures.tenant_made), (post_delete, departures.tenant_deleted)):
+            signal.connect(note, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.departures")
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")
         if not problems():  # else the system checks tell them
             brokers.install()
+            tenancy.note_configured_database()
 
 
 def _forget_tenants(**_: Any) -> None:

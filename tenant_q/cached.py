@@ -6,17 +6,22 @@ the broker, so that no two workers ever rewrite a shared list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django_q.models import Task
-from django_q.signing import SignedPackage
-from django_q.utils import get_func_repr
+from django_q.signing import BadSignature, SignedPackage
 
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
-from tenant_q.exceptions import ConfigurationError
+from tenant_q.exceptions import BadPackage, ConfigurationError
+from tenant_q.functions import stored_name
+from tenant_q.labels import get_logger
 from tenant_q.package import Outcome
+from tenant_q.tenancy import current_key, current_schema, predates, under_name
+
+logger = get_logger("tenant_q.cached")
 
 # An iter that is never completed is forgotten after this long.
 ITER_SECONDS = 7 * 24 * 3600
@@ -36,24 +41,66 @@ def _key(task_id: str) -> str:
 
 def save(outcome: Outcome, broker: Broker) -> None:
     """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current."""
-    package = outcome.package
+    package, tenant = outcome.package, outcome.package.tenant
     signed = SignedPackage.dumps(outcome.task_dict())
     seconds = None if package.cached is True else int(package.cached)
     if package.group:  # first: whoever sees the result finds it in its group too
-        broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds)
+        broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds, tenant=tenant)
+    broker.note_cached(package.schema, package.id, seconds=seconds, tenant=tenant)
     _cache().set(_key(package.id), signed, seconds)
 
 
 def find(task_id: str) -> Task | None:
     """A cached result of the current tenant by its id."""
     signed = _cache().get(_key(task_id))
-    return as_task(SignedPackage.loads(signed)) if signed else None
+    return _readable(signed, current_schema(), id=task_id) if signed else None
 
 
 def group(group_id: str, *, failures: bool, schema: str, broker: Broker) -> list[Task]:
     """The cached results of a group in the order in which they started."""
-    tasks = [as_task(SignedPackage.loads(part)) for part in broker.parts(schema, group_id).values()]
+    found = (_readable(part, schema, group=group_id) for part in broker.parts(schema, group_id).values())
+    tasks = [task for task in found if task is not None]
     return sorted((task for task in tasks if failures or task.success), key=lambda task: task.started)
+
+
+def _readable(signed: str, schema: str, **found_as: str) -> Task | None:
+    """A cached result of the tenant that has the schema now; None for one of an earlier tenant, or of another one."""
+    try:
+        return as_task(read(signed, schema, current_key(schema), **found_as))
+    except BadPackage as error:
+        logger.warning("A cached result of %s is passed over: %s", schema, error, extra={"schema": schema})
+        return None
+
+
+def read(
+    signed: str, schema: str, tenant: str | None, *, id: str | None = None, group: str | None = None
+) -> dict[str, Any]:
+    """Check the signature of a task with its outcome, and return it.
+
+    Parameters: `schema` and `tenant`, the tenant that it must be of and its key; `id` and `group`, under which it was
+    found. Raises `BadPackage` where its signature does not fit, or it belongs elsewhere.
+    """
+    try:
+        task = SignedPackage.loads(signed)
+    except BadSignature as error:
+        raise BadPackage(f"its signature does not fit ({error})") from error
+    if not isinstance(task, dict) or "success" not in task:
+        raise BadPackage("it holds no result")
+    if id not in (None, task["id"]) or group not in (None, str(task.get("group"))):
+        raise BadPackage("it was kept for another id or another group; find out who moved it")
+    if not _is_of(task, schema, tenant):
+        raise BadPackage(
+            f"it belongs to another tenant, {task.get('schema_name')!r}, or to an earlier one of that name"
+        )
+    return task
+
+
+def _is_of(task: dict[str, Any], schema: str, tenant: str | None) -> bool:
+    if task.get("tenant") is not None and tenant is not None:
+        return bool(task["tenant"] == tenant)
+    if task.get("schema_name") != schema:
+        return False
+    return not tenant or not predates(task["started"], schema, tenant)
 
 
 def count(group_id: str, *, failures: bool, schema: str, broker: Broker) -> int:
@@ -74,12 +121,32 @@ def delete(task_id: str) -> bool:
     return bool(_cache().delete(_key(task_id)))
 
 
+def delete_of(schemas: Sequence[str], task_ids: Sequence[str]) -> None:
+    """Forget cached results of a tenant under each of the names that its schema had."""
+    if task_ids and (cache := tenant_cache()):
+        for schema in schemas:
+            with under_name(schema):
+                cache.delete_many([_key(task_id) for task_id in task_ids])
+
+
+def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
+    """Move cached results of a tenant to the new name of its schema."""
+    for task_id in task_ids:
+        with under_name(old):
+            signed = _cache().get(_key(task_id))
+            _cache().delete(_key(task_id))
+        if signed is not None:
+            seconds = SignedPackage.loads(signed).get("cached")
+            with under_name(new):
+                _cache().set(_key(task_id), signed, None if seconds is True else seconds)
+
+
 def as_task(task: dict[str, Any]) -> Task:
     """A task dict with its outcome as Django-Q2's model instance, not saved."""
     return Task(
         id=task["id"],
         name=task["name"],
-        func=get_func_repr(task["func"]),
+        func=stored_name(task["func"]),
         hook=task.get("hook"),
         args=task["args"],
         kwargs=task["kwargs"],

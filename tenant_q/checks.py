@@ -70,6 +70,15 @@ def _check_apps() -> list[CheckMessage]:
     if not tenancy.lists_app(tenancy.shared_apps(), "tenant_q"):
         hint = "Add 'tenant_q' to SHARED_APPS and run `python manage.py migrate_schemas --shared`."
         found.append(_error("tenant_q is not in SHARED_APPS.", hint, "E001"))
+    if tenancy.tenant_table()[1] == "schema_name":
+        hint = "Give the model a primary key that is never used again, such as BigAutoField or a UUID."
+        found.append(
+            Warning(
+                "The tenant model's primary key is its schema's name, which a later tenant may have as well.",
+                hint=hint,
+                id="tenant_q.W004",
+            )
+        )
     installed = [config.name for config in apps.get_app_configs()]
     if "django_q" in installed and installed.index("tenant_q") > installed.index("django_q"):
         hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."

@@ -106,6 +106,7 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "metrics_labels": ((int,), 1),
     "admin_functions": ((list, tuple), None),
     "signed_results": ((bool,), None),
+    "test_queue": ((bool,), None),
 }
 
 
@@ -151,6 +152,7 @@ class Configuration:
     metrics_labels: int
     admin_functions: tuple[str, ...]
     signed_results: bool
+    test_queue: bool
     excluded_schemas: frozenset[str]
 
 
@@ -201,6 +203,7 @@ def conf() -> Configuration:
         metrics_labels=ours.get("metrics_labels", 100),
         admin_functions=tuple(ours.get("admin_functions", ())),
         signed_results=ours.get("signed_results", False),
+        test_queue=ours.get("test_queue", False),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 

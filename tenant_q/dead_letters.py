@@ -8,7 +8,7 @@ from django.db import transaction
 
 from tenant_q import policies, tenancy
 from tenant_q.brokers.protocol import Broker, Dead
-from tenant_q.envelope import open_package, seal
+from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import BadPackage
 from tenant_q.package import Package
 
@@ -48,7 +48,8 @@ def _each_tenant(
 def _fresh(dead: Dead) -> str:
     """The package with its count of tries forgotten; one that cannot be opened goes back as it is."""
     try:
-        task = open_package(dead.payload, schema=dead.schema).task
+        key = tenancy.keys_of([dead.schema]).get(dead.schema)
+        task = open_package(dead.payload, Found(dead.id, dead.schema, key)).task
     except BadPackage:
         return ""
     return seal(Package({name: value for name, value in task.items() if name != "put_off"}))

@@ -16,11 +16,14 @@ from django.db.models import Count, F, Max, Min, Q
 from django.db.models.functions import Now
 from psycopg import sql
 
-from tenant_q import tenancy
+from tenant_q import index_rights, tenancy
 from tenant_q.conf import conf
-from tenant_q.exceptions import ConfigurationError
+from tenant_q.exceptions import ConfigurationError, DatabaseAway, ForeignCode
+from tenant_q.labels import get_logger
 from tenant_q.models import DueSchedule
 from tenant_q.statements import statement
+
+logger = get_logger("tenant_q.due_index")
 
 # Why a schema's schedules are held back.
 EXCLUDED, PAUSED, UNREADY, FAILED = "excluded", "paused", "unready", "failed"
@@ -115,8 +118,10 @@ def _details(schema: str, ids: list[int]) -> list[tuple[Any, ...]]:
         ids=sql.Literal(ids),
     )
     try:
-        return _fetch(query)
-    except tenancy.DATABASE_ERRORS:  # the schema is gone, say, and the index not yet told
+        with tenancy.in_patient_transaction():
+            tenancy.require_plain_tables([schema], "django_q_schedule", tenancy.TASK_TABLE)
+            return _fetch(query)
+    except (*tenancy.DATABASE_ERRORS, ForeignCode):  # the schema is gone, say, and the index does not know it yet
         return []
 
 
@@ -149,7 +154,7 @@ def hold(schema: str, why: str, seconds: float | None) -> None:
 def release(why: str, *, but: Collection[str] = ()) -> None:
     """Look again at what was held for this reason, `but` that of some schemas."""
     if _update_unlocked(Q(held=why) & ~Q(schema_name__in=but), due=F("next_run"), held=""):
-        _execute(sql.SQL("SELECT pg_notify({}, '')").format(sql.Literal(CHANNEL)))
+        _execute(sql.SQL("SELECT pg_catalog.pg_notify({}, '')").format(sql.Literal(CHANNEL)))
 
 
 def _update_unlocked(which: Q, **values: Any) -> int:
@@ -160,16 +165,28 @@ def _update_unlocked(which: Q, **values: Any) -> int:
 
 
 def install(schema: str) -> bool:
-    """Put a schema's schedules into the index, and the triggers on its table. Returns whether its table was free.
+    """Put a schema's schedules into the index, and the triggers on its table. Returns whether that could be done.
 
     Raises `DatabaseAway`.
     """
+    return _install(schema) is None
+
+
+def _install(schema: str) -> str | None:
+    """As `install`. Returns why it could not be done."""
     try:
         with tenancy.in_patient_transaction(LOCK_MS):
             _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
-    except tenancy.DATABASE_ERRORS:  # locked by a migration, say: the next look finds it still stale
-        return False
-    return True
+    except DatabaseAway:
+        raise
+    except tenancy.DATABASE_ERRORS as error:  # locked by a migration, say: the next look finds it still stale
+        return index_rights.why_not(schema, error)
+    return None
+
+
+def install_now(schema: str) -> None:
+    """As `install`, in the caller's transaction. Raises `DatabaseError` where its table is locked."""
+    _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
 
 
 def forget(schema: str) -> None:
@@ -177,26 +194,45 @@ def forget(schema: str) -> None:
     _execute(_call("SELECT {}({})", "tenant_q_forget_schema", schema))
 
 
-def stale_schemas() -> list[tuple[str, bool]]:
-    """The schemas that the index does not know as they are, each with whether it is gone. Raises `DatabaseAway`."""
-    return [(schema, is_gone) for schema, is_gone in _fetch(_call("SELECT * FROM {}({})", "tenant_q_stale_schemas"))]
+def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
+    """Return the schemas that the index does not know as they are, each with whether it is to be forgotten.
+
+    A schema is forgotten when it is gone, and when it is no tenant's: another application may have a table of that
+    name. One statement while nothing is stale. Parameters: `thorough`, whether to look besides for schemas that are no
+    tenant's among those that the index knows as they are. Raises `DatabaseAway`.
+    """
+    found: dict[str, bool] = dict(_fetch(_call("SELECT * FROM {}({})", "tenant_q_stale_schemas")))
+    unsure = {schema for schema, is_gone in found.items() if not is_gone}
+    if not unsure and not thorough:
+        return list(found.items())
+    known = _known()
+    looked_at = unsure | known if thorough else unsure
+    strangers = looked_at - tenancy.scheduled_among(looked_at)
+    found |= dict.fromkeys(strangers & known, True)
+    return [(schema, is_gone) for schema, is_gone in found.items() if schema not in strangers - known]
 
 
-def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[str]:
-    """Install or forget these schemas. Returns those that could not be installed now. Raises `DatabaseAway`."""
+def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]:
+    """Install or forget these schemas.
+
+    Returns those that could not be installed now, each with the reason. Raises `DatabaseAway`.
+    """
     left = []
     for schema, is_gone in stale:
         if is_gone:
             forget(schema)
-        elif not install(schema):
-            left.append(schema)
+        elif reason := _install(schema):
+            left.append((schema, reason))
     return left
 
 
 def indexed_schemas() -> list[str]:
     """Every schema that the index knows, or should know. Raises `DatabaseAway`."""
-    known = _fetch(sql.SQL("SELECT schema_name FROM {}").format(_public("tenant_q_indexedschema")))
-    return sorted({schema for (schema,) in known} | {schema for schema, _ in stale_schemas()})
+    return sorted(_known() | {schema for schema, _ in stale_schemas()})
+
+
+def _known() -> set[str]:
+    return {schema for (schema,) in _fetch(sql.SQL("SELECT schema_name FROM {}").format(_public(_KNOWN)))}
 
 
 def errors(schema: str) -> int:
@@ -209,7 +245,7 @@ def errors(schema: str) -> int:
 
 def errors_of(schemas: Sequence[str]) -> dict[str, int]:
     """As `errors`, of several schemas in one round trip. Raises if one of them cannot be read."""
-    query = sql.SQL("SELECT name, {}(name) FROM unnest({}::text[]) AS asked (name)").format(
+    query = sql.SQL("SELECT name, {}(name) FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name)").format(
         _public("tenant_q_index_errors"), sql.Literal(list(schemas))
     )
     with tenancy.in_patient_transaction(LOCK_MS):
@@ -222,21 +258,15 @@ def listen() -> None:
 
 
 def require_tables() -> None:
-    """Raise `ConfigurationError` where the index has not been migrated."""
+    """Raise `ConfigurationError` where the index has not been migrated, or this role may not use it."""
     public = tenancy.public_schema()
-    has_table = _are_there(("regclass", None, DueSchedule._meta.db_table))
-    has_function = _are_there(("regproc", None, "tenant_q_install_index"))
+    has_table = are_there(("regclass", None, DueSchedule._meta.db_table))
     if not has_table:
         raise ConfigurationError(
             f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
             "run `python manage.py migrate_schemas --shared`."
         )
-    if not has_function:
-        raise ConfigurationError(
-            f"The schema {public!r} has no function tenant_q_install_index, a part of the index of all tenants' "
-            "schedules; restore it, or run `python manage.py migrate_schemas --shared tenant_q 0002_policies` and "
-            "then without the last two words."
-        )
+    index_rights.require_functions()
 
 
 def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
@@ -244,27 +274,51 @@ def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
     if using != tenancy.database_alias() or app_config.name != "django_q":  # it is told once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
-    if _are_there(*_INSTALLED, ("regclass", schema, "django_q_schedule")):
+    if not tenancy.scheduled_among([schema]):
+        return
+    if are_there(*_INSTALLED, ("regclass", schema, "django_q_schedule")):
+        _install_as_migrating_role(schema, using)
+
+
+def _install_as_migrating_role(schema: str, using: str) -> None:
+    """Do what this role may; the cluster does the rest. A migration does not fail for it."""
+    try:
         with transaction.atomic(using=using):
             _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
-
-
-def forget_where_dropped(*, instance: Any, using: str, **_: Any) -> None:
-    """Receiver of the tenant model's `post_delete`: what the tenancy package dropped with the tenant is forgotten."""
-    schema = tenancy.physical_schema(instance.schema_name)
-    if using != tenancy.database_alias() or not _are_there(*_INSTALLED):
         return
-    if not _are_there(("regclass", schema, "django_q_schedule")):
-        forget(schema)
+    except tenancy.DATABASE_ERRORS as error:
+        if not isinstance(error.__cause__ or error, index_rights.REFUSED):
+            raise
+    try:
+        with transaction.atomic(using=using):
+            _execute(_call("SELECT {}({})", "tenant_q_install_triggers", schema))
+    except tenancy.DATABASE_ERRORS as error:
+        if not isinstance(error.__cause__ or error, index_rights.REFUSED):
+            raise
+        why = index_rights.why_not(schema, error)
+        logger.warning(
+            "Schedules of %s are put into the index by the cluster, not by this migration: %s",
+            schema,
+            why,
+            extra={"schema": schema},
+        )
 
 
-_INSTALLED = ("regclass", None, "tenant_q_indexedschema"), ("regproc", None, "tenant_q_install_index")
+_KNOWN = "tenant_q_indexedschema"
+_INSTALLED = ("regclass", None, _KNOWN), ("regproc", None, "tenant_q_install_index")
 
 
-def _are_there(*wanted: Any) -> bool:
+def has_schema(schema: str) -> bool:
+    """Whether the database has a schema of this name. Raises `DatabaseAway`."""
+    name = sql.Literal(sql.Identifier(schema).as_string())
+    ((found,),) = _fetch(sql.SQL("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL").format(name))
+    return bool(found)
+
+
+def are_there(*wanted: Any) -> bool:
     """Whether relations and functions are there: kind, schema (None: the public one) and name of each."""
     tests = [
-        sql.SQL("to_{}({}) IS NOT NULL").format(
+        sql.SQL("pg_catalog.to_{}({}) IS NOT NULL").format(
             sql.SQL(kind), sql.Literal(sql.Identifier(schema or tenancy.public_schema(), name).as_string())
         )
         for kind, schema, name in wanted
@@ -289,7 +343,7 @@ def _call(form: Any, function: str, *arguments: Any) -> sql.Composed:
     return sql.SQL(form).format(_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
 
 
-def _fetch(query: sql.Composed) -> list[tuple[Any, ...]]:
+def _fetch(query: sql.Composed) -> list[Any]:
     with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
         return list(cursor.execute(query).fetchall())
 

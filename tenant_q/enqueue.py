@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from django.db import transaction
 from django_q.signals import pre_enqueue
 
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.djangoq import message_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
+from tenant_q.exceptions import TenantDeleted
 from tenant_q.labels import get_logger
 from tenant_q.package import CODE, Package, labels
 from tenant_q.receivers import has_receivers
-from tenant_q.tenancy import database_alias, task_schema
+from tenant_q.tenancy import current_key, is_looked_up, on_commit, refresh_tenant, task_schema
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -26,6 +26,8 @@ def stamp(*, task: dict[str, Any], **_: Any) -> None:
     """Receiver of `pre_enqueue`: every task, also one of plain `async_task`, carries its schema and its origin."""
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
+    if "tenant" not in task:
+        task["tenant"] = current_key(task["schema_name"])
     task.setdefault("origin", CODE)
 
 
@@ -37,7 +39,8 @@ def push(packages: Sequence[Package], *, broker: Any = None, once: bool = False,
 
     Raises `EnqueueError` when a package does not pickle, `QueueFull` where there is no room, and `BrokerError`.
     """
-    _send(_messages(packages, once=once), packages, broker=broker, limited=limited)
+    looked_up = _address(packages)
+    _send(packages, _messages(packages, once=once), looked_up, once=once, broker=broker, limited=limited)
 
 
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
@@ -46,13 +49,9 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
     At once where none is open, and not at all where it rolls back. What does not pickle is told now; what `push`
     raises besides is raised by the commit, which has taken place then.
     """
+    looked_up = _address(packages)
     messages = _messages(packages, once=once)
-    on_commit(partial(_send, messages, packages, broker=broker, limited=True))
-
-
-def on_commit(act: Callable[[], Any]) -> None:
-    """Call `act` when the transaction commits that is open on the tenants' connection; at once where none is."""
-    transaction.on_commit(act, using=database_alias())
+    on_commit(partial(_send, packages, messages, looked_up, once=once, broker=broker, limited=True))
 
 
 def announce(packages: Sequence[Package]) -> None:
@@ -68,9 +67,24 @@ def has_listeners() -> bool:
 
 
 def sealed(package: Package) -> str:
-    """Sign a package. Raises `EnqueueError` naming what cannot travel."""
+    """Sign a package, with the key of its tenant. Raises `EnqueueError` naming what cannot travel, `UnknownTenant`."""
     package.task.pop("broker", None)
+    _address([package])
     return seal(package)
+
+
+def _address(packages: Sequence[Package]) -> list[Package]:
+    """Put the key of its tenant into each package that has none yet.
+
+    Returns those whose tenant was found by its name, in a cache. Raises `UnknownTenant`.
+    """
+    looked_up = []
+    for package in packages:
+        if package.tenant is None:
+            if is_looked_up(package.schema):
+                looked_up.append(package)
+            package.task["tenant"] = current_key(package.schema)
+    return looked_up
 
 
 def _messages(packages: Sequence[Package], *, once: bool) -> dict[str | None, list[Message]]:
@@ -83,10 +97,45 @@ def _messages(packages: Sequence[Package], *, once: bool) -> dict[str | None, li
 
 
 def _send(
-    messages: dict[str | None, list[Message]], packages: Sequence[Package], *, broker: Any, limited: bool
+    packages: Sequence[Package],
+    messages: dict[str | None, list[Message]],
+    looked_up: Sequence[Package],
+    *,
+    once: bool,
+    broker: Any,
+    limited: bool,
 ) -> None:
-    for cluster, own in messages.items():
-        get_broker(cluster, broker).enqueue(own, limited=limited)
-    if logger.isEnabledFor(logging.DEBUG):  # else it were a tenth of a thousand's cost
+    try:
+        _hand_over(messages, broker=broker, limited=limited)
+    except TenantDeleted as error:
+        if not _address_anew(looked_up):
+            raise _deleted(packages, error) from error
+        _hand_over(_messages(packages, once=once), broker=broker, limited=limited)
+    if logger.isEnabledFor(logging.DEBUG):  # it would be a tenth of the cost of a thousand packages
         for package in packages:
             logger.debug("Enqueued %s", package.name, extra=labels(package))
+
+
+def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:
+    for cluster, own in messages.items():
+        get_broker(cluster, broker).enqueue(own, limited=limited)
+
+
+def _address_anew(looked_up: Sequence[Package]) -> bool:
+    """Look the tenants of packages up anew, which a cache had named. Return whether one has another key now.
+
+    Raises `UnknownTenant` where no tenant has the name any more.
+    """
+    before = [package.task["tenant"] for package in looked_up]
+    for package in looked_up:
+        refresh_tenant(package.schema, 0)
+        package.task["tenant"] = current_key(package.schema)
+    return before != [package.task["tenant"] for package in looked_up]
+
+
+def _deleted(packages: Sequence[Package], error: TenantDeleted) -> TenantDeleted:
+    package = next((package for package in packages if package.tenant == str(error)), packages[0])
+    return TenantDeleted(
+        f"{package.func_name} cannot be enqueued: its tenant {package.schema!r} (key {package.tenant}) was deleted; "
+        "load the tenant that has this schema now."
+    )

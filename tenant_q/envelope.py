@@ -7,6 +7,7 @@ import inspect
 import io
 import pickle
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.signing import b62_encode, b64_encode
@@ -34,13 +35,28 @@ def seal(package: Package) -> str:
         ) from error
 
 
-def open_package(payload: str, *, schema: str | None = None) -> Package:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a payload was found: under which id, and with which tenant. None is not compared.
+
+    `schema` is the tenant's schema and `tenant` its key. A package that names a key is compared by that.
+    """
+
+    id: str | None = None
+    schema: str | None = None
+    tenant: str | None = None
+
+
+ANYWHERE = Found()
+
+
+def open_package(payload: str, found: Found = ANYWHERE) -> Package:
     """Check the signature of `payload` and read it.
 
-    Parameters: `schema`, the tenant whose queue the payload was found in, or None when the broker has one queue.
+    Parameters: `found`, where it was found.
 
-    Raises `BadPackage` when the signature does not fit, when the package belongs to another tenant's queue or to
-    none, or when a class in it is gone. Only in the last case does the error carry the readable rest, as `.package`.
+    Raises `BadPackage` when the signature does not fit, when the package belongs to another tenant, to none, or under
+    another id, or when a class in it is gone. Only in the last case the error carries the readable rest, as `.package`.
     """
     try:
         task = _signer().unsign_object(payload, serializer=PickleSerializer)
@@ -50,8 +66,8 @@ def open_package(payload: str, *, schema: str | None = None) -> Package:
             "a cluster with those it was signed with"
         ) from error
     except Exception as error:
-        raise _missing_class(payload, schema, error) from error
-    return _checked(task, schema)
+        raise _missing_class(payload, found, error) from error
+    return _checked(task, found)
 
 
 def _signer() -> core_signing.TimestampSigner:
@@ -87,17 +103,27 @@ def _timestamp_of(second: int) -> str:
     return str(b62_encode(second))
 
 
-def _checked(task: Any, schema: str | None) -> Package:
-    if not isinstance(task, dict) or not {"id", "name", "func", "args", "kwargs"} <= task.keys():
-        raise BadPackage("it is signed but holds no task; purge it")
+def _checked(task: Any, found: Found) -> Package:
+    if not isinstance(task, dict) or not {"id", "name", "func", "args", "kwargs"} <= task.keys() or "success" in task:
+        raise BadPackage("it is signed but holds no task that is to be run; purge it")
     if not task.get("schema_name"):
         raise BadPackage("it names no tenant; enqueue it through QUtilities or with tenant_q in INSTALLED_APPS")
-    if schema is not None and task["schema_name"] != schema:
+    if found.id is not None and task["id"] != found.id:
         raise BadPackage(
-            f"it belongs to tenant {task['schema_name']!r} and was found in the queue of {schema!r}; purge it, "
+            f"it has the id {task['id']} and was found under the id {found.id}; purge it, and find out who moved it"
+        )
+    if found.schema is not None and not _is_of(task, found):
+        raise BadPackage(
+            f"it belongs to tenant {task['schema_name']!r} and was found in the queue of {found.schema!r}; purge it, "
             "and find out who moved it"
         )
     return Package(task)
+
+
+def _is_of(task: dict[str, Any], found: Found) -> bool:
+    if task.get("tenant") is not None and found.tenant is not None:
+        return bool(task["tenant"] == found.tenant)
+    return bool(task["schema_name"] == found.schema)
 
 
 class _AnyAttribute(type):
@@ -145,11 +171,11 @@ class _LenientSerializer:
         return Unpickler(io.BytesIO(data)).load()
 
 
-def _missing_class(payload: str, schema: str | None, error: Exception) -> BadPackage:
+def _missing_class(payload: str, found: Found, error: Exception) -> BadPackage:
     refused = BadPackage(f"it cannot be unpickled: {error}; deploy the class or function it names, or enqueue anew")
     try:
         task = core_signing.loads(payload, key=Conf.SECRET_KEY, salt=Conf.PREFIX, serializer=_LenientSerializer)
-        rest = _checked(task, schema)
+        rest = _checked(task, found)
     except Exception:
         return refused
     readable = rest.task | {"args": (), "kwargs": {}, "hook": None, "chain": None}

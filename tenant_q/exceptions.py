@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
+
 
 class TenantQError(Exception):
     """Root of all errors of tenant_q."""
@@ -27,6 +29,13 @@ class EnqueueError(TenantQError):
 
 class NoTenant(EnqueueError):
     """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
+
+
+class InEventLoop(TenantQError, SynchronousOnlyOperation):
+    """A call that needs the connection's tenant was made in a running event loop, whose coroutines share a connection.
+
+    It is Django's `SynchronousOnlyOperation` too.
+    """
 
 
 class QueueFull(EnqueueError):
@@ -61,6 +70,14 @@ class UnknownTenant(TenantUnavailable):
     """No tenant row has this schema name. It may be in a transaction still open."""
 
 
+class TenantDeleted(UnknownTenant):
+    """The tenant that a task is to be enqueued for was deleted a short time ago."""
+
+
+class TenantReplaced(TenantUnavailable):
+    """The tenant that a package or a connection is for is gone, and another one has its schema's name now."""
+
+
 class TenantNotReady(TenantUnavailable):
     """The tenant is there, and the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
 
@@ -71,6 +88,10 @@ class TenantBusy(TenantUnavailable):
 
 class TenantBroken(TenantUnavailable):
     """The tenant's tables cannot be read: a view or a trigger raises, a right is missing."""
+
+
+class ForeignCode(TenantUnavailable):
+    """The tenant's tables belong to another database role and would run that role's code with the cluster's rights."""
 
 
 class ReplicaAway(TenantUnavailable):

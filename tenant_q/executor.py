@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, cast
 
@@ -46,6 +46,7 @@ from tenant_q.exceptions import (
 from tenant_q.handlers import DEFAULT, get_handler, set_handler
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
+from tenant_q.running import running
 from tenant_q.tracing import traced
 
 logger = get_logger("tenant_q.executor")
@@ -53,8 +54,6 @@ logger = get_logger("tenant_q.executor")
 
 # So long it is waited for an async task that was interrupted; a worker is killed before.
 ASYNC_END_SECONDS = 10.0
-# The package that is being run here, for log records and for what a task asks of its own.
-running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=None)
 
 
 _DEATHS: dict[type[BaseException], type[TaskDeath]] = {

@@ -20,18 +20,19 @@ from django_q.humanhash import uuid
 from django_q.models import Task
 from django_q.signals import post_execute
 from django_q.signing import SignedPackage
-from django_q.utils import get_func_repr
 
-from tenant_q import cached, enqueue, results
+from tenant_q import cached, enqueue, results, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
-from tenant_q.executor import alarm, execute, give_up, running, timeout_of
+from tenant_q.executor import alarm, execute, give_up, timeout_of
+from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
 from tenant_q.package import CODE, Outcome, Package, build, deterministic_id, labels
+from tenant_q.running import running
 from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 
 logger = get_logger("tenant_q.flows")
@@ -129,7 +130,7 @@ def _send(packages: Sequence[Package], *, once: bool) -> str:
     on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
         run = partial(_run_all_here, packages)
-        enqueue.on_commit(run) if on_commit else run()
+        tenancy.on_commit(run) if on_commit else run()
     elif on_commit:
         enqueue.push_on_commit(packages, broker=broker, once=once)
     else:
@@ -151,7 +152,7 @@ def run_here(package: Package) -> None:
     broker = get_broker(package.option("cluster"))
     with in_schema(package.schema):
         if package.schema != public_schema():
-            verify(package.schema)
+            verify(package.schema, tenant=travelled.tenant or None)
         outcome = execute(travelled)
         settlement = settle([outcome], broker)
         for one in settlement.to_tell:
@@ -242,15 +243,16 @@ def _unbuilt_link(package: Package) -> Package:
         func, *_ = _link(package.option("chain")[0])
     except (TypeError, ValueError, LookupError):
         func = "?"
-    name = str(get_func_repr(func))[: LONGEST["func"]]
+    name = stored_name(func)[: LONGEST["func"]]
     words = {"q_options": {"group": package.group}}
-    return build(name, (), words, schema=package.schema, id=_next_id(package), origin=package.origin)
+    link = build(name, (), words, schema=package.schema, id=_next_id(package), origin=package.origin)
+    return Package(link.task | {"tenant": package.tenant})
 
 
 def close_iters(complete: Sequence[Package], broker: Broker) -> None:
     """Forget the parts of completed iters, once their last part is acknowledged."""
     for package in complete:
-        broker.drop_group(package.schema, str(package.group))
+        broker.drop_group(package.schema, str(package.group), tenant=package.tenant)
 
 
 def next_link(outcome: Outcome) -> Package | None:
@@ -259,7 +261,7 @@ def next_link(outcome: Outcome) -> Package | None:
     links = [_link(one) for one in package.option("chain") or ()]
     if not links or not outcome.success:
         return None
-    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster")}
+    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
     link = _link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
     enqueue.announce([link])
     enqueue.sealed(link)  # what cannot travel is to be known here
@@ -280,10 +282,11 @@ def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Se
         index = str(package.option("iter_index", package.id))
         schema, group = package.schema, str(package.group)
         with _unsaved_on_error(outcome, settlement):
-            signed = SignedPackage.dumps(outcome.task_dict())
-            if broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS) >= package.task["iter_count"]:
-                parts = [SignedPackage.loads(part) for part in broker.parts(schema, group).values()]
-                collated.append(_collate(outcome, parts))
+            signed, tenant = SignedPackage.dumps(outcome.task_dict()), package.tenant
+            count = broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS, tenant=tenant)
+            if count >= package.task["iter_count"]:
+                found = broker.parts(schema, group, tenant=tenant).values()
+                collated.append(_collate(outcome, [cached.read(part, schema, tenant, group=group) for part in found]))
                 settlement.complete.append(package)
     return collated
 

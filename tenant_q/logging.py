@@ -7,20 +7,21 @@ import logging
 from django.apps import apps
 
 from tenant_q.labels import NOTHING
+from tenant_q.visible import visible
 
 
 class TenantFilter(logging.Filter):
     """Gives each record `schema`, `task_id` and `func`, where it does not have them.
 
     Put it on a handler in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`; then a formatter
-    may use `{schema}`, `{task_id}` and `{func}`. Outside a task the last two are "-"; until the apps are loaded all
-    three are.
+    may use `{schema}`, `{task_id}` and `{func}`. Outside a task the last two are "-"; until the apps are loaded, and in
+    a coroutine outside a task, all three are.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in _found().items():
             if getattr(record, name, NOTHING) == NOTHING:
-                setattr(record, name, value)
+                setattr(record, name, visible(value))
         return True
 
 
@@ -28,12 +29,14 @@ def _found() -> dict[str, str]:
     if not apps.ready:
         return {"schema": NOTHING, "task_id": NOTHING, "func": NOTHING}
     # `LOGGING` is read before the apps are, and models cannot be imported then.
-    from tenant_q.executor import running
-    from tenant_q.tenancy import current_schema
+    from tenant_q.running import running
+    from tenant_q.tenancy import current_schema, is_in_event_loop
 
     package = running.get()
+    # The connection that a coroutine sees may be set to another coroutine's tenant.
+    schema = NOTHING if package is None and is_in_event_loop() else ""
     return {
-        "schema": package.schema if package else current_schema(),
+        "schema": package.schema if package else schema or current_schema(),
         "task_id": package.id if package else NOTHING,
         "func": package.func_name if package else NOTHING,
     }

@@ -21,6 +21,7 @@ from tenant_q.brokers.loads import BOUNDS, Figures, Totals
 from tenant_q.conf import conf
 from tenant_q.figures import NO_LOAD, Site, Tenant
 from tenant_q.status import age
+from tenant_q.visible import visible
 
 OTHER = "other"
 # Every second bound is enough for Prometheus: 1 ms, 4 ms, 16 ms, ... 70 min.
@@ -81,7 +82,7 @@ def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
 
 def _bounded(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
     """The values of those that are named, and of all others joined."""
-    kept = {name: value for name, value in found.items() if name in named}
+    kept = {visible(name): value for name, value in found.items() if name in named}
     for name, value in found.items():
         if name not in named:  # a tenant may have the name of the others
             kept[OTHER] = join(kept[OTHER], value) if OTHER in kept else value
@@ -124,7 +125,7 @@ def _packages(site: Site, named: set[str]) -> Metric:
     packages = GaugeMetricFamily("tenant_q_packages", "Packages by place", labels=("schema", "place"))
     places: dict[tuple[str, str], int] = defaultdict(int)
     for one in site.tenants:
-        schema = one.schema if one.schema in named else OTHER
+        schema = visible(one.schema) if one.schema in named else OTHER
         for place in ("queued", "leased", "delayed", "dead"):
             places[schema, place] += getattr(one.load, place)
     for labels, count in places.items():

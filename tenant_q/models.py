@@ -23,6 +23,7 @@ class GroupPart(models.Model):
     """One part of an iter or of a cached group, for brokers other than Redis (which keeps parts itself)."""
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63)
+    tenant: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=64, blank=True, db_default="")
     group: models.CharField[str, str] = models.CharField(_("group"), max_length=100)
     index: models.CharField[str, str] = models.CharField(_("index"), max_length=64)
     payload: models.TextField[str, str] = models.TextField(_("signed part"))
@@ -34,26 +35,28 @@ class GroupPart(models.Model):
         verbose_name = _("group part")
         verbose_name_plural = _("group parts")
         constraints = [
-            models.UniqueConstraint(fields=["schema_name", "group", "index"], name="tenant_q_one_part_an_index"),
+            models.UniqueConstraint(
+                fields=["schema_name", "tenant", "group", "index"], name="tenant_q_one_part_an_index"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.schema_name}: {self.group}[{self.index}]"
 
     @classmethod
-    def record(cls, schema: str, group: str, index: str, payload: str, seconds: int | None) -> int:
+    def record(cls, schema: str, tenant: str, group: str, index: str, payload: str, seconds: int | None) -> int:
         """Keep a part for `seconds` (None: for good) unless it is there already. Returns how many parts are there."""
         expires = timezone.now() + timedelta(seconds=seconds) if seconds else None
-        part = cls(schema_name=schema, group=group, index=index, payload=payload, expires=expires)
+        part = cls(schema_name=schema, tenant=tenant, group=group, index=index, payload=payload, expires=expires)
         cls.objects.filter(expires__lt=timezone.now()).delete()
         cls.objects.bulk_create([part], ignore_conflicts=True)
-        return cls.live(schema, group).count()
+        return cls.live(schema, tenant, group).values("index").distinct().count()
 
     @classmethod
-    def live(cls, schema: str, group: str) -> models.QuerySet[GroupPart]:
-        """The parts of a group that have not expired."""
+    def live(cls, schema: str, tenant: str, group: str) -> models.QuerySet[GroupPart]:
+        """The parts of a group that have not expired, those of an earlier version, which name no tenant, among them."""
         unexpired = models.Q(expires=None) | models.Q(expires__gte=timezone.now())
-        return cls.objects.filter(unexpired, schema_name=schema, group=group)
+        return cls.objects.filter(unexpired, schema_name=schema, tenant__in={tenant, ""}, group=group)
 
 
 def validate_weight(weight: float) -> None:
@@ -161,6 +164,31 @@ class IndexedSchema(models.Model):
 
     def __str__(self) -> str:
         return self.schema_name
+
+
+class TenantRecord(models.Model):
+    """A tenant as tenant_q knows it, so that it notices one that was deleted, replaced or renamed.
+
+    `key` is the primary key of the tenant's row, `since` when it was made; null for one that was there before tenant_q
+    kept records. `former_names` are the names that its schema had before. `deleted` is when its row was deleted, and
+    `cleared` when nothing of it was left in the broker; after a month the record is deleted.
+    """
+
+    key: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=64, unique=True)
+    schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63, db_index=True)
+    former_names: models.JSONField[list[str], list[str]] = models.JSONField(_("former names"), default=list, blank=True)
+    since: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(_("since"), null=True)
+    deleted: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(
+        _("deleted"), null=True, db_index=True
+    )
+    cleared: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(_("cleared"), null=True)
+
+    class Meta:
+        verbose_name = _("tenant record")
+        verbose_name_plural = _("tenant records")
+
+    def __str__(self) -> str:
+        return f"{self.schema_name} ({self.key})"
 
 
 class AuditRecord(models.Model):

@@ -191,7 +191,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
     """Return the schedules of several tenants that are not offered: the schema, the row, and the reasons.
 
     One round trip. The rows have only the fields that are compared. Parameters: `schemas`, as PostgreSQL names them.
-    Raises `DatabaseError` when one of their tables is locked or cannot be read, and `DatabaseAway`.
+    Raises `DatabaseError` when one of their tables is locked or cannot be read, `ForeignCode` and `DatabaseAway`.
     """
     if not schemas:
         return []
@@ -203,6 +203,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
     ]
     # Not by UNION, which casts columns of different types, perhaps by a function of the table's owner.
     with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
+        tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         cursor.execute(sql.SQL(";\n").join(parts))
         found = list(cursor.fetchall())
         while cursor.nextset():

@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django_q.utils import get_func_repr
 
 from tenant_q.conf import conf, switches_schemas
 from tenant_q.exceptions import EnqueueError
+from tenant_q.functions import LONGEST_NAME, stored_name
 
 # Options that Django-Q2 takes as keywords of `async_task`; a function's own keywords must not have these names.
 KEYWORD_OPTIONS = (
@@ -47,7 +47,7 @@ TENANT_OPTIONS = (
 # What a timer of the operating system can be set to, in any case: some 30 years.
 LONGEST_TIMEOUT = 10**9
 # The longest values that Django-Q2's columns hold.
-LONGEST = {"func": 256, "hook": 256, "name": 100, "group": 100, "cluster": 100}
+LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
 
 
 def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def refuse_too_long(task: Mapping[str, Any]) -> None:
     """Raise `EnqueueError` when a text of the task does not fit into the column it is saved in."""
     for field, longest in LONGEST.items():
         value = task.get(field)
-        text = str(get_func_repr(value) if field in ("func", "hook") else value or "")
+        text = stored_name(value) if field in ("func", "hook") and value else str(value or "")
         if len(text) > longest:
             raise EnqueueError(f"The {field} of a task to enqueue has {len(text)} characters; use at most {longest}.")
         if "\0" in text or text != text.encode("utf-8", "replace").decode():

@@ -178,7 +178,7 @@ class Outbox:
         """Call the hook and the receivers as a task is called: in its schema, watched, with nothing of it left."""
         package = outcome.package
         try:
-            with tenancy.in_verified_schema(package.schema):
+            with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 session.watch()
                 self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)

@@ -15,10 +15,10 @@ from typing import Any
 
 from django.utils import timezone
 from django_q.humanhash import uuid
-from django_q.utils import get_func_repr
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
+from tenant_q.functions import counted_name, name_of, stored_name
 from tenant_q.options import (
     KEYWORD_OPTIONS,
     TENANT_OPTIONS,
@@ -54,13 +54,35 @@ class Package:
         return str(self.task["schema_name"])
 
     @property
+    def tenant(self) -> str | None:
+        """The key of the tenant it was made for: empty for the public schema, None where an earlier version made it."""
+        tenant = self.task.get("tenant")
+        return None if tenant is None else str(tenant)
+
+    @property
     def func(self) -> Any:
         return self.task["func"]
 
     @property
     def func_name(self) -> str:
-        """The dotted path under which the function is saved and its run time estimated."""
-        return str(get_func_repr(self.task["func"]))
+        """The function's name in the code, or the text that was given for it."""
+        return name_of(self.task["func"])
+
+    @property
+    def stored_func(self) -> str:
+        """The function as a row holds it: with a remark where its name alone does not stand for it."""
+        return stored_name(self.task["func"])
+
+    @property
+    def counted_func(self) -> str:
+        """The name under which the function's runs are counted and their time is estimated."""
+        return counted_name(self.task["func"])
+
+    @property
+    def stored_hook(self) -> str | None:
+        """The hook as a row holds it; None without one."""
+        hook = self.task.get("hook")
+        return stored_name(hook) if hook else None
 
     @property
     def args(self) -> tuple[Any, ...]:

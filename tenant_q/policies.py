@@ -216,7 +216,9 @@ def put_in_force(broker: Broker) -> None:
     with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=alias):
         # One at a time, and read under the lock: what is put last was read after the last commit.
         with tenancy.tenant_connection().cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(broker.cluster.encode()) >> 1])
+            cursor.execute(
+                "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(broker.cluster.encode()) >> 1]
+            )
         broker.set_policies({row.schema_name: in_force_of(row) for row in _rows()}, complete=True)
 
 

@@ -14,6 +14,7 @@ from tenant_q import brokers, due_index, tenancy
 from tenant_q.checks import configuration_problems
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
+from tenant_q.models import TenantRecord
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,33 @@ def survey() -> Surroundings:
     broker = brokers.get_broker()
     try:
         broker.ping()
-        info, warnings = broker.info(), broker.warnings()
+        info, warnings = broker.info(), [*broker.warnings(), *_test_queue()]
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
     for connection in tenancy.switched_connections():
         _refuse_shared_sessions(connection)
+    tenancy.note_role_settings()
     due_index.require_tables()
+    _require_records()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _require_records() -> None:
+    table = TenantRecord._meta.db_table
+    if not due_index.are_there(("regclass", None, table)):
+        raise ConfigurationError(
+            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
+
+
+def _test_queue() -> list[str]:
+    name = tenancy.database_of_tests()
+    text = f"This cluster serves the test queue of database {name!r} and not the project's; see TENANT_Q['test_queue']."
+    return [] if name is None else [text]
 
 
 def _database() -> tuple[str, int]:
@@ -103,5 +121,5 @@ def _refuse_shared_sessions(connection: Any) -> None:
 
 def _backend(connection: Any) -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
         return int(cursor.fetchone()[0])

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 from tenant_q.exceptions import ProgressError
-from tenant_q.executor import running
 from tenant_q.policies import site_brokers
+from tenant_q.running import running
 from tenant_q.states import LONGEST_TEXT, Progress
 
 # In sync mode nobody passes anything on: what a task told is known where it runs.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,7 +20,6 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import signals as django_q_signals
 from django_q.models import Task
-from django_q.utils import get_func_repr
 from picklefield.fields import PickledObject
 from psycopg import sql
 
@@ -28,9 +28,10 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
+from tenant_q.options import LONGEST
 from tenant_q.package import Outcome, Package, pickled
 from tenant_q.receivers import has_receivers
-from tenant_q.row_signing import RowSigner
+from tenant_q.row_signing import RowSigner, tenant_of
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
     LOCK_MS,
@@ -40,13 +41,19 @@ from tenant_q.tenancy import (
     in_public,
     in_verified_schema,
     physical_schema,
+    plain_tables_query,
+    public_schema,
+    require_plain_tables,
     tenant_connection,
+    tenant_table,
     told_when_away,
 )
 
 logger = get_logger("tenant_q.results")
 
 T = TypeVar("T")
+# A schema, and the key of the tenant that has it; None where no key is known.
+Owner = tuple[str, str | None]
 
 _COLUMNS = (
     "id", "name", "func", "hook", "args", "kwargs", "result", "group",
@@ -71,7 +78,7 @@ def as_task(outcome: Outcome) -> Task:
     return Task(
         id=package.id,
         name=package.name,
-        func=package.func_name,
+        func=package.stored_func,
         hook=package.option("hook"),
         args=package.args,
         kwargs=package.kwargs,
@@ -96,29 +103,29 @@ def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: No
     Returns, by schema, the error of each tenant that could not be written to; the others are saved. Raises
     `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
     """
-    by_schema: dict[str, list[Outcome]] = {}
+    by_tenant: dict[Owner, list[Outcome]] = {}
     for outcome in outcomes:
         if wants_row(outcome):
-            by_schema.setdefault(outcome.package.schema, []).append(outcome)
-    if not by_schema:
+            by_tenant.setdefault(_owner(outcome), []).append(outcome)
+    if not by_tenant:
         return {}
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
-    if write is _save_rows and len(by_schema) > 1:
+    if write is _save_rows and len(by_tenant) > 1:
         try:
-            _save_rows(by_schema)
+            _save_rows(by_tenant)
             return {}
         except DatabaseAway:
             raise
         except Exception as error:
-            logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_schema), error)
+            logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_tenant), error)
     failed: dict[str, Exception] = {}
-    for schema, own in by_schema.items():
+    for owner, own in by_tenant.items():
         try:
-            write({schema: own})
+            write({owner: own})
         except DatabaseAway:
             raise
         except Exception as error:  # also one of a project's receiver: it is this tenant's alone
-            failed[schema] = error
+            failed[owner[0]] = error
         if write is _save_rows_one_by_one:
             between()
     return failed
@@ -134,28 +141,45 @@ def save_in_transaction(outcome: Outcome) -> None:
     """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     try:
-        write({outcome.package.schema: [outcome]})
+        write({_owner(outcome): [outcome]})
     except (DatabaseError, psycopg.Error) as error:
         raise CannotSave(
             f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
         ) from error
 
 
-def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+def _owner(outcome: Outcome) -> Owner:
+    return outcome.package.schema, outcome.package.tenant or None
+
+
+def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """One round trip and, outside a transaction, one commit. All or nothing.
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
-    statements = [_insert(schema) for schema in by_schema]
-    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_schema.values()]
-    _execute(sql.SQL(";\n").join(statements), rows)
+    statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
+    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
+    _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), rows)
 
 
 @functools.lru_cache(maxsize=4096)
-def _insert(schema: str) -> sql.SQL:
+def _insert(schema: str, tenant: str | None) -> sql.SQL:
     columns = ", ".join(sql.Identifier(column).as_string() for column in _COLUMNS)
-    table = _table(schema).as_string().replace("%", "%%")
-    return sql.SQL(statement("save_outcomes").format(table=table, columns=columns))
+    texts = {"table": _table(schema).as_string(), "is_there": _is_there(schema, tenant)}
+    parts = {name: text.replace("%", "%%") for name, text in texts.items()}
+    return sql.SQL(statement("save_outcomes").format(columns=columns, **parts))
+
+
+def _is_there(schema: str, tenant: str | None) -> str:
+    """The condition that the tenant still has the schema; else its row would be its successor's."""
+    if tenant is None:
+        return "true"
+    table, key = tenant_table()
+    condition = sql.SQL(
+        "EXISTS (SELECT FROM {} WHERE schema_name OPERATOR(pg_catalog.=) {} "
+        "AND {}::pg_catalog.text OPERATOR(pg_catalog.=) {})"
+    ).format(sql.Identifier(public_schema(), table), sql.Literal(schema), sql.Identifier(key), sql.Literal(tenant))
+    return condition.as_string()
 
 
 def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
@@ -172,8 +196,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     package = outcome.package
     return {
         "id": package.id,
-        "name": _storable(package.name),
-        "group": _storable(package.group),
+        "name": _storable("name", package.name),
+        "group": _storable("group", package.group),
         "started": outcome.started.isoformat(),
         "stopped": outcome.stopped.isoformat(),
         "success": outcome.success,
@@ -184,10 +208,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 def _signed(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, str | None]:
     """The pickled columns with their signatures, and the columns that these bind."""
-    hook = package.option("hook")
-    func, hook = _storable(package.func_name), _storable(get_func_repr(hook) if hook else None)
-    cluster = _storable(package.option("cluster") or conf().cluster)
-    signer = RowSigner(package.schema, package.id, func, hook, cluster, package.origin)
+    func, hook = _storable("func", package.stored_func), _storable("hook", package.stored_hook)
+    cluster = _storable("cluster", package.option("cluster") or conf().cluster)
+    signer = RowSigner(tenant_of(package), package.id, func, hook, cluster, package.origin)
     return {
         "func": func,
         "hook": hook,
@@ -198,9 +221,14 @@ def _signed(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, 
     }
 
 
-def _storable(text: str | None) -> str | None:
-    """Text as PostgreSQL can hold it: no zero bytes, and no halves of characters."""
-    return None if text is None else str(text).replace("\0", "?").encode("utf-8", "replace").decode()
+def _storable(column: str, text: str | None) -> str | None:
+    """Text as the column can hold it: not too long, no zero bytes, and no halves of characters.
+
+    Plain `async_task` checks nothing, and one row that is refused holds up its tenant's others.
+    """
+    if text is None:
+        return None
+    return str(text)[: LONGEST[column]].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _pickled(value: Any) -> bytes:
@@ -220,10 +248,10 @@ def _as_pickled(value: Any) -> Any:
     return value
 
 
-def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
+def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
-    for schema, outcomes in by_schema.items():
-        with told_when_away(), in_verified_schema(schema):
+    for (schema, tenant), outcomes in by_tenant.items():
+        with told_when_away(), in_verified_schema(schema, tenant=tenant), plain_tables(schema):
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
@@ -243,8 +271,24 @@ def has_own_receivers() -> bool:
     return has_receivers(post_save, sender=Task, besides=django_q_signals.call_hook)
 
 
-def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> None:
-    """Run one or more statements in one round trip, past the search path: every name in them is qualified.
+@contextmanager
+def plain_tables(schema: str) -> Iterator[None]:
+    """A block in which the task table of a schema runs no code of another role. Raises `ForeignCode`.
+
+    It costs a transaction where another role owns the tables, and nothing elsewhere.
+    """
+    if plain_tables_query([schema]) is None:
+        yield
+        return
+    with in_patient_transaction():
+        require_plain_tables([schema], Task._meta.db_table)
+        yield
+
+
+def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> None:
+    """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
+
+    Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
     Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody.
     """
@@ -252,8 +296,10 @@ def _execute(statement: sql.Composed, parameters: Mapping[str, Any] | Sequence[A
     with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            limit = sql.SQL("SELECT set_config('lock_timeout', {}, true);\n").format(sql.Literal(str(LOCK_MS)))
-            cursor.execute(limit + statement, parameters)
+            limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+            checked = plain_tables_query(schemas, Task._meta.db_table)
+            parts = [limit, *([checked] if checked else []), statement]
+            cursor.execute(sql.SQL(";\n").join(parts), parameters)
 
 
 def _table(schema: str) -> sql.Identifier:
@@ -275,6 +321,7 @@ def prune(schema: str) -> None:
         return
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
     _execute(
+        [schema],
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
         {"limit": limit, "spared": timezone.now() - spared()},
     )
@@ -301,6 +348,7 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
     """
     try:
         with in_patient_transaction():
+            require_plain_tables([current_schema()], Task._meta.db_table)
             rows = Task.objects.filter(id__in=list(ids), success=True)
             return {task.id: task for task in task_rows.load_success(rows)}
     except DatabaseError as error:

@@ -158,6 +158,7 @@ def settle_in_child(parent: int) -> None:
     tenancy.drop_inherited_connections()
     brokers.forget_brokers()
     tenancy.keep_connections_open()
+    tenancy.watch_role_settings()
 
 
 def die_with(parent: int) -> None:

@@ -18,9 +18,8 @@ from django.utils.crypto import constant_time_compare
 from django.utils.encoding import force_bytes
 
 from tenant_q.exceptions import UnknownTenant
-from tenant_q.package import ADMIN, CODE, SCHEDULE
-from tenant_q.tenancy import public_schema
-from tenant_q.tenancy.tenants import known_tenant, require_known
+from tenant_q.package import ADMIN, CODE, SCHEDULE, Package
+from tenant_q.tenancy import current_key
 
 TAG = b"\0tq1"
 _SALT = b"tenant_q.row_signing\0"
@@ -46,17 +45,17 @@ class Signed:
 class RowSigner:
     """Signs the pickled columns of one row.
 
-    Parameters: `schema`, the tenant's; `id`, `func`, `hook` and `cluster`, the columns as they are stored; `origin`,
+    Parameters: `tenant`, its identity; `id`, `func`, `hook` and `cluster`, the columns as they are stored; `origin`,
     who enqueued the task.
     """
 
     __slots__ = ("_letter", "_mac")
 
     def __init__(
-        self, schema: str, id: str, func: str | None, hook: str | None, cluster: str | None, origin: str | None
+        self, tenant: str, id: str, func: str | None, hook: str | None, cluster: str | None, origin: str | None
     ) -> None:
         self._letter = _LETTERS.get(origin, _LETTERS[None])
-        self._mac = _mac_of_row(settings.SECRET_KEY, _tenant_of(schema), id, func, hook, cluster, self._letter)
+        self._mac = _mac_of_row(settings.SECRET_KEY, tenant, id, func, hook, cluster, self._letter)
 
     def sign(self, column: str, pickled: bytes) -> str:
         """Return the text of a column: base64 of the pickle and its trailer."""
@@ -77,7 +76,7 @@ def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | N
     letter, digest = trailer[len(TAG) : len(TAG) + 1], trailer[len(TAG) + 1 :]
     if len(data) < _TRAILER or not trailer.startswith(TAG) or letter not in _ORIGINS:
         return None
-    tenant = _current_tenant_of(schema)
+    tenant = _key_of(schema)
     for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
         mac = _mac_of_row(key, tenant, row.id, row.func, row.hook, row.cluster, letter)
         if constant_time_compare(_digest(mac, column, pickled), digest):
@@ -85,36 +84,20 @@ def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | N
     return None
 
 
-def _tenant_of(schema: str) -> str:
-    """Return the identity of the tenant with this schema: its row's primary key, which a rename keeps.
+def tenant_of(package: Package) -> str:
+    """Return the identity of the tenant that a package was made for: its row's primary key, which a rename keeps.
 
-    The public schema has an identity of its own, "". So has a schema without a tenant, whose rows nobody can reach.
+    Of a package of a version without identities it is that of the tenant that has its schema now.
     """
-    tenant = known_tenant(schema)
-    if tenant is None:
-        if schema == public_schema():
-            return ""
-        try:
-            require_known(schema)
-        except UnknownTenant:
-            return ""
-        tenant = known_tenant(schema)
-    return _identity(schema, tenant.pk)
+    return _key_of(package.schema) if package.tenant is None else package.tenant
 
 
-@functools.lru_cache(maxsize=4096)
-def _identity(schema: str, key: Any) -> str:
-    return "" if schema == public_schema() else str(key)
-
-
-def _current_tenant_of(schema: str) -> str:
-    """Return the identity as `_tenant_of` does, after the tenant was looked up if the cache holds it too long."""
-    if schema != public_schema():
-        try:
-            require_known(schema)
-        except UnknownTenant:
-            return ""
-    return _tenant_of(schema)
+def _key_of(schema: str) -> str:
+    """Return the identity of the tenant that has this schema: empty for the public one, and where there is none."""
+    try:
+        return current_key(schema)
+    except UnknownTenant:
+        return ""
 
 
 def _mac_of_row(

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from tenant_q import due_index, enqueue, policies, schedules, tenancy
+from tenant_q import departures, due_index, enqueue, policies, schedules, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BrokerError,
@@ -249,13 +249,15 @@ class Scheduler(Role):
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
         self._when_due("held", self._release_what_was_held)
         self._when_due("policies", self._put_policies_in_force)
+        self._when_due("tenants", departures.find_and_clear)
         self._when_due("index", self._find_stale)
-        left, begun = [], time.monotonic()
+        left: list[tuple[str, str]] = []
+        begun = time.monotonic()
         while self._stale and time.monotonic() - begun < BUSY_SECONDS:
             left += due_index.bring_up_to_date(self._stale[-1:])
             self._stale.pop()
-        if left:
-            logger.warning("Schedules of %s are not in the index yet: their tables are locked", ", ".join(left))
+        for schema, reason in left:
+            logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 
@@ -269,7 +271,7 @@ class Scheduler(Role):
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due
-        self._stale = due_index.stale_schemas()
+        self._stale = due_index.stale_schemas(thorough=is_first)
         if self._stale:
             logger.info("%s schemas are brought up to date in the due index", len(self._stale))
         if is_first:

@@ -56,7 +56,9 @@ def fire_due(schema: str, push: Push) -> int:
     """
     tenancy.require_ready(schema)
     with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(LOCK_MS):
-        fires = [_fire(row, schema) for row in _claim()]
+        tenancy.require_plain_tables([schema], Schedule._meta.db_table)
+        tenant = _tenants([schema])[schema]
+        fires = [_fire(row, tenant) for row in _claim()]
         _store([fire.row for fire in fires])
         results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
         push([fire.what for fire in fires if isinstance(fire.what, Package)])
@@ -73,7 +75,9 @@ def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
         tenancy.require_ready(schema)
     with tenancy.told_when_away(), tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS_TOGETHER):
         tenancy.require_migrated(schemas)
-        fires = [(schema, _fire(row, schema)) for schema, row in _claim_together(schemas)]
+        tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
+        tenants = _tenants(schemas)
+        fires = [(schema, _fire(row, tenants[schema])) for schema, row in _claim_together(schemas)]
         _store_together([(schema, fire.row) for schema, fire in fires])
         results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
         push([fire.what for _, fire in fires if isinstance(fire.what, Package)])
@@ -157,7 +161,9 @@ def _store_together(fires: Sequence[tuple[str, Schedule]]) -> None:
             values = sql.SQL(", ").join(rows)
             statements.append(sql.SQL(statement("move_schedules")).format(table=_table(schema), rows=values))
         if gone:
-            statements.append(sql.SQL("DELETE FROM {} WHERE id = ANY ({})").format(_table(schema), gone))
+            statements.append(
+                sql.SQL("DELETE FROM {} WHERE id OPERATOR(pg_catalog.=) ANY ({})").format(_table(schema), gone)
+            )
     if statements:
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL(";\n").join(statements))
@@ -175,10 +181,26 @@ class _Fire:
     what: Package | Outcome
 
 
-def _fire(row: Schedule, schema: str) -> _Fire:
-    planned = row.next_run
+@dataclass(frozen=True, slots=True)
+class _Tenant:
+    """Whose schedules fire. `scope` stands for the tenant in the ids of its fires."""
+
+    schema: str
+    key: str
+    scope: str
+
+
+def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:
+    """The tenants that have these schemas in this transaction. Raises `UnknownTenant`."""
+    keys = tenancy.keys_now(schemas)
+    made = tenancy.since_of(keys)
+    return {schema: _Tenant(schema, key, tenancy.scope(schema, key, made[schema])) for schema, key in keys.items()}
+
+
+def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
+    schema, planned = tenant.schema, row.next_run
     # With the id of the fire before: a row that somebody sets back to a time it had fires again.
-    id = deterministic_id("fire", schema, row.pk, planned.isoformat(), row.task)
+    id = deterministic_id("fire", tenant.scope, row.pk, planned.isoformat(), row.task)
     try:
         package: Package | Outcome = package_of(row, schema, id)
     except (BadSchedule, EnqueueError) as error:
@@ -190,6 +212,8 @@ def _fire(row: Schedule, schema: str) -> _Fire:
         # It has no next occurrence, so it stops; its row and its failed task say why.
         package = _failed(row, schema, id, error)
         row.repeats = 0
+    fired = package if isinstance(package, Package) else package.package
+    fired.task["tenant"] = tenant.key
     return _Fire(row, package)
 
 

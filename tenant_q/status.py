@@ -26,6 +26,7 @@ from tenant_q import __version__
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.labels import get_logger
+from tenant_q.visible import visible
 
 logger = get_logger("tenant_q.status")
 
@@ -245,8 +246,10 @@ def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
 
 
 def _made(kind: type[_T], fields: Mapping[str, Any]) -> _T:
-    """Of the fields that this version knows."""
-    return kind(**{name: value for name, value in fields.items() if name in kind.__dataclass_fields__})
+    """Of the fields that this version knows. Tenants name their functions, and tasks are what processes die of."""
+    known = {name: value for name, value in fields.items() if name in kind.__dataclass_fields__}
+    texts = {name: visible(known[name]) for name in ("func", "how") if isinstance(known.get(name), str)}
+    return kind(**known | texts)
 
 
 def age(moment: datetime) -> float:

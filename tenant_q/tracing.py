@@ -43,10 +43,10 @@ def _in_span(trace: Any, call: Callable[..., _R], package: Any, *arguments: Any)
         "tenant_q.schema": package.schema,
         "tenant_q.task_id": package.id,
         "tenant_q.task_name": package.name,
-        "tenant_q.func": package.func_name,
+        "tenant_q.func": package.counted_func,
     }
     with trace.get_tracer("tenant_q").start_as_current_span(
-        package.func_name,
+        package.counted_func,
         kind=trace.SpanKind.CONSUMER,
         links=_links(trace, package),
         attributes=attributes,

@@ -53,6 +53,6 @@ def _lock_out_others(package: Package) -> None:
         hashlib.blake2b(f"{package.schema};{package.id}".encode(), digest_size=8).digest(), signed=True
     )
     with tenant_connection().cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [key])
+        cursor.execute("SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [key])
         if not cursor.fetchone()[0]:
             raise TenantBusy(f"Another delivery of {package.id} is being run right now.")

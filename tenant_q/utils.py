@@ -7,7 +7,7 @@ Each method has the signature and the defaults of Django-Q2's function of the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from django_q import tasks as django_q_tasks
@@ -18,18 +18,27 @@ from tenant_q import cancelling, flows, progress, results, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.states import Progress, State
-from tenant_q.tenancy import current_schema, in_schema, public_schema, task_schema, verify
+from tenant_q.tenancy import (
+    current_schema,
+    in_verified_schema,
+    is_in_event_loop,
+    public_schema,
+    task_schema,
+    verify,
+)
 
 
 @contextmanager
 def _tenant(schema_name: str | None) -> Iterator[str]:
     """A block in the schema `schema_name`, or in the current one when it is None."""
     schema = task_schema(schema_name)
-    entered = nullcontext() if schema == current_schema() else in_schema(schema)
-    with entered:
+    if schema == current_schema():
         if schema != public_schema():
             verify(schema)  # else what is missing there would be found, written or deleted in `public`
         yield schema
+    else:
+        with in_verified_schema(schema):
+            yield schema
 
 
 class QUtilities:
@@ -38,6 +47,9 @@ class QUtilities:
     All raise `UnknownTenant` when no tenant has that `schema_name`, and all but `get_queue_size` raise `NoTenant` when
     the public schema is current and has no task tables. Those that read or write rows raise `SchemaMissing` or
     `SchemaNotMigrated` when the tenant has none.
+
+    In a running event loop all but `set_progress` raise `InEventLoop`. A coroutine of a task may still enqueue for that
+    task's tenant, and ask for the size of its queue.
     """
 
     @staticmethod
@@ -151,7 +163,7 @@ class QUtilities:
 
         Brokers other than Redis have one queue, and its size is what they tell.
         """
-        schema = task_schema(schema_name) if schema_name else current_schema()
+        schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
 
     @staticmethod

@@ -9,16 +9,17 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import progress, results, retries, session, tenancy, tracing
+from tenant_q import departures, progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers import uses_redis
-from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
+from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease, queue_names
 from tenant_q.conf import conf
-from tenant_q.envelope import open_package, seal
+from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import (
     BadPackage,
     DatabaseAway,
@@ -29,6 +30,7 @@ from tenant_q.exceptions import (
     TenantBroken,
     TenantBusy,
     TenantNotReady,
+    TenantReplaced,
     TenantUnavailable,
     WorkerDied,
 )
@@ -103,30 +105,34 @@ class Worker(Role):
 
     def _run_batch(self, batch: Batch) -> None:
         self.interrupt.listen()
-        slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
-        self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
-        tenants = [schema for schema, waiting in slices if waiting and schema != tenancy.public_schema()]
+        slices = _slices(self._open_all(batch.leases))
+        self.slot.plan([lease for one in slices for lease, _ in one.waiting])
+        tenants = [one.schema for one in slices if one.schema != tenancy.public_schema()]
         tenancy.look_up_together(tenants)
         tenancy.see_tables_together(tenants)
         self._batch_seconds = 0.0
-        for schema, waiting in slices:
-            if waiting and not self._makes_way():
-                self._run_slice(schema, waiting)
-        self._give_back([lease for _, waiting in slices for lease, _ in waiting])
+        for one in slices:
+            if not self._makes_way():
+                self._run_slice(_located(one))
+        self._give_back([lease for one in slices for lease, _ in one.waiting])
 
-    def _run_slice(self, schema: str, waiting: list[tuple[Lease, Package]]) -> None:
+    def _run_slice(self, one: Slice) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
+        schema, waiting = one.schema, one.waiting
         try:
-            with _in_verified_schema(schema):
+            with _in_verified_schema(schema, one.tenant):
+                self._refuse_older(schema, waiting)
                 saved = self._saved_before(waiting)
                 session.watch()
                 while waiting and not self._makes_way():
-                    self._flush_when_due(schema)
+                    self._flush_when_due(schema, one.tenant)
                     lease, package = waiting[0]
                     if not self._run(lease, package, saved):
                         break
                     waiting.pop(0)
                     _clean_up(schema, package)
+        except TenantReplaced as error:
+            self._refuse_all(waiting, error)
         except TenantUnavailable as error:
             self._put_off_all(waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
@@ -143,10 +149,34 @@ class Worker(Role):
     def _open_all(self, leases: Sequence[Lease]) -> list[tuple[Lease, Package]]:
         return [(lease, package) for lease in leases if (package := self._open(lease))]
 
+    def _refuse_older(self, schema: str, waiting: list[tuple[Lease, Package]]) -> None:
+        """Refuse packages of an earlier version, which name no tenant, if they are older than the schema's tenant."""
+        key = tenancy.current_key(schema)
+        for lease, package in list(waiting):
+            if package.tenant is None and key:
+                if tenancy.predates(package.option("started"), schema, key):
+                    self._refuse(lease, package, TenantReplaced(f"it is older than the tenant {schema!r}"))
+                    waiting.remove((lease, package))
+                else:
+                    package.task["tenant"] = key
+
+    def _refuse_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
+        """Give up packages of a tenant that is gone, and forget what else is left of it."""
+        gone = {(package.schema, package.tenant) for _, package in waiting}
+        while waiting:
+            self._refuse(*waiting.pop(0), error)
+        for schema, tenant in gone:
+            departures.forget_if_gone(schema, tenant)
+
+    def _refuse(self, lease: Lease, package: Package, error: Exception) -> None:
+        self.slot.skip()
+        self._bury(lease, package, f"{type(error).__name__}: {error}")
+
     def _open(self, lease: Lease) -> Package | None:
         """Read a package. A refused one goes to the dead, or to a failed row if its signature is right."""
         try:
-            package = open_package(lease.payload, schema=lease.schema or None)
+            package = open_package(lease.payload, Found(id=lease.id or None))
+            _check_queue(lease, package)
             if (lease.starts or 0) < 2 * package.max_deliveries:
                 return package
             cause = f"{WorkerDied.__name__}: what follows the task, its row or its hook, killed the worker as well"
@@ -219,10 +249,10 @@ class Worker(Role):
         self._recycle_when_due()
         return True
 
-    def _flush_when_due(self, schema: str) -> None:
+    def _flush_when_due(self, schema: str, tenant: str | None) -> None:
         if self.outbox.is_waiting():
             self.outbox.finish()
-            _enter(schema)
+            _enter(schema, tenant=tenant)
             session.watch()
 
     def _put_off_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
@@ -282,29 +312,64 @@ class Worker(Role):
             self.stopping.set()
 
 
-def _slices(batch: Batch) -> list[tuple[str, list[Lease]]]:
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The packages of one tenant in a batch. `tenant` is the tenant's key, None where its packages name none."""
+
+    schema: str
+    tenant: str | None
+    waiting: list[tuple[Lease, Package]]
+
+
+def _slices(opened: Sequence[tuple[Lease, Package]]) -> list[Slice]:
     """The batch by tenant, whose turn it is first in front; each tenant's packages in their order."""
-    slices: dict[str, list[Lease]] = {}
-    for lease in batch.leases:
-        slices.setdefault(lease.schema, []).append(lease)
-    return list(slices.items())
+    slices: dict[tuple[str, str | None], Slice] = {}
+    for lease, package in opened:
+        tenant = package.tenant or None
+        one = slices.setdefault((package.schema, tenant), Slice(package.schema, tenant, []))
+        one.waiting.append((lease, package))
+    return list(slices.values())
+
+
+def _located(one: Slice) -> Slice:
+    """The slice with the name that the tenant's schema has now, where it was renamed."""
+    if one.tenant is None or tenancy.keys_of([one.schema]).get(one.schema) == one.tenant:
+        return one
+    name = tenancy.current_name(one.schema, one.tenant)
+    if name is None or name == one.schema:
+        return one
+    one.waiting[:] = [(lease, Package(package.task | {"schema_name": name})) for lease, package in one.waiting]
+    return replace(one, schema=name)
+
+
+def _check_queue(lease: Lease, package: Package) -> None:
+    """Raise `BadPackage` where a package was found in another queue than its tenant's."""
+    tenant = package.tenant or None
+    if not lease.schema or lease.schema in queue_names(package.schema, tenant):
+        return
+    names = tenancy.names_of(tenant) if tenant else []
+    if not any(lease.schema in queue_names(name, tenant) for name in names):
+        raise BadPackage(
+            f"it belongs to tenant {package.schema!r} and was found in the queue of {lease.schema!r}; purge it, "
+            "and find out who moved it"
+        )
 
 
 @contextlib.contextmanager
-def _in_verified_schema(schema: str) -> Iterator[None]:
+def _in_verified_schema(schema: str, tenant: str | None) -> Iterator[None]:
     """Enter a schema, sure of it. Afterwards no tenant is current."""
     try:
-        _enter(schema)
+        _enter(schema, tenant=tenant)
         yield
     finally:
         tenancy.leave()
 
 
-def _enter(schema: str, databases: tenancy.Databases = None) -> None:
+def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
     tenancy.enter(schema, databases)
     if schema != tenancy.public_schema():
         tenancy.require_ready(schema)
-        tenancy.verify(schema, databases)
+        tenancy.verify_entered(schema, databases, tenant=tenant)
 
 
 def _enter_as_asked(package: Package) -> None:
@@ -313,14 +378,14 @@ def _enter_as_asked(package: Package) -> None:
     if seconds is not None:
         tenancy.refresh_tenant(package.schema, seconds)
     if seconds is not None or databases:
-        _enter(package.schema, databases)
+        _enter(package.schema, databases, tenant=package.tenant or None)
 
 
 def _clean_up(schema: str, package: Package) -> None:
     """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
     if session.clean_up(labels(package)):
         tenancy.leave()
-        _enter(schema)
+        _enter(schema, tenant=package.tenant or None)
         session.watch()
     else:
         tenancy.enter_again(schema)

@@ -9,12 +9,12 @@ from picklefield.fields import PickledObject
 
 from tenant_q.package import CODE, pickled
 from tenant_q.row_signing import RowSigner
-from tenant_q.tenancy import current_schema
+from tenant_q.tenancy import current_key, current_schema
 
 
 def sign(task: Task, *, origin: str | None = CODE, **values: Any) -> None:
     """Write a row's pickled columns anew, signed, in the current schema. `values` take the place of the row's own."""
-    signer = RowSigner(current_schema(), task.id, task.func, task.hook, task.cluster, origin)
+    signer = RowSigner(current_key(current_schema()), task.id, task.func, task.hook, task.cluster, origin)
     columns = {name: values.get(name, getattr(task, name)) for name in ("args", "kwargs", "result")}
     texts = {
         name: None if value is None else PickledObject(signer.sign(name, pickled(value)))

@@ -28,12 +28,12 @@ def make_tenant(name: str, **fields: Any) -> Any:
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
-    tenant = model(schema_name=name, name=name.replace("_", " ").title(), **_domain(model, name), **fields)
+    tenant = model(schema_name=name, name=name.replace("_", " ").title(), **domain_of(model, name), **fields)
     tenant.save(verbosity=0)
     return tenant
 
 
-def _domain(model: Any, name: str) -> dict[str, str]:
+def domain_of(model: Any, name: str) -> dict[str, str]:
     """`django-tenant-schemas` keeps the domain in the tenant's row, `django-tenants` in a table of its own."""
     has_one = any(field.name == "domain_url" for field in model._meta.fields)
     return {"domain_url": f"{name}.localhost"} if has_one else {}
@@ -47,7 +47,7 @@ def served_at(name: str, host: str) -> Iterator[None]:
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
     tenant = model.objects.get(schema_name=name)
-    old = _domain(model, name)
+    old = domain_of(model, name)
     if old:
         model.objects.filter(pk=tenant.pk).update(domain_url=host)
     else:
@@ -69,23 +69,39 @@ def drop_tenant(name: str) -> None:
         cursor.execute(f'DROP SCHEMA IF EXISTS "{tenancy.physical_schema(name)}" CASCADE')
 
 
-def clone_tenants(names: Sequence[str], template: str = TENANTS[0]) -> None:
-    """Tenants whose schemas have the template's tables, empty, without the time migrations take."""
+def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequence[str] = ()) -> None:
+    """Tenants whose schemas have the template's tables, empty, without the time migrations take.
+
+    Parameters: `tables`, those that they have; all when there are none.
+    """
     from tenant_q import due_index, tenancy
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [template])
-        tables = [row[0] for row in cursor.fetchall()]
+        tables = tables or [row[0] for row in cursor.fetchall()]
         for name in names:
             schema = tenancy.physical_schema(name)
             cursor.execute(f'CREATE SCHEMA "{schema}"')
             for table in tables:
                 cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
-    model.objects.bulk_create(model(schema_name=name, name=name, **_domain(model, name)) for name in names)
+    model.objects.bulk_create(model(schema_name=name, name=name, **domain_of(model, name)) for name in names)
     for name in names:
         due_index.install(tenancy.physical_schema(name))
+
+
+def make_dead(name: str) -> None:
+    """Move a package of the tenant to the dead."""
+    from tenant_q.brokers import get_broker
+    from tenant_q.tenancy import in_schema
+    from tenant_q.utils import QUtilities
+
+    with in_schema(name):
+        QUtilities.add_async_task("tests.tasks.nothing")
+    first, *others = get_broker().fetch("undertaker", limit=1000).leases
+    get_broker().bury("undertaker", first, "for the test")
+    get_broker().give_back("undertaker", others)
 
 
 def truncate(names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 
 from tenant_q import tenancy
 from tenant_q.exceptions import DatabaseAway, TenantQError
+from tenant_q.visible import visible
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -40,6 +41,11 @@ class GatedAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.is_here(request) and super().has_delete_permission(request, obj)
+
+    def message_user(self, request: HttpRequest, message: Any, *args: Any, **kwargs: Any) -> None:
+        """As Django's. Control characters in names of tasks and schedules are written out."""
+        message = message if hasattr(message, "__html__") else visible(str(message))
+        super().message_user(request, message, *args, **kwargs)
 
     def get_urls(self) -> list[Any]:
         urls = super().get_urls()

@@ -20,7 +20,7 @@ from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import in_short
 from tenant_q.brokers.protocol import CANCELLED, Live
-from tenant_q.envelope import open_package
+from tenant_q.envelope import Found, open_package
 from tenant_q.exceptions import BadPackage, TenantQError
 from tenant_q.utils import QUtilities
 
@@ -127,19 +127,20 @@ def as_row(live: Live) -> Row:
     due = datetime.fromtimestamp(live.at, UTC) if live.at is not None else None
     words: dict[str, Any] = {
         "id": live.id,
-        "func": live.func,
         "state": state,
         "style": style,
         "due": due,
         "is_cancelled": is_cancelled,
     }
+    schema = tenancy.current_schema()
     try:
-        package = open_package(live.payload, schema=live.schema)
+        package = open_package(live.payload, Found(live.id, schema, tenancy.current_key(schema)))
     except BadPackage as error:
-        return Row(name=live.id, group="", arguments="", problem=str(error), **words)
+        return Row(name=live.id, func=live.func, group="", arguments="", problem=str(error), **words)
     fraction, text = _progress(live)
     return Row(
         name=package.name,
+        func=package.stored_func,
         group=package.group or "",
         arguments=_call(package.args, package.kwargs),
         problem="",

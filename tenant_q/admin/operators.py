@@ -20,6 +20,7 @@ from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import block
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.exceptions import TenantQError
+from tenant_q.visible import visible, visible_lines
 
 DEAD_SHOWN = 200
 
@@ -119,7 +120,13 @@ def _these_dead(ids: Set[str]) -> list[tuple[Broker, Dead]]:
 
 def _as_dead_row(dead: Dead) -> dict[str, Any]:
     when = datetime.fromtimestamp(dead.died, UTC)
-    return {"id": dead.id, "schema": dead.schema, "func": dead.func, "cause": dead.cause, "when": when}
+    return {
+        "id": dead.id,
+        "schema": dead.schema,
+        "func": visible(dead.func),
+        "cause": visible(dead.cause),
+        "when": when,
+    }
 
 
 # The audit trail
@@ -151,7 +158,8 @@ class AuditRecordAdmin(PublicAdmin):
 
     @admin.display(description=gettext_lazy("target"))
     def short_target(self, record: Any) -> str:
-        return record.target if len(record.target) <= 40 else f"{record.target[:40]}…"
+        target = visible(record.target)
+        return target if len(target) <= 40 else f"{target[:40]}…"
 
     @admin.display(description=gettext_lazy("change"))
     def change(self, record: Any) -> str:
@@ -178,8 +186,8 @@ class AuditRecordAdmin(PublicAdmin):
 def _word(value: Any) -> str:
     if value is None:
         return _("none")
-    return (_("yes") if value else _("no")) if isinstance(value, bool) else str(value)
+    return (_("yes") if value else _("no")) if isinstance(value, bool) else visible(str(value))
 
 
 def _json(value: Any, label: Any) -> Any:
-    return "-" if value is None else block(json.dumps(value, indent=2, ensure_ascii=False), label)
+    return "-" if value is None else block(visible_lines(json.dumps(value, indent=2, ensure_ascii=False)), label)

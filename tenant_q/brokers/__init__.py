@@ -18,6 +18,7 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.tenancy import keys_of, queue_suffix
 
 __all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "uses_orm", "uses_redis"]
 
@@ -39,14 +40,15 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
     if broker is not None:
         return AdaptedBroker(str(cluster or broker.list_key), broker)
     name = cluster or conf().cluster
-    if name not in _made:
-        _made[name] = RedisBroker(name) if uses_redis() else AdaptedBroker(name, _make_other(name))
-    return _made[name]
+    queue = f"{name}{queue_suffix()}"  # a test's database is there later than the first broker may be
+    if queue not in _made:
+        _made[queue] = RedisBroker(name, keys_of=keys_of) if uses_redis() else AdaptedBroker(name, _make_other(name))
+    return _made[queue]
 
 
 def get_impatient_broker() -> Broker:
     """This process's broker for one that watches others: no call waits longer than about two seconds for Redis."""
-    return RedisBroker(conf().cluster, connect(patient=False)) if uses_redis() else get_broker()
+    return RedisBroker(conf().cluster, connect(patient=False), keys_of) if uses_redis() else get_broker()
 
 
 def _make_other(cluster: str) -> Any:

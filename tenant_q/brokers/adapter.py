@@ -29,7 +29,7 @@ from tenant_q.brokers.protocol import (
 from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.states import Progress, State
-from tenant_q.tenancy import in_public
+from tenant_q.tenancy import in_public, keys_of
 
 
 class AdaptedBroker:
@@ -222,21 +222,44 @@ class AdaptedBroker:
 
     # Groups, in PostgreSQL
 
-    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+    def add_part(
+        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    ) -> int:
         with in_public():
-            return GroupPart.record(schema, group, index, payload, seconds)
+            return GroupPart.record(schema, _key(schema, tenant), group, index, payload, seconds)
 
-    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
         with in_public():
-            return dict(GroupPart.live(schema, group).values_list("index", "payload"))
+            found = GroupPart.live(schema, _key(schema, tenant), group)
+            return dict(found.values_list("index", "payload"))
 
     def count_parts(self, schema: str, group: str) -> int:
         with in_public():
-            return GroupPart.live(schema, group).count()
+            return GroupPart.live(schema, _key(schema), group).count()
 
-    def drop_group(self, schema: str, group: str) -> int:
+    def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
         with in_public():
-            return GroupPart.live(schema, group).delete()[0]
+            return GroupPart.live(schema, _key(schema, tenant), group).delete()[0]
+
+    # The life of a tenant: its queued packages stay in the one queue, and are refused when their turn comes
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        """Cached results of these brokers end with their time."""
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        return []
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        """There is nothing to forget."""
+
+    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+        with in_public():
+            GroupPart.objects.filter(schema_name=schema, tenant__in=(tenant, "")).delete()
+        return 0
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        with in_public():
+            GroupPart.objects.filter(schema_name=old, tenant__in=(tenant, "")).update(schema_name=new, tenant=tenant)
 
     # Status
 
@@ -264,6 +287,10 @@ class AdaptedBroker:
             raise BrokerError(
                 f"{type(self.inner).__name__}.{method} failed for cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _key(schema: str, tenant: str | None = None) -> str:
+    return keys_of([schema]).get(schema, "") if tenant is None else tenant
 
 
 def _lease(receipt: Any, payload: str) -> Lease:

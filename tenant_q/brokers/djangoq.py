@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError, caches
-from django.db import transaction
 from django_q.brokers import Broker
 
 from tenant_q import envelope
@@ -19,14 +18,13 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
 from tenant_q.package import Package
-from tenant_q.tenancy import current_schema, database_alias
+from tenant_q.tenancy import current_schema, keys_of, on_commit, queue_suffix
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
     """The message that carries a sealed package."""
-    # The scripts keep a message's fields apart with line breaks.
-    func = package.func_name.replace("\n", " ")
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once)
+    func, tenant = package.counted_func, package.tenant or ""
+    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant)
 
 
 class TenantBroker(Broker):  # type: ignore[misc]
@@ -34,7 +32,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
 
     def __init__(self, list_key: str | None = None) -> None:
         self.list_key = list_key or conf().cluster
-        self.inner = RedisBroker(self.list_key)
+        self.inner = RedisBroker(self.list_key, keys_of=keys_of)
         self.connection = self.inner.client
         self.cache = tenant_cache()
         self._info: str | None = None
@@ -56,7 +54,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
             raise EnqueueError(f"The task is refused: {error}.") from error
         push = partial(self.inner.enqueue, [message_of(package, task)], limited=True)
         if conf().on_commit:
-            transaction.on_commit(push, using=database_alias())
+            on_commit(push)
         else:
             push()
         return package.id
@@ -119,7 +117,7 @@ class TenantCache:
 
     @staticmethod
     def _own(key: str) -> str:
-        return f"tq:{current_schema()}:{key}"
+        return f"tq{queue_suffix()}:{current_schema()}:{key}"
 
 
 def tenant_cache() -> TenantCache | None:

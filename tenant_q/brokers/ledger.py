@@ -10,6 +10,8 @@ from tenant_q.brokers.loads import COUNTS, NOTHING, Figures
 
 # In front of the name of a function.
 OF_ALL = "*;"
+# In front of the number of a place that is free again.
+FREE = "~free;"
 # The counts, and two words each for the microseconds run and the milliseconds waited.
 _WORDS = COUNTS + 4
 _WORD_BYTES = 4
@@ -28,7 +30,8 @@ class Ledger:
     def since(self, before: bytes) -> dict[str, Figures]:
         """What was done since the string was as `before`, by name."""
         then = self._read(before)
-        return {name: self._difference(place * _WORDS, then) for name, place in self.places.items()}
+        used = ((name, place) for name, place in self.places.items() if not name.startswith(FREE))
+        return {name: self._difference(place * _WORDS, then) for name, place in used}
 
     def _difference(self, first: int, then: array[int]) -> Figures:
         new, old = self._now[first : first + _WORDS], then[first : first + _WORDS]

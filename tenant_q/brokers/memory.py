@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tenant_q.brokers import loads
+from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol import (
     CANCEL_REACH,
     CANCELLED,
     NEW_FACTOR,
+    OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
     SLICES,
     UNKNOWN_COST_MS,
@@ -37,7 +38,7 @@ from tenant_q.brokers.protocol import (
     state_at,
 )
 from tenant_q.conf import conf
-from tenant_q.exceptions import QueueFull
+from tenant_q.exceptions import QueueFull, TenantDeleted
 from tenant_q.states import Progress, State
 
 # As in the Redis broker.
@@ -76,12 +77,25 @@ class Held:
 class MemoryBroker:
     """One cluster's queues in this process. Groups and status are its own, not its site's.
 
-    Parameters: `cluster`, its name; `clock`, what tells the seconds since the epoch.
+    Parameters: `cluster`, its name; `clock`, what tells the seconds since the epoch; `keys_of`, which returns the keys
+    of the tenants that have these schemas now, by schema.
     """
 
-    def __init__(self, cluster: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        clock: Callable[[], float] = time.time,
+        keys_of: Callable[[Iterable[str]], Mapping[str, str]] = lambda schemas: {},
+    ) -> None:
         self.cluster = cluster
         self.clock = clock
+        self.keys_of = keys_of
+        # By key of a tenant, the name of its queue, which stands for its schema in what follows. By that name, whose
+        # it is and what its schema is called now.
+        self.queue_of_tenant: dict[str, str] = {}
+        self.owners: dict[str, tuple[str, str]] = {}
+        self.deleted: dict[str, float] = {}
+        self.cached: dict[str, set[str]] = defaultdict(set)
         self.messages: dict[str, Message] = {}
         self.histories: dict[str, History] = defaultdict(History)
         # The places of an id: its tenant's queue, leased (oldest lease first), delayed until, dead since and why.
@@ -121,6 +135,64 @@ class MemoryBroker:
         return []
 
     def close(self) -> None: ...
+
+    # Tenants
+
+    def _queue(self, schema: str, tenant: str | None = None) -> str:
+        """The name of a tenant's queue: its schema's, unless an earlier tenant of that name has it."""
+        tenant = self.keys_of([schema]).get(schema, "") if tenant is None else tenant
+        own = schema if self.owners.get(schema, (tenant, ""))[0] == tenant or not tenant else f"{schema}#{tenant}"
+        return self.queue_of_tenant.get(tenant, own)
+
+    def _claim(self, schema: str, tenant: str | None = None) -> str:
+        tenant = self.keys_of([schema]).get(schema, "") if tenant is None else tenant
+        name = self._queue(schema, tenant)
+        if tenant and tenant not in self.queue_of_tenant:
+            self.queue_of_tenant[tenant] = name
+            self.owners[name] = (tenant, schema)
+        return name
+
+    def _schema(self, queue: str) -> str:
+        return self.owners[queue][1] if queue in self.owners else queue
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        self.cached[self._claim(schema, tenant)].add(id)
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        return sorted(self.cached[self._queue(schema, tenant)])
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        self.cached[self._queue(schema, tenant)].difference_update(ids)
+
+    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+        queue = self._queue(schema, tenant)
+        self.deleted[tenant] = self.clock() + seconds
+        self.in_force.pop(queue, None)
+        self.ring.discard(queue)
+        own = [id for id, message in self.messages.items() if message.schema == queue]
+        for id in own:
+            if id in self.leased:
+                self._cancel_leased(id, verdict)
+                continue
+            for place in (self.delayed, self.died, self.messages, self.histories):
+                place.pop(id, None)
+            self.unready.discard(id)
+        self.queues.pop(queue, None)
+        self.costs = {key: cost for key, cost in self.costs.items() if key[0] != queue}
+        for key in [key for key in self.kept if key[:2] == ("group", queue)]:
+            del self.kept[key]
+        held = sum(id in self.leased for id in own)
+        if not held and not self.cached[queue]:
+            for kept in (self.figures, self.virtual, self.labelled["tenants"], self.cached):
+                kept.pop(queue, None)
+            for then in self.figures_then.values():
+                then.pop(queue, None)
+            self.queue_of_tenant.pop(tenant, None)
+            self.owners.pop(queue, None)
+        return held
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        self.owners[self._claim(old, tenant)] = (tenant, new)
 
     # The ring
 
@@ -183,10 +255,14 @@ class MemoryBroker:
     # Packages
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        for message in messages:
+            if self.deleted.get(message.tenant, 0.0) > self.clock():
+                raise TenantDeleted(message.tenant)
+        messages = [replace(message, schema=self._claim(message.schema, message.tenant)) for message in messages]
         if messages and limited:
             schema = messages[0].schema
             limit = self._policy(schema).max_queued or math.inf
-            waits = self.queue_size(schema) + sum(self.messages[id].schema == schema for id in self.delayed)
+            waits = len(self.queues[schema]) + sum(self.messages[id].schema == schema for id in self.delayed)
             new = sum(not self._is_known(message) for message in messages)
             if new and waits + new > limit:
                 raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
@@ -279,9 +355,10 @@ class MemoryBroker:
             message = self.messages.pop(id)
             if message.once:
                 self.known[id] = self.clock()
-            if ms > 0:  # what was given up without a run tells nothing
-                self._learn((message.schema, message.func), ms)
-                self._learn(("*", message.func), ms)
+            func = self._counted(message.func)
+            if ms > 0 and func != OTHER_FUNCTIONS:  # what was given up without a run tells nothing
+                self._learn((message.schema, func), ms)
+                self._learn(("*", func), ms)
         self.happened["stale_acks"] += len(refused)
         if settled:
             self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
@@ -297,11 +374,16 @@ class MemoryBroker:
     def _count(self, one: Settled, ms: float) -> None:
         message = self.messages[one.lease.id]
         waited = None if one.waited is None else round(one.waited * 1000)
-        for counts in (self.figures[message.schema], self.functions[message.func]):
+        for counts in (self.figures[message.schema], self.functions[self._counted(message.func)]):
             counts[-2] += round(ms * 1000)
             counts[-1] += waited or 0
             for place in loads.places_of(ms, waited, failed=one.failed):
                 counts[place] += 1
+
+    def _counted(self, func: str) -> str:
+        """The name under which a function is counted: its own, or that of all above the limit."""
+        has_room = len(self.functions.keys() - {OTHER_FUNCTIONS}) < protocol.MOST_FUNCTIONS
+        return func if func in self.functions or has_room else OTHER_FUNCTIONS
 
     def _learn(self, key: tuple[str, str], ms: float) -> None:
         """New figures weigh an eighth, so that one slow run does not send a function into solitude."""
@@ -377,13 +459,14 @@ class MemoryBroker:
     # Policies
 
     def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
-        self.in_force = dict(policies) if complete else {**self.in_force, **policies}
+        changed = {self._claim(schema): policy for schema, policy in policies.items()}
+        self.in_force = changed if complete else {**self.in_force, **changed}
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         for schema in list(self.queues):
             self._enter_ring(schema)
 
     def policies(self) -> Mapping[str, Policy]:
-        return dict(self.in_force)
+        return {self._schema(queue): policy for queue, policy in self.in_force.items()}
 
     # Figures
 
@@ -400,12 +483,11 @@ class MemoryBroker:
         )
         first = int(self.clock() // loads.PERIOD_SECONDS) - loads.PERIODS
         then = self.figures_then.get(min((n for n in self.figures_then if n >= first), default=0), self.figures)
-        return {
-            schema: Load(
-                queued[schema], leased[schema], delayed[schema], dead[schema], self._since(schema, then.get(schema))
-            )
-            for schema in {*queued, *leased, *delayed, *dead, *self.figures}
-        }
+        found: dict[str, Load] = defaultdict(Load)
+        for queue in {*queued, *leased, *delayed, *dead, *self.figures}:
+            places = queued[queue], leased[queue], delayed[queue], dead[queue]
+            found[self._schema(queue)] += Load(*places, self._since(queue, then.get(queue)))
+        return dict(found)
 
     def _since(self, schema: str, then: Sequence[int] | None) -> Figures:
         now = self.figures.get(schema)
@@ -414,10 +496,10 @@ class MemoryBroker:
         )
 
     def totals(self) -> Totals:
-        tenants, functions = (
-            {name: _figures(counts) for name, counts in found.items()} for found in (self.figures, self.functions)
-        )
-        return Totals(tenants, functions)
+        tenants: dict[str, Figures] = defaultdict(Figures)
+        for queue, counts in self.figures.items():
+            tenants[self._schema(queue)] += _figures(counts)
+        return Totals(dict(tenants), {name: _figures(counts) for name, counts in self.functions.items()})
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         told = self.labelled[kind]
@@ -433,11 +515,13 @@ class MemoryBroker:
         return dict(self.happened)
 
     def queue_size(self, schema: str | None = None) -> int:
-        return sum(len(queue) for name, queue in self.queues.items() if schema in (None, name))
+        own = None if schema is None else self._queue(schema)
+        return sum(len(queue) for name, queue in self.queues.items() if own in (None, name))
 
     # One tenant's packages
 
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        schema = self._queue(schema)
         leased = [(id, "leased") for id in self.leased]
         queued = [(id, "queued") for id in self.queues[schema]]
         delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
@@ -453,7 +537,7 @@ class MemoryBroker:
         return None if place in (None, "dead") else self._live(id, str(place))
 
     def place(self, schema: str, id: str) -> str | None:
-        if id not in self.messages or self.messages[id].schema != schema:
+        if id not in self.messages or self.messages[id].schema != self._queue(schema):
             return None
         places: dict[str, Collection[str]] = {"leased": self.leased, "delayed": self.delayed, "dead": self.died}
         return next((place for place, ids in places.items() if id in ids), "queued")
@@ -475,11 +559,12 @@ class MemoryBroker:
         place = self.place(schema, id)
         if place in (None, "dead"):
             return None
-        if not self._is_cancelled(id):
+        schema = self._queue(schema)
+        if place == "leased":
+            self._cancel_leased(id, verdict)
+        elif not self._is_cancelled(id):
             self.histories[id].verdict = verdict
-            if place == "leased":
-                self.leased[id].is_cancelled = True
-            elif place == "delayed":
+            if place == "delayed":
                 del self.delayed[id]
                 self.unready.discard(id)
                 self._push(id, at_head=True)
@@ -487,6 +572,11 @@ class MemoryBroker:
                 self.queues[schema].remove(id)
                 self.queues[schema].insert(0, id)
         return place
+
+    def _cancel_leased(self, id: str, verdict: str) -> None:
+        if not self._is_cancelled(id):
+            self.histories[id].verdict = verdict
+            self.leased[id].is_cancelled = True
 
     def cancelled(self) -> list[Cancelled]:
         leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
@@ -515,8 +605,9 @@ class MemoryBroker:
         ids: Collection[str] | None = None,
     ) -> list[Dead]:
         found = [(self.messages[id], *died) for id, died in self.died.items() if ids is None or id in ids]
-        dead = [Dead(m.id, m.schema, m.func, at, cause, m.payload) for m, at, cause in found]
-        own = [one for one in dead if schema in (None, one.schema)]
+        wanted = None if schema is None else self._queue(schema)
+        found = [one for one in found if wanted in (None, one[0].schema)]
+        own = [Dead(m.id, self._schema(m.schema), m.func, at, cause, m.payload) for m, at, cause in found]
         return (own[::-1] if newest_first else own)[:limit]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
@@ -540,23 +631,27 @@ class MemoryBroker:
             del self.kept_until[key], self.kept[key]
         return self.kept[key]
 
-    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
-        parts = self._kept("group", schema, group)
+    def add_part(
+        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    ) -> int:
+        key = "group", self._claim(schema, tenant), group
+        parts = self._kept(*key)
         parts.setdefault(index, payload)
         if seconds:
-            self.kept_until["group", schema, group] = self.clock() + seconds
+            self.kept_until[key] = self.clock() + seconds
         return len(parts)
 
-    def parts(self, schema: str, group: str) -> Mapping[str, str]:
-        return dict(self._kept("group", schema, group))
+    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
+        return dict(self._kept("group", self._queue(schema, tenant), group))
 
     def count_parts(self, schema: str, group: str) -> int:
-        return len(self._kept("group", schema, group))
+        return len(self._kept("group", self._queue(schema), group))
 
-    def drop_group(self, schema: str, group: str) -> int:
-        self._kept("group", schema, group)
-        self.kept_until.pop(("group", schema, group), None)
-        return len(self.kept.pop(("group", schema, group)))
+    def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
+        key = "group", self._queue(schema, tenant), group
+        self._kept(*key)
+        self.kept_until.pop(key, None)
+        return len(self.kept.pop(key))
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         self.kept["stat", key] = {"": value}

@@ -28,6 +28,10 @@ LONGEST_WAIT = 1.0
 SLICES = 4
 # With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
+# So many functions have figures and estimates of their own. The others are counted together, under `OTHER_FUNCTIONS`
+# (also in `lua/common.lua`), and run alone, as any function does whose run time is not known.
+MOST_FUNCTIONS = 1000
+OTHER_FUNCTIONS = "other"
 # A cancelled package is moved to the head of its queue when it is among so many.
 CANCEL_REACH = 1000
 
@@ -37,7 +41,8 @@ class Message:
     """A package on its way to the broker.
 
     `func` is the name under which its run time is estimated. `delay` is in seconds. `once` says that the id is
-    deterministic: it stays known for a day after its acknowledgement, and enqueueing a known id does nothing.
+    deterministic: it stays known for a day after its acknowledgement, and enqueueing a known id does nothing. `tenant`
+    is the key of the tenant it was made for, empty for none.
     """
 
     id: str
@@ -46,12 +51,15 @@ class Message:
     payload: str
     delay: float = 0.0
     once: bool = False
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to run one package.
 
+    `schema` is the name of the queue it was in. For the second tenant of a schema's name and later ones that is the
+    name followed by `#` and the tenant's key; a tenant that was renamed keeps its queue.
     `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
     `verdict` is the cause with which the package is to be given up instead of run.
     """
@@ -184,8 +192,17 @@ def outage_seconds(lease: float) -> float:
     return max(1.5, lease / 2)
 
 
+def queue_names(schema: str, tenant: str | None) -> tuple[str, ...]:
+    """Return the names that the queue of a tenant may have, of which its broker has chosen one."""
+    return (schema, f"{schema}#{tenant}") if tenant else (schema,)
+
+
 class Broker(Protocol):
-    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached."""
+    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached.
+
+    A tenant is addressed by its schema's name. What it has is kept under its key as well, so nothing of it meets what
+    an earlier tenant of the same name has left.
+    """
 
     cluster: str
 
@@ -202,7 +219,8 @@ class Broker(Protocol):
         """Put packages on their tenants' queues. Returns how many were not known before.
 
         Parameters: `limited`, whether the `max_queued` of their tenant counts, which must be one for all then. Raises
-        `QueueFull` when there is no room for all of them that are not known; none is enqueued.
+        `QueueFull` when there is no room for all of them that are not known, and `TenantDeleted` when a tenant among
+        them was deleted; then none is enqueued.
         """
 
     def fetch(
@@ -342,17 +360,45 @@ class Broker(Protocol):
     def close(self) -> None:
         """Hand over what this process still keeps for the broker, at its orderly end."""
 
-    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
+    # Groups. `tenant` is the tenant's key; None for the tenant that has the schema's name now.
+
+    def add_part(
+        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    ) -> int:
         """Record one part of a group, kept `seconds` (None: for good). Returns how many parts are there."""
 
-    def parts(self, schema: str, group: str) -> Mapping[str, str]:
+    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
         """The recorded parts of a group, by index."""
 
     def count_parts(self, schema: str, group: str) -> int:
         """How many parts of a group are recorded."""
 
-    def drop_group(self, schema: str, group: str) -> int:
+    def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
         """Forget a group's parts. Returns how many there were."""
+
+    # The life of a tenant
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        """Note that a result of a tenant is kept in a cache for `seconds` (None: for good)."""
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        """Return the ids of a tenant's results that are kept in a cache."""
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        """Note that these results of a tenant are in no cache any more."""
+
+    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+        """Forget all that a deleted tenant has: packages, policy, groups, estimates, figures.
+
+        What its workers hold is cancelled; call it again when they have ended it.
+
+        Parameters: `schema` and `tenant`, its last name and its key; `verdict`, the cause for what runs, which begins
+        with `CANCELLED`; `seconds`, how long `enqueue` refuses packages for it. Returns how many packages its workers
+        still hold.
+        """
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        """Note that the schema of a tenant has a new name. All that it has stays where it is."""
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         """Keep a cluster's status for `seconds`."""

@@ -8,7 +8,7 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
-from tenant_q.brokers import loads
+from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.connection import address, connect
-from tenant_q.brokers.ledger import OF_ALL, Ledger
-from tenant_q.brokers.loads import Load, Totals
+from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
+from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
@@ -43,10 +43,14 @@ from tenant_q.brokers.protocol import (
     state_at,
 )
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, QueueFull
+from tenant_q.exceptions import BrokerError, QueueFull, TenantDeleted
 from tenant_q.states import Progress, State
+from tenant_q.tenancy import queue_suffix
 
 ENQUEUE_CHUNK = 1000
+FORGET_CHUNK = 1000
+# How what is kept outside of a tenant's queue is noted.
+_GROUP, _RESULT = "group;", "result;"
 
 # Queued, leased, delayed, dead.
 NOWHERE = (0, 0, 0, 0)
@@ -54,15 +58,29 @@ NOWHERE = (0, 0, 0, 0)
 _LUA = Path(__file__).parent / "lua"
 
 
+def _no_keys(schemas: Iterable[str]) -> Mapping[str, str]:
+    return {}
+
+
 class RedisBroker:
     """The queues of one cluster in Redis.
 
-    Parameters: `cluster`, its name; `client`, a connection, or None for the one that `Q_CLUSTER` names.
+    In tests its keys carry the name of the test database.
+
+    Parameters: `cluster`, its name; `client`, a connection, or None for the one that `Q_CLUSTER` names; `keys_of`,
+    which returns the keys of the tenants that have these schemas now, by schema.
     """
 
-    def __init__(self, cluster: str, client: redis.Redis | None = None) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        client: redis.Redis | None = None,
+        keys_of: Callable[[Iterable[str]], Mapping[str, str]] = _no_keys,
+    ) -> None:
         self.cluster = cluster
-        self.tag = f"{{tq:{cluster}}}"
+        self._keys_of = keys_of
+        self._suffix = queue_suffix()
+        self.tag = f"{{tq:{cluster}{self._suffix}}}"
         self.client = client or connect()
         self._scripts: dict[str, Script] = {}
         # To wait for as long as an answer may take would look like an outage.
@@ -96,8 +114,10 @@ class RedisBroker:
         for start in range(0, len(messages), ENQUEUE_CHUNK):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + ENQUEUE_CHUNK]:
-                arguments += [m.id, m.schema, m.func, int(m.once), round(m.delay * 1000), m.payload]
+                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), round(m.delay * 1000), m.payload]
             new, *refusal = self._run("enqueue", *arguments)
+            if len(refusal) == 1:
+                raise TenantDeleted(_text(refusal[0]) or "")
             if refusal:
                 raise _queue_full(messages, *refusal)
             accepted += new
@@ -126,7 +146,7 @@ class RedisBroker:
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         if not settled:
             return []
-        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000]
+        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000, protocol.MOST_FUNCTIONS]
         for one in settled:
             ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
             places = bytes(48 + place for place in loads.places_of(ms, waited, failed=one.failed))
@@ -170,8 +190,10 @@ class RedisBroker:
 
     def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
         arguments: list[Any] = [int(complete)]
+        keys = self._keys_of(policies)
         for schema, one in policies.items():
-            arguments += [schema, one.weight, one.max_running or 0, one.max_queued or 0, int(one.paused)]
+            limits = one.max_running or 0, one.max_queued or 0
+            arguments += [schema, keys.get(schema, ""), one.weight, *limits, int(one.paused)]
         self._run("set_policies", *arguments)
 
     def policies(self) -> Mapping[str, Policy]:
@@ -187,21 +209,29 @@ class RedisBroker:
         return Counts(queued=queued, leased=leased, delayed=delayed, dead=dead, paused=paused, unready=unready)
 
     def loads(self) -> Mapping[str, Load]:
-        found, places, now, before = self._run("loads", loads.PERIODS)
+        found, places, now, before, owners = self._run("loads", loads.PERIODS)
         figures = Ledger(places, now)
         hour = figures.since(before) if before is not None else {}
-        own: dict[str, Sequence[int]] = {schema.decode(): counts for schema, *counts in found}
-        tenants = {name for name in figures.places if not name.startswith(OF_ALL)}
-        return {
-            name: Load(queued, leased, delayed, dead, hour.get(name, loads.NOTHING))
-            for name in {*own, *tenants}
-            for queued, leased, delayed, dead in [own.get(name, NOWHERE)]
-        }
+        own: dict[str, Sequence[int]] = {queue.decode(): counts for queue, *counts in found}
+        tenants = {name for name in figures.places if not name.startswith((OF_ALL, FREE))}
+        schemas = _schemas(owners)
+        by_schema: dict[str, Load] = {}
+        for queue in {*own, *tenants}:
+            queued, leased, delayed, dead = own.get(queue, NOWHERE)
+            load = Load(queued, leased, delayed, dead, hour.get(queue, loads.NOTHING))
+            schema = schemas.get(queue, queue)
+            by_schema[schema] = by_schema[schema] + load if schema in by_schema else load
+        return by_schema
 
     def totals(self) -> Totals:
-        found = Ledger(*self._run("totals")).since(b"")
+        places, now, owners = self._run("totals")
+        found, schemas = Ledger(places, now).since(b""), _schemas(owners)
         functions = {name.removeprefix(OF_ALL): one for name, one in found.items() if name.startswith(OF_ALL)}
-        return Totals({name: one for name, one in found.items() if not name.startswith(OF_ALL)}, functions)
+        tenants: dict[str, Figures] = {}
+        for queue in found.keys() - {OF_ALL + name for name in functions}:
+            schema = schemas.get(queue, queue)
+            tenants[schema] = tenants[schema] + found[queue] if schema in tenants else found[queue]
+        return Totals(tenants, functions)
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         return {name.decode() for name in self._run("name_labels", kind, most, *names)}
@@ -214,32 +244,31 @@ class RedisBroker:
     def queue_size(self, schema: str | None = None) -> int:
         if schema is None:
             return self.counts().queued
-        with self._errors():
-            return int(self.client.llen(f"{self.tag}:queue:{schema}"))
+        return int(self._run("queue_size", *self._owner(schema)))
 
     # One tenant's packages
 
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        return [_live(*found) for found in self._run("live", schema, limit)]
+        return [_live(*found) for found in self._run("live", *self._owner(schema), limit)]
 
     def find(self, schema: str, id: str) -> Live | None:
-        match self._run("find", schema, id, "whole"):
+        match self._run("find", *self._owner(schema), id, "whole"):
             case [place, due, verdict, _, message] if place != b"dead":
                 return _live(id.encode(), place, due, verdict, message)
         return None
 
     def place(self, schema: str, id: str) -> str | None:
-        found = self._run("find", schema, id)
+        found = self._run("find", *self._owner(schema), id)
         return _text(found[0]) if found else None
 
     def state(self, schema: str, id: str) -> State | None:
-        match self._run("find", schema, id):
+        match self._run("find", *self._owner(schema), id):
             case [place, _, verdict, may_run]:
                 return state_at(place.decode(), _text(verdict), may_run=bool(may_run))
         return None
 
     def cancel(self, schema: str, id: str, verdict: str) -> str | None:
-        return _text(self._run("cancel", schema, id, verdict, CANCEL_REACH))
+        return _text(self._run("cancel", *self._owner(schema), id, verdict, CANCEL_REACH))
 
     def cancelled(self) -> list[Cancelled]:
         return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]
@@ -250,7 +279,7 @@ class RedisBroker:
             self._run("set_progress", *arguments)
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
-        found = self._run("get_progress", schema, id)
+        found = self._run("get_progress", *self._owner(schema), id)
         if found is None:
             return None
         fraction, text = found.decode().split("\n", 1)
@@ -270,9 +299,13 @@ class RedisBroker:
         if ids is not None and not ids:
             return []
         order = "newest" if newest_first else "oldest"
+        owner = self._owner(schema) if schema else ("", "")
+        return self._dead(*owner, limit, order, *(ids or ()))
+
+    def _dead(self, *arguments: Any) -> list[Dead]:
         return [
             Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
-            for id, name, func, died, cause, payload in self._run("list_dead", schema or "", limit, order, *(ids or ()))
+            for id, name, func, died, cause, payload in self._run("list_dead", *arguments)
         ]
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
@@ -287,27 +320,67 @@ class RedisBroker:
 
     # Groups
 
-    def add_part(self, schema: str, group: str, index: str, payload: str, *, seconds: int | None) -> int:
-        return int(self._run("add_part", schema, group, index, payload, seconds or 0, tag=self._site_tag))
+    # Groups are the site's: their tasks may have run in several of its clusters.
 
-    def parts(self, schema: str, group: str) -> Mapping[str, str]:
-        with self._errors():
-            found: Any = self.client.hgetall(self._group(schema, group))
-        return {index.decode(): payload.decode() for index, payload in found.items()}
+    def add_part(
+        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    ) -> int:
+        owner = self._owner(schema, tenant)
+        return int(self._run("add_part", *owner, group, index, payload, seconds or 0, tag=self._site_tag))
+
+    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
+        found = self._group(schema, group, "parts", tenant)
+        return {index.decode(): payload.decode() for index, payload in zip(found[::2], found[1::2], strict=True)}
 
     def count_parts(self, schema: str, group: str) -> int:
-        with self._errors():
-            return int(self.client.hlen(self._group(schema, group)))
+        return int(self._group(schema, group, "count"))
 
-    def drop_group(self, schema: str, group: str) -> int:
-        count = self.count_parts(schema, group)
-        with self._errors():
-            self.client.delete(self._group(schema, group))
-        return count
+    def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
+        return int(self._group(schema, group, "drop", tenant))
 
-    def _group(self, schema: str, group: str) -> str:
-        """Groups are the site's: their tasks may have run in several of its clusters."""
-        return f"{self._site_tag}:group:{schema};{group}"
+    def _group(self, schema: str, group: str, act: str, tenant: str | None = None) -> Any:
+        return self._run("group", *self._owner(schema, tenant), group, act, tag=self._site_tag)
+
+    # The life of a tenant
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        self._run("keep", *self._owner(schema, tenant), f"{_RESULT}{id}", seconds or 0, tag=self._site_tag)
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        return [what.removeprefix(_RESULT) for what in self._kept(schema, tenant) if what.startswith(_RESULT)]
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        if ids:
+            self._run("forget_kept", schema, tenant, *(f"{_RESULT}{id}" for id in ids), tag=self._site_tag)
+
+    def _kept(self, schema: str, tenant: str) -> list[str]:
+        return [what.decode() for what in self._run("kept", schema, tenant, tag=self._site_tag)]
+
+    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+        arguments = schema, tenant, verdict, FORGET_CHUNK, round(seconds * 1000)
+        forgotten, held, queue = self._run("forget_tenant", *arguments)
+        while forgotten:
+            forgotten, held, queue = self._run("forget_tenant", *arguments)
+        while dead := self._dead(schema, tenant, FORGET_CHUNK, "oldest"):
+            self.purge_dead([one.id for one in dead])
+        self._forget_costs(queue.decode())
+        groups = [what.removeprefix(_GROUP) for what in self._kept(schema, tenant) if what.startswith(_GROUP)]
+        for group in groups:
+            self.drop_group(schema, group, tenant=tenant)
+        for tag in {self.tag, self._site_tag}:
+            self._run("release_queue", tenant, schema, loads.PERIODS + 2, tag=tag)
+        return int(held)
+
+    def _forget_costs(self, queue: str) -> None:
+        pattern = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in queue) + ";*"
+        with self._errors():
+            fields = [field for field, _ in self.client.hscan_iter(f"{self.tag}:costs", match=pattern, count=1000)]
+            for first in range(0, len(fields), FORGET_CHUNK):
+                self.client.hdel(f"{self.tag}:costs", *fields[first : first + FORGET_CHUNK])
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        for tag in {self.tag, self._site_tag}:
+            self._run("rename_queue", tenant, old, new, tag=tag)
 
     # Status of clusters; shared by all clusters of a site
 
@@ -347,9 +420,13 @@ class RedisBroker:
 
     @property
     def _site_tag(self) -> str:
-        return f"{{tq:{conf().site}}}"
+        return f"{{tq:{conf().site}{self._suffix}}}"
 
     # Plumbing
+
+    def _owner(self, schema: str, tenant: str | None = None) -> tuple[str, str]:
+        """How a script is given a tenant: its schema's name and its key."""
+        return schema, self._keys_of([schema]).get(schema, "") if tenant is None else tenant
 
     def _run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
         script = self._scripts.get(name)
@@ -386,6 +463,12 @@ class RedisBroker:
             raise BrokerError(
                 f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
             ) from error
+
+
+def _schemas(owners: Sequence[bytes]) -> dict[str, str]:
+    """The schemas of queues, by the queues' names, from a hash of their owners."""
+    pairs = zip(owners[::2], owners[1::2], strict=True)
+    return {queue.decode(): owner.decode().partition("\n")[2] for queue, owner in pairs}
 
 
 def _text(found: bytes) -> str | None:

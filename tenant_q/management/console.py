@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tenant_q.exceptions import TenantQError
+from tenant_q.visible import visible
 
 # What is written where there is nothing.
 NOTHING = "-"
@@ -46,7 +47,7 @@ class OperatorCommand(BaseCommand):
         try:
             self.act(options)
         except TenantQError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(str(error))) from error
 
     def act(self, options: dict[str, Any]) -> None:
         """Do what the command is for. A `TenantQError` ends it with its sentence."""
@@ -54,7 +55,12 @@ class OperatorCommand(BaseCommand):
 
     def answer(self, data: Any) -> None:
         """Write JSON."""
-        self.stdout.write(json.dumps(data, indent=2, default=_plain))
+        text = json.dumps(data, indent=2, default=_plain)
+        self.stdout.write(text.replace("\x7f", "\\u007f"))  # the only control character that is left
+
+    def say(self, text: str) -> None:
+        """Write a line, which may hold names of tenants."""
+        self.stdout.write(visible(text))
 
     def show(self, *parts: RenderableType) -> None:
         """Write parts below each other, folded and coloured on a terminal only."""
@@ -116,12 +122,13 @@ def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int
 
 
 def styled(text: str, style: str | None = None) -> Text:
-    """A text in the colour of what it says."""
+    """A text in the colour of what it says, with its control characters written out."""
+    text = visible(text)
     return Text(text, style=style or _STYLES.get(text, ""))
 
 
 def words(value: Any) -> str:
-    """A value as a cell says it, on one line."""
+    """A value as a cell says it, on one line, with its control characters written out."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
@@ -130,7 +137,7 @@ def words(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, datetime):
         return moment(value)
-    return " ".join(str(value).split())
+    return visible(" ".join(str(value).split()))
 
 
 def moment(value: datetime) -> str:

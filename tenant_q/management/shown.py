@@ -62,7 +62,7 @@ def headline(site: Site) -> Text:
         f"in the last hour {total.done} done and {total.failed} failed",
         f"95 of 100 waited up to {duration(total.wait_p95)} and ran up to {duration(total.run_p95)}",
     ]
-    text = Text("; ".join(parts))
+    text = styled("; ".join(parts))
     if site.late >= 1:
         text.append(f"; schedules are {duration(site.late)} late", style="bold red")
     return text
@@ -115,7 +115,7 @@ def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
 def death_lines(clusters: Iterable[Cluster]) -> list[Text]:
     """What died lately, a line each."""
     return [
-        Text(f"{moment(at(death.at))}  {death_of(one, death)}", style="red")
+        styled(f"{moment(at(death.at))}  {death_of(one, death)}", "red")
         for one in clusters
         for death in recent_deaths(one, DEATH_SECONDS)
     ]

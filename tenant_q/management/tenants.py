@@ -10,6 +10,8 @@ from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
+from tenant_q.statements import statement
+from tenant_q.visible import visible
 
 
 class OverTenants:
@@ -30,7 +32,7 @@ class OverTenants:
                     show_all_tenants()
                 super().handle(*args, **options)  # type: ignore[misc]
         except TenantQError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(str(error))) from error
 
 
 def show_all_tenants() -> None:
@@ -61,9 +63,11 @@ def _schemas() -> list[str]:
 
 def _with(cursor: Any, table: str, schemas: list[str]) -> list[str]:
     """Those of the schemas that have the table."""
-    cursor.execute(
-        "SELECT name FROM unnest(%s::text[]) AS asked (name) "
-        "WHERE to_regclass(quote_ident(name) || '.' || quote_ident(%s)) IS NOT NULL",
-        [schemas, table],
+    query = sql.SQL(statement("tables_to_read")).format(
+        schemas=sql.Literal(schemas),
+        table=sql.Literal(table),
+        foreign=tenancy.is_foreign_query(sql.SQL("asked.name")),
+        code=sql.Identifier(tenancy.public_schema(), "tenant_q_foreign_code"),
     )
+    cursor.execute(query.as_string(None).replace("%", "%%"), [])
     return [name for (name,) in cursor.fetchall()]

@@ -3,8 +3,7 @@ from typing import Any
 from django.db import migrations, models
 from psycopg import sql
 
-from tenant_q import tenancy
-from tenant_q.statements import statement
+from tenant_q import index_rights, tenancy
 
 FUNCTIONS = (
     "tenant_q_index_schedule()",
@@ -13,6 +12,9 @@ FUNCTIONS = (
     "tenant_q_stale_schemas()",
     "tenant_q_forget_schema(text)",
     "tenant_q_index_errors(text)",
+    "tenant_q_install_triggers(text)",
+    "tenant_q_foreign_code(text)",
+    "tenant_q_require_plain(text[], text[])",
 )
 
 
@@ -21,8 +23,7 @@ def public() -> sql.Identifier:
 
 
 def make_functions(apps: Any, schema_editor: Any) -> None:
-    text = sql.SQL(statement("due_index")).format(public=public())
-    schema_editor.execute(text.as_string(), params=None)
+    schema_editor.execute(index_rights.functions().as_string(), params=None)
 
 
 def drop_functions(apps: Any, schema_editor: Any) -> None:

@@ -8,9 +8,10 @@
 -- {limit}     how many at most
 -- Returns     the tenant, the moment by the server's clock, and the columns
 SELECT * FROM (
-    SELECT {schema}::text, now(), {columns} FROM {table}
-    WHERE COALESCE(cluster, '') = ANY ({clusters}::text[]) AND repeats <> 0
+    SELECT {schema}::pg_catalog.text, pg_catalog.now(), {columns} FROM {table}
+    WHERE COALESCE(cluster, '') OPERATOR(pg_catalog.=) ANY ({clusters}::pg_catalog.text[])
+        AND repeats OPERATOR(pg_catalog.<>) 0
         -- what a client cannot read is left out, as in the index
-        AND next_run BETWEEN '0001-01-02' AND now()
+        AND next_run OPERATOR(pg_catalog.>=) '0001-01-02' AND next_run OPERATOR(pg_catalog.<=) pg_catalog.now()
     ORDER BY next_run LIMIT {limit} FOR UPDATE SKIP LOCKED
 ) AS claimed

@@ -1,66 +1,227 @@
 -- The due index: one row in {public} for each schedule of every tenant that will run again.
 --
--- {public}  the public schema
+-- {public}   the public schema
+-- {foreign}  the expression of is_foreign.sql, over the parameter `name`
 --
 -- It is kept by triggers on each tenant's django_q_schedule. Who waits for an entry holds a lock on the schedule it belongs to
 -- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
 -- which holds none, skips entries that are locked.
-
--- What a change of one row means for the index; the row before and after it, null where there is none. A row that is not to
--- run, or whose moment a client cannot read, has no place in the index. Columns are read from JSON, for a plan would keep their
--- types, in every session that has one, when a migration changes them.
-CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(name text, act text, before jsonb, after jsonb) RETURNS void
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    number bigint := (after ->> 'id')::bigint;
-    served_by text := COALESCE(after ->> 'cluster', '');
-    moment timestamptz := (after ->> 'next_run')::timestamptz;
-    earliest timestamptz;
-BEGIN
-    IF act = 'TRUNCATE' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
-        RETURN;
-    END IF;
-    IF act = 'UPDATE' AND (before -> 'id', before -> 'next_run', before -> 'repeats', before -> 'cluster')
-        IS NOT DISTINCT FROM (after -> 'id', after -> 'next_run', after -> 'repeats', after -> 'cluster')
-    THEN
-        RETURN;
-    END IF;
-    IF before -> 'id' IS DISTINCT FROM after -> 'id' AND act <> 'INSERT' THEN
-        DELETE FROM {public}.tenant_q_dueschedule
-        WHERE schema_name = name AND schedule_id = (before ->> 'id')::bigint;
-    END IF;
-    IF number IS NULL THEN
-        RETURN;
-    END IF;
-    IF moment IS NULL OR (after ->> 'repeats')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
-        RETURN;
-    END IF;
-    SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
-    WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
-    INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (name, number, served_by, moment, moment, '')
-    ON CONFLICT (schema_name, schedule_id) DO UPDATE
-    SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
-    IF earliest IS NULL OR moment < earliest THEN
-        PERFORM pg_notify('tenant_q_due', served_by);
-    END IF;
-END
-$$;
+--
+-- The tables may belong to a hostile role, a tenant's own. So:
+-- - No function may be executed by PUBLIC: who may execute the trigger's function can put it on any table of his.
+-- - Each function finds only what is in pg_catalog, unless the name of a schema stands in front.
+-- - The trigger's function, which runs with its owner's rights, reads a tenant's values through their types' output functions
+--   alone. Those are PostgreSQL's own, also for types that a role can make. Casts and operators may be the role's code.
+-- - The other functions run with the caller's rights, and refuse tables that would run another role's code with them.
 
 -- The trigger's function. A session compiles and keeps it once for each table, so it is short. An error would keep a tenant
--- from editing its schedules, so an index that is gone with its app is no error, nor is a column that is gone.
+-- from editing its schedules, so an index that is gone with its app is no error, nor is a column that is gone or unreadable.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD'
 AS $$
+DECLARE
+    name text := TG_TABLE_SCHEMA;
+    -- Id, next run, repeats and cluster, as text; empty where there is none.
+    before text[];
+    after text[];
+    number bigint;
+    moment timestamptz;
+    earliest timestamptz;
 BEGIN
-    PERFORM {public}.tenant_q_index_change(TG_TABLE_SCHEMA, TG_OP, to_jsonb(OLD), to_jsonb(NEW));
+    -- Only for a table that was put into the index. A transaction with a snapshot of before that cannot see it; there the
+    -- trigger's argument, which only who may execute this function can have written, says so.
+    IF NOT EXISTS (
+        SELECT FROM {public}.tenant_q_indexedschema AS known
+        WHERE known.schema_name = name AND known.table_oid IN (TG_RELID::bigint, pg_partition_root(TG_RELID)::oid::bigint)
+    ) AND (
+        TG_NARGS = 0 OR TG_ARGV[0] <> name OR TG_TABLE_NAME <> 'django_q_schedule'
+        OR current_setting('transaction_isolation') = 'read committed'
+    ) THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
+        RETURN NULL;
+    END IF;
+    BEGIN
+        -- concat() calls output functions, whatever the types are.
+        before := ARRAY[concat(OLD.id), concat(OLD.next_run), concat(OLD.repeats), concat(OLD.cluster)];
+        after := ARRAY[concat(NEW.id), concat(NEW.next_run), concat(NEW.repeats), concat(NEW.cluster)];
+    EXCEPTION WHEN datatype_mismatch THEN
+        -- The plans above keep the columns' types, and a migration has changed one since this session made them.
+        EXECUTE 'SELECT ARRAY[concat(($1).id), concat(($1).next_run), concat(($1).repeats), concat(($1).cluster)], '
+                'ARRAY[concat(($2).id), concat(($2).next_run), concat(($2).repeats), concat(($2).cluster)]'
+        INTO before, after USING OLD, NEW;
+    END;
+    IF TG_OP = 'UPDATE' AND before = after THEN
+        RETURN NULL;
+    END IF;
+    IF before[1] <> after[1] AND TG_OP <> 'INSERT' AND before[1] <> '' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = before[1]::bigint;
+    END IF;
+    IF after[1] = '' THEN
+        RETURN NULL;
+    END IF;
+    number := after[1]::bigint;
+    -- A row that is not to run, or whose moment a client cannot read, has no place in the index.
+    moment := NULLIF(after[2], '')::timestamptz;
+    IF moment IS NULL OR NULLIF(after[3], '')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
+        RETURN NULL;
+    END IF;
+    SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
+    WHERE cluster = after[4] ORDER BY cluster, due LIMIT 1;
+    INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
+    VALUES (name, number, after[4], moment, moment, '')
+    ON CONFLICT (schema_name, schedule_id) DO UPDATE
+    SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
+    IF earliest IS NULL OR moment < earliest THEN
+        PERFORM pg_notify('tenant_q_due', after[4]);
+    END IF;
     RETURN NULL;
-EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function THEN
+EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
     RETURN NULL;
+END
+$$;
+
+-- Why the tables of a schema would run code of a role that is not trusted with the caller's rights, if they would; else null.
+-- It covers all that PostgreSQL runs for a statement on a plain table: what is not known to be harmless is refused.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_foreign_code(name text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH tab AS (
+        SELECT tab.*, format('%I.%I', space.nspname, tab.relname) AS path
+        FROM pg_class AS tab JOIN pg_namespace AS space ON space.oid = tab.relnamespace
+        WHERE space.nspname = name AND tab.relname IN ('django_q_task', 'django_q_schedule') AND {foreign}
+    ), ours AS (
+        SELECT fun.oid FROM pg_proc AS fun
+        WHERE fun.oid = to_regprocedure('{public}.tenant_q_index_schedule()')
+    ), found AS (
+        SELECT 1 AS rank, format('%s is no plain table', path) AS reason FROM tab
+        WHERE relkind <> 'r' OR relispartition OR relpersistence = 't'
+        UNION ALL
+        SELECT 2, format('%s has a table that inherits from it or it inherits from', path) FROM tab
+        WHERE EXISTS (SELECT FROM pg_inherits WHERE inhparent = tab.oid OR inhrelid = tab.oid)
+        UNION ALL
+        SELECT 3, format('%s has row security', path) FROM tab WHERE relrowsecurity OR relforcerowsecurity
+        UNION ALL
+        SELECT 4, format('%s has the rule %I', path, rule.rulename)
+        FROM tab JOIN pg_rewrite AS rule ON rule.ev_class = tab.oid AND tab.relkind = 'r'
+        UNION ALL
+        SELECT 5, format('%s has the trigger %I', path, trig.tgname)
+        FROM tab JOIN pg_trigger AS trig ON trig.tgrelid = tab.oid
+        WHERE NOT trig.tgisinternal AND (trig.tgqual IS NOT NULL OR trig.tgfoid NOT IN (SELECT oid FROM ours))
+        UNION ALL
+        SELECT 6, format('%s has the column %I, whose type or value is not one of PostgreSQL''s own', path, col.attname)
+        FROM tab JOIN pg_attribute AS col ON col.attrelid = tab.oid JOIN pg_type AS kind ON kind.oid = col.atttypid
+        WHERE col.attnum > 0 AND NOT col.attisdropped AND tab.relkind = 'r' AND (
+            col.attgenerated <> '' OR kind.typtype <> 'b' OR kind.typnamespace <> 'pg_catalog'::regnamespace
+        )
+        UNION ALL
+        -- A sequence's next value, or a plain constant. Functions of PostgreSQL's can run any query that they are given.
+        SELECT 7, format('%s has the column %I, with a default', path, col.attname)
+        FROM tab JOIN pg_attrdef AS def ON def.adrelid = tab.oid
+        JOIN pg_attribute AS col ON col.attrelid = tab.oid AND col.attnum = def.adnum
+        WHERE tab.relkind = 'r' AND col.attgenerated = '' AND pg_get_expr(def.adbin, def.adrelid) !~
+            '^(nextval\(''[^'']*''::regclass\)|(''[^'']*''|-?[0-9.]+|true|false)(::[a-z ]+(\([0-9]+\))?)?)$'
+        UNION ALL
+        SELECT 8, format('%s has the constraint %I', path, con.conname)
+        FROM tab JOIN pg_constraint AS con ON con.conrelid = tab.oid OR con.confrelid = tab.oid
+        WHERE con.contype NOT IN ('p', 'u', 'n', 't') AND NOT (
+            con.contype = 'c' AND pg_get_constraintdef(con.oid) ~
+            '^CHECK \(\(("[^"]+"|[a-z0-9_]+) (=|<>|<|<=|>|>=) -?[0-9]+\)\)( NOT VALID)?$'
+        )
+        UNION ALL
+        SELECT 9, format('%s has the index %s', path, ind.indexrelid::regclass)
+        FROM tab JOIN pg_index AS ind ON ind.indrelid = tab.oid
+        WHERE ind.indexprs IS NOT NULL
+            OR pg_get_expr(ind.indpred, ind.indrelid) !~ '^\(?("[^"]+"|[a-z0-9_]+)( = (true|false))?\)?$'
+            OR EXISTS (
+                SELECT FROM pg_opclass AS class WHERE class.oid = ANY (ind.indclass::oid[])
+                    AND class.opcnamespace <> 'pg_catalog'::regnamespace
+            )
+        UNION ALL
+        -- What stands in the schema is found before PostgreSQL's own where the types fit better.
+        SELECT 10, format('the schema %I has the operator %s', name, op.oid::regoperator)
+        FROM pg_operator AS op WHERE op.oprnamespace = to_regnamespace(quote_ident(name)) AND EXISTS (SELECT FROM tab)
+        UNION ALL
+        SELECT 11, format('the schema %I has the function %s, named as one of PostgreSQL''s own', name, fun.oid::regprocedure)
+        FROM pg_proc AS fun WHERE fun.pronamespace = to_regnamespace(quote_ident(name)) AND EXISTS (SELECT FROM tab)
+            AND EXISTS (
+                SELECT FROM pg_proc AS own WHERE own.proname = fun.proname AND own.pronamespace = 'pg_catalog'::regnamespace
+            )
+        UNION ALL
+        SELECT 12, format('there is a cast from or to the type %s of the schema', kind.oid::regtype)
+        FROM pg_cast AS conv JOIN pg_type AS kind ON kind.oid IN (conv.castsource, conv.casttarget)
+        WHERE kind.typnamespace = to_regnamespace(quote_ident(name)) AND EXISTS (SELECT FROM tab)
+    )
+    SELECT reason FROM found ORDER BY rank LIMIT 1
+$$;
+
+-- Lock these tables of some schemas against being changed, and raise an error if one of the schemas would run code of a role
+-- that is not trusted. Call it first in the transaction that uses them. Schemas whose roles are trusted are left as they are.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_require_plain(names text[], tables text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text;
+    path text;
+    reason text;
+BEGIN
+    FOREACH name IN ARRAY names LOOP
+        IF {foreign} IS NOT TRUE THEN
+            CONTINUE;
+        END IF;
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            reason := 'what its tables run can be told in READ COMMITTED only';
+        ELSE
+            FOR path IN
+                SELECT format('%I.%I', name, relname) FROM pg_class
+                WHERE relnamespace = to_regnamespace(quote_ident(name))
+                    AND relname = ANY (tables) AND relkind = 'r'
+                ORDER BY relname
+            LOOP
+                -- The weakest one that keeps out triggers, rules, constraints, and tables that inherit.
+                EXECUTE 'LOCK TABLE ONLY ' || path || ' IN SHARE UPDATE EXCLUSIVE MODE';
+            END LOOP;
+            reason := {public}.tenant_q_foreign_code(name);
+        END IF;
+        IF reason IS NOT NULL THEN
+            RAISE EXCEPTION '%', format(
+                'The tables of %I belong to another role, whose code would run with the rights of %I: %s; '
+                'remove that, or give schema and tables to %I.', name, current_user, reason, current_user
+            ) USING ERRCODE = 'TQ001';
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Put the triggers on one schema's table, if they are missing. Who executes it needs EXECUTE on the trigger's function too, and
+-- TRIGGER on the table.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_install_triggers(name text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tab regclass := to_regclass(quote_ident(name) || '.django_q_schedule');
+BEGIN
+    IF tab IS NULL OR 2 = (
+        SELECT count(*) FROM pg_trigger
+        WHERE tgrelid = tab AND tgname IN ('tenant_q_index_schedule', 'tenant_q_index_truncate')
+            AND tgenabled IN ('O', 'A') AND tgfoid = '{public}.tenant_q_index_schedule()'::regprocedure
+    ) THEN
+        RETURN;
+    END IF;
+    -- Replaced rather than dropped, which readers would have to wait for. It names no column: one that a trigger names keeps
+    -- its type, so that a migration of Django-Q2's would fail.
+    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR UPDATE ON %s '
+                   'FOR EACH ROW EXECUTE FUNCTION {public}.tenant_q_index_schedule(%L)', tab, name);
+    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_truncate AFTER TRUNCATE ON %s '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION {public}.tenant_q_index_schedule(%L)', tab, name);
 END
 $$;
 
@@ -77,12 +238,8 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tab);
-    -- Replaced rather than dropped, which readers would have to wait for. It names no column: one that a trigger names keeps
-    -- its type, so that a migration of Django-Q2's would fail.
-    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_schedule AFTER INSERT OR DELETE OR UPDATE ON %s '
-                   'FOR EACH ROW EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);
-    EXECUTE format('CREATE OR REPLACE TRIGGER tenant_q_index_truncate AFTER TRUNCATE ON %s '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION {public}.tenant_q_index_schedule()', tab);
+    PERFORM {public}.tenant_q_require_plain(ARRAY[name], ARRAY['django_q_schedule']);
+    PERFORM {public}.tenant_q_install_triggers(name);
     DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
     EXECUTE format('INSERT INTO {public}.tenant_q_dueschedule (schema_name, schedule_id, cluster, next_run, due, held) '
                    'SELECT %L, id, COALESCE(cluster, ''''), next_run, next_run, '''' FROM %s '
@@ -94,7 +251,7 @@ END
 $$;
 
 -- Which schemas the index does not know as they are: new, restored, renamed, without their triggers, or gone. One query over
--- the catalogue.
+-- the catalogue. Whether a new one is a tenant's is for the caller to find out.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_stale_schemas() RETURNS TABLE (schema_name text, is_gone boolean)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -103,9 +260,10 @@ AS $$
         SELECT space.nspname::text AS name, tab.oid::bigint AS table_oid, (
             SELECT count(*) = 2 FROM pg_trigger
             WHERE tgrelid = tab.oid AND tgname IN ('tenant_q_index_schedule', 'tenant_q_index_truncate')
-                AND tgenabled IN ('O', 'A')
+                AND tgenabled IN ('O', 'A') AND tgfoid = ours.id
         ) AS has_triggers
         FROM pg_class AS tab JOIN pg_namespace AS space ON space.oid = tab.relnamespace
+        CROSS JOIN (SELECT to_regprocedure('{public}.tenant_q_index_schedule()')::oid AS id) AS ours
         WHERE tab.relname = 'django_q_schedule' AND tab.relkind IN ('r', 'p')
             AND space.nspname NOT LIKE 'pg\_%'
     )
@@ -115,7 +273,7 @@ AS $$
         OR NOT there.has_triggers
 $$;
 
--- Take a schema that is gone out of the index.
+-- Take a schema that is gone, or no tenant's, out of the index.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_forget_schema(name text) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -126,7 +284,7 @@ $$;
 
 -- How many schedules of a schema the index has wrong: missing, there too much, or at another moment.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_errors(name text) RETURNS bigint
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -136,6 +294,7 @@ BEGIN
     IF tab IS NULL THEN
         RETURN (SELECT count(*) FROM {public}.tenant_q_dueschedule WHERE schema_name = name);
     END IF;
+    PERFORM {public}.tenant_q_require_plain(ARRAY[name], ARRAY['django_q_schedule']);
     EXECUTE format(
         'SELECT count(*) FROM (SELECT id::bigint AS id, COALESCE(cluster, '''') AS cluster, next_run FROM %s '
         'WHERE repeats <> 0 AND next_run BETWEEN ''0001-01-02'' AND ''9999-12-30'') AS wanted '
@@ -145,5 +304,32 @@ BEGIN
         'OR held.next_run <> wanted.next_run', tab, name)
     INTO found;
     RETURN found;
+END
+$$;
+
+-- Nobody executes them but their owner and the roles that may write to the index, as a cluster of a role of its own does. Who
+-- migrates tenants under another role needs the trigger's function, and only an operator can grant that.
+REVOKE ALL ON FUNCTION
+    {public}.tenant_q_index_schedule(), {public}.tenant_q_install_triggers(text),
+    {public}.tenant_q_foreign_code(text), {public}.tenant_q_require_plain(text[], text[]),
+    {public}.tenant_q_install_index(text), {public}.tenant_q_stale_schemas(),
+    {public}.tenant_q_forget_schema(text), {public}.tenant_q_index_errors(text)
+FROM PUBLIC;
+DO $$
+DECLARE
+    writer text;
+BEGIN
+    FOR writer IN
+        SELECT DISTINCT acl.grantee::pg_catalog.regrole::pg_catalog.text
+        FROM pg_catalog.pg_class AS tab, pg_catalog.aclexplode(tab.relacl) AS acl
+        WHERE tab.oid = '{public}.tenant_q_dueschedule'::pg_catalog.regclass
+            AND acl.privilege_type = 'INSERT' AND acl.grantee <> 0 AND acl.grantee <> tab.relowner
+    LOOP
+        EXECUTE 'GRANT EXECUTE ON FUNCTION '
+            '{public}.tenant_q_install_triggers(text), '
+            '{public}.tenant_q_foreign_code(text), {public}.tenant_q_require_plain(text[], text[]), '
+            '{public}.tenant_q_install_index(text), {public}.tenant_q_stale_schemas(), '
+            '{public}.tenant_q_forget_schema(text), {public}.tenant_q_index_errors(text) TO ' || writer;
+    END LOOP;
 END
 $$

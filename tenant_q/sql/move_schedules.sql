@@ -3,4 +3,4 @@
 -- {table}  its django_q_schedule
 -- {rows}   of each: id, next run, repeats, and the id of its task
 UPDATE {table} AS row SET next_run = moved.next_run, repeats = moved.repeats, task = moved.task
-FROM (VALUES {rows}) AS moved (id, next_run, repeats, task) WHERE row.id = moved.id
+FROM (VALUES {rows}) AS moved (id, next_run, repeats, task) WHERE row.id OPERATOR(pg_catalog.=) moved.id

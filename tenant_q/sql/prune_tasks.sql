@@ -4,12 +4,12 @@
 -- {partition}  the column of save_limit_per, or a constant: the number counts for each of its values
 -- limit        how many successes are kept
 -- spared       what was saved after this moment stays: a redelivered package is looked up here before it runs
-DELETE FROM {table} WHERE id IN (
+DELETE FROM ONLY {table} WHERE id OPERATOR(pg_catalog.=) ANY (
     SELECT id
     FROM (
-        SELECT id, stopped, row_number() OVER (PARTITION BY {partition} ORDER BY stopped DESC) AS age
-        FROM {table}
+        SELECT id, stopped, pg_catalog.row_number() OVER (PARTITION BY {partition} ORDER BY stopped DESC) AS age
+        FROM ONLY {table}
         WHERE success
     ) AS successes
-    WHERE age > %(limit)s AND stopped < %(spared)s
+    WHERE age OPERATOR(pg_catalog.>) %(limit)s AND stopped OPERATOR(pg_catalog.<) %(spared)s
 )

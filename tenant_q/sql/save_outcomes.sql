@@ -2,11 +2,13 @@
 --
 -- {table}    the schema-qualified table
 -- {columns}  the columns that are written
+-- {is_there} whether the tenant still has the schema; else nothing is written
 -- %s         a JSON array of objects, one a task, with these columns as keys
 --
 -- A task that is there already keeps its first success; a failure gives way to what came later.
 INSERT INTO {table} AS task ({columns})
-SELECT {columns} FROM json_populate_recordset(NULL::{table}, %s)
+SELECT {columns} FROM pg_catalog.json_populate_recordset(NULL::{table}, %s::pg_catalog.json)
+WHERE {is_there}
 ON CONFLICT (id) DO UPDATE SET
     started = EXCLUDED.started,
     stopped = EXCLUDED.stopped,

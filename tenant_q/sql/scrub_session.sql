@@ -7,7 +7,7 @@ DEALLOCATE ALL;
 SET SESSION AUTHORIZATION DEFAULT;
 RESET ALL;
 UNLISTEN *;
-SELECT pg_advisory_unlock_all();
+SELECT pg_catalog.pg_advisory_unlock_all();
 DISCARD SEQUENCES;
 DISCARD TEMP;
-SELECT set_config('TimeZone', %s, false)
+SELECT pg_catalog.set_config('TimeZone', %s, false)

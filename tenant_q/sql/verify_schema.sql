@@ -1,6 +1,10 @@
--- Set the session to a schema, and say where it really is then, and which table is the schema's task table, if any.
+-- Set the session to a schema, and say where it really is then, which table is the schema's task table, if any, and which
+-- tenant has the schema now.
 --
 -- {path}   the search path, its names quoted
 -- {table}  the task table, qualified and quoted
-SELECT set_config('search_path', {path}, false);
-SELECT current_schema(), to_regclass({table})::oid::bigint
+-- {key}    the column with the tenants' keys
+-- {tenants}, {name}  the table of tenants, and the schema's name in it
+SELECT pg_catalog.set_config('search_path', {path}, false);
+SELECT pg_catalog.current_schema(), pg_catalog.to_regclass({table})::pg_catalog.oid::pg_catalog.int8,
+    (SELECT {key}::pg_catalog.text FROM {tenants} WHERE schema_name OPERATOR(pg_catalog.=) {name})

@@ -1,12 +1,16 @@
--- As verify_schema.sql, and say besides whether the task table has all its columns.
+-- As verify_schema.sql, and say besides whether the task table has all its columns, and whether the schema is foreign.
 --
 -- {path}     the search path, its names quoted
 -- {table}    the task table, qualified and quoted
 -- {columns}  the names of its columns
-SELECT set_config('search_path', {path}, false);
-SELECT current_schema(), found.id::bigint, (
-    SELECT count(*) = cardinality({columns}::text[])
+-- {foreign}  the expression of is_foreign.sql
+-- {key}, {tenants}, {name}  as in verify_schema.sql
+SELECT pg_catalog.set_config('search_path', {path}, false);
+SELECT pg_catalog.current_schema(), found.id::pg_catalog.int8, (
+    SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.cardinality({columns}::pg_catalog.text[])
     FROM pg_catalog.pg_attribute
-    WHERE attrelid = found.id AND attname = ANY ({columns}::text[]) AND NOT attisdropped
-)
-FROM (SELECT to_regclass({table})::oid AS id) AS found
+    WHERE attrelid OPERATOR(pg_catalog.=) found.id
+        AND attname OPERATOR(pg_catalog.=) ANY ({columns}::pg_catalog.text[]) AND NOT attisdropped
+), COALESCE({foreign}, false),
+    (SELECT {key}::pg_catalog.text FROM {tenants} WHERE schema_name OPERATOR(pg_catalog.=) {name})
+FROM (SELECT pg_catalog.to_regclass({table})::pg_catalog.oid AS id) AS found

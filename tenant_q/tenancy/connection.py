@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from django.db import connections, transaction
 from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
-from tenant_q.tenancy.seam import switched_connections, tenant_connection
+from tenant_q.tenancy.loops import refuse_in_event_loop
+from tenant_q.tenancy.seam import database_alias, switched_connections, tenant_connection
 
 # The attribute of a driver's connection that says that something was sent over it (see `session`).
 USED = "_tenant_q_used"
@@ -50,8 +51,17 @@ def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     connection = tenant_connection()
     with told_when_away(), transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(lock_ms or LOCK_MS)])
+            cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [str(lock_ms or LOCK_MS)])
         yield
+
+
+def on_commit(act: Callable[[], Any]) -> None:
+    """Call `act` when the transaction commits that is open on the tenants' connection; at once where none is.
+
+    Raises `InEventLoop` in a coroutine, also in one of a task: the transaction is in another thread.
+    """
+    refuse_in_event_loop("on_commit")
+    transaction.on_commit(act, using=database_alias())
 
 
 def is_lost(connection: Any) -> bool:

@@ -13,6 +13,7 @@ from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.tenancy.loops import noted, refuse_in_event_loop
 
 Databases = Sequence[str] | None
 TASK_TABLE = "django_q_task"
@@ -39,7 +40,8 @@ def database_alias() -> str:
 
 
 def tenant_connection() -> Any:
-    """Django's connection to the tenants' database, in this thread."""
+    """Django's connection to the tenants' database, in this thread. Raises `InEventLoop`."""
+    refuse_in_event_loop("The connection to the tenants' database")
     return connections[database_alias()]
 
 
@@ -54,7 +56,8 @@ def tenant_model() -> Any:
 
 
 def current_schema() -> str:
-    """The schema the tenants' connection is set to in this thread."""
+    """The schema the tenants' connection is set to in this thread. Raises `InEventLoop`."""
+    refuse_in_event_loop("current_schema()")
     return str(tenant_connection().schema_name)
 
 
@@ -92,8 +95,9 @@ def switched_connections(databases: Databases = None) -> list[Any]:
     """The connections whose schema is the task's.
 
     Parameters: `databases`, their aliases, of a task's own option; else those of `TENANT_Q["databases"]`, else the
-    tenants' own. The tenants' own is always among them.
+    tenants' own. The tenants' own is always among them. Raises `InEventLoop`.
     """
+    refuse_in_event_loop("The connections to the tenants' databases")
     aliases = [database_alias(), *(databases or conf().databases or ())]
     return [connections[alias] for alias in dict.fromkeys(aliases)]
 
@@ -107,14 +111,37 @@ def leave() -> None:
 
 @contextmanager
 def in_public() -> Iterator[None]:
-    """Run a block in the public schema and go back afterwards."""
+    """Run a block in the public schema and go back afterwards. Raises `InEventLoop`."""
+    refuse_in_event_loop("in_public()")
     connection = tenant_connection()
     previous = [(connection, connection.tenant)]
     try:
         connection.set_schema_to_public()
+        with noted(public_schema(), ""):
+            yield
+    finally:
+        restore(previous)
+
+
+@contextmanager
+def under_name(schema: str) -> Iterator[None]:
+    """Run a block in which the connection has this schema's name, whether it exists or not, and go back afterwards.
+
+    It is for keys of a cache, which a tenancy package may derive from that name; statements belong in `in_schema`.
+    """
+    connection = tenant_connection()
+    previous = [(connection, connection.tenant)]
+    try:
+        connection.set_schema(schema)
         yield
     finally:
         restore(previous)
+
+
+def tenant_table() -> tuple[str, str]:
+    """Return the names of the table of tenants, which is in the public schema, and of its primary key's column."""
+    meta = tenant_model()._meta
+    return str(meta.db_table), str(meta.pk.column)
 
 
 def restore(previous: list[tuple[Any, Any]]) -> None:

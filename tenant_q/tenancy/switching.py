@@ -11,8 +11,9 @@ from typing import Any
 
 from django.conf import settings
 
-from tenant_q.exceptions import NoTenant
-from tenant_q.tenancy import tenants, verification
+from tenant_q.exceptions import NoTenant, TenantReplaced
+from tenant_q.tenancy import records, tenants, verification
+from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.seam import (
     Databases,
     current_schema,
@@ -31,16 +32,24 @@ from tenant_q.tenancy.verification import verify
 def task_schema(schema: str | None = None) -> str:
     """The schema a task or result call is for: `schema`, or the current one.
 
-    Raises `NoTenant` when that is the public schema and `django_q` has no tables there, and `UnknownTenant` when no
-    tenant has that schema name.
+    In a coroutine of a task only that task's tenant can be told, and is.
+
+    Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
+    has that schema name, and `InEventLoop` in any other coroutine.
     """
-    chosen = schema or current_schema()
+    own = schema_of_coroutine()
+    is_own = own is not None and schema in (None, own)
+    if not is_own:
+        refuse_in_event_loop("A call for a tenant's tasks")
+    chosen = own if is_own and own else schema or current_schema()
     if chosen == public_schema():
         if not lists_app(shared_apps(), "django_q"):
             raise NoTenant(
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
+    elif is_own:  # its package runs, so the tenant is known
+        pass
     elif schema or not isinstance(tenant_connection().tenant, tenant_model()):
         require_known(chosen)
     return chosen
@@ -82,26 +91,47 @@ def _is_as_entered(connection: Any, schema: str) -> bool:
 def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
     """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
 
-    Raises `UnknownTenant` when no tenant has that schema name.
+    Raises `UnknownTenant` when no tenant has that schema name, and `InEventLoop` in a coroutine.
     """
+    refuse_in_event_loop(f"in_schema({schema!r})")
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)
-        yield
+        with noted(schema, str(getattr(tenant_connection().tenant, "pk", "") or "")):
+            yield
     finally:
         restore(previous)
 
 
 @contextmanager
-def in_verified_schema(schema: str, databases: Databases = None) -> Iterator[None]:
-    """As `in_schema`, sure that the schema is there and has task tables. Raises besides as `verify`."""
+def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str | None = None) -> Iterator[None]:
+    """As `in_schema`, sure that the schema is there, is the tenant's and has task tables. Raises besides as `verify`.
+
+    Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that has it now.
+    """
     with in_schema(schema, databases):
-        if schema != public_schema():
-            verify(schema, databases)
+        verify_entered(schema, databases, tenant=tenant)
         yield
+
+
+def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+    """Verify a schema that was entered by its name, with its tenant as it is now.
+
+    What is remembered of the tenant may be some seconds old: where another one has the schema, that one is entered.
+    Parameters and what is raised are those of `verify`.
+    """
+    if schema == public_schema():
+        return
+    try:
+        verify(schema, databases, tenant=tenant)
+    except TenantReplaced:
+        tenants.refresh_tenant(schema, 0)
+        enter(schema, databases)
+        verify(schema, databases, tenant=tenant)
 
 
 def forget_tenants() -> None:
     """Drop what is remembered of tenants: the next look-up asks the database."""
     tenants.forget()
     verification.forget()
+    records.forget()

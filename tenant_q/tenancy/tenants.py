@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db.models.functions import Lower
 from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
@@ -19,8 +20,10 @@ from tenant_q.tenancy.connection import is_lost, told_when_away, words
 from tenant_q.tenancy.seam import (
     database_alias,
     in_public,
+    lists_app,
     physical_schema,
     public_schema,
+    shared_apps,
     tenant_connection,
     tenant_model,
 )
@@ -130,6 +133,24 @@ def logical_schema(physical: str) -> str:
             raise UnknownTenant(_why_unknown(physical))
         _folded[physical] = physical if physical in names else names[0]
     return _folded[physical]
+
+
+def scheduled_among(physical: Collection[str]) -> set[str]:
+    """Those of some PostgreSQL schemas that are a tenant's, or the public one where `django_q` is shared.
+
+    One statement. Raises `DatabaseAway`.
+    """
+    shared = {public_schema()} if lists_app(shared_apps(), "django_q") else set()
+    wanted = sorted(set(physical) - {public_schema()})
+    if not wanted:
+        return shared & set(physical)
+    with told_when_away(), in_public():
+        rows = _tenants()
+        if not apps.is_installed("django_tenants"):
+            rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=wanted)
+        else:
+            rows = rows.filter(schema_name__in=wanted)
+        return {physical_schema(name) for name in rows.values_list("schema_name", flat=True)} | (shared & set(physical))
 
 
 def tenant_count() -> int:

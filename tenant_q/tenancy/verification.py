@@ -17,8 +17,9 @@ from django.conf import settings
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated
+from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.statements import statement
+from tenant_q.tenancy import foreign
 from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
@@ -27,21 +28,28 @@ from tenant_q.tenancy.seam import (
     physical_schema,
     public_schema,
     switched_connections,
+    tenant_model,
+    tenant_table,
 )
 
 # By schema, the OID of the task table that was seen to have all its columns, and when (monotonic).
 _whole_tables: dict[str, tuple[int, float]] = {}
 
 
-def verify(schema: str, databases: Databases = None) -> None:
+def verify(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
     """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
 
-    Raises `SchemaMissing`, `SchemaNotMigrated`, `ReplicaAway` or `DatabaseAway`. One round trip a switched connection.
-    The columns of the schema's table are looked at once in `tenant_cache_seconds`.
+    Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that is current.
+
+    Raises `TenantReplaced`, `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One
+    round trip a switched connection, and one more for a schema that is foreign. The columns of the schema's table are
+    looked at once in `tenant_cache_seconds`.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found = _ask(connection, wanted)
+        found = _ask(connection, schema)
+        if connection.alias == database_alias():
+            _require_tenant(schema, found.tenant, tenant, connection.tenant)
         if found.schema != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
         if connection.alias == database_alias() and not found.is_whole:
@@ -49,6 +57,7 @@ def verify(schema: str, databases: Databases = None) -> None:
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
+    foreign.refuse_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
@@ -83,18 +92,38 @@ def see_tables_together(schemas: Iterable[str]) -> None:
 def _whole_among(schemas: list[str]) -> dict[str, int]:
     """Those of some schemas whose task table has all its columns, and the OID of that."""
     query = sql.SQL(statement("whole_tables")).format(
-        schemas=sql.Literal(schemas), table=sql.Literal(TASK_TABLE), columns=sql.Literal(_task_columns())
+        schemas=sql.Literal(schemas),
+        table=sql.Literal(TASK_TABLE),
+        columns=sql.Literal(_task_columns()),
+        foreign=foreign.query(sql.SQL("asked.name")),
     )
     with told_when_away(), raw_cursor() as cursor:
-        return dict(cursor.execute(query).fetchall())
+        found = cursor.execute(query).fetchall()
+    foreign.note({name: is_foreign for name, _, is_foreign in found})
+    return {name: table for name, table, _ in found}
+
+
+def _require_tenant(schema: str, found: str | None, wanted: str | None, current: Any) -> None:
+    if isinstance(current, tenant_model()):
+        wanted = str(current.pk) if wanted is None else wanted
+        if wanted == found == str(current.pk):
+            return
+    elif wanted is None or wanted == found:
+        return
+    now = "no tenant has it now" if found is None else "another tenant has it now"
+    raise TenantReplaced(
+        f"The tenant with key {wanted} has left the schema {schema!r}, and {now}; load the tenant anew, or see "
+        "`python manage.py mstenant rename` for one that was renamed."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Where a session is, and whether the schema's task table is there with all its columns."""
+    """Where a session is, whether the schema's task table is there with all its columns, and whose schema it is."""
 
     schema: str | None
     is_whole: bool
+    tenant: str | None = None
 
 
 def _ask(connection: Any, schema: str) -> _Found:
@@ -113,15 +142,17 @@ def _ask(connection: Any, schema: str) -> _Found:
 
 def _look(connection: Any, schema: str) -> _Found:
     """Ask the tenants' own session: for the columns only where they were not seen lately, since it costs most."""
-    if _seen_lately(schema):
-        current, table = _fetch(connection, schema, "verify_schema")
-        if table is None or int(table) == _whole_tables[schema][0]:
-            return _Found(current, is_whole=table is not None)
-    current, table, has_columns = _fetch(connection, schema, "verify_table")
+    physical = physical_schema(schema)
+    if _seen_lately(physical):
+        current, table, tenant = _fetch(connection, schema, "verify_schema")
+        if table is None or int(table) == _whole_tables[physical][0]:
+            return _Found(current, table is not None, tenant)
+    current, table, has_columns, is_foreign, tenant = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
+    foreign.note({physical: is_foreign == "t"})
     if table is not None and is_whole:
-        _whole_tables[schema] = int(table), time.monotonic()
-    return _Found(current, is_whole)
+        _whole_tables[physical] = int(table), time.monotonic()
+    return _Found(current, is_whole, tenant)
 
 
 def _seen_lately(schema: str) -> bool:
@@ -129,15 +160,19 @@ def _seen_lately(schema: str) -> bool:
 
 
 def _fetch(connection: Any, schema: str, name: str) -> list[str | None]:
-    return fetch_raw(connection, _query(name, schema, _search_path(schema)))
+    return fetch_raw(connection, _query(name, schema, _search_path(physical_schema(schema))))
 
 
 @functools.lru_cache(maxsize=16384)
 def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
-    table = sql.Identifier(schema, TASK_TABLE).as_string()
-    literals = {"path": quoted, "table": table, "columns": _task_columns()}
-    return sql.SQL(statement(name)).format(**{key: sql.Literal(value) for key, value in literals.items()}).as_bytes()
+    physical = physical_schema(schema)
+    table = sql.Identifier(physical, TASK_TABLE).as_string()
+    literals = {"path": quoted, "table": table, "columns": _task_columns(), "name": schema}
+    tenants, key = tenant_table()
+    parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
+    parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
+    return sql.SQL(statement(name)).format(**parts, foreign=foreign.query(sql.Literal(physical))).as_bytes()
 
 
 def _task_columns() -> list[str]:
@@ -152,3 +187,4 @@ def _search_path(schema: str) -> tuple[str, ...]:
 def forget() -> None:
     """The next verification looks at the tables' columns again."""
     _whole_tables.clear()
+    foreign.forget()

@@ -1,6 +1,5 @@
 """The project's own tests: `python manage.py test --keepdb`. Tasks run with `sync=True`, so no cluster is needed."""
 
-import uuid
 from decimal import Decimal
 
 from django.conf import settings
@@ -99,22 +98,21 @@ class PageTests(InTenant):
 
     def test_a_started_task_is_followed_and_cancelled(self):
         self.log_in()
-        with override_settings(Q_CLUSTER=settings.Q_CLUSTER | {"name": f"test-{uuid.uuid4().hex[:8]}"}):
-            self.addCleanup(forget, get_broker())
-            self.client.post("/start/slow/")
-            (task_id,) = self.client.session["followed"]
-            self.assertContains(self.client.get("/"), f'data-task="{task_id}"')
-            self.assertContains(self.client.get(f"/tasks/{task_id}/"), "queued")
-            (shown,) = self.client.get("/tasks/", {"id": [task_id, "none"]}).json()["tasks"]
-            self.assertEqual(shown, {"id": task_id, "state": "queued", "fraction": 0, "text": "", "finished": False})
+        self.addCleanup(forget, get_broker())  # the tests' own: its name carries the test database's
+        self.client.post("/start/slow/")
+        (task_id,) = self.client.session["followed"]
+        self.assertContains(self.client.get("/"), f'data-task="{task_id}"')
+        self.assertContains(self.client.get(f"/tasks/{task_id}/"), "queued")
+        (shown,) = self.client.get("/tasks/", {"id": [task_id, "none"]}).json()["tasks"]
+        self.assertEqual(shown, {"id": task_id, "state": "queued", "fraction": 0, "text": "", "finished": False})
 
-            with in_schema("testtwo"):
-                self.assertEqual(QUtilities.get_status(task_id), "unknown")
-                self.assertFalse(QUtilities.cancel(task_id))
+        with in_schema("testtwo"):
+            self.assertEqual(QUtilities.get_status(task_id), "unknown")
+            self.assertFalse(QUtilities.cancel(task_id))
 
-            self.assertContains(self.client.post(f"/tasks/{task_id}/cancel/", follow=True), "is cancelled")
-            self.assertTrue(self.client.get("/tasks/", {"id": task_id}).json()["tasks"][0]["finished"])
-            self.assertContains(self.client.get("/"), "data-finished")
+        self.assertContains(self.client.post(f"/tasks/{task_id}/cancel/", follow=True), "is cancelled")
+        self.assertTrue(self.client.get("/tasks/", {"id": task_id}).json()["tasks"][0]["finished"])
+        self.assertContains(self.client.get("/"), "data-finished")
 
     def test_what_has_ended_is_not_cancelled(self):
         self.log_in()

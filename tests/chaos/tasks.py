@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
+from shop.models import Report
 from tests import tasks
 from tests.chaos import points
 
@@ -55,3 +57,18 @@ def hold(key: str) -> str:
 def sleep(key: str, seconds: float) -> float:
     tasks.note(key, at=time.time())
     return tasks.sleep(seconds)
+
+
+def report(title: str) -> None:
+    """Leave a row that says whose task wrote it."""
+    Report.objects.create(title=title, made_in=connection.schema_name, orders=0, revenue=0)
+
+
+def report_on_and_on(title: str) -> None:
+    """Write rows until somebody stops it, also while its schema is gone."""
+    tasks.note(f"on:{title}", pid=os.getpid())
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(DatabaseError):
+            report(title)
+        time.sleep(0.01)

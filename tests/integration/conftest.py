@@ -84,7 +84,7 @@ def told(tenants) -> Iterator[Callable[[], list[str]]]:
 def spare(tenants) -> Iterator[str]:
     schemas.clone_tenants(["spare"])
     yield "spare"
-    sql("DROP SCHEMA IF EXISTS moved CASCADE")
+    schemas.drop_tenant("moved")
     schemas.drop_tenant("spare")
     tenancy.forget_tenants()
     due_index.bring_up_to_date(due_index.stale_schemas())

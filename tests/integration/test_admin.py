@@ -30,7 +30,7 @@ from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.package import CODE
 from tenant_q.row_signing import RowSigner
 from tenant_q.states import State
-from tenant_q.tenancy import in_public, in_schema
+from tenant_q.tenancy import current_key, in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests.documents import ROOT
 from tests.rows import sign
@@ -455,7 +455,7 @@ def test_a_bad_pickle_breaks_no_page(site):
     bad = "gASVHgAAAAAAAACMBGdvbmWUjAVUaGluZ5STlCmBlC4="  # a class that is gone
     task = make_task(success=False)
     with in_schema(A), connection.cursor() as cursor:
-        signer = RowSigner(A, task.id, task.func, task.hook, task.cluster, CODE)
+        signer = RowSigner(current_key(A), task.id, task.func, task.hook, task.cluster, CODE)
         texts = [signer.sign(name, b64decode(bad)) for name in ("args", "result")]
         cursor.execute("UPDATE django_q_task SET args = %s, result = %s", texts)
     client = site(A)

@@ -433,6 +433,7 @@ def test_a_chain(worker, cached):
 
 def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, clock, caplog):
     package = build("tests.tasks.note_where", ("nobody",), {}, schema="nobody")
+    package.task["tenant"] = "99999"
     enqueue.push([package])
     for _ in range(MOST_PUT_OFFS + 1):
         work(worker)
@@ -443,7 +444,9 @@ def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, cloc
 
 
 def test_a_worker_that_leaves_hands_over_what_is_put_off(worker, broker):
-    enqueue.push([build("tests.tasks.add", (1,), {}, schema="nobody")])
+    package = build("tests.tasks.add", (1,), {}, schema="nobody")
+    package.task["tenant"] = "99999"
+    enqueue.push([package])
     work(worker)
     assert broker.counts() == Counts(queued=0, leased=0, delayed=1, dead=0)
     worker.close()

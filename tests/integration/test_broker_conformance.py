@@ -1349,6 +1349,30 @@ def test_totals_never_go_back(broker, driver):
     assert {func: (one.done, one.failed) for func, one in totals.functions.items()} == {"f": (2, 0), "g": (1, 1)}
 
 
+def test_only_so_many_functions_have_figures_and_estimates_of_their_own(broker, driver, monkeypatch):
+    """Whoever makes names in bulk does not fill the server."""
+    monkeypatch.setattr("tenant_q.brokers.protocol.MOST_FUNCTIONS", 3)
+    for func in ("a", "b", "c", "d", "e", "a", "d"):
+        run(broker, f"of {func} {uuid.uuid4()}", func=func, seconds=0.001)
+    assert {func: one.done for func, one in broker.totals().functions.items()} == {"a": 2, "b": 1, "c": 1, "other": 3}
+    assert broker.totals().tenants["acme_corp"].done == 7
+    put(broker, "short", "shorter", func="a")
+    assert len(fetch(broker)) == 2, "known as short"
+    for id in ("short", "shorter"):
+        broker.cancel("acme_corp", id, "TaskCancelled: no")
+    put(broker, "unknown", "unknown too", func="d", schema="globex_inc")
+    assert len(fetch(broker, "w2")) == 1, "nothing is learned of it, so it runs alone"
+
+
+def test_names_in_bulk_do_not_fill_the_server(broker, driver):
+    from tenant_q.brokers.protocol import MOST_FUNCTIONS
+
+    ids = [f"{number}" for number in range(MOST_FUNCTIONS + 200)]
+    for id in ids:
+        run(broker, id, func=f"made.up.{id}", seconds=0.001)
+    assert len(broker.totals().functions) == MOST_FUNCTIONS + 1
+
+
 def test_what_is_refused_is_not_counted(broker):
     put(broker, "a")
     late = fetch_one(broker)

@@ -34,7 +34,7 @@ from tests import tasks
 from tests.conftest import wait_until
 
 # All that may be left when no package is: what is learned, the clocks, tombstones, and tokens for idle workers.
-MAY_STAY = {"vtime", "costs", "ring", "token", "expired", "known", "wake", "figures", "figure_places"}
+MAY_STAY = {"vtime", "costs", "ring", "token", "expired", "known", "wake", "figures", "figure_places", "functions"}
 
 
 @pytest.fixture

@@ -874,7 +874,7 @@ def tenant_rows(*names: str) -> Iterator[None]:
     """Tenants without schemas of their own."""
     model = tenancy.tenant_model()
     connection.set_schema_to_public()
-    model.objects.bulk_create(model(schema_name=name, name=name, **schemas._domain(model, name)) for name in names)
+    model.objects.bulk_create(model(schema_name=name, name=name, **schemas.domain_of(model, name)) for name in names)
     tenancy.forget_tenants()
     try:
         yield

@@ -246,6 +246,7 @@ def test_a_restored_schema(spare, make_scheduler):
 def test_a_renamed_schema(spare, make_scheduler):
     insert(spare, id=1)
     sql(f"ALTER SCHEMA {spare} RENAME TO moved")
+    sql(f"UPDATE {tenancy.tenant_model()._meta.db_table} SET schema_name = 'moved' WHERE schema_name = 'spare'")
     assert sorted(due_index.stale_schemas()) == [("moved", False), (spare, True)]
     make_scheduler().tick()
     assert due_index.stale_schemas() == []
@@ -347,12 +348,11 @@ def test_a_tenant_is_in_the_index_as_soon_as_it_is_created_and_gone_with_it(tena
         tenancy.forget_tenants()
 
 
-def test_a_tenant_whose_schema_stays_stays_in_the_index(spare):
-    """Its row is deleted, its schema is not: that is for an operator to end."""
+def test_a_tenant_that_is_deleted_leaves_the_index_though_its_schema_stays(spare):
     insert(spare, id=1)
     connection.set_schema_to_public()
     tenancy.tenant_model().objects.filter(schema_name=spare).delete()
-    assert list(entries(spare)) == [1]
+    assert list(entries(spare)) == []
 
 
 def test_what_is_not_committed_yet_is_no_error(tenants, make_scheduler):
@@ -391,7 +391,7 @@ def test_a_table_that_is_locked_is_installed_later(spare, make_scheduler, caplog
     with elsewhere() as migrating, caplog.at_level(logging.WARNING, "tenant_q"):
         migrating.execute("LOCK TABLE spare.django_q_schedule IN ROW EXCLUSIVE MODE")
         scheduler.tick()
-    assert caplog.records[0].getMessage() == ("Schedules of spare are not in the index yet: their tables are locked")
+    assert caplog.records[0].getMessage() == ("Schedules of spare are not in the index yet: its table is locked")
     assert get_broker().queue_size("acme_corp") == 1, "nobody else waits"
     assert due_index.stale_schemas() == [(spare, False)]
     make_scheduler().tick()

@@ -35,7 +35,7 @@ def make_many(tenants: tuple[str, ...]) -> Iterator[Callable[[int], list[str]]]:
 
     def make(count: int) -> list[str]:
         names = [f"many_{number:04}" for number in range(len(made), len(made) + count)]
-        model.objects.bulk_create(model(schema_name=n, name=n, **schemas._domain(model, n)) for n in names)
+        model.objects.bulk_create(model(schema_name=n, name=n, **schemas.domain_of(model, n)) for n in names)
         made.extend(names)
         return names
 

@@ -217,17 +217,15 @@ def test_a_tenant_that_is_not_there(schema, kind, message):
     assert not TenantPolicy.objects.exists()
 
 
-def test_a_paused_tenant_that_was_dropped_can_be_resumed():
-    """Else its packages would wait for ever."""
+def test_the_policy_of_a_tenant_that_was_dropped_goes_with_it():
     schemas.clone_tenants(["newcomer"])
     try:
         pause("newcomer")
     finally:
         schemas.drop_tenant("newcomer")
         tenancy.forget_tenants()
-    assert policies.policy_of("newcomer").paused
-    change("newcomer", actor="olga", act="resume", paused=False)
-    assert not get_broker().policies()["newcomer"].paused
+    assert not TenantPolicy.objects.filter(schema_name="newcomer").exists()
+    assert "newcomer" not in get_broker().policies()
 
 
 def none(tenants: Any) -> Any:

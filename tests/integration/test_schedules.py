@@ -102,7 +102,13 @@ def test_every_type_has_its_next_run(make, fire, pushed, kind, fields, following
     now = again(schedule)
     assert now.next_run == following.replace(tzinfo=UTC)
     assert now.repeats == -1
-    assert now.task == package.id == deterministic_id("fire", "acme_corp", schedule.pk, PAST.isoformat(), None)
+    assert now.task == package.id == deterministic_id("fire", scope(), schedule.pk, PAST.isoformat(), None)
+
+
+def scope() -> str:
+    """What stands for the tenant in the ids of its fires."""
+    key = tenancy.keys_now(["acme_corp"])["acme_corp"]
+    return tenancy.scope("acme_corp", key, tenancy.since("acme_corp", key))
 
 
 def test_a_schedule_of_another_cluster_goes_to_its_queue(make, fire, pushed):
@@ -123,7 +129,7 @@ def test_a_failed_fire_that_cannot_be_saved_stays_due(make, fire, pushed, monkey
 
 def test_a_pass_does_not_begin_where_the_schema_is_gone(fire, pushed, tenants, monkeypatch):
     asked = []
-    monkeypatch.setattr(tenancy.switching, "verify", lambda schema, databases=None: asked.append(schema))
+    monkeypatch.setattr(tenancy.switching, "verify", lambda schema, databases=None, tenant=None: asked.append(schema))
     fire()
     assert asked == ["acme_corp"]
 

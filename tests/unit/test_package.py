@@ -17,7 +17,7 @@ from django_q.conf import Conf
 from django_q.core_signing import TimestampSigner
 from django_q.signing import SignedPackage
 
-from tenant_q.envelope import _signer_of, open_package, seal
+from tenant_q.envelope import Found, _signer_of, open_package, seal
 from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
 from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
@@ -315,7 +315,7 @@ def test_the_name_of_a_function(func, name):
 def test_a_package_comes_back_as_it_was():
     made = package("tests.tasks.add", 1, [2], b={"c": datetime(2026, 1, 1, tzinfo=UTC)}, group="g", timeout=3)
     assert open_package(seal(made)).task == made.task
-    assert open_package(seal(made), schema="acme_corp").task == made.task
+    assert open_package(seal(made), Found(schema="acme_corp")).task == made.task
 
 
 @pytest.mark.seam
@@ -324,7 +324,7 @@ def test_a_package_in_another_tenants_queue_is_refused():
     with pytest.raises(
         BadPackage, match="belongs to tenant 'acme_corp' and was found in the queue of 'globex_inc'"
     ) as c:
-        open_package(sealed, schema="globex_inc")
+        open_package(sealed, Found(schema="globex_inc"))
     assert c.value.package is None, "no row is written for it anywhere"
 
 
@@ -334,7 +334,7 @@ def test_a_package_without_a_tenant_is_refused(schema):
     made.task["schema_name"] = schema
     for text in (seal(made), SignedPackage.dumps({k: v for k, v in made.task.items() if k != "schema_name"})):
         with pytest.raises(BadPackage, match="names no tenant"):
-            open_package(text, schema="acme_corp")
+            open_package(text, Found(schema="acme_corp"))
 
 
 @pytest.mark.parametrize("value", ["", "a text", "ä\n", b"bytes", "x" * 10_000])
@@ -473,7 +473,7 @@ def test_a_package_of_a_removed_class_is_refused_with_its_readable_rest(old_rele
     with pytest.raises(
         BadPackage, match=r"cannot be unpickled: No module named 'an_old_release'; deploy the class"
     ) as c:
-        open_package(sealed, schema="acme_corp")
+        open_package(sealed, Found(schema="acme_corp"))
     rest = c.value.package
     assert (rest.id, rest.name, rest.schema, rest.group) == (made.id, "n", "acme_corp", "g")
     assert (rest.func, rest.args, rest.kwargs, rest.option("hook")) == ("tests.tasks.add", (), {}, None)
@@ -494,7 +494,7 @@ def test_the_rest_of_a_package_in_a_wrong_queue_is_not_given_out(old_release, mo
     sealed = seal(package("tests.tasks.add", Gone(1), schema="acme_corp"))
     monkeypatch.delitem(sys.modules, old_release.__name__)
     with pytest.raises(BadPackage) as caught:
-        open_package(sealed, schema="globex_inc")
+        open_package(sealed, Found(schema="globex_inc"))
     assert caught.value.package is None
 
 

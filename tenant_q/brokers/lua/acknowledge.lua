@@ -1,19 +1,20 @@
 -- Forget packages whose outcome is saved, learn what they cost, and settle their tenants' accounts.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 ms an acknowledged deterministic id stays known, then for each package five:
+-- ARGV     1 worker, 2 ms an acknowledged deterministic id stays known, 3 most functions with figures and estimates of
+--          their own, then for each package five:
 --          id, token, ms used, ms waited, and the words of its tenant's figures (see common.lua) where it counts,
 --          a character each, '0' the first
 -- Returns  the ids refused, because the token no longer fits
 
 write_though_full()
-local remember_ms = tonumber(ARGV[2])
+local remember_ms, most_functions = tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 -- New estimates weigh an eighth, so that one slow run does not send a function into solitude.
 local new_weight = 0.125
 
 local ids, tokens, used, waited, places = {}, {}, {}, {}, {}
-for i = 3, #ARGV, 5 do
+for i = 4, #ARGV, 5 do
   local n = #ids + 1
   ids[n], tokens[n], used[n] = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   waited[n], places[n] = tonumber(ARGV[i + 3]), ARGV[i + 4]
@@ -37,13 +38,42 @@ local function note_done(by_func, func, n)
   done.counted[places[n]] = (done.counted[places[n]] or 0) + 1
 end
 
-local function add_figures(name, all_done)
+local function place_of_figures(name)
   local at = redis.call('HGET', key('figure_places'), name)
   if not at then
-    at = redis.call('HLEN', key('figure_places'))
+    at = redis.call('LPOP', key('free_places'))
+    if at then
+      redis.call('HDEL', key('figure_places'), free_place(at))
+    else
+      at = redis.call('HLEN', key('figure_places'))
+    end
     redis.call('HSET', key('figure_places'), name, at)
   end
-  local first = at * figure_words
+  return at
+end
+
+-- The name under which a function is counted: its own, or for those above the limit one that they share, and of which
+-- no run times are learned. So names that are made in bulk do not fill the server.
+local counted_names = {}
+local function counted_name(func)
+  local name = counted_names[func]
+  if not name then
+    name = func
+    if redis.call('HEXISTS', key('figure_places'), cost_field_of_all(func)) == 0 then
+      if tonumber(redis.call('GET', key('functions')) or '0') < most_functions then
+        place_of_figures(cost_field_of_all(func))
+        redis.call('INCR', key('functions'))
+      else
+        name = other_functions
+      end
+    end
+    counted_names[func] = name
+  end
+  return name
+end
+
+local function add_figures(name, all_done)
+  local first = place_of_figures(name) * figure_words
   local ms, waited, n, call = 0, 0, 2, { 'BITFIELD', key('figures') }
   for _, done in ipairs(all_done) do
     ms, waited = ms + done.ms, waited + done.waited
@@ -88,8 +118,9 @@ for i, id in ipairs(ids) do
       table.insert(known, now)
       table.insert(known, id)
     end
+    func = counted_name(func)
     note_done(tenant.done, func, i)
-    if used[i] > 0 then  -- what was given up without a run tells nothing
+    if used[i] > 0 and func ~= other_functions then  -- what was given up without a run tells nothing
       learn(cost_field(schema, func), used[i])
       learn(cost_field_of_all(func), used[i])
     end

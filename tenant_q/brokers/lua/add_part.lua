@@ -1,13 +1,16 @@
 -- Record one part of a group. A part that is there already stays as it is.
 --
--- KEYS[1]  the site's tag, {tq:<site>}; the group's hash is <tag>:group:<schema>;<group>
--- ARGV     1 schema, 2 group, 3 index, 4 payload, 5 seconds the group is kept, or 0 for good
+-- KEYS[1]  the site's tag, {tq:<site>}; the group's hash is <tag>:group:<queue>;<group>, and <tag>:kept:<queue> names it until it
+--          expires (see keep.lua)
+-- ARGV     1 schema, 2 tenant or '', 3 group, 4 index, 5 payload, 6 seconds the group is kept, or 0 for good
 -- Returns  how many parts are recorded
 
 write_though_full()
-local group = KEYS[1] .. ':group:' .. ARGV[1] .. ';' .. ARGV[2]
-redis.call('HSETNX', group, ARGV[3], ARGV[4])
-if tonumber(ARGV[5]) > 0 then
-  redis.call('EXPIRE', group, ARGV[5])
+local queue, seconds = claim_queue(ARGV[1], ARGV[2]), tonumber(ARGV[6])
+local group = key('group:' .. queue .. ';' .. ARGV[3])
+redis.call('HSETNX', group, ARGV[4], ARGV[5])
+if seconds > 0 then
+  redis.call('EXPIRE', group, seconds)
 end
+keep(queue, 'group;' .. ARGV[3], seconds)
 return redis.call('HLEN', group)

@@ -5,12 +5,12 @@
 -- search. Of a leased one the worker's sentinel is told (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 id, 3 verdict, 4 how far from the head of its queue it is looked for
+-- ARGV     1 schema, 2 tenant or '', 3 id, 4 verdict, 5 how far from the head of its queue it is looked for
 -- Returns  where it was, or '' where the tenant has no such package that is still to be run; who cancelled it before
 --          stays
 
 write_though_full()
-local schema, id, verdict, reach = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local schema, id, verdict, reach = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local place = place_of(schema, id)
 if not place or place == 'dead' then
   return ''

@@ -1,6 +1,11 @@
 -- Shared by every script: it is put in front of each before it is sent.
 --
 -- KEYS[1]  the cluster's hash tag, {tq:<cluster>}. All keys are derived under it, so they share one slot:
+--   <tag>:queues          hash    tenant -> the name of its queue. It stands for the tenant in all keys and fields below, where
+--                                 they say "schema": the schema's name for the first tenant of that name, then
+--                                 "<schema>#<tenant>" for a later one. So nothing of a tenant meets what its predecessor left
+--   <tag>:queue_owners    hash    name of a queue -> "tenant\nschema": its tenant, and the name its schema has now
+--   <tag>:deleted         zset    tenants deleted a short time ago -> when that is forgotten, in ms
 --   <tag>:messages        hash    id -> "schema\nfunc\nonce\npayload"
 --   <tag>:queue:<schema>  list    ids that wait, first to run at the head
 --   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
@@ -24,6 +29,8 @@
 --   <tag>:dead            zset    id -> when it died, in ms
 --   <tag>:causes          hash    id -> why it died
 --   <tag>:dead_of         hash    schema -> how many of its packages are dead
+--   <tag>:kept:<schema>   zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" -> until when, in
+--                                 ms; under the site's tag
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
@@ -32,7 +39,10 @@
 --   <tag>:figures         string  what was acknowledged, words of 32 bits, 56 for each tenant and function: how many done,
 --                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
 --                                 their time, and in two words each the microseconds run and the ms waited
---   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0
+--   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0; "~free;<n>" -> n
+--                                 where the nth place is free again
+--   <tag>:free_places     list    the places that are free again
+--   <tag>:functions       string  how many functions have words of their own
 --   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
 --                                 of the epoch; it expires after 70 minutes
 --   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
@@ -65,6 +75,32 @@ local function open_message(message)
   local b = string.find(message, '\n', a + 1, true)
   return string.sub(message, 1, a - 1), string.sub(message, a + 1, b - 1),
     string.sub(message, b + 1, b + 1), string.sub(message, b + 3)
+end
+
+-- The name of a tenant's queue, if it has one; the one it will get, if not. A tenant without a key ('') is that of the schema
+-- itself: the public one, or that of a package made by an earlier version.
+local function queue_of(schema, tenant)
+  local name = tenant ~= '' and redis.call('HGET', key('queues'), tenant)
+  if name or tenant == '' then
+    return name or schema
+  end
+  local owner = redis.call('HGET', key('queue_owners'), schema)
+  return owner and string.match(owner, '^[^\n]*') ~= tenant and schema .. '#' .. tenant or schema
+end
+
+-- The same, and from now on it is the tenant's.
+local function claim_queue(schema, tenant)
+  local name = queue_of(schema, tenant)
+  if tenant ~= '' and redis.call('HSETNX', key('queues'), tenant, name) == 1 then
+    redis.call('HSET', key('queue_owners'), name, tenant .. '\n' .. schema)
+  end
+  return name
+end
+
+-- The name that a queue's schema has now.
+local function schema_of(name)
+  local owner = redis.call('HGET', key('queue_owners'), name)
+  return owner and string.match(owner, '\n(.*)$') or name
 end
 
 local function policy_of(schema)
@@ -119,6 +155,20 @@ local function wake(wanted)
   end
 end
 
+-- Note what is kept for a tenant outside its queue: "group;<group>", "result;<id>". It is noted as long as it is kept.
+local function keep(queue, what, seconds)
+  local kept, now = key('kept:' .. queue), now_ms()
+  redis.call('ZREMRANGEBYSCORE', kept, '-inf', now)
+  redis.call('ZADD', kept, seconds > 0 and now + 1000 * seconds or '+inf', what)
+  local last = tonumber(redis.call('ZRANGE', kept, -1, -1, 'WITHSCORES')[2])
+  if last == math.huge then
+    redis.call('PERSIST', kept)
+  else
+    redis.call('PEXPIREAT', kept, last)
+  end
+  return redis.call('ZCARD', kept)
+end
+
 local function push(schema, id, at_head)
   redis.call(at_head and 'LPUSH' or 'RPUSH', key('queue:' .. schema), id)
   enter_ring(schema)
@@ -132,6 +182,13 @@ end
 local function cost_field_of_all(func)
   return '*;' .. func
 end
+
+-- The field of <tag>:figure_places that says that a place is free. Its length is the number of the first place never given.
+local function free_place(at)
+  return '~free;' .. at
+end
+-- What functions are counted under that have no figures of their own; also in `brokers/protocol.py`.
+local other_functions = 'other'
 
 local function pack_lease(lease)
   return cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once })

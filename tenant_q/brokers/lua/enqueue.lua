@@ -2,11 +2,26 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many packages the tenant of the first one is to have room for (less those of them that are known
---          already), or 0 where its limit does not count; then for each package six: id, schema, func, once
---          ('1' or '0'), delay in ms, payload
--- Returns  { how many were not known before }, or where there is no room { 0, the limit, how many wait }
+--          already), or 0 where its limit does not count; then for each package seven: id, schema, tenant or '', func,
+--          once ('1' or '0'), delay in ms, payload
+-- Returns  { how many were not known before }, or where there is no room { 0, the limit, how many wait }, or where a tenant
+--          was deleted { 0, the tenant }; then nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
+
+-- The queue of each package's tenant.
+local queues, names = {}, {}
+for i = 2, #ARGV, 7 do
+  local schema, tenant = ARGV[i + 1], ARGV[i + 2]
+  local owner = tenant .. '\n' .. schema
+  if not names[owner] then
+    if tenant ~= '' and redis.call('ZSCORE', key('deleted'), tenant) then
+      return { 0, tenant }
+    end
+    names[owner] = queue_of(schema, tenant)
+  end
+  queues[i] = names[owner]
+end
 
 -- Whether an id of a finished task must not be enqueued again.
 local function is_done(id, once)
@@ -14,12 +29,12 @@ local function is_done(id, once)
 end
 
 if wanted > 0 then
-  local schema = ARGV[3]
+  local schema = queues[2]
   local limit = policy_of(schema).limit
   if limit > 0 then
-    for i = 2, #ARGV, 6 do
+    for i = 2, #ARGV, 7 do
       local id = ARGV[i]
-      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 3]) then
+      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4]) then
         wanted = wanted - 1
       end
     end
@@ -32,10 +47,18 @@ else
   write_though_full()  -- what the cluster itself enqueues is in place of what it acknowledges
 end
 
+for i = 2, #ARGV, 7 do
+  local owner = ARGV[i + 2] .. '\n' .. ARGV[i + 1]
+  if names[owner] then
+    claim_queue(ARGV[i + 1], ARGV[i + 2])
+    names[owner] = nil
+  end
+end
+
 local accepted, by_schema = 0, {}
-for i = 2, #ARGV, 6 do
+for i = 2, #ARGV, 7 do
   local id, schema, func, once, delay, payload =
-    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5]
+    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6]
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
   if not is_done(id, once) and redis.call('HSETNX', key('messages'), id, message) == 1 then
     if delay > 0 then

@@ -1,12 +1,12 @@
 -- Where a tenant's package is, whether it is to be given up, and the package itself where it is asked for.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 id, 3 'whole' with the message
+-- ARGV     1 schema, 2 tenant or '', 3 id, 4 'whole' with the message
 -- Returns  { its place, ms when it is due or '', its verdict or '', '1' where it was cancelled since its worker took it
 --          (which may be running it) or '', and its message as it is stored where that is asked for },
 --          or nothing where the tenant has no such package
 
-local schema, id, wanted = ARGV[1], ARGV[2], ARGV[3]
+local schema, id, wanted = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4]
 local place = place_of(schema, id)
 if not place then
   return {}

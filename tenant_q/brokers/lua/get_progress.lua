@@ -1,7 +1,7 @@
 -- How far a tenant's running package says it is.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 id
+-- ARGV     1 schema, 2 tenant or '', 3 id
 -- Returns  "fraction\ntext", or nil
 
-return place_of(ARGV[1], ARGV[2]) and redis.call('HGET', key('progress'), ARGV[2])
+return place_of(queue_of(ARGV[1], ARGV[2]), ARGV[3]) and redis.call('HGET', key('progress'), ARGV[3])

@@ -2,12 +2,13 @@
 -- ids are given at no others.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema or '' for all, 2 how many at most, 3 'oldest' or 'newest', the ones that come first, then ids, or
---          none for all
--- Returns  { id, schema, func, ms when it died, cause, payload }, ...
+-- ARGV     1 schema or '' for all, 2 its tenant or '', 3 how many at most, 4 'oldest' or 'newest', the ones that come first,
+--          then ids, or none for all
+-- Returns  { id, schema as it is called now, func, ms when it died, cause, payload }, ...
 
 local page = 1000
-local schema_wanted, limit, newest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == 'newest'
+local wanted = queue_of(ARGV[1], ARGV[2])
+local limit, newest_first = tonumber(ARGV[3]), ARGV[4] == 'newest'
 local found = {}
 
 local function add(id, died)
@@ -15,14 +16,14 @@ local function add(id, died)
     return
   end
   local schema, func, _, payload = open_message(redis.call('HGET', key('messages'), id))
-  if schema_wanted == '' or schema_wanted == schema then
-    found[#found + 1] = { id, schema, func, died, redis.call('HGET', key('causes'), id) or '', payload }
+  if wanted == '' or wanted == schema then
+    found[#found + 1] = { id, schema_of(schema), func, died, redis.call('HGET', key('causes'), id) or '', payload }
   end
 end
 
 local function add_these()
   local chosen, seen = {}, {}
-  for i = 4, #ARGV do
+  for i = 5, #ARGV do
     local died = not seen[ARGV[i]] and redis.call('ZSCORE', key('dead'), ARGV[i])
     if died then
       seen[ARGV[i]] = true
@@ -55,7 +56,7 @@ local function add_all()
   end
 end
 
-if #ARGV > 3 then
+if #ARGV > 4 then
   add_these()
 else
   add_all()

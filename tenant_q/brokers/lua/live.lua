@@ -3,10 +3,10 @@
 -- Costs what it returns, and what the workers hold that are busy with the tenant; nothing of others is looked through.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 how many at most
+-- ARGV     1 schema, 2 tenant or '', 3 how many at most
 -- Returns  { id, place, ms when it is due or '', verdict or '', message as it is stored }, ...
 
-local schema, limit = ARGV[1], tonumber(ARGV[2])
+local schema, limit = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3])
 local found = {}
 
 local function add(id, place, due)

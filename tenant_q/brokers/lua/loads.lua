@@ -4,8 +4,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many periods of five minutes an hour is
--- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, and what that was an hour
---          ago, or nil where nothing was done since
+-- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, what that was an hour ago,
+--          or nil where nothing was done since, and <tag>:queue_owners
 
 local places = {}
 
@@ -58,4 +58,5 @@ local found = {}
 for schema, own in pairs(places) do
   found[#found + 1] = { schema, unpack(own) }
 end
-return { found, redis.call('HGETALL', key('figure_places')), redis.call('GET', key('figures')), before }
+return { found, redis.call('HGETALL', key('figure_places')), redis.call('GET', key('figures')), before,
+  redis.call('HGETALL', key('queue_owners')) }

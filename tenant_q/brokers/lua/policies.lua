@@ -6,6 +6,6 @@
 local found = {}
 for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
   local policy = policy_of(schema)
-  found[#found + 1] = { schema, tostring(policy.weight), policy.cap, policy.limit, policy.paused and 1 or 0 }
+  found[#found + 1] = { schema_of(schema), tostring(policy.weight), policy.cap, policy.limit, policy.paused and 1 or 0 }
 end
 return found

@@ -12,6 +12,7 @@ from tenant_q import __version__, cluster, preflight
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
 from tenant_q.sentinel import Plan
+from tenant_q.visible import visible
 
 
 class Command(BaseCommand):
@@ -34,7 +35,7 @@ class Command(BaseCommand):
             found = preflight.survey()
             plan = self._plan(options)
         except TenantQError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(str(error))) from error
         self._introduce(found, plan)
         _log_somewhere()
         code = cluster.run(plan)
@@ -60,9 +61,9 @@ class Command(BaseCommand):
         }
         self.stdout.write(self.style.MIGRATE_HEADING(f"tenant_q {__version__} mscluster"))
         for name, value in lines.items():
-            self.stdout.write(f"  {name:<9} {value}")
+            self.stdout.write(f"  {name:<9} {visible(value)}")
         for warning in found.warnings:
-            self.stdout.write(self.style.WARNING(f"  note      {warning}"))
+            self.stdout.write(self.style.WARNING(f"  note      {visible(warning)}"))
         sys.stdout.flush()
 
 

@@ -50,7 +50,7 @@ class Command(OperatorCommand):
             rows = [(dead.id, dead.schema, cluster, at(dead.died), dead.func, dead.cause) for cluster, dead in found]
             self.show(table(("id", "schema", "cluster", "died", "function", "cause"), rows))
         more = " (--all lists more, if there are)" if len(found) == LISTED and not options["all"] else ""
-        self.stdout.write(f"{len(found)} dead{more}" if found else "No dead packages.")
+        self.say(f"{len(found)} dead{more}" if found else "No dead packages.")
 
     def _act(self, found: dict[Broker, list[Dead]], act: str, *, as_json: bool) -> None:
         do = dead_letters.retry if act == "retry" else dead_letters.purge
@@ -58,7 +58,7 @@ class Command(OperatorCommand):
         if as_json:
             self.answer({"act": act, "count": count})
         else:
-            self.stdout.write(f"{count} queued again" if act == "retry" else f"{count} purged")
+            self.say(f"{count} queued again" if act == "retry" else f"{count} purged")
 
 
 def _as_json(cluster: str, dead: Dead) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
-from tenant_q import due_index, offered, tenancy
+from tenant_q import due_index, index_rights, offered, tenancy
 from tenant_q.due_index import Upcoming
+from tenant_q.exceptions import ForeignCode
 from tenant_q.management.console import OperatorCommand, table
 
 LISTED = 50
@@ -74,20 +75,22 @@ class Command(OperatorCommand):
         elif found:
             self.show(table(_COLUMNS, [_cells(one) for one in found]))
             if len(found) == limit:
-                self.stdout.write(f"The first {limit}; --limit N lists more, if there are.")
+                self.say(f"The first {limit}; --limit N lists more, if there are.")
         else:
-            self.stdout.write(f"Nothing is planned{f' in {schema}' if schema else ''}.")
+            self.say(f"Nothing is planned{f' in {schema}' if schema else ''}.")
 
     # The check
 
     def _check(self, schema: str | None, *, repair: bool, as_json: bool) -> None:
         schemas = [name for name in due_index.indexed_schemas() if schema in (None, name)]
         wrong = _problems(schemas)
-        if repair:
-            _repair(wrong)
+        why = _repair(wrong) if repair else {}
         left = _problems(list(wrong)) if repair else wrong
         unlisted = _unlisted(schemas)
-        findings = [Finding(name, problem, name not in left) for name, problem in wrong.items()]
+        findings = [
+            Finding(name, f"{problem}: {why[name]}" if name in why else problem, name not in left)
+            for name, problem in wrong.items()
+        ]
         if as_json:
             found = {"wrong": [vars(one) for one in findings], "unlisted": [vars(one) for one in unlisted]}
             self.answer({"schemas": len(schemas), **found})
@@ -99,24 +102,19 @@ class Command(OperatorCommand):
 
     def _tell(self, count: int, findings: list[Finding]) -> None:
         for finding in findings:
-            self.stdout.write(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
+            self.say(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
         if not findings:
             looked_at = "1 schema" if count == 1 else f"{count} schemas"
-            self.stdout.write(f"The index agrees with the schedules of {looked_at}.")
+            self.say(f"The index agrees with the schedules of {looked_at}.")
 
     def _tell_unlisted(self, unlisted: list[Unlisted]) -> None:
         """List the schedules that are not offered. That is no error: code may have made them, and they go on firing."""
         if unlisted:
             count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
-            self.stdout.write(f"{count} what is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
+            self.say(f"{count} what is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
         for one in unlisted:
-            name = f"schedule {one.id} ({one.name!r})" if one.name else f"schedule {one.id}"
-            self.stdout.write(f"{one.schema}: {name}, function {one.func!r}: {' '.join(map(_escaped, one.reasons))}")
-
-
-def _escaped(text: str) -> str:
-    """A text that names what a tenant wrote, without characters that a terminal would obey."""
-    return text if text.isprintable() else repr(text)
+            name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
+            self.say(f"{one.schema}: {name}, function {one.func}: {' '.join(one.reasons)}")
 
 
 def _limit(text: str) -> int:
@@ -164,15 +162,21 @@ def _cells(one: Upcoming) -> tuple[Any, ...]:
 
 def _problems(schemas: list[str]) -> dict[str, str]:
     """What is wrong, by schema."""
-    stale = dict(due_index.stale_schemas())
+    stale = dict(due_index.stale_schemas(thorough=True))
     found = {}
     for first in range(0, len(schemas), AT_ONCE):
         some = schemas[first : first + AT_ONCE]
         counts = _errors([schema for schema in some if not stale.get(schema)])
         for schema in some:
             if problem := _problem(stale.get(schema), counts.get(schema, 0)):
-                found[schema] = problem
+                found[schema] = problem + _needed(schema if stale.get(schema) is False else None)
     return found
+
+
+def _needed(schema: str | None) -> str:
+    """What has to be granted so that a schema can be put into the index, as the end of a sentence; often nothing."""
+    grants = index_rights.missing_grants(schema) if schema else []
+    return f"; run as the owner of what is named: {'; '.join(grants)};" if grants else ""
 
 
 def _errors(schemas: list[str]) -> dict[str, int | str]:
@@ -201,7 +205,7 @@ def _unlisted(schemas: list[str]) -> list[Unlisted]:
 def _rows_unlisted(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
     try:
         return offered.unlisted(schemas)
-    except tenancy.DATABASE_ERRORS:
+    except (*tenancy.DATABASE_ERRORS, ForeignCode):
         if len(schemas) == 1:
             return []
         return [row for schema in schemas for row in _rows_unlisted([schema])]
@@ -210,7 +214,7 @@ def _rows_unlisted(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
 def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     """In words; `is_gone` is None of a schema that the index knows as it is."""
     if is_gone:
-        return "the schema, or its table django_q_schedule, is gone, and still in the index"
+        return "no tenant has this schema, or its table django_q_schedule is gone, and it is still in the index"
     if isinstance(errors, str):
         return errors
     wrong = "1 schedule is wrong in the index" if errors == 1 else f"{errors} schedules are wrong in the index"
@@ -219,9 +223,10 @@ def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     return wrong if errors else None
 
 
-def _repair(wrong: dict[str, str]) -> None:
-    gone = dict(due_index.stale_schemas())
-    due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong])
+def _repair(wrong: dict[str, str]) -> dict[str, str]:
+    """Put right what can be. Returns why the others could not, by schema."""
+    gone = dict(due_index.stale_schemas(thorough=True))
+    return dict(due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong]))
 
 
 def _way_out(left: dict[str, str], *, repair: bool) -> str:
@@ -230,5 +235,5 @@ def _way_out(left: dict[str, str], *, repair: bool) -> str:
         return f"The index is wrong about {count}: `msschedules --check --repair` puts it right."
     return (
         f"The index is still wrong about {count} ({', '.join(left)}): a table that is locked is not waited for long; "
-        "end what locks it, or migrate a table that cannot be read, and repeat."
+        "end what locks it, migrate a table that cannot be read, or grant what is named above, and repeat."
     )

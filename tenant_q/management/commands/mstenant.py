@@ -8,8 +8,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_q import policies
+from tenant_q import policies, renaming
 from tenant_q.brokers import uses_redis
+from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, table, words
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
 
@@ -18,11 +19,19 @@ _COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "pau
 
 
 class Command(OperatorCommand):
-    help = "Shows tenants' policies; pauses, resumes, weighs and limits a tenant, in force at once."
+    help = "Shows tenants' policies; pauses, resumes, weighs and limits a tenant, in force at once; renames a tenant."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("act", nargs="?", choices=("list", "pause", "resume", "limit"), default="list")
+        parser.add_argument("act", nargs="?", choices=("list", "pause", "resume", "limit", "rename"), default="list")
         parser.add_argument("schema", nargs="?", metavar="SCHEMA", help="The tenant.")
+        parser.add_argument("new", nargs="?", metavar="NEW", help="With rename: the new name of its schema.")
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=None,
+            metavar="SECONDS",
+            help="With rename: how long to wait for its running tasks; TENANT_Q['grace'] by default.",
+        )
         limits: dict[str, Any] = {"type": _limit, "default": argparse.SUPPRESS, "metavar": "N"}
         parser.add_argument(
             "--weight",
@@ -44,7 +53,10 @@ class Command(OperatorCommand):
             raise CommandError(f"Two tenants are named, {schema} and {options['named']}; name one.")
         values = {name: options[name] for name in _OPTIONS if name in options}
         _refuse_what_does_not_fit(act, schema, values, every_tenant=options["all"])
-        if act == "list":
+        _refuse_other_than_rename(act, options["new"], options["wait"])
+        if act == "rename":
+            self._rename(schema, options["new"], options["wait"], as_json=options["json"])
+        elif act == "list":
             self._list(schema, every_tenant=options["all"], as_json=options["json"])
         else:
             self._change(act, schema, values, as_json=options["json"])
@@ -59,7 +71,15 @@ class Command(OperatorCommand):
             heads = [name.replace("_", " ") for name in _COLUMNS]
             self.show(table(heads, [[row[name] for name in _COLUMNS] for row in rows], numbers=heads[1:]))
         else:
-            self.stdout.write("No tenant has a policy; `mstenant list --all` shows those without one.")
+            self.say("No tenant has a policy; `mstenant list --all` shows those without one.")
+
+    def _rename(self, old: str, new: str, wait: float | None, *, as_json: bool) -> None:
+        seconds = conf().grace if wait is None else wait
+        renaming.rename(old, new, actor=policies.operator(), wait=seconds)
+        if as_json:
+            self.answer({"schema": new, "was": old})
+        else:
+            self.stdout.write(f"{old} is {new} now; its tasks, schedules and results came along.")
 
     def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
         if act != "limit":
@@ -68,7 +88,7 @@ class Command(OperatorCommand):
         if as_json:
             self.answer(row)
         else:
-            self.stdout.write(_sentence(act, row))
+            self.say(_sentence(act, row))
 
 
 def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
@@ -80,6 +100,13 @@ def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, An
         raise CommandError(f"Say which tenant: `mstenant {act} SCHEMA`; `mstenant list --all` shows those there are.")
     if act == "limit" and not values:
         raise CommandError(f"Nothing is to change for {schema}: give {', '.join(_OPTIONS.values())}.")
+
+
+def _refuse_other_than_rename(act: str, new: str | None, wait: float | None) -> None:
+    if act == "rename" and not new:
+        raise CommandError("Give both names: `mstenant rename SCHEMA NEW`.")
+    if act != "rename" and (new or wait is not None):
+        raise CommandError(f"{new or '--wait'} belongs to `mstenant rename`, not to `mstenant {act}`.")
 
 
 def _limit(text: str) -> int | None:

@@ -1,0 +1,48 @@
+-- Forget what a deleted tenant has in a cluster: its policy and its packages, a part of them in each call. What its workers
+-- hold is cancelled, and forgotten by a later call when they have ended it. What others leave behind is not looked at.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 schema, 2 tenant, 3 the cancel's verdict, 4 how many packages at most, 5 ms for which nothing is enqueued for the
+--          tenant any more
+-- Returns  { how many packages were forgotten, how many its workers hold, the name of its queue }
+
+write_though_full()
+local tenant, verdict, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, now = queue_of(ARGV[1], tenant), now_ms()
+redis.call('ZREMRANGEBYSCORE', key('deleted'), '-inf', now)
+redis.call('ZADD', key('deleted'), now + tonumber(ARGV[5]), tenant)
+redis.call('PEXPIRE', key('deleted'), ARGV[5])
+redis.call('HDEL', key('policy'), queue)
+redis.call('ZREM', key('ready'), queue)
+
+local forgotten = {}
+local function take(ids, leave)
+  for _, id in ipairs(ids) do
+    if #forgotten < most then
+      leave(id)
+      redis.call('HDEL', key('messages'), id)
+      forgotten[#forgotten + 1] = id
+    end
+  end
+end
+
+take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), function() redis.call('LPOP', key('queue:' .. queue)) end)
+take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
+for _, id in ipairs(forgotten) do
+  drop_history(id)
+end
+
+local held = 0
+for _, worker in ipairs(redis.call('HKEYS', key('running:' .. queue))) do
+  for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
+    local lease = lease_of(id)
+    if lease.schema == queue then
+      held = held + 1
+      if not is_cancelled(id) then
+        redis.call('HSET', key('verdicts'), id, verdict)
+        redis.call('HSET', key('cancelled'), id, lease.token)
+      end
+    end
+  end
+end
+return { #forgotten, held, queue }

@@ -1,0 +1,17 @@
+-- Read, count or forget the parts of a group.
+--
+-- KEYS[1]  the site's tag (see add_part.lua)
+-- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop'
+-- Returns  { index, payload, ... }, or how many parts there are (were, where they are forgotten)
+
+local queue, act = queue_of(ARGV[1], ARGV[2]), ARGV[4]
+local group = key('group:' .. queue .. ';' .. ARGV[3])
+if act == 'parts' then
+  return redis.call('HGETALL', group)
+end
+local count = redis.call('HLEN', group)
+if act == 'drop' then
+  redis.call('DEL', group)
+  redis.call('ZREM', key('kept:' .. queue), 'group;' .. ARGV[3])
+end
+return count

@@ -1,0 +1,7 @@
+-- How many of a tenant's packages are queued.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 schema, 2 tenant or ''
+-- Returns  how many
+
+return redis.call('LLEN', key('queue:' .. queue_of(ARGV[1], ARGV[2])))

@@ -1,0 +1,38 @@
+-- Let a deleted tenant's queue go, once nothing is in it any more: its virtual time, its figures and its name.
+--
+-- KEYS[1]  the cluster's tag (see common.lua), or the site's
+-- ARGV     1 tenant, 2 schema, 3 how many periods of five minutes figures are kept
+-- Returns  1 when it is let go, 0 when something is left in it
+
+write_though_full()
+local tenant, queue = ARGV[1], queue_of(ARGV[2], ARGV[1])
+local is_empty = redis.call('LLEN', key('queue:' .. queue)) == 0 and delayed_of(queue) == 0
+  and redis.call('HLEN', key('running:' .. queue)) == 0 and not redis.call('HGET', key('dead_of'), queue)
+  and redis.call('EXISTS', key('kept:' .. queue)) == 0
+if not is_empty then
+  return 0
+end
+
+local figure_bytes = 4 * figure_words
+local function clear(figures, at)
+  if redis.call('STRLEN', figures) > at * figure_bytes then
+    redis.call('SETRANGE', figures, at * figure_bytes, string.rep('\0', figure_bytes))
+  end
+end
+
+local at = redis.call('HGET', key('figure_places'), queue)
+if at then
+  local this_period = math.floor(now_ms() / period_ms)
+  clear(key('figures'), at)
+  for period = this_period - tonumber(ARGV[3]), this_period do
+    clear(key('figures:' .. period), at)
+  end
+  redis.call('HDEL', key('figure_places'), queue)
+  redis.call('HSET', key('figure_places'), free_place(at), at)
+  redis.call('RPUSH', key('free_places'), at)
+end
+redis.call('HDEL', key('labels:tenants'), schema_of(queue))
+redis.call('HDEL', key('vtime'), queue)
+redis.call('HDEL', key('queues'), tenant)
+redis.call('HDEL', key('queue_owners'), queue)
+return 1

@@ -1,0 +1,125 @@
+"""Names of functions. They come from the code, never from data.
+
+A partial, a bound method or a callable object has data in its `repr`, and a new one with each call. A name stays: in
+rows, log records and metrics, and in what the broker has learned.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from typing import Any
+
+LONGEST_NAME = 256
+"""Longest name of a function that a row holds and the broker counts, in characters."""
+NOT_A_PATH = "(not a path)"
+"""What functions are counted under that are given as a text which is no dotted path."""
+_UNNAMED = "(unnamed)"
+_FROM_CODE = ("<locals>", "<lambda>")
+_FUNC_OF_PARTIAL = functools.partial.__dict__["func"]
+_OF_METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
+_OF_CLASSES = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
+
+
+def name_of(func: Any) -> str:
+    """Return the name of a function: its dotted path, or that of the code which a callable with data runs.
+
+    Parameters: `func`, a callable, or a text, which is returned as it is.
+    """
+    return str(func) if issubclass(type(func), str) else _describe(func)[0]
+
+
+def stored_name(func: Any) -> str:
+    """Return what a row holds of a function: its name, with a remark where the name alone does not stand for it.
+
+    So "shop.tasks.add (partial)" cannot be taken for `shop.tasks.add`, whose arguments differ.
+    """
+    if issubclass(type(func), str):
+        return str(func)
+    name, remark = _describe(func)
+    return f"{name} ({remark})" if remark else name
+
+
+def counted_name(func: Any) -> str:
+    """Return the name under which the broker counts and estimates a function's runs."""
+    if issubclass(type(func), str):
+        return func if is_path(func) else NOT_A_PATH
+    name = _describe(func)[0]
+    return name if len(name) <= LONGEST_NAME else NOT_A_PATH
+
+
+@functools.lru_cache(maxsize=4096)
+def is_path(text: str) -> bool:
+    """Return whether a text looks like the dotted path of a function, and so can be that of one."""
+    return len(text) <= LONGEST_NAME and all(part.isidentifier() for part in text.split("."))
+
+
+def _describe(func: Any) -> tuple[str, str]:
+    """The name of a callable, and what it is where the name alone does not stand for it."""
+    try:
+        return _describe_by_kind(func)
+    except Exception:  # an object that breaks whatever looks at it
+        return _of_type(func, "object")
+
+
+def _describe_by_kind(func: Any) -> tuple[str, str]:
+    if isinstance(func, functools.partial):
+        return name_of(_FUNC_OF_PARTIAL.__get__(func)), "partial"
+    if isinstance(func, types.FunctionType):
+        name = _joined(func.__module__, func.__qualname__)
+        return (name, "" if is_path(name) else "local") if name else _of_type(func, "function")
+    if isinstance(func, type):
+        return _path_of_class(func), ""
+    if isinstance(func, _OF_METHODS):
+        return _of_method(func)
+    if isinstance(func, _OF_CLASSES):
+        return _joined(_path_of_class(func.__objclass__), func.__name__) or _UNNAMED, ""
+    name = _global_name(func)
+    return (name, "") if name else _of_type(func, "object")
+
+
+def _of_method(method: Any) -> tuple[str, str]:
+    """A method, bound to an object or a class; of the builtins also a function, which is bound to its module."""
+    owner, name = method.__self__, _attribute(method, "__name__")
+    if owner is None or isinstance(owner, types.ModuleType):
+        return _joined(_attribute(method, "__module__"), name) or _UNNAMED, ""
+    kind, remark = (owner, "") if isinstance(owner, type) else (type(owner), "bound method")
+    return _joined(_path_of_class(kind), name) or _UNNAMED, remark
+
+
+def _of_type(func: Any, remark: str) -> tuple[str, str]:
+    return _path_of_class(type(func)), remark
+
+
+def _path_of_class(kind: type) -> str:
+    return _joined(_attribute(kind, "__module__"), _attribute(kind, "__qualname__")) or _UNNAMED
+
+
+def _global_name(func: Any) -> str | None:
+    """The path of a callable that a module holds under its own name, as it does what a decorator has made."""
+    module, qualname = _attribute(func, "__module__"), _attribute(func, "__qualname__")
+    name = _joined(module, qualname)
+    if name is None or not is_path(name):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = inspect.getattr_static(found, part, None)
+    return name if found is func else None
+
+
+def _joined(module: Any, qualname: Any) -> str | None:
+    """The dotted path of both; None where one of them cannot be a name in code."""
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    parts = (*module.split("."), *qualname.split("."))
+    is_from_code = all(part.isidentifier() or part in _FROM_CODE for part in parts)
+    return f"{module}.{qualname}" if is_from_code else None
+
+
+def _attribute(of: Any, name: str) -> Any:
+    try:
+        return getattr(of, name, None)
+    except Exception:  # a property of the project's
+        return None

@@ -1,0 +1,210 @@
+"""Which tenant a schema's name stands for: the key of its row, and the records of deleted and renamed tenants.
+
+A package, a cached result and a fire know the key of the tenant they were made for. Keys are primary keys, so they
+survive a dump and a restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Exists, OuterRef, TextField
+from django.db.models.functions import Cast
+from django.utils import timezone
+
+from tenant_q.exceptions import UnknownTenant
+from tenant_q.tenancy.connection import told_when_away
+from tenant_q.tenancy.loops import is_in_event_loop, key_of_coroutine
+from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tenant_connection, tenant_model
+from tenant_q.tenancy.tenants import get_tenant, known_tenant, look_up_together
+
+# By key, when a tenant was made; that never changes.
+_since: dict[str, datetime | None] = {}
+_MOST_REMEMBERED = 10_000
+
+
+def key_of(tenant: Any) -> str:
+    """Return the key of a tenant: the primary key of its row, as text."""
+    return str(tenant.pk)
+
+
+def current_key(schema: str) -> str:
+    """Return the key of the tenant that has this schema, empty for the public one.
+
+    Where that tenant is current on the connection, nothing is asked. Raises `UnknownTenant`, `DatabaseAway`.
+    """
+    if schema == public_schema():
+        return ""
+    return _connected_key(schema) or key_of(get_tenant(schema))
+
+
+def is_looked_up(schema: str) -> bool:
+    """Whether `current_key` finds a tenant by its name, in a cache that may be some seconds old."""
+    return schema != public_schema() and _connected_key(schema) is None
+
+
+def _connected_key(schema: str) -> str | None:
+    if is_in_event_loop():  # a coroutine of a task, whose connection is in another thread
+        return key_of_coroutine(schema)
+    tenant = tenant_connection().tenant
+    is_current = isinstance(tenant, tenant_model()) and tenant.schema_name == schema and tenant.pk is not None
+    return key_of(tenant) if is_current else None
+
+
+def keys_of(schemas: Iterable[str]) -> dict[str, str]:
+    """Return the keys of the tenants that have these schemas, by schema. Those that no tenant has are left out.
+
+    One statement at most. Raises `DatabaseAway`.
+    """
+    wanted = list(schemas)
+    found = {schema: key for schema in wanted if (key := _connected_key(schema)) is not None}
+    missing = [schema for schema in wanted if schema not in found and schema != public_schema()]
+    look_up_together(missing)
+    for schema in missing:
+        if (tenant := known_tenant(schema)) is not None:
+            found[schema] = key_of(tenant)
+    unknown = [schema for schema in missing if schema not in found]
+    if unknown:
+        with told_when_away(), in_public():
+            rows = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=unknown)
+            found |= {schema: str(key) for schema, key in rows.values_list("schema_name", "pk")}
+    return found
+
+
+def keys_now(schemas: Collection[str]) -> dict[str, str]:
+    """Return the keys of the tenants that have these schemas, as the database says now, by schema.
+
+    Raises `UnknownTenant` where no tenant has one of them, `DatabaseAway`.
+    """
+    tenants = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=schemas)
+    with told_when_away(), in_public():
+        found = {schema: str(key) for schema, key in tenants.values_list("schema_name", "pk")}
+    found |= {schema: "" for schema in schemas if schema == public_schema()}
+    if missing := [schema for schema in schemas if schema not in found]:
+        raise UnknownTenant(f"No tenant has the schema name {missing[0]!r} any more.")
+    return found
+
+
+# Records. Their model stands above this layer.
+
+
+def _records() -> Any:
+    return apps.get_model("tenant_q", "TenantRecord")._default_manager.using(database_alias())
+
+
+def note_existing(model: Any) -> None:
+    """Record the tenants that have no record. Parameters: `model`, the model of the records.
+
+    Where a deleted tenant had the same name, the new one is recorded as made now; else as older than every package.
+    """
+    with told_when_away(), in_public():
+        records = model._default_manager.using(database_alias())
+        recorded = records.filter(key=OuterRef("tenant_q_key"))
+        missing = list(_tenants_with_keys().filter(~Exists(recorded)).values_list("schema_name", "tenant_q_key"))
+        if not missing:
+            return
+        left = records.filter(schema_name__in=[schema for schema, _ in missing]).exclude(deleted=None)
+        replaced = set(left.values_list("schema_name", flat=True))
+        made = [
+            model(key=key, schema_name=schema, since=timezone.now() if schema in replaced else None)
+            for schema, key in missing
+        ]
+        records.bulk_create(made, ignore_conflicts=True)
+
+
+def gone() -> list[tuple[str, str]]:
+    """Return schema and key of the recorded tenants whose rows are gone. One statement. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
+        return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
+
+
+def is_there(key: str) -> bool:
+    """Whether a tenant has this key, whatever its name is. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        return bool(tenant_model()._default_manager.using(database_alias()).filter(pk=key).exists())
+
+
+def is_taken(schema: str) -> bool:
+    """Whether a tenant has this schema name, in capitals or not. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        tenants = tenant_model()._default_manager.using(database_alias())
+        return bool(tenants.filter(schema_name__iexact=schema).exists())
+
+
+def _tenants_with_keys() -> Any:
+    tenants = tenant_model()._default_manager.using(database_alias()).exclude(schema_name=public_schema())
+    return tenants.annotate(tenant_q_key=Cast("pk", TextField()))
+
+
+def since(schema: str, key: str) -> datetime | None:
+    """Return when a tenant was made, None when it was there before tenant_q kept records. Raises `DatabaseAway`."""
+    return since_of({schema: key})[schema]
+
+
+def since_of(keys: dict[str, str]) -> dict[str, datetime | None]:
+    """As `since`, of several tenants. Parameters: `keys`, by schema. One statement at most, none for those known."""
+    missing = {key: schema for schema, key in keys.items() if key not in _since}
+    if missing:
+        with told_when_away(), in_public():
+            found = dict(_records().filter(key__in=missing).values_list("key", "since"))
+            unrecorded = [schema for key, schema in missing.items() if key not in found]
+            gone = _deleted_at(unrecorded) if unrecorded else {}
+        if len(_since) > _MOST_REMEMBERED:
+            _since.clear()
+        _since.update(found)
+        # Not remembered: its record will be made.
+        return {schema: _since[key] if key in _since else gone.get(schema) for schema, key in keys.items()}
+    return {schema: _since[key] for schema, key in keys.items()}
+
+
+def _deleted_at(schemas: list[str]) -> dict[str, datetime]:
+    """When the last tenant of each of these names was deleted."""
+    rows = _records().filter(schema_name__in=schemas).exclude(deleted=None).order_by("deleted")
+    return dict(rows.values_list("schema_name", "deleted"))
+
+
+def predates(moment: object, schema: str, key: str) -> bool:
+    """Whether something that names no tenant, and was made at `moment`, is older than the tenant.
+
+    Raises `DatabaseAway`.
+    """
+    made = since(schema, key)
+    if made is None:
+        return False
+    if not isinstance(moment, datetime):
+        return True
+    return moment.timestamp() < made.timestamp()  # whatever USE_TZ was when it was made
+
+
+def scope(schema: str, key: str, made: datetime | None) -> str:
+    """Return what stands for a tenant in the ids of its fires.
+
+    For a tenant from before tenant_q kept records that is the schema's name, so an earlier version makes the same ids.
+    """
+    return schema if made is None else f"{schema}#{key}"
+
+
+def names_of(key: str) -> list[str]:
+    """Return the names that the schema of a tenant has or had, the one it has now in front. Raises `DatabaseAway`."""
+    with told_when_away(), in_public():
+        found = _records().filter(key=key, deleted=None).values_list("schema_name", "former_names").first()
+    return [found[0], *found[1]] if found else []
+
+
+def current_name(schema: str, key: str) -> str | None:
+    """Return the name that the schema of a tenant has now, or None if it never was `schema`. Raises `DatabaseAway`."""
+    names = names_of(key)
+    if schema not in names:
+        return None
+    with told_when_away(), in_public():
+        tenants = tenant_model()._default_manager.using(database_alias())
+        return names[0] if tenants.filter(pk=key, schema_name=names[0]).exists() else None
+
+
+def forget() -> None:
+    """Ask the database again when a tenant was made."""
+    _since.clear()

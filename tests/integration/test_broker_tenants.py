@@ -1,0 +1,178 @@
+"""What every broker with leases does when a tenant is deleted, made anew under the same name, or renamed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenant_q.brokers.protocol import Broker, Policy, Settled
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.exceptions import TenantDeleted
+from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis, fetch_one, finish, put
+
+VERDICT = "TaskCancelled: its tenant was deleted"
+
+
+class Site:
+    """A driver with tenants whose keys can be changed: schema and key."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.broker: Broker = driver.broker
+        self.keys = {"acme_corp": "1"}
+        known = lambda schemas: {name: self.keys[name] for name in schemas if name in self.keys}  # noqa: E731
+        if isinstance(driver.broker, RedisBroker):
+            driver.broker._keys_of = known
+        else:
+            driver.broker.keys_of = known
+
+    def put(self, *ids: str, schema: str = "acme_corp", **fields: object) -> int:
+        return put(self.broker, *ids, schema=schema, tenant=self.keys.get(schema, ""), **fields)
+
+    def replace(self, *, seconds: float = 0.001) -> int:
+        """The tenant is deleted, and another one has the name. Returns how many packages are still held."""
+        held = self.broker.forget_tenant("acme_corp", self.keys["acme_corp"], VERDICT, seconds=seconds)
+        self.keys["acme_corp"] = str(int(self.keys["acme_corp"]) + 1)
+        return held
+
+
+@pytest.fixture(params=[InMemory, OnRedis])
+def site(request, settings):
+    driver = request.param()
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": driver.broker.cluster}
+    yield Site(driver)
+    driver.end()
+
+
+def test_the_first_tenant_of_a_name_has_the_queue_of_the_version_before(site):
+    site.put("a")
+    assert fetch_one(site.broker).schema == "acme_corp"
+
+
+def test_a_tenant_that_is_deleted_leaves_nothing(site):
+    site.put(*"abcd")
+    site.put("later", delay=60)
+    lease = fetch_one(site.broker)
+    site.broker.bury("w1", lease, "broken")
+    finish(site.broker, fetch_one(site.broker))
+    site.broker.set_policies({"acme_corp": Policy(weight=2, paused=True)})
+    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    assert site.replace() == 0
+    counts = site.broker.counts()
+    assert (counts.queued, counts.leased, counts.delayed, counts.dead) == (0, 0, 0, 0)
+    assert site.broker.dead() == []
+    assert site.broker.loads() == {}
+    assert site.broker.totals().tenants == {}
+    assert site.broker.policies() == {}
+    assert site.broker.parts("acme_corp", "g", tenant="1") == {}
+
+
+def test_other_tenants_keep_what_they_have(site):
+    site.keys["globex_inc"] = "9"
+    site.put("a")
+    site.put("b", schema="globex_inc")
+    site.broker.add_part("globex_inc", "g", "0", "part", seconds=60)
+    site.replace()
+    assert site.broker.counts().queued == 1
+    assert site.broker.count_parts("globex_inc", "g") == 1
+    finish(site.broker, fetch_one(site.broker))
+    assert site.broker.loads()["globex_inc"].done == 1
+
+
+def test_what_runs_is_cancelled_and_counted_until_it_has_ended(site):
+    site.put("a")
+    lease = fetch_one(site.broker)
+    assert site.replace() == 1
+    [cancelled] = site.broker.cancelled()
+    assert (cancelled.id, cancelled.verdict) == ("a", VERDICT)
+    site.broker.acknowledge("w1", [Settled(lease, 0.1, failed=True)])
+    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=0.001) == 0
+    assert site.broker.loads() == {}
+
+
+def test_a_later_tenant_meets_nothing_of_one_that_is_not_gone_yet(site):
+    site.put("a", "b")
+    lease = fetch_one(site.broker)
+    site.broker.add_part("acme_corp", "g", "0", "old", seconds=60)
+    site.broker.note_cached("acme_corp", "x", seconds=60)
+    site.replace()
+    site.put("c")
+    site.broker.add_part("acme_corp", "g", "0", "new", seconds=60)
+    assert site.broker.parts("acme_corp", "g") == {"0": "new"}
+    assert [live.id for live in site.broker.live("acme_corp")] == ["c"]
+    assert site.broker.place("acme_corp", "a") is None
+    assert site.broker.cancel("acme_corp", "a", "TaskCancelled: mine") is None
+    assert site.broker.queue_size("acme_corp") == 1
+    assert fetch_one(site.broker, "w2").schema == "acme_corp#2"
+    site.broker.give_back("w1", [lease])
+    site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=0.001)
+    assert site.broker.counts().open == 1
+    assert site.broker.cached_ids("acme_corp", "2") == []
+
+
+def test_loads_are_by_the_schema(site):
+    site.put("a")
+    fetch_one(site.broker)
+    site.replace()
+    site.put("b")
+    assert (site.broker.loads()["acme_corp"].queued, site.broker.loads()["acme_corp"].leased) == (1, 1)
+
+
+def test_a_policy_is_of_the_tenant_that_has_the_name(site):
+    site.put("a")
+    fetch_one(site.broker)
+    site.replace()
+    site.broker.set_policies({"acme_corp": Policy(paused=True)})
+    site.put("b")
+    assert site.broker.fetch("w2").leases == ()
+    assert site.broker.policies() == {"acme_corp": Policy(paused=True)}
+
+
+def test_nothing_is_enqueued_for_a_tenant_that_was_deleted_lately(site):
+    site.put("a")
+    site.replace(seconds=60)
+    with pytest.raises(TenantDeleted, match="1"):
+        put(site.broker, "b", tenant="1")
+    assert site.put("c") == 1
+    assert site.broker.counts().open == 1
+
+
+def test_a_place_for_figures_is_used_again(site):
+    for number in range(5):
+        site.put(f"a{number}")
+        finish(site.broker, fetch_one(site.broker))
+        assert site.broker.loads()["acme_corp"].done == 1
+        site.replace()
+    site.keys["globex_inc"] = "99"
+    site.put("b", schema="globex_inc")
+    finish(site.broker, fetch_one(site.broker))
+    assert {name: figures.done for name, figures in site.broker.totals().tenants.items()} == {"globex_inc": 1}
+    assert site.broker.totals().functions["f"].done == 6
+
+
+def test_a_tenant_that_is_renamed_keeps_what_it_has(site):
+    site.put("a", "b")
+    site.put("later", delay=60)
+    site.broker.bury("w1", fetch_one(site.broker), "broken")
+    site.broker.set_policies({"acme_corp": Policy(weight=2)})
+    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    site.keys["new_name"] = site.keys.pop("acme_corp")
+    site.broker.rename_tenant("1", "acme_corp", "new_name")
+    assert site.broker.queue_size("new_name") == 1
+    assert site.broker.place("new_name", "later") == "delayed"
+    assert [dead.schema for dead in site.broker.dead("new_name")] == ["new_name"]
+    assert site.broker.policies() == {"new_name": Policy(weight=2)}
+    assert site.broker.parts("new_name", "g") == {"0": "part"}
+    assert set(site.broker.loads()) == {"new_name"}
+    assert site.put("c", schema="new_name") == 1
+    site.keys["acme_corp"] = "7"
+    assert site.broker.live("acme_corp") == []
+    site.put("d")
+    assert [live.id for live in site.broker.live("acme_corp")] == ["d"]
+
+
+def test_cached_results_are_noted_until_they_are_forgotten(site):
+    site.broker.note_cached("acme_corp", "x", seconds=60)
+    site.broker.note_cached("acme_corp", "y", seconds=None)
+    assert site.broker.cached_ids("acme_corp", "1") == ["x", "y"]
+    site.broker.forget_cached("acme_corp", "1", ["x"])
+    assert site.broker.cached_ids("acme_corp", "1") == ["y"]
