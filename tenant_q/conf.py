@@ -104,9 +104,9 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "metrics_port": ((int,), 0),
     "metrics_address": ((str,), None),
     "metrics_labels": ((int,), 1),
-    "test_queue": ((bool,), None),
     "admin_functions": ((list, tuple), None),
     "signed_results": ((bool,), None),
+    "test_queue": ((bool,), None),
 }
 
 
@@ -150,9 +150,9 @@ class Configuration:
     metrics_port: int
     metrics_address: str
     metrics_labels: int
-    test_queue: bool
     admin_functions: tuple[str, ...]
     signed_results: bool
+    test_queue: bool
     excluded_schemas: frozenset[str]
 
 
@@ -201,9 +201,9 @@ def conf() -> Configuration:
         metrics_port=ours.get("metrics_port", 0),
         metrics_address=ours.get("metrics_address", "127.0.0.1"),
         metrics_labels=ours.get("metrics_labels", 100),
-        test_queue=ours.get("test_queue", False),
         admin_functions=tuple(ours.get("admin_functions", ())),
         signed_results=ours.get("signed_results", False),
+        test_queue=ours.get("test_queue", False),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )
 

@@ -191,8 +191,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
     """Return the schedules of several tenants that are not offered: the schema, the row, and the reasons.
 
     One round trip. The rows have only the fields that are compared. Parameters: `schemas`, as PostgreSQL names them.
-    Raises `DatabaseError` when one of their tables is locked or cannot be read, `ForeignCode` when it would run code of
-    another role, and `DatabaseAway`.
+    Raises `DatabaseError` when one of their tables is locked or cannot be read, `ForeignCode` and `DatabaseAway`.
     """
     if not schemas:
         return []
@@ -203,13 +202,12 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
         for schema in schemas
     ]
     # Not by UNION, which casts columns of different types, perhaps by a function of the table's owner.
-    with tenancy.in_patient_transaction():
+    with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
-        with tenancy.raw_cursor() as cursor:
-            cursor.execute(sql.SQL(";\n").join(parts))
-            found = list(cursor.fetchall())
-            while cursor.nextset():
-                found += cursor.fetchall()
+        cursor.execute(sql.SQL(";\n").join(parts))
+        found = list(cursor.fetchall())
+        while cursor.nextset():
+            found += cursor.fetchall()
     rows = [(schema, Schedule(**dict(zip(_COMPARED, values, strict=True)))) for schema, *values in found]
     reasons = ((schema, row, [reason for _field, reason in problems(row)]) for schema, row in rows)
     return [one for one in reasons if one[2]]

@@ -31,11 +31,10 @@ from tenant_q.models import TenantPolicy
 from tenant_q.options import LONGEST
 from tenant_q.package import Outcome, Package, pickled
 from tenant_q.receivers import has_receivers
-from tenant_q.row_signing import RowSigner
+from tenant_q.row_signing import RowSigner, tenant_of
 from tenant_q.statements import statement
 from tenant_q.tenancy import (
     LOCK_MS,
-    current_key,
     current_schema,
     database_alias,
     in_patient_transaction,
@@ -211,8 +210,7 @@ def _signed(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, 
     """The pickled columns with their signatures, and the columns that these bind."""
     func, hook = _storable("func", package.stored_func), _storable("hook", package.stored_hook)
     cluster = _storable("cluster", package.option("cluster") or conf().cluster)
-    tenant = current_key(package.schema) if package.tenant is None else package.tenant
-    signer = RowSigner(tenant, package.id, func, hook, cluster, package.origin)
+    signer = RowSigner(tenant_of(package), package.id, func, hook, cluster, package.origin)
     return {
         "func": func,
         "hook": hook,

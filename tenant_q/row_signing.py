@@ -17,8 +17,9 @@ from django.conf import settings
 from django.utils.crypto import constant_time_compare
 from django.utils.encoding import force_bytes
 
-from tenant_q.package import ADMIN, CODE, SCHEDULE
-from tenant_q.tenancy import keys_of
+from tenant_q.exceptions import UnknownTenant
+from tenant_q.package import ADMIN, CODE, SCHEDULE, Package
+from tenant_q.tenancy import current_key
 
 TAG = b"\0tq1"
 _SALT = b"tenant_q.row_signing\0"
@@ -44,8 +45,8 @@ class Signed:
 class RowSigner:
     """Signs the pickled columns of one row.
 
-    Parameters: `tenant`, its key; `id`, `func`, `hook` and `cluster`, the columns as they are stored; `origin`, who
-    enqueued the task.
+    Parameters: `tenant`, its identity; `id`, `func`, `hook` and `cluster`, the columns as they are stored; `origin`,
+    who enqueued the task.
     """
 
     __slots__ = ("_letter", "_mac")
@@ -75,12 +76,28 @@ def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | N
     letter, digest = trailer[len(TAG) : len(TAG) + 1], trailer[len(TAG) + 1 :]
     if len(data) < _TRAILER or not trailer.startswith(TAG) or letter not in _ORIGINS:
         return None
-    tenant = keys_of([schema]).get(schema, "")
+    tenant = _key_of(schema)
     for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
         mac = _mac_of_row(key, tenant, row.id, row.func, row.hook, row.cluster, letter)
         if constant_time_compare(_digest(mac, column, pickled), digest):
             return Signed(pickled, _ORIGINS[letter])
     return None
+
+
+def tenant_of(package: Package) -> str:
+    """Return the identity of the tenant that a package was made for: its row's primary key, which a rename keeps.
+
+    Of a package of a version without identities it is that of the tenant that has its schema now.
+    """
+    return _key_of(package.schema) if package.tenant is None else package.tenant
+
+
+def _key_of(schema: str) -> str:
+    """Return the identity of the tenant that has this schema: empty for the public one, and where there is none."""
+    try:
+        return current_key(schema)
+    except UnknownTenant:
+        return ""
 
 
 def _mac_of_row(

@@ -138,10 +138,10 @@ def test_what_is_not_offered_is_listed_and_no_error(tenants):
     assert lines == [
         "The index agrees with the schedules of 3 schemas.",
         "3 schedules run what is not offered to the tenants' staff (TENANT_Q['admin_functions']):",
-        f"acme_corp: schedule {one} ('evil \\x1b[2J'), function 'os.system': "
+        f"acme_corp: schedule {one} (evil \\x1b[2J), function os.system: "
         "os.system is not a function that is offered here.",
-        f"acme_corp: schedule {two}, function 'tests.tasks.nothing': os.system is not a function that is offered here.",
-        f"globex_inc: schedule {three}, function 'shop.tasks.ship': "
+        f"acme_corp: schedule {two}, function tests.tasks.nothing: os.system is not a function that is offered here.",
+        f"globex_inc: schedule {three}, function shop.tasks.ship: "
         "These are options of the task that cannot be set here: chain.",
     ]
     answer = json.loads(msschedules("--check", "--json", "--schema", "globex_inc"))

@@ -30,7 +30,7 @@ from tenant_q.exceptions import UnsignedResult
 from tenant_q.models import AuditRecord
 from tenant_q.package import CODE, Outcome, build
 from tenant_q.plain_pickles import ALLOWED, NotPlain, load_plain
-from tenant_q.tenancy import in_schema, keys_of
+from tenant_q.tenancy import current_key, in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
 from tests.integration.conftest import make_worker, sql, work  # noqa: F401  (a fixture)
@@ -194,8 +194,8 @@ def test_what_was_signed_for_another_tenant_column_or_origin_does_not_fit(page, 
 def test_a_tenant_keeps_its_signatures_when_it_is_renamed(tenants, monkeypatch):
     """What is signed is the tenant's primary key, not the schema's name."""
     row = done()
-    key = keys_of([A])[A]
-    monkeypatch.setattr(row_signing, "keys_of", lambda schemas: {"acme_renamed": key})
+    key = current_key(A)
+    monkeypatch.setattr(row_signing, "current_key", lambda schema: key)
     assert row_signing.verified(texts()["args"], "args", row, "acme_renamed") is not None
 
 

@@ -25,7 +25,7 @@ from django.urls import path
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import offered, schedules
+from tenant_q import offered, schedules, task_rows
 from tenant_q.admin import ScheduleAdmin
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
@@ -48,6 +48,7 @@ DAILY = {"schedule_type": "D", "repeats": "-1", "next_run_0": "2090-01-01", "nex
 BAIT = """
 import functools, os, shutil
 from os import system
+from unittest.mock import call
 from shop.tasks import revenue_report
 
 def report(): return "a report"
@@ -134,6 +135,7 @@ PATHS = [
     "bait.job",
     "bait.method",
     "bait.renamed_partial",
+    "bait.call",
     "bait.renamed_wrapper",
     "bait.functools.partial",
     # Other spellings
@@ -538,10 +540,14 @@ def test_the_origin_follows_what_a_schedule_started(staff, make_worker):  # noqa
     staff.post(f"{LIST}{row.pk}/act/run_now/")
     work(worker)
     with in_schema(A):
-        QUtilities.add_async_task("tests.tasks.add", 1)
+        QUtilities.add_async_task("tests.tasks.add", 1, group="g")
         QUtilities.create_async_tasks_chain([("tests.tasks.add", (1,)), ("tests.tasks.nothing",)])
         iter_id = QUtilities.add_async_tasks_from_iter("tests.tasks.add", [(1, 1), (2, "x")])
     work(worker)
+    run_again(staff, Task(pk=_latest("now")))
+    work(worker)
+    origins = {"by code": {SCHEDULE}, "now": {ADMIN}, "g": {CODE}}
+    assert {group: _origins(group) for group in origins} == origins
     with in_schema(A):
         tasks = list(Task.objects.exclude(pk=iter_id).order_by("started").values_list("pk", "func"))
     told = {pk: run_again(staff, Task(pk=pk)) for pk, _ in tasks[:3]}
@@ -552,6 +558,16 @@ def test_the_origin_follows_what_a_schedule_started(staff, make_worker):  # noqa
         model = "success" if _is_success(pk) else "failure"
         answer = staff.post(f"/admin/django_q/{model}/{pk}/act/run_again/", follow=True)
         assert "queued again" in answer.content.decode(), "code has enqueued it"
+
+
+def _latest(group: str) -> str:
+    with in_schema(A):
+        return Task.objects.filter(group=group).latest("started").pk
+
+
+def _origins(group: str) -> set[str | None]:
+    with in_schema(A):
+        return {task_rows.read(task, "args").origin for task in task_rows.as_texts(Task.objects.filter(group=group))}
 
 
 def _is_success(pk: str) -> bool:

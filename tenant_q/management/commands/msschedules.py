@@ -86,6 +86,7 @@ class Command(OperatorCommand):
         wrong = _problems(schemas)
         why = _repair(wrong) if repair else {}
         left = _problems(list(wrong)) if repair else wrong
+        unlisted = _unlisted(schemas)
         findings = [
             Finding(name, f"{problem}: {why[name]}" if name in why else problem, name not in left)
             for name, problem in wrong.items()
@@ -113,8 +114,8 @@ class Command(OperatorCommand):
             count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
             self.say(f"{count} what is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
         for one in unlisted:
-            name = f"schedule {one.id} ({one.name!r})" if one.name else f"schedule {one.id}"
-            self.say(f"{one.schema}: {name}, function {one.func!r}: {' '.join(one.reasons)}")
+            name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
+            self.say(f"{one.schema}: {name}, function {one.func}: {' '.join(one.reasons)}")
 
 
 def _limit(text: str) -> int:
