@@ -86,7 +86,6 @@ class Command(OperatorCommand):
         wrong = _problems(schemas)
         why = _repair(wrong) if repair else {}
         left = _problems(list(wrong)) if repair else wrong
-        unlisted = _unlisted(schemas)
         findings = [
             Finding(name, f"{problem}: {why[name]}" if name in why else problem, name not in left)
             for name, problem in wrong.items()
