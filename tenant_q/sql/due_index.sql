@@ -15,23 +15,27 @@
 -- - The other functions run with the caller's rights, and refuse tables that would run another role's code with them.
 
 -- What a change of one row means for the index; of all rows where `act` is TRUNCATE. The row before and after it: id, next run,
--- repeats and cluster, as text, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
+-- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
 -- no place in the index. Nothing is written for a table that was not put into the index under its own name.
 --
 -- An error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a value
 -- that cannot be read.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
-    name text, tab oid, argument text, act text, before text[], after text[]
+    name text, tab oid, argument text, act text, old_row text, new_row text
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    before text[] := string_to_array(old_row, '|');
+    after text[] := string_to_array(new_row, '|');
+    -- What is last may have the separator in it.
+    served_by text := array_to_string(after[4:], '|');
     number bigint;
     moment timestamptz;
     earliest timestamptz;
 BEGIN
-    IF act = 'UPDATE' AND before = after THEN
+    IF act = 'UPDATE' AND old_row = new_row THEN
         RETURN;
     END IF;
     -- A transaction with a snapshot of before the table was put into the index cannot see that it is there. In such a one the
@@ -62,16 +66,32 @@ BEGIN
         RETURN;
     END IF;
     SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
-    WHERE cluster = after[4] ORDER BY cluster, due LIMIT 1;
+    WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
     INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (name, number, after[4], moment, moment, '')
+    VALUES (name, number, served_by, moment, moment, '')
     ON CONFLICT (schema_name, schedule_id) DO UPDATE
     SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
     IF earliest IS NULL OR moment < earliest THEN
-        PERFORM pg_notify('tenant_q_due', after[4]);
+        PERFORM pg_notify('tenant_q_due', served_by);
     END IF;
 EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
     RETURN;
+END
+$$;
+
+-- What the trigger's function runs where its plan does not fit. For a TRUNCATE, which has no rows, it takes no parameters.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_index_query(name text, tab oid, argument text, act text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format(
+        'SELECT {public}.tenant_q_index_change(%L, %L, %L, %L, %s)', name, tab, argument, act,
+        CASE WHEN act = 'TRUNCATE' THEN 'NULL, NULL' ELSE
+            'format(''%s|%s|%s|%s'', ($1).id, ($1).next_run, ($1).repeats, ($1).cluster), '
+            'format(''%s|%s|%s|%s'', ($2).id, ($2).next_run, ($2).repeats, ($2).cluster)'
+        END
+    );
 END
 $$;
 
@@ -83,28 +103,25 @@ SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO, YMD'
 AS $$
 BEGIN
-    -- concat() calls output functions, whatever the types are.
+    -- format() calls output functions, whatever the types are.
     PERFORM {public}.tenant_q_index_change(
         TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP,
-        ARRAY[concat(OLD.id), concat(OLD.next_run), concat(OLD.repeats), concat(OLD.cluster)],
-        ARRAY[concat(NEW.id), concat(NEW.next_run), concat(NEW.repeats), concat(NEW.cluster)]
+        format('%s|%s|%s|%s', OLD.id, OLD.next_run, OLD.repeats, OLD.cluster),
+        format('%s|%s|%s|%s', NEW.id, NEW.next_run, NEW.repeats, NEW.cluster)
     );
     RETURN NULL;
 EXCEPTION
-    WHEN object_not_in_prerequisite_state THEN  -- there is no row, as it is TRUNCATE
-        PERFORM {public}.tenant_q_index_change(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP, NULL, NULL);
-        RETURN NULL;
     WHEN datatype_mismatch THEN
         -- The plan above keeps the columns' types, and a migration has changed one since this session made it.
         BEGIN
-            EXECUTE 'SELECT {public}.tenant_q_index_change($1, $2, $3, $4, '
-                    'ARRAY[concat(($5).id), concat(($5).next_run), concat(($5).repeats), concat(($5).cluster)], '
-                    'ARRAY[concat(($6).id), concat(($6).next_run), concat(($6).repeats), concat(($6).cluster)])'
-            USING TG_TABLE_SCHEMA::text, TG_RELID, TG_ARGV[0], TG_OP, OLD, NEW;
+            EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP) USING OLD, NEW;
             RETURN NULL;
-        EXCEPTION WHEN undefined_column OR undefined_function THEN
+        EXCEPTION WHEN undefined_column THEN
             RETURN NULL;
         END;
+    WHEN object_not_in_prerequisite_state THEN  -- there is no row, as it is TRUNCATE
+        EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP);
+        RETURN NULL;
     WHEN undefined_column OR undefined_function THEN  -- a column is gone, or the app
         RETURN NULL;
 END
@@ -352,8 +369,8 @@ $$;
 -- Nobody executes them but their owner and the roles that may write to the index, as a cluster of a role of its own does. Who
 -- migrates tenants under another role needs the trigger's function, and only an operator can grant that.
 REVOKE ALL ON FUNCTION
-    {public}.tenant_q_index_schedule(), {public}.tenant_q_index_change(text, oid, text, text, text[], text[]),
-    {public}.tenant_q_install_triggers(text),
+    {public}.tenant_q_index_schedule(), {public}.tenant_q_index_change(text, oid, text, text, text, text),
+    {public}.tenant_q_index_query(text, oid, text, text), {public}.tenant_q_install_triggers(text),
     {public}.tenant_q_foreign_code(text), {public}.tenant_q_require_plain(text[], text[]),
     {public}.tenant_q_install_index(text), {public}.tenant_q_stale_schemas(),
     {public}.tenant_q_forget_schema(text), {public}.tenant_q_index_errors(text)
