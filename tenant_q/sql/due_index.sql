@@ -17,9 +17,6 @@
 -- What a change of one row means for the index; of all rows where `act` is TRUNCATE. The row before and after it: id, next run,
 -- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
 -- no place in the index. Nothing is written for a table that was not put into the index under its own name.
---
--- An error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a value
--- that cannot be read.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
     name text, tab oid, argument text, act text, old_row text, new_row text
 ) RETURNS void
@@ -74,8 +71,6 @@ BEGIN
     IF earliest IS NULL OR moment < earliest THEN
         PERFORM pg_notify('tenant_q_due', served_by);
     END IF;
-EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
-    RETURN;
 END
 $$;
 
@@ -97,6 +92,9 @@ $$;
 
 -- The trigger's function. A session compiles and keeps it once for each table, with a plan of each expression that was used; so
 -- it is one call as a rule, and what is rare is found out by its error.
+--
+-- An error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a column
+-- that is gone or a value that cannot be read.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -111,18 +109,19 @@ BEGIN
     );
     RETURN NULL;
 EXCEPTION
-    WHEN datatype_mismatch THEN
-        -- The plan above keeps the columns' types, and a migration has changed one since this session made it.
+    WHEN datatype_mismatch OR object_not_in_prerequisite_state THEN
         BEGIN
-            EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP) USING OLD, NEW;
+            IF TG_OP = 'TRUNCATE' THEN  -- there is no row
+                EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP);
+            ELSE
+                -- The plan above keeps the columns' types, and a migration has changed one since this session made it.
+                EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP) USING OLD, NEW;
+            END IF;
             RETURN NULL;
-        EXCEPTION WHEN undefined_column THEN
+        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
             RETURN NULL;
         END;
-    WHEN object_not_in_prerequisite_state THEN  -- there is no row, as it is TRUNCATE
-        EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP);
-        RETURN NULL;
-    WHEN undefined_column OR undefined_function THEN  -- a column is gone, or the app
+    WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
         RETURN NULL;
 END
 $$;
