@@ -8,6 +8,8 @@ from tenant_q import index_rights, tenancy
 FUNCTIONS = (
     "tenant_q_index_schedule()",
     "tenant_q_index_change(text, text, jsonb, jsonb)",
+    "tenant_q_index_change(text, oid, text, text, text, text)",
+    "tenant_q_index_query(text, oid, text, text)",
     "tenant_q_install_index(text)",
     "tenant_q_stale_schemas()",
     "tenant_q_forget_schema(text)",

@@ -14,75 +14,115 @@
 --   alone. Those are PostgreSQL's own, also for types that a role can make. Casts and operators may be the role's code.
 -- - The other functions run with the caller's rights, and refuse tables that would run another role's code with them.
 
--- The trigger's function. A session compiles and keeps it once for each table, so it is short. An error would keep a tenant
--- from editing its schedules, so an index that is gone with its app is no error, nor is a column that is gone or unreadable.
+-- What a change of one row means for the index; of all rows where `act` is TRUNCATE. The row before and after it: id, next run,
+-- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
+-- no place in the index. Nothing is written for a table that was not put into the index under its own name.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
+    name text, tab oid, argument text, act text, old_row text, new_row text
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before text[] := string_to_array(old_row, '|');
+    after text[] := string_to_array(new_row, '|');
+    -- What is last may have the separator in it.
+    served_by text := array_to_string(after[4:], '|');
+    number bigint;
+    moment timestamptz;
+    earliest timestamptz;
+BEGIN
+    IF act = 'UPDATE' AND old_row = new_row THEN
+        RETURN;
+    END IF;
+    -- A transaction with a snapshot of before the table was put into the index cannot see that it is there. In such a one the
+    -- trigger's argument, which only who may execute its function can have written, says so.
+    IF NOT EXISTS (
+        SELECT FROM {public}.tenant_q_indexedschema AS known
+        WHERE known.schema_name = name AND known.table_oid IN (tab::bigint, pg_partition_root(tab)::oid::bigint)
+    ) AND (
+        argument IS DISTINCT FROM name OR tab IS DISTINCT FROM to_regclass(quote_ident(name) || '.django_q_schedule')
+        OR current_setting('transaction_isolation') = 'read committed'
+    ) THEN
+        RETURN;
+    END IF;
+    IF act = 'TRUNCATE' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
+        RETURN;
+    END IF;
+    IF act <> 'INSERT' AND before[1] <> after[1] AND before[1] <> '' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = before[1]::bigint;
+    END IF;
+    IF after[1] = '' THEN
+        RETURN;
+    END IF;
+    number := after[1]::bigint;
+    moment := NULLIF(after[2], '')::timestamptz;
+    IF moment IS NULL OR NULLIF(after[3], '')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
+        RETURN;
+    END IF;
+    SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
+    WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
+    INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
+    VALUES (name, number, served_by, moment, moment, '')
+    ON CONFLICT (schema_name, schedule_id) DO UPDATE
+    SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
+    IF earliest IS NULL OR moment < earliest THEN
+        PERFORM pg_notify('tenant_q_due', served_by);
+    END IF;
+END
+$$;
+
+-- What the trigger's function runs where its plan does not fit. For a TRUNCATE, which has no rows, it takes no parameters.
+CREATE OR REPLACE FUNCTION {public}.tenant_q_index_query(name text, tab oid, argument text, act text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format(
+        'SELECT {public}.tenant_q_index_change(%L, %L, %L, %L, %s)', name, tab, argument, act,
+        CASE WHEN act = 'TRUNCATE' THEN 'NULL, NULL' ELSE
+            'format(''%s|%s|%s|%s'', ($1).id, ($1).next_run, ($1).repeats, ($1).cluster), '
+            'format(''%s|%s|%s|%s'', ($2).id, ($2).next_run, ($2).repeats, ($2).cluster)'
+        END
+    );
+END
+$$;
+
+-- The trigger's function. A session compiles and keeps it once for each table, with a plan of each expression that was used; so
+-- it is one call as a rule, and what is rare is found out by its error.
+--
+-- An error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a column
+-- that is gone or a value that cannot be read.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO, YMD'
 AS $$
-DECLARE
-    name text := TG_TABLE_SCHEMA;
-    -- Id, next run, repeats and cluster, as text; empty where there is none.
-    before text[];
-    after text[];
-    number bigint;
-    moment timestamptz;
-    earliest timestamptz;
 BEGIN
-    -- Only for a table that was put into the index. A transaction with a snapshot of before that cannot see it; there the
-    -- trigger's argument, which only who may execute this function can have written, says so.
-    IF NOT EXISTS (
-        SELECT FROM {public}.tenant_q_indexedschema AS known
-        WHERE known.schema_name = name AND known.table_oid IN (TG_RELID::bigint, pg_partition_root(TG_RELID)::oid::bigint)
-    ) AND (
-        TG_NARGS = 0 OR TG_ARGV[0] <> name OR TG_TABLE_NAME <> 'django_q_schedule'
-        OR current_setting('transaction_isolation') = 'read committed'
-    ) THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
-        RETURN NULL;
-    END IF;
-    BEGIN
-        -- concat() calls output functions, whatever the types are.
-        before := ARRAY[concat(OLD.id), concat(OLD.next_run), concat(OLD.repeats), concat(OLD.cluster)];
-        after := ARRAY[concat(NEW.id), concat(NEW.next_run), concat(NEW.repeats), concat(NEW.cluster)];
-    EXCEPTION WHEN datatype_mismatch THEN
-        -- The plans above keep the columns' types, and a migration has changed one since this session made them.
-        EXECUTE 'SELECT ARRAY[concat(($1).id), concat(($1).next_run), concat(($1).repeats), concat(($1).cluster)], '
-                'ARRAY[concat(($2).id), concat(($2).next_run), concat(($2).repeats), concat(($2).cluster)]'
-        INTO before, after USING OLD, NEW;
-    END;
-    IF TG_OP = 'UPDATE' AND before = after THEN
-        RETURN NULL;
-    END IF;
-    IF before[1] <> after[1] AND TG_OP <> 'INSERT' AND before[1] <> '' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = before[1]::bigint;
-    END IF;
-    IF after[1] = '' THEN
-        RETURN NULL;
-    END IF;
-    number := after[1]::bigint;
-    -- A row that is not to run, or whose moment a client cannot read, has no place in the index.
-    moment := NULLIF(after[2], '')::timestamptz;
-    IF moment IS NULL OR NULLIF(after[3], '')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
-        RETURN NULL;
-    END IF;
-    SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
-    WHERE cluster = after[4] ORDER BY cluster, due LIMIT 1;
-    INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (name, number, after[4], moment, moment, '')
-    ON CONFLICT (schema_name, schedule_id) DO UPDATE
-    SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
-    IF earliest IS NULL OR moment < earliest THEN
-        PERFORM pg_notify('tenant_q_due', after[4]);
-    END IF;
+    -- format() calls output functions, whatever the types are.
+    PERFORM {public}.tenant_q_index_change(
+        TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP,
+        format('%s|%s|%s|%s', OLD.id, OLD.next_run, OLD.repeats, OLD.cluster),
+        format('%s|%s|%s|%s', NEW.id, NEW.next_run, NEW.repeats, NEW.cluster)
+    );
     RETURN NULL;
-EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
-    RETURN NULL;
+EXCEPTION
+    WHEN datatype_mismatch OR object_not_in_prerequisite_state THEN
+        BEGIN
+            IF TG_OP = 'TRUNCATE' THEN  -- there is no row
+                EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP);
+            ELSE
+                -- The plan above keeps the columns' types, and a migration has changed one since this session made it.
+                EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP) USING OLD, NEW;
+            END IF;
+            RETURN NULL;
+        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
+            RETURN NULL;
+        END;
+    WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
+        RETURN NULL;
 END
 $$;
 
@@ -328,7 +368,8 @@ $$;
 -- Nobody executes them but their owner and the roles that may write to the index, as a cluster of a role of its own does. Who
 -- migrates tenants under another role needs the trigger's function, and only an operator can grant that.
 REVOKE ALL ON FUNCTION
-    {public}.tenant_q_index_schedule(), {public}.tenant_q_install_triggers(text),
+    {public}.tenant_q_index_schedule(), {public}.tenant_q_index_change(text, oid, text, text, text, text),
+    {public}.tenant_q_index_query(text, oid, text, text), {public}.tenant_q_install_triggers(text),
     {public}.tenant_q_foreign_code(text), {public}.tenant_q_require_plain(text[], text[]),
     {public}.tenant_q_install_index(text), {public}.tenant_q_stale_schemas(),
     {public}.tenant_q_forget_schema(text), {public}.tenant_q_index_errors(text)

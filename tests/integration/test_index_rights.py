@@ -186,6 +186,14 @@ def test_a_column_that_changes_in_a_session_that_has_plans(spare):
     assert entries(spare) == {1: ("", LATER + timedelta(days=6), "")}
 
 
+def test_a_column_that_changes_and_one_that_goes_in_a_session_that_has_plans(spare):
+    insert(spare, id=1)
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as raw:
+        raw.execute("UPDATE spare.django_q_schedule SET next_run = next_run + interval '1 day'")
+        raw.execute("ALTER TABLE spare.django_q_schedule DROP COLUMN cluster, ALTER COLUMN id TYPE bigint")
+        raw.execute("UPDATE spare.django_q_schedule SET next_run = next_run + interval '1 day'")
+
+
 # A cluster under a role that owns nothing
 
 

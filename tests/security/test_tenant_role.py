@@ -265,6 +265,7 @@ ATTACKS = {
         "ALTER TABLE spare.django_q_task ENABLE ROW LEVEL SECURITY",
         "has row security",
     ),
+    "a policy that is not in force": ("CREATE POLICY evil ON spare.django_q_task USING (spare.take())", "has a policy"),
     "a default": ("ALTER TABLE spare.django_q_task ADD COLUMN more boolean DEFAULT spare.take()", "with a default"),
     "a default that runs a query by a function of PostgreSQL's": (
         "ALTER TABLE spare.django_q_task ADD COLUMN more text "
@@ -473,7 +474,7 @@ def test_a_tenant_with_ordinary_grants_is_not_foreign(spare):
 # Our functions
 
 
-FUNCTIONS = [row.partition("(")[0] for row in index_rights._CALLED] + ["tenant_q_index_schedule"]
+FUNCTIONS = [name.partition("(")[0] for name in index_rights._CALLED]
 CALLS = {
     "tenant_q_forget_schema": "SELECT public.tenant_q_forget_schema('acme_corp')",
     "tenant_q_foreign_code": "SELECT public.tenant_q_foreign_code('acme_corp')",
@@ -481,6 +482,8 @@ CALLS = {
     "tenant_q_install_index": "SELECT public.tenant_q_install_index('spare')",
     "tenant_q_install_triggers": "SELECT public.tenant_q_install_triggers('spare')",
     "tenant_q_require_plain": "SELECT public.tenant_q_require_plain('{spare}', '{django_q_task}')",
+    "tenant_q_index_change": "SELECT public.tenant_q_index_change('acme_corp', 1, '', 'INSERT', '', '1|2999-01-01|1|')",
+    "tenant_q_index_query": "SELECT public.tenant_q_index_query('acme_corp', 1, '', 'TRUNCATE')",
     "tenant_q_stale_schemas": "SELECT * FROM public.tenant_q_stale_schemas()",
     "tenant_q_index_schedule": "CREATE TEMP TABLE django_q_schedule (id int, next_run timestamptz, repeats int, "
     "cluster text); CREATE TRIGGER mine AFTER INSERT ON django_q_schedule FOR EACH ROW "
@@ -490,7 +493,8 @@ CALLS = {
 
 def test_every_function_of_ours_is_tried():
     found = sql("SELECT proname FROM pg_proc WHERE proname LIKE 'tenant_q%' AND pronamespace = 'public'::regnamespace")
-    assert {name for (name,) in found} == set(CALLS) == set(FUNCTIONS)
+    assert {name for (name,) in found} == set(CALLS)
+    assert set(FUNCTIONS) < set(CALLS)
 
 
 @pytest.mark.parametrize("role", [OWNER, STRANGER])
