@@ -29,6 +29,7 @@ from tenant_q.conf import conf
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
 from tenant_q.executor import alarm, execute, give_up, running, timeout_of
+from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
 from tenant_q.package import Outcome, Package, build, deterministic_id, labels
@@ -319,7 +320,8 @@ def tell(outcome: Outcome) -> None:
     """
     package = outcome.package
     try:
-        copy_context().run(_tell, outcome)
+        with no_return():
+            copy_context().run(_tell, outcome)
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
 

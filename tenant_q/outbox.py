@@ -6,7 +6,6 @@ finished before it, with database connections of its own.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
 from tenant_q.executor import timeout_of
+from tenant_q.handlers import leave_signals_to_main_thread
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels, with_outcome
 from tenant_q.slot import Slot
@@ -106,8 +106,7 @@ class Outbox:
             self._thread.join()
 
     def _flush_in_time(self) -> None:
-        # Signals are the main thread's: they are to interrupt what the task waits for.
-        signal.pthread_sigmask(signal.SIG_BLOCK, session.SIGNALS)
+        leave_signals_to_main_thread()
         while not self._closing.wait(LOOK_SECONDS):
             if self.is_waiting():
                 self._flush()

@@ -24,6 +24,7 @@ from psycopg import sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
+from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
 from tenant_q.package import Outcome, encode
@@ -144,7 +145,8 @@ def _save_rows(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
     statements = [_insert(schema) for schema in by_schema]
-    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_schema.values()]
+    with no_return():  # pickling calls methods of the values
+        rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_schema.values()]
     _execute(sql.SQL(";\n").join(statements), rows)
 
 
@@ -217,7 +219,8 @@ def _save_rows_one_by_one(by_schema: Mapping[str, Sequence[Outcome]]) -> None:
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
                 previous = Task.objects.filter(id=task.id).first()
                 if previous is None or not previous.success:
-                    task.save(force_insert=previous is None)
+                    with no_return():
+                        task.save(force_insert=previous is None)
                     hook = outcome.package.option("hook")
                     Task.objects.filter(id=task.id).update(hook=get_func_repr(hook) if hook else None)
 

@@ -21,9 +21,11 @@ from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from tenant_q.forks import no_return
+from tenant_q.handlers import SIGNALS
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
-from tenant_q.tenancy.connection import USED
+from tenant_q.tenancy.connection import USED, forget_transaction
 
 logger = get_logger("tenant_q.session")
 
@@ -38,8 +40,6 @@ _SET_UP_BY = (
     "read_only",
     "deferrable",
 )
-# Those that the main thread is to receive: timeouts, stops and cancels.
-SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 # Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
 _wrappers: dict[str, list[Any]] = {}
@@ -142,7 +142,8 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
         raw.prepare_threshold = threshold
         connection.errors_occurred = False
         # What a project sets in each new session is set again.
-        connection_created.send(sender=type(connection), connection=connection)
+        with no_return():
+            connection_created.send(sender=type(connection), connection=connection)
         if connection.alias in _open:  # else those it has are the new connection's own
             _restore_wrappers(connection)
     except Exception as error:
@@ -152,10 +153,5 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
 def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
     """Close a connection that cannot be brought back; the next use opens a new one."""
     logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
-    connection.in_atomic_block = False
-    connection.atomic_blocks = []
-    connection.savepoint_ids = []
-    connection.needs_rollback = False
-    connection.commit_on_exit = True
-    connection.closed_in_transaction = False
+    forget_transaction(connection)
     connection.close()

@@ -9,12 +9,13 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import progress, results, retries, session, tenancy, tracing
+from tenant_q import forks, progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
@@ -73,7 +74,8 @@ class Worker(Role):
         self._next_prune = 0.0
         for alias in settings.CACHES:
             caches[alias]  # made here, it serves every task; made in a task's context, it would end with it
-        post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
+        with forks.no_return():
+            post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
         self.outbox.finish()
@@ -93,6 +95,11 @@ class Worker(Role):
 
     def has_unfinished(self) -> bool:
         return not self.outbox.is_empty()
+
+    def abandon(self) -> None:
+        super().abandon()
+        progress.report_to(None)
+        self.broker = self.outbox.broker = cast(Broker, forks.Abandoned())
 
     def close(self) -> None:
         self.outbox.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import psycopg
 from django.db import Error as DatabaseFailure
 from django.db import connections, transaction
+from django.db.backends.signals import connection_created
 from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
@@ -20,6 +25,11 @@ USED = "_tenant_q_used"
 LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
+
+# The connections that threads of this process opened.
+_opened: weakref.WeakSet[Any] = weakref.WeakSet()
+# What the parent opened. It is kept, since a driver may say goodbye to the server when it lets go of a connection.
+_inherited: list[Any] = []
 
 
 @contextmanager
@@ -90,15 +100,56 @@ def words(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def note_connections() -> None:
+    """From here on, know the connections that every thread of this process opens."""
+    connection_created.connect(_note, dispatch_uid="tenant_q.tenancy.connection")
+
+
+def _note(*, connection: Any, **_: Any) -> None:
+    _opened.add(connection)
+
+
+def opened_connections() -> list[Any]:
+    """Django's connections that any thread opened since `note_connections()` and that still exist."""
+    return list(_opened)
+
+
 def drop_inherited_connections() -> None:
-    """In a child just forked: forget the parent's connections without a word to their servers."""
-    for connection in connections.all(initialized_only=True):
-        connection.connection = None
-        connection.in_atomic_block = False
-        connection.savepoint_ids = []
-        connection.needs_rollback = False
-        connection.run_on_commit = []
-        connection.close()
+    """In a child just forked: forget the parent's connections without a word to their servers.
+
+    Whoever still holds one of the driver's own, a cursor say, finds it broken: its file is another one in this process.
+    """
+    for connection in {*connections.all(initialized_only=True), *_opened}:
+        if connection.connection is not None:
+            _cut(connection.connection)
+            _inherited.append(connection.connection)
+            connection.connection = None
+        forget_transaction(connection)
+        # Only the thread that forked is left, and it may use none but its own.
+        if connection._thread_ident == threading.get_ident():
+            connection.close()
+    _opened.clear()
+
+
+def _cut(raw: Any) -> None:
+    """Put the end of a line that nobody holds in the place of a connection's socket."""
+    if not isinstance(raw, psycopg.Connection) or raw.closed:
+        return
+    ours, other = socket.socketpair()
+    with ours:
+        other.close()
+        os.dup2(ours.fileno(), raw.fileno(), inheritable=False)
+
+
+def forget_transaction(connection: Any) -> None:
+    """Have Django know of no transaction on a connection."""
+    connection.in_atomic_block = False
+    connection.atomic_blocks = []
+    connection.savepoint_ids = []
+    connection.needs_rollback = False
+    connection.commit_on_exit = True
+    connection.closed_in_transaction = False
+    connection.run_on_commit = []
 
 
 def keep_connections_open() -> None:
