@@ -10,16 +10,28 @@ import signal
 
 import psutil
 import pytest
+from django.db import connections
 from django_q.models import Task
 
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests import schemas, tasks
+from tests import schemas, tasks, tasks_leaving
 from tests.conftest import wait_until
+from tests.integration.conftest import know_as_short, make_worker, redis_key
 from tests.tasks_forking import TWICE
 
 FORKING = "tests.tasks_forking"
+LEAVING = "tests.tasks_leaving"
+
+
+__all__ = ["make_worker"]  # a fixture
+
+
+@pytest.fixture
+def runner(make_worker):
+    """A worker in this process."""
+    return make_worker()
 
 
 # Forks
@@ -95,3 +107,54 @@ def test_a_child_of_a_task_tells_no_progress_in_its_place(tenants, mscluster):
         tasks.let_go(key)
     wait_until(lambda: get_broker().counts().open == 0)
     assert cluster.stop() == 0
+
+
+# What is left in a connection
+
+
+@pytest.fixture
+def aside(tenants):
+    """Nothing is left for the next test."""
+    databases = {alias: dict(own, OPTIONS=dict(own.get("OPTIONS", {}))) for alias, own in connections.settings.items()}
+    before, names = connections["default"], set(vars(connections["default"]))
+    tasks_leaving.STOLEN.clear()
+    yield
+    connections.close_all()
+    connections["default"] = before
+    for name in set(vars(before)) - names:
+        if not name.startswith("_tenant_q"):
+            del vars(before)[name]
+    for alias, own in databases.items():
+        connections.settings[alias].clear()
+        connections.settings[alias].update(own)
+    before.settings_dict = connections.settings["default"]
+    before.force_debug_cursor = False
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("leave", tasks_leaving.CONNECTION, ids=lambda leave: leave.__name__)
+def test_how_a_task_sets_up_its_connection_ends_with_it(tenants, runner, aside, leave):
+    clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_connection")
+    found = looked_behind(runner, f"{LEAVING}.{leave.__name__}", "look_at_the_connection")
+    assert found == clean
+    assert found["acme_corp"]["row"][:2] == ["text", "mine"]
+
+
+def looked_behind(runner, func: str, look: str) -> dict[str, dict]:
+    """What two tasks see that run behind one, in the same batch: the same tenant's next, and another tenant's."""
+    pair = ("acme_corp", "globex_inc")
+    know_as_short(func, *pair)
+    know_as_short(f"{LEAVING}.{look}", *pair)
+    tasks.client().delete(redis_key("vtime"), redis_key("ring"))  # no turn is owed, so names decide
+    begun = runner.started
+    first = QUtilities.add_async_task(func, schema_name=pair[0])
+    ids = {name: QUtilities.add_async_task(f"{LEAVING}.{look}", schema_name=name) for name in pair}
+    runner.tick()
+    assert runner.started == begun + 3, "all in one batch"
+    left = QUtilities.fetch_task(first, schema_name=pair[0])
+    assert left.success, left.result
+    rows = {name: QUtilities.fetch_task(id, schema_name=name) for name, id in ids.items()}
+    for row in rows.values():
+        assert row.success, row.result
+        assert row.started > left.started, "behind it"
+    return {name: row.result for name, row in rows.items()}
