@@ -14,6 +14,7 @@ from django.db import connections
 from django.utils.functional import cached_property
 from psycopg.adapt import AdaptersMap
 
+from tenant_q.adapters import tables
 from tenant_q.tenancy.connection import USED
 
 # The attribute of either kind of connection that holds what is noted of it.
@@ -41,9 +42,7 @@ class RawSetup:
     """What is noted of a driver's connection."""
 
     def __init__(self, raw: Any) -> None:
-        # A copy shares its tables with its template until one of them is changed, so comparing them is cheap.
-        self._adapters = AdaptersMap(raw.adapters)
-        self._tables = _tables(self._adapters)
+        self._tables = tables(AdaptersMap(raw.adapters))
         self._attributes = _attributes(raw)
         self._handlers = raw.pgconn.notice_handler, raw.pgconn.notify_handler
         self._preparing = _PREPARING(raw._prepared)
@@ -54,7 +53,7 @@ class RawSetup:
             _attributes(raw) == self._attributes
             and _PREPARING(raw._prepared) == self._preparing
             and (raw.pgconn.notice_handler, raw.pgconn.notify_handler) == self._handlers
-            and _tables(raw.adapters) == self._tables
+            and tables(raw.adapters) == self._tables
         )
 
 
@@ -64,12 +63,6 @@ def _attributes(raw: Any) -> dict[str, Any]:
         for name, value in vars(raw).items()
         if name not in _RAW_STATE
     }
-
-
-def _tables(adapters: AdaptersMap) -> list[Any]:
-    """The tables of loaders, dumpers and types."""
-    fields = {**vars(adapters), **vars(adapters.types)}
-    return [value for name, value in fields.items() if not name.startswith("_own") and name != "types"]
 
 
 class Setup:

@@ -22,7 +22,7 @@ from django_q.signals import post_execute
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
-from tenant_q import cached, enqueue, results
+from tenant_q import cached, enqueue, process_state, results
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
@@ -332,7 +332,9 @@ def _tell(outcome: Outcome) -> None:
     with alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):
-            resolve_hook(package.option("hook"))(_hook_task(outcome))
+            hook = resolve_hook(package.option("hook"))
+            process_state.after_import()
+            hook(_hook_task(outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:

@@ -53,6 +53,7 @@ class StopFlag:
 
     def listen(self) -> None:
         """Take the signals again, whatever a task has done to them."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         for number in self._handlers:
             if get_handler(number) != self._set:
                 set_handler(number, self._set)

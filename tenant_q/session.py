@@ -10,7 +10,6 @@ transaction, in the middle of a query, broken, set up in another way or opened b
 from __future__ import annotations
 
 import select
-import signal
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -21,9 +20,9 @@ from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from tenant_q import process_state
 from tenant_q.connection_setup import NOTED, RawSetup, Settings, Setup
 from tenant_q.forks import no_return
-from tenant_q.handlers import SIGNALS
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
 from tenant_q.tenancy.connection import USED, forget_transaction
@@ -66,7 +65,7 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     """
     was_used = False
     if threading.current_thread() is threading.main_thread():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        process_state.restore(labels)
         was_used = _put_connections_back(labels)
     for connection in connections.all(initialized_only=True):
         connection.run_on_commit = []

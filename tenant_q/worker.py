@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import forks, progress, results, retries, session, tenancy, tracing
+from tenant_q import forks, process_state, progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
@@ -79,6 +79,7 @@ class Worker(Role):
 
     def tick(self) -> float:
         self.outbox.finish()
+        self._leave_if_spoiled()
         if self.stopping:
             return 0.0
         wait, self._wait = self._wait, 0.0
@@ -110,6 +111,7 @@ class Worker(Role):
 
     def _run_batch(self, batch: Batch) -> None:
         self.interrupt.listen()
+        process_state.note()
         slices = [(schema, self._open_all(leases)) for schema, leases in _slices(batch)]
         self.slot.plan([lease for _, waiting in slices for lease, _ in waiting])
         tenants = [schema for schema, waiting in slices if waiting and schema != tenancy.public_schema()]
@@ -120,6 +122,13 @@ class Worker(Role):
             if waiting and not self._makes_way():
                 self._run_slice(schema, waiting)
         self._give_back([lease for _, waiting in slices for lease, _ in waiting])
+        process_state.restore_after_batch()
+        self._leave_if_spoiled()
+
+    def _leave_if_spoiled(self) -> None:
+        """Make way for a fresh process if a task left what cannot be put back."""
+        if process_state.is_spoiled() and not self.stopping:
+            self.stopping.set()
 
     def _run_slice(self, schema: str, waiting: list[tuple[Lease, Package]]) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
@@ -141,7 +150,7 @@ class Worker(Role):
 
     def _makes_way(self) -> bool:
         """Whether the rest of the batch is for others: this worker ends, or the batch turned out long."""
-        return bool(self.stopping) or self._batch_seconds > self.longest_batch
+        return bool(self.stopping) or process_state.is_spoiled() or self._batch_seconds > self.longest_batch
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         self.broker.give_back(self.key, leases)

@@ -7,12 +7,14 @@ and `tests/integration/test_crossing.py`.
 from __future__ import annotations
 
 import signal
+import warnings
 
 import psutil
 import pytest
 from django.db import connections
 from django_q.models import Task
 
+from tenant_q import process_state
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -117,6 +119,8 @@ def aside(tenants):
     """Nothing is left for the next test."""
     databases = {alias: dict(own, OPTIONS=dict(own.get("OPTIONS", {}))) for alias, own in connections.settings.items()}
     before, names = connections["default"], set(vars(connections["default"]))
+    process_state._told.clear()
+    process_state._spoiled = False
     tasks_leaving.STOLEN.clear()
     yield
     connections.close_all()
@@ -158,3 +162,73 @@ def looked_behind(runner, func: str, look: str) -> dict[str, dict]:
         assert row.success, row.result
         assert row.started > left.started, "behind it"
     return {name: row.result for name, row in rows.items()}
+
+
+# What is left in the process
+
+
+@pytest.mark.parametrize("leave", tasks_leaving.PROCESS, ids=lambda leave: leave.__name__)
+def test_what_a_task_changes_in_its_process_ends_with_it(tenants, runner, aside, leave):
+    clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process")
+    found = looked_behind(runner, f"{LEAVING}.{leave.__name__}", "look_at_the_process")
+    assert found == clean
+
+
+@pytest.mark.parametrize("leave", tasks_leaving.BATCH, ids=lambda leave: leave.__name__)
+def test_what_is_looked_at_after_a_batch_ends_with_it(tenants, runner, aside, leave):
+    clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process")
+    QUtilities.add_async_task(f"{LEAVING}.{leave.__name__}", schema_name="acme_corp")
+    runner.tick()
+    assert looked_behind(runner, "tests.tasks.nothing", "look_at_the_process") == clean
+
+
+def test_what_a_hook_changes_in_its_process_ends_with_it(tenants, runner, aside):
+    clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process")
+    QUtilities.add_async_task("tests.tasks.nothing", hook=f"{LEAVING}.change_everything", schema_name="acme_corp")
+    runner.tick()
+    assert looked_behind(runner, "tests.tasks.nothing", "look_at_the_process") == clean
+
+
+def test_a_change_that_is_put_back_is_logged_once_for_each_function(tenants, runner, aside, caplog):
+    ids = []
+    for _ in range(3):
+        ids.append(QUtilities.add_async_task(f"{LEAVING}.change_the_environment", schema_name="acme_corp"))
+        runner.tick()
+    (record,) = [record for record in caplog.records if record.name == "tenant_q.process_state"]
+    assert record.levelname == "WARNING"
+    assert (record.schema, record.task_id, record.func) == ("acme_corp", ids[0], f"{LEAVING}.change_the_environment")
+    assert record.changed == "environment variables"
+    assert "ACME_SECRET, HOME" in record.getMessage()
+    assert "theirs" not in record.getMessage()
+
+
+def test_what_an_import_changes_belongs_to_the_process(tenants, runner, aside, caplog, tmp_path, monkeypatch):
+    name = f"imported_{get_broker().cluster}"
+    text = "import os, warnings\nos.environ['BY_IMPORT'] = 'yes'\nwarnings.simplefilter('ignore', FutureWarning)\n"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BY_IMPORT", "no")
+    QUtilities.add_async_task(f"{LEAVING}.import_a_module", name, schema_name="acme_corp")
+    runner.tick()
+    found = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process")["globex_inc"]
+    assert "('BY_IMPORT', 'yes')" in found["environment"]
+    assert "FutureWarning" in found["filters"].partition(")")[0]
+    assert not [record for record in caplog.records if record.name == "tenant_q.process_state"]
+    warnings.filters.pop(0)
+    warnings._filters_mutated()
+
+
+def test_a_worker_is_replaced_once_for_each_function_and_cause(tenants, mscluster):
+    """Over all workers of a cluster, those included that took a place since."""
+    cluster = mscluster("--workers", "2")
+    for _ in range(6):
+        first = cluster.wait_for_workers()
+        pids = []
+        for _ in range(2):
+            id = QUtilities.add_async_task(f"{LEAVING}.give_up_a_right", schema_name="acme_corp")
+            pids.append(QUtilities.get_result(id, wait=30_000, schema_name="acme_corp"))
+        assert set(pids) <= {*first, *cluster.wait_for_workers()}
+    wait_until(lambda: get_broker().counts().open == 0)
+    assert cluster.log.count("so the worker is replaced") == 1
+    assert "goes on as it is" in cluster.log
+    assert cluster.stop() == 0
