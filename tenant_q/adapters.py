@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import psycopg
 from psycopg.adapt import AdaptersMap
 
 
-def tables(adapters: AdaptersMap) -> list[Any]:
-    """The tables of dumpers, loaders and types.
+def _named(adapters: AdaptersMap) -> list[str]:
+    """The attributes of adapters that are tables of dumpers, loaders and types."""
+    names = [*vars(adapters), *(f"types.{name}" for name in vars(adapters.types))]
+    return [name for name in names if name != "types" and "_own" not in name]
 
-    A copy shares them with its template until one of the two registers something, so comparing them is cheap.
-    """
-    fields = {**vars(adapters), **vars(adapters.types)}
-    return [value for name, value in fields.items() if not name.startswith("_own") and name != "types"]
+
+# A copy shares the tables with its template until one of the two registers something, so comparing them is cheap.
+tables: Callable[[AdaptersMap], tuple[Any, ...]] = attrgetter(*_named(AdaptersMap(psycopg.adapters)))
 
 
 class GlobalAdapters:
@@ -23,13 +26,14 @@ class GlobalAdapters:
     def __init__(self) -> None:
         self._noted = AdaptersMap(psycopg.adapters)
 
-    def look(self) -> list[Any]:
+    def look(self) -> tuple[Any, ...]:
         """Their tables."""
         return tables(psycopg.adapters)
 
-    def note(self) -> None:
-        """Take them as they are."""
+    def take(self) -> tuple[Any, ...]:
+        """Take them as they are. Returns their tables, which nobody else changes."""
         self._noted = AdaptersMap(psycopg.adapters)
+        return tables(self._noted)
 
     def restore(self, _: Any) -> None:
         """Put them back."""

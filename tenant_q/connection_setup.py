@@ -7,7 +7,7 @@ changed, added or registered shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from django.db import connections
@@ -23,6 +23,7 @@ NOTED = "_tenant_q_setup"
 # State of a driver's connection: what was sent and received. Autocommit is looked at by itself.
 _RAW_STATE = frozenset({NOTED, USED, "_autocommit", "_num_transactions", "_begin_statement"})
 _PREPARING = attrgetter("prepare_threshold", "prepared_max")
+_HANDLERS = attrgetter("notice_handler", "notify_handler")
 # State of Django's: its transaction, its errors, its tenant. Wrappers are looked at by themselves.
 _STATE = frozenset(
     {
@@ -43,26 +44,32 @@ class RawSetup:
 
     def __init__(self, raw: Any) -> None:
         self._tables = tables(AdaptersMap(raw.adapters))
-        self._attributes = _attributes(raw)
-        self._handlers = raw.pgconn.notice_handler, raw.pgconn.notify_handler
+        has = vars(raw)
+        names = [name for name in has if name not in _RAW_STATE]
+        self._look = itemgetter(*names)
+        self._values = tuple(list(has[name]) if type(has[name]) is list else has[name] for name in names)
+        self._count = _count(has)
+        self._handlers = _HANDLERS(raw.pgconn)
         self._preparing = _PREPARING(raw._prepared)
 
     def holds(self, raw: Any) -> bool:
         """Whether the connection is set up as it was."""
-        return bool(
-            _attributes(raw) == self._attributes
-            and _PREPARING(raw._prepared) == self._preparing
-            and (raw.pgconn.notice_handler, raw.pgconn.notify_handler) == self._handlers
-            and tables(raw.adapters) == self._tables
-        )
+        has = vars(raw)
+        try:
+            return bool(
+                self._look(has) == self._values
+                and _count(has) == self._count
+                and _PREPARING(raw._prepared) == self._preparing
+                and _HANDLERS(raw.pgconn) == self._handlers
+                and tables(raw.adapters) == self._tables
+            )
+        except (KeyError, AttributeError):  # it has not all any more
+            return False
 
 
-def _attributes(raw: Any) -> dict[str, Any]:
-    return {
-        name: list(value) if type(value) is list else value
-        for name, value in vars(raw).items()
-        if name not in _RAW_STATE
-    }
+def _count(has: dict[str, Any]) -> int:
+    """How many attributes there are besides those that come and go."""
+    return len(has) - (USED in has) - (NOTED in has)
 
 
 class Setup:
@@ -70,12 +77,20 @@ class Setup:
 
     def __init__(self, connection: Any) -> None:
         self._attributes = {name: value for name, value in vars(connection).items() if name not in _STATE}
+        self._index(connection)
+
+    def _index(self, connection: Any) -> None:
+        self._look = itemgetter(*self._attributes)
+        self._values = tuple(self._attributes.values())
         self._count = len(vars(connection))
 
     def holds(self, connection: Any) -> bool:
         """Whether the connection is set up as it was."""
         has = vars(connection)
-        return len(has) == self._count and all(has.get(name, _MISSING) is was for name, was in self._attributes.items())
+        try:
+            return len(has) == self._count and bool(self._look(has) == self._values)
+        except KeyError:  # one was taken away
+            return False
 
     def restore(self, connection: Any) -> list[str]:
         """Put back what was changed and take away what was added. Returns the names of those attributes."""
@@ -90,7 +105,7 @@ class Setup:
         for name in set(added) - set(kept):
             del has[name]
         self._attributes.update({name: has[name] for name in kept})
-        self._count = len(has)
+        self._index(connection)
         return sorted(set(changed) | (set(added) - set(kept)))
 
 

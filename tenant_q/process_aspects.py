@@ -12,7 +12,6 @@ import faulthandler
 import gc
 import locale
 import os
-import resource
 import signal
 import socket
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 from tenant_q.adapters import GlobalAdapters
 from tenant_q.handlers import get_handler, set_handler
 from tenant_q.watched_django import Receivers, Settings
+from tenant_q.watched_limits import Limits
 from tenant_q.watched_logging import Logging
 
 
@@ -50,16 +50,15 @@ class Aspect:
     by_import: bool = False
     prepare: Callable[[], Any] = _nothing
     is_marked: bool = False  # `look` gives a mark of it and not its value
+    take: Callable[[], Any] | None = None  # gives its value as `look` does, to be kept
 
     def snapshot(self) -> Any:
         """Its value, which nobody else changes."""
-        return _copied(self.look())
+        return self.take() if self.take else _copied(self.look())
 
     def put_back(self, was: Any) -> str | None:
         found = self.restore(was)
-        if self.is_marked:
-            return found  # type: ignore[no-any-return]
-        return found if isinstance(found, str) else ""
+        return found if isinstance(found, str) or self.is_marked else ""
 
     def is_repaired(self) -> bool:
         """Whether it need not compare equal, once it was put back."""
@@ -114,28 +113,13 @@ def _restore_handlers(numbers: tuple[int, ...], handlers: list[Any]) -> str:
     return ", ".join(changed)
 
 
-def _limits(numbers: tuple[int, ...]) -> list[Any]:
-    return [*map(resource.getrlimit, numbers)]
-
-
-def _restore_limits(numbers: tuple[int, ...], limits: list[Any]) -> str:
-    changed = [n for n, was in zip(numbers, limits, strict=True) if resource.getrlimit(n) != was]
-    for number in changed:
-        resource.setrlimit(number, limits[numbers.index(number)])
-    return ", ".join(_LIMITS[number] for number in changed)
-
-
-_LIMITS = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
-# Those that hurt the next task at once.
-_HURTING = tuple(
-    getattr(resource, f"RLIMIT_{name}")
-    for name in ("AS", "DATA", "CPU", "FSIZE", "NOFILE", "NPROC")
-    if hasattr(resource, f"RLIMIT_{name}")
-)
-_OTHER_LIMITS = tuple(number for number in _LIMITS if number not in _HURTING)
 _SIGNALS = tuple(sorted(int(number) for number in signal.valid_signals()))
-_COMMON = tuple(number for number in _SIGNALS if number < 32 and number != signal.SIGALRM)  # see `executor.alarm`
-_REAL_TIME = tuple(number for number in _SIGNALS if number >= 32)
+# Those that are sent in practice. For SIGALRM see `executor.alarm`.
+_COMMON = tuple(
+    int(getattr(signal, f"SIG{name}"))
+    for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "PIPE", "TERM", "CHLD", "CONT", "XCPU", "XFSZ", "VTALRM", "PROF"]
+)
+_RARE = tuple(number for number in _SIGNALS if number not in _COMMON and number != signal.SIGALRM)
 
 
 def _restore_identity(_: Any) -> None:
@@ -218,7 +202,7 @@ def _restore_locale(was: str) -> None:
     locale.setlocale(locale.LC_ALL, was)
 
 
-_settings, _receivers, _logging, _adapters = Settings(), Receivers(), Logging(), GlobalAdapters()
+_limits, _settings, _receivers, _logging, _adapters = Limits(), Settings(), Receivers(), Logging(), GlobalAdapters()
 
 # What is looked at after each task.
 ASPECTS = (
@@ -226,7 +210,7 @@ ASPECTS = (
     Aspect("the timer ITIMER_VIRTUAL", partial(_runs, _signal.ITIMER_VIRTUAL), partial(_stop, _signal.ITIMER_VIRTUAL)),
     Aspect("the signal mask", partial(_signal.pthread_sigmask, _signal.SIG_BLOCK, ()), _restore_mask),
     Aspect("signal handlers", partial(_handlers, _COMMON), partial(_restore_handlers, _COMMON), by_import=True),
-    Aspect("resource limits", partial(_limits, _HURTING), partial(_restore_limits, _HURTING)),
+    Aspect("resource limits", _limits.mark, _limits.restore, prepare=_limits.note, is_marked=True),
     Aspect("the working directory", _cwd, os.chdir),
     Aspect("the umask", _umask, os.umask),
     Aspect("os.environ", lambda: os.environ is _environ, _restore_environ),
@@ -254,16 +238,11 @@ ASPECTS = (
 
 # What is looked at after each batch.
 BATCH_ASPECTS = (
-    Aspect("other resource limits", partial(_limits, _OTHER_LIMITS), partial(_restore_limits, _OTHER_LIMITS)),
-    Aspect(
-        "real-time signal handlers",
-        partial(_handlers, _REAL_TIME),
-        partial(_restore_handlers, _REAL_TIME),
-        by_import=True,
-    ),
+    Aspect("resource limits", _limits.look, _limits.restore),
+    Aspect("handlers of rare signals", partial(_handlers, _RARE), partial(_restore_handlers, _RARE), by_import=True),
     Aspect("user and group", lambda: (os.getresuid(), os.getresgid()), _restore_identity),
     Aspect("the priority", partial(os.getpriority, os.PRIO_PROCESS, 0), _restore_priority),
     Aspect("the locale", partial(locale.setlocale, locale.LC_ALL), _restore_locale, by_import=True),
     Aspect("the policy of event loops", _policy, _restore_policy, by_import=True),
-    Aspect("the adapters of psycopg", _adapters.look, _adapters.restore, by_import=True, prepare=_adapters.note),
+    Aspect("the adapters of psycopg", _adapters.look, _adapters.restore, by_import=True, take=_adapters.take),
 )  # fmt: skip

@@ -64,10 +64,14 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     Returns whether a session was used, and so does not know its schema any more.
     """
     was_used = False
-    if threading.current_thread() is threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
         process_state.restore(labels)
-        was_used = _put_connections_back(labels)
+        was_used = _put_settings_back(labels)
     for connection in connections.all(initialized_only=True):
+        if is_main and _watched.get(connection.alias, connection) is not connection:
+            connection = _put_connection_back(connection, labels)
+            was_used = True
         connection.run_on_commit = []
         connection.queries_log.clear()
         _restore_wrappers(connection)
@@ -82,18 +86,20 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     return was_used
 
 
-def _put_connections_back(labels: Mapping[str, str] | None) -> bool:
-    """Have each alias name the connection and the database again that it named. Returns whether one did not."""
-    changed = [alias for settings in _settings for alias in settings.restore()]
+def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
+    """Have each alias name the database again that it named. Returns whether one did not."""
+    changed = _settings[0].restore() if _settings else []
     if changed:
         logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=labels)
-    for alias, connection in _watched.items():
-        if (other := connections[alias]) is not connection:
-            logger.warning("Connection %s is put back: the task put another one in its place", alias, extra=labels)
-            connections[alias] = connection
-            changed.append(alias)
-            _close(other, "the task put it in the place of another", labels)
     return bool(changed)
+
+
+def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
+    """Have an alias name the connection again that it named. Returns that."""
+    connection = connections[other.alias] = _watched[other.alias]
+    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=labels)
+    _close(other, "the task put it in the place of another", labels)
+    return connection
 
 
 def _restore_setup(connection: Any, labels: Mapping[str, str] | None) -> None:

@@ -25,8 +25,8 @@ class Settings:
     def mark(self) -> tuple[Any, ...]:
         """What changes when a setting is set, deleted or overridden."""
         cache = vars(settings)
-        wrapped = cache.get("_wrapped")
-        return id(wrapped), len(vars(wrapped)), len(cache), next(reversed(cache))
+        wrapped = cache["_wrapped"]
+        return wrapped is self._wrapped, len(vars(wrapped)), len(cache), next(reversed(cache))
 
     def note(self) -> None:
         """Take the settings as they are."""
