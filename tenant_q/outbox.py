@@ -107,6 +107,7 @@ class Outbox:
 
     def _flush_in_time(self) -> None:
         leave_signals_to_main_thread()
+        tenancy.keep_own_thread()
         while not self._closing.wait(LOOK_SECONDS):
             if self.is_waiting():
                 self._flush()

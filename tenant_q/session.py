@@ -25,7 +25,7 @@ from tenant_q.connection_setup import NOTED, RawSetup, Settings, Setup
 from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
-from tenant_q.tenancy.connection import USED, forget_transaction
+from tenant_q.tenancy.connection import USED, forget_transaction, leave_in_other_threads
 
 logger = get_logger("tenant_q.session")
 
@@ -68,6 +68,7 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     if is_main:
         process_state.restore(labels)
         was_used = _put_settings_back(labels)
+        leave_in_other_threads()
     for connection in connections.all(initialized_only=True):
         if is_main and _watched.get(connection.alias, connection) is not connection:
             connection = _put_connection_back(connection, labels)

@@ -13,11 +13,10 @@ from typing import Any
 import psycopg
 from django.db import Error as DatabaseFailure
 from django.db import connections, transaction
-from django.db.backends.signals import connection_created
 from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
-from tenant_q.tenancy.seam import switched_connections, tenant_connection
+from tenant_q.tenancy.seam import public_schema, switched_connections, tenant_connection
 
 # The attribute of a driver's connection that says that something was sent over it (see `session`).
 USED = "_tenant_q_used"
@@ -26,8 +25,10 @@ LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
-# The connections that threads of this process opened.
-_opened: weakref.WeakSet[Any] = weakref.WeakSet()
+# Django's connections of all threads of this process, and those of threads that are not the cluster's own.
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+_elsewhere: weakref.WeakSet[Any] = weakref.WeakSet()
+_own_threads: set[int] = set()
 # What the parent opened. It is kept, since a driver may say goodbye to the server when it lets go of a connection.
 _inherited: list[Any] = []
 
@@ -101,17 +102,49 @@ def words(error: BaseException) -> str:
 
 
 def note_connections() -> None:
-    """From here on, know the connections that every thread of this process opens."""
-    connection_created.connect(_note, dispatch_uid="tenant_q.tenancy.connection")
+    """From here on, know Django's connections of every thread of this process."""
+    _made.update(connections.all(initialized_only=True))
+    vars(connections)["create_connection"] = _create
 
 
-def _note(*, connection: Any, **_: Any) -> None:
-    _opened.add(connection)
+def _create(alias: str) -> Any:
+    connection = type(connections).create_connection(connections, alias)
+    _made.add(connection)
+    if threading.current_thread() is not threading.main_thread() and threading.get_ident() not in _own_threads:
+        _elsewhere.add(connection)
+    return connection
 
 
-def opened_connections() -> list[Any]:
-    """Django's connections that any thread opened since `note_connections()` and that still exist."""
-    return list(_opened)
+def keep_own_thread() -> None:
+    """This thread is the cluster's own: what it is connected to is nobody else's."""
+    _own_threads.add(threading.get_ident())
+
+
+def leave_in_other_threads() -> None:
+    """Have the connections of other threads be in no schema, and let go of their sessions.
+
+    A thread that is to work for another tenant next chooses that first, or its query is refused; so is all that
+    follows in a transaction. Nothing is closed that a thread is just using: the last that holds it closes it.
+    """
+    if not _elsewhere:
+        return
+    for connection in list(_elsewhere):
+        if hasattr(connection, "set_schema_to_public"):
+            _leave_elsewhere(connection)
+
+
+def _leave_elsewhere(connection: Any) -> None:
+    if connection.schema_name != public_schema():
+        connection.set_schema_to_public()  # and then in none: both packages refuse a cursor there
+        connection.tenant, connection.schema_name = None, ""
+    raw, connection.connection = connection.connection, None
+    if connection.in_atomic_block:
+        connection.closed_in_transaction = connection.needs_rollback = True
+    if raw is not None and raw.lock.acquire(blocking=False):
+        try:
+            raw.close()
+        finally:
+            raw.lock.release()
 
 
 def drop_inherited_connections() -> None:
@@ -119,7 +152,7 @@ def drop_inherited_connections() -> None:
 
     Whoever still holds one of the driver's own, a cursor say, finds it broken: its file is another one in this process.
     """
-    for connection in {*connections.all(initialized_only=True), *_opened}:
+    for connection in {*connections.all(initialized_only=True), *_made}:
         if connection.connection is not None:
             _cut(connection.connection)
             _inherited.append(connection.connection)
@@ -128,7 +161,8 @@ def drop_inherited_connections() -> None:
         # Only the thread that forked is left, and it may use none but its own.
         if connection._thread_ident == threading.get_ident():
             connection.close()
-    _opened.clear()
+    _elsewhere.clear()
+    _own_threads.clear()
 
 
 def _cut(raw: Any) -> None:

@@ -11,7 +11,7 @@ import warnings
 
 import psutil
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django_q.models import Task
 
 from tenant_q import process_state
@@ -231,4 +231,37 @@ def test_a_worker_is_replaced_once_for_each_function_and_cause(tenants, mscluste
     wait_until(lambda: get_broker().counts().open == 0)
     assert cluster.log.count("so the worker is replaced") == 1
     assert "goes on as it is" in cluster.log
+    assert cluster.stop() == 0
+
+
+# Threads
+
+
+@pytest.mark.seam
+def test_no_thread_of_a_pool_stays_in_the_tenant_that_used_it(tenants, mscluster):
+    cluster = mscluster("--workers", "1")
+
+    def ask(schema: str, name: str, *args: object) -> object:
+        id = QUtilities.add_async_task(f"tests.tasks_threads.{name}", *args, timeout=60, schema_name=schema)
+        task = wait_until(lambda: QUtilities.fetch_task(id, schema_name=schema))
+        assert task.success, task.result
+        return task.result
+
+    assert ask("acme_corp", "look") == ["public", "0"]
+    assert ask("acme_corp", "set_a_limit") == ["public", "77777ms"]
+    assert ask("globex_inc", "look") == ["public", "0"], "in a session of its own"
+    assert ask("acme_corp", "stay", "acme_corp") == ["acme_corp", "0"]
+    assert ask("globex_inc", "look") == "ImproperlyConfigured", "nobody has chosen a tenant"
+    assert ask("acme_corp", "stay", "acme_corp") == ["acme_corp", "0"]
+    assert ask("globex_inc", "look_in_executor") == "ImproperlyConfigured"
+    assert ask("globex_inc", "look_in_a_thread") == ["public", "0"]
+    assert ask("globex_inc", "look_in", "globex_inc") == ["globex_inc", "0"]
+    ask("acme_corp", "leave_a_transaction")
+    assert ask("globex_inc", "end_the_transaction") not in ("written", None)
+    for name in (*tenants, "public"):
+        with in_schema(name), connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('shop_order')")
+            if cursor.fetchone()[0]:
+                cursor.execute("SELECT count(*) FROM shop_order WHERE buyer = 'in a thread'")
+                assert cursor.fetchone() == (0,)
     assert cluster.stop() == 0
