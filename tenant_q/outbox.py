@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from django.db import connections
 from django.utils import timezone
 
-from tenant_q import enqueue, flows, retries, session, tenancy
+from tenant_q import enqueue, entering, flows, retries, session, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
@@ -180,6 +180,9 @@ class Outbox:
         try:
             with tenancy.in_verified_schema(package.schema):
                 session.watch()
+                entering.forget_other_tenants()
+                if entering.has_receivers():
+                    entering.announce(package.schema)
                 self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
                 self.slot.leave()

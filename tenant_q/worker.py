@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import forks, process_state, progress, results, retries, session, tenancy, tracing
+from tenant_q import entering, forks, process_state, progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
@@ -238,7 +238,7 @@ class Worker(Role):
     def _flush_when_due(self, schema: str) -> None:
         if self.outbox.is_waiting():
             self.outbox.finish()
-            _enter(schema)
+            _begin(schema)
             session.watch()
 
     def _put_off_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
@@ -310,10 +310,24 @@ def _slices(batch: Batch) -> list[tuple[str, list[Lease]]]:
 def _in_verified_schema(schema: str) -> Iterator[None]:
     """Enter a schema, sure of it. Afterwards no tenant is current."""
     try:
-        _enter(schema)
+        _begin(schema)
         yield
     finally:
         tenancy.leave()
+
+
+def _begin(schema: str) -> None:
+    """Enter a schema after another one: what the process remembers of that is forgotten."""
+    _enter(schema)
+    entering.forget_other_tenants()
+    if entering.has_receivers():
+        session.watch()
+        try:
+            entering.announce(schema)
+        finally:
+            session.clean_up()
+        tenancy.leave()
+        _enter(schema)
 
 
 def _enter(schema: str, databases: tenancy.Databases = None) -> None:
@@ -334,6 +348,7 @@ def _enter_as_asked(package: Package) -> None:
 
 def _clean_up(schema: str, package: Package) -> None:
     """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
+    entering.forget_other_tenants()
     if session.clean_up(labels(package)):
         tenancy.leave()
         _enter(schema)
