@@ -67,10 +67,9 @@ def main() -> int:
     before, now = median(spent["before"]), median(spent["now"])
     pairs = median([b - a for a, b in zip(spent["before"], spent["now"], strict=True)])
     print(f"before {before:.1f} us a task, now {now:.1f}: {now - before:+.1f} us ({100 * (now / before - 1):+.1f} %)")
-    least, now = min(spent["before"]), min(spent["now"])
-    print(
-        f"the least of each: before {least:.1f} us, now {now:.1f}: {now - least:+.1f} us ({100 * (now / least - 1):+.1f} %)"
-    )
+    least, most = min(spent["before"]), min(spent["now"])
+    share = 100 * (most / least - 1)
+    print(f"the least of each: before {least:.1f} us, now {most:.1f}: {most - least:+.1f} us ({share:+.1f} %)")
     print(f"median of the pairs' differences: {pairs:+.1f} us ({100 * pairs / before:+.1f} %)")
     return 0
 
