@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 
+from tenant_q import forks
 from tenant_q.brokers import get_broker
 from tenant_q.exporter import Exporter
 from tenant_q.interrupt import SIGNAL
@@ -110,7 +111,10 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     def run() -> None:
         os.close(orders)
         settle_in_child(parent)
-        _ROLES[role](key, slot, once).run()
+        with forks.no_return():
+            made = _ROLES[role](key, slot, once)
+            forks.also(made.abandon)
+            made.run()
 
     process = get_context("fork").Process(target=run, name=f"{role} {key}")
     process.start()

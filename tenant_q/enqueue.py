@@ -14,6 +14,7 @@ from tenant_q.brokers.djangoq import message_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
 from tenant_q.exceptions import TenantDeleted
+from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.package import CODE, Package, labels
 from tenant_q.receivers import has_receivers
@@ -57,8 +58,9 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
 def announce(packages: Sequence[Package]) -> None:
     """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
     if has_listeners():  # packages have their schema already
-        for package in packages:
-            pre_enqueue.send(sender="django_q", task=package.task)
+        with no_return():
+            for package in packages:
+                pre_enqueue.send(sender="django_q", task=package.task)
 
 
 def has_listeners() -> bool:

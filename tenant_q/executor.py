@@ -20,13 +20,13 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, cast
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import AsyncToSync, async_to_sync
 from django.utils import timezone
 from django_q.conf import error_reporter
 from django_q.exceptions import TimeoutException
 from django_q.signals import post_execute_in_worker, pre_execute
 
-from tenant_q import results, transactional
+from tenant_q import process_state, results, transactional
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     CancelException,
@@ -43,6 +43,7 @@ from tenant_q.exceptions import (
     UnknownFunction,
     UnpicklableResult,
 )
+from tenant_q.forks import no_return
 from tenant_q.handlers import DEFAULT, get_handler, set_handler
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels
@@ -87,7 +88,8 @@ def execute(package: Package, *, attempt: int = 1, during: AbstractContextManage
     call = _call_in_transaction if package.is_transactional else _call
     try:
         # In a context of its own: language, time zone and every context variable that the task sets end with it.
-        return copy_context().run(call, package, outcome, during or nullcontext())
+        with no_return():
+            return copy_context().run(call, package, outcome, during or nullcontext())
     except TakenBack:
         raise
     except BaseException as error:
@@ -154,9 +156,10 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
 @traced
 def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
     func = resolve(package.func)
+    process_state.after_import()
     pre_execute.send(sender="django_q", func=func, task=package.task)
     running.set(package)
-    with alarm(timeout_of(package)), during:
+    with alarm(timeout_of(package)), during, no_return():  # here: no row and no trace is made of a forked process
         result = func(*package.args, **package.kwargs)
         if inspect.isawaitable(result):
             result = _wait_for(result)
@@ -176,8 +179,10 @@ def _wait_for(awaitable: Any) -> Any:
 
     async def run() -> Any:
         running_at.append((asyncio.get_running_loop(), asyncio.current_task()))
+        _end_forks_of(getattr(AsyncToSync.executors, "current", None))
         try:
-            return await awaitable
+            with no_return():
+                return await awaitable
         finally:
             ended.set()
 
@@ -189,6 +194,22 @@ def _wait_for(awaitable: Any) -> Any:
                 loop.call_soon_threadsafe(task.cancel)
                 ended.wait(ASYNC_END_SECONDS)
         raise
+
+
+def _end_forks_of(executor: Any) -> None:
+    """End a process that is forked in what an executor runs for an async task: the task's loop is not in it."""
+    submit = getattr(executor, "submit", None)
+    if submit is None:
+        return
+
+    def guarded(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        def call() -> Any:
+            with no_return():
+                return function(*args, **kwargs)
+
+        return submit(call)
+
+    executor.submit = guarded
 
 
 def resolve(func: Any) -> Callable[..., Any]:

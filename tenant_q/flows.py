@@ -21,13 +21,14 @@ from django_q.models import Task
 from django_q.signals import post_execute
 from django_q.signing import SignedPackage
 
-from tenant_q import cached, enqueue, results, tenancy
+from tenant_q import cached, enqueue, process_state, results, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
 from tenant_q.executor import alarm, execute, give_up, timeout_of
+from tenant_q.forks import no_return
 from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
@@ -332,7 +333,8 @@ def tell(outcome: Outcome) -> None:
     """
     package = outcome.package
     try:
-        copy_context().run(_tell, outcome)
+        with no_return():
+            copy_context().run(_tell, outcome)
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
 
@@ -343,7 +345,9 @@ def _tell(outcome: Outcome) -> None:
     with alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):
-            resolve_hook(package.option("hook"))(_hook_task(outcome))
+            hook = resolve_hook(package.option("hook"))
+            process_state.after_import()
+            hook(_hook_task(outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:

@@ -6,7 +6,6 @@ finished before it, with database connections of its own.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,12 @@ from dataclasses import dataclass, replace
 from django.db import connections
 from django.utils import timezone
 
-from tenant_q import enqueue, flows, retries, session, tenancy
+from tenant_q import enqueue, entering, flows, retries, session, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
 from tenant_q.executor import timeout_of
+from tenant_q.handlers import leave_signals_to_main_thread
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels, with_outcome
 from tenant_q.slot import Slot
@@ -106,8 +106,8 @@ class Outbox:
             self._thread.join()
 
     def _flush_in_time(self) -> None:
-        # Signals are the main thread's: they are to interrupt what the task waits for.
-        signal.pthread_sigmask(signal.SIG_BLOCK, session.SIGNALS)
+        leave_signals_to_main_thread()
+        tenancy.keep_own_thread()
         while not self._closing.wait(LOOK_SECONDS):
             if self.is_waiting():
                 self._flush()
@@ -180,6 +180,9 @@ class Outbox:
         try:
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 session.watch()
+                entering.forget_other_tenants()
+                if entering.has_receivers():
+                    entering.announce(package.schema)
                 self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
                 self.slot.leave()

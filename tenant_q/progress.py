@@ -21,8 +21,8 @@ _told_here: ContextVar[tuple[str, Progress] | None] = ContextVar("tenant_q_progr
 _report: Callable[[str, Progress], None] | None = None
 
 
-def report_to(report: Callable[[str, Progress], None]) -> None:
-    """From here on, tell `report` the progress of this process's tasks."""
+def report_to(report: Callable[[str, Progress], None] | None) -> None:
+    """From here on, tell `report` the progress of this process's tasks; with None it is known here only."""
     global _report
     _report = report
 

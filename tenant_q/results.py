@@ -26,6 +26,7 @@ from psycopg import sql
 from tenant_q import task_rows
 from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
+from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
 from tenant_q.options import LONGEST
@@ -158,7 +159,8 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
     """
     statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
-    rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
+    with no_return():  # pickling calls methods of the values
+        rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
     _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), rows)
 
 
@@ -259,9 +261,10 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
                 row = Task.objects.filter(id=task.id)
                 before = row.values_list("success", flat=True).first()
                 if not before:
-                    task.save(force_insert=before is None)
-                    # As the receivers left them; never as they are in the row now, which others may have changed.
-                    signed = _signed(outcome.package, task.args, task.kwargs, task.result)
+                    with no_return():
+                        task.save(force_insert=before is None)
+                        # As the receivers left them; never as they are in the row now, which others may have changed.
+                        signed = _signed(outcome.package, task.args, task.kwargs, task.result)
                     texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
                     row.update(**signed | texts)
 

@@ -5,6 +5,7 @@ The loop, the waiting, the signals, the outages and the process title live here,
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -14,9 +15,11 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from django.conf import settings
+from django.core.cache import caches
 from setproctitle import setproctitle
 
-from tenant_q import brokers, tenancy
+from tenant_q import brokers, forks, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway
 from tenant_q.handlers import get_handler, set_handler
@@ -29,6 +32,8 @@ _PR_SET_PDEATHSIG = 1
 _LONGEST_BACKOFF = 2.0
 # A process that waits shows this often that it lives.
 BEAT_SECONDS = 1.0
+
+_inherited_caches: list[Any] = []
 
 
 class StopFlag:
@@ -48,6 +53,7 @@ class StopFlag:
 
     def listen(self) -> None:
         """Take the signals again, whatever a task has done to them."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         for number in self._handlers:
             if get_handler(number) != self._set:
                 set_handler(number, self._set)
@@ -100,6 +106,10 @@ class Role(ABC):
         """Whether something in hand must be finished before this process may leave."""
         return False
 
+    def abandon(self) -> None:
+        """In a process that a task forked: let go of what the sentinel reads, so that nothing of it is told there."""
+        self.slot.detach()
+
     def close(self) -> None:  # noqa: B027 (most roles have nothing to leave in order)
         """Leave in order."""
 
@@ -135,7 +145,7 @@ class Role(ABC):
 
     def _tick_through_outage(self) -> float:
         try:
-            with tenancy.told_when_away():
+            with forks.no_return(), tenancy.told_when_away():
                 pause = self.tick()
         except (BrokerError, DatabaseAway) as error:
             return self._outage(error)
@@ -153,12 +163,29 @@ class Role(ABC):
 
 
 def settle_in_child(parent: int) -> None:
-    """First thing in a forked child: leave with the parent, share no connection with it, keep its own open."""
+    """First thing in a forked child: leave with the parent, share no connection with it, keep its own open.
+
+    What its tasks fork shares none with this one.
+    """
     die_with(parent)
-    tenancy.drop_inherited_connections()
-    brokers.forget_brokers()
+    _drop_what_is_inherited()
     tenancy.keep_connections_open()
     tenancy.watch_role_settings()
+    tenancy.note_connections()
+    forks.install(_drop_what_is_inherited, _drop_caches)
+
+
+def _drop_what_is_inherited() -> None:
+    tenancy.drop_inherited_connections()
+    brokers.forget_brokers()
+
+
+def _drop_caches() -> None:
+    """Caches may have open connections as well; they are kept, so that none says goodbye to its server."""
+    _inherited_caches.extend(caches.all(initialized_only=True))
+    for alias in settings.CACHES:
+        with contextlib.suppress(AttributeError):  # none was made
+            del caches[alias]
 
 
 def die_with(parent: int) -> None:

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from tenant_q import departures, due_index, enqueue, policies, schedules, tenancy
+from tenant_q import departures, due_index, enqueue, entering, policies, schedules, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BrokerError,
@@ -207,6 +207,9 @@ class Scheduler(Role):
             return False
 
     def _fire_schedules_of(self, schema: str) -> bool:
+        if schedules.is_watched():
+            with tenancy.in_schema(schema):
+                _begin(schema)
         fired = schedules.fire_due(schema, push)
         self._tell_fired(schema, fired)
         return fired > 0
@@ -292,9 +295,17 @@ class Scheduler(Role):
             self._due[what] = time.monotonic() + SLOW_SECONDS
 
 
+def _begin(schema: str) -> None:
+    """Code of the project may be called for a tenant, which is current."""
+    entering.forget_other_tenants()
+    if entering.has_receivers():
+        entering.announce(schema)
+
+
 def push(packages: Sequence[Package]) -> None:
     """Put fires on the broker; their ids are known there, so the same fire twice is one task."""
     for schema, own in groupby(packages, key=attrgetter("schema")):
         with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
+            _begin(schema)
             enqueue.announce(list(own))
     enqueue.push(packages, once=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from django.utils import timezone
 from setproctitle import setproctitle
 
+from tenant_q import process_state
 from tenant_q.brokers import get_impatient_broker, uses_redis
 from tenant_q.child import KILL_MARGIN, Child, start
 from tenant_q.conf import conf
@@ -56,6 +57,7 @@ class Sentinel:
         self.plan = plan
         self.orders = orders
         self.parent = os.getppid()
+        process_state.share()
         self.broker = get_impatient_broker()
         self.stopping = StopFlag()
         self.killing = False

@@ -4,13 +4,12 @@ Language, time zone and all other context variables end with the context in whic
 
 A task that asked nothing of a session left nothing in it, so the sessions are watched: each raw connection notes when
 something is sent over it, by whatever cursor. Only those are scrubbed, in one round trip; one that is in a
-transaction, in the middle of a query, broken or set up in another way is closed.
+transaction, in the middle of a query, broken, set up in another way or opened by the task is closed.
 """
 
 from __future__ import annotations
 
 import select
-import signal
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -21,41 +20,40 @@ from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from tenant_q import process_state
+from tenant_q.connection_setup import NOTED, RawSetup, Settings, Setup
+from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
-from tenant_q.tenancy.connection import USED
+from tenant_q.tenancy.connection import USED, forget_transaction, leave_in_other_threads
 
 logger = get_logger("tenant_q.session")
-
-_SETUP = "_tenant_q_setup"
-# What a task can change in a raw connection without sending anything.
-_SET_UP_BY = (
-    "row_factory",
-    "cursor_factory",
-    "server_cursor_factory",
-    "prepare_threshold",
-    "isolation_level",
-    "read_only",
-    "deferrable",
-)
-# Those that the main thread is to receive: timeouts, stops and cancels.
-SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 # Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
 _wrappers: dict[str, list[Any]] = {}
 # Those that were open.
 _open: set[str] = set()
+# Django's connections of the watching thread, and the settings of all databases.
+_watched: dict[str, Any] = {}
+_settings: list[Settings] = []
 
 
 def watch() -> None:
     """From here on, know which sessions are used. Call it when every session is as it should be."""
     _open.clear()
     _wrappers.clear()
+    _watched.clear()
+    if not _settings or not _settings[0].hold():
+        _settings[:] = [Settings()]
     for connection in connections.all(initialized_only=True):
+        _watched[connection.alias] = connection
         _wrappers[connection.alias] = list(connection.execute_wrappers)
         if connection.vendor == "postgresql" and connection.connection is not None:
             _open.add(connection.alias)
             _watch(connection.connection)
+        setup = getattr(connection, NOTED, None)
+        if setup is None or not setup.holds(connection):
+            setattr(connection, NOTED, Setup(connection))
 
 
 def clean_up(labels: Mapping[str, str] | None = None) -> bool:
@@ -66,11 +64,19 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     Returns whether a session was used, and so does not know its schema any more.
     """
     was_used = False
-    if threading.current_thread() is threading.main_thread():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        process_state.restore(labels)
+        was_used = _put_settings_back(labels)
+        leave_in_other_threads()
     for connection in connections.all(initialized_only=True):
+        if is_main and _watched.get(connection.alias, connection) is not connection:
+            connection = _put_connection_back(connection, labels)
+            was_used = True
         connection.run_on_commit = []
+        connection.queries_log.clear()
         _restore_wrappers(connection)
+        _restore_setup(connection, labels)
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
@@ -81,12 +87,38 @@ def clean_up(labels: Mapping[str, str] | None = None) -> bool:
     return was_used
 
 
+def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
+    """Have each alias name the database again that it named. Returns whether one did not."""
+    changed = _settings[0].restore() if _settings else []
+    if changed:
+        logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=labels)
+    return bool(changed)
+
+
+def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
+    """Have an alias name the connection again that it named. Returns that."""
+    connection = connections[other.alias] = _watched[other.alias]
+    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=labels)
+    _close(other, "the task put it in the place of another", labels)
+    return connection
+
+
+def _restore_setup(connection: Any, labels: Mapping[str, str] | None) -> None:
+    setup = getattr(connection, NOTED, None)
+    if setup is None:  # the task was the first to ask for it
+        setattr(connection, NOTED, Setup(connections.create_connection(connection.alias)))
+        setup = getattr(connection, NOTED)
+    if changed := setup.restore(connection):
+        names = ", ".join(changed)
+        logger.warning("What the task changed in connection %s is put back: %s", connection.alias, names, extra=labels)
+
+
 def _restore_wrappers(connection: Any) -> None:
     connection.execute_wrappers = list(_wrappers.get(connection.alias, ()))
 
 
 def _watch(raw: Any) -> None:
-    if not hasattr(raw, _SETUP):
+    if not hasattr(raw, NOTED):
         send = raw.wait  # all that a cursor sends goes through it
 
         def wait(*args: Any, **kwargs: Any) -> Any:
@@ -94,18 +126,19 @@ def _watch(raw: Any) -> None:
             return send(*args, **kwargs)
 
         raw.wait = wait
-        setattr(raw, _SETUP, _setup(raw))
+        setattr(raw, NOTED, RawSetup(raw))
     setattr(raw, USED, False)
 
 
-def _setup(raw: Any) -> list[Any]:
-    return [getattr(raw, name) for name in _SET_UP_BY]
+def _is_set_up_as_noted(raw: Any) -> bool:
+    """Whether a connection is set up as it was; of one that the task opened nobody knows."""
+    setup = getattr(raw, NOTED, None)
+    return setup is not None and setup.holds(raw)
 
 
 def _is_used(raw: Any) -> bool:
-    # A connection that the task opened was never watched, and counts as used.
     idle = not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
-    untouched = idle and raw.autocommit and getattr(raw, _SETUP, None) == _setup(raw)
+    untouched = idle and raw.autocommit and _is_set_up_as_noted(raw)
     return bool(getattr(raw, USED, True)) or not untouched or _was_spoken_to(raw)
 
 
@@ -128,8 +161,9 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
         _close(connection, "the task left it in a transaction or in the middle of a query", labels)
         return
-    if getattr(raw, _SETUP, None) not in (None, _setup(raw)):
-        _close(connection, "the task set it up in another way", labels)
+    if not _is_set_up_as_noted(raw):
+        why = "set it up in another way" if hasattr(raw, NOTED) else "opened it"
+        _close(connection, f"the task {why}", labels)
         return
     try:
         if not raw.autocommit:
@@ -142,7 +176,9 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
         raw.prepare_threshold = threshold
         connection.errors_occurred = False
         # What a project sets in each new session is set again.
-        connection_created.send(sender=type(connection), connection=connection)
+        with no_return():
+            connection_created.send(sender=type(connection), connection=connection)
+        setattr(raw, NOTED, RawSetup(raw))
         if connection.alias in _open:  # else those it has are the new connection's own
             _restore_wrappers(connection)
     except Exception as error:
@@ -152,10 +188,5 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
 def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
     """Close a connection that cannot be brought back; the next use opens a new one."""
     logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
-    connection.in_atomic_block = False
-    connection.atomic_blocks = []
-    connection.savepoint_ids = []
-    connection.needs_rollback = False
-    connection.commit_on_exit = True
-    connection.closed_in_transaction = False
+    forget_transaction(connection)
     connection.close()

@@ -40,6 +40,11 @@ class Slot:
         self._memory = mmap(-1, _SIZE)
         self.beat()
 
+    def detach(self) -> None:
+        """In a process that a task forked: what is written from here on is seen by nobody."""
+        shared, self._memory = self._memory, mmap(-1, _SIZE)
+        self._memory[:] = shared[:]
+
     # What the child writes
 
     def plan(self, leases: Sequence[Lease]) -> None:

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import departures, progress, results, retries, session, tenancy, tracing
+from tenant_q import departures, entering, forks, process_state, progress, results, retries, session, tenancy, tracing
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease, queue_names
 from tenant_q.conf import conf
@@ -75,10 +76,12 @@ class Worker(Role):
         self._next_prune = 0.0
         for alias in settings.CACHES:
             caches[alias]  # made here, it serves every task; made in a task's context, it would end with it
-        post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
+        with forks.no_return():
+            post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
         self.outbox.finish()
+        self._leave_if_spoiled()
         if self.stopping:
             return 0.0
         wait, self._wait = self._wait, 0.0
@@ -96,6 +99,11 @@ class Worker(Role):
     def has_unfinished(self) -> bool:
         return not self.outbox.is_empty()
 
+    def abandon(self) -> None:
+        super().abandon()
+        progress.report_to(None)
+        self.broker = self.outbox.broker = cast(Broker, forks.Abandoned())
+
     def close(self) -> None:
         self.outbox.close()
         tracing.flush()
@@ -105,6 +113,7 @@ class Worker(Role):
 
     def _run_batch(self, batch: Batch) -> None:
         self.interrupt.listen()
+        process_state.note()
         slices = _slices(self._open_all(batch.leases))
         self.slot.plan([lease for one in slices for lease, _ in one.waiting])
         tenants = [one.schema for one in slices if one.schema != tenancy.public_schema()]
@@ -115,6 +124,13 @@ class Worker(Role):
             if not self._makes_way():
                 self._run_slice(_located(one))
         self._give_back([lease for one in slices for lease, _ in one.waiting])
+        process_state.restore_after_batch()
+        self._leave_if_spoiled()
+
+    def _leave_if_spoiled(self) -> None:
+        """Make way for a fresh process if a task left what cannot be put back."""
+        if process_state.is_spoiled() and not self.stopping:
+            self.stopping.set()
 
     def _run_slice(self, one: Slice) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
@@ -140,7 +156,7 @@ class Worker(Role):
 
     def _makes_way(self) -> bool:
         """Whether the rest of the batch is for others: this worker ends, or the batch turned out long."""
-        return bool(self.stopping) or self._batch_seconds > self.longest_batch
+        return bool(self.stopping) or process_state.is_spoiled() or self._batch_seconds > self.longest_batch
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         self.broker.give_back(self.key, leases)
@@ -252,7 +268,7 @@ class Worker(Role):
     def _flush_when_due(self, schema: str, tenant: str | None) -> None:
         if self.outbox.is_waiting():
             self.outbox.finish()
-            _enter(schema, tenant=tenant)
+            _begin(schema, tenant)
             session.watch()
 
     def _put_off_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
@@ -359,10 +375,24 @@ def _check_queue(lease: Lease, package: Package) -> None:
 def _in_verified_schema(schema: str, tenant: str | None) -> Iterator[None]:
     """Enter a schema, sure of it. Afterwards no tenant is current."""
     try:
-        _enter(schema, tenant=tenant)
+        _begin(schema, tenant)
         yield
     finally:
         tenancy.leave()
+
+
+def _begin(schema: str, tenant: str | None) -> None:
+    """Enter a schema after another one: what the process remembers of that is forgotten."""
+    _enter(schema, tenant=tenant)
+    entering.forget_other_tenants()
+    if entering.has_receivers():
+        session.watch()
+        try:
+            entering.announce(schema)
+        finally:
+            session.clean_up()
+        tenancy.leave()
+        _enter(schema, tenant=tenant)
 
 
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
@@ -383,6 +413,7 @@ def _enter_as_asked(package: Package) -> None:
 
 def _clean_up(schema: str, package: Package) -> None:
     """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
+    entering.forget_other_tenants()
     if session.clean_up(labels(package)):
         tenancy.leave()
         _enter(schema, tenant=package.tenant or None)

@@ -82,3 +82,4 @@ def install() -> None:
 def forget_brokers() -> None:
     """Drop the brokers made so far: settings changed, or this process was just forked."""
     _made.clear()
+    connect.cache_clear()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +17,7 @@ from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.tenancy.loops import refuse_in_event_loop
-from tenant_q.tenancy.seam import database_alias, switched_connections, tenant_connection
+from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
 
 # The attribute of a driver's connection that says that something was sent over it (see `session`).
 USED = "_tenant_q_used"
@@ -21,6 +25,13 @@ USED = "_tenant_q_used"
 LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
+
+# Django's connections of all threads of this process, and those of threads that are not the cluster's own.
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+_elsewhere: weakref.WeakSet[Any] = weakref.WeakSet()
+_own_threads: set[int] = set()
+# What the parent opened. It is kept, since a driver may say goodbye to the server when it lets go of a connection.
+_inherited: list[Any] = []
 
 
 @contextmanager
@@ -100,15 +111,89 @@ def words(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def note_connections() -> None:
+    """From here on, know Django's connections of every thread of this process."""
+    _made.update(connections.all(initialized_only=True))
+    vars(connections)["create_connection"] = _create
+
+
+def _create(alias: str) -> Any:
+    connection = type(connections).create_connection(connections, alias)
+    _made.add(connection)
+    if threading.current_thread() is not threading.main_thread() and threading.get_ident() not in _own_threads:
+        _elsewhere.add(connection)
+    return connection
+
+
+def keep_own_thread() -> None:
+    """This thread is the cluster's own: what it is connected to is nobody else's."""
+    _own_threads.add(threading.get_ident())
+
+
+def leave_in_other_threads() -> None:
+    """Have the connections of other threads be in no schema, and let go of their sessions.
+
+    A thread that is to work for another tenant next chooses that first, or its query is refused; so is all that
+    follows in a transaction. Nothing is closed that a thread is just using: the last that holds it closes it.
+    """
+    if not _elsewhere:
+        return
+    for connection in list(_elsewhere):
+        if hasattr(connection, "set_schema_to_public"):
+            _leave_elsewhere(connection)
+
+
+def _leave_elsewhere(connection: Any) -> None:
+    if connection.schema_name != public_schema():
+        connection.set_schema_to_public()  # and then in none: both packages refuse a cursor there
+        connection.tenant, connection.schema_name = None, ""
+    raw, connection.connection = connection.connection, None
+    if connection.in_atomic_block:
+        connection.closed_in_transaction = connection.needs_rollback = True
+    if raw is not None and raw.lock.acquire(blocking=False):
+        try:
+            raw.close()
+        finally:
+            raw.lock.release()
+
+
 def drop_inherited_connections() -> None:
-    """In a child just forked: forget the parent's connections without a word to their servers."""
-    for connection in connections.all(initialized_only=True):
-        connection.connection = None
-        connection.in_atomic_block = False
-        connection.savepoint_ids = []
-        connection.needs_rollback = False
-        connection.run_on_commit = []
-        connection.close()
+    """In a child just forked: forget the parent's connections without a word to their servers.
+
+    Whoever still holds one of the driver's own, a cursor say, finds it broken: its file is another one in this process.
+    """
+    for connection in {*connections.all(initialized_only=True), *_made}:
+        if connection.connection is not None:
+            _cut(connection.connection)
+            _inherited.append(connection.connection)
+            connection.connection = None
+        forget_transaction(connection)
+        # Only the thread that forked is left, and it may use none but its own.
+        if connection._thread_ident == threading.get_ident():
+            connection.close()
+    _elsewhere.clear()
+    _own_threads.clear()
+
+
+def _cut(raw: Any) -> None:
+    """Put the end of a line that nobody holds in the place of a connection's socket."""
+    if not isinstance(raw, psycopg.Connection) or raw.closed:
+        return
+    ours, other = socket.socketpair()
+    with ours:
+        other.close()
+        os.dup2(ours.fileno(), raw.fileno(), inheritable=False)
+
+
+def forget_transaction(connection: Any) -> None:
+    """Have Django know of no transaction on a connection."""
+    connection.in_atomic_block = False
+    connection.atomic_blocks = []
+    connection.savepoint_ids = []
+    connection.needs_rollback = False
+    connection.commit_on_exit = True
+    connection.closed_in_transaction = False
+    connection.run_on_commit = []
 
 
 def keep_connections_open() -> None:

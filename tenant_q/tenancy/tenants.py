@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
+from tenant_q.forks import no_return
 from tenant_q.names import validate_schema_name
 from tenant_q.tenancy.connection import is_lost, told_when_away, words
 from tenant_q.tenancy.seam import (
@@ -226,7 +227,8 @@ def _tenants() -> Any:
 def _ready(tenants: Any) -> Any:
     """Those of a queryset of tenants that the project's `TENANT_Q["ready_tenants"]` lets through."""
     path = conf().ready_tenants
-    return import_string(path)(tenants) if path else tenants
+    with no_return():
+        return import_string(path)(tenants) if path else tenants
 
 
 def forget() -> None:

@@ -127,6 +127,12 @@ def test_every_check_is_there():
 # Signals and names
 
 
+def test_every_signal_of_tenant_q_is_there():
+    said = {row[0].strip("`") for row in rows(section(REFERENCE / "signals.md", "Signals of tenant_q"))}
+    module = importlib.import_module("tenant_q.signals")
+    assert said == {name for name, value in vars(module).items() if isinstance(value, Signal)}
+
+
 def test_every_signal_is_there_with_its_arguments():
     module = importlib.import_module("django_q.signals")
     source = inspect.getsource(module)

@@ -1,0 +1,183 @@
+"""What a task can change in its process besides its connections: noted before it, and put back after it.
+
+`ASPECTS` is the one list of it. What cannot be put back ends the worker after the task, once for each function and
+cause in the life of a cluster. What an import changes belongs to the process; what the kernel keeps is put back anyway.
+Looking costs each task some microseconds, so what is dear or harms nobody at once is looked at after each batch.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tenant_q.labels import get_logger
+from tenant_q.process_aspects import ASPECTS, BATCH_ASPECTS, Aspect
+from tenant_q.shared_set import SharedSet
+
+logger = get_logger("tenant_q.process_state")
+
+
+class _Noted:
+    """The values of some aspects, as they were noted."""
+
+    def __init__(self, aspects: Sequence[Aspect]) -> None:
+        self.aspects = aspects
+        self.looks = [aspect.look for aspect in aspects]
+        self.values: list[Any] = []
+
+    def is_as_it_is(self) -> bool:
+        try:
+            return [look() for look in self.looks] == self.values
+        except Exception:  # something is not what it was at all
+            return False
+
+    def note(self) -> None:
+        """Take what is there as what is to be there."""
+        for aspect in self.aspects:
+            aspect.prepare()
+        self.values = [aspect.snapshot() for aspect in self.aspects]
+
+    def note_imported(self) -> None:
+        """The same, for what may be changed by an import."""
+        for place, aspect in enumerate(self.aspects):
+            if aspect.by_import:
+                aspect.prepare()
+                self.values[place] = aspect.snapshot()
+
+    def changed(self) -> list[int]:
+        """The places of the aspects that are not as they were."""
+        return [n for n, (look, was) in enumerate(zip(self.looks, self.values, strict=True)) if not _is(look, was)]
+
+
+def _is(look: Callable[[], Any], was: Any) -> bool:
+    try:
+        return bool(look() == was)
+    except Exception:
+        return False
+
+
+_tasks = _Noted(ASPECTS)
+_batches = _Noted(BATCH_ASPECTS)
+_modules = -1  # how many were loaded; -1 where nothing is watched
+_spoiled = False
+# The functions of the batch, and the labels of the last task of each.
+_ran: dict[str, Mapping[str, str]] = {}
+# Of what a process, and of what a cluster, has said once.
+_told: set[tuple[str, str]] = set()
+_replaced = SharedSet()
+
+
+def share() -> None:
+    """Let all processes that are forked from here on know together for what a worker was replaced."""
+    global _replaced
+    _replaced = SharedSet()
+
+
+def note() -> None:
+    """From here on, know what tasks change. Call it in the main thread of a worker before each batch."""
+    global _modules
+    if _modules != len(sys.modules) or not (_tasks.is_as_it_is() and _batches.is_as_it_is()):
+        _tasks.note()
+        _batches.note()
+        _modules = len(sys.modules)
+
+
+def after_import() -> None:
+    """A task's function is found and not called yet: what importing it has changed is the process's."""
+    if _modules not in (-1, len(sys.modules)) and threading.current_thread() is threading.main_thread():
+        _note_imports()
+
+
+def _note_imports() -> None:
+    global _modules
+    _modules = len(sys.modules)
+    _tasks.note_imported()
+    _batches.note_imported()
+
+
+def restore(labels: Mapping[str, str] | None) -> None:
+    """Put back what a task, hook or receiver changed. Parameters: `labels`, its own, for the log."""
+    if _modules == -1:
+        return
+    if labels is not None:
+        _ran[labels["func"]] = labels
+    if _modules != len(sys.modules):
+        _note_imports()
+    if not _tasks.is_as_it_is():
+        _restore(_tasks, labels)
+
+
+def restore_after_batch() -> None:
+    """Put back what the tasks of a batch changed that is not looked at after each."""
+    if _modules != -1 and not _batches.is_as_it_is():
+        _restore(_batches, _labels_of_batch())
+    _ran.clear()
+
+
+def _labels_of_batch() -> Mapping[str, str]:
+    """Whose doing it is: that of the batch's function, or of one of its functions."""
+    if len(_ran) == 1:
+        return next(iter(_ran.values()))
+    return {"func": f"One of {', '.join(sorted(_ran))}"}
+
+
+def is_spoiled() -> bool:
+    """Whether this process is to make way for a new one, since something cannot be put back."""
+    return _spoiled
+
+
+def _restore(noted: _Noted, labels: Mapping[str, str] | None) -> None:
+    for place in noted.changed():
+        aspect, was = noted.aspects[place], noted.values[place]
+        try:
+            what = aspect.put_back(was)
+            is_back = aspect.look() == was or aspect.is_repaired()
+        except Exception as error:
+            what, is_back = f"{type(error).__name__}: {error}", False
+        if is_back:
+            noted.values[place] = aspect.snapshot()
+            if what is not None:
+                _tell(aspect.name, what, labels)
+        else:
+            noted.values[place] = aspect.snapshot()
+            _replace(aspect.name, what, labels)
+
+
+def _tell(name: str, what: str, labels: Mapping[str, str] | None) -> None:
+    func, schema, id = _who(labels)
+    if (func, name) not in _told:
+        _told.add((func, name))
+        details = f" ({what})" if what else ""
+        logger.warning(
+            "%s of %s (%s) changed %s%s, which is put back", func, schema, id, name, details, extra=_extra(labels, name)
+        )
+
+
+def _replace(name: str, what: str | None, labels: Mapping[str, str] | None) -> None:
+    """Have the worker make way for a new one, unless one was for the same function and cause before."""
+    global _spoiled
+    func, schema, id = _who(labels)
+    details = f" ({what})" if what else ""
+    if _replaced.add(f"{func}\n{name}"):
+        _spoiled = True
+        text = "%s of %s (%s) changed %s%s, which cannot be put back, so the worker is replaced"
+    elif (func, name) in _told:
+        return
+    else:
+        text = (
+            "%s of %s (%s) changed %s%s, which cannot be put back. A worker was replaced for that before, so this one "
+            "goes on as it is; the function must not change it"
+        )
+    _told.add((func, name))
+    logger.warning(text, func, schema, id, name, details, extra=_extra(labels, name))
+
+
+def _who(labels: Mapping[str, str] | None) -> tuple[str, str, str]:
+    known = labels or {}
+    return known.get("func", "A receiver"), known.get("schema", "some tenant"), known.get("task_id", "-")
+
+
+def _extra(labels: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    return {**(labels or {}), "changed": name}

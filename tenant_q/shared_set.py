@@ -1,0 +1,36 @@
+"""A set of texts that all processes forked after it was made share. It forgets nothing, and holds a thousand."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import tempfile
+from mmap import mmap
+
+_SLOTS = 1024
+_WIDTH = 8  # bytes of a hash
+
+
+class SharedSet:
+    """Of each text only a hash is kept."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (kept as long as the set)
+        self._file.truncate(_SLOTS * _WIDTH)
+        self._memory = mmap(self._file.fileno(), _SLOTS * _WIDTH)
+
+    def add(self, text: str) -> bool:
+        """Add a text. Returns whether it was new; False too when there is no room."""
+        hashed = hashlib.blake2b(text.encode(errors="replace"), digest_size=_WIDTH).digest()
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            for at in range(0, _SLOTS * _WIDTH, _WIDTH):
+                found = self._memory[at : at + _WIDTH]
+                if found == hashed:
+                    return False
+                if not any(found):
+                    self._memory[at : at + _WIDTH] = hashed
+                    return True
+            return False
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)

@@ -1,0 +1,58 @@
+"""The limits of the process. Reading all of them after each task would cost more than most other looks together.
+
+So the two functions that set them count their calls, wherever they are found by name. What went by another way is found
+when all are read, after the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import resource
+from collections.abc import Callable
+from typing import Any
+
+_NAMES = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+_set = resource.setrlimit
+
+
+class Limits:
+    """The limits, as they were noted."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._noted: dict[int, tuple[int, int]] = {}
+
+    def count_calls(self) -> None:
+        """Know from here on when a limit is set."""
+        for name in ("setrlimit", "prlimit"):
+            function = getattr(resource, name, None)
+            if function is not None and not hasattr(function, "__wrapped__"):
+                setattr(resource, name, self._counting(function))
+
+    def _counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counting(*args: Any) -> Any:
+            self._calls += 1
+            return function(*args)
+
+        return counting
+
+    def mark(self) -> int:
+        """How often one was set."""
+        return self._calls
+
+    def look(self) -> list[tuple[int, int]]:
+        """All of them."""
+        return [*map(resource.getrlimit, _NAMES)]
+
+    def note(self) -> None:
+        """Take them as they are."""
+        self.count_calls()
+        self._noted = {number: resource.getrlimit(number) for number in _NAMES}
+
+    def restore(self, _: Any) -> str | None:
+        """Put back what was changed, if that is allowed. Returns the names of the limits; None where none was."""
+        changed = [number for number, was in self._noted.items() if resource.getrlimit(number) != was]
+        for number in changed:
+            _set(number, self._noted[number])
+        return ", ".join(_NAMES[number] for number in changed) or None

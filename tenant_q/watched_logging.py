@@ -1,0 +1,73 @@
+"""What a task changes in the loggers of its process: levels, handlers, filters, `logging.disable`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+_FIELDS = ("level", "propagate", "disabled")
+_LISTS = ("handlers", "filters")
+# A name in the cache of a logger of our own. `setLevel` of any logger empties all caches.
+_MARK = "tenant_q"
+_marked = logging.getLogger("tenant_q.process_state")
+
+
+class Logging:
+    """The loggers, as they were noted. All are read only when the mark says that something was changed."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, dict[str, Any]] = {}
+        self._disable = 0
+
+    def mark(self) -> tuple[Any, ...]:
+        """What changes when a level is set, a handler is made, or the root logger or `disable` is changed."""
+        root = logging.root
+        return (
+            root.manager.disable,
+            _MARK in _marked._cache,  # type: ignore[attr-defined]
+            len(logging._handlerList),  # type: ignore[attr-defined]
+            tuple(root.handlers),
+            tuple(root.filters),
+        )
+
+    def note(self) -> None:
+        """Take the loggers as they are."""
+        self._noted = {name: _state(logger) for name, logger in _loggers().items()}
+        self._disable = logging.root.manager.disable
+        _marked._cache[_MARK] = True  # type: ignore[attr-defined]
+
+    def restore(self, _: Any) -> str | None:
+        """Put back what was changed. Returns the names of the loggers; None where nothing was."""
+        changed = []
+        if logging.root.manager.disable != self._disable:
+            logging.disable(self._disable)
+            changed.append("logging.disable")
+        for name, logger in _loggers().items():
+            was = self._noted.get(name, _NEW)
+            if _state(logger) != was:
+                _put_back(logger, was)
+                changed.append(name)
+        if changed:
+            logging.root.manager._clear_cache()  # type: ignore[attr-defined]
+        _marked._cache[_MARK] = True  # type: ignore[attr-defined]
+        return ", ".join(changed) or None
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    made = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    return {"root": logging.root, **made}
+
+
+def _state(logger: logging.Logger) -> dict[str, Any]:
+    return {name: getattr(logger, name) for name in _FIELDS} | {name: list(getattr(logger, name)) for name in _LISTS}
+
+
+def _put_back(logger: logging.Logger, was: dict[str, Any]) -> None:
+    for name in _FIELDS:
+        setattr(logger, name, was[name])
+    for name in _LISTS:
+        getattr(logger, name)[:] = was[name]
+
+
+# How a logger is that was just made.
+_NEW = _state(logging.Logger("new"))  # noqa: LOG001 (it is not to be found)
