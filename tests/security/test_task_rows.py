@@ -31,6 +31,7 @@ from tenant_q.models import AuditRecord
 from tenant_q.package import CODE, Outcome, build
 from tenant_q.plain_pickles import ALLOWED, NotPlain, load_plain
 from tenant_q.tenancy import current_key, in_schema
+from tenant_q.transactional import only_success
 from tenant_q.utils import QUtilities
 from tests import tasks
 from tests.integration.conftest import make_worker, sql, work  # noqa: F401  (a fixture)
@@ -354,6 +355,16 @@ def test_a_redelivered_task_counts_as_done_and_its_unsigned_pickle_is_not_loaded
     assert tasks.notes(key) == [], "it does not run again"
     assert not exploded.exists()
     assert broker.counts().open == 0
+
+
+def test_a_transactional_task_that_finds_an_unsigned_success_does_not_load_it(strict, exploded):
+    """One that is delivered twice at once, so that the worker had not seen the success before."""
+    done()
+    write(**{name: bomb(exploded) for name in COLUMNS})
+    package = build("tests.tasks.add", (1, 2), {"q_options": {"transactional": True}}, schema=A, id=ID)
+    with in_schema(A), only_success(package) as before:
+        assert before is not None and before.result is None
+    assert not exploded.exists()
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
