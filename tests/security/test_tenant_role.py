@@ -604,3 +604,23 @@ def test_a_trigger_that_only_has_our_name_is_replaced(spare):
     own("spare", "postgres")
     assert due_index.bring_up_to_date(due_index.stale_schemas()) == []
     assert due_index.stale_schemas() == []
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+def test_another_table_of_the_schema_is_not_taken_for_its_schedules(spare, isolation):
+    sql(f"GRANT EXECUTE ON FUNCTION tenant_q_index_schedule() TO {OWNER}")
+    try:
+        with as_role(OWNER) as raw:
+            raw.execute("CREATE TABLE spare.other (LIKE spare.django_q_schedule)")
+            raw.execute(
+                "CREATE TRIGGER mine AFTER INSERT ON spare.other FOR EACH ROW "
+                "EXECUTE FUNCTION public.tenant_q_index_schedule('spare')"
+            )
+            raw.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+            raw.execute(
+                "INSERT INTO spare.other (id, func, schedule_type, repeats, next_run) VALUES (1, 'f', 'D', 1, now())"
+            )
+            raw.execute("COMMIT")
+        assert entries("spare") == {}
+    finally:
+        sql(f"REVOKE EXECUTE ON FUNCTION tenant_q_index_schedule() FROM {OWNER}")
