@@ -76,7 +76,7 @@ def _check_apps() -> list[CheckMessage]:
             Warning(
                 "The tenant model's primary key is its schema's name, which a later tenant may have as well.",
                 hint=hint,
-                id="tenant_q.W004",
+                id="tenant_q.W005",
             )
         )
     installed = [config.name for config in apps.get_app_configs()]

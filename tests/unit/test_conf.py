@@ -532,3 +532,8 @@ def test_a_setting_that_is_no_dict_breaks_no_check(settings, monkeypatch):
     for value in (5, {"ALT_CLUSTERS": 5}):
         settings.Q_CLUSTER = value
         assert [message.id for message in checks.check_all()] == ["tenant_q.E004"]
+
+
+def test_a_tenant_model_whose_key_can_be_used_again_is_named(monkeypatch):
+    monkeypatch.setattr(checks.tenancy, "tenant_table", lambda: ("customers_customer", "schema_name"))
+    assert [message.id for message in checks.check_all() if message.id == "tenant_q.W005"] == ["tenant_q.W005"]
