@@ -142,7 +142,7 @@ class Worker(Role):
                     if not self._run(lease, package, saved):
                         break
                     waiting.pop(0)
-                    _clean_up(schema, package)
+                    _clean_up(schema, package, is_last=not waiting or self._makes_way())
         except TenantUnavailable as error:
             self._put_off_all(waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
@@ -237,6 +237,7 @@ class Worker(Role):
 
     def _flush_when_due(self, schema: str) -> None:
         if self.outbox.is_waiting():
+            session.clean_up()
             self.outbox.finish()
             _begin(schema)
             session.watch()
@@ -346,10 +347,10 @@ def _enter_as_asked(package: Package) -> None:
         _enter(package.schema, databases)
 
 
-def _clean_up(schema: str, package: Package) -> None:
+def _clean_up(schema: str, package: Package, *, is_last: bool) -> None:
     """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
     entering.forget_other_tenants()
-    if session.clean_up(labels(package)):
+    if session.clean_up(labels(package), is_last=is_last):
         tenancy.leave()
         _enter(schema)
         session.watch()
