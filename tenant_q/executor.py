@@ -88,8 +88,7 @@ def execute(package: Package, *, attempt: int = 1, during: AbstractContextManage
     call = _call_in_transaction if package.is_transactional else _call
     try:
         # In a context of its own: language, time zone and every context variable that the task sets end with it.
-        with no_return():
-            return copy_context().run(call, package, outcome, during or nullcontext())
+        return copy_context().run(call, package, outcome, during or nullcontext())
     except TakenBack:
         raise
     except BaseException as error:
@@ -129,7 +128,7 @@ def _call_in_transaction(
     """The task's work and its row are committed together, once: a delivery that finds a success does not run."""
     own: list[BaseException] = []
     try:
-        with transactional.only_success(package) as before:
+        with no_return(), transactional.only_success(package) as before:
             if before is not None:
                 done = outcome(before.result, success=True)
             else:
@@ -155,16 +154,18 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
 
 @traced
 def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
-    func = resolve(package.func)
-    process_state.after_import()
-    pre_execute.send(sender="django_q", func=func, task=package.task)
-    running.set(package)
-    with alarm(timeout_of(package)), during, no_return():  # here: no row and no trace is made of a forked process
-        result = func(*package.args, **package.kwargs)
-        if inspect.isawaitable(result):
-            result = _wait_for(result)
-    _check_pickles(result, package)
-    _after_execution(func, package, result, success=True)
+    with no_return() as project:
+        func = resolve(package.func)
+        process_state.after_import()
+        pre_execute.send(sender="django_q", func=func, task=package.task)
+        running.set(package)
+        with alarm(timeout_of(package)), during:
+            result = func(*package.args, **package.kwargs)
+            project.returned()
+            if inspect.isawaitable(result):
+                result = _wait_for(result)
+        _check_pickles(result, package)
+        _after_execution(func, package, result, success=True)
     return outcome(result, success=True)
 
 

@@ -51,7 +51,7 @@ def _after_fork() -> None:
         leave(error)
 
 
-class no_return(AbstractContextManager[None]):
+class no_return(AbstractContextManager["no_return"]):
     """A block in which code of the project runs: a process that was forked in it ends where the block does.
 
     It exits with 0, with the code of a `SystemExit`, or with 1 and a traceback on standard error. It does nothing where
@@ -60,8 +60,14 @@ class no_return(AbstractContextManager[None]):
 
     __slots__ = ("_pid",)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> no_return:
         self._pid = os.getpid()
+        return self
+
+    def returned(self) -> None:
+        """Code of the project has returned within the block."""
+        if self._pid != os.getpid() and _in_child:
+            leave()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None

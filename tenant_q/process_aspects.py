@@ -1,7 +1,7 @@
 """The list of what a task can change in its process, and how each is read and put back.
 
-`look` is called after each task, so it is as cheap as can be and gives the live object where there is one. Those that
-are too dear to read are looked at by what changes along with them, and read in full only then.
+`look` is called often, so it is as cheap as can be and gives the live object where there is one. What is too dear to
+read is looked at by what changes along with it, and read in full only then.
 """
 
 from __future__ import annotations
@@ -204,13 +204,17 @@ def _restore_locale(was: str) -> None:
 
 _limits, _settings, _receivers, _logging, _adapters = Limits(), Settings(), Receivers(), Logging(), GlobalAdapters()
 
-# What is looked at after each task.
-ASPECTS = (
+# What hits the next task, whoever it is: looked at after each task.
+TASK_ASPECTS = (
     Aspect("the timer ITIMER_PROF", partial(_runs, _signal.ITIMER_PROF), partial(_stop, _signal.ITIMER_PROF)),
     Aspect("the timer ITIMER_VIRTUAL", partial(_runs, _signal.ITIMER_VIRTUAL), partial(_stop, _signal.ITIMER_VIRTUAL)),
     Aspect("the signal mask", partial(_signal.pthread_sigmask, _signal.SIG_BLOCK, ()), _restore_mask),
-    Aspect("signal handlers", partial(_handlers, _COMMON), partial(_restore_handlers, _COMMON), by_import=True),
     Aspect("resource limits", _limits.mark, _limits.restore, prepare=_limits.note, is_marked=True),
+)  # fmt: skip
+
+# What another tenant would see: looked at before other code than this tenant's tasks runs.
+SLICE_ASPECTS = (
+    Aspect("signal handlers", partial(_handlers, _COMMON), partial(_restore_handlers, _COMMON), by_import=True),
     Aspect("the working directory", _cwd, os.chdir),
     Aspect("the umask", _umask, os.umask),
     Aspect("os.environ", lambda: os.environ is _environ, _restore_environ),

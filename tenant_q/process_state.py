@@ -1,8 +1,9 @@
 """What a task can change in its process besides its connections: noted before it, and put back after it.
 
-`ASPECTS` is the one list of it. What cannot be put back ends the worker after the task, once for each function and
+`process_aspects` lists it. What cannot be put back ends the worker after the task, once for each function and
 cause in the life of a cluster. What an import changes belongs to the process; what the kernel keeps is put back anyway.
-Looking costs each task some microseconds, so what is dear or harms nobody at once is looked at after each batch.
+Looking costs some microseconds. So only what hits any next task is looked at after each task; what another tenant would
+see, at the end of a tenant's slice; and what is dear and seldom, at the end of a batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tenant_q.labels import get_logger
-from tenant_q.process_aspects import ASPECTS, BATCH_ASPECTS, Aspect
+from tenant_q.process_aspects import BATCH_ASPECTS, SLICE_ASPECTS, TASK_ASPECTS, Aspect
 from tenant_q.shared_set import SharedSet
 
 logger = get_logger("tenant_q.process_state")
@@ -58,12 +59,15 @@ def _is(look: Callable[[], Any], was: Any) -> bool:
         return False
 
 
-_tasks = _Noted(ASPECTS)
+_tasks = _Noted(TASK_ASPECTS)
+_slices = _Noted(SLICE_ASPECTS)
 _batches = _Noted(BATCH_ASPECTS)
+_ALL = (_tasks, _slices, _batches)
 _modules = -1  # how many were loaded; -1 where nothing is watched
 _spoiled = False
-# The functions of the batch, and the labels of the last task of each.
-_ran: dict[str, Mapping[str, str]] = {}
+# The functions of the slice and of the batch, with the labels of the last task of each.
+_in_slice: dict[str, Mapping[str, str]] = {}
+_in_batch: dict[str, Mapping[str, str]] = {}
 # Of what a process, and of what a cluster, has said once.
 _told: set[tuple[str, str]] = set()
 _replaced = SharedSet()
@@ -78,49 +82,64 @@ def share() -> None:
 def note() -> None:
     """From here on, know what tasks change. Call it in the main thread of a worker before each batch."""
     global _modules
-    if _modules != len(sys.modules) or not (_tasks.is_as_it_is() and _batches.is_as_it_is()):
-        _tasks.note()
-        _batches.note()
+    if _modules != len(sys.modules) or not all(noted.is_as_it_is() for noted in _ALL):
+        for noted in _ALL:
+            noted.note()
         _modules = len(sys.modules)
 
 
 def after_import() -> None:
     """A task's function is found and not called yet: what importing it has changed is the process's."""
-    if _modules not in (-1, len(sys.modules)) and threading.current_thread() is threading.main_thread():
+    if _modules != len(sys.modules) and _modules != -1 and threading.current_thread() is threading.main_thread():
         _note_imports()
 
 
 def _note_imports() -> None:
     global _modules
     _modules = len(sys.modules)
-    _tasks.note_imported()
-    _batches.note_imported()
+    for noted in _ALL:
+        noted.note_imported()
 
 
-def restore(labels: Mapping[str, str] | None) -> None:
-    """Put back what a task, hook or receiver changed. Parameters: `labels`, its own, for the log."""
+def restore(labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
+    """Put back what a task, hook or receiver changed.
+
+    Parameters: `labels`, its own, for the log; `is_last`, whether other code than its tenant's tasks may run next.
+    """
     if _modules == -1:
         return
     if labels is not None:
-        _ran[labels["func"]] = labels
+        _in_slice[labels["func"]] = labels
     if _modules != len(sys.modules):
         _note_imports()
     if not _tasks.is_as_it_is():
         _restore(_tasks, labels)
+    if is_last:
+        restore_after_slice()
+
+
+def restore_after_slice() -> None:
+    """Put back what a tenant's tasks changed that another tenant would see."""
+    if _modules == -1:
+        return
+    if not _slices.is_as_it_is():
+        _restore(_slices, _labels_of(_in_slice))
+    _in_batch.update(_in_slice)
+    _in_slice.clear()
 
 
 def restore_after_batch() -> None:
-    """Put back what the tasks of a batch changed that is not looked at after each."""
+    """Put back what the tasks of a batch changed that is not looked at before."""
     if _modules != -1 and not _batches.is_as_it_is():
-        _restore(_batches, _labels_of_batch())
-    _ran.clear()
+        _restore(_batches, _labels_of(_in_batch))
+    _in_batch.clear()
 
 
-def _labels_of_batch() -> Mapping[str, str]:
-    """Whose doing it is: that of the batch's function, or of one of its functions."""
-    if len(_ran) == 1:
-        return next(iter(_ran.values()))
-    return {"func": f"One of {', '.join(sorted(_ran))}"}
+def _labels_of(ran: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
+    """Whose doing it is: that of the one function that has run, or of one of several."""
+    if len(ran) == 1:
+        return next(iter(ran.values()))
+    return {"func": f"One of {', '.join(sorted(ran))}"} if ran else None
 
 
 def is_spoiled() -> bool:

@@ -56,26 +56,28 @@ def watch() -> None:
             setattr(connection, NOTED, Setup(connection))
 
 
-def clean_up(labels: Mapping[str, str] | None = None) -> bool:
+def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
     """Take back what was left since `watch()`.
 
-    Parameters: `labels`, of the task that ran, for the log.
+    Parameters: `labels`, of the task that ran, for the log; `is_last`, whether other code than its tenant's tasks may
+    run next. What only another tenant could see is taken back then.
 
     Returns whether a session was used, and so does not know its schema any more.
     """
     was_used = False
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
-        process_state.restore(labels)
+        process_state.restore(labels, is_last=is_last)
         was_used = _put_settings_back(labels)
-        leave_in_other_threads()
+        if is_last:
+            leave_in_other_threads()
     for connection in connections.all(initialized_only=True):
         if is_main and _watched.get(connection.alias, connection) is not connection:
             connection = _put_connection_back(connection, labels)
             was_used = True
         connection.run_on_commit = []
-        connection.queries_log.clear()
         _restore_wrappers(connection)
+        connection.queries_log.clear()
         _restore_setup(connection, labels)
         if connection.connection is None:
             was_used = was_used or connection.alias in _open

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import cast
 
 from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import departures, entering, forks, process_state, progress, results, retries, session, tenancy, tracing
+from tenant_q import departures, forks, process_state, progress, results, retries, session, slices, tenancy, tracing
 from tenant_q.brokers import uses_redis
-from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease, queue_names
+from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import (
@@ -114,16 +112,16 @@ class Worker(Role):
     def _run_batch(self, batch: Batch) -> None:
         self.interrupt.listen()
         process_state.note()
-        slices = _slices(self._open_all(batch.leases))
-        self.slot.plan([lease for one in slices for lease, _ in one.waiting])
-        tenants = [one.schema for one in slices if one.schema != tenancy.public_schema()]
+        batch_slices = slices.slices_of(self._open_all(batch.leases))
+        self.slot.plan([lease for one in batch_slices for lease, _ in one.waiting])
+        tenants = [one.schema for one in batch_slices if one.schema != tenancy.public_schema()]
         tenancy.look_up_together(tenants)
         tenancy.see_tables_together(tenants)
         self._batch_seconds = 0.0
-        for one in slices:
+        for one in batch_slices:
             if not self._makes_way():
-                self._run_slice(_located(one))
-        self._give_back([lease for one in slices for lease, _ in one.waiting])
+                self._run_slice(slices.located(one))
+        self._give_back([lease for one in batch_slices for lease, _ in one.waiting])
         process_state.restore_after_batch()
         self._leave_if_spoiled()
 
@@ -132,11 +130,11 @@ class Worker(Role):
         if process_state.is_spoiled() and not self.stopping:
             self.stopping.set()
 
-    def _run_slice(self, one: Slice) -> None:
+    def _run_slice(self, one: slices.Slice) -> None:
         """Run one tenant's packages of a batch, in its schema. They are put off when the tenant cannot be served."""
         schema, waiting = one.schema, one.waiting
         try:
-            with _in_verified_schema(schema, one.tenant):
+            with slices.in_verified_schema(schema, one.tenant):
                 self._refuse_older(schema, waiting)
                 saved = self._saved_before(waiting)
                 session.watch()
@@ -146,7 +144,7 @@ class Worker(Role):
                     if not self._run(lease, package, saved):
                         break
                     waiting.pop(0)
-                    _clean_up(schema, package)
+                    slices.clean_up(schema, package, is_last=not waiting or self._makes_way())
         except TenantReplaced as error:
             self._refuse_all(waiting, error)
         except TenantUnavailable as error:
@@ -192,7 +190,7 @@ class Worker(Role):
         """Read a package. A refused one goes to the dead, or to a failed row if its signature is right."""
         try:
             package = open_package(lease.payload, Found(id=lease.id or None))
-            _check_queue(lease, package)
+            slices.check_queue(lease, package)
             if (lease.starts or 0) < 2 * package.max_deliveries:
                 return package
             cause = f"{WorkerDied.__name__}: what follows the task, its row or its hook, killed the worker as well"
@@ -229,7 +227,7 @@ class Worker(Role):
         outcome = carried_outcome(package) or saved.get(lease.id) or _verdict(lease, package)
         if outcome is None:
             try:
-                _enter_as_asked(package)
+                slices.enter_as_asked(package)
                 timeout = timeout_of(package)
             except (TenantUnavailable, DatabaseAway):
                 raise
@@ -267,8 +265,9 @@ class Worker(Role):
 
     def _flush_when_due(self, schema: str, tenant: str | None) -> None:
         if self.outbox.is_waiting():
+            session.clean_up()
             self.outbox.finish()
-            _begin(schema, tenant)
+            slices.begin(schema, tenant)
             session.watch()
 
     def _put_off_all(self, waiting: list[tuple[Lease, Package]], error: Exception) -> None:
@@ -326,100 +325,6 @@ class Worker(Role):
         if self.started >= conf().recycle or (limit and rss >= limit):
             logger.info("The worker %s is recycled after %s tasks", self.key, self.started)
             self.stopping.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The packages of one tenant in a batch. `tenant` is the tenant's key, None where its packages name none."""
-
-    schema: str
-    tenant: str | None
-    waiting: list[tuple[Lease, Package]]
-
-
-def _slices(opened: Sequence[tuple[Lease, Package]]) -> list[Slice]:
-    """The batch by tenant, whose turn it is first in front; each tenant's packages in their order."""
-    slices: dict[tuple[str, str | None], Slice] = {}
-    for lease, package in opened:
-        tenant = package.tenant or None
-        one = slices.setdefault((package.schema, tenant), Slice(package.schema, tenant, []))
-        one.waiting.append((lease, package))
-    return list(slices.values())
-
-
-def _located(one: Slice) -> Slice:
-    """The slice with the name that the tenant's schema has now, where it was renamed."""
-    if one.tenant is None or tenancy.keys_of([one.schema]).get(one.schema) == one.tenant:
-        return one
-    name = tenancy.current_name(one.schema, one.tenant)
-    if name is None or name == one.schema:
-        return one
-    one.waiting[:] = [(lease, Package(package.task | {"schema_name": name})) for lease, package in one.waiting]
-    return replace(one, schema=name)
-
-
-def _check_queue(lease: Lease, package: Package) -> None:
-    """Raise `BadPackage` where a package was found in another queue than its tenant's."""
-    tenant = package.tenant or None
-    if not lease.schema or lease.schema in queue_names(package.schema, tenant):
-        return
-    names = tenancy.names_of(tenant) if tenant else []
-    if not any(lease.schema in queue_names(name, tenant) for name in names):
-        raise BadPackage(
-            f"it belongs to tenant {package.schema!r} and was found in the queue of {lease.schema!r}; purge it, "
-            "and find out who moved it"
-        )
-
-
-@contextlib.contextmanager
-def _in_verified_schema(schema: str, tenant: str | None) -> Iterator[None]:
-    """Enter a schema, sure of it. Afterwards no tenant is current."""
-    try:
-        _begin(schema, tenant)
-        yield
-    finally:
-        tenancy.leave()
-
-
-def _begin(schema: str, tenant: str | None) -> None:
-    """Enter a schema after another one: what the process remembers of that is forgotten."""
-    _enter(schema, tenant=tenant)
-    entering.forget_other_tenants()
-    if entering.has_receivers():
-        session.watch()
-        try:
-            entering.announce(schema)
-        finally:
-            session.clean_up()
-        tenancy.leave()
-        _enter(schema, tenant=tenant)
-
-
-def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
-    tenancy.enter(schema, databases)
-    if schema != tenancy.public_schema():
-        tenancy.require_ready(schema)
-        tenancy.verify_entered(schema, databases, tenant=tenant)
-
-
-def _enter_as_asked(package: Package) -> None:
-    """Follow the options of a task about its tenant's row and its databases."""
-    seconds, databases = package.option("tenant_cache_seconds"), package.option("databases")
-    if seconds is not None:
-        tenancy.refresh_tenant(package.schema, seconds)
-    if seconds is not None or databases:
-        _enter(package.schema, databases, tenant=package.tenant or None)
-
-
-def _clean_up(schema: str, package: Package) -> None:
-    """After a task: nothing of it is left, and the next one of its tenant finds the schema verified."""
-    entering.forget_other_tenants()
-    if session.clean_up(labels(package)):
-        tenancy.leave()
-        _enter(schema, tenant=package.tenant or None)
-        session.watch()
-    else:
-        tenancy.enter_again(schema)
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:

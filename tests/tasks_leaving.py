@@ -466,6 +466,9 @@ PROCESS = (
 )
 
 
+HITS_ANY_TASK = (limit_memory, limit_files, profile_timer, virtual_timer, block_hangup, take_the_wakeup_fd)
+
+
 def limit_core_files() -> None:
     import resource
 
