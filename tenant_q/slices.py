@@ -1,4 +1,4 @@
-"""A tenant's part of a batch: whose it is, and the schema, which is entered before it and left clean after each task."""
+"""A tenant's part of a batch: whose it is, and its schema, entered before it and left clean after each task."""
 
 from __future__ import annotations
 
