@@ -31,6 +31,7 @@ from tenant_q.models import AuditRecord, Cluster, DeadTask, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
+from tests.rows import sign
 
 A, B, PUBLIC = "acme_corp", "globex_inc", "public"
 SECRET = "s3cret-of-acme"
@@ -138,10 +139,11 @@ def world(tenants) -> Iterator[World]:
         ids["schedule"] = str(row.pk)
         for name, success in (("success", True), ("failure", False)):
             ids[name] = name[0] * 32
-            Task.objects.create(
+            task = Task.objects.create(
                 id=ids[name], name=SECRET, func="tests.tasks.add", args=(SECRET,), kwargs={}, result=SECRET,
                 started=now, stopped=now, success=success,
             )  # fmt: skip
+            sign(task)
         ids["livetask"] = QUtilities.add_async_task("tests.tasks.add", SECRET, task_name=SECRET)
     broker = get_broker()
     broker.enqueue([Message(id=DEAD, schema=B, func=SECRET, payload="payload")])
