@@ -136,13 +136,15 @@ class Worker(Role):
             with _in_verified_schema(schema):
                 saved = self._saved_before(waiting)
                 session.watch()
-                while waiting and not self._makes_way():
+                is_last = not waiting or self._makes_way()
+                while not is_last:
                     self._flush_when_due(schema)
                     lease, package = waiting[0]
                     if not self._run(lease, package, saved):
                         break
                     waiting.pop(0)
-                    _clean_up(schema, package, is_last=not waiting or self._makes_way())
+                    is_last = not waiting or self._makes_way()
+                    _clean_up(schema, package, is_last=is_last)
         except TenantUnavailable as error:
             self._put_off_all(waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # whatever is wrong with it is this tenant's alone
