@@ -19,18 +19,18 @@ from benchmarks.harness import ROOT, clone_tenants, median, project, tenant_name
 
 TENANTS = 10
 _RUN = """
-import sys, time
+import os, sys, time
 import django
 django.setup()
 import logging
 logging.getLogger("tenant_q").setLevel(logging.WARNING)
-from tenant_q import tenancy, worker
+from tenant_q import role, worker
 from tenant_q.brokers import get_broker
 from tenant_q.slot import Slot
 from tenant_q.utils import QUtilities
 
 func, tasks, tenants = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
-tenancy.keep_connections_open()
+role.settle_in_child(os.getppid())
 one = worker.Worker("cost", get_broker(), Slot(), once=True)
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tenant_q.forks import is_installed
 from tenant_q.labels import get_logger
 from tenant_q.process_aspects import BATCH_ASPECTS, SLICE_ASPECTS, TASK_ASPECTS, Aspect
 from tenant_q.shared_set import SharedSet
@@ -80,8 +81,13 @@ def share() -> None:
 
 
 def note() -> None:
-    """From here on, know what tasks change. Call it in the main thread of a worker before each batch."""
+    """From here on, know what tasks change. Call it in the main thread of a worker before each batch.
+
+    In a process of the cluster only tasks, and threads that they left, change anything: what is noted stays noted.
+    """
     global _modules
+    if _modules != -1 and is_installed():
+        return
     if _modules != len(sys.modules) or not all(noted.is_as_it_is() for noted in _ALL):
         for noted in _ALL:
             noted.note()

@@ -53,7 +53,6 @@ class StopFlag:
 
     def listen(self) -> None:
         """Take the signals again, whatever a task has done to them."""
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         for number in self._handlers:
             if get_handler(number) != self._set:
                 set_handler(number, self._set)
@@ -67,6 +66,7 @@ class StopFlag:
 
     def wait(self, seconds: float, *files: Any) -> list[Any]:
         """Wait for a signal or until one of `files` can be read, at most `seconds`. Returns the readable files."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         readable, _, _ = select.select([self._reader, *files], [], [], max(0.0, seconds))
         if self._reader in readable:
             os.read(self._reader, 4096)

@@ -68,8 +68,8 @@ def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         process_state.restore(labels, is_last=is_last)
-        was_used = _put_settings_back(labels)
         if is_last:
+            was_used = _put_settings_back(labels)
             leave_in_other_threads()
     for connection in connections.all(initialized_only=True):
         if is_main and _watched.get(connection.alias, connection) is not connection:
@@ -77,8 +77,9 @@ def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -
             was_used = True
         connection.run_on_commit = []
         _restore_wrappers(connection)
-        connection.queries_log.clear()
-        _restore_setup(connection, labels)
+        if is_last:
+            connection.queries_log.clear()
+            _restore_setup(connection, labels)
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":

@@ -138,13 +138,15 @@ class Worker(Role):
                 self._refuse_older(schema, waiting)
                 saved = self._saved_before(waiting)
                 session.watch()
-                while waiting and not self._makes_way():
+                is_last = not waiting or self._makes_way()
+                while not is_last:
                     self._flush_when_due(schema, one.tenant)
                     lease, package = waiting[0]
                     if not self._run(lease, package, saved):
                         break
                     waiting.pop(0)
-                    slices.clean_up(schema, package, is_last=not waiting or self._makes_way())
+                    is_last = not waiting or self._makes_way()
+                    slices.clean_up(schema, package, is_last=is_last)
         except TenantReplaced as error:
             self._refuse_all(waiting, error)
         except TenantUnavailable as error:

@@ -462,11 +462,10 @@ PROCESS = (
     limit_recursion,
     switch_seldom,
     limit_digits,
-    take_the_wakeup_fd,
 )
 
 
-HITS_ANY_TASK = (limit_memory, limit_files, profile_timer, virtual_timer, block_hangup, take_the_wakeup_fd)
+HITS_ANY_TASK = (limit_memory, limit_files, profile_timer, virtual_timer, block_hangup)
 
 
 def limit_core_files() -> None:
@@ -508,8 +507,6 @@ def look_at_the_process() -> dict[str, Any]:
     """What a task sees of its process. Values are as they print."""
     import resource
 
-    wakeup = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     umask = os.umask(0)
     os.umask(umask)
     logging.getLogger("billing").warning("a secret")
@@ -519,7 +516,6 @@ def look_at_the_process() -> dict[str, Any]:
         "timers": [signal.getitimer(signal.ITIMER_PROF)[0], signal.getitimer(signal.ITIMER_VIRTUAL)[0]],
         "handlers": {n: signal.getsignal(n) for n in signal.valid_signals() if n != signal.SIGALRM},
         "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        "wakeup": wakeup,
         "environment": sorted(os.environ.items()),
         "environ": type(os.environ),
         "zone": time.tzname,

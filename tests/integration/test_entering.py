@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.db import connection
 
 from tenant_q import entering
@@ -90,6 +91,8 @@ def test_the_cache_of_sites_is_cleared(tenants, settings):
         assert not models.SITE_CACHE
     finally:
         entering._clearers.cache_clear()
+        if admin.site.is_registered(models.Site):  # an app that comes registers its pages, and is gone after this test
+            admin.site.unregister(models.Site)
 
 
 def test_a_receiver_that_fails_puts_off_its_tenants_tasks(tenants, worker):
