@@ -116,7 +116,7 @@ def _use_until_told(how: str) -> None:
         while not tasks.client().exists(stop) and time.monotonic() < deadline:
             write_and_look("acme_corp")
             rows += 1
-            time.sleep(0.005)
+            time.sleep(0.02)
     except BaseException as error:
         _tell("crossed", what=f"{how}: {error!r}")
         raise
