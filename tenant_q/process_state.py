@@ -94,6 +94,14 @@ def note() -> None:
         _modules = len(sys.modules)
 
 
+def forget() -> None:
+    """Put nothing back until `note()` is called again."""
+    global _modules
+    _modules = -1
+    _in_slice.clear()
+    _in_batch.clear()
+
+
 def after_import() -> None:
     """A task's function is found and not called yet: what importing it has changed is the process's."""
     if _modules != len(sys.modules) and _modules != -1 and threading.current_thread() is threading.main_thread():

@@ -73,6 +73,14 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     brokers.forget_brokers()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_put_back() -> Iterator[None]:
+    """A worker in this process notes what is to be put back after tasks; that is over with its test."""
+    yield
+    if "tenant_q.process_state" in sys.modules:
+        sys.modules["tenant_q.process_state"].forget()
+
+
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
