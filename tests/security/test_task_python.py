@@ -15,8 +15,9 @@ import pytest
 from django.db import connection, connections
 from django_q.models import Task
 
-from tenant_q import process_state
+from tenant_q import process_state, slices
 from tenant_q.brokers import get_broker
+from tenant_q.exceptions import ReplicaAway
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks, tasks_leaving
@@ -179,6 +180,41 @@ def test_what_a_task_changes_in_its_process_ends_with_it(tenants, runner, aside,
     clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process", names)
     found = looked_behind(runner, f"{LEAVING}.{leave.__name__}", "look_at_the_process", names)
     assert found == clean
+
+
+@pytest.mark.parametrize("leave", [tasks_leaving.change_everything, tasks_leaving.change_the_database])
+def test_what_a_task_changes_ends_with_it_though_its_tenants_next_task_is_put_off(
+    tenants, runner, aside, monkeypatch, leave
+):
+    looks = ("look_at_the_process", "look_at_the_connection")
+    clean = {look: looked_behind(runner, "tests.tasks.nothing", look, ("globex_inc",)) for look in looks}
+    monkeypatch.setattr(slices, "enter_as_asked", is_away)
+    for look in looks:
+        assert put_off_behind(runner, f"{LEAVING}.{leave.__name__}", look) == clean[look]["globex_inc"]
+
+
+def is_away(package) -> None:
+    if package.option("databases"):
+        raise ReplicaAway("away")
+
+
+def put_off_behind(runner, func: str, look: str) -> dict:
+    """What a tenant's task sees behind another tenant's, whose next task ended its turn."""
+    pair = ("acme_corp", "globex_inc")
+    for name in (func, "tests.tasks.nothing", f"{LEAVING}.{look}"):
+        know_as_short(name, *pair)
+    tasks.client().delete(redis_key("vtime"), redis_key("ring"))
+    begun = runner.started
+    first = QUtilities.add_async_task(func, schema_name=pair[0])
+    QUtilities.add_async_task("tests.tasks.nothing", schema_name=pair[0], q_options={"databases": ["replica"]})
+    id = QUtilities.add_async_task(f"{LEAVING}.{look}", schema_name=pair[1])
+    runner.tick()
+    assert runner.started == begun + 2, "both in one batch; the third was put off"
+    assert get_broker().counts().delayed >= 1
+    assert QUtilities.fetch_task(first, schema_name=pair[0]).success
+    row = QUtilities.fetch_task(id, schema_name=pair[1])
+    assert row.success, row.result
+    return row.result
 
 
 @pytest.mark.parametrize("leave", tasks_leaving.BATCH, ids=lambda leave: leave.__name__)
