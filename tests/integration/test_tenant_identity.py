@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import ProgrammingError, connection, connections, transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
@@ -332,6 +332,19 @@ def test_a_cache_that_is_away_keeps_no_scheduler_from_firing(spare, worker, sche
     departures.find_and_clear()
     assert TenantRecord.objects.get(schema_name=spare).cleared
     assert spare not in everything_in_redis()
+
+
+def test_what_fails_in_clearing_keeps_no_scheduler_from_firing(tenants, scheduler, monkeypatch, caplog):
+    def refused() -> None:
+        raise ProgrammingError("permission denied for table tenant_q_tenantrecord")
+
+    monkeypatch.setattr(departures, "find_and_clear", refused)
+    with in_schema("acme_corp"):
+        row = Schedule.objects.create(func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
+        Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
+    scheduler.tick()
+    assert get_broker().queue_size("acme_corp") == 1
+    assert "What deleted tenants have left is not removed: permission denied" in caplog.text
 
 
 def test_a_tenant_that_was_deleted_by_sql_is_found(spare, worker, scheduler):
