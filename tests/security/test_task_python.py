@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import warnings
+from itertools import combinations
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from django_q.models import Task
 from tenant_q import process_state, slices
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import ReplicaAway
+from tenant_q.process_aspects import Aspect
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks, tasks_leaving
@@ -285,6 +287,29 @@ def test_a_worker_is_replaced_once_for_each_function_and_cause(tenants, mscluste
     assert cluster.log.count("so the worker is replaced") == 1
     assert "goes on as it is" in cluster.log
     assert cluster.stop() == 0
+
+
+def test_a_function_in_changing_company_has_no_worker_replaced_again_and_again(tenants, aside, monkeypatch):
+    """Who of a batch's functions it was is not known, and there are many ways to put batches together."""
+    process_state.share()
+    monkeypatch.setattr(process_state, "_modules", 0)
+    functions = [f"shop.tasks.task_{n}" for n in range(6)]
+    replaced = 0
+    for size in (2, 3, 4):
+        for others in combinations(functions[1:], size - 1):
+            monkeypatch.setattr(process_state, "_spoiled", False)
+            monkeypatch.setattr(process_state, "_batches", process_state._Noted([UNDOABLE]))
+            process_state._batches.note()
+            for name in (functions[0], *others):
+                process_state._in_batch[name] = {"func": name}
+            CHANGED.append(name)
+            process_state.restore_after_batch()
+            replaced += process_state.is_spoiled()
+    assert 1 <= replaced <= len(functions)
+
+
+CHANGED: list[str] = []
+UNDOABLE = Aspect("what cannot be put back", lambda: len(CHANGED), lambda _: None)
 
 
 # Threads
