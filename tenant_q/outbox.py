@@ -180,9 +180,7 @@ class Outbox:
         try:
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 session.watch()
-                entering.forget_other_tenants()
-                if entering.has_receivers():
-                    entering.announce(package.schema)
+                entering.begin(package.schema)
                 self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
                 self.slot.leave()

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.db import connection
+from django.db.models.signals import post_save
+from django_q.models import Task
 
 from tenant_q import entering
 from tenant_q.brokers import get_broker
@@ -78,6 +80,21 @@ def test_known_caches_are_cleared_before_and_after_each_task(tenants, worker, mo
         id = QUtilities.add_async_task(f"{__name__}.ask_cache")
     work(worker)
     assert QUtilities.get_result(id, schema_name="acme_corp") == "acme_corp"
+
+
+def test_known_caches_are_cleared_before_receivers_of_post_save(tenants, worker, monkeypatch):
+    monkeypatch.setattr(entering, "_clearers", lambda: (CACHE.clear,))
+    asked = []
+
+    def receiver(**_: Any) -> None:
+        asked.append((connection.schema_name, ask_cache()))
+
+    post_save.connect(receiver, sender=Task)
+    try:
+        seen_by(worker)
+    finally:
+        post_save.disconnect(receiver, sender=Task)
+    assert asked == [("acme_corp", "acme_corp"), ("globex_inc", "globex_inc")]
 
 
 def test_the_cache_of_sites_is_cleared(tenants, settings):
