@@ -37,13 +37,6 @@ def has_receivers() -> bool:
     return bool(tenant_entered.receivers)
 
 
-def begin(schema: str) -> None:
-    """Code of the project may be called for a tenant, which is current. Raises as `announce`."""
-    forget_other_tenants()
-    if has_receivers():
-        announce(schema)
-
-
 def announce(schema: str) -> None:
     """Send `tenant_entered`. Raises `TenantNotReady` when a receiver fails: what it was to clear is still there."""
     try:

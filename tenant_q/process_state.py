@@ -193,7 +193,8 @@ def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, susp
     global _spoiled
     func, schema, id = _who(labels)
     details = f" ({what})" if what else ""
-    if any([_replaced.add(f"{one}\n{name}") for one in suspects or [func]]):
+    new = [one for one in suspects or [func] if _replaced.add(f"{one}\n{name}")]
+    if new:
         _spoiled = True
         text = "%s of %s (%s) changed %s%s, which cannot be put back, so the worker is replaced"
     elif (func, name) in _told:

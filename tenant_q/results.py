@@ -254,7 +254,7 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for (schema, tenant), outcomes in by_tenant.items():
         with told_when_away(), in_verified_schema(schema, tenant=tenant), plain_tables(schema):
-            entering.begin(schema)
+            entering.forget_other_tenants()
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)

@@ -209,7 +209,7 @@ class Scheduler(Role):
     def _fire_schedules_of(self, schema: str) -> bool:
         if schedules.is_watched():
             with tenancy.in_schema(schema):
-                entering.begin(schema)
+                _begin(schema)
         fired = schedules.fire_due(schema, push)
         self._tell_fired(schema, fired)
         return fired > 0
@@ -302,10 +302,17 @@ class Scheduler(Role):
             self._due[what] = time.monotonic() + SLOW_SECONDS
 
 
+def _begin(schema: str) -> None:
+    """Code of the project may be called for a tenant, which is current."""
+    entering.forget_other_tenants()
+    if entering.has_receivers():
+        entering.announce(schema)
+
+
 def push(packages: Sequence[Package]) -> None:
     """Put fires on the broker; their ids are known there, so the same fire twice is one task."""
     for schema, own in groupby(packages, key=attrgetter("schema")):
         with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
-            entering.begin(schema)
+            _begin(schema)
             enqueue.announce(list(own))
     enqueue.push(packages, once=True)

@@ -146,3 +146,23 @@ def test_what_a_receiver_leaves_in_the_session_ends_with_it(tenants, worker):
         assert (seen["schema"], seen["statement_timeout"]) == ("acme_corp", "0")
     finally:
         tenant_entered.disconnect(receiver)
+
+
+def test_what_a_receiver_leaves_in_the_session_reaches_no_hook(tenants, worker):
+    def receiver(schema: str, **_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET search_path TO initech_llc")
+
+    tenant_entered.connect(receiver)
+    try:
+        QUtilities.add_async_task("tests.tasks.nothing", hook=f"{__name__}.note_schema", schema_name="acme_corp")
+        work(worker)
+    finally:
+        tenant_entered.disconnect(receiver)
+    assert CACHE == {"hook": "acme_corp"}
+
+
+def note_schema(task: Task) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_schema()")
+        CACHE["hook"] = cursor.fetchone()[0]
