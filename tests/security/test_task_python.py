@@ -123,6 +123,7 @@ def aside(tenants):
     """Nothing is left for the next test."""
     databases = {alias: dict(own, OPTIONS=dict(own.get("OPTIONS", {}))) for alias, own in connections.settings.items()}
     before, names = connections["default"], set(vars(connections["default"]))
+    before.queries_log.clear()  # of tests before, with DEBUG
     gc.collect()  # what prints of a receiver that is gone is the same whenever it is looked at
     process_state._told.clear()
     process_state._spoiled = False
