@@ -130,15 +130,20 @@ def delete_of(schemas: Sequence[str], task_ids: Sequence[str]) -> None:
 
 
 def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
-    """Move cached results of a tenant to the new name of its schema."""
+    """Move cached results of a tenant to the new name of its schema. One that cannot be read is dropped."""
     for task_id in task_ids:
         with under_name(old):
             signed = _cache().get(_key(task_id))
             _cache().delete(_key(task_id))
-        if signed is not None:
+        if signed is None:
+            continue
+        try:
             seconds = SignedPackage.loads(signed).get("cached")
-            with under_name(new):
-                _cache().set(_key(task_id), signed, None if seconds is True else seconds)
+        except Exception as error:  # whatever unpickling a class raises
+            logger.warning("A cached result of %s is dropped: %s", old, error, extra={"schema": old})
+            continue
+        with under_name(new):
+            _cache().set(_key(task_id), signed, None if seconds is True else seconds)
 
 
 def as_task(task: dict[str, Any]) -> Task:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from tenant_q import cached, due_index, tenancy
-from tenant_q.brokers.protocol import CANCELLED
+from tenant_q.brokers.protocol import CANCELLED, Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
@@ -50,9 +49,13 @@ def tenant_made(*, instance: Any, created: bool, using: str, **_: Any) -> None:
 def tenant_deleted(*, instance: Any, using: str, **_: Any) -> None:
     """Receiver of `post_delete`: remove what the tenant leaves, when the transaction commits."""
     if _is_recorded(instance, using):
-        _note_deleted(instance.schema_name, tenancy.key_of(instance))
-        clear = partial(_clear_now, instance.schema_name, tenancy.key_of(instance))
-        transaction.on_commit(clear, using=using, robust=True)
+        schema, key = instance.schema_name, tenancy.key_of(instance)
+        _note_deleted(schema, key)
+
+        def clear_now() -> None:  # no partial: where it fails, Django logs its name
+            _clear_now(schema, key)
+
+        transaction.on_commit(clear_now, using=using, robust=True)
 
 
 def _is_recorded(instance: Any, using: str) -> bool:
@@ -93,19 +96,37 @@ def _clear_now(schema: str, key: str) -> None:
 def clear(schema: str, key: str) -> bool:
     """Remove what a deleted tenant has in the broker and in the cache. Cancel what it runs.
 
-    Parameters: `schema` and `key`, its last name and the key of its row. Returns whether nothing is left. Raises
-    `BrokerError`, `DatabaseAway`.
+    Parameters: `schema` and `key`, its last name and the key of its row. Returns whether nothing of it runs any more.
+    What is left then, in a cache that is away, the scheduler removes. Raises `BrokerError`, `DatabaseAway`.
     """
     brokers = site_brokers()
-    ids = brokers[0].cached_ids(schema, key)  # these are of all clusters of the site
-    cached.delete_of([schema, *_former_names(key)], ids)
-    brokers[0].forget_cached(schema, key, ids)
+    is_cache_clear = _clear_cache(brokers[0], schema, key)  # cached results are of all clusters of the site
     seconds = conf().tenant_cache_seconds + REFUSE_SECONDS
     held = sum(broker.forget_tenant(schema, key, _VERDICT, seconds=seconds) for broker in brokers)
     if held:
         return False
-    with tenancy.in_public():
-        _records().filter(key=key).exclude(deleted=None).update(cleared=timezone.now())
+    if is_cache_clear:
+        with tenancy.in_public():
+            _records().filter(key=key).exclude(deleted=None).update(cleared=timezone.now())
+    return True
+
+
+def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
+    """Remove a tenant's cached results. Return whether that succeeded: a cache raises errors of its own kind."""
+    ids = broker.cached_ids(schema, key)
+    names = [schema, *_former_names(key)]
+    try:
+        cached.delete_of(names, ids)
+    except Exception as error:
+        logger.error(
+            "Cached results of the deleted tenant %s are removed later: %s: %s",
+            schema,
+            type(error).__name__,
+            error,
+            extra={"schema": schema},
+        )
+        return False
+    broker.forget_cached(schema, key, ids)
     return True
 
 

@@ -178,11 +178,11 @@ class Outbox:
         """Call the hook and the receivers as a task is called: in its schema, watched, with nothing of it left."""
         package = outcome.package
         try:
+            if entering.has_receivers():
+                self._announce(package)
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 session.watch()
                 entering.forget_other_tenants()
-                if entering.has_receivers():
-                    entering.announce(package.schema)
                 self.slot.occupy(labels(package), timeout_of(package))
                 flows.tell(outcome)
                 self.slot.leave()
@@ -190,6 +190,16 @@ class Outbox:
             logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))
         finally:
             session.clean_up(labels(package))
+            tenancy.leave()
+
+    def _announce(self, package: Package) -> None:
+        """Have the project's receivers clear its caches; what they leave in the session reaches no hook."""
+        try:
+            with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
+                session.watch()
+                entering.announce(package.schema)
+        finally:
+            session.clean_up()
             tenancy.leave()
 
     def _acknowledge(self) -> None:

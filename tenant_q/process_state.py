@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tenant_q.forks import is_installed
@@ -137,7 +137,7 @@ def restore_after_slice() -> None:
     if _modules == -1:
         return
     if not _slices.is_as_it_is():
-        _restore(_slices, _labels_of(_in_slice))
+        _restore(_slices, _labels_of(_in_slice), _in_slice)
     _in_batch.update(_in_slice)
     _in_slice.clear()
 
@@ -145,7 +145,7 @@ def restore_after_slice() -> None:
 def restore_after_batch() -> None:
     """Put back what the tasks of a batch changed that is not looked at before."""
     if _modules != -1 and not _batches.is_as_it_is():
-        _restore(_batches, _labels_of(_in_batch))
+        _restore(_batches, _labels_of(_in_batch), _in_batch)
     _in_batch.clear()
 
 
@@ -161,7 +161,12 @@ def is_spoiled() -> bool:
     return _spoiled
 
 
-def _restore(noted: _Noted, labels: Mapping[str, str] | None) -> None:
+def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
+    """Put back what is not as it was noted.
+
+    Parameters: `labels`, whose doing it is, for the log; `suspects`, the functions one of which did it, if they are
+    several.
+    """
     for place in noted.changed():
         aspect, was = noted.aspects[place], noted.values[place]
         try:
@@ -175,7 +180,7 @@ def _restore(noted: _Noted, labels: Mapping[str, str] | None) -> None:
                 _tell(aspect.name, what, labels)
         else:
             noted.values[place] = aspect.snapshot()
-            _replace(aspect.name, what, labels)
+            _replace(aspect.name, what, labels, suspects)
 
 
 def _tell(name: str, what: str, labels: Mapping[str, str] | None) -> None:
@@ -188,12 +193,16 @@ def _tell(name: str, what: str, labels: Mapping[str, str] | None) -> None:
         )
 
 
-def _replace(name: str, what: str | None, labels: Mapping[str, str] | None) -> None:
-    """Have the worker make way for a new one, unless one was for the same function and cause before."""
+def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
+    """Have the worker make way for a new one, unless one was for the same function and cause before.
+
+    Each suspect counts as a cause: the ways in which functions come together in batches are too many to count.
+    """
     global _spoiled
     func, schema, id = _who(labels)
     details = f" ({what})" if what else ""
-    if _replaced.add(f"{func}\n{name}"):
+    new = [one for one in suspects or [func] if _replaced.add(f"{one}\n{name}")]
+    if new:
         _spoiled = True
         text = "%s of %s (%s) changed %s%s, which cannot be put back, so the worker is replaced"
     elif (func, name) in _told:

@@ -71,17 +71,30 @@ def _check_name(new: str) -> None:
 
 
 def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
-    """Pause the tenant and wait until none of its tasks runs."""
-    was_paused = policies.is_paused(old)
+    """Pause the tenant and wait until none of its tasks runs. If that does not come to its end, the pause ends."""
+    was_paused = _was_paused(key) if _is_interrupted(key) else policies.is_paused(old)
     policies.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
-    policies.change(old, actor=actor, act="pause", paused=True)
-    deadline = time.monotonic() + wait
-    while running := sum(broker.loads()[old].leased for broker in policies.site_brokers() if old in broker.loads()):
-        if time.monotonic() > deadline:
-            if not was_paused:
-                policies.change(old, actor=actor, act="resume", paused=False)
-            raise TenantBusy(f"{running} tasks of {old} still run after {wait:g} s; try again, or cancel them.")
-        time.sleep(LOOK_SECONDS)
+    try:
+        policies.change(old, actor=actor, act="pause", paused=True)
+        deadline = time.monotonic() + wait
+        while running := _running_of(old):
+            if time.monotonic() > deadline:
+                raise TenantBusy(f"{running} tasks of {old} still run after {wait:g} s; try again, or cancel them.")
+            time.sleep(LOOK_SECONDS)
+    except BaseException:
+        _give_up(old, key, actor=actor, was_paused=was_paused)
+        raise
+
+
+def _running_of(schema: str) -> int:
+    loads = (broker.loads().get(schema) for broker in policies.site_brokers())
+    return sum(load.leased for load in loads if load)
+
+
+def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
+    policies.record(actor, RENAME, schema=old, target=key, after={"schema": old})
+    if not was_paused:
+        policies.change(old, actor=actor, act="resume", paused=False)
 
 
 def _move(old: str, new: str, key: str, *, actor: str) -> None:
@@ -124,7 +137,16 @@ def _follow(old: str, new: str, key: str) -> None:
 
 def _was_paused(key: str) -> bool:
     """Whether the tenant was paused before its rename began."""
+    return next((bool(one.before.get("paused")) for one in _records(key) if one.before), False)
+
+
+def _is_interrupted(key: str) -> bool:
+    """Whether a rename of the tenant began and neither took place nor was given up: its pause is still there."""
+    return any(one.before is not None for one in _records(key)[:1])
+
+
+def _records(key: str) -> list[Any]:
+    """The audit records of a tenant's renames, the latest first."""
     with tenancy.in_public():
-        begun: Any = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
-        record = begun.exclude(before=None).order_by("-id").first()
-    return bool(record and record.before.get("paused"))
+        found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
+        return list(found.order_by("-id"))

@@ -23,7 +23,7 @@ from django_q.models import Task
 from picklefield.fields import PickledObject
 from psycopg import sql
 
-from tenant_q import task_rows
+from tenant_q import entering, task_rows
 from tenant_q.conf import conf
 from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
 from tenant_q.forks import no_return
@@ -254,6 +254,7 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
     for (schema, tenant), outcomes in by_tenant.items():
         with told_when_away(), in_verified_schema(schema, tenant=tenant), plain_tables(schema):
+            entering.forget_other_tenants()
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)

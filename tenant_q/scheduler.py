@@ -252,7 +252,7 @@ class Scheduler(Role):
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
         self._when_due("held", self._release_what_was_held)
         self._when_due("policies", self._put_policies_in_force)
-        self._when_due("tenants", departures.find_and_clear)
+        self._when_due("tenants", self._clear_what_was_left)
         self._when_due("index", self._find_stale)
         left: list[tuple[str, str]] = []
         begun = time.monotonic()
@@ -281,13 +281,20 @@ class Scheduler(Role):
             self._to_verify = sorted(set(due_index.indexed_schemas()) - {schema for schema, _ in self._stale})
 
     def _put_policies_in_force(self) -> None:
+        self._try(policies.put_in_force_everywhere, "Policies are not put in force")
+
+    def _clear_what_was_left(self) -> None:
+        self._try(departures.find_and_clear, "What deleted tenants have left is not removed")
+
+    def _try(self, act: Callable[[], None], failure: str) -> None:
+        """Do what firing does not depend on: whatever fails in it, a right that is missing say, schedules fire."""
         try:
-            policies.put_in_force_everywhere()
+            act()
         except (BrokerError, DatabaseAway):
             raise
-        except Exception as error:  # a table that is not migrated, say: schedules fire all the same
+        except Exception as error:
             foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
-            logger.error("Policies are not put in force: %s", " ".join(str(error).split()), exc_info=not foreseen)
+            logger.error("%s: %s", failure, " ".join(str(error).split()), exc_info=not foreseen)
 
     def _when_due(self, what: str, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):

@@ -75,10 +75,10 @@ def load(rows: Any, *, limit: int | None = None) -> list[Task]:
 def load_success(rows: Any) -> list[Task]:
     """Return a queryset's successes with their values, for deliveries that find their task done.
 
-    Where `TENANT_Q["signed_results"]` is set, a value that is not signed is None: the task counts as done all the same,
-    so that nothing runs twice.
+    Where `TENANT_Q["signed_results"]` is set, and where another role may write the rows, a value that is not signed is
+    None: the task counts as done all the same, so that nothing runs twice.
     """
-    if not conf().signed_results:
+    if not conf().signed_results and not tenancy.is_foreign(tenancy.current_schema()):
         return list(rows)
     return [_loaded(task, or_none=True) for task in as_texts(rows)]
 

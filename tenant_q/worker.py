@@ -139,14 +139,18 @@ class Worker(Role):
                 saved = self._saved_before(waiting)
                 session.watch()
                 is_last = not waiting or self._makes_way()
-                while not is_last:
-                    self._flush_when_due(schema, one.tenant)
-                    lease, package = waiting[0]
-                    if not self._run(lease, package, saved):
-                        break
-                    waiting.pop(0)
-                    is_last = not waiting or self._makes_way()
-                    slices.clean_up(schema, package, is_last=is_last)
+                try:
+                    while not is_last:
+                        self._flush_when_due(schema, one.tenant)
+                        lease, package = waiting[0]
+                        if not self._run(lease, package, saved):
+                            break
+                        waiting.pop(0)
+                        is_last = not waiting or self._makes_way()
+                        slices.clean_up(schema, package, is_last=is_last)
+                finally:
+                    if not is_last:  # what ran before was cleaned for its own tenant's next task only
+                        session.clean_up()
         except TenantReplaced as error:
             self._refuse_all(waiting, error)
         except TenantUnavailable as error:

@@ -16,7 +16,7 @@ from tenant_q.tenancy.connection import (
     raw_cursor,
     told_when_away,
 )
-from tenant_q.tenancy.foreign import plain_tables_query, require_plain_tables
+from tenant_q.tenancy.foreign import is_foreign, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
 from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.records import (
@@ -107,6 +107,7 @@ __all__ = [
     "in_public",
     "in_schema",
     "in_verified_schema",
+    "is_foreign",
     "is_foreign_query",
     "is_in_event_loop",
     "is_looked_up",

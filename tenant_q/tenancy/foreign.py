@@ -85,12 +85,18 @@ def refuse_code(schema: str) -> None:
         )
 
 
+def is_foreign(schema: str) -> bool:
+    """Return whether a schema may be foreign: where nobody has looked yet, it may. Nothing is asked."""
+    name = physical_schema(schema)
+    return name != public_schema() and _foreign.get(name, True)
+
+
 def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
     """Return the statement that a transaction begins with before it uses `tables` of these schemas, if it needs one.
 
     It locks those of foreign schemas, and fails if they would run the code of another role.
     """
-    wanted = [name for name in map(physical_schema, schemas) if name != public_schema() and _foreign.get(name, True)]
+    wanted = [physical_schema(schema) for schema in schemas if is_foreign(schema)]
     if not wanted:
         return None
     return sql.SQL("SELECT {}({}::pg_catalog.text[], {}::pg_catalog.text[])").format(

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.db import connection
+from django.db.models.signals import post_save
+from django_q.models import Task
 
 from tenant_q import entering
 from tenant_q.brokers import get_broker
@@ -80,6 +82,21 @@ def test_known_caches_are_cleared_before_and_after_each_task(tenants, worker, mo
     assert QUtilities.get_result(id, schema_name="acme_corp") == "acme_corp"
 
 
+def test_known_caches_are_cleared_before_receivers_of_post_save(tenants, worker, monkeypatch):
+    monkeypatch.setattr(entering, "_clearers", lambda: (CACHE.clear,))
+    asked = []
+
+    def receiver(**_: Any) -> None:
+        asked.append((connection.schema_name, ask_cache()))
+
+    post_save.connect(receiver, sender=Task)
+    try:
+        seen_by(worker)
+    finally:
+        post_save.disconnect(receiver, sender=Task)
+    assert asked == [("acme_corp", "acme_corp"), ("globex_inc", "globex_inc")]
+
+
 def test_the_cache_of_sites_is_cleared(tenants, settings):
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.sites"]
     entering._clearers.cache_clear()
@@ -129,3 +146,23 @@ def test_what_a_receiver_leaves_in_the_session_ends_with_it(tenants, worker):
         assert (seen["schema"], seen["statement_timeout"]) == ("acme_corp", "0")
     finally:
         tenant_entered.disconnect(receiver)
+
+
+def test_what_a_receiver_leaves_in_the_session_reaches_no_hook(tenants, worker):
+    def receiver(schema: str, **_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET search_path TO initech_llc")
+
+    tenant_entered.connect(receiver)
+    try:
+        QUtilities.add_async_task("tests.tasks.nothing", hook=f"{__name__}.note_schema", schema_name="acme_corp")
+        work(worker)
+    finally:
+        tenant_entered.disconnect(receiver)
+    assert CACHE == {"hook": "acme_corp"}
+
+
+def note_schema(task: Task) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_schema()")
+        CACHE["hook"] = cursor.fetchone()[0]

@@ -12,8 +12,11 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import departures, policies, schedules, tenancy
+from tenant_q import departures, policies, renaming, schedules, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.brokers.djangoq import tenant_cache
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.retries import MOST_PUT_OFFS
 from tenant_q.scheduler import push
@@ -126,6 +129,58 @@ def test_running_tasks_are_waited_for(old, worker):
     assert not policies.is_paused(old)
     get_broker().give_back("elsewhere", batch.leases)
     rename()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokerError])
+def test_a_rename_that_ends_while_it_waits_leaves_no_pause(old, worker, monkeypatch, error):
+    with monkeypatch.context() as broken:
+        broken.setattr(renaming, "_running_of", raising(error))
+        with pytest.raises((KeyboardInterrupt, CommandError)):
+            rename()
+    assert not policies.is_paused(old)
+
+
+def test_a_rename_that_was_killed_while_it_waited_leaves_no_pause_when_it_is_run_again(old, worker, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(renaming, "_running_of", raising(KeyboardInterrupt))
+        broken.setattr(renaming, "_give_up", lambda *args, **kwargs: None)
+        with pytest.raises(KeyboardInterrupt):
+            rename()
+    assert policies.is_paused(old)
+    rename()
+    assert not policies.is_paused("new_name")
+
+
+def test_a_pause_after_a_rename_that_was_given_up_stays(old, worker):
+    with in_schema(old):
+        QUtilities.add_async_task("tests.tasks.nothing")
+    batch = get_broker().fetch("elsewhere")
+    with pytest.raises(CommandError, match="still run"):
+        rename("--wait", "0")
+    get_broker().give_back("elsewhere", batch.leases)
+    policies.change(old, actor="test", act="pause", paused=True)
+    rename()
+    assert policies.is_paused("new_name")
+
+
+def raising(error):
+    def fail(*args):
+        raise error("stop")
+
+    return fail
+
+
+def test_a_cached_result_that_cannot_be_read_keeps_no_tenant_from_its_name(old, worker, monkeypatch):
+    """It was signed with a key that is gone, say."""
+    with in_schema(old):
+        ids = [QUtilities.add_async_task("tests.tasks.add", n, cached=60) for n in (1, 2)]
+    work(worker)
+    with in_schema(old):
+        tenant_cache().set(f"{conf().site}:{ids[0]}", "not signed", 60)
+    rename()
+    assert QUtilities.get_result(ids[1], cached=True, schema_name="new_name") == 2
+    assert QUtilities.get_result(ids[0], cached=True, schema_name="new_name") is None
+    assert not policies.is_paused("new_name")
 
 
 @pytest.mark.parametrize(

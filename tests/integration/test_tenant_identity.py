@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import ProgrammingError, connection, connections, transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import acts, brokers, departures, enqueue, policies, schedules, tenancy
+from tenant_q import acts, brokers, cached, departures, enqueue, policies, schedules, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
@@ -297,6 +297,54 @@ def test_a_deletion_while_the_broker_is_away_is_made_up_for(spare, worker, monke
     departures.find_and_clear()
     assert spare not in everything_in_redis()
     assert TenantRecord.objects.get(schema_name=spare).cleared
+
+
+def test_a_deletion_succeeds_whatever_fails_after_its_commit(spare, monkeypatch, caplog):
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(departures, "site_brokers", broken)
+    schemas.drop_tenant(spare)
+    assert "broken" in caplog.text
+    assert TenantRecord.objects.get(schema_name=spare).cleared is None
+
+
+def test_a_cache_that_is_away_keeps_no_scheduler_from_firing(spare, worker, scheduler, monkeypatch, caplog):
+    """It fails with errors of its own kind; what is in it is removed when it is back."""
+
+    class Away:
+        def delete_many(self, keys: list[str]) -> None:
+            raise ConnectionError("the cache is away")
+
+    with in_schema(spare):
+        QUtilities.add_async_task("tests.tasks.add", 1, q_options={"cached": 60})
+    work(worker)
+    with in_schema("acme_corp"):
+        row = Schedule.objects.create(func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
+        Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
+    with monkeypatch.context() as away:
+        away.setattr(cached, "tenant_cache", Away)
+        schemas.drop_tenant(spare)
+        scheduler.tick()
+        assert get_broker().queue_size("acme_corp") == 1
+        assert "the cache is away" in caplog.text
+        assert TenantRecord.objects.get(schema_name=spare).cleared is None
+    departures.find_and_clear()
+    assert TenantRecord.objects.get(schema_name=spare).cleared
+    assert spare not in everything_in_redis()
+
+
+def test_what_fails_in_clearing_keeps_no_scheduler_from_firing(tenants, scheduler, monkeypatch, caplog):
+    def refused() -> None:
+        raise ProgrammingError("permission denied for table tenant_q_tenantrecord")
+
+    monkeypatch.setattr(departures, "find_and_clear", refused)
+    with in_schema("acme_corp"):
+        row = Schedule.objects.create(func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
+        Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
+    scheduler.tick()
+    assert get_broker().queue_size("acme_corp") == 1
+    assert "What deleted tenants have left is not removed: permission denied" in caplog.text
 
 
 def test_a_tenant_that_was_deleted_by_sql_is_found(spare, worker, scheduler):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import gc
 import signal
 import warnings
+from itertools import combinations
 
 import psutil
 import pytest
 from django.db import connection, connections
 from django_q.models import Task
 
-from tenant_q import process_state
+from tenant_q import process_state, slices
 from tenant_q.brokers import get_broker
+from tenant_q.exceptions import ReplicaAway
+from tenant_q.process_aspects import Aspect
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks, tasks_leaving
@@ -120,6 +123,7 @@ def aside(tenants):
     """Nothing is left for the next test."""
     databases = {alias: dict(own, OPTIONS=dict(own.get("OPTIONS", {}))) for alias, own in connections.settings.items()}
     before, names = connections["default"], set(vars(connections["default"]))
+    before.queries_log.clear()  # of tests before, with DEBUG
     gc.collect()  # what prints of a receiver that is gone is the same whenever it is looked at
     process_state._told.clear()
     process_state._spoiled = False
@@ -179,6 +183,41 @@ def test_what_a_task_changes_in_its_process_ends_with_it(tenants, runner, aside,
     clean = looked_behind(runner, "tests.tasks.nothing", "look_at_the_process", names)
     found = looked_behind(runner, f"{LEAVING}.{leave.__name__}", "look_at_the_process", names)
     assert found == clean
+
+
+@pytest.mark.parametrize("leave", [tasks_leaving.change_everything, tasks_leaving.change_the_database])
+def test_what_a_task_changes_ends_with_it_though_its_tenants_next_task_is_put_off(
+    tenants, runner, aside, monkeypatch, leave
+):
+    looks = ("look_at_the_process", "look_at_the_connection")
+    clean = {look: looked_behind(runner, "tests.tasks.nothing", look, ("globex_inc",)) for look in looks}
+    monkeypatch.setattr(slices, "enter_as_asked", is_away)
+    for look in looks:
+        assert put_off_behind(runner, f"{LEAVING}.{leave.__name__}", look) == clean[look]["globex_inc"]
+
+
+def is_away(package) -> None:
+    if package.option("databases"):
+        raise ReplicaAway("away")
+
+
+def put_off_behind(runner, func: str, look: str) -> dict:
+    """What a tenant's task sees behind another tenant's, whose next task ended its turn."""
+    pair = ("acme_corp", "globex_inc")
+    for name in (func, "tests.tasks.nothing", f"{LEAVING}.{look}"):
+        know_as_short(name, *pair)
+    tasks.client().delete(redis_key("vtime"), redis_key("ring"))
+    begun = runner.started
+    first = QUtilities.add_async_task(func, schema_name=pair[0])
+    QUtilities.add_async_task("tests.tasks.nothing", schema_name=pair[0], q_options={"databases": ["replica"]})
+    id = QUtilities.add_async_task(f"{LEAVING}.{look}", schema_name=pair[1])
+    runner.tick()
+    assert runner.started == begun + 2, "both in one batch; the third was put off"
+    assert get_broker().counts().delayed >= 1
+    assert QUtilities.fetch_task(first, schema_name=pair[0]).success
+    row = QUtilities.fetch_task(id, schema_name=pair[1])
+    assert row.success, row.result
+    return row.result
 
 
 @pytest.mark.parametrize("leave", tasks_leaving.BATCH, ids=lambda leave: leave.__name__)
@@ -249,6 +288,29 @@ def test_a_worker_is_replaced_once_for_each_function_and_cause(tenants, mscluste
     assert cluster.log.count("so the worker is replaced") == 1
     assert "goes on as it is" in cluster.log
     assert cluster.stop() == 0
+
+
+def test_a_function_in_changing_company_has_no_worker_replaced_again_and_again(tenants, aside, monkeypatch):
+    """Who of a batch's functions it was is not known, and there are many ways to put batches together."""
+    process_state.share()
+    monkeypatch.setattr(process_state, "_modules", 0)
+    functions = [f"shop.tasks.task_{n}" for n in range(6)]
+    replaced = 0
+    for size in (2, 3, 4):
+        for others in combinations(functions[1:], size - 1):
+            monkeypatch.setattr(process_state, "_spoiled", False)
+            monkeypatch.setattr(process_state, "_batches", process_state._Noted([UNDOABLE]))
+            process_state._batches.note()
+            for name in (functions[0], *others):
+                process_state._in_batch[name] = {"func": name}
+            CHANGED.append(name)
+            process_state.restore_after_batch()
+            replaced += process_state.is_spoiled()
+    assert 1 <= replaced <= len(functions)
+
+
+CHANGED: list[str] = []
+UNDOABLE = Aspect("what cannot be put back", lambda: len(CHANGED), lambda _: None)
 
 
 # Threads

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -624,3 +627,40 @@ def test_another_table_of_the_schema_is_not_taken_for_its_schedules(spare, isola
         assert entries("spare") == {}
     finally:
         sql(f"REVOKE EXECUTE ON FUNCTION tenant_q_index_schedule() FROM {OWNER}")
+
+
+# Its task rows
+
+
+class Bomb:
+    """A pickle of it makes a file where it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_worker_loads_no_pickle_that_the_role_has_written(spare, tmp_path, transactional):
+    """The ids of fires can be computed by who sees the schedules, so a success can be there before the task runs."""
+    path = tmp_path / "exploded"
+    worker = Worker("w1", get_broker(), Slot(), once=True)
+    with in_schema(spare):
+        id = QUtilities.add_async_task("tests.tasks.nothing", q_options={"transactional": transactional})
+    assert get_broker().fetch("dead").leases
+    pickled = b64encode(pickle.dumps(Bomb(path))).decode()
+    with as_role(OWNER) as raw:
+        raw.execute(
+            "INSERT INTO spare.django_q_task (id, name, func, args, kwargs, result, started, stopped, success, "
+            "attempt_count) VALUES (%(id)s, 'x', 'x', %(bomb)s, %(bomb)s, %(bomb)s, now(), now(), true, 1)",
+            {"id": id, "bomb": pickled},
+        )
+    get_broker().reclaim("dead", running=id)
+    try:
+        worker.tick()
+    finally:
+        worker.stopping.restore()
+    assert not path.exists()
+    assert get_broker().counts().open == 0
