@@ -140,7 +140,7 @@ def _is_set_up_as_noted(raw: Any) -> bool:
 
 
 def _is_used(raw: Any) -> bool:
-    idle = not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
+    idle = not raw.closed and raw.pgconn.transaction_status == TransactionStatus.IDLE
     untouched = idle and raw.autocommit and _is_set_up_as_noted(raw)
     return bool(getattr(raw, USED, True)) or not untouched or _was_spoken_to(raw)
 
