@@ -23,7 +23,7 @@ class GroupPart(models.Model):
     """One part of an iter or of a cached group, for brokers other than Redis (which keeps parts itself)."""
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63)
-    tenant: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=64, blank=True, db_default="")
+    tenant: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=255, blank=True, db_default="")
     group: models.CharField[str, str] = models.CharField(_("group"), max_length=100)
     index: models.CharField[str, str] = models.CharField(_("index"), max_length=64)
     payload: models.TextField[str, str] = models.TextField(_("signed part"))
@@ -174,7 +174,7 @@ class TenantRecord(models.Model):
     `cleared` when nothing of it was left in the broker; after a month the record is deleted.
     """
 
-    key: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=64, unique=True)
+    key: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=255, unique=True)
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63, db_index=True)
     former_names: models.JSONField[list[str], list[str]] = models.JSONField(_("former names"), default=list, blank=True)
     since: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(_("since"), null=True)

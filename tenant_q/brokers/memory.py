@@ -156,7 +156,8 @@ class MemoryBroker:
         return self.owners[queue][1] if queue in self.owners else queue
 
     def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
-        self.cached[self._claim(schema, tenant)].add(id)
+        if not self._is_deleted(tenant):
+            self.cached[self._claim(schema, tenant)].add(id)
 
     def cached_ids(self, schema: str, tenant: str) -> list[str]:
         return sorted(self.cached[self._queue(schema, tenant)])
@@ -165,8 +166,11 @@ class MemoryBroker:
         self.cached[self._queue(schema, tenant)].difference_update(ids)
 
     def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
-        queue = self._queue(schema, tenant)
+        is_let_go = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
         self.deleted[tenant] = self.clock() + seconds
+        if is_let_go:
+            return 0
+        queue = self._claim(schema, tenant)
         self.in_force.pop(queue, None)
         self.ring.discard(queue)
         own = [id for id, message in self.messages.items() if message.schema == queue]
@@ -183,13 +187,18 @@ class MemoryBroker:
             del self.kept[key]
         held = sum(id in self.leased for id in own)
         if not held and not self.cached[queue]:
-            for kept in (self.figures, self.virtual, self.labelled["tenants"], self.cached):
+            for kept in (self.figures, self.virtual, self.cached):
                 kept.pop(queue, None)
             for then in self.figures_then.values():
                 then.pop(queue, None)
             self.queue_of_tenant.pop(tenant, None)
-            self.owners.pop(queue, None)
+            _, name = self.owners.pop(queue)
+            if name not in {name for _, name in self.owners.values()}:
+                self.labelled["tenants"].pop(name, None)
         return held
+
+    def _is_deleted(self, tenant: str | None) -> bool:
+        return tenant is not None and self.deleted.get(tenant, 0.0) > self.clock()
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
         self.owners[self._claim(old, tenant)] = (tenant, new)
@@ -256,7 +265,7 @@ class MemoryBroker:
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         for message in messages:
-            if self.deleted.get(message.tenant, 0.0) > self.clock():
+            if self._is_deleted(message.tenant):
                 raise TenantDeleted(message.tenant)
         messages = [replace(message, schema=self._claim(message.schema, message.tenant)) for message in messages]
         if messages and limited:
@@ -634,6 +643,8 @@ class MemoryBroker:
     def add_part(
         self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
     ) -> int:
+        if self._is_deleted(tenant):
+            return 0
         key = "group", self._claim(schema, tenant), group
         parts = self._kept(*key)
         parts.setdefault(index, payload)

@@ -365,7 +365,10 @@ class Broker(Protocol):
     def add_part(
         self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
     ) -> int:
-        """Record one part of a group, kept `seconds` (None: for good). Returns how many parts are there."""
+        """Record one part of a group, kept `seconds` (None: for good). Returns how many parts are there.
+
+        Nothing is recorded for a tenant that was deleted a short time ago; 0 is returned then.
+        """
 
     def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
         """The recorded parts of a group, by index."""
@@ -393,8 +396,8 @@ class Broker(Protocol):
         What its workers hold is cancelled; call it again when they have ended it.
 
         Parameters: `schema` and `tenant`, its last name and its key; `verdict`, the cause for what runs, which begins
-        with `CANCELLED`; `seconds`, how long `enqueue` refuses packages for it. Returns how many packages its workers
-        still hold.
+        with `CANCELLED`; `seconds`, how long packages for it are refused and nothing else is kept for it. Returns how
+        many packages its workers still hold.
         """
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:

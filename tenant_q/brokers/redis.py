@@ -357,7 +357,8 @@ class RedisBroker:
         return [what.decode() for what in self._run("kept", schema, tenant, tag=self._site_tag)]
 
     def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
-        arguments = schema, tenant, verdict, FORGET_CHUNK, round(seconds * 1000)
+        milliseconds = round(seconds * 1000)
+        arguments = schema, tenant, verdict, FORGET_CHUNK, milliseconds
         forgotten, held, queue = self._run("forget_tenant", *arguments)
         while forgotten:
             forgotten, held, queue = self._run("forget_tenant", *arguments)
@@ -368,7 +369,7 @@ class RedisBroker:
         for group in groups:
             self.drop_group(schema, group, tenant=tenant)
         for tag in {self.tag, self._site_tag}:
-            self._run("release_queue", tenant, schema, loads.PERIODS + 2, tag=tag)
+            self._run("release_queue", tenant, schema, loads.PERIODS + 2, milliseconds, tag=tag)
         return int(held)
 
     def _forget_costs(self, queue: str) -> None:

@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="grouppart",
             name="tenant",
-            field=models.CharField(blank=True, db_default="", max_length=64, verbose_name="tenant's key"),
+            field=models.CharField(blank=True, db_default="", max_length=255, verbose_name="tenant's key"),
         ),
         migrations.RemoveConstraint(model_name="grouppart", name="tenant_q_one_part_an_index"),
         migrations.AddConstraint(
@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
             name="TenantRecord",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("key", models.CharField(max_length=64, unique=True, verbose_name="tenant's key")),
+                ("key", models.CharField(max_length=255, unique=True, verbose_name="tenant's key")),
                 ("schema_name", models.CharField(db_index=True, max_length=63, verbose_name="schema")),
                 ("former_names", models.JSONField(blank=True, default=list, verbose_name="former names")),
                 ("since", models.DateTimeField(null=True, verbose_name="since")),

@@ -136,6 +136,48 @@ def test_nothing_is_enqueued_for_a_tenant_that_was_deleted_lately(site):
     assert site.broker.counts().open == 1
 
 
+@pytest.mark.parametrize("is_only_cluster", [True, False])
+def test_a_late_part_of_a_deleted_tenant_is_not_kept(site, is_only_cluster, settings):
+    if not is_only_cluster:
+        settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": f"{site.broker.cluster}_site"}
+    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    site.replace(seconds=60)
+    assert site.broker.add_part("acme_corp", "g", "1", "late", seconds=60, tenant="1") == 0
+    site.broker.note_cached("acme_corp", "x", seconds=60, tenant="1")
+    assert site.broker.parts("acme_corp", "g", tenant="1") == {}
+    assert site.broker.cached_ids("acme_corp", "1") == []
+    site.put("a")
+    assert fetch_one(site.broker).schema == "acme_corp"
+
+
+def test_clearing_a_deleted_tenant_again_leaves_the_next_one_alone(site):
+    site.put("a")
+    site.replace(seconds=60)
+    put(site.broker, "b", "c", tenant="")  # of an earlier version
+    finish(site.broker, fetch_one(site.broker))
+    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert (site.broker.queue_size("acme_corp"), site.broker.loads()["acme_corp"].done) == (1, 1)
+    lease = fetch_one(site.broker)
+    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.cancelled() == []
+    finish(site.broker, lease)
+    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.loads()["acme_corp"].done == 2
+
+
+def test_a_name_keeps_its_series_while_a_tenant_has_it(site):
+    site.put("a")
+    lease = fetch_one(site.broker)
+    site.replace(seconds=60)
+    site.put("b")
+    assert site.broker.name_labels("tenants", ["acme_corp"], most=1) == {"acme_corp"}
+    site.broker.give_back("w1", [lease])
+    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.name_labels("tenants", ["globex_inc", "acme_corp"], most=1) == {"acme_corp"}
+    assert site.broker.forget_tenant("acme_corp", "2", VERDICT, seconds=60) == 0
+    assert site.broker.name_labels("tenants", ["initech_llc", "acme_corp"], most=1) == {"initech_llc"}
+
+
 def test_a_place_for_figures_is_used_again(site):
     for number in range(5):
         site.put(f"a{number}")

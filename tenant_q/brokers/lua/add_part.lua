@@ -3,9 +3,12 @@
 -- KEYS[1]  the site's tag, {tq:<site>}; the group's hash is <tag>:group:<queue>;<group>, and <tag>:kept:<queue> names it until it
 --          expires (see keep.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 group, 4 index, 5 payload, 6 seconds the group is kept, or 0 for good
--- Returns  how many parts are recorded
+-- Returns  how many parts are recorded; 0 where the tenant was deleted, and nothing is recorded then
 
 write_though_full()
+if is_deleted(ARGV[2]) then
+  return 0
+end
 local queue, seconds = claim_queue(ARGV[1], ARGV[2]), tonumber(ARGV[6])
 local group = key('group:' .. queue .. ';' .. ARGV[3])
 redis.call('HSETNX', group, ARGV[4], ARGV[5])

@@ -59,7 +59,7 @@ local function key(name)
 end
 
 -- A server that is full (maxmemory, noeviction) refuses a script whose first write needs memory. The first write of
--- what works the queues off is this one, which needs none; else a full server were full for good.
+-- what works the queues off is this one, which needs none; otherwise a full server could never be drained.
 local function write_though_full()
   redis.call('DEL', key('full'))
 end
@@ -88,7 +88,20 @@ local function queue_of(schema, tenant)
   return owner and string.match(owner, '^[^\n]*') ~= tenant and schema .. '#' .. tenant or schema
 end
 
--- The same, and from now on it is the tenant's.
+-- Whether a tenant was deleted a short time ago.
+local function is_deleted(tenant)
+  return tenant ~= '' and redis.call('ZSCORE', key('deleted'), tenant) ~= false
+end
+
+-- Note that a tenant was deleted, for some ms.
+local function note_deleted(tenant, ms)
+  local now = now_ms()
+  redis.call('ZREMRANGEBYSCORE', key('deleted'), '-inf', now)
+  redis.call('ZADD', key('deleted'), now + ms, tenant)
+  redis.call('PEXPIRE', key('deleted'), ms)
+end
+
+-- The same as `queue_of`, and from now on it is the tenant's.
 local function claim_queue(schema, tenant)
   local name = queue_of(schema, tenant)
   if tenant ~= '' and redis.call('HSETNX', key('queues'), tenant, name) == 1 then

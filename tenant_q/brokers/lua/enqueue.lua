@@ -15,7 +15,7 @@ for i = 2, #ARGV, 7 do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
   local owner = tenant .. '\n' .. schema
   if not names[owner] then
-    if tenant ~= '' and redis.call('ZSCORE', key('deleted'), tenant) then
+    if is_deleted(tenant) then
       return { 0, tenant }
     end
     names[owner] = queue_of(schema, tenant)

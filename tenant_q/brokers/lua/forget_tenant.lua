@@ -8,10 +8,12 @@
 
 write_though_full()
 local tenant, verdict, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local queue, now = queue_of(ARGV[1], tenant), now_ms()
-redis.call('ZREMRANGEBYSCORE', key('deleted'), '-inf', now)
-redis.call('ZADD', key('deleted'), now + tonumber(ARGV[5]), tenant)
-redis.call('PEXPIRE', key('deleted'), ARGV[5])
+local is_let_go = is_deleted(tenant) and redis.call('HEXISTS', key('queues'), tenant) == 0
+note_deleted(tenant, tonumber(ARGV[5]))
+if is_let_go then  -- the name may be the next tenant's by now
+  return { 0, 0, queue_of(ARGV[1], tenant) }
+end
+local queue = claim_queue(ARGV[1], tenant)
 redis.call('HDEL', key('policy'), queue)
 redis.call('ZREM', key('ready'), queue)
 

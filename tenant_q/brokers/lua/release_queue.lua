@@ -1,11 +1,16 @@
 -- Let a deleted tenant's queue go, once nothing is in it any more: its virtual time, its figures and its name.
 --
 -- KEYS[1]  the cluster's tag (see common.lua), or the site's
--- ARGV     1 tenant, 2 schema, 3 how many periods of five minutes figures are kept
+-- ARGV     1 tenant, 2 schema, 3 how many periods of five minutes figures are kept, 4 ms for which nothing is kept for the
+--          tenant any more
 -- Returns  1 when it is let go, 0 when something is left in it
 
 write_though_full()
+note_deleted(ARGV[1], tonumber(ARGV[4]))
 local tenant, queue = ARGV[1], queue_of(ARGV[2], ARGV[1])
+if redis.call('HEXISTS', key('queues'), tenant) == 0 then  -- the name may be the next tenant's by now
+  return 1
+end
 local is_empty = redis.call('LLEN', key('queue:' .. queue)) == 0 and delayed_of(queue) == 0
   and redis.call('HLEN', key('running:' .. queue)) == 0 and not redis.call('HGET', key('dead_of'), queue)
   and redis.call('EXISTS', key('kept:' .. queue)) == 0
@@ -31,8 +36,14 @@ if at then
   redis.call('HSET', key('figure_places'), free_place(at), at)
   redis.call('RPUSH', key('free_places'), at)
 end
-redis.call('HDEL', key('labels:tenants'), schema_of(queue))
+local name = schema_of(queue)
 redis.call('HDEL', key('vtime'), queue)
 redis.call('HDEL', key('queues'), tenant)
 redis.call('HDEL', key('queue_owners'), queue)
+for _, owner in ipairs(redis.call('HVALS', key('queue_owners'))) do
+  if string.match(owner, '\n(.*)$') == name then  -- another tenant has the name
+    return 1
+  end
+end
+redis.call('HDEL', key('labels:tenants'), name)
 return 1
