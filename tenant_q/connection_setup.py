@@ -113,7 +113,7 @@ class Settings:
     """What is noted of the settings of all databases. They are shared by the connections of all threads."""
 
     def __init__(self) -> None:
-        self._noted = _copied(connections.settings)
+        self._noted = copied(connections.settings)
 
     def hold(self) -> bool:
         """Whether they are as they were."""
@@ -133,14 +133,14 @@ class Settings:
             if alias in self._noted:
                 own = now.setdefault(alias, {})
                 own.clear()
-                own.update(_copied(self._noted[alias]))
+                own.update(copied(self._noted[alias]))
             else:
                 del now[alias]
         return changed
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A copy of dicts and lists, with what is in them as it is."""
     if isinstance(value, Mapping):
-        return {name: _copied(one) for name, one in value.items()}
-    return [_copied(one) for one in value] if isinstance(value, list) else value
+        return {name: copied(one) for name, one in value.items()}
+    return [copied(one) for one in value] if isinstance(value, list) else value

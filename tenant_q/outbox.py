@@ -7,8 +7,9 @@ finished before it, with database connections of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db import connections
 from django.utils import timezone
@@ -96,7 +97,10 @@ class Outbox:
     def watch(self) -> None:
         """A task is about to run: should it turn out long, what waits behind it is settled meanwhile."""
         if self._thread is None and self._unsettled:
-            self._thread = threading.Thread(target=self._flush_in_time, name="tenant_q outbox", daemon=True)
+            arguments = (session.copied_settings(),)
+            self._thread = threading.Thread(
+                target=self._flush_in_time, args=arguments, name="tenant_q outbox", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
@@ -105,9 +109,10 @@ class Outbox:
         if self._thread is not None:
             self._thread.join()
 
-    def _flush_in_time(self) -> None:
+    def _flush_in_time(self, settings: Mapping[str, Any]) -> None:
         leave_signals_to_main_thread()
         tenancy.keep_own_thread()
+        session.use_settings(settings)
         while not self._closing.wait(LOOK_SECONDS):
             if self.is_waiting():
                 self._flush()

@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from tenant_q import process_state
-from tenant_q.connection_setup import NOTED, RawSetup, Settings, Setup
+from tenant_q.connection_setup import NOTED, RawSetup, Settings, Setup, copied
 from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.statements import statement
@@ -54,6 +54,19 @@ def watch() -> None:
         setup = getattr(connection, NOTED, None)
         if setup is None or not setup.holds(connection):
             setattr(connection, NOTED, Setup(connection))
+
+
+def copied_settings() -> dict[str, Any]:
+    """Return a copy of the settings of all databases, for `use_settings`. Call it when no task runs."""
+    return copied(connections.settings)  # type: ignore[no-any-return]
+
+
+def use_settings(settings: Mapping[str, Any]) -> None:
+    """Have this thread connect as `settings` say, whatever a task changes meanwhile: the others' are shared."""
+    for alias, own in settings.items():
+        connection = connections[alias]
+        connection.settings_dict = own
+        setattr(connection, NOTED, Setup(connection))
 
 
 def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:

@@ -111,6 +111,7 @@ class Worker(Role):
 
     def _run_batch(self, batch: Batch) -> None:
         self.interrupt.listen()
+        self.stopping.listen()
         process_state.note()
         batch_slices = slices.slices_of(self._open_all(batch.leases))
         self.slot.plan([lease for one in batch_slices for lease, _ in one.waiting])

@@ -741,6 +741,20 @@ def wait_for_the_row_of(id: str) -> bool:
     return True
 
 
+def test_the_thread_saves_where_it_should_while_a_task_changes_the_settings(tenants, worker):
+    know_as_short("tests.tasks.where", "acme_corp")
+    know_as_short(f"{HERE}.change_the_database_and_wait_for_the_row_of", "acme_corp")
+    first = QUtilities.add_async_task("tests.tasks.where", schema_name="acme_corp")
+    second = add("change_the_database_and_wait_for_the_row_of", first)
+    worker.tick()
+    assert row(second).result is True
+
+
+def change_the_database_and_wait_for_the_row_of(id: str) -> bool:
+    connection.settings_dict["NAME"] = "postgres"  # its own session is open already
+    return wait_for_the_row_of(id)
+
+
 def test_a_task_that_has_ended_is_not_over_its_timeout(tenants, worker):
     """Its outcome may wait for the thread, which may wait for a server that hangs: nobody is to be killed for that."""
     running: list[Any] = []
