@@ -42,6 +42,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def clean(tenants) -> Iterator[None]:
+    AuditRecord.objects.all().delete()  # also those of another file's tests
     yield
     connection.set_schema_to_public()
     AuditRecord.objects.all().delete()

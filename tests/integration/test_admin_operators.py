@@ -53,6 +53,7 @@ def site(tenants) -> Iterator[Callable[..., Client]]:
         connection.set_schema_to_public()
         return client
 
+    AuditRecord.objects.all().delete()  # also those of another file's tests
     used: list[tuple[str, Any]] = []
     with ExitStack() as hosts:
         yield visit

@@ -159,7 +159,7 @@ def world(tenants) -> Iterator[World]:
             hosts[schema] = f"{schema.replace('_', '-')}-site.localhost"
             stack.enter_context(schemas.served_at(schema, hosts[schema]))
         policies.change(A, actor=SECRET, act="limit", weight=2.0)
-        ids["auditrecord"] = str(AuditRecord.objects.get().pk)
+        ids["auditrecord"] = str(AuditRecord.objects.get(actor=SECRET).pk)
         yield World(hosts, ids)
     connection.set_schema_to_public()
     TenantPolicy.objects.all().delete()
