@@ -21,7 +21,7 @@ _CALLED = (
     "tenant_q_require_plain(text[], text[])",
     "tenant_q_stale_schemas()",
 )
-# A query cannot be told from outside to have met a right that is missing but by these.
+# Only these errors show that a query met a missing right.
 REFUSED = errors.InsufficientPrivilege
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 

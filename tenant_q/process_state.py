@@ -42,7 +42,7 @@ class _Noted:
         self.values = [aspect.snapshot() for aspect in self.aspects]
 
     def note_imported(self) -> None:
-        """The same, for what may be changed by an import."""
+        """Note again only the aspects that an import may change."""
         for place, aspect in enumerate(self.aspects):
             if aspect.by_import:
                 aspect.prepare()
@@ -118,7 +118,7 @@ def _note_imports() -> None:
 def restore(labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
     """Put back what a task, hook or receiver changed.
 
-    Parameters: `labels`, its own, for the log; `is_last`, whether other code than its tenant's tasks may run next.
+    Parameters: `labels`, of the task, for the log; `is_last`, whether other code than its tenant's tasks may run next.
     """
     if _modules == -1:
         return
@@ -164,8 +164,8 @@ def is_spoiled() -> bool:
 def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
     """Put back what is not as it was noted.
 
-    Parameters: `labels`, whose doing it is, for the log; `suspects`, the functions one of which did it, if they are
-    several.
+    Parameters: `labels`, of the task that did it, for the log; `suspects`, the functions one of which did it, if
+    they are several.
     """
     for place in noted.changed():
         aspect, was = noted.aspects[place], noted.values[place]

@@ -25,8 +25,8 @@ LOOK_SECONDS = 0.1
 def rename(old: str, new: str, *, actor: str, wait: float) -> None:
     """Rename a tenant's schema. A rename that was interrupted, or done by hand, is completed.
 
-    The tenant is paused, its running tasks are waited for, and afterwards the pause ends. Parameters: `wait`, for how
-    many seconds at most; `actor`, who does it, for the audit trail.
+    The tenant is paused, its running tasks are waited for, and afterwards the pause ends. Parameters: `actor`, who
+    renames, for the audit trail; `wait`, the longest wait in seconds.
 
     Raises `UnknownTenant`, `ConfigurationError` when it cannot have that name, `TenantBusy` when tasks still run after
     `wait` seconds, `BrokerError`, `DatabaseAway`; then nothing is renamed.

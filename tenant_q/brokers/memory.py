@@ -77,8 +77,8 @@ class Held:
 class MemoryBroker:
     """One cluster's queues in this process. Groups and status are its own, not its site's.
 
-    Parameters: `cluster`, its name; `clock`, what tells the seconds since the epoch; `keys_of`, which returns the keys
-    of the tenants that have these schemas now, by schema.
+    Parameters: `cluster`, its name; `clock`, which returns the seconds since the epoch; `keys_of`, which returns the
+    keys of the tenants that have these schemas now, by schema.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
 
 
 def _unlisted(schemas: list[str]) -> list[Unlisted]:
-    """The schedules of tenants that are not offered to their staff; schemas that cannot be read are told elsewhere."""
+    """Schedules of tenants that are not offered to their staff; schemas that cannot be read are reported elsewhere."""
     gone = {schema for schema, is_gone in due_index.stale_schemas() if is_gone}
     there = [schema for schema in schemas if schema not in gone | {tenancy.public_schema()}]
     found: list[Unlisted] = []
