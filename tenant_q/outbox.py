@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from tenant_q import enqueue, entering, flows, retries, session, tenancy
+from tenant_q import enqueue, entering, flows, retries, session, slices, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
@@ -184,7 +184,8 @@ class Outbox:
         package = outcome.package
         try:
             if entering.has_receivers():
-                self._announce(package)
+                with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
+                    slices.announce(package.schema)
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 session.watch()
                 entering.forget_other_tenants()
@@ -195,16 +196,6 @@ class Outbox:
             logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))
         finally:
             session.clean_up(labels(package))
-            tenancy.leave()
-
-    def _announce(self, package: Package) -> None:
-        """Have the project's receivers clear its caches; what they leave in the session reaches no hook."""
-        try:
-            with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
-                session.watch()
-                entering.announce(package.schema)
-        finally:
-            session.clean_up()
             tenancy.leave()
 
     def _acknowledge(self) -> None:

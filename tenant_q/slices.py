@@ -70,13 +70,18 @@ def begin(schema: str, tenant: str | None) -> None:
     _enter(schema, tenant=tenant)
     entering.forget_other_tenants()
     if entering.has_receivers():
-        session.watch()
-        try:
-            entering.announce(schema)
-        finally:
-            session.clean_up()
-        tenancy.leave()
+        announce(schema)
         _enter(schema, tenant=tenant)
+
+
+def announce(schema: str) -> None:
+    """Have the project's receivers clear its caches; what they leave in the session reaches no task or hook."""
+    session.watch()
+    try:
+        entering.announce(schema)
+    finally:
+        session.clean_up()
+        tenancy.leave()
 
 
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
