@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
 from django.db.models.signals import post_save, pre_delete
 from django.test import Client
 from django.utils import timezone
@@ -27,7 +26,6 @@ from picklefield.fields import dbsafe_decode
 from tenant_q import results, row_signing
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnsignedResult
-from tenant_q.models import AuditRecord
 from tenant_q.package import CODE, Outcome, build
 from tenant_q.plain_pickles import ALLOWED, NotPlain, load_plain
 from tenant_q.tenancy import current_key, in_schema
@@ -36,6 +34,8 @@ from tenant_q.utils import QUtilities
 from tests import tasks
 from tests.integration.conftest import make_worker, sql, work  # noqa: F401  (a fixture)
 from tests.schemas import served_at
+
+pytestmark = pytest.mark.usefixtures("clean_admin")
 
 A, B = "acme_corp", "globex_inc"
 COLUMNS = ("args", "kwargs", "result")
@@ -50,15 +50,6 @@ class Bomb:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (self.path,))
-
-
-@pytest.fixture(autouse=True)
-def clean(tenants) -> Iterator[None]:
-    yield
-    connection.set_schema_to_public()
-    AuditRecord.objects.all().delete()
-    with in_schema(A):
-        get_user_model().objects.all().delete()
 
 
 @pytest.fixture

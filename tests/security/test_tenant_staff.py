@@ -29,7 +29,6 @@ from tenant_q import offered, schedules, task_rows
 from tenant_q.admin import ScheduleAdmin
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.models import AuditRecord
 from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.package import ADMIN, CODE, SCHEDULE
 from tenant_q.scheduler import push
@@ -38,6 +37,8 @@ from tenant_q.utils import QUtilities
 from tests.integration.conftest import make_worker, work  # noqa: F401  (a fixture)
 from tests.rows import sign
 from tests.schemas import served_at
+
+pytestmark = pytest.mark.usefixtures("clean_admin")
 
 A, B = "acme_corp", "globex_inc"
 ADD, LIST, PREVIEW = (f"/admin/django_q/schedule/{page}" for page in ("add/", "", "preview/"))
@@ -185,15 +186,6 @@ def bait(settings, monkeypatch, tmp_path: Path) -> Iterator[Path]:
     yield told
     for name in ("bait", "trap"):
         sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def clean(tenants) -> Iterator[None]:
-    yield
-    connection.set_schema_to_public()
-    AuditRecord.objects.all().delete()
-    with in_schema(A):
-        get_user_model().objects.all().delete()
 
 
 @pytest.fixture
