@@ -27,6 +27,10 @@ _OVERRIDDEN = "_tenant_q_overridden"
 _LISTS = {"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"}
 # Django sets it in each session, and again after each task.
 _DJANGOS = {"timezone"}
+# Sent before a statement, in one round trip with it. The limit of the role counts until this has run, and a limit of
+# a millisecond may be over before: then it is sent again.
+_NO_LIMIT = "SET LOCAL statement_timeout TO 0; "
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -111,8 +115,7 @@ def _value(name: str, noted: _Noted) -> str:
 
 def _read(cursor: Any) -> tuple[dict[_Place, str], str, str]:
     """What is set, and the names of role and database."""
-    cursor.execute(statement("role_settings"))
-    cursor.nextset()
+    _execute(cursor, statement("role_settings"))
     found, role, database = {}, "", ""
     for of_role, of_database, entry, role, database in cursor.fetchall():  # noqa: B007
         name, _, value = entry.partition("=")
@@ -169,4 +172,17 @@ def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
 def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:
     call = sql.SQL("pg_catalog.set_config({}, {}, false)")
     calls = [call.format(sql.Literal(name), sql.Literal(value)) for name, value in settings]
-    cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
+    _execute(cursor, sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)).as_string())
+
+
+def _execute(cursor: Any, query: str) -> None:
+    """Execute a statement in a session whose role may have a `statement_timeout` that is too short for any."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            cursor.execute(_NO_LIMIT + query)
+        except psycopg.errors.QueryCanceled:
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            cursor.nextset()
+            return

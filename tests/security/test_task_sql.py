@@ -88,7 +88,7 @@ def show(name: str) -> str:
 ROLE = 'ROLE "postgres"'
 SETTINGS = {
     "search_path": ("search_path = acme_corp, public", '"$user", public'),
-    "statement_timeout": ("statement_timeout = '1ms'", "0"),
+    "statement_timeout": ("statement_timeout = '1min'", "0"),
     "default_transaction_read_only": ("default_transaction_read_only = on", "off"),
     "role": (f"role = {OTHER}", "none"),
     "session_replication_role": ("session_replication_role = replica", "origin"),
@@ -121,6 +121,29 @@ def test_a_setting_of_the_role_is_overridden_and_named(started, caplog, whose, n
     with elsewhere() as raw:
         raw.execute(statement)
     assert settings_of_roles() == before
+
+
+def test_a_limit_that_ends_every_statement_is_overridden_too(started, monkeypatch):
+    started()
+    with elsewhere() as raw:
+        raw.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '250ms'")
+    execute, late = psycopg.ClientCursor.execute, iter(["opened", "opened"])
+
+    def slow(cursor, query, *args, **kwargs):
+        """The first statements that are neither Django's nor the scrub's reach the server when the limit is over."""
+        if type(cursor) is psycopg.ClientCursor and "CLOSE ALL" not in query and next(late, None):
+            query = "SELECT pg_sleep(5)"
+        return execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.ClientCursor, "execute", slow)
+    connection.ensure_connection()
+    session.watch()
+    with connection.cursor() as cursor:
+        cursor.execute("SET work_mem = '1MB'")
+    late = iter(["scrubbed", "scrubbed"])
+    session.clean_up()
+    assert next(late, None) is None
+    assert show("statement_timeout") == "0"
 
 
 @pytest.mark.parametrize("how", ["SET search_path = acme_corp", "RESET search_path"])
