@@ -24,6 +24,7 @@ from tenant_q.exceptions import EnqueueError
 from tenant_q.functions import is_path
 from tenant_q.models import AuditRecord
 from tenant_q.package import ADMIN, Package, build
+from tenant_q.planning import recurrence_of
 
 PAUSE, RESUME, RUN_NOW, RUN_AGAIN = "pause schedule", "resume schedule", "run schedule now", "run task again"
 ADD, EDIT, DELETE = "add schedule", "edit schedule", "delete schedule"
@@ -79,7 +80,7 @@ def resume(pk: int, *, actor: str) -> bool:
     """Give a paused schedule its next run. Returns False when it has one, or is gone.
 
     That is the moment it had when it was paused. If that has passed meanwhile, one that runs once runs at once, and all
-    others go on with their next occurrence: what was missed is not made up for. One that was given a new cron text
+    others go on with their next occurrence: what was missed is not made up for. One that was given another recurrence
     meanwhile goes on with the first moment of that.
 
     Parameters: as of `pause`. Raises `BadSchedule` when it has no next occurrence, `DatabaseAway`.
@@ -88,7 +89,7 @@ def resume(pk: int, *, actor: str) -> bool:
         row = _locked(pk)
         if row is None or not is_paused(row):
             return False
-        _move(row, _next_run(row, _remembered(row)), actor=actor, act=RESUME)
+        _move(row, _next_run(row, *_remembered(row)), actor=actor, act=RESUME)
     return True
 
 
@@ -107,13 +108,14 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
     told = {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
-    return told | ({"cron": row.cron} if row.schedule_type == Schedule.CRON else {})
+    told |= {"cron": row.cron} if row.schedule_type == Schedule.CRON else {}
+    return told | {"recurrence": list(recurrence_of(row))}
 
 
-def _remembered(row: Schedule) -> datetime | None:
-    """The next run a schedule had when it was paused last.
+def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
+    """The next run a schedule had when it was paused last, and whether it was given another recurrence since.
 
-    None when it was not paused by `pause`, or when that moment was of another cron text than it has now.
+    The moment is None when it was not paused by `pause`.
     """
     schema = tenancy.current_schema()
     key = tenancy.current_key(schema)
@@ -121,17 +123,23 @@ def _remembered(row: Schedule) -> datetime | None:
         records = AuditRecord.objects.using(tenancy.database_alias()).filter(act=PAUSE, target=str(row.pk))
         own = Q(before__tenant=key) | Q(schema_name=schema, before__tenant__isnull=True)
         record = records.filter(own).order_by("-id").first()
-    if record is None or (row.schedule_type == Schedule.CRON and record.before.get("cron") != row.cron):
-        return None
-    if "tenant" not in record.before and tenancy.predates(record.at, schema, key):
-        return None  # that schedule was an earlier tenant's
-    return parse_datetime(record.before["next_run"])
+    if record is None or ("tenant" not in record.before and tenancy.predates(record.at, schema, key)):
+        return None, False  # or that schedule was an earlier tenant's
+    return parse_datetime(record.before["next_run"]), _is_changed(row, record.before)
 
 
-def _next_run(row: Schedule, planned: datetime | None) -> datetime:
+def _is_changed(row: Schedule, before: dict[str, Any]) -> bool:
+    if "recurrence" in before:
+        return bool(before["recurrence"] != list(recurrence_of(row)))
+    return bool(row.schedule_type == Schedule.CRON and before.get("cron") != row.cron)  # an earlier version's record
+
+
+def _next_run(row: Schedule, planned: datetime | None, is_changed: bool) -> datetime:
     now = timezone.now()
     if row.schedule_type == Schedule.ONCE:
         return planned or now
+    if is_changed:
+        return schedules.planned_anew(row, planned or now, now)
     if planned is not None and planned > now:
         return planned
     return schedules.following(row, planned or now, now, catch_up=False)

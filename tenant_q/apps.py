@@ -24,10 +24,11 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, departures, due_index, enqueue, policies, tenancy  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, departures, due_index, enqueue, planning, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
         from tenant_q.models import TenantPolicy
 
+        planning.install()
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(due_index.install_where_migrated, dispatch_uid="tenant_q.due_index")
         for signal, note in ((post_save, departures.tenant_made), (post_delete, departures.tenant_deleted)):

@@ -113,6 +113,57 @@ def following(
     return _first_after(kind, planned, planned if catch_up else now, zone, minutes, cron)
 
 
+def planned_anew(
+    kind: str,
+    planned: datetime,
+    now: datetime,
+    *,
+    zone: ZoneInfo | None,
+    minutes: int | None = None,
+    cron: str | None = None,
+) -> datetime:
+    """Return the first run later than `now` of a recurrence that replaces another one, whose next run was `planned`.
+
+    It keeps the phase of `planned`: a weekly schedule of Mondays at 06:00 that becomes a daily one runs at the next
+    06:00, one that becomes hourly on the next full hour. A cron text has a phase of its own.
+
+    Parameters, what is returned and what is raised are those of `following`.
+    """
+    if kind != Kind.CRON and planned > now and kind in [*Kind]:
+        try:
+            return _first_before(Kind(kind), planned, now, zone, minutes)
+        except (OverflowError, ValueError) as error:
+            raise BadSchedule(f"a schedule of type {kind} has no next run that a date can hold: {error}") from error
+    return _first_after(kind, now if kind == Kind.CRON else planned, now, zone, minutes, cron)
+
+
+def _first_before(kind: Kind, planned: datetime, now: datetime, zone: ZoneInfo | None, minutes: int | None) -> datetime:
+    """The first occurrence that is later than `now`, of those that lead to `planned`."""
+    if kind is Kind.ONCE:
+        return planned
+    if zone is not None:
+        planned, now = planned.astimezone(UTC), now.astimezone(UTC)
+    if kind in (Kind.MINUTES, Kind.HOURLY):
+        step = timedelta(hours=1) if kind is Kind.HOURLY else _interval(minutes)
+        return planned - (planned - now - timedelta.resolution) // step * step
+    wall, reach = _wall(planned, zone), _local(now, zone)
+    if kind in _DAYS:
+        back = (wall - reach) // (_DAYS[kind] * _DAY) + 1
+    else:
+        back = (12 * (wall.year - reach.year) + wall.month - reach.month) // _MONTHS[kind] + 1
+    while (moment := _moment(_earlier(kind, wall, back), zone)) <= now:
+        back -= 1
+    return moment
+
+
+def _earlier(kind: Kind, wall: datetime, count: int) -> datetime:
+    """The wall-clock time `count` intervals before `wall`."""
+    if kind in _DAYS:
+        return wall - count * _DAYS[kind] * _DAY
+    year, month = divmod(12 * wall.year + wall.month - 1 - count * _MONTHS[kind], 12)
+    return wall.replace(year=year, month=month + 1, day=min(wall.day, calendar.monthrange(year, month + 1)[1]))
+
+
 def _first_after(
     code: str, planned: datetime, after: datetime, zone: ZoneInfo | None, minutes: int | None, cron: str | None
 ) -> datetime:

@@ -258,6 +258,17 @@ def following(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool
     )
 
 
+def planned_anew(row: Schedule, planned: datetime, now: datetime) -> datetime:
+    """Return the next run of a schedule that got another recurrence, and was to run at `planned` by the one before.
+
+    Raises `BadSchedule`.
+    """
+    if row.schedule_type == Schedule.ONCE:
+        return planned
+    zone = _zone()
+    return recurrence.planned_anew(row.schedule_type, planned, now, zone=zone, minutes=row.minutes, cron=row.cron)
+
+
 def upcoming(row: Schedule, now: datetime, count: int) -> list[datetime]:
     """The next occurrences of a schedule, at most `count`, if each is fired on time from `now` on.
 

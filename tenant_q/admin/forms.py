@@ -12,6 +12,7 @@ from django_q.models import Schedule
 
 from tenant_q import acts, offered, schedules, tenancy
 from tenant_q.exceptions import BadSchedule
+from tenant_q.planning import recurrence_of
 from tenant_q.policies import site_clusters
 from tenant_q.validation import problems
 
@@ -39,6 +40,7 @@ class ScheduleForm(ModelForm):
         super().__init__(*args, **kwargs)
         self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
         self._is_new = self.instance.pk is None
+        self._recurrence = recurrence_of(self.instance)
         self._was_paused = not self._is_new and acts.is_paused(self.instance)
         self._is_limited = offered.is_limited()
         self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
@@ -52,7 +54,10 @@ class ScheduleForm(ModelForm):
             self.fields["next_run"].help_text = (
                 _("Empty while it is paused. A time given here resumes it.")
                 if self._was_paused
-                else _("When it runs next. A cron schedule finds its first run by itself.")
+                else _(
+                    "When it runs next. A cron schedule finds its first run by itself, and so does one that gets "
+                    "another type, interval or cron text."
+                )
             )
 
     def _offer_choices(self) -> None:
@@ -116,17 +121,18 @@ class ScheduleForm(ModelForm):
             self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
 
     def _plan(self, row: Any) -> None:
-        """Find the next run of a cron text that is new; demand one from all others."""
-        is_cron = row.schedule_type == Schedule.CRON
-        has_new_text = bool({"cron", "schedule_type"} & set(self.changed_data))
-        if is_cron and not self._was_paused and (self._is_new or (has_new_text and not self._moved())):
+        """Find the next run of a recurrence that is new; demand one from all others."""
+        if self._was_paused:
+            return
+        is_changed = not self._is_new and not self._moved() and recurrence_of(row) != self._recurrence
+        if is_changed or (self._is_new and row.schedule_type == Schedule.CRON):
             now = timezone.now()
             try:
-                row.next_run = schedules.following(row, now, now, catch_up=False)
+                row.next_run = schedules.planned_anew(row, row.next_run or now, now)
             except BadSchedule as error:
-                self._tell("cron", str(error))
+                self._tell("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True
-        elif row.next_run is None and not self._was_paused and row.repeats != 0:
+        elif row.next_run is None and row.repeats != 0:
             self._tell("next_run", _("Enter when it runs next; to stop it, pause it."))
 
     def _moved(self) -> bool:

@@ -210,6 +210,16 @@ def test_a_cron_schedule_finds_its_first_run(site):
     assert (row.next_run.hour, row.next_run.minute) == (7, 45)
 
 
+def test_a_schedule_that_gets_another_type_is_planned_anew(site):
+    planned = (timezone.now() + 6 * 24 * HOUR).replace(microsecond=0)
+    row = make_schedule(schedule_type="W", next_run=planned)
+    assert posted(site(A), change_url("schedule", row.pk), schedule_type="H").status_code == 302
+    with in_schema(A):
+        row.refresh_from_db()
+    assert row.next_run <= timezone.now() + HOUR
+    assert (planned - row.next_run) % HOUR == timedelta(0), "it keeps its phase"
+
+
 def test_an_edit_does_not_take_back_what_the_scheduler_moved(site):
     """The page was opened before the fire and is sent after it: neither the fire nor the repeat comes back."""
     row = make_schedule(repeats=3)

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.recurrence import MAX_CRON, MOVED, Kind, following, next_run
+from tenant_q.recurrence import MAX_CRON, MOVED, Kind, following, next_run, planned_anew
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: 02:00 → 03:00 on 29 March, 03:00 → 02:00 on 25 October
 NEW_YORK = ZoneInfo("America/New_York")  # 2026: 02:00 → 03:00 on 8 March, 02:00 → 01:00 on 1 November
@@ -520,3 +520,72 @@ def test_an_error_in_a_cron_text_names_the_part(text, place):
     with pytest.raises(BadSchedule) as raised:
         next_run("C", datetime(2026, 1, 1, tzinfo=UTC), zone=ZoneInfo("UTC"), cron=text)
     assert f"cron text {text!r} does not parse{place}: " in str(raised.value)
+
+
+# A recurrence that takes the place of another
+
+
+@pytest.mark.parametrize(
+    ("kind", "zone", "planned", "now", "minutes", "expected"),
+    [
+        (Kind.DAILY, BERLIN, "2026-03-30 06:00", "2026-03-26 07:00", None, "2026-03-27 06:00"),
+        (Kind.DAILY, BERLIN, "2026-03-30 06:00", "2026-03-26 05:00", None, "2026-03-26 06:00"),
+        (Kind.DAILY, BERLIN, "2026-03-30 02:30", "2026-03-28 12:00", None, "2026-03-29 03:30"),
+        (Kind.HOURLY, BERLIN, "2026-03-30 06:17", "2026-03-29 01:20", None, "2026-03-29 03:17"),
+        (Kind.HOURLY, BERLIN, "2026-03-30 06:17", "2026-03-30 05:17", None, "2026-03-30 06:17"),
+        (Kind.MINUTES, None, "2026-03-30 06:17", "2026-03-30 05:58", 5, "2026-03-30 06:02"),
+        (Kind.WEEKLY, None, "2026-03-30 06:00", "2026-03-29 06:00", None, "2026-03-30 06:00"),
+        (Kind.WEEKLY, None, "2026-12-31 06:00", "2026-03-29 06:00", None, "2026-04-02 06:00"),
+        (Kind.MONTHLY, None, "2026-12-31 06:00", "2026-02-01 06:00", None, "2026-02-28 06:00"),
+        (Kind.YEARLY, None, "2028-02-29 06:00", "2026-02-01 06:00", None, "2026-02-28 06:00"),
+        (Kind.DAILY, None, "2020-01-01 06:00", "2026-02-01 07:00", None, "2026-02-02 06:00"),
+        (Kind.ONCE, None, "2027-01-01 06:00", "2026-02-01 07:00", None, "2027-01-01 06:00"),
+    ],
+)
+def test_planned_anew(kind, zone, planned, now, minutes, expected):
+    found = planned_anew(kind, at(zone, planned), at(zone, now), zone=zone, minutes=minutes)
+    assert shown(zone, found) == expected
+
+
+@given(
+    kind=st.sampled_from([Kind.MINUTES, Kind.HOURLY, *CALENDAR]),
+    zone=st.sampled_from([None, BERLIN, LORD_HOWE, APIA]),
+    planned=st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)),
+    now=st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)),
+    minutes=st.integers(1, 100_000),
+)
+def test_what_is_planned_anew_is_the_first_later_than_now(kind, zone, planned, now, minutes):
+    planned, now = (
+        moment if zone is None else moment.replace(tzinfo=zone).astimezone(UTC) for moment in (planned, now)
+    )
+    found = planned_anew(kind, planned, now, zone=zone, minutes=minutes)
+    assert found > now
+    longest = timedelta(minutes=minutes) if kind == Kind.MINUTES else LONGEST_STEP[kind]
+    assert found - now <= longest + timedelta(days=1), "no occurrence is passed over"
+    if planned > now:
+        assert found <= planned
+
+
+LONGEST_STEP = {
+    Kind.HOURLY: timedelta(hours=1),
+    Kind.DAILY: timedelta(days=1),
+    Kind.WEEKLY: timedelta(days=7),
+    Kind.BIWEEKLY: timedelta(days=14),
+    Kind.MONTHLY: timedelta(days=31),
+    Kind.BIMONTHLY: timedelta(days=62),
+    Kind.QUARTERLY: timedelta(days=92),
+    Kind.YEARLY: timedelta(days=366),
+}
+
+
+@pytest.mark.parametrize("planned", ["2020-01-01 06:00", "2027-01-01 06:00"])
+def test_a_cron_text_is_planned_anew_from_now(planned):
+    found = planned_anew(Kind.CRON, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, cron="30 6 * * *")
+    assert shown(None, found) == "2026-02-02 06:30"
+
+
+@pytest.mark.parametrize(("kind", "minutes"), [("?", None), (Kind.MINUTES, -1)])
+@pytest.mark.parametrize("planned", ["2020-01-01 06:00", "2027-01-01 06:00"])
+def test_what_cannot_be_planned_anew(kind, minutes, planned):
+    with pytest.raises(BadSchedule):
+        planned_anew(kind, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, minutes=minutes)

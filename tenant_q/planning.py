@@ -1,0 +1,109 @@
+"""A recurrence that is changed plans the next run anew, in `Schedule.save()`.
+
+Django-Q2 plans only a cron schedule that is new. A changed one would run once more at the moment that its recurrence
+before had planned. `save()` is the way of the ORM for a row: of `update_or_create()`, `save(update_fields=...)` and
+forms too. `QuerySet.update()`, `bulk_update()` and SQL do not go there, and plan nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
+from django.db.models import Model
+from django.utils import timezone
+from django_q.models import Schedule
+
+from tenant_q import schedules
+from tenant_q.exceptions import BadSchedule
+
+RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
+"""The fields of a schedule that its next run follows from."""
+_LOADED = "_tenant_q_loaded_next_run"
+_POSITIONAL = ("force_insert", "force_update", "using", "update_fields")
+
+
+def install() -> None:
+    """Have `Schedule.save()` plan anew what got another recurrence. It does so once, however often it is called."""
+    if not hasattr(Schedule.save, "tenant_q_original"):
+        Schedule.save = _planning(Schedule.save)
+        Schedule.from_db = classmethod(_from_db)
+
+
+def recurrence_of(row: Schedule) -> tuple[Any, ...]:
+    """Return what the next run of a schedule follows from, without what has no meaning for its type."""
+    if row.schedule_type == Schedule.CRON:
+        return row.schedule_type, row.cron
+    return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
+
+
+def _from_db(cls: Any, db: str | None, field_names: Any, values: Any) -> Any:
+    row = Model.from_db.__func__(cls, db, field_names, values)  # type: ignore[attr-defined]
+    row.__dict__[_LOADED] = row.__dict__.get("next_run")
+    return row
+
+
+def _planning(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def save(self: Schedule, *args: Any, **kwargs: Any) -> None:
+        options = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        fields = options.get("update_fields")
+        if self.pk is None or options.get("force_insert") or (fields is not None and RECURRENCE.isdisjoint(fields)):
+            original(self, **options)
+        else:
+            _save_planned(original, self, options)
+        self.__dict__[_LOADED] = self.__dict__.get("next_run")
+
+    save.tenant_q_original = original  # type: ignore[attr-defined]
+    return save
+
+
+def _save_planned(original: Callable[..., None], row: Schedule, options: dict[str, Any]) -> None:
+    """Save a row that is there already. It is locked first, so that no scheduler moves it on meanwhile."""
+    using, fields = options.get("using") or router.db_for_write(type(row), instance=row), options.get("update_fields")
+    with transaction.atomic(using=using):
+        stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
+        if stored is not None and not _is_given(stored, row, fields):
+            changed = _changed(stored, row, fields)
+            if recurrence_of(changed) != recurrence_of(stored):
+                row.next_run = _next_run(changed)
+                if fields is not None:
+                    options["update_fields"] = {*fields, "next_run"}
+        original(row, **options)
+
+
+def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
+    """Whether the caller gave a next run of its own.
+
+    `update_or_create()` names the field in any case, so the value decides. A value that was loaded before the last run
+    is an old one.
+    """
+    if fields is not None and "next_run" not in fields:
+        return False
+    return row.next_run not in (stored.next_run, row.__dict__.get(_LOADED, stored.next_run))
+
+
+def _changed(stored: Schedule, row: Schedule, fields: Any) -> Schedule:
+    """The stored row with the recurrence that is about to be saved."""
+    changed = copy(stored)
+    for name in RECURRENCE if fields is None else RECURRENCE.intersection(fields):
+        value = getattr(row, name)
+        with suppress(ValidationError, TypeError):  # an expression, or what the database is about to refuse
+            value = Schedule._meta.get_field(name).to_python(value)
+        setattr(changed, name, value)
+    return changed
+
+
+def _next_run(row: Schedule) -> datetime | None:
+    if row.next_run is None:  # paused
+        return None
+    try:
+        return schedules.planned_anew(row, row.next_run, timezone.now())
+    except BadSchedule:  # its next fire leaves a failed task that says why
+        return row.next_run  # type: ignore[no-any-return]
