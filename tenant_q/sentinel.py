@@ -299,7 +299,7 @@ class Sentinel:
             return
         found = [(child, told) for child in self.children if (told := child.slot.progress)]
         new = [(child, told) for child, told in found if told[0] != child.progress]
-        self.broker.set_progress({id: progress for _, (_, id, progress) in new})
+        self.broker.set_progress({child.key: (id, progress) for child, (_, id, progress) in new})
         for child, (times, _, _) in new:
             child.progress = times
 

@@ -121,8 +121,9 @@ class AdaptedBroker:
 
     # Leases: the broker has none
 
-    def renew(self, workers: Sequence[str], seconds: float) -> None:
+    def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
         """There is nothing to renew."""
+        return {}
 
     def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         return 0
@@ -185,7 +186,7 @@ class AdaptedBroker:
     def cancelled(self) -> list[Cancelled]:
         return []
 
-    def set_progress(self, told: Mapping[str, Progress]) -> None:
+    def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
         raise self._refusal("keep a task's progress")
 
     def get_progress(self, schema: str, id: str) -> Progress | None:

@@ -8,6 +8,7 @@ milliseconds, all other times in seconds.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -254,9 +255,10 @@ class MemoryBroker:
             self._push(id, at_head=True)
         return len(found)
 
-    def _is_in_force(self, lease: Lease) -> bool:
-        """Whether the lease's token still fits."""
-        return lease.id in self.leased and self.leased[lease.id].lease.token == lease.token
+    def _is_in_force(self, worker: str, lease: Lease) -> bool:
+        """Whether the worker holds the lease with its token."""
+        held = self.leased.get(lease.id)
+        return held is not None and held.worker == worker and held.lease.token == lease.token
 
     def _held_by(self, worker: str) -> list[str]:
         return [id for id, held in self.leased.items() if held.worker == worker]
@@ -343,7 +345,8 @@ class MemoryBroker:
         """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
         message, history = self.messages[id], self.histories[id]
         self.last_token += 1
-        lease = Lease(id, message.schema, message.payload, self.last_token, history.starts, history.verdict)
+        token = f"{self.last_token}.{secrets.token_hex(4)}"
+        lease = Lease(id, message.schema, message.payload, token, history.starts, history.verdict)
         self.queues[message.schema].remove(id)
         self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
         return lease
@@ -353,7 +356,7 @@ class MemoryBroker:
         used: dict[str, float] = {}
         self._begin_period()
         for one in settled:
-            if self._is_in_force(one.lease) and one.lease.id not in used:
+            if self._is_in_force(worker, one.lease) and one.lease.id not in used:
                 used[one.lease.id] = round(one.seconds * 1000, 3)
                 self._count(one, used[one.lease.id])
             else:
@@ -400,7 +403,7 @@ class MemoryBroker:
         self.costs[key] = before + (ms - before) / 8
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
-        return self._return_unrun(lease.id for lease in leases if self._is_in_force(lease))
+        return self._return_unrun(lease.id for lease in leases if self._is_in_force(worker, lease))
 
     def put_off(
         self,
@@ -412,7 +415,7 @@ class MemoryBroker:
         seconds: float = 0.0,
         unready: bool = False,
     ) -> None:
-        if self._is_in_force(lease):
+        if self._is_in_force(worker, lease):
             self._end_lease(lease.id, round(seconds * 1000, 3))
             message = self.messages[lease.id]
             self.messages[lease.id] = replace(message, payload=payload or message.payload)
@@ -422,7 +425,7 @@ class MemoryBroker:
             self.unready |= {lease.id} if unready else set()
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
-        if self._is_in_force(lease):
+        if self._is_in_force(worker, lease):
             self._end_lease(lease.id)
             history = self.histories.pop(lease.id, History())
             if history.is_cancelled:
@@ -431,9 +434,13 @@ class MemoryBroker:
 
     # Leases
 
-    def renew(self, workers: Sequence[str], seconds: float) -> None:
-        for held in self.leased.values():
-            held.deadline = self.clock() + seconds if held.worker in workers else held.deadline
+    def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
+        found: dict[str, dict[str, str]] = {worker: {} for worker in workers}
+        for id, held in self.leased.items():
+            if held.worker in found:
+                held.deadline = self.clock() + seconds
+                found[held.worker][id] = held.lease.token
+        return found
 
     def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         lost = self._held_by(worker)
@@ -591,9 +598,10 @@ class MemoryBroker:
         leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
         return [Cancelled(id, held.worker, self.histories[id].verdict or "") for id, held in leased]
 
-    def set_progress(self, told: Mapping[str, Progress]) -> None:
-        for id in told.keys() & self.leased.keys():
-            self.leased[id].progress = told[id]
+    def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
+        for worker, (id, progress) in told.items():
+            if id in self.leased and self.leased[id].worker == worker:
+                self.leased[id].progress = progress
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
         return self.leased[id].progress if self.place(schema, id) == "leased" else None

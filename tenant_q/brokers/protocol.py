@@ -58,6 +58,7 @@ class Message:
 class Lease:
     """The right to run one package.
 
+    `token` is unique: also after a failover that lost leases, nobody gets it again.
     `schema` is the name of the queue it was in. For the second tenant of a schema's name and later ones that is the
     name followed by `#` and the tenant's key; a tenant that was renamed keeps its queue.
     `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
@@ -232,7 +233,7 @@ class Broker(Protocol):
         """
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
-        """Forget packages whose outcome is saved. Returns the ids refused because their token no longer fits."""
+        """Forget packages whose outcome is saved. Returns the ids refused: of those it does not hold the lease."""
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         """Return unstarted packages to the heads of their queues. Returns how many."""
@@ -255,8 +256,11 @@ class Broker(Protocol):
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
         """Move a package to the dead, with the cause."""
 
-    def renew(self, workers: Sequence[str], seconds: float) -> None:
-        """Extend the leases of `workers` to `seconds` from now."""
+    def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
+        """Extend the leases of `workers` to `seconds` from now.
+
+        Returns, by worker, the ids that it holds with the tokens of their leases, as text.
+        """
 
     def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict.
@@ -329,8 +333,11 @@ class Broker(Protocol):
     def cancelled(self) -> list[Cancelled]:
         """The leased packages whose workers are to be told that they were cancelled."""
 
-    def set_progress(self, told: Mapping[str, Progress]) -> None:
-        """Keep how far leased packages say they are, by id, for as long as their leases."""
+    def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
+        """Keep how far leased packages say they are, for as long as their leases.
+
+        Parameters: `told`, by worker, the id of a package that it holds and how far that is.
+        """
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
         """How far a tenant's leased package says it is; None where it tells nothing, or is not leased."""

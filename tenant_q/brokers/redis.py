@@ -8,6 +8,7 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,8 @@ class RedisBroker:
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR
+        word = secrets.token_hex(4)
+        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR, word
         due, *rows = self._run_when_woken("fetch", wait, *arguments) if wait > 0 else self._run("fetch", *arguments)
         leases = tuple(
             Lease(
@@ -155,7 +157,7 @@ class RedisBroker:
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
-        return int(self._run("give_back", *pairs)) if pairs else 0
+        return int(self._run("give_back", worker, *pairs)) if pairs else 0
 
     def put_off(
         self,
@@ -168,16 +170,18 @@ class RedisBroker:
         unready: bool = False,
     ) -> None:
         used = round(seconds * 1000, 3)
-        self._run("put_off", lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
+        self._run("put_off", worker, lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
-        self._run("bury", lease.id, lease.token, cause)
+        self._run("bury", worker, lease.id, lease.token, cause)
 
     # Leases
 
-    def renew(self, workers: Sequence[str], seconds: float) -> None:
-        if workers:
-            self._run("renew", round(seconds * 1000), *workers)
+    def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
+        if not workers:
+            return {}
+        held = self._run("renew", round(seconds * 1000), *workers)
+        return {worker: _pairs(found) for worker, found in zip(workers, held, strict=True)}
 
     def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
         return int(self._run("reclaim", worker, running or "", verdict or "", int(charged)))
@@ -273,8 +277,8 @@ class RedisBroker:
     def cancelled(self) -> list[Cancelled]:
         return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]
 
-    def set_progress(self, told: Mapping[str, Progress]) -> None:
-        arguments = [part for id, one in told.items() for part in (id, one.fraction, one.text)]
+    def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
+        arguments = [part for worker, (id, one) in told.items() for part in (worker, id, one.fraction, one.text)]
         if arguments:
             self._run("set_progress", *arguments)
 
@@ -470,6 +474,10 @@ def _schemas(owners: Sequence[bytes]) -> dict[str, str]:
     """The schemas of queues, by the queues' names, from a hash of their owners."""
     pairs = zip(owners[::2], owners[1::2], strict=True)
     return {queue.decode(): owner.decode().partition("\n")[2] for queue, owner in pairs}
+
+
+def _pairs(found: Sequence[bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in zip(found[::2], found[1::2], strict=True)}
 
 
 def _text(found: bytes) -> str | None:

@@ -5,6 +5,7 @@ A driver lets time pass for a broker. Nothing waits.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import uuid
 from collections import Counter
@@ -51,6 +52,14 @@ class InMemory:
     def advance_figures(self, periods: int) -> None:
         self.now += periods * PERIOD_SECONDS
 
+    def snapshot(self) -> Any:
+        return copy.deepcopy({name: value for name, value in vars(self.broker).items() if name not in self.OWN})
+
+    def restore(self, snapshot: Any) -> None:
+        vars(self.broker).update(copy.deepcopy(snapshot))
+
+    OWN = ("cluster", "clock", "keys_of")
+
     def end(self) -> None:
         """Nothing is left."""
 
@@ -95,6 +104,16 @@ class OnRedis:
         for name in self.client.scan_iter(self.key("figures:*")):
             head, _, period = name.decode().rpartition(":")
             self.client.rename(name, f"{head}:{int(period) - periods}")
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """What a replica has at this moment."""
+        return {name: self.client.dump(name) for name in self.client.scan_iter(f"{self.broker.tag}*")}
+
+    def restore(self, snapshot: dict[bytes, bytes]) -> None:
+        """The replica takes over: what was written since is gone."""
+        self.end()
+        for name, value in snapshot.items():
+            self.client.restore(name, 0, value)
 
     def end(self) -> None:
         for name in self.client.scan_iter(f"{self.broker.tag}*"):
@@ -174,11 +193,11 @@ def know(broker: Broker, ms: float, *schemas: str, func: str = "f") -> None:
     """Have the broker learn a function's run time, as it does by an acknowledgement."""
     for schema in schemas or ("acme_corp",):
         put(broker, f"learn {schema} {func}", schema=schema, func=func)
-        finish(broker, fetch_one(broker, "learner"), seconds=ms / 1000)
+        finish(broker, fetch_one(broker, "learner"), seconds=ms / 1000, worker="learner")
 
 
-def finish(broker: Broker, *leases: Lease, seconds: float = 0.001) -> list[str]:
-    return broker.acknowledge("w1", [Settled(lease, seconds) for lease in leases])
+def finish(broker: Broker, *leases: Lease, seconds: float = 0.001, worker: str = "w1") -> list[str]:
+    return broker.acknowledge(worker, [Settled(lease, seconds) for lease in leases])
 
 
 def fetch(broker: Broker, worker: str = "w1", **limits: Any) -> list[str]:
@@ -203,7 +222,7 @@ def run_out(driver: Driver, but: Sequence[str] = ()) -> int:
 def run_one(broker: Broker, seconds: Mapping[str, float], worker: str = "w1") -> str:
     """Run one package, for as long as its tenant's take. Returns the tenant."""
     lease = fetch_one(broker, worker)
-    finish(broker, lease, seconds=seconds[lease.schema])
+    finish(broker, lease, seconds=seconds[lease.schema], worker=worker)
     return lease.schema
 
 
@@ -650,25 +669,73 @@ def test_a_package_is_acknowledged_once(broker):
     assert broker.statistics() == {"stale_acks": 2, "expired": 0}
 
 
-@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "bury"])
+def act_stale(broker: Broker, how: str, worker: str, lease: Lease) -> None:
+    """Do something with a lease that is over. Each answer says that nothing was done."""
+    if how == "acknowledge":
+        assert finish(broker, lease, worker=worker) == ["a"]
+        assert broker.statistics()["stale_acks"] == 1
+    elif how == "give_back":
+        assert broker.give_back(worker, [lease]) == 0
+    elif how == "put_off":
+        broker.put_off(worker, lease, delay=1, payload="other")
+    else:
+        broker.bury(worker, lease, "stale")
+
+
+STALE = ["acknowledge", "give_back", "put_off", "bury"]
+
+
+@pytest.mark.parametrize("how", STALE)
 def test_a_stale_worker_changes_nothing(driver, broker, how):
     """Its lease ran out, and another worker has the package now."""
     put(broker, "a")
     stale = fetch_one(broker, "stale")
     assert run_out(driver) == 1
     fresh = fetch_one(broker, "fresh")
-    if how == "acknowledge":
-        assert finish(broker, stale) == ["a"]
-        assert broker.statistics() == {"stale_acks": 1, "expired": 1}
-    elif how == "give_back":
-        assert broker.give_back("stale", [stale]) == 0
-    elif how == "put_off":
-        broker.put_off("stale", stale, delay=1, payload="other")
-    else:
-        broker.bury("stale", stale, "stale")
+    act_stale(broker, how, "stale", stale)
     assert broker.counts() == Counts(0, 1, 0, 0)
     assert broker.give_back("fresh", [fresh]) == 1
     assert fetch_one(broker).payload == "payload of a"
+
+
+@pytest.mark.parametrize("how", STALE)
+@pytest.mark.parametrize("fresh", ["another", "stale"])
+def test_a_stale_worker_changes_nothing_after_a_failover(driver, broker, how, fresh):
+    """The replica lacks the last lease, and gives its number again, perhaps to the same worker."""
+    put(broker, "a")
+    replica = driver.snapshot()
+    lost = fetch_one(broker, "stale")
+    driver.restore(replica)
+    lease = fetch_one(broker, fresh)
+    assert lease.token != lost.token
+    act_stale(broker, how, "stale", lost)
+    assert broker.counts() == Counts(0, 1, 0, 0)
+    assert finish(broker, lease, worker=fresh) == []
+
+
+@pytest.mark.parametrize("how", STALE)
+def test_a_lease_is_its_workers(broker, how):
+    """The token alone is not enough."""
+    put(broker, "a")
+    lease = fetch_one(broker, "w1")
+    act_stale(broker, how, "w2", lease)
+    assert broker.counts() == Counts(0, 1, 0, 0)
+    assert finish(broker, lease) == []
+
+
+def test_who_renews_learns_what_is_held(driver, broker):
+    know(broker, 0.1)
+    put(broker, *"abc")
+    leases = broker.fetch("w1", limit=2).leases
+    other = fetch_one(broker, "w2")
+    held = {lease.id: str(lease.token) for lease in leases}
+    assert broker.renew(["w1", "w2", "w3"], 60) == {"w1": held, "w2": {"c": str(other.token)}, "w3": {}}
+    finish(broker, leases[0])
+    assert broker.renew(["w1"], conf().lease) == {"w1": {"b": str(leases[1].token)}}
+    assert broker.renew([], 60) == {}
+    assert run_out(driver, but=["w2"]) == 1
+    assert broker.renew(["w1"], 60) == {"w1": {}}, "what was given back is not taken again"
+    assert broker.counts() == Counts(1, 1, 0, 0)
 
 
 def test_what_is_unstarted_goes_to_the_head_in_order(broker):
@@ -1188,13 +1255,13 @@ def test_what_cannot_be_cancelled(broker):
 
 def test_how_far_a_package_says_it_is(broker):
     put(broker, *"ab")
-    broker.set_progress({"a": Progress(0.1)})
+    broker.set_progress({"w1": ("a", Progress(0.1))})
     assert broker.get_progress("acme_corp", "a") is None, "nobody runs it"
     lease = fetch_one(broker)
     assert broker.get_progress("acme_corp", "a") is None
-    broker.set_progress({"a": Progress(0.1), "b": Progress(1.0)})
+    broker.set_progress({"w1": ("a", Progress(0.1)), "w3": ("b", Progress(1.0))})
     broker.set_progress({})
-    broker.set_progress({"a": Progress(1 / 3, "ä\nb")})
+    broker.set_progress({"w1": ("a", Progress(1 / 3, "ä\nb")), "w2": ("a", Progress(0.9))})
     assert broker.get_progress("acme_corp", "a") == Progress(1 / 3, "ä\nb")
     assert broker.get_progress("acme_corp", "b") is broker.get_progress("globex_inc", "a") is None
     broker.give_back("w1", [lease])
@@ -1261,13 +1328,14 @@ def test_the_status_of_clusters(driver, broker):
 def run(broker: Broker, *ids: str, schema: str = "acme_corp", func: str = "f", **settled: Any) -> None:
     """Enqueue, lease and acknowledge packages. `settled` is what the acknowledgement says of each."""
     put(broker, *ids, schema=schema, func=func)
-    leases = []
-    while len(leases) < len(ids):
-        leases += broker.fetch(f"runner {len(leases)}", limit=len(ids)).leases
-        for lease in leases[-1:]:
-            assert lease.id in ids
-    for lease in leases:
-        assert broker.acknowledge("runner", [Settled(lease, **({"seconds": 0.001} | settled))]) == []
+    leases: dict[str, list[Lease]] = {}
+    while (count := sum(map(len, leases.values()))) < len(ids):
+        worker = f"runner {count}"
+        leases[worker] = list(broker.fetch(worker, limit=len(ids)).leases)
+        assert {lease.id for lease in leases[worker]} <= set(ids)
+    for worker, taken in leases.items():
+        for lease in taken:
+            assert broker.acknowledge(worker, [Settled(lease, **({"seconds": 0.001} | settled))]) == []
 
 
 def test_loads_tell_what_each_tenant_has_where(broker):
@@ -1377,7 +1445,7 @@ def test_what_is_refused_is_not_counted(broker):
     put(broker, "a")
     late = fetch_one(broker)
     broker.reclaim("w1", running=None)
-    finish(broker, fetch_one(broker, "w2"))
+    finish(broker, fetch_one(broker, "w2"), worker="w2")
     assert finish(broker, late) == ["a"]
     assert broker.totals().tenants["acme_corp"].done == 1
 

@@ -434,7 +434,7 @@ def tell(*told: Any) -> Any:
     times, id, last = worker.slot.progress or (0, "", None)
     SEEN.append((times // 2, last))
     if last:
-        worker.broker.set_progress({id: last})
+        worker.broker.set_progress({worker.key: (id, last)})
     return QUtilities.get_progress(id)
 
 
@@ -644,7 +644,7 @@ def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
         slot.tell_progress(id, Progress(n / 1000))
     sentinel._pass_on_progress()
     sentinel._pass_on_progress()
-    assert calls == [{id: Progress(0.999)}, {}]
+    assert calls == [{"w1": (id, Progress(0.999))}, {}]
     assert QUtilities.get_progress(id, A) == Progress(0.999)
     assert QUtilities.get_progress(id, B) is None
 

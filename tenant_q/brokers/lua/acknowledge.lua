@@ -5,10 +5,10 @@
 --          their own, then for each package five:
 --          id, token, ms used, ms waited, and the words of its tenant's figures (see common.lua) where it counts,
 --          a character each, '0' the first
--- Returns  the ids refused, because the token no longer fits
+-- Returns  the ids refused: of those the worker does not hold the lease with this token
 
 write_though_full()
-local remember_ms, most_functions = tonumber(ARGV[2]), tonumber(ARGV[3])
+local worker, remember_ms, most_functions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 -- New estimates weigh an eighth, so that one slow run does not send a function into solitude.
 local new_weight = 0.125
@@ -102,15 +102,15 @@ end
 local packed = redis.call('HMGET', key('leased'), unpack(ids))
 local done = {}
 for i, id in ipairs(ids) do
-  local lease = not done[id] and unpack_lease(packed[i], tokens[i])
-  if not lease then
+  local lease = not done[id] and unpack_lease(packed[i])
+  if not is_held_by(lease, worker, tokens[i]) then
     refused[#refused + 1] = id
   else
     done[id] = true
     settled[#settled + 1] = id
     local schema, func = lease.schema, lease.func
     local tenant = tenants[schema]
-      or { ids = {}, owed = 0, weight = policy_of(schema).weight, worker = lease.worker, done = {} }
+      or { ids = {}, owed = 0, weight = policy_of(schema).weight, done = {} }
     tenants[schema] = tenant
     table.insert(tenant.ids, id)
     tenant.owed = tenant.owed + used[i] / tenant.weight - lease.charged
@@ -129,7 +129,7 @@ end
 
 for schema, tenant in pairs(tenants) do
   charge(schema, tenant.owed)
-  drop_leases(schema, tenant.worker, tenant.ids)
+  drop_leases(schema, worker, tenant.ids)
 end
 
 for field, runs in pairs(samples) do

@@ -1,12 +1,12 @@
 -- Move a leased package to the dead.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 id, 2 token, 3 cause
--- Returns  1, or 0 when the token no longer fits
+-- ARGV     1 worker, 2 id, 3 token, 4 cause
+-- Returns  1, or 0 when the worker does not hold the lease with this token
 
 write_though_full()
-local id, token, cause = ARGV[1], ARGV[2], ARGV[3]
-local lease = lease_of(id, token)
+local worker, id, token, cause = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lease = lease_held(id, worker, token)
 if not lease then
   return 0
 end

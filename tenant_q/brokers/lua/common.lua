@@ -13,7 +13,8 @@
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
 --   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all tenants
 --   <tag>:leases          zset    id -> deadline in ms
---   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once}
+--   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once, fetch}: `fetch`
+--                                 is a random word of the fetch that took it
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
 --   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
 --   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
@@ -204,27 +205,41 @@ end
 local other_functions = 'other'
 
 local function pack_lease(lease)
-  return cmsgpack.pack({ lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once })
+  return cmsgpack.pack({
+    lease.token, lease.worker, lease.schema, lease.charged, lease.alone, lease.func, lease.once, lease.fetch,
+  })
 end
 
-local function unpack_lease(packed, token)
+-- The fencing token that a worker gets with a lease. The number alone is not enough: it orders the leases, but a replica that
+-- takes over may lack the last ones and give their numbers again. A lease of an earlier version has the number alone.
+local function fencing_token(lease)
+  return lease.fetch and lease.token .. '.' .. lease.fetch or tostring(lease.token)
+end
+
+local function unpack_lease(packed)
   if not packed then
     return nil
   end
   local held = cmsgpack.unpack(packed)
-  local lease = {
+  return {
     token = held[1], worker = held[2], schema = held[3], charged = held[4], alone = held[5], func = held[6],
-    once = held[7],
+    once = held[7], fetch = held[8],
   }
-  if token and tostring(lease.token) ~= token then
-    return nil
-  end
-  return lease
 end
 
--- The lease of an id if the worker holds it with this token, else nil.
-local function lease_of(id, token)
-  return unpack_lease(redis.call('HGET', key('leased'), id), token)
+local function is_held_by(lease, worker, token)
+  return lease and lease.worker == worker and fencing_token(lease) == token
+end
+
+-- The lease of an id, else nil.
+local function lease_of(id)
+  return unpack_lease(redis.call('HGET', key('leased'), id))
+end
+
+-- The lease of an id if this worker holds it with this fencing token, else nil.
+local function lease_held(id, worker, token)
+  local lease = lease_of(id)
+  return is_held_by(lease, worker, token) and lease or nil
 end
 
 -- A tenant that its cap or pause kept out of the ring enters it again when it may.

@@ -8,13 +8,15 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
---          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for
+--          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for,
+--          8 a random word, which is a part of the fencing tokens
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local slice, unknown_cost, new_factor = budget / tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local word = ARGV[8]
 local now = now_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
@@ -104,6 +106,7 @@ local function lease_taken()
     one.lease.token = token + i
     ids[i] = one.id
     deadlines[2 * i - 1], deadlines[2 * i] = now + lease_ms, one.id
+    one.lease.fetch = word
     packed[2 * i - 1], packed[2 * i] = one.id, pack_lease(one.lease)
     held[2 * i - 1], held[2 * i] = one.lease.token, one.id
   end
@@ -113,7 +116,7 @@ local function lease_taken()
   local starts = redis.call('HMGET', key('starts'), unpack(ids))
   local verdicts = redis.call('HMGET', key('verdicts'), unpack(ids))
   for i, one in ipairs(taken) do
-    answer[i] = { one.id, tostring(one.lease.token), starts[i] or '', verdicts[i] or '', one.message }
+    answer[i] = { one.id, fencing_token(one.lease), starts[i] or '', verdicts[i] or '', one.message }
   end
   return answer
 end

@@ -13,7 +13,8 @@ if not place then
 end
 local due = place == 'delayed' and redis.call('ZSCORE', key('delayed'), id) or ''
 local told = place == 'leased' and redis.call('HGET', key('cancelled'), id)
-local may_run = told and lease_of(id, told) and '1' or ''
+local lease = told and lease_of(id)
+local may_run = lease and tostring(lease.token) == told and '1' or ''
 local found = { place, due, redis.call('HGET', key('verdicts'), id) or '', may_run }
 if wanted == 'whole' then
   found[5] = redis.call('HGET', key('messages'), id)

@@ -1,13 +1,13 @@
 -- Return a leased package to be delivered later, with another payload if one is given.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 id, 2 token, 3 delay in ms, 4 payload or '', 5 ms used, 6 '1' when it waits for its tenant to be there
--- Returns  1, or 0 when the token no longer fits
+-- ARGV     1 worker, 2 id, 3 token, 4 delay in ms, 5 payload or '', 6 ms used, 7 '1' when it waits for its tenant to be there
+-- Returns  1, or 0 when the worker does not hold the lease with this token
 
 write_though_full()
-local id, token, delay, payload, ms, unready =
-  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
-local lease = lease_of(id, token)
+local worker, id, token, delay, payload, ms, unready =
+  ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local lease = lease_held(id, worker, token)
 if not lease then
   return 0
 end

@@ -2,15 +2,18 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 lease in ms, then the workers
--- Returns  how many leases were extended
+-- Returns  for each worker what it holds: { id, token, id, token, ... }
 
 write_though_full()
 local deadline = now_ms() + tonumber(ARGV[1])
-local renewed = 0
+local all_held = {}
 for i = 2, #ARGV do
+  local held = {}
   for _, id in ipairs(redis.call('ZRANGE', key('held:' .. ARGV[i]), 0, -1)) do
     redis.call('ZADD', key('leases'), 'XX', deadline, id)
-    renewed = renewed + 1
+    held[#held + 1] = id
+    held[#held + 1] = fencing_token(lease_of(id))
   end
+  all_held[i - 1] = held
 end
-return renewed
+return all_held

@@ -1,15 +1,16 @@
 -- Keep how far running packages say they are. It is kept as long as their lease.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     for each package three: id, fraction, text
--- Returns  how many of them are leased
+-- ARGV     for each package four: worker, id, fraction, text
+-- Returns  how many of them their worker holds
 
 write_though_full()
 local kept = 0
-for i = 1, #ARGV, 3 do
-  local id = ARGV[i]
-  if redis.call('HEXISTS', key('leased'), id) == 1 then
-    redis.call('HSET', key('progress'), id, ARGV[i + 1] .. '\n' .. ARGV[i + 2])
+for i = 1, #ARGV, 4 do
+  local worker, id = ARGV[i], ARGV[i + 1]
+  local lease = lease_of(id)
+  if lease and lease.worker == worker then
+    redis.call('HSET', key('progress'), id, ARGV[i + 2] .. '\n' .. ARGV[i + 3])
     kept = kept + 1
   end
 end
