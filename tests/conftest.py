@@ -20,6 +20,12 @@ from tests.schemas import TENANTS, make_base_tenants, truncate
 MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C end the processes that tests start, also where a shell started the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
     """Wait until `condition` returns something true, and return it. What takes long is asked for less often."""
     begun = time.monotonic()
