@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -12,6 +13,31 @@ from django.utils.translation import gettext_lazy as _
 
 # Django-Q2 says so at import whenever `timeout` is not below `retry`. Leases are renewed here, and there is no `retry`.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured", module="django_q")
+
+
+def _read_settings_of_django_q() -> None:
+    """Import Django-Q2's settings. It gets ALT_CLUSTERS in any case: with `Q_CLUSTER_NAME` it takes them for granted.
+
+    Raises `ConfigurationError` where a value of a wrong type would end the import with a traceback of Django-Q2's.
+    """
+    from tenant_q.conf import q_cluster_problems
+    from tenant_q.exceptions import ConfigurationError
+
+    configured = getattr(settings, "Q_CLUSTER", None)
+    try:
+        if isinstance(configured, dict):
+            settings.Q_CLUSTER = {"ALT_CLUSTERS": {}} | configured
+        importlib.import_module("django_q.conf")
+    except Exception as error:
+        settings.Q_CLUSTER = configured
+        if found := q_cluster_problems():
+            raise ConfigurationError(found[0]) from error
+        raise
+    if isinstance(configured, dict):
+        settings.Q_CLUSTER = configured
+
+
+_read_settings_of_django_q()
 
 
 class TenantQConfig(AppConfig):

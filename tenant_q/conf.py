@@ -236,7 +236,7 @@ def _set_values(values: Any) -> dict[str, Any]:
 
 def problems() -> list[str]:
     """What is wrong with the settings, one sentence each. An empty list when they can be used."""
-    return [*_q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
+    return [*q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
 
 
 def pointless_keys() -> dict[str, str]:
@@ -253,7 +253,8 @@ def secret_key_is_set() -> bool:
         return False
 
 
-def _q_cluster_problems() -> list[str]:
+def q_cluster_problems() -> list[str]:
+    """Return what is wrong with `Q_CLUSTER`, one sentence each."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     if not isinstance(configured, dict):
         return [f"Q_CLUSTER is a {type(configured).__name__}; it must be a dict."]

@@ -6,7 +6,10 @@ from typing import Any
 
 from django_q.models import Task
 
+from tenant_q.call_checks import require, shown
 from tenant_q.conf import conf
+from tenant_q.exceptions import WrongArgument
+from tenant_q.options import take_q_options
 from tenant_q.utils import QUtilities
 
 
@@ -27,8 +30,9 @@ class Iter:
         broker: Any = None,
         schema_name: str | None = None,
     ) -> None:
+        require("Iter", args=args, kwargs=kwargs, cached=cached, sync=sync, broker=broker)
         self.func = func
-        self.args = args or []
+        self.args = args if isinstance(args, list) else list(args or ())
         self.kwargs = kwargs or {}
         self.id = ""
         self.broker = broker
@@ -46,7 +50,7 @@ class Iter:
     def run(self) -> str:
         """Put the tasks on the queue. Returns the iter's id."""
         options = {"cached": self.cached, "sync": self.sync, "broker": self.broker}
-        options |= self.kwargs.get("q_options") or {}
+        options |= take_q_options(dict(self.kwargs))
         # As in Django-Q2, those three are the iter's own: in `kwargs` they are no keywords of the function.
         kwargs = {name: value for name, value in self.kwargs.items() if name not in ("cached", "sync", "broker")}
         kwargs["q_options"] = {name: value for name, value in options.items() if value is not None}
@@ -88,7 +92,8 @@ class Chain:
         broker: Any = None,
         schema_name: str | None = None,
     ) -> None:
-        self.chain = chain or []
+        require("Chain", chain=() if chain is None else chain, group=group, cached=cached, sync=sync, broker=broker)
+        self.chain = chain if isinstance(chain, list) else list(chain or ())
         self.group = group or ""
         self.broker = broker
         self.cached = conf().cached if cached is None else cached
@@ -181,7 +186,11 @@ class AsyncTask:
         self.kwargs = kwargs
 
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = self.kwargs.get("q_options", self.kwargs)
+        options = self.kwargs.get("q_options", self.kwargs)
+        if options is None:
+            options = self.kwargs["q_options"] = {}
+        if not isinstance(options, dict):
+            raise WrongArgument(f"The q_options of an AsyncTask are {shown(options)}; they must be a dict of options.")
         return options
 
     @property

@@ -31,6 +31,10 @@ class NoTenant(EnqueueError):
     """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
 
 
+class WrongArgument(EnqueueError, TypeError):
+    """An argument of a call has a type or a value that it cannot have. It is a `TypeError` too."""
+
+
 class InEventLoop(TenantQError, SynchronousOnlyOperation):
     """A call that needs the connection's tenant was made in a running event loop, whose coroutines share a connection.
 

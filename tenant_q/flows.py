@@ -24,9 +24,10 @@ from django_q.signing import SignedPackage
 from tenant_q import cached, enqueue, process_state, results, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker
+from tenant_q.call_checks import is_function, require, shown
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled, WrongArgument
 from tenant_q.executor import alarm, execute, give_up, timeout_of
 from tenant_q.forks import no_return
 from tenant_q.functions import stored_name
@@ -39,6 +40,7 @@ from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 logger = get_logger("tenant_q.flows")
 
 Link = tuple[Any, ...]
+_EMPTY_LINK: Link = (None, (), {})
 
 
 # Submitting
@@ -69,9 +71,10 @@ def submit_iter(
     origin: str | None = CODE,
 ) -> str:
     """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
-    schema = task_schema(schema)
+    require("add_async_tasks_from_iter", func=func, args_iter=args_iter)
     keywords = dict(keywords)
     options = take_q_options(keywords)
+    schema = task_schema(schema)
     arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
     iter_id: str = uuid()[1]
     kept = options.pop("cached", keywords.pop("cached", conf().cached))
@@ -98,9 +101,11 @@ def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: 
     Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, `group`, `cached`, `sync` and
     `broker` for every link. Raises `EnqueueError` when the chain is empty.
     """
+    require("create_async_tasks_chain", chain=chain)
     links = [_link(one) for one in chain]
     if not links:
         raise EnqueueError("A chain needs at least one link; append a function first.")
+    require("create_async_tasks_chain", **options)
     group = options.pop("group", None) or uuid()[1]
     first = _link_package(links, task_schema(schema), options | {"group": group}, id=None, origin=CODE)
     _send([first], once=False)
@@ -108,9 +113,14 @@ def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: 
 
 
 def _link(link: Any) -> Link:
-    if not isinstance(link, tuple):
-        return (link, (), {})
-    func, args, kwargs = (*link, (), {})[:3] if len(link) == 1 else (*link, {})[:3]
+    if not isinstance(link, tuple | list):
+        link = (link,)
+    func, args, kwargs = (*link, *_EMPTY_LINK[len(link) :]) if len(link) <= len(_EMPTY_LINK) else _EMPTY_LINK
+    if not is_function(func) or not isinstance(kwargs, dict):
+        raise WrongArgument(
+            f"A link of a chain is {shown(link)}; it must be (func, args, kwargs): a function or its path, a tuple of "
+            "arguments and a dict of keywords, the last two optional."
+        )
     return (func, args if isinstance(args, tuple) else (args,), dict(kwargs))
 
 
@@ -242,7 +252,7 @@ def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
 def _unbuilt_link(package: Package) -> Package:
     try:
         func, *_ = _link(package.option("chain")[0])
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError):  # a `WrongArgument` is a TypeError
         func = "?"
     name = stored_name(func)[: LONGEST["func"]]
     words = {"q_options": {"group": package.group}}

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
+from tenant_q.call_checks import is_broker, is_cached, is_flag, is_function, is_label, shown
 from tenant_q.conf import conf, switches_schemas
 from tenant_q.exceptions import EnqueueError
 from tenant_q.functions import LONGEST_NAME, stored_name
@@ -52,9 +53,11 @@ LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100
 
 def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take `q_options` out of a call's keywords. Raises `EnqueueError` when it is no dict."""
-    q_options = kwargs.pop("q_options", None) or {}
+    q_options = kwargs.pop("q_options", None)
+    if q_options is None:
+        return {}
     if not isinstance(q_options, dict):
-        raise EnqueueError(f"q_options is {q_options!r}; it must be a dict of options.")
+        raise EnqueueError(f"q_options is {shown(q_options)}; it must be a dict of options.")
     return dict(q_options)
 
 
@@ -73,7 +76,7 @@ def refuse_wrong_values(task: Mapping[str, Any]) -> None:
     for option in _CHECKS.keys() & task.keys():
         wanted, fits = _CHECKS[option]
         if not fits(task[option]):
-            raise EnqueueError(f"q_options['{option}'] is {task[option]!r}; it must be {wanted}.")
+            raise EnqueueError(f"q_options['{option}'] is {shown(task[option])}; it must be {wanted}.")
     if "databases" in task:
         _refuse_unknown_databases(task["databases"])
     if task.get("transactional") and (task.get("save") is False or task.get("cached")):
@@ -86,7 +89,7 @@ def _refuse_unknown_databases(value: Any) -> None:
     if not isinstance(value, list | tuple) or not all(switches_schemas(alias) for alias in value):
         known = ", ".join(sorted(filter(switches_schemas, settings.DATABASES)))
         raise EnqueueError(
-            f"q_options['databases'] is {value!r}; it must be aliases of databases with tenants: {known}."
+            f"q_options['databases'] is {shown(value)}; it must be aliases of databases with tenants: {known}."
         )
 
 
@@ -104,12 +107,19 @@ def _is_bool_or_none(value: Any) -> bool:
 
 # What a value must be, in words and as a test.
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "hook": ("a function, its dotted path, or None", lambda value: value in (None, "") or is_function(value)),
+    "group": ("a text, or None", lambda value: value is None or is_label(value)),
+    "save": ("True or False", lambda value: value is None or is_flag(value)),
+    "sync": ("True or False", lambda value: value is None or is_flag(value)),
+    "ack_failure": ("True or False", lambda value: value is None or is_flag(value)),
+    "broker": ("a broker of Django-Q2, or None for the configured one", is_broker),
     "timeout": (
-        "seconds, or None",
-        lambda value: value is None or (_is_number(value) and value <= LONGEST_TIMEOUT),
+        "seconds, more than 0, or None for no limit",
+        lambda value: value in (None, -1) or (_is_number(value) and 0 < value <= LONGEST_TIMEOUT),
     ),
     "cluster": ("a cluster's name", lambda value: value is None or isinstance(value, str)),
-    "cached": ("True, False, or seconds", lambda value: value is None or isinstance(value, int)),
+    "cached": ("True, False, or seconds", is_cached),
+    "iter_cached": ("True, False, or seconds", is_cached),
     "chain": ("a list of links", lambda value: value is None or isinstance(value, list | tuple)),
     "iter_count": ("a whole number", lambda value: value is None or isinstance(value, int)),
     "max_deliveries": ("a whole number of at least 1", lambda value: _is_whole(value, 1)),

@@ -16,8 +16,9 @@ from typing import Any
 from django.utils import timezone
 from django_q.humanhash import uuid
 
+from tenant_q.call_checks import is_function, is_label, shown
 from tenant_q.conf import conf
-from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
+from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout, WrongArgument
 from tenant_q.functions import counted_name, name_of, stored_name
 from tenant_q.options import (
     KEYWORD_OPTIONS,
@@ -221,15 +222,24 @@ def build(
     Django-Q2's options among the keywords or in `q_options`; `schema`, the tenant; `id`, a deterministic id (32 hex
     digits), or None for a new one; `origin`, who enqueues it, or None when that is not known.
 
-    Raises `EnqueueError` when `q_options` has a name that no option has, or a name is too long to be saved.
+    Raises `EnqueueError` when `q_options` has a name that no option has, or a name is too long to be saved, and
+    `WrongArgument` where `func` cannot stand for a function.
     """
+    if not is_function(func):
+        raise WrongArgument(
+            f"The function of a task to enqueue is {shown(func)}; pass a function, or its dotted path such as "
+            "'shop.tasks.send'."
+        )
     kwargs = dict(keywords)
     q_options = take_q_options(kwargs)
     refuse_unknown(q_options)
     words, fresh = uuid()
+    name = kwargs.pop("task_name", None) or q_options.pop("task_name", None) or words
+    if not is_label(name):
+        raise WrongArgument(f"The task_name of a task to enqueue is {shown(name)}; it must be a text.")
     task: dict[str, Any] = {
         "id": id or fresh,
-        "name": str(kwargs.pop("task_name", None) or q_options.pop("task_name", None) or words),
+        "name": str(name),
         "func": func,
         "args": args,
     }

@@ -7,10 +7,10 @@ follows it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from tenant_q.call_checks import shown
 from tenant_q.exceptions import ProgressError
 from tenant_q.policies import site_brokers
 from tenant_q.running import running
@@ -32,8 +32,8 @@ def tell(fraction: float, text: str = "") -> None:
     package = running.get()
     if package is None:
         raise ProgressError("set_progress() tells the progress of the task that calls it, and no task runs here.")
-    if not isinstance(fraction, int | float) or not (math.isfinite(fraction) and 0 <= fraction <= 1):
-        raise ProgressError(f"A task's progress is a fraction from 0 to 1, not {fraction!r}; divide by the whole.")
+    if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:  # NaN is not either
+        raise ProgressError(f"A task's progress is a fraction from 0 to 1, not {shown(fraction)}; divide by the whole.")
     progress = Progress(float(fraction), str(text).encode()[:LONGEST_TEXT].decode(errors="ignore"))
     if _report is None or package.option("sync"):
         _told_here.set((package.id, progress))

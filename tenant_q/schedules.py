@@ -300,7 +300,7 @@ def _failed(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome
         "Schedule %s of %s failed: %s", label, schema, error, extra={"schema": schema, "task_id": id, "func": row.func}
     )
     words = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
-    package = build(row.func, (), {"q_options": words}, schema=schema, id=id, origin=SCHEDULE)
+    package = build(row.func.strip() or "?", (), {"q_options": words}, schema=schema, id=id, origin=SCHEDULE)
     now = timezone.now()
     return Outcome(
         package=package,

@@ -16,6 +16,7 @@ from django_q.models import Schedule, Task
 from tenant_q import cached as cached_results
 from tenant_q import cancelling, flows, progress, results, tracking
 from tenant_q.brokers import get_broker
+from tenant_q.call_checks import require
 from tenant_q.conf import conf
 from tenant_q.states import Progress, State
 from tenant_q.tenancy import (
@@ -46,7 +47,7 @@ class QUtilities:
 
     All raise `UnknownTenant` when no tenant has that `schema_name`, and all but `get_queue_size` raise `NoTenant` when
     the public schema is current and has no task tables. Those that read or write rows raise `SchemaMissing` or
-    `SchemaNotMigrated` when the tenant has none.
+    `SchemaNotMigrated` when the tenant has none. An argument of a wrong type raises `WrongArgument`, a `TypeError`.
 
     In a running event loop all but `set_progress` raise `InEventLoop`. A coroutine of a task may still enqueue for that
     task's tenant, and ask for the size of its queue.
@@ -74,8 +75,9 @@ class QUtilities:
         `schedule_type`, `minutes`, `repeats`, `next_run`, `cron`, `cluster`, `intended_date_kwarg`.
 
         Returns the `Schedule`. Raises `IntegrityError` when the tenant has one of that name, `ValidationError` when a
-        field is wrong.
+        field is wrong, `WrongArgument` where one has a wrong type.
         """
+        require("create_schedule", func_path=func, **_schedule_fields(kwargs))
         with _tenant(schema_name):
             return django_q_tasks.schedule(func, *args, **kwargs)
 
@@ -98,6 +100,7 @@ class QUtilities:
         task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
     ) -> Task | None:
         """The finished task itself, by its id or name; parameters as for `get_result`."""
+        require("fetch_task", task_id=task_id, wait=wait, cached=cached)
         with _tenant(schema_name):
             return _wait_for(task_id, wait, cached)
 
@@ -130,6 +133,7 @@ class QUtilities:
         schema_name: str | None = None,
     ) -> list[Task] | None:
         """The finished tasks of a group; parameters as for `get_result_group`."""
+        require("fetch_task_group", group_id=group_id, failures=failures, wait=wait, count=count, cached=cached)
         with _tenant(schema_name) as schema:
             return _wait_for_group(group_id, schema, failures=failures, wait=wait, count=count, cached=cached)
 
@@ -138,6 +142,7 @@ class QUtilities:
         group_id: str, failures: bool = False, cached: bool | int | None = None, schema_name: str | None = None
     ) -> int:
         """How many tasks of a group have finished, or with `failures` how many of them failed."""
+        require("get_group_count", group_id=group_id, failures=failures, cached=cached)
         with _tenant(schema_name) as schema:
             return _count(group_id, schema, failures=failures, use_cache=_use_cache(cached))
 
@@ -146,6 +151,7 @@ class QUtilities:
         group_id: str, tasks: bool = False, cached: bool | int | None = None, schema_name: str | None = None
     ) -> Any:
         """Take the group's label off its tasks, or with `tasks` delete them too. Cached ones are always deleted."""
+        require("delete_task_group", group_id=group_id, tasks=tasks, cached=cached)
         with _tenant(schema_name) as schema:
             if _use_cache(cached):
                 return cached_results.delete_group(group_id, schema=schema, broker=get_broker())
@@ -154,6 +160,7 @@ class QUtilities:
     @staticmethod
     def delete_task_from_cache(task_id: str, broker: Any = None, schema_name: str | None = None) -> bool:
         """Delete a cached result. Returns whether there was one."""
+        require("delete_task_from_cache", task_id=task_id, broker=broker)
         with _tenant(schema_name):
             return cached_results.delete(task_id)
 
@@ -163,6 +170,7 @@ class QUtilities:
 
         Brokers other than Redis have one queue, and its size is what they tell.
         """
+        require("get_queue_size", broker=broker, schema_name=schema_name)
         schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
 
@@ -178,6 +186,7 @@ class QUtilities:
 
         Raises `BrokerError`; `ConfigurationError` for one that has not finished, with another broker than Redis.
         """
+        require("get_status", task_id=task_id)
         with _tenant(schema_name) as schema:
             return tracking.state_of(schema, task_id)
 
@@ -194,6 +203,7 @@ class QUtilities:
         Returns True when it will not run or has been told to stop, also when it was cancelled before; False when it is
         unknown or has finished. Raises `BrokerError`, and `ConfigurationError` with another broker than Redis.
         """
+        require("cancel", task_id=task_id, by=by)
         with _tenant(schema_name) as schema:
             return cancelling.cancel(schema, task_id, by=by)
 
@@ -214,6 +224,7 @@ class QUtilities:
         Returns None when it has told nothing yet, or does not run. In sync mode only the task itself knows it. Raises
         `BrokerError`, and `ConfigurationError` with another broker than Redis.
         """
+        require("get_progress", task_id=task_id)
         with _tenant(schema_name) as schema:
             return progress.ask(schema, task_id)
 
@@ -247,6 +258,21 @@ class QUtilities:
         Returns the group's id.
         """
         return flows.submit_chain(chain, schema=schema_name, group=group, cached=cached, sync=sync, broker=broker)
+
+
+_SCHEDULE_FIELDS = {
+    "name": "name",
+    "hook": "hook_path",
+    "cron": "cron",
+    "cluster": "cluster",
+    "next_run": "next_run",
+    "intended_date_kwarg": "intended_date_kwarg",
+}
+
+
+def _schedule_fields(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The fields among the keywords whose types Django's validation takes for granted, by the names of `require`."""
+    return {checked: kwargs[name] for name, checked in _SCHEDULE_FIELDS.items() if name in kwargs}
 
 
 def _use_cache(cached: bool | int | None) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 from django.conf import settings
 
-from tenant_q.exceptions import NoTenant, TenantReplaced
+from tenant_q.call_checks import is_text, require_schema_name, shown
+from tenant_q.exceptions import NoTenant, TenantReplaced, WrongArgument
 from tenant_q.tenancy import records, tenants, verification
 from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.seam import (
@@ -35,8 +36,9 @@ def task_schema(schema: str | None = None) -> str:
     In a coroutine of a task only that task's tenant can be told, and is.
 
     Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
-    has that schema name, and `InEventLoop` in any other coroutine.
+    has that schema name, `WrongArgument` where it is no text, and `InEventLoop` in any other coroutine.
     """
+    require_schema_name(schema)
     own = schema_of_coroutine()
     is_own = own is not None and schema in (None, own)
     if not is_own:
@@ -93,6 +95,8 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
 
     Raises `UnknownTenant` when no tenant has that schema name, and `InEventLoop` in a coroutine.
     """
+    if not is_text(schema):
+        raise WrongArgument(f"in_schema() was called with {shown(schema)}; it must be a schema's name.")
     refuse_in_event_loop(f"in_schema({schema!r})")
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:

@@ -230,7 +230,7 @@ def test_context_variables_end_with_the_task():
         ("tests.tasks.no_such", (), "UnknownFunction", "Function tests.tasks.no_such is not defined; check the path"),
         ("no.such.module", (), "UnknownFunction", "Function no.such.module is not defined"),
         ("no_such", (), "UnknownFunction", "Function no_such is not defined"),
-        ("", (), "UnknownFunction", "Function  is not defined"),
+        ("?", (), "UnknownFunction", "Function ? is not defined"),
         (".", (), "UnknownFunction", "Function . is not defined"),
         (f"{HERE}.not_a_function", (), "UnknownFunction", f"Function {HERE}.not_a_function is not defined"),
         (f"{HERE}.fail_async", (ValueError("broken"),), "ValueError", "broken : Traceback"),

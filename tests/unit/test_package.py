@@ -482,7 +482,8 @@ def test_a_package_of_a_removed_class_is_refused_with_its_readable_rest(old_rele
 
 @pytest.mark.parametrize("func", [Gone, gone_function, GoneEnum.ONE])
 def test_a_package_of_a_removed_function(old_release, monkeypatch, func):
-    made = package(func)
+    made = package(Gone)
+    made.task["func"] = func
     sealed = seal(made)
     monkeypatch.delattr(old_release, func.__name__ if hasattr(func, "__name__") else "GoneEnum")
     with pytest.raises(BadPackage) as caught:

@@ -1,0 +1,119 @@
+"""Types and values of the arguments of our public calls, checked before anything reaches a server."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tenant_q.exceptions import WrongArgument
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def require(call: str, **arguments: Any) -> None:
+    """Raise `WrongArgument` for the first of a call's arguments that has a wrong type or value.
+
+    Parameters: `call`, the name of the method; `arguments`, by the names of `_WANTED`.
+    """
+    for name, value in arguments.items():
+        wanted, fits = _WANTED[name]
+        if not fits(value):
+            name = name.removesuffix("_path")
+            raise WrongArgument(f"{call}() was called with {name}={shown(value)}; it must be {wanted}.")
+
+
+def require_schema_name(schema: Any) -> None:
+    """Raise `WrongArgument` where a schema's name is no text. None stands for the current tenant."""
+    if schema is not None and not is_text(schema):
+        raise WrongArgument(f"The schema_name of a call is {shown(schema)}; it must be {_WANTED['schema_name'][0]}.")
+
+
+def shown(value: Any) -> str:
+    """Return a value in short, with its type where that says more. Never raises."""
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # a `__repr__` of the project's
+        text = "an object"
+    return text if value is None else f"{text} ({type(value).__name__})"
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is a text that is not blank."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def is_function(value: Any) -> bool:
+    """Return whether a value can stand for a function: a callable, or a text that is not blank."""
+    return callable(value) or is_text(value)
+
+
+def is_label(value: Any) -> bool:
+    """Return whether a value can name a group or a task: what is saved as its text and found by it again."""
+    return isinstance(value, str | int | UUID) and not isinstance(value, bool)
+
+
+def is_flag(value: Any) -> bool:
+    """Return whether a value is true or false; 1 and 0 are, as in Python."""
+    return isinstance(value, int) and value in (0, 1)
+
+
+def is_cached(value: Any) -> bool:
+    """Return whether a value can say how a result is cached."""
+    return value is None or (isinstance(value, int) and value >= 0)
+
+
+def is_broker(value: Any) -> bool:
+    """Return whether a value can be a broker of Django-Q2, or stands for the configured one."""
+    return value is None or (hasattr(value, "enqueue") and hasattr(value, "list_key"))
+
+
+def is_many(value: Any) -> bool:
+    """Return whether a value is a list of something. A text would be taken for the list of its letters."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_A_NAME = "a text, or None"
+# What an argument must be, in words and as a test.
+_WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "func": ("a function, or its dotted path such as 'shop.tasks.send'", is_function),
+    "func_path": ("a function's dotted path, such as 'shop.tasks.send'", is_text),
+    "schema_name": ("a schema's name, or None for the current tenant", _or_none(is_text)),
+    "task_id": ("a task's id or name, a text that is not empty", is_text),
+    "group_id": ("a group's name, not empty", lambda value: is_label(value) and value != ""),
+    "group": ("a group's name, or None", _or_none(is_label)),
+    "wait": ("milliseconds, negative to wait for ever", _is_number),
+    "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: _is_number(value) and value >= 0)),
+    "cached": ("True, False, seconds, or None for what Q_CLUSTER['cached'] says", is_cached),
+    "sync": ("True, False or None", _or_none(is_flag)),
+    "failures": ("True or False", lambda value: isinstance(value, bool)),
+    "tasks": ("True or False", lambda value: isinstance(value, bool)),
+    "broker": ("a broker of Django-Q2, or None for the configured one", is_broker),
+    "by": ("a text", _is_string),
+    "args_iter": ("a list of tuples of arguments, or of single arguments", is_many),
+    "chain": ("a list of (func, args, kwargs), the last two optional", is_many),
+    "args": ("a list of tuples of arguments, or of single arguments, or None", _or_none(is_many)),
+    "kwargs": ("a dict of keywords, or None", _or_none(lambda value: isinstance(value, dict))),
+    "name": (_A_NAME, _or_none(_is_string)),
+    "hook_path": ("a function's dotted path, or None", _or_none(_is_string)),
+    "next_run": ("a datetime, or None", _or_none(lambda value: isinstance(value, datetime | str))),
+    "cron": (_A_NAME, _or_none(_is_string)),
+    "cluster": ("a cluster's name, or None", _or_none(_is_string)),
+    "intended_date_kwarg": ("a keyword's name, or None", _or_none(_is_string)),
+}
