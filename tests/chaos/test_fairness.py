@@ -110,6 +110,49 @@ def test_a_noisy_tenant_delays_no_quiet_one(crowd, mscluster):
     print(f"beside {noisy_tasks:,} noisy tasks: {in_words(beside)}; aim: p99 at most {limit * 1000:.0f} ms")
 
 
+# Many due at one moment
+
+
+def fill_for(due: float, schema: str, count: int, seconds: float) -> list[str]:
+    """Queue tasks of that length for one moment, in seconds since the epoch. Returns their ids."""
+    ids = []
+    for first in range(0, count, 500):
+        options = {"q_options": {"delay": max(0.0, due - time.time())}}
+        packages = [build(SLEEP, (seconds,), options, schema=schema) for _ in range(min(500, count - first))]
+        enqueue.push(packages)
+        ids += [package.id for package in packages]
+    return ids
+
+
+def waits_when_due(noisy: str, quiet: Sequence[str], count: int) -> list[float]:
+    """Have a tenant's tasks and one of each of the others become due. Returns how long the others waited."""
+    due = time.time() + 1.0 + count / 2_000  # all are enqueued by then
+    fill_for(due, noisy, count, 0.001)
+    sent = {name: fill_for(due + 0.01, name, 1, 0.001)[0] for name in quiet}
+    begun: dict[str, float] = {}
+
+    def all_have_run() -> bool:
+        begun.update({id: start for _, id, start, _ in rows(quiet)})
+        return begun.keys() >= {*sent.values()}
+
+    wait_until(all_have_run, 120, "the quiet tenants' tasks to be done")
+    return [begun[id] - due - 0.01 for id in sent.values()]
+
+
+def test_many_due_at_one_moment_delay_no_other_tenants_one(crowd, mscluster):
+    noisy, *quiet = crowd(11)
+    mscluster("--workers", "2", **KEEP_ALL)
+    waits_of([noisy, *quiet], 60)  # its run time is known then
+    alone = waits_when_due(noisy, quiet, 0)
+    count = 100_000 if IS_LONG else 10_000
+    beside = waits_when_due(noisy, quiet, count)
+    counts = get_broker().counts()
+    assert counts.delayed + counts.queued > 0, "the quiet tenants' tasks ran before the last of the noisy one's"
+    limit = 2 * max(alone) + 0.1
+    print(f"\nwait of a due task of 10 quiet tenants: {in_words(alone)}")
+    print(f"beside {count:,} due at one moment: {in_words(beside)}; aim: at most {limit * 1000:.0f} ms")
+
+
 # Shares
 
 

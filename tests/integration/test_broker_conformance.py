@@ -68,7 +68,7 @@ class OnRedis:
     """A real server. Its time cannot be set, so what it keeps gets older instead."""
 
     AGE = """
-        for _, name in ipairs({ 'leases', 'delayed', 'known', 'dead' }) do
+        for _, name in ipairs({ 'leases', 'delayed', 'due', 'known', 'dead' }) do
           for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
             redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
           end
@@ -775,6 +775,43 @@ def test_the_first_due_comes_first(driver, broker):
     put(broker, "z", delay=10)
     driver.advance(31)
     assert fetch(broker) == list("zabc"), "of equals the first by id"
+
+
+@pytest.mark.parametrize("how", ["enqueued", "put off"])
+def test_what_is_due_competes_by_tenant(driver, broker, how):
+    """Another tenant's thousands that are due at one moment delay a tenant's one by a batch, not by all of them."""
+    know(broker, 0.1, "acme_corp", "globex_inc")
+    put(broker, *(f"a{n}" for n in range(5000)), delay=100)
+    put(broker, "one", schema="globex_inc", delay=101 if how == "enqueued" else 0)
+    if how == "put off":
+        broker.put_off("w1", fetch_one(broker), delay=101)
+    driver.advance(110)
+    first, second = fetch(broker, "w1"), fetch(broker, "w2")
+    assert "one" in first + second
+    assert {id[0] for id in first} == {"a"}, "the work of both is taken by turns"
+
+
+def test_what_is_due_of_many_tenants(driver, broker):
+    """Each of them has its turn before a second batch of any."""
+    names = [f"tenant_{n:03}" for n in range(300)]
+    know(broker, 0.1, *names)
+    put(broker, *(f"first {n}" for n in range(1000)), schema=names[0], delay=100)
+    for name in names[1:]:
+        put(broker, name, schema=name, delay=100)
+    driver.advance(110)
+    found = [id for n in range(20) for id in fetch(broker, f"w{n}")]
+    assert set(names[1:]) <= set(found)
+
+
+def test_what_is_due_comes_behind_what_was_queued_before(driver, broker):
+    """One tenant's packages run in the order in which they could have: neither kind waits for the other's end."""
+    know(broker, 0.1)
+    put(broker, *"ab")
+    put(broker, "due", delay=10)
+    driver.advance(11)
+    assert fetch(broker, limit=1) == ["a"]
+    put(broker, "c")
+    assert fetch(broker, "w2") == ["b", "due", "c"]
 
 
 def test_put_off(driver, broker):

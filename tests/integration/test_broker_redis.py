@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -426,6 +427,28 @@ def test_next_delayed_is_the_first(broker):
     put(broker, "b", delay=10)
     assert broker.fetch("w1").next_delayed == pytest.approx(10, abs=1)
     assert broker.counts().delayed == 2
+
+
+@pytest.mark.parametrize("pause", [(), ("acme_corp",)])
+def test_what_an_earlier_version_delayed_is_found(broker, pause):
+    """It notes in no place when a tenant's first package is due, and forgets none whose packages it moves."""
+    broker.set_policies({schema: Policy(paused=True) for schema in pause})
+    put(broker, *(f"a{n}" for n in range(600)), delay=0.001)
+    put(broker, *(f"g{n}" for n in range(600)), schema="globex_inc", delay=0.002)
+    due = key(broker, "due")
+    broker.client.delete(due)
+    broker.client.zadd(due, {"initech_llc": 1})
+    put(broker, "later", schema="globex_inc", delay=60)
+    time.sleep(0.005)  # until they are due
+    found = set()
+    while (batch := broker.fetch("w1")).leases or batch.next_delayed == 0:
+        found |= {lease.id for lease in batch.leases}
+        broker.acknowledge("w1", [Settled(lease, 0.0001) for lease in batch.leases])
+    assert len(found) == (600 if pause else 1200)
+    broker.set_policies({}, complete=True)
+    assert broker.counts().delayed == 1
+    assert broker.client.zrange(due, 0, -1) == [b"globex_inc"]
+    assert broker.fetch("w1").next_delayed == pytest.approx(60, abs=5)
 
 
 def test_put_off_with_another_payload(broker):

@@ -25,6 +25,10 @@
 --   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
 --   <tag>:delayed         zset    id -> due time in ms
 --   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
+--   <tag>:due             zset    schema -> when the first of its delayed packages is due, in ms; where more were due than a
+--                                 fetch moves, when that was, so that other tenants come first. A tenant is missing, or too
+--                                 late, whose packages an earlier version delayed: it is found when one of them is the
+--                                 first of all
 --   <tag>:waiting         hash    schema -> how many of its packages are delayed
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
@@ -273,24 +277,36 @@ local function delayed_of(schema)
   return redis.call('ZCARD', key('delayed:' .. schema))
 end
 
--- Count a tenant's packages in a hash of those that have some: <tag>:waiting, <tag>:dead_of.
+-- Count a tenant's packages in a hash of those that have some: <tag>:waiting, <tag>:dead_of. Returns how many there are.
 local function count_in(name, schema, change)
-  if redis.call('HINCRBY', key(name), schema, change) <= 0 then
+  local count = redis.call('HINCRBY', key(name), schema, change)
+  if count <= 0 then
     redis.call('HDEL', key(name), schema)
   end
+  return count
 end
 
 local function delay_until(schema, id, due)
   redis.call('ZADD', key('delayed'), due, id)
   redis.call('ZADD', key('delayed:' .. schema), due, id)
   count_in('waiting', schema, 1)
+  local first = redis.call('ZSCORE', key('due'), schema)
+  if not first or due < tonumber(first) then
+    redis.call('ZADD', key('due'), due, schema)
+  end
+end
+
+local function end_delays(schema, ids)
+  redis.call('ZREM', key('delayed'), unpack(ids))
+  redis.call('ZREM', key('delayed:' .. schema), unpack(ids))
+  redis.call('SREM', key('unready'), unpack(ids))
+  if count_in('waiting', schema, -#ids) <= 0 then
+    redis.call('ZREM', key('due'), schema)
+  end
 end
 
 local function end_delay(schema, id)
-  redis.call('ZREM', key('delayed'), id)
-  redis.call('ZREM', key('delayed:' .. schema), id)
-  redis.call('SREM', key('unready'), id)
-  count_in('waiting', schema, -1)
+  end_delays(schema, { id })
 end
 
 -- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.

@@ -24,10 +24,46 @@ for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do
   return_unrun(id, lease_of(id))
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('delayed'), '-inf', now, 'LIMIT', 0, 256)) do
-  local schema = open_message(redis.call('HGET', key('messages'), id))
-  end_delay(schema, id)
-  push(schema, id, false)
+-- Move some of a tenant's due packages behind its queued ones. Where more are due, its next turn comes after those of the
+-- other tenants that have due ones.
+local function queue_due(schema, most)
+  local delayed = key('delayed:' .. schema)
+  local ids = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, most)
+  if #ids > 0 then
+    end_delays(schema, ids)
+    redis.call('RPUSH', key('queue:' .. schema), unpack(ids))
+    enter_ring(schema)
+  end
+  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  if first then
+    redis.call('ZADD', key('due'), math.max(tonumber(first), now), schema)
+  else
+    redis.call('ZREM', key('due'), schema)
+  end
+end
+
+-- Queue what is due, of as many tenants and in all of as many packages as one fetch has time for.
+-- The first of all due packages belongs to one of the tenants noted, unless an earlier version delayed it.
+local function queue_all_due(first, due)
+  local most = 256
+  local schemas, is_noted = redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, most), false
+  local owner = open_message(redis.call('HGET', key('messages'), first))
+  for _, schema in ipairs(schemas) do
+    is_noted = is_noted or schema == owner
+  end
+  if not is_noted then
+    redis.call('ZADD', key('delayed:' .. owner), due, first)
+    table.insert(schemas, owner)
+  end
+  for _, schema in ipairs(schemas) do
+    queue_due(schema, math.max(1, math.floor(most / #schemas)))
+  end
+end
+
+local first = redis.call('ZRANGE', key('delayed'), 0, 0, 'WITHSCORES')
+if first[2] and tonumber(first[2]) <= now then
+  queue_all_due(first[1], first[2])
+  first = redis.call('ZRANGE', key('delayed'), 0, 0, 'WITHSCORES')
 end
 
 local taken = {}
@@ -130,8 +166,7 @@ for schema in pairs(touched) do
   end
 end
 
-local first = redis.call('ZRANGE', key('delayed'), 0, 0, 'WITHSCORES')[2]
-local due_in = first and math.max(0, tonumber(first) - now) or -1
+local due_in = first[2] and math.max(0, tonumber(first[2]) - now) or -1
 
 -- A worker that saw no reason to look again (its token was used up by an empty fetch) is told that there is more, or
 -- that something is due soon: this one is busy now.

@@ -14,6 +14,6 @@ for _, id in ipairs(redis.call('HKEYS', key('messages'))) do
     forgotten = forgotten + 1
   end
 end
-redis.call('DEL', key('ready'), key('delayed'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
+redis.call('DEL', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
   key('wake'))
 return forgotten
