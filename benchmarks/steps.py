@@ -24,6 +24,7 @@ def main(count: int) -> int:
     from tenant_q.slot import Slot
 
     tenancy.keep_connections_open()
+    tenancy.limit_waits()
     clock = Clock()
     clock.wrap(RedisBroker, "fetch", "fetch a batch")
     clock.wrap(worker, "open_package", "check the signature, unpickle")

@@ -26,7 +26,7 @@ from django_q.conf import error_reporter
 from django_q.exceptions import TimeoutException
 from django_q.signals import post_execute_in_worker, pre_execute
 
-from tenant_q import process_state, results, transactional
+from tenant_q import process_state, results, tenancy, transactional
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     CancelException,
@@ -159,7 +159,7 @@ def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractCon
         process_state.after_import()
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
-        with alarm(timeout_of(package)), during:
+        with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
             result = func(*package.args, **package.kwargs)
             project.returned()
             if inspect.isawaitable(result):

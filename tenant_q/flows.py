@@ -352,7 +352,7 @@ def tell(outcome: Outcome) -> None:
 def _tell(outcome: Outcome) -> None:
     package = outcome.package
     running.set(package)
-    with alarm(timeout_of(package)):
+    with tenancy.unlimited_waits(), alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):
             hook = resolve_hook(package.option("hook"))

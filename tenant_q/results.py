@@ -52,6 +52,9 @@ from tenant_q.tenancy import (
 
 logger = get_logger("tenant_q.results")
 
+# A statement that deletes so many rows takes a fraction of the time for which an answer is waited.
+PRUNED_AT_ONCE = 10_000
+
 T = TypeVar("T")
 # A schema, and the key of the tenant that has it; None where no key is known.
 Owner = tuple[str, str | None]
@@ -289,12 +292,13 @@ def plain_tables(schema: str) -> Iterator[None]:
         yield
 
 
-def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> None:
+def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> int:
     """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
 
     Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
-    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody.
+    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody. Returns how many rows
+    the last statement wrote.
     """
     connection = tenant_connection()
     with told_when_away():
@@ -304,6 +308,9 @@ def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = 
             checked = plain_tables_query(schemas, Task._meta.db_table)
             parts = [limit, *([checked] if checked else []), statement]
             cursor.execute(sql.SQL(";\n").join(parts), parameters)
+            while cursor.nextset():
+                pass
+            return cursor.rowcount
 
 
 def _table(schema: str) -> sql.Identifier:
@@ -313,22 +320,24 @@ def _table(schema: str) -> sql.Identifier:
 # Pruning
 
 
-def prune(schema: str) -> None:
+def prune(schema: str) -> bool:
     """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
 
-    What was saved in the last four leases stays, so that a redelivered package is still recognised. Raises
-    `DatabaseError` or `DatabaseAway`.
+    What was saved in the last four leases stays, so that a redelivered package is still recognised. Returns whether
+    more may be left: one call deletes `PRUNED_AT_ONCE` rows at most, so that the statement ends within the limit of
+    every request. Raises `DatabaseError` or `DatabaseAway`.
     """
     settings = conf()
     limit = _most_results(schema) or settings.save_limit
     if limit <= 0:
-        return
+        return False
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
-    _execute(
+    deleted = _execute(
         [schema],
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
-        {"limit": limit, "spared": timezone.now() - spared()},
+        {"limit": limit, "spared": timezone.now() - spared(), "portion": PRUNED_AT_ONCE},
     )
+    return deleted == PRUNED_AT_ONCE
 
 
 def _most_results(schema: str) -> int | None:

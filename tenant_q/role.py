@@ -170,6 +170,7 @@ def settle_in_child(parent: int) -> None:
     die_with(parent)
     _drop_what_is_inherited()
     tenancy.keep_connections_open()
+    tenancy.limit_waits()
     tenancy.watch_role_settings()
     tenancy.note_connections()
     forks.install(_drop_what_is_inherited, _drop_caches)

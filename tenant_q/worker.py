@@ -318,7 +318,8 @@ class Worker(Role):
         for schema in due[:10]:
             del self._to_prune[schema]
             try:
-                results.prune(schema)
+                if results.prune(schema):
+                    self._to_prune[schema] = -math.inf  # the next time
             except DatabaseAway:
                 raise
             except tenancy.DATABASE_ERRORS as error:

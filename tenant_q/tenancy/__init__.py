@@ -11,6 +11,7 @@ from tenant_q.tenancy.connection import (
     keep_connections_open,
     keep_own_thread,
     leave_in_other_threads,
+    limit_waits,
     note_connections,
     on_commit,
     raw_cursor,
@@ -18,6 +19,7 @@ from tenant_q.tenancy.connection import (
 )
 from tenant_q.tenancy.foreign import is_foreign, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
+from tenant_q.tenancy.limits import unlimited as unlimited_waits
 from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.records import (
     current_key,
@@ -121,6 +123,7 @@ __all__ = [
     "keys_of",
     "leave",
     "leave_in_other_threads",
+    "limit_waits",
     "lists_app",
     "logical_schema",
     "look_up_together",
@@ -159,6 +162,7 @@ __all__ = [
     "tenants_to_schedule",
     "told_when_away",
     "under_name",
+    "unlimited_waits",
     "validate_schema_name",
     "verify",
     "verify_entered",

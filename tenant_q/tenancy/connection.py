@@ -13,9 +13,11 @@ from typing import Any
 import psycopg
 from django.db import Error as DatabaseFailure
 from django.db import connections, transaction
+from psycopg import generators
 from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
+from tenant_q.tenancy import limits
 from tenant_q.tenancy.loops import refuse_in_event_loop
 from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
 
@@ -25,6 +27,9 @@ USED = "_tenant_q_used"
 LOCK_MS = 1000
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
+
+# Codes of errors after which the server ends the session: shutdowns, a dropped database, and limits on idle sessions.
+_LOSSES = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"}
 
 # Django's connections of all threads of this process, and those of threads that are not the cluster's own.
 _made: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -40,11 +45,13 @@ def told_when_away() -> Iterator[None]:
 
     The connection is closed then; the next use opens a new one.
     """
+    # Django opens a new session at the end of a transaction whose session was lost, so the one before it is looked at.
+    before = {connection: connection.connection for connection in switched_connections()}
     try:
         yield
     except DATABASE_ERRORS as error:
         for connection in switched_connections():
-            if not connection.in_atomic_block and is_lost(connection):
+            if not connection.in_atomic_block and (was_lost(before.get(connection), error) or is_lost(connection)):
                 connection.close()
                 reason = " ".join(str(error).split())
                 raise DatabaseAway(
@@ -75,6 +82,19 @@ def on_commit(act: Callable[[], Any]) -> None:
     transaction.on_commit(act, using=database_alias())
 
 
+def was_lost(session: Any, error: BaseException) -> bool:
+    """Whether the session of before an error was lost, or, where there was none, the error says that of its own."""
+    return _tells_of_loss(error) if session is None else bool(session.closed)
+
+
+def _tells_of_loss(error: BaseException) -> bool:
+    cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
+    if not isinstance(cause, psycopg.OperationalError):
+        return False
+    # The driver's own errors, of a session that is gone, have no code.
+    return cause.sqlstate is None or cause.sqlstate[:2] == "08" or cause.sqlstate in _LOSSES
+
+
 def is_lost(connection: Any) -> bool:
     raw = connection.connection
     return raw is None or bool(raw.closed) or not connection.is_usable()
@@ -90,7 +110,7 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
 
 
 def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
-    """The last row of a query, as text: one call of libpq, past all cursors.
+    """The last row of a query, as text, past all cursors.
 
     Django's would be a round trip more with a tenancy package, and the driver's costs more than the server's answer.
     """
@@ -100,7 +120,8 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
         if raw.closed:
             raise psycopg.OperationalError("the connection is closed")
         setattr(raw, USED, True)  # what is sent in this way passes by what watches the session
-        result = raw.pgconn.exec_(query)
+        raw.pgconn.send_query(query)
+        result = raw.wait(generators.execute(raw.pgconn))[-1]
         if result.status != ExecStatus.TUPLES_OK:
             raise psycopg.errors.error_from_result(result, encoding=raw.info.encoding)
         values = (result.get_value(0, column) for column in range(result.nfields))
@@ -126,8 +147,9 @@ def _create(alias: str) -> Any:
 
 
 def keep_own_thread() -> None:
-    """This thread is the cluster's own: what it is connected to is nobody else's."""
+    """This thread is the cluster's own: what it is connected to is nobody else's, and it waits for no server long."""
     _own_threads.add(threading.get_ident())
+    limits.limit_thread()
 
 
 def leave_in_other_threads() -> None:
@@ -205,6 +227,14 @@ def keep_connections_open() -> None:
         connection.settings_dict["CONN_MAX_AGE"] = None
         connection.settings_dict.get("OPTIONS", {}).pop("pool", None)
         connection.close_at = None
+
+
+def limit_waits() -> None:
+    """In a cluster process: wait for no server for ever outside of a task, and see that a path to one is dead."""
+    limits.install()
+    for connection in connections.all():
+        if connection.vendor == "postgresql":
+            limits.complete_options(connection.settings_dict.setdefault("OPTIONS", {}))
 
 
 def close_connections() -> None:

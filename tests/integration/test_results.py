@@ -384,6 +384,15 @@ def test_the_oldest_successes_are_pruned(tenants, settings):
     assert kept() == [3, 4, 5]
 
 
+def test_many_are_pruned_in_portions(tenants, settings, monkeypatch):
+    """No statement of ours may take as long as an answer is waited for."""
+    monkeypatch.setattr(results, "PRUNED_AT_ONCE", 4)
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
+    results.save(old(10))
+    assert [results.prune("acme_corp") for _ in range(3)] == [True, True, False]
+    assert kept() == [9]
+
+
 def test_failures_are_kept(settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     results.save(old(4, success=False) + old(4))

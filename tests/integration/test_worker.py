@@ -860,6 +860,16 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
     assert len(pruned) == 2, "each once, until something new is saved"
 
 
+def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings, monkeypatch):
+    monkeypatch.setattr(results, "prune", lambda schema: pruned.append(schema) or len(pruned) < 3)
+    pruned: list[str] = []
+    worker._to_prune["acme_corp"] = float("-inf")
+    for _ in range(5):
+        worker._next_prune = 0.0
+        worker.tick()
+    assert pruned == ["acme_corp"] * 3
+
+
 def test_a_tenant_that_cannot_be_pruned_stops_nobody(tenants, worker, monkeypatch):
     def prune(schema: str) -> None:
         raise DatabaseError("broken")
