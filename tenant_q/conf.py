@@ -229,6 +229,13 @@ def q_cluster() -> dict[str, Any]:
     return base
 
 
+def site_clusters() -> list[str]:
+    """The names of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
+    configured = getattr(settings, "Q_CLUSTER", None) or {}
+    names = [conf().site, configured.get("cluster_name"), *(configured.get("ALT_CLUSTERS") or {}), conf().cluster]
+    return [name for name in dict.fromkeys(names) if name]
+
+
 def _set_values(values: Any) -> dict[str, Any]:
     """The keys that have a value; None is as if the key were not there."""
     return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else {}

@@ -145,6 +145,24 @@ def plans() -> list[Plans]:
         return [Plans(*row) for row in found]
 
 
+def late_clusters(seconds: float) -> dict[str, int]:
+    """Return how many schedules should have fired more than `seconds` ago, by cluster. One statement.
+
+    The site's own cluster serves those that name none. Nothing is found where the index is not migrated. Raises
+    `DatabaseAway`.
+    """
+    try:
+        with tenancy.told_when_away(), tenancy.in_public():
+            late = _rows().filter(due__lte=Now() - timedelta(seconds=seconds))
+            found = dict(late.values_list("cluster").annotate(Count("pk")).order_by())
+    except DatabaseAway:
+        raise
+    except tenancy.DATABASE_ERRORS:
+        return {}
+    own = found.pop("", 0) + found.pop(conf().site, 0)
+    return found | ({conf().site: own} if own else {})
+
+
 def hold(schema: str, why: str, seconds: float | None) -> None:
     """Do not look at a schema's due schedules for `seconds`, or with None until `release()`."""
     due = None if seconds is None else Now() + timedelta(seconds=seconds)

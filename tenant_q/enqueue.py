@@ -9,7 +9,7 @@ from typing import Any
 
 from django_q.signals import pre_enqueue
 
-from tenant_q.brokers import get_broker
+from tenant_q.brokers import get_broker, strays
 from tenant_q.brokers.djangoq import message_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
@@ -120,7 +120,9 @@ def _send(
 
 def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:
     for cluster, own in messages.items():
-        get_broker(cluster, broker).enqueue(own, limited=limited)
+        queue = get_broker(cluster, broker)
+        queue.enqueue(own, limited=limited)
+        strays.note(queue)
 
 
 def _address_anew(looked_up: Sequence[Package]) -> bool:

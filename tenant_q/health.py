@@ -9,13 +9,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenant_q import status, tenancy
+from tenant_q import due_index, status, tenancy
 from tenant_q.brokers import get_impatient_broker
-from tenant_q.conf import conf
+from tenant_q.brokers.protocol import Counts
+from tenant_q.brokers.redis import RedisBroker
+from tenant_q.conf import conf, site_clusters
 from tenant_q.status import Cluster, Process, State, age, recent_deaths
 
 # A process that shows no life for so long, and runs no task, is stuck.
@@ -50,7 +52,7 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
     Parameters: `host`, whose clusters are judged; None for this machine's, and all of the site's where it has none;
     `cluster`, of which name, None for any.
     """
-    broker = _Question("broker", lambda: status.clusters(get_impatient_broker()))
+    broker = _Question("broker", _ask_broker)
     database = _Question("database", _ask_database)
     deadline = time.monotonic() + seconds
     outages = [told for question in (broker, database) if (told := question.wait(deadline))]
@@ -58,8 +60,10 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
     notes: list[str] = []
     judged: list[Cluster] = []
     if broker.answer is not None:
-        found = [one for one in broker.answer if cluster in (None, one.name)]
-        judged = _chosen(found, host)
+        everywhere, queues = broker.answer
+        notes += [_serves_nobody(one) for one in everywhere if not one.is_ours]
+        ours = [one for one in everywhere if one.is_ours]
+        judged = _chosen([one for one in ours if cluster in (None, one.name)], host)
         if not [one for one in judged if not one.is_gone]:
             problems.append(_nobody(host, cluster))
         for one in judged:
@@ -67,6 +71,9 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             # Whoever waits for a server that hangs shows no life, and goes on with it.
             (notes if outages else problems).extend(_stuck(one))
             notes += _notes(one)
+        notes += [_unready(name, counts) for name, counts in queues if counts.unready]
+        # A probe of one machine would restart it in vain for what another one does not serve.
+        (problems if host is None else notes).extend(_unserved(ours, queues, database.answer or {}, cluster))
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
 
@@ -98,13 +105,70 @@ class _Question(threading.Thread):
         return None
 
 
-def _ask_database() -> bool:
+def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
+    """The clusters of the site, and what is in the queue of each that has a name."""
+    broker = get_impatient_broker()
+    found = status.clusters(broker)
+    if not isinstance(broker, RedisBroker):
+        return found, []
+    strays = broker.strays()
+    names = dict.fromkeys([*site_clusters(), *(one.name for one in found if one.is_ours), *strays])
+    queues = [(name, get_impatient_broker(name).counts()) for name in names]
+    broker.forget_strays([name for name, counts in queues if name in strays and not counts.open])
+    return found, queues
+
+
+def _ask_database() -> dict[str, int]:
+    """How many schedules of each cluster are late."""
     try:
         with tenancy.raw_cursor() as cursor:
             cursor.execute("SELECT 1")
-        return True
+        return due_index.late_clusters(LATE_SECONDS)
     finally:
         tenancy.close_connections()
+
+
+def _serves_nobody(one: Cluster) -> str:
+    return (
+        f"A qcluster of Django-Q2 runs on {one.host} (process {one.parent}) and serves no tenants; run "
+        "`python manage.py mscluster` in its place."
+    )
+
+
+def _unready(name: str, counts: Counts) -> str:
+    tasks = "1 task" if counts.unready == 1 else f"{counts.unready} tasks"
+    return (
+        f"Cluster {name}: {tasks} cannot start, for the tenant is gone, not migrated or not ready; the log of the "
+        "workers says which."
+    )
+
+
+def _unserved(
+    ours: Sequence[Cluster], queues: Sequence[tuple[str, Counts]], late: Mapping[str, int], cluster: str | None
+) -> Iterator[str]:
+    """Clusters that something waits for while others run and they do not."""
+    live = [one for one in ours if not one.is_gone]
+    if not live:
+        return  # that is told already
+    for name, counts in queues:
+        waiting = counts.queued and counts.runnable
+        if waiting and cluster in (None, name) and name not in {one.name for one in live}:
+            yield f"{_count(waiting, 'task')} for the cluster {name!r}, and none of that name runs; {_way_out(name)}."
+    for name, count in late.items():
+        if cluster in (None, name) and name not in {one.name for one in live if one.has_scheduler}:
+            schedules = _count(count, "schedule")
+            yield f"{schedules} for a scheduler of the cluster {name!r}, and none runs; {_way_out(name)}."
+
+
+def _count(count: int, what: str) -> str:
+    return f"1 {what} waits" if count == 1 else f"{count} {what}s wait"
+
+
+def _way_out(name: str) -> str:
+    start = f"start one with `python manage.py mscluster --name {name}`"
+    if name in site_clusters():
+        return start
+    return f"the settings do not name it either: {start}, or correct the name where tasks are enqueued"
 
 
 def _chosen(found: Sequence[Cluster], host: str | None) -> list[Cluster]:

@@ -22,9 +22,9 @@ from django.utils.translation import gettext as _
 from django_q.models import Schedule, Task
 from psycopg import sql
 
-from tenant_q import executor, policies, tenancy
+from tenant_q import executor, tenancy
 from tenant_q.arguments import parse_arguments
-from tenant_q.conf import conf
+from tenant_q.conf import conf, site_clusters
 from tenant_q.exceptions import BadSchedule, NotOffered
 from tenant_q.labels import get_logger
 from tenant_q.options import KEYWORD_OPTIONS
@@ -175,7 +175,7 @@ def problems(row: Schedule) -> Iterator[tuple[str, str]]:
         yield "func", _("%(path)s is not a function that is offered here.") % {"path": row.func or "-"}
     if row.hook and not is_offered(row.hook):
         yield "hook", _("%(path)s is not a function that is offered here.") % {"path": row.hook}
-    if row.cluster and row.cluster not in policies.site_clusters():
+    if row.cluster and row.cluster not in site_clusters():
         yield "cluster", _("%(name)s is not a cluster of this site.") % {"name": row.cluster}
     if row.intended_date_kwarg in _RESERVED:
         yield (

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
@@ -21,7 +20,7 @@ from django.utils import timezone
 from tenant_q import due_index, tenancy
 from tenant_q.brokers import Broker, get_broker, uses_redis
 from tenant_q.brokers.protocol import Policy
-from tenant_q.conf import conf
+from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tenant_q.models import AuditRecord, TenantPolicy
 
@@ -227,14 +226,6 @@ def site_brokers() -> list[Broker]:
     if not uses_redis():
         return [get_broker()]
     return [get_broker(name) for name in site_clusters()]
-
-
-def site_clusters() -> list[str]:
-    """The names of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
-    configured = getattr(settings, "Q_CLUSTER", None) or {}
-    alternatives = configured.get("ALT_CLUSTERS") or {}
-    names = [conf().site, configured.get("cluster_name"), *alternatives, conf().cluster]
-    return [name for name in dict.fromkeys(names) if name]
 
 
 def _put_in_force_or_tell() -> None:

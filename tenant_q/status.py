@@ -102,7 +102,8 @@ class Cluster:
     """A cluster as its sentinel told last, at the moment `seen`.
 
     `workers` is how many there are to be; `restarts` how many processes were replaced after they had died. `is_gone`
-    says that it tells nothing any more, and `trouble` why, or what is wrong with it, in a few words.
+    says that it tells nothing any more, and `trouble` why, or what is wrong with it, in a few words. `is_ours` is False
+    for a `qcluster` of Django-Q2, which tells less and serves no tenants.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Cluster:
     restarts: int
     processes: tuple[Process, ...]
     deaths: tuple[Death, ...]
+    is_ours: bool = True
 
     def of_role(self, role: str) -> list[Process]:
         """Its processes of one role."""
@@ -192,7 +194,8 @@ def clusters(broker: Broker) -> list[Cluster]:
     if old:
         broker.forget_stats(old)
     found = [_cluster(stat, is_gone=False) for stat in live.values()]
-    found += [_cluster(stat, is_gone=True) for key, stat in gone.items() if key not in old]
+    # A qcluster that stopped in order leaves what it told last, as one does that was killed.
+    found += [_cluster(stat, is_gone=True) for key, stat in gone.items() if key not in old and _is_ours(stat)]
     return sorted(found, key=lambda cluster: (cluster.name, cluster.started, cluster.id))
 
 
@@ -220,6 +223,10 @@ def _opened(packed: Iterable[Any]) -> Iterator[Any]:
             yield stat
 
 
+def _is_ours(stat: Any) -> bool:
+    return "tenant_q" in vars(stat)
+
+
 def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
     ours: Mapping[str, Any] = vars(stat).get("tenant_q", {})
     trouble = ours.get("trouble", "")
@@ -227,7 +234,7 @@ def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
         trouble = "its sentinel tells nothing any more"
     return Cluster(
         id=str(stat.cluster_id),
-        name=ours.get("name", ""),
+        name=ours.get("name", "qcluster"),
         host=stat.host,
         version=ours.get("version", ""),
         parent=stat.pid,
@@ -242,6 +249,7 @@ def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
         restarts=stat.reincarnations,
         processes=tuple(_made(Process, fields) for fields in ours.get("processes", ())),
         deaths=tuple(_made(Death, fields) for fields in ours.get("deaths", ())),
+        is_ours=_is_ours(stat),
     )
 
 

@@ -11,9 +11,9 @@ from django.utils.translation import gettext_lazy as _
 from django_q.models import Schedule
 
 from tenant_q import acts, offered, schedules, tenancy
+from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
 from tenant_q.planning import recurrence_of
-from tenant_q.policies import site_clusters
 from tenant_q.validation import problems
 
 if TYPE_CHECKING:

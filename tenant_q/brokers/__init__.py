@@ -11,6 +11,7 @@ from typing import Any
 from django_q.brokers import get_broker as django_q_broker
 from django_q.conf import Conf
 
+from tenant_q.brokers import strays
 from tenant_q.brokers.adapter import AdaptedBroker
 from tenant_q.brokers.connection import connect
 from tenant_q.brokers.djangoq import TenantBroker
@@ -46,9 +47,11 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
     return _made[queue]
 
 
-def get_impatient_broker() -> Broker:
-    """This process's broker for one that watches others: no call waits longer than about two seconds for Redis."""
-    return RedisBroker(conf().cluster, connect(patient=False), keys_of) if uses_redis() else get_broker()
+def get_impatient_broker(cluster: str | None = None) -> Broker:
+    """As `get_broker`, for one that watches others: no call waits longer than about two seconds for Redis."""
+    if not uses_redis():
+        return get_broker(cluster)
+    return RedisBroker(cluster or conf().cluster, connect(patient=False), keys_of)
 
 
 def _make_other(cluster: str) -> Any:
@@ -82,4 +85,5 @@ def install() -> None:
 def forget_brokers() -> None:
     """Drop the brokers made so far: settings changed, or this process was just forked."""
     _made.clear()
+    strays.forget()
     connect.cache_clear()

@@ -13,6 +13,7 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django_q.brokers import Broker
 
 from tenant_q import envelope
+from tenant_q.brokers import strays
 from tenant_q.brokers.protocol import Message
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
@@ -52,12 +53,16 @@ class TenantBroker(Broker):  # type: ignore[misc]
             package = envelope.open_package(task)
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
-        push = partial(self.inner.enqueue, [message_of(package, task)], limited=True)
+        push = partial(self._push, message_of(package, task))
         if conf().on_commit:
             on_commit(push)
         else:
             push()
         return package.id
+
+    def _push(self, message: Message) -> None:
+        self.inner.enqueue([message], limited=True)
+        strays.note(self.inner)
 
     def dequeue(self) -> None:
         raise BrokerError("qcluster cannot serve tenants' queues; run `python manage.py mscluster`.")

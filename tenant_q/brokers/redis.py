@@ -50,6 +50,10 @@ from tenant_q.tenancy import queue_suffix
 
 ENQUEUE_CHUNK = 1000
 FORGET_CHUNK = 1000
+# Names of clusters that the settings do not know: kept this long, at most so many, so many looked at in one go.
+STRAY_SECONDS = 30 * 24 * 3600
+MOST_STRAYS = 1000
+STRAYS_LOOKED_AT = 20
 # How what is kept outside of a tenant's queue is noted.
 _GROUP, _RESULT = "group;", "result;"
 
@@ -418,6 +422,35 @@ class RedisBroker:
         if keys:
             with self._errors():
                 self.client.hdel(self._last_stats, *keys)
+
+    # Clusters that the settings do not name; shared by all clusters of a site
+
+    def note_stray(self) -> None:
+        """Keep this cluster's name, for a month, among those that something was enqueued for. Raises `BrokerError`."""
+        with self._errors():
+            count: Any = self.client.scard(self._strays)
+            if count >= MOST_STRAYS:
+                return
+            pipe = self.client.pipeline(transaction=False)
+            pipe.sadd(self._strays, self.cluster)
+            pipe.expire(self._strays, STRAY_SECONDS)
+            pipe.execute()
+
+    def strays(self) -> list[str]:
+        """Some names of such clusters, of which nothing may be queued for some any more. Raises `BrokerError`."""
+        with self._errors():
+            found: Any = self.client.srandmember(self._strays, STRAYS_LOOKED_AT)
+        return sorted(name.decode() for name in found)
+
+    def forget_strays(self, names: Sequence[str]) -> None:
+        """Forget names of such clusters. Raises `BrokerError`."""
+        if names:
+            with self._errors():
+                self.client.srem(self._strays, *names)
+
+    @property
+    def _strays(self) -> str:
+        return f"{self._site_tag}:strays"
 
     @property
     def _last_stats(self) -> str:

@@ -81,6 +81,15 @@ def tenant_apps() -> list[str]:
     return list(getattr(settings, "TENANT_APPS", []))
 
 
+def type_without(app: str, tenant: Any) -> str | None:
+    """Return the type of a tenant, of those in `TENANT_TYPES`, where that type lacks an app; else None."""
+    if not getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
+        return None
+    kind = getattr(tenant, getattr(settings, "MULTI_TYPE_DATABASE_FIELD", "type"), None)
+    listed = settings.TENANT_TYPES.get(kind, {}).get("APPS")
+    return None if listed is None or lists_app(list(listed), app) else str(kind)
+
+
 def lists_app(listed: list[str], name: str) -> bool:
     """Whether the app `name` stands in `listed`, by its module or by its AppConfig's path."""
     return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from tenant_q.call_checks import is_text, require_schema_name, shown
-from tenant_q.exceptions import NoTenant, TenantReplaced, WrongArgument
+from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.tenancy import records, tenants, verification
 from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.seam import (
@@ -25,6 +25,7 @@ from tenant_q.tenancy.seam import (
     switched_connections,
     tenant_connection,
     tenant_model,
+    type_without,
 )
 from tenant_q.tenancy.tenants import get_tenant, known_tenant, require_known
 from tenant_q.tenancy.verification import verify
@@ -36,7 +37,8 @@ def task_schema(schema: str | None = None) -> str:
     In a coroutine of a task only that task's tenant can be told, and is.
 
     Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
-    has that schema name, `WrongArgument` where it is no text, and `InEventLoop` in any other coroutine.
+    has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` for no
+    text, and `InEventLoop` in any other coroutine.
     """
     require_schema_name(schema)
     own = schema_of_coroutine()
@@ -50,11 +52,23 @@ def task_schema(schema: str | None = None) -> str:
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
-    elif is_own:  # its package runs, so the tenant is known
-        pass
-    elif schema or not isinstance(tenant_connection().tenant, tenant_model()):
-        require_known(chosen)
+    elif not is_own:  # else its package runs, so the tenant is known
+        if schema or not isinstance(tenant_connection().tenant, tenant_model()):
+            require_known(chosen)
+            _refuse_type(known_tenant(chosen))
+        else:
+            _refuse_type(tenant_connection().tenant)
     return chosen
+
+
+def _refuse_type(tenant: Any) -> None:
+    """Raise `EnqueueError` for a tenant of a type that has no task tables, where a task would wait for ever."""
+    kind = type_without("django_q", tenant)
+    if kind is not None:
+        raise EnqueueError(
+            f"Tenants of the type {kind!r}, as {tenant.schema_name!r} is, have no tables of django_q: add it "
+            f"to TENANT_TYPES[{kind!r}]['APPS'] and run `python manage.py migrate_schemas`, or choose another tenant."
+        )
 
 
 def enter(schema: str, databases: Databases = None) -> None:

@@ -15,7 +15,7 @@ from django.conf import settings
 settings.Q_CLUSTER = {**settings.Q_CLUSTER, **%r}
 django.setup()
 from django_q.conf import Conf
-from tenant_q.policies import site_clusters
+from tenant_q.conf import site_clusters
 print(Conf.CLUSTER_NAME, Conf.TIMEOUT, *site_clusters())
 """
 
