@@ -14,8 +14,18 @@ from django_q.signing import BadSignature, SignedPackage
 
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import Broker
+from tenant_q.brokers.scripts import LARGE_BYTES
 from tenant_q.conf import conf
-from tenant_q.exceptions import BadPackage, ConfigurationError
+from tenant_q.error_kinds import Kind, kind_of_cache
+from tenant_q.exceptions import (
+    BadPackage,
+    BrokerDefect,
+    CacheAway,
+    ConfigurationError,
+    EntryRefused,
+    ResultRefused,
+    TenantQError,
+)
 from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome
@@ -40,14 +50,44 @@ def _key(task_id: str) -> str:
 
 
 def save(outcome: Outcome, broker: Broker) -> None:
-    """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current."""
+    """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current.
+
+    Raises `ResultRefused` when broker or cache refuse it, and `CacheAway` when the cache cannot be reached.
+    """
     package, tenant = outcome.package, outcome.package.tenant
     signed = SignedPackage.dumps(outcome.task_dict())
     seconds = None if package.cached is True else int(package.cached)
-    if package.group:  # first: whoever sees the result finds it in its group too
-        broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds, tenant=tenant)
-    broker.note_cached(package.schema, package.id, seconds=seconds, tenant=tenant)
-    _cache().set(_key(package.id), signed, seconds)
+    try:
+        if package.group:  # first: whoever sees the result finds it in its group too
+            broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds, tenant=tenant)
+        broker.note_cached(package.schema, package.id, seconds=seconds, tenant=tenant)
+    except (EntryRefused, BrokerDefect) as error:
+        raise ResultRefused(str(error)) from error
+    _set(_key(package.id), signed, seconds)
+
+
+def _set(key: str, signed: str, seconds: int | None) -> None:
+    error = _error_of_setting(key, signed, seconds)
+    if error is None:
+        return
+    what = f"the cache {conf().cache!r} fails on {len(signed)} bytes: {type(error).__name__}: {error}"
+    is_outage = kind_of_cache(error) is Kind.OUTAGE and len(signed) < LARGE_BYTES
+    # A cache that keeps something small, and fails on this again, refuses it: many close the connection on what is too
+    # large, and each has errors of its own.
+    if is_outage or _error_of_setting(_key("probe"), "", 1):
+        raise CacheAway(f"{what}; it is tried again.") from error
+    if _error_of_setting(key, signed, seconds):
+        raise ResultRefused(what) from error
+
+
+def _error_of_setting(key: str, value: str, seconds: int | None) -> Exception | None:
+    try:
+        _cache().set(key, value, seconds)
+    except TenantQError:
+        raise
+    except Exception as error:
+        return error
+    return None
 
 
 def find(task_id: str) -> Task | None:

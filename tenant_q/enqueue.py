@@ -10,10 +10,10 @@ from typing import Any
 from django_q.signals import pre_enqueue
 
 from tenant_q.brokers import get_broker, strays
-from tenant_q.brokers.djangoq import message_of
+from tenant_q.brokers.djangoq import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.envelope import seal
-from tenant_q.exceptions import TenantDeleted
+from tenant_q.exceptions import EntryRefused, TenantDeleted
 from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.package import CODE, Package, labels
@@ -121,7 +121,10 @@ def _send(
 def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:
     for cluster, own in messages.items():
         queue = get_broker(cluster, broker)
-        queue.enqueue(own, limited=limited)
+        try:
+            queue.enqueue(own, limited=limited)
+        except EntryRefused as error:
+            raise refusal_of(own, error) from error
         strays.note(queue)
 
 

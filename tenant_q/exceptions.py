@@ -55,7 +55,15 @@ class BadSchedule(TenantQError):
 
 
 class BrokerError(TenantQError):
-    """The broker cannot be reached or answers with an error."""
+    """The broker cannot be reached, or serves nobody just now: it is full, read-only, or lacks a permission."""
+
+
+class EntryRefused(TenantQError):
+    """The broker refuses one entry, and would again: it is too large, say, or its key has a wrong type."""
+
+
+class BrokerDefect(TenantQError):
+    """The broker's server fails in a script of tenant_q."""
 
 
 class UnsignedResult(TenantQError):
@@ -108,6 +116,10 @@ class TakenBack(TenantQError):
     def __init__(self, message: str, why: Exception) -> None:
         super().__init__(message)
         self.why = why
+
+
+class CacheAway(TenantUnavailable):
+    """The cache that is to keep a tenant's results cannot be reached."""
 
 
 class CannotSave(TenantUnavailable):
@@ -186,6 +198,14 @@ class UnknownFunction(TaskDeath):
 
 class UnpicklableResult(TaskDeath):
     """The task's return value cannot be pickled, so it cannot be saved."""
+
+
+class OversizedResult(TaskDeath):
+    """The task's return value is larger than `TENANT_Q["max_bytes"]`, or an iter's results than `max_list_bytes`."""
+
+
+class ResultRefused(TaskDeath):
+    """The server that is to keep the task's result refuses it, and would again."""
 
 
 class WorkerDied(TaskDeath):

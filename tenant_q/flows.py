@@ -7,6 +7,7 @@ least once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,23 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.call_checks import is_function, require, shown
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TaskCancelled, WrongArgument
+from tenant_q.exceptions import (
+    BrokerDefect,
+    BrokerError,
+    DatabaseAway,
+    EnqueueError,
+    EntryRefused,
+    ResultRefused,
+    TaskCancelled,
+    WrongArgument,
+)
 from tenant_q.executor import alarm, execute, give_up, timeout_of
 from tenant_q.forks import no_return
 from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.options import LONGEST, refuse_too_long, take_q_options
-from tenant_q.package import CODE, Outcome, Package, build, deterministic_id, labels
+from tenant_q.package import CODE, Outcome, Package, build, deterministic_id, labels, without_values
+from tenant_q.results import Key
 from tenant_q.running import running
 from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
 
@@ -183,12 +194,14 @@ def run_here(package: Package) -> None:
 class Settlement:
     """What settling a batch came to.
 
-    `unsaved` holds the error of each tenant that could not be saved to; its outcomes are not settled. `links` are the
+    `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
+    `failed` are the outcomes that became failures since their results are refused, by key. `links` are the
     chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
     whose hooks and receivers are not called yet.
     """
 
-    unsaved: dict[str, Exception] = field(default_factory=dict)
+    unsaved: dict[Key, Exception] = field(default_factory=dict)
+    failed: dict[Key, Outcome] = field(default_factory=dict)
     links: list[Package] = field(default_factory=list)
     complete: list[Package] = field(default_factory=list)
     to_tell: list[Outcome] = field(default_factory=list)
@@ -202,13 +215,18 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
     """
     settlement = Settlement()
-    everything = [*outcomes, *_completed_iters(outcomes, broker, settlement)]
+    collated, last_parts = _completed_iters(outcomes, broker, settlement)
+    everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
     settlement.unsaved |= results.save(everything, between=between)
-    _save_cached(everything, broker, settlement)
-    settled = [o for o in everything if o.package.schema not in settlement.unsaved]
-    # The parts of an iter that is not saved yet are still needed.
-    settlement.complete = [p for p in settlement.complete if p.schema not in settlement.unsaved]
-    _follow_chains(settled, settlement)
+    everything = _fail_refused(everything, settlement)
+    everything = _save_cached(everything, broker, settlement)
+    for outcome in collated:  # the parts of an iter that is not saved yet are still needed
+        if outcome.package.key in settlement.unsaved:
+            last = last_parts[outcome.package.key]
+            settlement.unsaved[last.key] = settlement.unsaved[outcome.package.key]
+            settlement.complete.remove(last)
+    _follow_chains([o for o in everything if o.package.key not in settlement.unsaved], settlement)
+    settled = [o for o in everything if o.package.key not in settlement.unsaved]
     for outcome in settled:
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
@@ -218,11 +236,50 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     return settlement
 
 
-def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> None:
+def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[Outcome]:
+    """Save those as failures whose values PostgreSQL refuses. Return all outcomes as they are now."""
+    refused = {key: error for key, error in settlement.unsaved.items() if results.is_refused(error)}
+    return [
+        _as_failed(outcome, refused[outcome.package.key], settlement) if outcome.package.key in refused else outcome
+        for outcome in outcomes
+    ]
+
+
+def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
+    """Save an outcome as a failure that names why its result cannot be kept, without the values of its arguments."""
+    package = outcome.package
+    logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+    refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+    settlement.unsaved.pop(package.key, None)
+    settlement.unsaved |= results.save([refused])
+    settlement.failed[package.key] = refused
+    return refused
+
+
+def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
+    """Keep results in the cache. Return all outcomes as they are now: one whose result is refused is a failure."""
+    kept = []
     for outcome in outcomes:
-        if outcome.package.cached and not outcome.package.is_iter_part:
-            with _unsaved_on_error(outcome, settlement), in_schema(outcome.package.schema):
-                cached.save(outcome, broker)
+        package = outcome.package
+        if package.cached and not package.is_iter_part and package.key not in settlement.unsaved:
+            outcome = _cached_or_failed(outcome, broker, settlement)
+        kept.append(outcome)
+    return kept
+
+
+def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) -> Outcome:
+    try:
+        with _unsaved_on_error(outcome, settlement), in_schema(outcome.package.schema):
+            cached.save(outcome, broker)
+    except ResultRefused as error:
+        if outcome.success:
+            refused = _as_failed(outcome, error, settlement)
+            with contextlib.suppress(Exception), in_schema(outcome.package.schema):
+                cached.save(refused, broker)  # so that whoever waits for it there is served
+            return refused
+        extra = labels(outcome.package)
+        logger.error("The result of %s is in its row only: %s", outcome.package.name, error, extra=extra)
+    return outcome
 
 
 @contextmanager
@@ -230,23 +287,25 @@ def _unsaved_on_error(outcome: Outcome, settlement: Settlement) -> Iterator[None
     """Whatever keeps one tenant's outcome from being kept (its cache is down, say) is that tenant's error alone."""
     try:
         yield
-    except (BrokerError, DatabaseAway):
+    except (BrokerError, DatabaseAway, ResultRefused):
         raise
     except Exception as error:
-        settlement.unsaved[outcome.package.schema] = error
+        settlement.unsaved[outcome.package.key] = error
 
 
 def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
     """Build the next links. One that cannot be built ends its chain, and its failed row says why."""
-    failed = []
+    failed: dict[Key, tuple[Outcome, Outcome]] = {}
     for outcome in outcomes:
         try:
             link = next_link(outcome)
         except Exception as error:
-            failed.append(give_up(_unbuilt_link(outcome.package), error))
+            unbuilt = give_up(_unbuilt_link(outcome.package), error)
+            failed[unbuilt.package.key] = outcome, unbuilt
         else:
             settlement.links += [link] if link else []
-    settlement.unsaved |= results.save(failed)
+    for key, why in results.save([unbuilt for _, unbuilt in failed.values()]).items():
+        settlement.unsaved[failed[key][0].package.key] = why
 
 
 def _unbuilt_link(package: Package) -> Package:
@@ -283,23 +342,43 @@ def _next_id(package: Package) -> str:
     return deterministic_id(package.group, package.id, "next")
 
 
-def _completed_iters(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
-    """Record the iters' parts among the outcomes; the collated outcomes of those that are complete now."""
-    collated = []
+def _completed_iters(
+    outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement
+) -> tuple[list[Outcome], dict[Key, Package]]:
+    """Record the iters' parts among the outcomes.
+
+    Returns the collated outcomes of those that are complete now, and by their keys the parts that completed them.
+    """
+    collated, last_parts = [], {}
     for outcome in outcomes:
         package = outcome.package
         if not package.is_iter_part:
             continue
-        index = str(package.option("iter_index", package.id))
-        schema, group = package.schema, str(package.group)
+        schema, group, tenant = package.schema, str(package.group), package.tenant
         with _unsaved_on_error(outcome, settlement):
-            signed, tenant = SignedPackage.dumps(outcome.task_dict()), package.tenant
-            count = broker.add_part(schema, group, index, signed, seconds=cached.ITER_SECONDS, tenant=tenant)
-            if count >= package.task["iter_count"]:
+            if _add_part(outcome, broker, settlement) >= package.task["iter_count"]:
                 found = broker.parts(schema, group, tenant=tenant).values()
-                collated.append(_collate(outcome, [cached.read(part, schema, tenant, group=group) for part in found]))
+                whole = _collate(outcome, [cached.read(part, schema, tenant, group=group) for part in found])
+                collated.append(whole)
+                last_parts[whole.package.key] = package
                 settlement.complete.append(package)
-    return collated
+    return collated, last_parts
+
+
+def _add_part(outcome: Outcome, broker: Broker, settlement: Settlement) -> int:
+    """Record a part of an iter; as a failure where the broker refuses it. Return how many parts are recorded."""
+    package = outcome.package
+    index = str(package.option("iter_index", package.id))
+    add = partial(
+        broker.add_part, package.schema, str(package.group), index, seconds=cached.ITER_SECONDS, tenant=package.tenant
+    )
+    try:
+        return add(SignedPackage.dumps(outcome.task_dict()))
+    except (EntryRefused, BrokerDefect) as error:
+        logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+        refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+        settlement.failed[package.key] = refused
+        return add(SignedPackage.dumps(refused.task_dict()))
 
 
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:

@@ -106,9 +106,13 @@ class _Question(threading.Thread):
 
 
 def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
-    """The clusters of the site, and what is in the queue of each that has a name."""
+    """The clusters of the site, and what is in the queue of each that has a name.
+
+    A server that only answers reads is of no use: it is read-only after a failover, or full.
+    """
     broker = get_impatient_broker()
     found = status.clusters(broker)
+    broker.probe()
     if not isinstance(broker, RedisBroker):
         return found, []
     strays = broker.strays()

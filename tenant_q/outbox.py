@@ -14,11 +14,19 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from tenant_q import enqueue, entering, flows, retries, session, slices, tenancy
+from tenant_q import enqueue, entering, flows, results, retries, session, slices, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.envelope import open_package, seal
-from tenant_q.exceptions import BadPackage, BrokerError, DatabaseAway, TenantUnavailable
-from tenant_q.executor import timeout_of
+from tenant_q.exceptions import (
+    BadPackage,
+    BrokerDefect,
+    BrokerError,
+    CacheAway,
+    DatabaseAway,
+    EntryRefused,
+    TenantUnavailable,
+)
+from tenant_q.executor import give_up, timeout_of
 from tenant_q.handlers import leave_signals_to_main_thread
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels, with_outcome
@@ -84,8 +92,7 @@ class Outbox:
             if threading.current_thread() is not self._thread:  # a hook may take long, and has a timeout
                 self._tell_all()
             if self._links:
-                enqueue.push(self._links, once=True)
-                self._links = []
+                self._push_links()
             if self._unacknowledged:
                 self._acknowledge()
             if self._complete:
@@ -159,11 +166,11 @@ class Outbox:
         # Their leases are kept until all hooks are called, so that none is lost.
         settled = self._untold if settlement.to_tell else self._unacknowledged
         for finished in unsettled:
-            error = settlement.unsaved.get(finished.outcome.package.schema)
-            if error is not None:
+            key = finished.outcome.package.key
+            if (error := settlement.unsaved.get(key)) is not None:
                 self._put_off_unsaved(finished, error)
             else:
-                settled.append(finished)
+                settled.append(replace(finished, outcome=settlement.failed.get(key, finished.outcome)))
                 self.saved.add(finished.outcome.package.schema)
         if flows.called_receivers(settlement):
             session.clean_up()
@@ -198,6 +205,29 @@ class Outbox:
             session.clean_up(labels(package))
             tenancy.leave()
 
+    def _push_links(self) -> None:
+        """Enqueue chains' next links; one by one where that fails, for a failed row says why a link is not there."""
+        try:
+            enqueue.push(self._links, once=True)
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:
+            logger.warning("%s links are enqueued one by one: %s", len(self._links), error)
+            while self._links:
+                self._push_or_fail(self._links[0])
+                del self._links[0]
+        self._links = []
+
+    def _push_or_fail(self, link: Package) -> None:
+        try:
+            enqueue.push([link], once=True)
+        except (BrokerError, DatabaseAway):
+            raise
+        except Exception as error:
+            logger.exception("The link %s cannot be enqueued", link.name, extra=labels(link))
+            for why in results.save([give_up(link, error)]).values():
+                logger.error("The failure of %s cannot be saved: %s", link.name, why, extra=labels(link))
+
     def _acknowledge(self) -> None:
         settled = [
             Settled(finished.lease, outcome.seconds, outcome.waited, failed=not outcome.success)
@@ -222,8 +252,15 @@ class Outbox:
             delay = retries.retry_delay(finished.outcome)
             if delay is not None:
                 # A cancelled one is put back only to be given up.
-                self._retry(finished, 0.0 if self.slot.cancellation(finished.lease.id) else delay)
-                self._unsettled.remove(finished)
+                delay = 0.0 if self.slot.cancellation(finished.lease.id) else delay
+                place = self._unsettled.index(finished)
+                try:
+                    self._retry(finished, delay)
+                    del self._unsettled[place]
+                except (EntryRefused, BrokerDefect) as error:
+                    package = finished.outcome.package
+                    logger.error("%s is not started again: %s", package.name, error, extra=labels(package))
+                    self._unsettled[place] = replace(finished, outcome=replace(finished.outcome, is_final=True))
 
     def _retry(self, finished: Finished, delay: float) -> None:
         outcome, package = finished.outcome, finished.outcome.package
@@ -243,12 +280,18 @@ class Outbox:
         package = finished.outcome.package
         tries = int(package.option("put_off", 0)) + 1
         logger.error("The result of %s cannot be saved (try %s): %s", package.name, tries, error, extra=labels(package))
-        if tries > retries.MOST_PUT_OFFS:
+        if tries > retries.MOST_PUT_OFFS and not isinstance(
+            error, CacheAway
+        ):  # which is an outage, and lasts as it may
             self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
             return
         carried = seal(with_outcome(replace(finished.outcome, package=_as_enqueued(finished)), put_off=tries))
-        # Its worker time is charged once, by the acknowledgement.
-        self.broker.put_off(self.key, finished.lease, delay=retries.put_off_delay(tries), payload=carried)
+        try:
+            # Its worker time is charged once, by the acknowledgement.
+            self.broker.put_off(self.key, finished.lease, delay=retries.put_off_delay(tries), payload=carried)
+        except (EntryRefused, BrokerDefect) as refusal:  # with its result in it, it may be too large to wait there
+            cause = f"{type(error).__name__}: {error} It cannot wait, for {refusal}"
+            self.broker.bury(self.key, finished.lease, cause)
 
 
 def _as_enqueued(finished: Finished) -> Package:

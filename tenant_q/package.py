@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,11 @@ class Package:
     @property
     def id(self) -> str:
         return str(self.task["id"])
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its schema and id, which name it among those of all tenants."""
+        return self.schema, self.id
 
     @property
     def name(self) -> str:
@@ -190,6 +195,13 @@ def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
     kept = ("success", "result", "started", "stopped", "seconds", "attempt", "death", "is_final")
     carried = {name: getattr(outcome, name) for name in kept}
     return Package(outcome.package.task | {"outcome": carried, "put_off": put_off})
+
+
+def without_values(outcome: Outcome, death: TaskDeath) -> Outcome:
+    """The outcome as a failure with this cause, without the values of its result and arguments, which may be large."""
+    package = Package(outcome.package.task | {"args": (), "kwargs": {}})
+    name = type(death).__name__
+    return replace(outcome, package=package, success=False, result=f"{name}: {death}", death=name, is_final=True)
 
 
 def carried_outcome(package: Package) -> Outcome | None:

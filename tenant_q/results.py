@@ -25,7 +25,8 @@ from psycopg import sql
 
 from tenant_q import entering, task_rows
 from tenant_q.conf import conf
-from tenant_q.exceptions import CannotSave, DatabaseAway, TenantBroken, TenantBusy
+from tenant_q.error_kinds import Kind, kind_of_postgres
+from tenant_q.exceptions import CannotSave, DatabaseAway, ResultRefused, TenantBroken, TenantBusy
 from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
@@ -58,6 +59,11 @@ PRUNED_AT_ONCE = 10_000
 T = TypeVar("T")
 # A schema, and the key of the tenant that has it; None where no key is known.
 Owner = tuple[str, str | None]
+# A package among those of all tenants: its schema and id.
+Key = tuple[str, str]
+# So many bytes of rows one statement carries; it is one row if that is larger, up to what PostgreSQL takes.
+LARGEST_BATCH = 64 * 1024 * 1024
+LARGEST_ROW = 900 * 1024 * 1024
 
 _COLUMNS = (
     "id", "name", "func", "hook", "args", "kwargs", "result", "group",
@@ -99,12 +105,12 @@ def as_task(outcome: Outcome) -> Task:
 # Writing
 
 
-def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> dict[str, Exception]:
+def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> dict[Key, Exception]:
     """Write the rows of these outcomes.
 
     Parameters: `between`, what is called between two tenants when receivers of the project were called.
 
-    Returns, by schema, the error of each tenant that could not be written to; the others are saved. Raises
+    Returns, by the keys of their packages, the errors of those that could not be written; the others are saved. Raises
     `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
     """
     by_tenant: dict[Owner, list[Outcome]] = {}
@@ -122,17 +128,30 @@ def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: No
             raise
         except Exception as error:
             logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_tenant), error)
-    failed: dict[str, Exception] = {}
+    unsaved: dict[Key, Exception] = {}
     for owner, own in by_tenant.items():
-        try:
-            write({owner: own})
-        except DatabaseAway:
-            raise
-        except Exception as error:  # also one of a project's receiver: it is this tenant's alone
-            failed[owner[0]] = error
+        unsaved |= _save_tenant(write, owner, own)
         if write is _save_rows_one_by_one:
             between()
-    return failed
+    return unsaved
+
+
+def _save_tenant(
+    write: Callable[[Mapping[Owner, Sequence[Outcome]]], None], owner: Owner, own: Sequence[Outcome]
+) -> dict[Key, Exception]:
+    """Write one tenant's rows; one by one where one of them may be what is refused."""
+    try:
+        write({owner: own})
+    except DatabaseAway:
+        raise
+    except Exception as error:  # also one of a project's receiver: it is this tenant's alone
+        if len(own) == 1 or kind_of_postgres(error) is Kind.OUTAGE:
+            return {outcome.package.key: error for outcome in own}
+        unsaved: dict[Key, Exception] = {}
+        for outcome in own:
+            unsaved |= _save_tenant(write, owner, [outcome])
+        return unsaved
+    return {}
 
 
 def save_or_raise(outcomes: Sequence[Outcome]) -> None:
@@ -146,10 +165,26 @@ def save_in_transaction(outcome: Outcome) -> None:
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     try:
         write({_owner(outcome): [outcome]})
-    except (DatabaseError, psycopg.Error) as error:
+    except (DatabaseError, psycopg.Error, ResultRefused) as error:
+        if is_refused(error):
+            raise ResultRefused(refusal_text(error)) from error
         raise CannotSave(
             f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
         ) from error
+
+
+def is_refused(error: Exception) -> bool:
+    """Return whether a row cannot be saved since a value in it is refused, and would be again."""
+    return isinstance(error, ResultRefused) or kind_of_postgres(error) is Kind.REFUSAL
+
+
+def refusal_text(error: Exception) -> str:
+    """Return what a failed row says of a result that is refused."""
+    return f"the server that was to keep the result refuses it ({_one_line(error)}); return something smaller."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:1000]
 
 
 def _owner(outcome: Outcome) -> Owner:
@@ -164,7 +199,18 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
     statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
     with no_return():  # pickling calls methods of the values
         rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
+    _refuse_too_large(rows, is_single=sum(map(len, by_tenant.values())) == 1)
     _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), rows)
+
+
+def _refuse_too_large(rows: Sequence[str], *, is_single: bool) -> None:
+    """Raise `ResultRefused` for more than one statement should carry; where it is one row, than it can.
+
+    PostgreSQL closes the connection on a larger message, which would look like an outage.
+    """
+    size = sum(map(len, rows))
+    if size > (LARGEST_ROW if is_single else LARGEST_BATCH):
+        raise ResultRefused(f"it takes {size} bytes in a statement, and the limit is {LARGEST_ROW}")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from setproctitle import setproctitle
 
 from tenant_q import brokers, forks, tenancy
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
 from tenant_q.handlers import get_handler, set_handler
 from tenant_q.labels import get_logger
 from tenant_q.slot import Slot
@@ -148,6 +148,10 @@ class Role(ABC):
             with forks.no_return(), tenancy.told_when_away():
                 pause = self.tick()
         except (BrokerError, DatabaseAway) as error:
+            return self._outage(error)
+        except (EntryRefused, BrokerDefect) as error:  # no entry could be named that is the reason
+            if self._away_since is None:
+                logger.exception("The %s failed at the broker, and tries again", self.name)
             return self._outage(error)
         if self._away_since is not None:
             logger.warning("The %s goes on after %.1f s", self.name, time.monotonic() - self._away_since)

@@ -21,7 +21,9 @@ from tenant_q.conf import conf
 from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import (
     BadPackage,
+    BrokerDefect,
     DatabaseAway,
+    EntryRefused,
     ReplicaAway,
     SchemaNotMigrated,
     TakenBack,
@@ -298,7 +300,10 @@ class Worker(Role):
         # As it came: one that was taken back has been run, and may have changed its arguments.
         again = seal(Package(open_package(lease.payload).task | {counter: tries}))
         unready = isinstance(error, TenantUnavailable)
-        self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
+        try:
+            self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
+        except (EntryRefused, BrokerDefect) as refusal:
+            self._bury(lease, package, f"{type(error).__name__}: {error} It cannot wait, for {refusal}")
 
     def _bury(self, lease: Lease, package: Package, cause: str) -> None:
         logger.error("Package %s is given up: %s", lease.id, cause, extra=labels(package))

@@ -201,3 +201,7 @@ def setting(name: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting(%s)", [name])
         return str(cursor.fetchone()[0])
+
+
+def text(length: int) -> str:
+    return "x" * length

@@ -46,6 +46,9 @@ class AdaptedBroker:
     def ping(self) -> None:
         self._call("ping")
 
+    def probe(self) -> None:
+        self._call("ping")
+
     def info(self) -> str:
         return str(self._call("info") or type(self.inner).__name__)
 

@@ -6,6 +6,7 @@ one, and so share the queues of the cluster.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from tenant_q.brokers import strays
 from tenant_q.brokers.protocol import Message
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
-from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError
+from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, EntryRefused
 from tenant_q.package import Package
 from tenant_q.tenancy import current_schema, keys_of, on_commit, queue_suffix
 
@@ -26,6 +27,15 @@ def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool
     """The message that carries a sealed package."""
     func, tenant = package.counted_func, package.tenant or ""
     return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant)
+
+
+def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:
+    """The error for whoever enqueued these messages, one of which the server refuses; the largest, as a rule."""
+    largest = max(messages, key=lambda message: len(message.payload))
+    size = len(largest.payload)
+    return EnqueueError(
+        f"{largest.func} cannot be enqueued for {largest.schema}, as a package of {size} bytes: {error}"
+    )
 
 
 class TenantBroker(Broker):  # type: ignore[misc]
@@ -61,7 +71,10 @@ class TenantBroker(Broker):  # type: ignore[misc]
         return package.id
 
     def _push(self, message: Message) -> None:
-        self.inner.enqueue([message], limited=True)
+        try:
+            self.inner.enqueue([message], limited=True)
+        except EntryRefused as error:
+            raise refusal_of([message], error) from error
         strays.note(self.inner)
 
     def dequeue(self) -> None:

@@ -114,7 +114,7 @@ class MemoryBroker:
         self.in_force: dict[str, Policy] = {}
         self.last_token = 0
         self.last_scan: float | None = None
-        self.happened = {"stale_acks": 0, "expired": 0}
+        self.happened = {"stale_acks": 0, "expired": 0, "broken": 0}
         # What was done: of each tenant and function, and of each tenant when a period with something done began.
         # The last two are microseconds run and milliseconds waited.
         self.figures: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
@@ -128,6 +128,8 @@ class MemoryBroker:
         self.kept_until: dict[tuple[str, ...], float] = {}
 
     def ping(self) -> None: ...
+
+    def probe(self) -> None: ...
 
     def info(self) -> str:
         return "Memory"

@@ -199,7 +199,10 @@ def queue_names(schema: str, tenant: str | None) -> tuple[str, ...]:
 
 
 class Broker(Protocol):
-    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached.
+    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached or serves nobody.
+
+    A method that sends one entry raises `EntryRefused` when the server refuses that entry alone. Of several entries
+    that are acknowledged, returned or buried, those that are refused are moved to the dead.
 
     A tenant is addressed by its schema's name. What it has is kept under its key as well, so nothing of it meets what
     an earlier tenant of the same name has left.
@@ -209,6 +212,9 @@ class Broker(Protocol):
 
     def ping(self) -> None:
         """Check that the server answers."""
+
+    def probe(self) -> None:
+        """Check that the server takes new entries."""
 
     def info(self) -> str:
         """The server's kind and version."""
@@ -300,7 +306,7 @@ class Broker(Protocol):
         """
 
     def statistics(self) -> Mapping[str, int]:
-        """What happened since the broker's server was new: `stale_acks` refused, leases `expired`."""
+        """What happened since the broker's server was new: `stale_acks` refused, leases `expired`, entries `broken`."""
 
     def queue_size(self, schema: str | None = None) -> int:
         """How many packages wait: of one tenant, or of all."""

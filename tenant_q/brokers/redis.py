@@ -7,26 +7,22 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 
 from __future__ import annotations
 
-import functools
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import redis
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError
 
 from tenant_q.brokers import loads, protocol
-from tenant_q.brokers.connection import address, connect
+from tenant_q.brokers.connection import connect
 from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     CANCEL_REACH,
-    LONGEST_WAIT,
     NEW_FACTOR,
     REMEMBER_SECONDS,
     SLICES,
@@ -43,10 +39,15 @@ from tenant_q.brokers.protocol import (
     outage_seconds,
     state_at,
 )
+from tenant_q.brokers.scripts import REFUSALS, Scripts
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, QueueFull, TenantDeleted
+from tenant_q.labels import get_logger
 from tenant_q.states import Progress, State
 from tenant_q.tenancy import queue_suffix
+from tenant_q.visible import visible
+
+logger = get_logger("tenant_q.brokers")
 
 ENQUEUE_CHUNK = 1000
 FORGET_CHUNK = 1000
@@ -54,13 +55,17 @@ FORGET_CHUNK = 1000
 STRAY_SECONDS = 30 * 24 * 3600
 MOST_STRAYS = 1000
 STRAYS_LOOKED_AT = 20
+# What `expire` tells of, in the log.
+_BROKEN = {
+    "package": "A package without a message, or with a broken one, is dropped",
+    "lease": "A lease that is missing or broken is replaced by the package's place",
+    "key": "A key of the wrong type is moved aside",
+}
 # How what is kept outside of a tenant's queue is noted.
 _GROUP, _RESULT = "group;", "result;"
 
 # Queued, leased, delayed, dead.
 NOWHERE = (0, 0, 0, 0)
-
-_LUA = Path(__file__).parent / "lua"
 
 
 def _no_keys(schemas: Iterable[str]) -> Mapping[str, str]:
@@ -87,9 +92,7 @@ class RedisBroker:
         self._suffix = queue_suffix()
         self.tag = f"{{tq:{cluster}{self._suffix}}}"
         self.client = client or connect()
-        self._scripts: dict[str, Script] = {}
-        # To wait for as long as an answer may take would look like an outage.
-        self._longest_wait = 0.5 * float(self.client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
+        self._scripts = Scripts(cluster, self.tag, self.client)
 
     # Server
 
@@ -97,16 +100,29 @@ class RedisBroker:
         with self._errors():
             self.client.ping()
 
-    def info(self) -> str:
+    def probe(self) -> None:
         with self._errors():
-            server: Any = self.client.info("server")
+            self.client.set(f"{self.tag}:probe", "1", px=1000)
+
+    def info(self) -> str:
+        try:
+            with self._errors():
+                server: Any = self.client.info("server")
+        except BrokerError as error:
+            self.ping()  # what is only shown is not needed: a user without INFO is served
+            logger.info("The version of the broker's server is not shown: %s", error)
+            return "Redis"
         if "valkey_version" in server:
             return f"Valkey {server['valkey_version']}"
         return f"Redis {server['redis_version']}"
 
     def warnings(self) -> list[str]:
-        with self._errors():
-            memory: Any = self.client.info("memory")
+        try:
+            with self._errors():
+                memory: Any = self.client.info("memory")
+        except BrokerError as error:
+            self.ping()
+            return [f"The broker's maxmemory-policy cannot be read ({error.__cause__}); see that it is 'noeviction'."]
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory") and policy != "noeviction":
             return [f"The broker's maxmemory-policy is '{policy}': it may drop queued tasks; set it to 'noeviction'."]
@@ -134,24 +150,34 @@ class RedisBroker:
         lease_ms = round(conf().lease * 1000)
         word = secrets.token_hex(4)
         arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR, word
-        due, *rows = self._run_when_woken("fetch", wait, *arguments) if wait > 0 else self._run("fetch", *arguments)
-        leases = tuple(
-            Lease(
-                id=id.decode(),
-                schema=schema,
-                payload=payload,
-                token=token.decode(),
-                starts=int(starts) if starts else None,
-                verdict=_text(verdict),
-            )
-            for id, token, starts, verdict, message in rows
-            for schema, _, _, payload in [message.decode().split("\n", 3)]
-        )
+        run = partial(self._scripts.run_when_woken, "fetch", wait) if wait > 0 else partial(self._run, "fetch")
+        due, *rows = run(*arguments)
+        leases = tuple(lease for row in rows if (lease := self._readable(worker, *row)))
         return Batch(leases, next_delayed=None if due < 0 else due / 1000)
 
+    def _readable(
+        self, worker: str, id: bytes, token: bytes, starts: bytes, verdict: bytes, message: bytes
+    ) -> Lease | None:
+        """Return a lease of a fetch; None for one whose package is no text, which is forgotten."""
+        try:
+            schema, _, _, payload = message.decode().split("\n", 3)
+            name = id.decode()
+        except UnicodeDecodeError:
+            self._run("bury", worker, "", token, "")
+            return None
+        return Lease(name, schema, payload, token.decode(), int(starts) if starts else None, _text(verdict))
+
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
-        if not settled:
+        try:
+            return self._acknowledge(worker, settled) if settled else []
+        except REFUSALS as error:
+            if len(settled) > 1:
+                logger.warning("%s acknowledgements are sent one by one: %s", len(settled), error)
+                return [id for one in settled for id in self.acknowledge(worker, [one])]
+            self._bury_by_token(worker, settled[0].lease, error)
             return []
+
+    def _acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000, protocol.MOST_FUNCTIONS]
         for one in settled:
             ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
@@ -161,7 +187,13 @@ class RedisBroker:
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
-        return int(self._run("give_back", worker, *pairs)) if pairs else 0
+        try:
+            return int(self._run("give_back", worker, *pairs)) if pairs else 0
+        except REFUSALS as error:
+            if len(leases) > 1:
+                return sum(self.give_back(worker, [lease]) for lease in leases)
+            self._bury_by_token(worker, leases[0], error)
+            return 0
 
     def put_off(
         self,
@@ -177,7 +209,22 @@ class RedisBroker:
         self._run("put_off", worker, lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
 
     def bury(self, worker: str, lease: Lease, cause: str) -> None:
-        self._run("bury", worker, lease.id, lease.token, cause)
+        try:
+            self._run("bury", worker, lease.id, lease.token, cause)
+        except REFUSALS as error:
+            self._bury_by_token(worker, lease, error)
+
+    def _bury_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
+        """Move a package to the dead that the server refuses by its name. The server finds it by its lease's token.
+
+        Where it refuses that too, the package stays leased until its worker fetches again.
+        """
+        extra = {"schema": lease.schema, "task_id": lease.id}
+        logger.error("Package %s of %s is given up: %s", lease.id, lease.schema, error, exc_info=error, extra=extra)
+        try:
+            self._run("bury", worker, "", lease.token, f"{type(error).__name__}: {error}")
+        except REFUSALS:
+            logger.exception("Package %s of %s cannot be given up", lease.id, lease.schema, extra=extra)
 
     # Leases
 
@@ -188,11 +235,21 @@ class RedisBroker:
         return {worker: _pairs(found) for worker, found in zip(workers, held, strict=True)}
 
     def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
-        return int(self._run("reclaim", worker, running or "", verdict or "", int(charged)))
+        try:
+            return int(self._run("reclaim", worker, running or "", verdict or "", int(charged)))
+        except REFUSALS:
+            if not running:
+                raise
+            logger.exception("What worker %s was running is not charged for its death", worker)
+            return int(self._run("reclaim", worker, "", "", int(charged)))
 
     def expire(self) -> int:
         lease = conf().lease
-        return int(self._run("expire", round(outage_seconds(lease) * 1000), round(lease * 1000)))
+        expired, *broken = self._run("expire", round(outage_seconds(lease) * 1000), round(lease * 1000))
+        for one in broken:
+            what, _, name = _shown(one).partition(";")
+            logger.error("%s in the queue of cluster %r: %s", _BROKEN.get(what, what), self.cluster, visible(name))
+        return int(expired)
 
     # Policies
 
@@ -247,7 +304,7 @@ class RedisBroker:
     def statistics(self) -> Mapping[str, int]:
         with self._errors():
             found: Any = self.client.hgetall(f"{self.tag}:statistics")
-        return {name: int(found.get(name.encode(), 0)) for name in ("stale_acks", "expired")}
+        return {name: int(found.get(name.encode(), 0)) for name in ("stale_acks", "expired", "broken")}
 
     def queue_size(self, schema: str | None = None) -> int:
         if schema is None:
@@ -279,12 +336,19 @@ class RedisBroker:
         return _text(self._run("cancel", *self._owner(schema), id, verdict, CANCEL_REACH))
 
     def cancelled(self) -> list[Cancelled]:
-        return [Cancelled(*(part.decode() for part in found)) for found in self._run("cancelled")]
+        return [Cancelled(*map(_shown, found)) for found in self._run("cancelled")]
 
     def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
         arguments = [part for worker, (id, one) in told.items() for part in (worker, id, one.fraction, one.text)]
-        if arguments:
-            self._run("set_progress", *arguments)
+        try:
+            if arguments:
+                self._run("set_progress", *arguments)
+        except REFUSALS as error:
+            if len(told) > 1:
+                for worker, one in told.items():
+                    self.set_progress({worker: one})
+            else:
+                logger.warning("The progress of %s is not kept: %s", *(id for id, _ in told.values()), error)
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
         found = self._run("get_progress", *self._owner(schema), id)
@@ -312,7 +376,7 @@ class RedisBroker:
 
     def _dead(self, *arguments: Any) -> list[Dead]:
         return [
-            Dead(id.decode(), name.decode(), func.decode(), float(died) / 1000, cause.decode(), payload.decode())
+            Dead(_shown(id), _shown(name), _shown(func), float(died) / 1000, _shown(cause), _shown(payload))
             for id, name, func, died, cause, payload in self._run("list_dead", *arguments)
         ]
 
@@ -467,40 +531,10 @@ class RedisBroker:
         return schema, self._keys_of([schema]).get(schema, "") if tenant is None else tenant
 
     def _run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self.client.register_script(_source(name))
-        with self._errors():
-            return script(keys=[tag or self.tag], args=arguments)
+        return self._scripts.run(name, *arguments, tag=tag)
 
-    def _run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
-        """Run a script once there is a token to take, or `seconds` have passed: in one round trip.
-
-        The server keeps the second command of a connection until the first, which blocks, has its answer.
-        """
-        if name not in self._scripts:
-            return self._run(name, *arguments)
-        # Zero would mean "for ever".
-        seconds = max(0.01, min(seconds, LONGEST_WAIT, self._longest_wait))
-        pipe = self.client.pipeline(transaction=False)
-        pipe.blpop([f"{self.tag}:wake"], timeout=seconds)
-        pipe.evalsha(self._scripts[name].sha, 1, self.tag, *arguments)
-        try:
-            with self._errors():
-                return pipe.execute()[1]
-        except BrokerError as error:
-            if isinstance(error.__cause__, NoScriptError):  # a new server
-                return self._run(name, *arguments)
-            raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except redis.RedisError as error:
-            raise BrokerError(
-                f"Redis at {address(self.client)} does not serve cluster {self.cluster!r}: {error}"
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return self._scripts.errors()
 
 
 def _schemas(owners: Sequence[bytes]) -> dict[str, str]:
@@ -510,16 +544,20 @@ def _schemas(owners: Sequence[bytes]) -> dict[str, str]:
 
 
 def _pairs(found: Sequence[bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in zip(found[::2], found[1::2], strict=True)}
+    return {_shown(name): _shown(value) for name, value in zip(found[::2], found[1::2], strict=True)}
 
 
 def _text(found: bytes) -> str | None:
     return found.decode() or None
 
 
+def _shown(text: bytes) -> str:
+    return text.decode(errors="replace")
+
+
 def _live(id: bytes, place: bytes, due: bytes, verdict: bytes, message: bytes) -> Live:
-    schema, func, _, payload = message.decode().split("\n", 3)
-    return Live(id.decode(), schema, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
+    schema, func, _, payload = _shown(message).split("\n", 3)
+    return Live(_shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:
@@ -528,8 +566,3 @@ def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueF
         f"{count} more cannot be enqueued for {schema}: {waiting} tasks wait, and its max_queued is {limit}; "
         f"try again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
     )
-
-
-@functools.cache
-def _source(name: str) -> str:
-    return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()

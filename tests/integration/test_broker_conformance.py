@@ -666,7 +666,7 @@ def test_a_package_is_acknowledged_once(broker):
     lease = fetch_one(broker)
     assert finish(broker, lease) == []
     assert finish(broker, lease, replace(lease, id="unknown")) == ["a", "unknown"]
-    assert broker.statistics() == {"stale_acks": 2, "expired": 0}
+    assert broker.statistics() == {"stale_acks": 2, "expired": 0, "broken": 0}
 
 
 def act_stale(broker: Broker, how: str, worker: str, lease: Lease) -> None:

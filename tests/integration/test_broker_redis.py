@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
-from tenant_q.brokers import redis as redis_module
+from tenant_q.brokers import scripts as scripts_module
 from tenant_q.brokers.connection import address, connect
 from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
@@ -921,7 +921,7 @@ def test_without_django_redis(settings, monkeypatch):
 
 def test_scripts_are_read_once(broker, monkeypatch):
     put(broker, "a")
-    monkeypatch.setattr(redis_module, "_LUA", "gone")
+    monkeypatch.setattr(scripts_module, "_LUA", "gone")
     fetch_one(broker)
     RedisBroker(broker.cluster).purge()
 

@@ -133,7 +133,7 @@ for schema, tenant in pairs(tenants) do
 end
 
 for field, runs in pairs(samples) do
-  local expected = tonumber(redis.call('HGET', key('costs'), field) or runs[1])
+  local expected = tonumber(redis.call('HGET', key('costs'), field)) or runs[1]
   for _, ms in ipairs(runs) do
     expected = expected + new_weight * (ms - expected)
   end

@@ -19,7 +19,10 @@ elseif is_cancelled(id) then
 end
 redis.call('HSET', key('verdicts'), id, verdict)
 if place == 'leased' then
-  redis.call('HSET', key('cancelled'), id, lease_of(id).token)
+  local lease = lease_of(id)
+  if lease then
+    redis.call('HSET', key('cancelled'), id, lease.token)
+  end
 elseif place == 'delayed' then
   end_delay(schema, id)
   push(schema, id, true)

@@ -7,9 +7,9 @@ local found = {}
 local asked = redis.call('HGETALL', key('cancelled'))
 for i = 1, #asked, 2 do
   local id = asked[i]
-  local lease = lease_of(id)
-  if lease and tostring(lease.token) == asked[i + 1] then
-    found[#found + 1] = { id, lease.worker, redis.call('HGET', key('verdicts'), id) }
+  local lease, verdict = lease_of(id), redis.call('HGET', key('verdicts'), id)
+  if lease and verdict and tostring(lease.token) == asked[i + 1] then
+    found[#found + 1] = { id, lease.worker, verdict }
   else
     redis.call('HDEL', key('cancelled'), id)
   end

@@ -40,7 +40,9 @@
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
---   <tag>:statistics      hash    stale_acks, expired -> how often
+--   <tag>:statistics      hash    stale_acks, expired, broken -> how often
+--   <tag>:broken          list    what was dropped or moved aside because it was broken, "what;name", until it is logged
+--   <tag>:aside:<name>    any     a key of the wrong type that was found under <tag>:<name>, for a day
 --   <tag>:figures         string  what was acknowledged, words of 32 bits, 56 for each tenant and function: how many done,
 --                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
 --                                 their time, and in two words each the microseconds run and the ms waited
@@ -59,8 +61,32 @@ local figure_words = 56
 -- So long is a period of the figures.
 local period_ms = 300000
 
+-- The types of the keys that a tenant, a worker or a group has for itself.
+local own_types = { queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash' }
+local full_names = {}
+
+local function note_broken(what, name)
+  redis.call('HINCRBY', tag .. ':statistics', 'broken', 1)
+  redis.call('RPUSH', tag .. ':broken', what .. ';' .. name)
+  redis.call('LTRIM', tag .. ':broken', -100, -1)
+end
+
+-- The full name of a key. One of a tenant, a worker or a group that has the wrong type is moved aside: otherwise it would
+-- fail the scripts of all of them.
 local function key(name)
-  return tag .. ':' .. name
+  local full = full_names[name]
+  if not full then
+    full = tag .. ':' .. name
+    full_names[name] = full
+    local wanted = own_types[string.match(name, '^(%l+):')]
+    local found = wanted and redis.call('TYPE', full).ok
+    if wanted and found ~= wanted and found ~= 'none' then
+      redis.call('RENAME', full, tag .. ':aside:' .. name)
+      redis.call('EXPIRE', tag .. ':aside:' .. name, 86400)
+      note_broken('key', name)
+    end
+  end
+  return full
 end
 
 -- A server that is full (maxmemory, noeviction) refuses a script whose first write needs memory. The first write of
@@ -74,10 +100,13 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- schema, func, once, payload of a stored message
+-- schema, func, once, payload of a stored message; nothing where there is none, or it is broken
 local function open_message(message)
-  local a = string.find(message, '\n', 1, true)
-  local b = string.find(message, '\n', a + 1, true)
+  local a = message and string.find(message, '\n', 1, true)
+  local b = a and string.find(message, '\n', a + 1, true)
+  if not b or string.sub(message, b + 2, b + 2) ~= '\n' then
+    return nil
+  end
   return string.sub(message, 1, a - 1), string.sub(message, a + 1, b - 1),
     string.sub(message, b + 1, b + 1), string.sub(message, b + 3)
 end
@@ -121,12 +150,20 @@ local function schema_of(name)
   return owner and string.match(owner, '\n(.*)$') or name
 end
 
-local function policy_of(schema)
-  local packed = redis.call('HGET', key('policy'), schema)
+-- What is packed in a text, where that is a table; else nil.
+local function unpack_table(packed)
   if not packed then
+    return nil
+  end
+  local is_read, found = pcall(cmsgpack.unpack, packed)
+  return is_read and type(found) == 'table' and found or nil
+end
+
+local function policy_of(schema)
+  local held = unpack_table(redis.call('HGET', key('policy'), schema))
+  if not held or not tonumber(held[1]) or not tonumber(held[2]) then
     return { weight = 1, cap = 0, limit = 0, paused = false }
   end
-  local held = cmsgpack.unpack(packed)
   return { weight = held[1], cap = held[2], limit = held[3], paused = held[4] }
 end
 
@@ -220,11 +257,12 @@ local function fencing_token(lease)
   return lease.fetch and lease.token .. '.' .. lease.fetch or tostring(lease.token)
 end
 
+-- nil where there is none, or it is broken.
 local function unpack_lease(packed)
-  if not packed then
+  local held = unpack_table(packed)
+  if not held or not tonumber(held[1]) or not held[2] or not held[3] or not tonumber(held[4]) then
     return nil
   end
-  local held = cmsgpack.unpack(packed)
   return {
     token = held[1], worker = held[2], schema = held[3], charged = held[4], alone = held[5], func = held[6],
     once = held[7], fetch = held[8],
@@ -309,6 +347,27 @@ local function end_delay(schema, id)
   end_delays(schema, { id })
 end
 
+-- Forget an id that has no message, or a broken one: nobody can run it, list it or retry it.
+local function forget_broken(id)
+  for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
+    redis.call('ZREM', key(name), id)
+  end
+  for _, name in ipairs({ 'messages', 'leased', 'starts', 'verdicts', 'causes', 'cancelled', 'progress' }) do
+    redis.call('HDEL', key(name), id)
+  end
+  redis.call('SREM', key('alone'), id)
+  redis.call('SREM', key('unready'), id)
+  for _, schema in ipairs(redis.call('HKEYS', key('waiting'))) do
+    if redis.call('ZREM', key('delayed:' .. schema), id) == 1 then
+      count_in('waiting', schema, -1)
+    end
+  end
+  if redis.call('ZCARD', key('dead')) == 0 then
+    redis.call('DEL', key('dead_of'))
+  end
+  note_broken('package', id)
+end
+
 -- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.
 local function place_of(schema, id)
   local message = redis.call('HGET', key('messages'), id)
@@ -339,8 +398,34 @@ local function is_cancelled(id)
   return verdict and string.match(verdict, '^TaskCancelled')
 end
 
+-- A leased package whose lease is gone or broken goes back to the head of its queue, if it is there at all.
+local function return_without_lease(id, worker)
+  redis.call('ZREM', key('leases'), id)
+  redis.call('HDEL', key('leased'), id)
+  redis.call('HDEL', key('progress'), id)
+  local schema = open_message(redis.call('HGET', key('messages'), id))
+  if worker then
+    redis.call('ZREM', key('held:' .. worker), id)
+    if schema and redis.call('HINCRBY', key('running:' .. schema), worker, -1) <= 0 then
+      redis.call('HDEL', key('running:' .. schema), worker)
+    end
+  end
+  note_broken('lease', id)
+  if schema then
+    push(schema, id, true)
+  else
+    forget_broken(id)
+  end
+end
+
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.
-local function return_unrun(id, lease)
+--
+-- `worker` is who holds it, where its lease may be gone.
+local function return_unrun(id, lease, worker)
+  if not lease then
+    return_without_lease(id, worker)
+    return
+  end
   charge(lease.schema, -lease.charged)
   drop_lease(id, lease)
   push(lease.schema, id, true)

@@ -17,8 +17,10 @@ end
 local unready = redis.call('SCARD', key('unready'))
 if delayed_of_paused > 0 and unready > 0 then
   for _, id in ipairs(redis.call('SMEMBERS', key('unready'))) do
-    unready = unready - (is_paused[open_message(redis.call('HGET', key('messages'), id))] and 1 or 0)
+    local schema = open_message(redis.call('HGET', key('messages'), id))
+    unready = unready - (schema and is_paused[schema] and 1 or 0)
   end
 end
-return { redis.call('HLEN', key('messages')) - leased - delayed - dead, leased, delayed, dead,
+local queued = math.max(0, redis.call('HLEN', key('messages')) - leased - delayed - dead)
+return { queued, leased, delayed, dead,
   paused + delayed_of_paused, unready }

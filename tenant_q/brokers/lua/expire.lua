@@ -7,7 +7,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
--- Returns  how many were given back
+-- Returns  { how many were given back, then what was broken and dropped or moved aside, "what;name" }
 
 write_though_full()
 local now = now_ms()
@@ -22,14 +22,20 @@ if gap > tonumber(ARGV[1]) then
     local deadline = tonumber(found[i + 1])
     redis.call('ZADD', key('leases'), math.max(deadline, math.min(deadline + gap, latest)), found[i])
   end
-  return 0
+  return { 0 }
 end
 
 local ids = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 256)
 -- A batch has one deadline, so it is the tokens that tell the order in which the packages were leased.
-local leases = {}
-for _, id in ipairs(ids) do
+local leases, due = {}, ids
+ids = {}
+for _, id in ipairs(due) do
   leases[id] = lease_of(id)
+  if leases[id] then
+    ids[#ids + 1] = id
+  else
+    return_without_lease(id)
+  end
 end
 table.sort(ids, function(a, b) return leases[a].token < leases[b].token end)
 for i = #ids, 1, -1 do
@@ -42,5 +48,8 @@ end
 if #ids > 0 then
   redis.call('HINCRBY', key('statistics'), 'expired', #ids)
 end
-wake(#ids)
-return #ids
+wake(#due)
+local answer = redis.call('LRANGE', key('broken'), 0, -1)
+redis.call('DEL', key('broken'))
+table.insert(answer, 1, #ids)
+return answer

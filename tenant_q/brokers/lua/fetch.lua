@@ -21,7 +21,7 @@ local now = now_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
 for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do
-  return_unrun(id, lease_of(id))
+  return_unrun(id, lease_of(id), worker)
 end
 
 -- Move some of a tenant's due packages behind its queued ones. Where more are due, its next turn comes after those of the
@@ -51,7 +51,9 @@ local function queue_all_due(first, due)
   for _, schema in ipairs(schemas) do
     is_noted = is_noted or schema == owner
   end
-  if not is_noted then
+  if not owner then
+    forget_broken(first)
+  elseif not is_noted then
     redis.call('ZADD', key('delayed:' .. owner), due, first)
     table.insert(schemas, owner)
   end
@@ -78,7 +80,7 @@ local function expected_cost(schema, func)
   if costs[field] == nil then
     local own = redis.call('HGET', key('costs'), field)
     local of_all = not own and redis.call('HGET', key('costs'), cost_field_of_all(func))
-    costs[field] = own and tonumber(own) or of_all and new_factor * of_all
+    costs[field] = tonumber(own) or tonumber(of_all) and new_factor * of_all or false
   end
   return costs[field]
 end
@@ -87,14 +89,17 @@ end
 local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
-  local charged, count, spent_here = 0, 0, 0
+  local charged, count, dropped, spent_here = 0, 0, 0, 0
   for _, id in ipairs(ids) do
     local message = redis.call('HGET', key('messages'), id)
-    local _, func, once = open_message(message)
-    local expected = expected_cost(schema, func)
+    local home, func, once = open_message(message)
+    local expected = home and expected_cost(schema, func)
     local runs_alone = not expected or expected >= budget
       or (is_any_alone and redis.call('SISMEMBER', key('alone'), id) == 1)
-    if runs_alone and #taken > 0 then
+    if not home then
+      forget_broken(id)
+      dropped = dropped + 1
+    elseif runs_alone and #taken > 0 then
       full = true
     else
       local cost = (expected or unknown_cost) / weight
@@ -109,8 +114,10 @@ local function take_slice(schema, most)
       break
     end
   end
+  if count + dropped > 0 then
+    redis.call('LTRIM', key('queue:' .. schema), count + dropped, -1)
+  end
   if count > 0 then
-    redis.call('LTRIM', key('queue:' .. schema), count, -1)
     redis.call('HINCRBY', key('running:' .. schema), worker, count)
     charge(schema, charged)
   end

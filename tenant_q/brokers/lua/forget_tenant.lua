@@ -38,7 +38,7 @@ local held = 0
 for _, worker in ipairs(redis.call('HKEYS', key('running:' .. queue))) do
   for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
     local lease = lease_of(id)
-    if lease.schema == queue then
+    if lease and lease.schema == queue then
       held = held + 1
       if not is_cancelled(id) then
         redis.call('HSET', key('verdicts'), id, verdict)

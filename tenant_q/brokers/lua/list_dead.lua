@@ -16,7 +16,9 @@ local function add(id, died)
     return
   end
   local schema, func, _, payload = open_message(redis.call('HGET', key('messages'), id))
-  if wanted == '' or wanted == schema then
+  if not schema then
+    forget_broken(id)
+  elseif wanted == '' or wanted == schema then
     found[#found + 1] = { id, schema_of(schema), func, died, redis.call('HGET', key('causes'), id) or '', payload }
   end
 end

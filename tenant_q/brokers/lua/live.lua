@@ -10,9 +10,9 @@ local schema, limit = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3])
 local found = {}
 
 local function add(id, place, due)
-  if #found < limit then
-    local verdict = redis.call('HGET', key('verdicts'), id) or ''
-    found[#found + 1] = { id, place, due, verdict, redis.call('HGET', key('messages'), id) }
+  local message = redis.call('HGET', key('messages'), id)
+  if #found < limit and open_message(message) then
+    found[#found + 1] = { id, place, due, redis.call('HGET', key('verdicts'), id) or '', message }
   end
 end
 
@@ -20,7 +20,7 @@ local leased = {}
 for _, worker in ipairs(redis.call('HKEYS', key('running:' .. schema))) do
   for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
     local lease = lease_of(id)
-    if lease.schema == schema then
+    if lease and lease.schema == schema then
       leased[#leased + 1] = { id = id, token = lease.token }
     end
   end

@@ -35,7 +35,10 @@ for _, name in ipairs({ 'vtime', 'policy' }) do
   end
 end
 for _, packed in ipairs(redis.call('HVALS', key('leased'))) do
-  add(unpack_lease(packed).schema, 2, 1)
+  local lease = unpack_lease(packed)
+  if lease then
+    add(lease.schema, 2, 1)
+  end
 end
 for schema, count in pairs(read(key('waiting'))) do
   add(schema, 3, tonumber(count))

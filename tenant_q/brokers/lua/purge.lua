@@ -7,7 +7,9 @@ local forgotten = 0
 for _, id in ipairs(redis.call('HKEYS', key('messages'))) do
   if redis.call('HEXISTS', key('leased'), id) == 0 then
     local schema = open_message(redis.call('HGET', key('messages'), id))
-    redis.call('DEL', key('queue:' .. schema), key('delayed:' .. schema))
+    if schema then
+      redis.call('DEL', key('queue:' .. schema), key('delayed:' .. schema))
+    end
     redis.call('HDEL', key('messages'), id)
     redis.call('HDEL', key('causes'), id)
     drop_history(id)

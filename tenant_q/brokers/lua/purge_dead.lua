@@ -8,7 +8,10 @@ local purged = 0
 for _, id in ipairs(ARGV) do
   if redis.call('ZREM', key('dead'), id) == 1 then
     redis.call('HDEL', key('causes'), id)
-    count_in('dead_of', (open_message(redis.call('HGET', key('messages'), id))), -1)
+    local schema = open_message(redis.call('HGET', key('messages'), id))
+    if schema then
+      count_in('dead_of', schema, -1)
+    end
     redis.call('HDEL', key('messages'), id)
     drop_history(id)
     purged = purged + 1

@@ -17,8 +17,11 @@ if not is_cancelled(id) then
   redis.call('HDEL', key('verdicts'), id)
 end
 if payload ~= '' then
-  local schema, func, once = open_message(redis.call('HGET', key('messages'), id))
-  redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload)
+  local message = lease.schema .. '\n' .. lease.func .. '\n' .. lease.once .. '\n' .. payload
+  redis.call('HSET', key('messages'), id, message)
+elseif not open_message(redis.call('HGET', key('messages'), id)) then
+  forget_broken(id)
+  return 1
 end
 delay_until(lease.schema, id, now_ms() + delay)
 if unready then

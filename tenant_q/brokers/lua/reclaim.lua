@@ -12,12 +12,16 @@ write_though_full()
 local worker, running, verdict, is_charged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
-  return_unrun(id, lease_of(id))
+  return_unrun(id, lease_of(id), worker)
   local guilty = id == running and verdict == ''
   if running == '' and is_charged then
     guilty = redis.call('SADD', key('alone'), id) == 0
   end
-  redis.call('HINCRBY', key('starts'), id, guilty and is_charged and 1 or 0)
+  if redis.call('HEXISTS', key('messages'), id) == 1 then
+    redis.call('HINCRBY', key('starts'), id, guilty and is_charged and 1 or 0)
+  else  -- nobody can run it
+    forget_broken(id)
+  end
   if id == running and verdict ~= '' and not is_cancelled(id) then
     redis.call('HSET', key('verdicts'), id, verdict)
   end

@@ -10,9 +10,12 @@ local all_held = {}
 for i = 2, #ARGV do
   local held = {}
   for _, id in ipairs(redis.call('ZRANGE', key('held:' .. ARGV[i]), 0, -1)) do
-    redis.call('ZADD', key('leases'), 'XX', deadline, id)
-    held[#held + 1] = id
-    held[#held + 1] = fencing_token(lease_of(id))
+    local lease = lease_of(id)
+    if lease then
+      redis.call('ZADD', key('leases'), 'XX', deadline, id)
+      held[#held + 1] = id
+      held[#held + 1] = fencing_token(lease)
+    end
   end
   all_held[i - 1] = held
 end

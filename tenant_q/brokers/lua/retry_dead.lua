@@ -10,11 +10,15 @@ for i = 1, #ARGV, 2 do
   if redis.call('ZREM', key('dead'), id) == 1 then
     redis.call('HDEL', key('causes'), id)
     local schema, func, once, own = open_message(redis.call('HGET', key('messages'), id))
-    local carried = payload ~= '' and payload or own
-    redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
-    count_in('dead_of', schema, -1)
-    push(schema, id, false)
-    retried = retried + 1
+    if schema then
+      local carried = payload ~= '' and payload or own
+      redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
+      count_in('dead_of', schema, -1)
+      push(schema, id, false)
+      retried = retried + 1
+    else
+      forget_broken(id)
+    end
   end
 end
 wake(retried)

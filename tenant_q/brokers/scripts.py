@@ -1,0 +1,141 @@
+"""Run the Lua scripts of the Redis broker, and translate the server's errors by their kind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
+
+from tenant_q.brokers.connection import address
+from tenant_q.brokers.protocol import LONGEST_WAIT
+from tenant_q.error_kinds import Kind, is_closed_by_server, kind_of_redis
+from tenant_q.exceptions import BrokerDefect, BrokerError, EntryRefused
+
+# What one entry may be refused with; whoever sends several sends them one by one then.
+REFUSALS = (EntryRefused, BrokerDefect)
+# No server refuses a command for its size below this: it is the least `proto-max-bulk-len`.
+LARGE_BYTES = 1024 * 1024
+
+# A script that reads one key.
+_PROBE = "queue_size"
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class Scripts:
+    """The scripts of one cluster on one server.
+
+    Parameters: `cluster`, its name, for messages; `tag`, its hash tag, which is the key that scripts get; `client`, the
+    connection.
+    """
+
+    def __init__(self, cluster: str, tag: str, client: redis.Redis) -> None:
+        self.cluster = cluster
+        self.tag = tag
+        self.client = client
+        self._scripts: dict[str, Script] = {}
+        # To wait for as long as an answer may take would look like an outage.
+        self._longest_wait = 0.5 * float(client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
+
+    def run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
+        """Run a script.
+
+        Parameters: `name`, of its file; `tag`, the key it gets in place of the cluster's. Returns its answer. Raises
+        `BrokerError`, `EntryRefused` or `BrokerDefect`.
+        """
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.client.register_script(source(name))
+        try:
+            with self.errors():
+                return script(keys=[tag or self.tag], args=arguments)
+        except BrokerDefect as error:
+            self._require_service(name, error)
+            raise
+        except BrokerError as error:
+            if not _is_closed(error) or _size(arguments) < LARGE_BYTES:
+                raise
+        return self._run_large(script, tag or self.tag, arguments)
+
+    def _require_service(self, name: str, error: BrokerDefect) -> None:
+        """Raise `BrokerError` where no other script is served either: then the error concerns the whole server."""
+        if name == _PROBE:
+            return
+        try:
+            self.run(_PROBE, "", "")
+        except (BrokerError, *REFUSALS):
+            raise BrokerError(str(error)) from error.__cause__
+
+    def run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
+        """Run a script once there is a token to take, or `seconds` have passed: in one round trip.
+
+        The server keeps the second command of a connection until the first, which blocks, has its answer.
+        """
+        if name not in self._scripts:
+            return self.run(name, *arguments)
+        # Zero would mean "for ever".
+        seconds = max(0.01, min(seconds, LONGEST_WAIT, self._longest_wait))
+        pipe = self.client.pipeline(transaction=False)
+        pipe.blpop([f"{self.tag}:wake"], timeout=seconds)
+        pipe.evalsha(self._scripts[name].sha, 1, self.tag, *arguments)
+        try:
+            with self.errors():
+                return pipe.execute()[1]
+        except (BrokerError, BrokerDefect) as error:
+            if isinstance(error.__cause__, NoScriptError):  # a new server
+                return self.run(name, *arguments)
+            raise
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise the errors of the client in the block by their kind: `BrokerError`, `EntryRefused`, `BrokerDefect`."""
+        try:
+            yield
+        except (redis.RedisError, UnicodeError) as error:
+            place = f"Redis at {address(self.client)}"
+            match kind_of_redis(error):
+                case Kind.OUTAGE:
+                    raise BrokerError(f"{place} does not serve cluster {self.cluster!r}: {error}") from error
+                case Kind.REFUSAL:
+                    raise EntryRefused(f"{place} refuses an entry of cluster {self.cluster!r}: {error}") from error
+            raise BrokerDefect(f"{place} fails in a script of cluster {self.cluster!r}: {error}") from error
+
+    def _run_large(self, script: Script, tag: str, arguments: tuple[Any, ...]) -> Any:
+        """Run a script again whose command the server may have refused by closing the connection.
+
+        A server that answers everything else, and closes again, refuses it.
+        """
+        with self.errors():
+            self.client.ping()
+        try:
+            with self.errors():
+                return script(keys=[tag], args=arguments)
+        except BrokerError as error:
+            if not _is_closed(error):
+                raise
+            with self.errors():
+                self.client.ping()
+            raise EntryRefused(
+                f"Redis at {address(self.client)} closes the connection on a command of {_size(arguments)} bytes of "
+                f"cluster {self.cluster!r}; see its proto-max-bulk-len and client-query-buffer-limit."
+            ) from error
+
+
+def _is_closed(error: BrokerError) -> bool:
+    return isinstance(error.__cause__, redis.RedisError) and is_closed_by_server(error.__cause__)
+
+
+def _size(arguments: tuple[Any, ...]) -> int:
+    return sum(len(one) for one in arguments if isinstance(one, str | bytes))
+
+
+@functools.cache
+def source(name: str) -> str:
+    """The text of a script, with what all share in front."""
+    return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
