@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 from django_q.status import Stat
 
-from tenant_q import __version__
+from tenant_q import __version__, moments
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.labels import get_logger
@@ -94,7 +94,7 @@ class Death:
     @property
     def moment(self) -> datetime:
         """When it ended."""
-        return datetime.fromtimestamp(self.at, tz=UTC)
+        return moments.at(self.at)
 
 
 @dataclass(frozen=True, slots=True)

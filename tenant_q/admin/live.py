@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenant_q import policies, progress, tenancy
+from tenant_q import moments, policies, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import in_short
@@ -124,7 +124,7 @@ def as_row(live: Live) -> Row:
     """A package as it is shown, also one that cannot be read."""
     is_cancelled = (live.verdict or "").startswith(CANCELLED)
     state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
-    due = datetime.fromtimestamp(live.at, UTC) if live.at is not None else None
+    due = moments.at(live.at) if live.at is not None else None
     words: dict[str, Any] = {
         "id": live.id,
         "state": state,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
-from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -14,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
-from tenant_q import dead_letters, figures, policies
+from tenant_q import dead_letters, figures, moments, policies
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import block
@@ -119,13 +118,12 @@ def _these_dead(ids: Set[str]) -> list[tuple[Broker, Dead]]:
 
 
 def _as_dead_row(dead: Dead) -> dict[str, Any]:
-    when = datetime.fromtimestamp(dead.died, UTC)
     return {
         "id": dead.id,
         "schema": dead.schema,
         "func": visible(dead.func),
         "cause": visible(dead.cause),
-        "when": when,
+        "when": moments.at(dead.died),
     }
 
 

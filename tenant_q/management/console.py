@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from io import StringIO
 from typing import Any
 
@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tenant_q.exceptions import TenantQError
+from tenant_q.moments import aware
 from tenant_q.visible import visible
 
 # What is written where there is nothing.
@@ -142,13 +143,7 @@ def words(value: Any) -> str:
 
 def moment(value: datetime) -> str:
     """A moment to the second, in the current time zone."""
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
-    return local.isoformat(sep=" ", timespec="seconds")
-
-
-def at(epoch: float) -> datetime:
-    """The moment of so many seconds since the epoch."""
-    return datetime.fromtimestamp(epoch, UTC)
+    return timezone.localtime(aware(value)).isoformat(sep=" ", timespec="seconds")
 
 
 def duration(seconds: float | None) -> str:
@@ -173,7 +168,7 @@ def as_data(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return aware(value).isoformat()
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is no JSON")

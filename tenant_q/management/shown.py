@@ -11,7 +11,8 @@ from rich.text import Text
 
 from tenant_q.brokers.loads import Load
 from tenant_q.figures import Site, Tenant
-from tenant_q.management.console import at, duration, moment, styled, table, words
+from tenant_q.management.console import duration, moment, styled, table, words
+from tenant_q.moments import at
 from tenant_q.status import Cluster, Process, age, recent_deaths
 
 # A death is told for so long.

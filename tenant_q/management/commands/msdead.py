@@ -10,7 +10,8 @@ from tenant_q import dead_letters, policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.conf import use_cluster
-from tenant_q.management.console import OperatorCommand, at, table
+from tenant_q.management.console import OperatorCommand, table
+from tenant_q.moments import at
 
 # So many are listed unless all are asked for.
 LISTED = 1000
