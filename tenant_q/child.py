@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.context import ForkProcess
 
 from tenant_q import forks
 from tenant_q.brokers import get_broker
 from tenant_q.exporter import Exporter
+from tenant_q.forked import Forked
 from tenant_q.interrupt import SIGNAL
 from tenant_q.labels import get_logger
 from tenant_q.role import settle_in_child
@@ -33,13 +33,14 @@ class Child:
     `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
     starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
     ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
-    was told, and when. `progress` is how often it had told progress when that was last passed on.
+    was told, and when. `progress` is how often it had told progress when that was last passed on. `is_doubtful` says
+    that what it held could not be given back, for a reason of its own.
     """
 
     role: str
     key: str
     slot: Slot
-    process: ForkProcess
+    process: Forked
     verdict: str | None = None
     killed_for: str | None = None
     recalled: int = 0
@@ -47,6 +48,7 @@ class Child:
     cancelled: dict[str, str] = field(default_factory=dict)
     told: tuple[str, float] | None = None
     progress: int = 0
+    is_doubtful: bool = False
 
     @property
     def is_worker(self) -> bool:
@@ -63,8 +65,7 @@ class Child:
             return
         if self.told is None or self.told[0] != running:
             self.told = (running, time.monotonic())
-        if self.process.pid is not None and self.process.is_alive():  # else its number may be another's by now
-            os.kill(self.process.pid, SIGNAL)
+        self.process.signal(SIGNAL)
 
     @property
     def ignored(self) -> str | None:
@@ -80,6 +81,26 @@ class Child:
         self.process.kill()
 
     @property
+    def has_left(self) -> bool:
+        """Whether it ended in order. A task that calls `os._exit(0)` has its worker die all the same."""
+        return self.process.exitcode == 0 and self.slot.has_left
+
+    @property
+    def how_it_died(self) -> str:
+        """How its process ended, in words."""
+        code = self.process.exitcode or 0
+        if self.verdict is not None:
+            how = "was killed by its sentinel"
+        elif code == -signal.SIGKILL:
+            how = "was killed by SIGKILL, often the kernel's out-of-memory killer"
+        elif code < 0:
+            how = f"was killed by {_signal_name(-code)}"
+        else:
+            how = f"ended with exit code {code}"
+        peak = self.process.peak_memory
+        return how if peak is None else f"{how} (peak memory {peak / 2**20:.0f} MiB)"
+
+    @property
     def was_killed_for_another(self) -> bool:
         """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
         return self.verdict is not None and self.slot.running != self.killed_for
@@ -90,7 +111,7 @@ class Child:
         labels = self.slot.labels
         return Process(
             self.role,
-            int(self.process.pid or 0),
+            self.process.pid,
             self.key,
             done=self.slot.done,
             silent=self.slot.silent,
@@ -104,7 +125,8 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     """Fork a process.
 
     Parameters: `role`, the name of what it is; `key`, its name towards the broker; `once`, whether it looks for work
-    once only; `orders`, the end of the parent's pipe, which the child is not to hold open.
+    once only; `orders`, the end of the parent's pipe, which the child is not to hold open. Raises `OSError` where the
+    kernel refuses another process.
     """
     slot, parent = Slot(), os.getpid()
 
@@ -115,10 +137,16 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
             made = _ROLES[role](key, slot, once)
             forks.also(made.abandon)
             made.run()
+        slot.leave_for_good()
 
-    process = get_context("fork").Process(target=run, name=f"{role} {key}")
-    process.start()
-    return Child(role, key, slot, process)
+    return Child(role, key, slot, Forked.start(f"{role} {key}", run))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
 
 
 _ROLES: dict[str, Callable[[str, Slot, bool], Worker | Scheduler | Exporter]] = {

@@ -10,16 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NoReturn
 
+from tenant_q import orphans
 from tenant_q.handlers import hold_signals, release_signals, restore_default_handlers
 
 # What each process forked from this one does first.
 _in_child: list[Callable[[], None]] = []
+# The process that forks, and whether its main thread does.
+_forking = threading.local()
 
 
 def install(*acts: Callable[[], None]) -> None:
@@ -28,7 +32,7 @@ def install(*acts: Callable[[], None]) -> None:
     Call it once, in a process of the cluster that runs code of the project.
     """
     _in_child[:] = acts
-    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=release_signals, after_in_child=_after_fork)
 
 
 def also(act: Callable[[], None]) -> None:
@@ -41,10 +45,21 @@ def is_installed() -> bool:
     return bool(_in_child)
 
 
+def _before_fork() -> None:
+    _forking.pid, _forking.in_main_thread = os.getpid(), threading.get_ident() == threading.main_thread().ident
+    hold_signals()
+
+
 def _after_fork() -> None:
-    """Let go of what is the parent's. A child that cannot must not live: it would share a session with the worker."""
+    """Let go of what is the parent's. A child that cannot must not live: it would share a session with the worker.
+
+    It ends with its parent, should the whole cluster be killed. For the kernel its parent is the thread that forked it:
+    a child of another thread than the main one must be able to outlive that thread.
+    """
     try:
         restore_default_handlers()
+        if _forking.in_main_thread:
+            orphans.die_with(_forking.pid)
         for act in _in_child:
             act()
     except BaseException as error:

@@ -6,11 +6,9 @@ The loop, the waiting, the signals, the outages and the process title live here,
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
-import sys
 import time
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -19,7 +17,7 @@ from django.conf import settings
 from django.core.cache import caches
 from setproctitle import setproctitle
 
-from tenant_q import brokers, forks, tenancy
+from tenant_q import brokers, forks, orphans, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
 from tenant_q.handlers import get_handler, set_handler
@@ -28,7 +26,6 @@ from tenant_q.slot import Slot
 
 logger = get_logger("tenant_q.role")
 
-_PR_SET_PDEATHSIG = 1
 _LONGEST_BACKOFF = 2.0
 # A process that waits shows this often that it lives.
 BEAT_SECONDS = 1.0
@@ -169,9 +166,10 @@ class Role(ABC):
 def settle_in_child(parent: int) -> None:
     """First thing in a forked child: leave with the parent, share no connection with it, keep its own open.
 
-    What its tasks fork shares none with this one.
+    What its tasks fork shares none with this one, and what they start stays below it.
     """
-    die_with(parent)
+    orphans.die_with(parent)
+    orphans.adopt()
     _drop_what_is_inherited()
     tenancy.keep_connections_open()
     tenancy.limit_waits()
@@ -191,15 +189,3 @@ def _drop_caches() -> None:
     for alias in settings.CACHES:
         with contextlib.suppress(AttributeError):  # none was made
             del caches[alias]
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, also from within a user's task (Linux).
-
-    Elsewhere it leaves between two tasks, and its late acknowledgement is refused.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        os._exit(1)

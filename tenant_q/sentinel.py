@@ -1,30 +1,35 @@
-"""The sentinel: forks the workers and the scheduler, watches and replaces them, judges who lives.
+"""The sentinel: has the workers and the scheduler forked, watches and replaces them, judges who lives.
 
 It alone renews leases, for every worker it sees alive, so a task may hold the interpreter for as long as it likes. It
 opens no database connection and starts no thread: it forks.
+
+Nothing may keep it from renewing. So its round is made of steps, and what one of them raises concerns that one alone.
+If a step that the cluster cannot do without keeps failing, the cluster ends: loudly, with everything it started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from django.utils import timezone
 from setproctitle import setproctitle
 
-from tenant_q import process_state
-from tenant_q.brokers import get_impatient_broker, uses_redis
-from tenant_q.child import KILL_MARGIN, Child, start
+from tenant_q import orphans, process_state
+from tenant_q.brokers import get_impatient_broker
+from tenant_q.children import Children
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.exporter import Exporter
 from tenant_q.labels import get_logger
+from tenant_q.lease_keeper import LeaseKeeper
 from tenant_q.role import StopFlag
 from tenant_q.scheduler import Scheduler
-from tenant_q.status import DEATHS_TOLD, ClusterStat, Death, State, forget_old
+from tenant_q.status import ClusterStat, State, forget_old
 from tenant_q.worker import Worker
 
 logger = get_logger("tenant_q.sentinel")
@@ -32,12 +37,18 @@ logger = get_logger("tenant_q.sentinel")
 # What the parent says through the pipe; the pipe's end says that the parent is gone.
 STOP, KILL = b"s", b"k"
 WATCH_SECONDS = 0.25
-# What has waited in a batch for this long is given back.
-RECALL_SECONDS = 0.25
-# How often it is asked what was cancelled, and what tasks tell of their progress is passed on.
+PUBLISH_SECONDS = 1.0
+# How often it looks for what was cancelled, and passes on the progress of tasks.
 CANCEL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25
-LONGEST_RESPAWN = 2.0
+# Once the broker has taken this long in a round, what is left for it comes first in the next one.
+ROUND_SECONDS = 0.5
+# An impatient broker may take this long to fail, so a cluster that ends does not begin a call later than that.
+CALL_SECONDS = 2.5
+
+
+class SentinelBroken(Exception):
+    """A step that the cluster cannot do without has failed for too long."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,24 @@ class Plan:
     once: bool = False
     burst: bool = False
     cluster_id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+
+@dataclass
+class Step:
+    """A part of the sentinel's round. `what` it does reads after "cannot".
+
+    `every` is how many seconds are between two times. `is_vital` says that the cluster cannot do without it: it may
+    fail because the broker is away, and for no other reason for longer than a lease lasts. `error` is what it last
+    raised, empty where it went well, and `broken_since` when it began to fail for such another reason.
+    """
+
+    what: str
+    act: Callable[[], None]
+    every: float = 0.0
+    is_vital: bool = True
+    due: float = 0.0
+    error: str = ""
+    broken_since: float | None = None
 
 
 class Sentinel:
@@ -61,61 +90,145 @@ class Sentinel:
         self.broker = get_impatient_broker()
         self.stopping = StopFlag()
         self.killing = False
-        self.children: list[Child] = []
+        self.children = Children(plan.cluster_id.hex[:12], once=plan.once, orders=orders)
+        self.leases = LeaseKeeper(self.broker, self.children)
         self.started = timezone.now()
-        self.reincarnations = 0
         self._state = State.STARTING
         self._trouble = ""
-        self._told_deaths: list[Death] = []
-        self._serial = 0
-        self._respawn_at: list[tuple[float, str]] = []
-        self._deaths = 0
-        self._done_before = 0
-        self._to_reclaim: list[Child] = []
-        self._due: dict[str, float] = {}
-        self._broker_away = False
         self._quiet_looks = 0
+        # When a cluster that ends kills what still runs.
+        self._deadline = float("inf")
+        lease = conf().lease
+        # In the order of a round.
+        self._local = [
+            Step("wait", self._wait, is_vital=False),
+            Step("take an order of its parent", self._take_order),
+            Step("notice the end of its processes", self.children.notice_ends),
+            Step("end what dead processes had started", self.children.end_orphans),
+            Step("start processes", self.children.start_missing),
+            Step("kill workers", self.children.kill_overdue),
+        ]
+        # Those that are due are tried in turn, after the first.
+        self._renew = Step("renew leases", self.leases.renew, lease / 3)
+        self._give_back = Step("give back what dead workers held", self.leases.reclaim)
+        self._show = Step("publish its status", self._publish, PUBLISH_SECONDS, is_vital=False)
+        self._remote = [
+            Step("recall packages", self.leases.recall),
+            self._give_back,
+            Step("expire leases", self.leases.expire, min(1.0, lease / 4)),
+            self._show,
+            Step("pass on cancels", self.leases.pass_on_cancels, CANCEL_SECONDS, is_vital=False),
+            Step("pass on progress", self.leases.pass_on_progress, PROGRESS_SECONDS, is_vital=False),
+        ]
 
     def run(self) -> int:
-        """Guard the cluster until it is told to stop. Returns the exit code."""
+        """Guard the cluster until it is to stop. Returns the exit code."""
         setproctitle(f"mscluster {conf().cluster} sentinel")
-        self._start_all()
-        while not self._is_finished():
-            self._watch()
-        return self._shut_down()
+        orphans.adopt()
+        os.set_blocking(self.orders, False)
+        try:
+            self._start_all()
+            while not self._is_finished():
+                self._watch()
+            return self._shut_down()
+        except BaseException:
+            logger.critical("Cluster %s ends, for its sentinel cannot go on", conf().cluster, exc_info=True)
+            self.children.kill_all()
+            with contextlib.suppress(Exception):  # else they run out
+                self.leases.reclaim()
+            return 1
+        finally:
+            self.children.kill_all()
 
     # Watching
 
     def _watch(self) -> None:
         """One round: sleep until a child ends, an order or a signal comes, or something is due."""
-        fds = [child.process.sentinel for child in self.children]
-        readable = self.stopping.wait(self._pause(), self.orders, *fds)
-        if self.orders in readable:
-            self._take_order()
-        self._bury_the_dead()
-        self._replace_missing()
-        self._kill_overdue()
-        self._through_outage(self._tend_leases)
+        for step in self._local:
+            self._do(step)
+        if not self._has_no_time():
+            self._tend_leases()
 
     def _tend_leases(self) -> None:
-        """What the broker is asked in a round. The first call that fails ends it, so that nobody's death waits long."""
-        self._recall()
-        self._do_when_due("renew", conf().lease / 3, self._renew)
-        self._do_when_due("expire", min(1.0, conf().lease / 4), self._expire)
-        self._do_when_due("publish", 1.0, self._publish)
-        self._do_when_due("cancelled", CANCEL_SECONDS, self._tell_cancelled)
-        self._do_when_due("progress", PROGRESS_SECONDS, self._pass_on_progress)
-        self._reclaim()
+        begun = time.monotonic()
+        if begun >= self._renew.due:
+            self._do(self._renew)
+        for step in list(self._remote):
+            if time.monotonic() - begun > ROUND_SECONDS:
+                return
+            if time.monotonic() >= step.due:
+                self._remote.remove(step)
+                self._remote.append(step)
+                self._do(step)
 
-    def _pause(self) -> float:
-        respawns = [at - time.monotonic() for at, _ in self._respawn_at]
-        return min([0.1 if self.plan.burst else WATCH_SECONDS, *respawns])
+    def _do(self, step: Step) -> None:
+        """Do one step of the round. What it raises is logged once, and is no other step's business."""
+        try:
+            step.act()
+        except BrokerError as error:
+            self._note_outage(step, error)
+        except Exception as error:
+            self._note_defect(step, error)
+        else:
+            self._note_success(step)
+
+    def _note_outage(self, step: Step, error: BrokerError) -> None:
+        step.broken_since = None
+        if not any(one.error for one in self._steps()):
+            logger.error("The sentinel cannot %s and goes on without the broker: %s", step.what, error)
+        elif not step.error and not any(str(error) == one.error for one in self._steps()):
+            logger.error("The sentinel cannot %s either: %s", step.what, error)
+        step.error = str(error)
+        step.due = time.monotonic() + min(step.every, conf().lease / 10)
+
+    def _note_defect(self, step: Step, error: Exception) -> None:
+        now, place = time.monotonic(), _place(error)
+        if place != step.error:
+            logger.critical("The sentinel cannot %s, and tries again", step.what, exc_info=error)
+        step.error = place
+        step.due = now + min(step.every, conf().lease / 10)
+        step.broken_since = now if step.broken_since is None else step.broken_since
+        if step.is_vital and now - step.broken_since > conf().lease:
+            raise SentinelBroken(f"for {conf().lease:g} seconds it could not {step.what}") from error
+
+    def _note_success(self, step: Step) -> None:
+        had_failed, was_broken = step.error, step.broken_since is not None
+        step.error, step.broken_since = "", None
+        step.due = time.monotonic() + step.every
+        if was_broken:
+            logger.warning("The sentinel can %s again", step.what)
+        elif had_failed and not any(one.error for one in self._steps()):
+            logger.warning("The sentinel has the broker again")
+
+    def _has_no_time(self) -> bool:
+        """Whether the cluster is about to end and a call to a broker that is away might outlast its grace."""
+        is_away = any(one.error for one in (self._renew, *self._remote))
+        return is_away and time.monotonic() > self._deadline - CALL_SECONDS
+
+    def _steps(self) -> Iterator[Step]:
+        yield from self._local
+        yield self._renew
+        yield from self._remote
+
+    def _wait(self) -> None:
+        files = [child.process.sentinel for child in self.children.alive if child.process.sentinel is not None]
+        longest = 0.1 if self.plan.burst else WATCH_SECONDS
+        try:
+            self.stopping.wait(min(longest, self.children.seconds_until_start()), self.orders, *files)
+        except BaseException:
+            time.sleep(longest)  # so that a round which cannot wait is not done again and again without a pause
+            raise
 
     def _take_order(self) -> None:
-        order = os.read(self.orders, 16)
+        try:
+            order = os.read(self.orders, 16)
+        except BlockingIOError:
+            return
         self.stopping.set()
         # No order at all: the parent is gone, and its pipe with it.
         self.killing = self.killing or KILL in order or not order
+        if self.killing:
+            self._deadline = time.monotonic()
         if not order:
             self._trouble = "its parent process died"
             logger.error("The parent of cluster %s is gone; the cluster leaves", conf().cluster)
@@ -124,16 +237,17 @@ class Sentinel:
         if self.stopping:
             return True
         if self.plan.once:
-            return not self.children and not self._respawn_at
+            return self.children.are_done
         if self.plan.burst and self._is_drained():
-            self._through_outage(self._tell_what_is_left)
+            with contextlib.suppress(BrokerError):
+                self._log_what_is_left()
             return True
         return False
 
     def _is_drained(self) -> bool:
         """Burst: nothing is queued, delayed or running, and the scheduler has looked at every schedule."""
-        schedulers = [child for child in self.children if child.role == Scheduler.name]
-        busy = any(child.slot.running for child in self.children)
+        schedulers = [child for child in self.children.alive if child.role == Scheduler.name]
+        busy = any(child.slot.running for child in self.children.alive)
         if busy or any(child.slot.done == 0 for child in schedulers):
             self._quiet_looks = 0
             return False
@@ -145,7 +259,7 @@ class Sentinel:
         self._quiet_looks = self._quiet_looks + 1 if quiet else 0
         return self._quiet_looks >= 2
 
-    def _tell_what_is_left(self) -> None:
+    def _log_what_is_left(self) -> None:
         counts = self.broker.counts()
         if counts.open:
             logger.warning(
@@ -154,154 +268,18 @@ class Sentinel:
                 counts.unready,
             )
 
-    # Children
+    # The beginning, the status and the end
 
     def _start_all(self) -> None:
         if conf().scheduler:
-            self._spawn(Scheduler.name)
+            self.children.want(Scheduler.name)
         if conf().metrics_port and not (self.plan.once or self.plan.burst):
-            self._spawn(Exporter.name)
-        for _ in range(self.plan.workers):
-            self._spawn(Worker.name)
+            self.children.want(Exporter.name)
+        self.children.want(Worker.name, self.plan.workers)
+        self.children.start_missing()
         self._state = State.IDLE
-        self._through_outage(self._publish_first)
+        self._do(Step("publish its status", self._publish_first))
         logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
-
-    def _spawn(self, role: str) -> None:
-        self._serial += 1
-        key = f"{self.plan.cluster_id.hex[:12]}-{self._serial}"
-        child = start(role, key, once=self.plan.once, orders=self.orders)
-        self.children.append(child)
-        if child.is_worker and conf().cpu_affinity:
-            _pin(int(child.process.pid or 0), conf().cpu_affinity, self._serial)
-
-    def _bury_the_dead(self) -> None:
-        for child in [child for child in self.children if not child.process.is_alive()]:
-            self.children.remove(child)
-            code = child.process.exitcode
-            if child.is_worker:
-                self._to_reclaim.append(child)
-            if code == 0 or self.stopping:
-                self._after_orderly_end(child)
-            else:
-                self._after_death(child, code)
-
-    def _after_orderly_end(self, child: Child) -> None:
-        """A recycled or finished process: its place is filled at once, unless the cluster ends."""
-        if not self.stopping and not self.plan.once:
-            self._respawn_at.append((0.0, child.role))
-
-    def _after_death(self, child: Child, code: int | None) -> None:
-        running = child.slot.running
-        labels = child.slot.labels
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        what = f" while it ran {running}" if running else ""
-        logger.critical("The %s %s %s%s; it is replaced", child.role, child.process.pid, how, what, extra=labels)
-        self.reincarnations += 1
-        death = Death(time.time(), child.role, int(child.process.pid or 0), how, **labels)
-        self._told_deaths = [*self._told_deaths, death][-DEATHS_TOLD:]
-        # At once the first time, then with back-off, which a completed task ends.
-        done = sum(one.slot.done for one in self.children) + child.slot.done
-        self._deaths = 1 if done > self._done_before else self._deaths + 1
-        self._done_before = sum(one.slot.done for one in self.children)
-        pause = 0.0 if self._deaths == 1 else min(LONGEST_RESPAWN, 0.1 * 2 ** (self._deaths - 2))
-        self._respawn_at.append((time.monotonic() + pause, child.role))
-
-    def _replace_missing(self) -> None:
-        if self.stopping:
-            return
-        due = [entry for entry in self._respawn_at if entry[0] <= time.monotonic()]
-        for entry in due:
-            self._respawn_at.remove(entry)
-            self._spawn(entry[1])
-
-    def _kill_overdue(self) -> None:
-        for child in self.children:
-            if not child.is_worker or child.verdict is not None:
-                continue
-            id = child.slot.running
-            if child.slot.overdue(KILL_MARGIN):
-                child.kill("the task ran over its timeout and did not react to it, so its worker was killed", id)
-            elif ignored := child.ignored:
-                child.kill(child.cancelled[ignored], ignored)
-
-    # Leases and status
-
-    def _recall(self) -> None:
-        """Give back what waits in batches that turned out long. Other brokers than Redis have no leases to give."""
-        if not uses_redis():
-            return
-        for child in self.children:
-            if child.is_worker and child.recalled != child.slot.batch and child.slot.waiting_seconds > RECALL_SECONDS:
-                batch, waiting = child.slot.batch, child.slot.recall()
-                if waiting and (recalled := self.broker.give_back(child.key, waiting)):
-                    logger.info(
-                        "%s packages of a batch of worker %s that takes long are given back",
-                        recalled,
-                        child.process.pid,
-                        extra=child.slot.labels,
-                    )
-                child.recalled = batch
-
-    def _do_when_due(self, what: str, every: float, act: Callable[[], None]) -> None:
-        if time.monotonic() >= self._due.get(what, 0.0):
-            act()
-            self._due[what] = time.monotonic() + every
-
-    def _through_outage(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except BrokerError as error:
-            if not self._broker_away:
-                logger.error("The sentinel goes on without the broker: %s", error)
-            self._broker_away = True
-
-    def _renew(self) -> None:
-        self.broker.renew([child.key for child in self.children if child.is_worker], conf().lease)
-
-    def _expire(self) -> None:
-        expired = self.broker.expire()
-        if self._broker_away:  # this asks the broker in each round; what else is done may have nothing to ask
-            logger.warning("The sentinel has the broker again")
-        self._broker_away = False
-        if expired:
-            logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
-
-    def _reclaim(self) -> None:
-        """Give back what dead workers held. During an outage they are remembered."""
-        while self._to_reclaim:
-            child = self._to_reclaim[0]
-            has_left = child.process.exitcode == 0 and not child.slot.running  # in order, say during an outage
-            innocent = child.was_killed_for_another or has_left
-            given = self.broker.reclaim(
-                child.key,
-                running=child.slot.running,
-                verdict=None if innocent else child.verdict,
-                charged=not (child.is_stopped or innocent),
-            )
-            self._to_reclaim.pop(0)
-            if given:
-                logger.warning(
-                    "%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels
-                )
-
-    def _tell_cancelled(self) -> None:
-        verdicts: dict[str, dict[str, str]] = {}
-        for one in self.broker.cancelled():
-            verdicts.setdefault(one.worker, {})[one.id] = one.verdict
-        for child in self.children:
-            if child.is_worker:
-                child.tell(verdicts.get(child.key, {}))
-
-    def _pass_on_progress(self) -> None:
-        """Only what is new; other brokers than Redis keep none."""
-        if not uses_redis():
-            return
-        found = [(child, told) for child in self.children if (told := child.slot.progress)]
-        new = [(child, told) for child, told in found if told[0] != child.progress]
-        self.broker.set_progress({child.key: (id, progress) for child, (_, id, progress) in new})
-        for child, (times, _, _) in new:
-            child.progress = times
 
     def _publish_first(self) -> None:
         self._publish()
@@ -309,7 +287,7 @@ class Sentinel:
 
     def _publish(self) -> None:
         state = self._state
-        processes = [child.as_process() for child in self.children]
+        processes = [child.as_process() for child in self.children.alive]
         if state is State.IDLE and any(process.is_busy for process in processes):
             state = State.WORKING
         ClusterStat(
@@ -320,44 +298,38 @@ class Sentinel:
             workers_wanted=self.plan.workers,
             has_scheduler=conf().scheduler,
             processes=processes,
-            reincarnations=self.reincarnations,
-            deaths=self._told_deaths,
-            trouble=self._trouble,
+            reincarnations=self.children.replaced,
+            deaths=self.children.deaths,
+            trouble=self._trouble or self.children.trouble,
         ).publish(self.broker)
-
-    # The end
 
     def _shut_down(self) -> int:
         """The order of leaving.
 
-        1. Every child is told (SIGTERM): workers give back what they have not started and finish what they run.
+        1. Every child gets SIGTERM: workers give back what they have not started and finish what they run.
         2. Meanwhile leases are renewed and the state is shown; children that end are not replaced.
-        3. After `grace` seconds, or at once on a second signal, what still runs is killed.
+        3. After `grace` seconds, or at once on a second signal, what still runs is killed, with all it started.
         4. Only then are its leases given back: nobody runs a package that another may already start.
         """
         self._state = State.STOPPING
         self.stopping.set()
-        deadline = time.monotonic() + conf().grace
-        while self.children and not self.killing and time.monotonic() < deadline:
-            for child in self.children:
-                child.process.terminate()  # again each round: one just forked may not have listened yet
+        self._deadline = min(self._deadline, time.monotonic() + conf().grace)
+        while self.children.alive and not self.killing and time.monotonic() < self._deadline:
+            self.children.terminate()
             self._watch()
-        for child in self.children:
-            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
-            child.is_stopped = True
-            child.process.kill()
-        for child in self.children:
-            child.process.join()
-        self._bury_the_dead()
-        self._through_outage(self._reclaim)
+        is_clean = self.children.kill_all()
         self._state = State.STOPPED
-        self._through_outage(self._publish)
+        for step in (self._give_back, self._show):
+            if not self._has_no_time():
+                self._do(step)
         logger.info("Cluster %s has stopped", conf().cluster)
-        return 0
+        return 0 if is_clean else 1
 
 
-def _pin(pid: int, cpus: int, serial: int) -> None:
-    """Let a worker run on `cpus` processors only, the workers spread over all."""
-    count = os.cpu_count() or 1
-    if cpus < count and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(pid, {(serial * cpus + place) % count for place in range(cpus)})
+def _place(error: Exception) -> str:
+    """The type of an error and where it was raised: the same for the same defect, whatever its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"{type(error).__name__} at {where}"

@@ -20,7 +20,7 @@ _LEASE = struct.Struct("<32s24s")  # id, token
 _CANCEL = struct.Struct("<32s224s")  # id, verdict
 _PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
 
-_BUSY = 0
+_BUSY, _LEFT = 0, 1
 _FREE, _TASK, _HOOK = 0, 1, 2  # what it is busy with
 _AT_RUNNING = 8
 _DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED, _BEAT, _LATE = 512, 520, 528, 536, 544, 552, 560, 568
@@ -96,6 +96,10 @@ class Slot:
         self.leave()
         self.count()
 
+    def leave_for_good(self) -> None:
+        """The child ends because it is to end; one that ends without this died, whatever its exit code."""
+        self._memory[_LEFT] = 1
+
     def count(self) -> None:
         """The child completed one more."""
         self._put(_DONE, self.done + 1)
@@ -146,6 +150,11 @@ class Slot:
     def late(self) -> float:
         """How many seconds the scheduler was behind when it looked last."""
         return self._get_seconds(_LATE)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the child ended in order."""
+        return bool(self._memory[_LEFT])
 
     @property
     def done(self) -> int:

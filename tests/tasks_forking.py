@@ -16,6 +16,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
+from setproctitle import getproctitle
 
 LONGEST = 300.0  # seconds until a child gives up by itself
 
@@ -201,7 +202,7 @@ def twice_while_it_is_pickled() -> Any:
 
 class _ForksWhenPickled:
     def __reduce__(self) -> Any:
-        if multiprocessing.parent_process() is not None and os.environ.get("FORKED") is None:
+        if getproctitle().endswith(" worker") and os.environ.get("FORKED") is None:
             os.environ["FORKED"] = "1"
             os.fork()
             os.environ.pop("FORKED")

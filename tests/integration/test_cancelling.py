@@ -508,6 +508,10 @@ class FakeProcess:
     pid = os.getpid()
     killed = False
     exitcode: int | None = None
+    peak_memory: int | None = None
+
+    def __init__(self) -> None:
+        self.rung: list[int] = []
 
     def kill(self) -> None:
         self.killed = True
@@ -515,68 +519,71 @@ class FakeProcess:
     def is_alive(self) -> bool:
         return self.exitcode is None
 
+    def signal(self, number: int) -> None:
+        if self.is_alive():
+            self.rung.append(number)
+
 
 @pytest.fixture
 def sentinel(tenants):
     sentinel = Sentinel(Plan(workers=1), orders=-1)
     process: Any = FakeProcess()
-    sentinel.children.append(Child("worker", "w1", Slot(), process))
+    sentinel.children.alive.append(Child("worker", "w1", Slot(), process))
     yield sentinel
     sentinel.stopping.restore()
 
 
 @pytest.fixture
-def rung(monkeypatch):
-    rung: list[int] = []
-    monkeypatch.setattr("tenant_q.sentinel.os.kill", lambda pid, number: rung.append(number))
-    return rung
+def rung(sentinel):
+    return sentinel.children.alive[0].process.rung
 
 
 def lease_and_start(sentinel: Sentinel, id: str) -> None:
     broker = get_broker()
     assert broker.fetch("w1").leases
-    sentinel.children[0].slot.start({"task_id": id, "schema": A, "func": "f"}, None)
+    sentinel.children.alive[0].slot.start({"task_id": id, "schema": A, "func": "f"}, None)
 
 
 def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung, monkeypatch):
-    id, child = add("see", q_options={"max_attempts": 3}), sentinel.children[0]
+    id, child = add("see", q_options={"max_attempts": 3}), sentinel.children.alive[0]
     lease_and_start(sentinel, id)
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
     assert rung == [] and child.told is None
     QUtilities.cancel(id, A, by="Ada")
-    sentinel._tell_cancelled()
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
+    sentinel.leases.pass_on_cancels()
     assert rung == [SIGNAL, SIGNAL]
     assert child.slot.cancellation(id) == "TaskCancelled: cancelled by Ada"
-    sentinel._kill_overdue()
+    sentinel.children.kill_overdue()
     assert not child.process.killed
     child.told = (id, child.told[1] - KILL_MARGIN - 0.1)
-    sentinel._kill_overdue()
+    sentinel.children.kill_overdue()
     assert child.process.killed
-    sentinel._to_reclaim.append(child)
-    sentinel._reclaim()
+    sentinel.children.ended.append(child)
+    sentinel.leases.reclaim()
     (lease,) = get_broker().fetch("w2").leases
     assert (lease.starts, lease.verdict) == (0, "TaskCancelled: cancelled by Ada"), "no start is charged"
 
 
 def test_a_dead_workers_number_is_not_signalled(sentinel, rung):
     """It may be another process's by now."""
-    id, child = add("see"), sentinel.children[0]
+    id, child = add("see"), sentinel.children.alive[0]
     lease_and_start(sentinel, id)
     QUtilities.cancel(id, A)
     child.process.exitcode = -9
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
     assert rung == []
 
 
 def test_a_worker_that_left_in_order_charges_nobody(sentinel):
     """As one does that is told to stop while PostgreSQL is away, with packages in hand that it never started."""
-    id, child = add("see"), sentinel.children[0]
+    id, child = add("see"), sentinel.children.alive[0]
     for _ in range(3):
         assert get_broker().fetch("w1").leases
         child.process.exitcode = 0
-        sentinel._to_reclaim.append(child)
-        sentinel._reclaim()
+        child.slot.leave_for_good()
+        sentinel.children.ended.append(child)
+        sentinel.leases.reclaim()
     (lease,) = get_broker().fetch("w2").leases
     assert (lease.id, lease.starts) == (id, 0)
 
@@ -592,39 +599,39 @@ def test_a_cancelled_package_that_died_and_is_queued_again_does_not_run(tenants,
 
 
 def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
-    first, child = add("see"), sentinel.children[0]
+    first, child = add("see"), sentinel.children.alive[0]
     lease_and_start(sentinel, first)
     QUtilities.cancel(first, A)
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
     child.told = (first, child.told[1] - KILL_MARGIN - 0.1)
     second = add("see")
     broker = get_broker()
     lease = broker.fetch("w2").leases[0]
     child.slot.finish()
     child.slot.start({"task_id": second, "schema": A, "func": "f"}, None)
-    sentinel._kill_overdue()
+    sentinel.children.kill_overdue()
     assert not child.process.killed, "it has ended in time"
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
     assert len(rung) == 1 and child.told is None
     # It ended just as its worker was killed for it.
     broker.give_back("w2", [lease])
     child.verdict, child.killed_for = "TaskCancelled: cancelled", first
     know_as_short(f"{HERE}.see", A)
     assert second in [lease.id for lease in broker.fetch("w1").leases]
-    sentinel._to_reclaim.append(child)
-    sentinel._reclaim()
+    sentinel.children.ended.append(child)
+    sentinel.leases.reclaim()
     assert broker.state(A, second) is State.QUEUED
     assert int(tasks.client().hget(redis_key("starts"), second) or 0) == 0
 
 
 def test_a_hook_is_not_killed_for_its_cancelled_task(sentinel, rung):
     """The task has ended, and its row is there."""
-    id, child = add("see"), sentinel.children[0]
+    id, child = add("see"), sentinel.children.alive[0]
     lease_and_start(sentinel, id)
     child.slot.finish()
     child.slot.occupy({"task_id": id, "schema": A, "func": "f"}, None)
     QUtilities.cancel(id, A)
-    sentinel._tell_cancelled()
+    sentinel.leases.pass_on_cancels()
     assert rung == [] and child.told is None
 
 
@@ -639,11 +646,11 @@ def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
     monkeypatch.setattr(RedisBroker, "set_progress", count)
     id = add("see")
     lease_and_start(sentinel, id)
-    slot = sentinel.children[0].slot
+    slot = sentinel.children.alive[0].slot
     for n in range(1000):
         slot.tell_progress(id, Progress(n / 1000))
-    sentinel._pass_on_progress()
-    sentinel._pass_on_progress()
+    sentinel.leases.pass_on_progress()
+    sentinel.leases.pass_on_progress()
     assert calls == [{"w1": (id, Progress(0.999))}, {}]
     assert QUtilities.get_progress(id, A) == Progress(0.999)
     assert QUtilities.get_progress(id, B) is None
@@ -652,7 +659,7 @@ def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
 def test_progress_that_could_not_be_passed_on_is_passed_on_later(sentinel, monkeypatch):
     id = add("see")
     lease_and_start(sentinel, id)
-    sentinel.children[0].slot.tell_progress(id, Progress(0.5))
+    sentinel.children.alive[0].slot.tell_progress(id, Progress(0.5))
 
     def away(*_: Any) -> None:
         raise BrokerError("away")
@@ -660,8 +667,8 @@ def test_progress_that_could_not_be_passed_on_is_passed_on_later(sentinel, monke
     with monkeypatch.context() as context:
         context.setattr(RedisBroker, "set_progress", away)
         with pytest.raises(BrokerError):
-            sentinel._pass_on_progress()
-    sentinel._pass_on_progress()
+            sentinel.leases.pass_on_progress()
+    sentinel.leases.pass_on_progress()
     assert QUtilities.get_progress(id, A) == Progress(0.5)
 
 

@@ -147,7 +147,7 @@ def test_an_exporter_that_waits_for_a_scrape_is_not_stuck(tenants, monkeypatch):
 
 def test_what_mends_itself_is_a_note(tenants, monkeypatch):
     deaths = (
-        Death(timezone.now().timestamp(), "worker", 99, "was killed by signal 9"),
+        Death(timezone.now().timestamp(), "worker", 99, "was killed by SIGKILL"),
         Death(1.0, "worker", 98, "long ago"),
     )
     late = replace(SCHEDULER, late=90.0)

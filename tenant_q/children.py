@@ -1,0 +1,190 @@
+"""The processes of a cluster: started, seen to end, started again, killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+from tenant_q import orphans
+from tenant_q.child import KILL_MARGIN, Child, start
+from tenant_q.conf import conf
+from tenant_q.labels import get_logger
+from tenant_q.status import DEATHS_TOLD, Death
+
+logger = get_logger("tenant_q.sentinel")  # whose children they are
+
+LONGEST_RESPAWN = 2.0
+# Killed processes are waited for as long as this: one in a call that the kernel does not interrupt runs nothing more.
+KILL_SECONDS = 1.0
+
+
+class Children:
+    """The children of the sentinel. `alive` are those that are not known to have ended.
+
+    `ended` are the workers that have ended and may have left leases. How many there are to be of each role is kept
+    apart from those that there are: whatever fails while one is started, the next round sees that it is missing.
+
+    Parameters: `name`, what their names towards the broker begin with; `once`, whether they look for work once only;
+    `orders`, the end of the parent's pipe.
+    """
+
+    def __init__(self, name: str, *, once: bool, orders: int) -> None:
+        self.name = name
+        self.once = once
+        self.orders = orders
+        self.alive: list[Child] = []
+        self.ended: list[Child] = []
+        self.deaths: list[Death] = []
+        self.replaced = 0
+        self.is_stopping = False
+        # Why no process can be started just now; empty where one can.
+        self.trouble = ""
+        self._wanted: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}
+        self._serial = 0
+        self._failed_starts = 0
+        self._deaths_in_a_row = 0
+        self._done_before = 0
+        self._unkillable: set[int] = set()
+
+    @property
+    def workers(self) -> list[Child]:
+        """The living workers."""
+        return [child for child in self.alive if child.is_worker]
+
+    @property
+    def are_done(self) -> bool:
+        """Whether none lives and none is to be started."""
+        return not self.alive and not self._missing()
+
+    def seconds_until_start(self) -> float:
+        """How long it is until a process is to be started; infinite where none is missing."""
+        return min((max(0.0, at - time.monotonic()) for _, at in self._missing()), default=float("inf"))
+
+    # Starting
+
+    def want(self, role: str, count: int = 1) -> None:
+        """Have `count` more processes of a role from now on."""
+        self._wanted[role] += count
+
+    def start_missing(self) -> None:
+        """Start what is missing and whose time has come. A start that fails is tried again, with back-off."""
+        if self.is_stopping:
+            return
+        for role, at in self._missing():
+            if at <= time.monotonic() and not self._start(role):
+                return
+
+    def _missing(self) -> list[tuple[str, float]]:
+        """The roles of the missing processes, each with the moment before which it is not to be started."""
+        missing = self._wanted - Counter(child.role for child in self.alive)
+        return [(role, self._not_before.get(role, 0.0)) for role in self._wanted for _ in range(missing[role])]
+
+    def _start(self, role: str) -> bool:
+        self._serial += 1
+        try:
+            child = start(role, f"{self.name}-{self._serial}", once=self.once, orders=self.orders)
+        except Exception as error:
+            self._put_off_start(role, error)
+            return False
+        self.alive.append(child)
+        if self._failed_starts:
+            logger.warning("Processes can be started again after %s tries that failed", self._failed_starts)
+        self._failed_starts, self.trouble = 0, ""
+        if child.is_worker and conf().cpu_affinity:
+            _pin(child, conf().cpu_affinity, self._serial)
+        return True
+
+    def _put_off_start(self, role: str, error: Exception) -> None:
+        if not self.trouble:
+            foreseen = isinstance(error, OSError | MemoryError)
+            logger.critical("No %s can be started, which is tried again: %s", role, error, exc_info=not foreseen)
+        self.trouble = f"no {role} can be started: {error}"
+        self._failed_starts += 1
+        self._not_before[role] = time.monotonic() + _backoff(self._failed_starts)
+
+    # Ending
+
+    def notice_ends(self) -> None:
+        """Take note of those that have ended, after everything that they started was ended as well."""
+        for child in [child for child in self.alive if not child.process.is_alive()]:
+            self.end_orphans()
+            if child.is_worker:
+                self.ended.append(child)
+            self.alive.remove(child)
+            if child.has_left:
+                self._wanted[child.role] -= self.once
+            elif not child.is_stopped:
+                self._note_death(child)
+
+    def end_orphans(self) -> None:
+        """End what processes that are gone have started. Each child that is none of ours is such a one."""
+        found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
+        if found:
+            logger.info("Ended %s processes that a process of the cluster had started before it ended", len(found))
+        if new := left - self._unkillable:
+            logger.error("Processes that a task started cannot be killed: %s", ", ".join(map(str, sorted(new))))
+        self._unkillable = left
+
+    def _note_death(self, child: Child) -> None:
+        labels, how = child.slot.labels, child.how_it_died
+        what = f" while it ran {child.slot.running}" if labels else ""
+        follows = "" if self.is_stopping else "; it is replaced"
+        logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=labels)
+        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][-DEATHS_TOLD:]
+        self.replaced += 1
+        # At once the first time, then with back-off, which a completed task ends.
+        done = sum(one.slot.done for one in self.alive)
+        self._deaths_in_a_row = 1 if done + child.slot.done > self._done_before else self._deaths_in_a_row + 1
+        self._done_before = done
+        self._not_before[child.role] = time.monotonic() + _backoff(self._deaths_in_a_row - 1)
+
+    def kill_overdue(self) -> None:
+        """Kill the workers whose task goes on past its timeout or its cancellation."""
+        for child in self.workers:
+            if child.verdict is not None:
+                continue
+            if child.slot.overdue(KILL_MARGIN):
+                text = "the task ran over its timeout and did not react to it, so its worker was killed"
+                child.kill(text, child.slot.running)
+            elif ignored := child.ignored:
+                child.kill(child.cancelled[ignored], ignored)
+
+    def terminate(self) -> None:
+        """Have all end in order. Call it in each round: one just forked may not have listened yet."""
+        self.is_stopping = True
+        for child in self.alive:
+            child.process.terminate()
+
+    def kill_all(self) -> bool:
+        """Kill what still runs, with all that was started. Returns whether nothing is left."""
+        self.is_stopping = True
+        for child in self.alive:
+            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
+            child.is_stopped = True
+            child.process.kill()
+        deadline = time.monotonic() + KILL_SECONDS
+        for child in self.alive:
+            child.process.join(max(0.0, deadline - time.monotonic()))
+        self.notice_ends()
+        self.end_orphans()
+        return not self.alive
+
+
+def _backoff(times: int) -> float:
+    """How many seconds to wait after something has failed `times` times."""
+    return min(LONGEST_RESPAWN, 0.1 * 2 ** (min(times, 10) - 1)) if times > 0 else 0.0
+
+
+def _pin(child: Child, cpus: int, serial: int) -> None:
+    """Let a worker run on `cpus` of the processors that this process may use, the workers spread over all."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    usable = sorted(os.sched_getaffinity(0))
+    if cpus < len(usable):
+        chosen = {usable[(serial * cpus + place) % len(usable)] for place in range(cpus)}
+        try:
+            os.sched_setaffinity(child.process.pid, chosen)
+        except OSError as error:  # it has just ended, or may use others since
+            logger.warning("Worker %s is not bound to processors: %s", child.process.pid, error)

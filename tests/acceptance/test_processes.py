@@ -1,0 +1,176 @@
+"""The processes of a real cluster: how they end, and with them what tasks had started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tenant_q.brokers import get_broker
+from tenant_q.status import clusters
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests import tasks
+from tests.conftest import wait_until
+from tests.tasks_processes import FORKED, WAYS
+
+WAIT = 30_000
+A = "acme_corp"
+HERE = "tests.tasks_processes"
+MARGIN = 5.0  # seconds after its grace within which a cluster has ended
+LATE = 2.0  # for a machine under load
+
+
+def add(name: str, *args: object, **options: object) -> str:
+    with in_schema(A):
+        return QUtilities.add_async_task(f"{HERE}.{name}", *args, **options)
+
+
+@pytest.fixture(autouse=True)
+def notes_of_this_test(tenants, monkeypatch):
+    """What tasks note is kept under the name of this test's cluster."""
+    cluster, read = get_broker().cluster, tasks.notes
+    monkeypatch.setattr(tasks, "notes", lambda key: read(f"{cluster}:{key}"))
+
+
+def started(key: str) -> dict[str, list[int]]:
+    """What a task has started, by the way in which it did."""
+    found = wait_until(lambda: tasks.notes(key), what="the processes to be started")[0]["pids"]
+    assert found.keys() == WAYS.keys() and all(map(psutil.pid_exists, of(found)))
+    return found
+
+
+def of(found: dict[str, list[int]], ways: tuple[str, ...] = tuple(WAYS)) -> list[int]:
+    return [pid for way in ways for pid in found[way]]
+
+
+def are_gone(pids: list[int]) -> bool:
+    return not any(map(psutil.pid_exists, pids))
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "timeout", "cancel"])
+def test_what_a_task_started_ends_with_its_worker(tenants, mscluster, how):
+    """It ends before its package is given back. What other tasks have started goes on."""
+    mscluster("--workers", "2", TEST_TENANT_Q='{"max_deliveries": 1}')
+    add("start_all_and_stay", "other")
+    other = started("other")
+    options = {"timeout": 3} if how == "timeout" else {}
+    id = add("ignore_and_stay" if how != "SIGKILL" else "start_all_and_stay", "ours", **options)
+    ours = started("ours")
+    if how == "SIGKILL":
+        os.kill(tasks.notes("ours")[0]["worker"], signal.SIGKILL)
+    elif how == "cancel":
+        QUtilities.cancel(id, A)
+    assert not QUtilities.fetch_task(id, wait=WAIT, schema_name=A).success
+    assert are_gone(of(ours)), "none is left, not even as a zombie"
+    assert all(map(psutil.pid_exists, of(other)))
+    os.kill(tasks.notes("other")[0]["worker"], signal.SIGKILL)
+    wait_until(lambda: are_gone(of(other)))
+
+
+def test_a_package_is_given_back_after_what_it_started_has_ended(tenants, mscluster):
+    mscluster("--workers", "2")
+    id = add("start_all_and_die", "ours")
+    assert QUtilities.get_result(id, wait=WAIT, schema_name=A) == []
+
+
+def test_what_a_task_left_ends_when_its_worker_is_recycled(tenants, mscluster):
+    cluster = mscluster("--workers", "1", TEST_Q_CLUSTER='{"recycle": 2}')
+    add("start_all", "ours")
+    ours = started("ours")
+    with in_schema(A):
+        assert QUtilities.get_result(QUtilities.add_async_task("tests.tasks.add", 1), wait=WAIT) == 1
+    wait_until(lambda: are_gone(of(ours)), what="all to be gone")
+    assert "it is replaced" not in cluster.log, "it has ended in order"
+
+
+@pytest.mark.parametrize("left", ["leave_a_child", "leave_a_thread"])
+def test_a_worker_ends_when_it_says_so(tenants, mscluster, left):
+    """Python waits at exit for threads, and for children that `multiprocessing` started."""
+    cluster = mscluster("--workers", "1", TEST_Q_CLUSTER='{"recycle": 1}')
+    first = QUtilities.get_result(add(left), wait=WAIT, schema_name=A)
+    begun = time.monotonic()
+    second = QUtilities.get_result(add(left), wait=WAIT, schema_name=A)
+    assert first != second
+    assert time.monotonic() - begun < 15
+    assert cluster.stop() == 0
+
+
+def test_what_a_task_left_ends_with_the_cluster(tenants, mscluster):
+    cluster = mscluster("--workers", "1")
+    id = add("start_all", "ours")
+    QUtilities.get_result(id, wait=WAIT, schema_name=A)
+    ours = started("ours")
+    assert cluster.stop() == 0
+    assert are_gone(of(ours))
+
+
+@pytest.mark.parametrize("role", ["sentinel", "parent"])
+def test_what_a_task_left_ends_with_a_cluster_that_loses(tenants, mscluster, role):
+    """A cluster whose sentinel or whose parent is killed ends, and the other of the two sees to what is left."""
+    cluster = mscluster("--workers", "1")
+    QUtilities.get_result(add("start_all", "ours"), wait=WAIT, schema_name=A)
+    ours = started("ours")
+    os.kill(cluster.pids(role)[0], signal.SIGKILL)
+    assert cluster.process.wait(20) != 0
+    wait_until(lambda: not cluster.processes() and are_gone(of(ours)), what="all to be gone")
+
+
+def test_forked_processes_end_when_all_are_killed(tenants, mscluster):
+    """Nobody is left who could end a program that was started."""
+    cluster = mscluster("--workers", "1")
+    QUtilities.get_result(add("start_all", "ours"), wait=WAIT, schema_name=A)
+    ours = started("ours")
+    every = [pid for role in ("parent", "sentinel", "scheduler", "worker") for pid in cluster.pids(role)]
+    try:
+        for pid in every:
+            os.kill(pid, signal.SIGSTOP)  # so that none sees another end
+        for pid in every:
+            os.kill(pid, signal.SIGKILL)
+        cluster.process.wait(20)
+        wait_until(lambda: all(has_ended(pid) for pid in of(ours, FORKED)), what="the forked ones to have ended")
+    finally:
+        for pid in of(ours):
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def has_ended(pid: int) -> bool:
+    """Whoever adopted it may not have released it."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_an_exit_in_a_task_is_a_death(tenants, mscluster, code):
+    cluster = mscluster("--workers", "1", TEST_TENANT_Q='{"max_deliveries": 2}')
+    id = add("end_worker", "ours", code)
+    task = QUtilities.fetch_task(id, wait=WAIT, schema_name=A)
+    assert not task.success
+    assert task.result.startswith("WorkerDied: the worker process died 2 times")
+    assert len(tasks.notes("ours")) == 2
+    assert cluster.log.count(f"ended with exit code {code}") == 2
+    (one,) = wait_until(lambda: [one for one in clusters(get_broker()) if one.restarts == 2], what="two restarts")
+    assert [death.task_id for death in one.deaths] == [id, id]
+    assert cluster.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["sentinel", "broker"])
+def test_a_cluster_ends_in_time_whatever_hangs(tenants, mscluster, what):
+    cluster = mscluster("--workers", "1", TEST_TENANT_Q='{"grace": 1}')
+    QUtilities.get_result(add("start_all", "ours"), wait=WAIT, schema_name=A)
+    add("start_all_and_stay", "others")
+    pids = [*of(started("ours")), *of(started("others"))]
+    if what == "sentinel":
+        os.kill(cluster.pids("sentinel")[0], signal.SIGSTOP)
+    else:
+        tasks.client().client_pause(9_000)
+    begun = time.monotonic()
+    cluster.process.send_signal(signal.SIGTERM)
+    code = cluster.process.wait(60)
+    assert time.monotonic() - begun < 1 + MARGIN + LATE
+    assert code == (1 if what == "sentinel" else 0)
+    wait_until(lambda: not cluster.processes() and are_gone(pids), what="all to be gone")
+    assert ("The sentinel of cluster" in cluster.log) is (what == "sentinel")
