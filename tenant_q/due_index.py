@@ -6,7 +6,7 @@ admin, ORM or SQL. What fires no trigger (a restored, renamed or dropped schema)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -177,6 +177,10 @@ def release(why: str, *, but: Collection[str] = ()) -> None:
 
 def _update_unlocked(which: Q, **values: Any) -> int:
     """Update the entries that no transaction is writing: to wait for one could be to wait in a circle."""
+    return tenancy.insist(lambda: _update(which, values))
+
+
+def _update(which: Q, values: Mapping[str, Any]) -> int:
     with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
         free = _rows().select_for_update(skip_locked=True).filter(which)
         return int(_rows().filter(pk__in=free.values("pk")).update(**values))
@@ -193,13 +197,17 @@ def install(schema: str) -> bool:
 def _install(schema: str) -> str | None:
     """As `install`. Returns why it could not be done."""
     try:
-        with tenancy.in_patient_transaction(LOCK_MS):
-            _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
+        tenancy.insist(lambda: _install_in_transaction(schema))
     except DatabaseAway:
         raise
     except tenancy.DATABASE_ERRORS as error:  # locked by a migration, say: the next look finds it still stale
         return index_rights.why_not(schema, error)
     return None
+
+
+def _install_in_transaction(schema: str) -> None:
+    with tenancy.in_patient_transaction(LOCK_MS):
+        _execute(_call("SELECT {}({})", "tenant_q_install_index", schema))
 
 
 def install_now(schema: str) -> None:

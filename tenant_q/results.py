@@ -22,6 +22,7 @@ from django_q import signals as django_q_signals
 from django_q.models import Task
 from picklefield.fields import PickledObject
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from tenant_q import entering, task_rows
 from tenant_q.conf import conf
@@ -42,6 +43,7 @@ from tenant_q.tenancy import (
     in_patient_transaction,
     in_public,
     in_verified_schema,
+    insist,
     physical_schema,
     plain_tables_query,
     public_schema,
@@ -343,20 +345,40 @@ def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = 
 
     Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
-    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody. Returns how many rows
-    the last statement wrote.
+    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody. In a transaction of the
+    caller's the limit is what it was again afterwards. Returns how many rows the last statement wrote.
     """
+    return insist(lambda: _execute_once(schemas, statement, parameters))
+
+
+def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> int:
     connection = tenant_connection()
     with told_when_away():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+            is_callers = connection.connection.info.transaction_status != TransactionStatus.IDLE
             checked = plain_tables_query(schemas, Task._meta.db_table)
-            parts = [limit, *([checked] if checked else []), statement]
-            cursor.execute(sql.SQL(";\n").join(parts), parameters)
+            parts = [*_limit_of_locks(is_callers), *([checked] if checked else []), statement]
+            ends = [_FORMER_LIMIT] if is_callers else []
+            cursor.execute(sql.SQL(";\n").join([*parts, *ends]), parameters)
+            counts = [cursor.rowcount]
             while cursor.nextset():
-                pass
-            return cursor.rowcount
+                counts.append(cursor.rowcount)
+            return counts[-1 - len(ends)]
+
+
+def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
+    """The statements before one of ours. In a transaction of the caller's, its own limit is noted."""
+    limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+    return [_NOTE_LIMIT, limit] if is_callers else [limit]
+
+
+_NOTE_LIMIT = sql.SQL(
+    "SELECT pg_catalog.set_config('tenant_q.lock_timeout', pg_catalog.current_setting('lock_timeout'), true)"
+)
+_FORMER_LIMIT = sql.SQL(
+    "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('tenant_q.lock_timeout'), true)"
+)
 
 
 def _table(schema: str) -> sql.Identifier:

@@ -55,6 +55,10 @@ def fire_due(schema: str, push: Push) -> int:
     is changed and all of them stay due.
     """
     tenancy.require_ready(schema)
+    return tenancy.insist(lambda: _fire_due(schema, push))
+
+
+def _fire_due(schema: str, push: Push) -> int:
     with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(LOCK_MS):
         tenancy.require_plain_tables([schema], Schedule._meta.db_table)
         tenant = _tenants([schema])[schema]
@@ -73,6 +77,10 @@ def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
     """
     for schema in schemas:
         tenancy.require_ready(schema)
+    return tenancy.insist(lambda: _fire_due_together(schemas, push))
+
+
+def _fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
     with tenancy.told_when_away(), tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS_TOGETHER):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)

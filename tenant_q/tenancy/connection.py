@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import Error as DatabaseFailure
@@ -21,10 +21,14 @@ from tenant_q.tenancy import limits
 from tenant_q.tenancy.loops import refuse_in_event_loop
 from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
 
+T = TypeVar("T")
+
 # The attribute of a driver's connection that says that something was sent over it (see `session`).
 USED = "_tenant_q_used"
 # A lock on one tenant's table (of a migration, say) is waited for this long, so that it holds up nobody else.
 LOCK_MS = 1000
+# A transaction that another one stood in the way of is begun so often.
+ATTEMPTS = 5
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
@@ -64,13 +68,50 @@ def told_when_away() -> Iterator[None]:
 def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     """A transaction on the tenants' connection that waits for no lock longer than `lock_ms`, else `LOCK_MS`.
 
-    Raises `DatabaseAway`, and Django's `OperationalError` when a lock was not free in time.
+    Within a transaction of the caller's, that has its own limit again afterwards. Raises `DatabaseAway`, and Django's
+    `OperationalError` when a lock was not free in time.
     """
     connection = tenant_connection()
+    is_outermost = not connection.in_atomic_block
     with told_when_away(), transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [str(lock_ms or LOCK_MS)])
+            former = None if is_outermost else _lock_timeout(cursor)
+            _limit_locks(cursor, str(lock_ms or LOCK_MS))
         yield
+        if former is not None:  # after an error, the savepoint has put it back
+            with connection.cursor() as cursor:
+                _limit_locks(cursor, former)
+
+
+def _lock_timeout(cursor: Any) -> str:
+    cursor.execute("SELECT pg_catalog.current_setting('lock_timeout')")
+    return str(cursor.fetchone()[0])
+
+
+def _limit_locks(cursor: Any, value: str) -> None:
+    cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [value])
+
+
+def insist(act: Callable[[], T]) -> T:
+    """Call `act`, a transaction, and call it again at once where the server took it back in favour of another one.
+
+    That is a serialization failure, in a project whose `isolation_level` is stricter than READ COMMITTED, or a deadlock.
+    In a transaction of the caller's nothing can be tried again.
+    """
+    is_outermost = not tenant_connection().in_atomic_block
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return act()
+        except DATABASE_ERRORS as error:
+            if attempt == ATTEMPTS or not is_outermost or not is_conflict(error):
+                raise
+    raise AssertionError("not reached")
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the server took a transaction back in favour of another one."""
+    cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
+    return isinstance(cause, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
 
 def on_commit(act: Callable[[], Any]) -> None:
