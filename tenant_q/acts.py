@@ -95,12 +95,12 @@ def resume(pk: int, *, actor: str) -> bool:
 
 def _locked(pk: int) -> Schedule | None:
     """The row, which no scheduler moves until the transaction ends."""
-    return Schedule.objects.select_for_update().filter(pk=pk).first()
+    return schedules.rows().select_for_update().filter(pk=pk).first()
 
 
 def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> None:
     before, row.next_run = row.next_run, next_run
-    row.save(update_fields=["next_run"])
+    row.save(using=tenancy.database_alias(), update_fields=["next_run"])
     key = tenancy.current_key(tenancy.current_schema())
     words = {"before": _as_json(row, before) | {"tenant": key}, "after": _as_json(row, next_run)}
     policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), **words)

@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
-from django.db import connections
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from tenant_q import brokers, offered, tenancy
@@ -26,7 +26,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
-        messages += _check_admin_functions()
+        messages += [*_check_admin_functions(), *_check_routers()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -83,6 +83,26 @@ def _check_apps() -> list[CheckMessage]:
     if "django_q" in installed and installed.index("tenant_q") > installed.index("django_q"):
         hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."
         found.append(Warning("tenant_q stands behind django_q in INSTALLED_APPS.", hint=hint, id="tenant_q.W002"))
+    return found
+
+
+def _check_routers() -> list[CheckMessage]:
+    """What clusters and triggers keep is on the tenants' connection; they never see what a project writes elsewhere."""
+    alias, found = tenancy.database_alias(), []
+    models = [apps.get_model("django_q", "Task"), apps.get_model("django_q", "Schedule")]
+    for model in [*models, apps.get_model("tenant_q", "TenantPolicy")]:
+        label, written, read = model._meta.label, router.db_for_write(model), router.db_for_read(model)
+        if written != alias:
+            message = f"DATABASE_ROUTERS sends writes of {label} to {written!r}, and the tenants are in {alias!r}."
+            hint = f"Have the routers answer {alias!r}, or None, for the apps django_q and tenant_q."
+            found.append(_error(message, hint, "E011"))
+        elif read != alias and read not in (conf().databases or ()):
+            message = (
+                f"DATABASE_ROUTERS sends reads of {label} to {read!r}, whose schema tasks do not switch, so code of "
+                "the project that reads it there reads the public schema's."
+            )
+            hint = f"Add {read!r} to TENANT_Q['databases'], or have the routers answer {alias!r} for its app."
+            found.append(Warning(message, hint=hint, id="tenant_q.W007"))
     return found
 
 

@@ -11,6 +11,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
 from tenant_q.names import validate_schema_name
 
@@ -44,19 +45,24 @@ class GroupPart(models.Model):
         return f"{self.schema_name}: {self.group}[{self.index}]"
 
     @classmethod
+    def rows(cls) -> models.QuerySet[GroupPart]:
+        """The parts of all tenants, on the tenants' connection."""
+        return cls.objects.using(tenancy.database_alias())
+
+    @classmethod
     def record(cls, schema: str, tenant: str, group: str, index: str, payload: str, seconds: int | None) -> int:
         """Keep a part for `seconds` (None: for good) unless it is there already. Returns how many parts are there."""
         expires = timezone.now() + timedelta(seconds=seconds) if seconds else None
         part = cls(schema_name=schema, tenant=tenant, group=group, index=index, payload=payload, expires=expires)
-        cls.objects.filter(expires__lt=timezone.now()).delete()
-        cls.objects.bulk_create([part], ignore_conflicts=True)
+        cls.rows().filter(expires__lt=timezone.now()).delete()
+        cls.rows().bulk_create([part], ignore_conflicts=True)
         return cls.live(schema, tenant, group).values("index").distinct().count()
 
     @classmethod
     def live(cls, schema: str, tenant: str, group: str) -> models.QuerySet[GroupPart]:
         """The parts of a group that have not expired, those of an earlier version, which name no tenant, among them."""
         unexpired = models.Q(expires=None) | models.Q(expires__gte=timezone.now())
-        return cls.objects.filter(unexpired, schema_name=schema, tenant__in={tenant, ""}, group=group)
+        return cls.rows().filter(unexpired, schema_name=schema, tenant__in={tenant, ""}, group=group)
 
 
 def validate_weight(weight: float) -> None:

@@ -310,11 +310,11 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
                 task = as_task(outcome)
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
-                row = Task.objects.filter(id=task.id)
+                row = task_rows.rows().filter(id=task.id)
                 before = row.values_list("success", flat=True).first()
                 if not before:
                     with no_return():
-                        task.save(force_insert=before is None)
+                        task.save(using=database_alias(), force_insert=before is None)
                         # As the receivers left them; never as they are in the row now, which others may have changed.
                         signed = _signed(outcome.package, task.args, task.kwargs, task.result)
                     texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
@@ -430,7 +430,7 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
     try:
         with in_patient_transaction():
             require_plain_tables([current_schema()], Task._meta.db_table)
-            rows = Task.objects.filter(id__in=list(ids), success=True)
+            rows = task_rows.rows().filter(id__in=list(ids), success=True)
             return {task.id: task for task in task_rows.load_success(rows)}
     except DatabaseError as error:
         why = f"The tasks of {current_schema()!r} cannot be read: {' '.join(str(error).split())}; it is tried again."
@@ -439,26 +439,26 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
 
 def find(task_id: str) -> Task | None:
     """A task's row by its id, else the latest one by its name. Raises `UnsignedResult`."""
-    by_id = task_rows.load(Task.objects.filter(id=task_id)) if len(str(task_id)) == 32 else []
-    found = by_id or task_rows.load(Task.objects.filter(name=task_id).order_by("-stopped"), limit=1)
+    by_id = task_rows.load(task_rows.rows().filter(id=task_id)) if len(str(task_id)) == 32 else []
+    found = by_id or task_rows.load(task_rows.rows().filter(name=task_id).order_by("-stopped"), limit=1)
     return found[0] if found else None
 
 
 def group(group_id: str, *, failures: bool) -> list[Task]:
     """The rows of a group in the order in which they started. Raises `UnsignedResult`."""
-    rows = Task.objects.filter(group=group_id).order_by("started")
+    rows = task_rows.rows().filter(group=group_id).order_by("started")
     return task_rows.load(rows if failures else rows.filter(success=True))
 
 
 def count(group_id: str, *, failures: bool) -> int:
     """How many rows a group has, or how many of them failed."""
-    rows = Task.objects.filter(group=group_id)
+    rows = task_rows.rows().filter(group=group_id)
     return int((rows.filter(success=False) if failures else rows).count())
 
 
 def delete(group_id: str, *, tasks: bool) -> Any:
     """Take the group's label off its rows, or delete the rows with it. Returns what the ORM returns."""
-    rows = Task.objects.filter(group=group_id)
+    rows = task_rows.rows().filter(group=group_id)
     return task_rows.without_values(rows).delete() if tasks else rows.update(group=None)
 
 

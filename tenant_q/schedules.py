@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.db import IntegrityError
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
@@ -92,6 +93,41 @@ def _fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
         return Counter(schema for schema, _ in fires)
 
 
+def rows() -> Any:
+    """Return the schedules of the current schema, on the tenants' connection: a project's router has no say in it."""
+    return Schedule.objects.using(tenancy.database_alias())
+
+
+def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
+    """Create a schedule in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
+
+    Parameters: `kwargs`, the function's own and the fields of the schedule. Raises `IntegrityError` when there is one
+    of that name, `ValidationError` when a field is wrong.
+    """
+    given = {name: kwargs.pop(name) for name in _CREATED if name in kwargs}
+    fields = _CREATED | {"next_run": timezone.now()} | given
+    if fields["name"] and rows().filter(name=fields["name"]).exists():
+        raise IntegrityError("A schedule with the same name already exists.")
+    row = Schedule(func=func, args=args, kwargs=kwargs, **fields)
+    row.full_clean()
+    row.save(using=tenancy.database_alias())
+    return row
+
+
+# The fields that are given beside the function's own arguments, with Django-Q2's defaults.
+_CREATED: dict[str, Any] = {
+    "name": None,
+    "hook": None,
+    "schedule_type": Schedule.ONCE,
+    "minutes": None,
+    "repeats": -1,
+    "next_run": None,
+    "cron": None,
+    "cluster": None,
+    "intended_date_kwarg": None,
+}
+
+
 def is_watched() -> bool:
     """Whether the project listens to what is saved of schedules, which only `fire_due` tells."""
     signals = (pre_save, post_save, pre_delete, post_delete)
@@ -106,21 +142,21 @@ def _claim() -> Any:
     own = Q(cluster__in=served) | (Q(cluster__isnull=True) if "" in served else Q(pk__in=[]))
     # A moment before the year 1, as '-infinity' is, cannot be read.
     first = datetime.min.replace(tzinfo=UTC if settings.USE_TZ else None) + timedelta(days=1)
-    rows = Schedule.objects.select_for_update(skip_locked=True).filter(own, next_run__gte=first, next_run__lte=Now())
-    return rows.exclude(repeats=0).annotate(clock=Now()).order_by("next_run")[:FIRES_A_PASS]
+    due = rows().select_for_update(skip_locked=True).filter(own, next_run__gte=first, next_run__lte=Now())
+    return due.exclude(repeats=0).annotate(clock=Now()).order_by("next_run")[:FIRES_A_PASS]
 
 
-def _store(rows: Sequence[Schedule]) -> None:
+def _store(moved: Sequence[Schedule]) -> None:
     """Write the rows that have moved on, and delete those that are done: two statements, unless somebody listens."""
-    kept, gone = _kept_and_gone(rows)
+    kept, gone = _kept_and_gone(moved)
     fields = ["next_run", "repeats", "task"]
     if pre_save.has_listeners(Schedule) or post_save.has_listeners(Schedule):
         for row in kept:
-            row.save(update_fields=fields)
+            row.save(using=tenancy.database_alias(), update_fields=fields)
     elif kept:
-        Schedule.objects.bulk_update(kept, fields)
+        rows().bulk_update(kept, fields)
     if gone:
-        Schedule.objects.filter(pk__in=gone).delete()
+        rows().filter(pk__in=gone).delete()
 
 
 def _kept_and_gone(rows: Sequence[Schedule]) -> tuple[list[Schedule], list[int]]:

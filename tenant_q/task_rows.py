@@ -24,6 +24,11 @@ from tenant_q.plain_pickles import load_plain
 PICKLED = ("args", "kwargs", "result")
 
 
+def rows() -> Any:
+    """Return the tasks of the current schema, on the tenants' connection: a project's router has no say in it."""
+    return Task.objects.using(tenancy.database_alias())
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What a pickled column holds, or why that cannot be read.

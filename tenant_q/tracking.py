@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from django_q.models import Task
-
 from tenant_q import cached, task_rows
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import CANCELLED
@@ -21,7 +19,7 @@ def state_of(schema: str, id: str) -> State:
 
 
 def _by_row(id: str) -> State | None:
-    rows = Task.objects.filter(id=id)
+    rows = task_rows.rows().filter(id=id)
     success = rows.values_list("success", flat=True).first()
     if success is None:
         return None

@@ -36,7 +36,7 @@ def only_success(package: Package) -> Iterator[Task | None]:
             if is_outermost:
                 transaction.on_commit(lambda: committed.append(True), using=connection.alias)
             _lock_out_others(package)
-            yield next(iter(task_rows.load_success(Task.objects.filter(id=package.id, success=True))), None)
+            yield next(iter(task_rows.load_success(task_rows.rows().filter(id=package.id, success=True))), None)
     except Exception as error:
         if not committed:
             # Django may have connected anew meanwhile.

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 
 from tenant_q import cached as cached_results
-from tenant_q import cancelling, flows, progress, results, tracking
+from tenant_q import cancelling, flows, progress, results, schedules, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.call_checks import require
 from tenant_q.conf import conf
@@ -79,7 +78,7 @@ class QUtilities:
         """
         require("create_schedule", func_path=func, **_schedule_fields(kwargs))
         with _tenant(schema_name):
-            return django_q_tasks.schedule(func, *args, **kwargs)
+            return schedules.create(func, args, kwargs)
 
     @staticmethod
     def get_result(

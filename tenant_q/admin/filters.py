@@ -11,6 +11,8 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from tenant_q import tenancy
+
 FUNCTIONS = 50
 """So many functions are offered; the search finds the others."""
 COUNTED = 100_000
@@ -33,8 +35,8 @@ class FunctionFilter(admin.SimpleListFilter):
     parameter_name = "func"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        rows = model_admin.model.objects.order_by("func").values_list("func", flat=True).distinct()
-        names = list(rows[:FUNCTIONS])
+        rows = model_admin.model.objects.using(tenancy.database_alias()).order_by("func")
+        names = list(rows.values_list("func", flat=True).distinct()[:FUNCTIONS])
         chosen = request.GET.get(self.parameter_name)
         return [(name, name) for name in ([chosen] if chosen and chosen not in names else []) + names]
 

@@ -27,6 +27,13 @@ class GatedAdmin(ModelAdmin):
         """Whether these pages are in the site that is asked. Raises `DatabaseAway`."""
         raise NotImplementedError
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The rows on the tenants' connection: a project's router has no say in it."""
+        return super().get_queryset(request).using(tenancy.database_alias())
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        obj.delete(using=tenancy.database_alias())
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.is_here(request) and super().has_module_permission(request)
 

@@ -19,9 +19,8 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
-from django_q.models import Schedule, Task
 
-from tenant_q import acts, due_index, offered, schedules, tenancy
+from tenant_q import acts, due_index, offered, schedules, task_rows, tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import ScheduleForm, limited
 from tenant_q.admin.gate import TenantAdmin
@@ -89,7 +88,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     # What is shown
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        last = Task.objects.filter(id=OuterRef("task")).values("success")
+        last = task_rows.rows().filter(id=OuterRef("task")).values("success")
         return super().get_queryset(request).annotate(last_success=Subquery(last))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
@@ -203,7 +202,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         """
         if not offered.is_limited():
             return
-        if changed is not None and self._is_locked(Schedule.objects.select_for_update().filter(pk=obj.pk).first()):
+        if changed is not None and self._is_locked(schedules.rows().select_for_update().filter(pk=obj.pk).first()):
             is_allowed = changed.isdisjoint(offered.GUARDED)
         else:
             is_allowed = offered.is_listed(obj)
@@ -220,14 +219,15 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     def _save(self, request: HttpRequest, obj: Any, changed: set[str] | None) -> None:
         if changed is not None:
-            obj.save(update_fields=[field.name for field in obj._meta.concrete_fields if field.name in changed])
+            fields = [field.name for field in obj._meta.concrete_fields if field.name in changed]
+            obj.save(using=tenancy.database_alias(), update_fields=fields)
             acts.note(acts.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
             return
         planned = obj.next_run
-        obj.save()
+        obj.save(using=tenancy.database_alias())
         if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by rules of its own
             obj.next_run = planned
-            obj.save(update_fields=["next_run"])
+            obj.save(using=tenancy.database_alias(), update_fields=["next_run"])
         acts.note(acts.ADD, obj, actor=request.user.get_username())
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:

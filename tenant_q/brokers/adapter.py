@@ -258,12 +258,12 @@ class AdaptedBroker:
 
     def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
         with in_public():
-            GroupPart.objects.filter(schema_name=schema, tenant__in=(tenant, "")).delete()
+            GroupPart.rows().filter(schema_name=schema, tenant__in=(tenant, "")).delete()
         return 0
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
         with in_public():
-            GroupPart.objects.filter(schema_name=old, tenant__in=(tenant, "")).update(schema_name=new, tenant=tenant)
+            GroupPart.rows().filter(schema_name=old, tenant__in=(tenant, "")).update(schema_name=new, tenant=tenant)
 
     # Status
 

@@ -57,7 +57,9 @@ def show_all_tenants() -> None:
 
 
 def _schemas() -> list[str]:
-    names = tenancy.tenant_model()._default_manager.values_list("schema_name", flat=True)
+    names = (
+        tenancy.tenant_model()._default_manager.using(tenancy.database_alias()).values_list("schema_name", flat=True)
+    )
     return [tenancy.physical_schema(name) for name in names]
 
 

@@ -95,8 +95,8 @@ def _limit_locks(cursor: Any, value: str) -> None:
 def insist(act: Callable[[], T]) -> T:
     """Call `act`, a transaction, and call it again at once where the server took it back in favour of another one.
 
-    That is a serialization failure, in a project whose `isolation_level` is stricter than READ COMMITTED, or a deadlock.
-    In a transaction of the caller's nothing can be tried again.
+    That is a serialization failure, in a project whose `isolation_level` is stricter than READ COMMITTED, or a
+    deadlock. In a transaction of the caller's nothing can be tried again.
     """
     is_outermost = not tenant_connection().in_atomic_block
     for attempt in range(1, ATTEMPTS + 1):
