@@ -61,7 +61,7 @@ def test_children_of_a_task_cross_no_tenants(tenants, orders, mscluster, nth):
         task = QUtilities.fetch_task(iter_id, schema_name=name)
         assert task.success, task.result
     assert all(child["rows"] for child in _told("ended"))
-    assert cluster.pids("worker") == [worker]
+    wait_until(lambda: cluster.pids("worker") == [worker], 30, "the children to be gone, and no worker else")
     assert cluster.stop() == 0
 
 
