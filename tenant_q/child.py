@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tenant_q import forks
+from tenant_q import clock, forks
 from tenant_q.brokers import get_broker
+from tenant_q.conf import conf
 from tenant_q.exporter import Exporter
 from tenant_q.forked import Forked
 from tenant_q.interrupt import SIGNAL
@@ -129,6 +130,7 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     kernel refuses another process.
     """
     slot, parent = Slot(), os.getpid()
+    slot.begin_renewing(clock.now(), conf().lease)
 
     def run() -> None:
         os.close(orders)

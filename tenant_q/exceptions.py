@@ -122,6 +122,10 @@ class CacheAway(TenantUnavailable):
     """The cache that is to keep a tenant's results cannot be reached."""
 
 
+class LeaseLost(TenantQError):
+    """The worker no longer holds the lease of what it ran: the package is, or was, another's."""
+
+
 class CannotSave(TenantUnavailable):
     """The tenant's table refuses a result (disk full, a trigger), so a transactional task was taken back."""
 

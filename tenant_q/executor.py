@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import AsyncToSync, async_to_sync
@@ -32,6 +33,7 @@ from tenant_q.exceptions import (
     CancelException,
     CoroutineCancelled,
     DatabaseAway,
+    LeaseLost,
     TakenBack,
     TaskCancelled,
     TaskDeath,
@@ -64,13 +66,20 @@ _DEATHS: dict[type[BaseException], type[TaskDeath]] = {
 }
 
 
-def execute(package: Package, *, attempt: int = 1, during: AbstractContextManager[None] | None = None) -> Outcome:
+def execute(
+    package: Package,
+    *,
+    attempt: int = 1,
+    during: AbstractContextManager[None] | None = None,
+    before_commit: Callable[[], None] | None = None,
+) -> Outcome:
     """Run a package in the schema that is current.
 
-    Parameters: `attempt`, the how-manieth start this is; `during`, a block that the call itself takes place in.
+    Parameters: `attempt`, the how-manieth start this is; `during`, a block that the call itself takes place in;
+    `before_commit`, what is called before a transactional task is committed, and may raise `LeaseLost` or `TakenBack`.
 
     Returns the outcome; a failure's result is its text and traceback, as in Django-Q2. Raises nothing that the task
-    raised, but `TakenBack` when a transactional task is as if it had not run.
+    raised, but `TakenBack` or `LeaseLost` when a transactional task is as if it had not run.
     """
     started, clock = timezone.now(), time.monotonic()
 
@@ -85,11 +94,11 @@ def execute(package: Package, *, attempt: int = 1, during: AbstractContextManage
             **fields,
         )
 
-    call = _call_in_transaction if package.is_transactional else _call
+    call = partial(_call_in_transaction, before_commit=before_commit) if package.is_transactional else _call
     try:
         # In a context of its own: language, time zone and every context variable that the task sets end with it.
         return copy_context().run(call, package, outcome, during or nullcontext())
-    except TakenBack:
+    except (TakenBack, LeaseLost):
         raise
     except BaseException as error:
         text, death = _failure(package, error)
@@ -123,7 +132,10 @@ def timeout_of(package: Package) -> float | None:
 
 
 def _call_in_transaction(
-    package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]
+    package: Package,
+    outcome: Callable[..., Outcome],
+    during: AbstractContextManager[None],
+    before_commit: Callable[[], None] | None = None,
 ) -> Outcome:
     """The task's work and its row are committed together, once: a delivery that finds a success does not run."""
     own: list[BaseException] = []
@@ -135,6 +147,8 @@ def _call_in_transaction(
                 with _noted(own):
                     done = _call(package, outcome, during)
                 results.save_in_transaction(done)
+                if before_commit is not None:
+                    before_commit()
     except (TenantUnavailable, DatabaseAway) as error:
         if error in own:  # the task asked for another tenant, say
             raise

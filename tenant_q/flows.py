@@ -197,7 +197,8 @@ class Settlement:
     `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
     `failed` are the outcomes that became failures since their results are refused, by key. `links` are the
     chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
-    whose hooks and receivers are not called yet.
+    whose hooks and receivers are not called yet. `sources` says from which task something follows that has an id of its
+    own, by that id.
     """
 
     unsaved: dict[Key, Exception] = field(default_factory=dict)
@@ -205,6 +206,7 @@ class Settlement:
     links: list[Package] = field(default_factory=list)
     complete: list[Package] = field(default_factory=list)
     to_tell: list[Outcome] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
@@ -217,7 +219,10 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     settlement = Settlement()
     collated, last_parts = _completed_iters(outcomes, broker, settlement)
     everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
-    settlement.unsaved |= results.save(everything, between=between)
+    saved = results.write(everything, between=between)
+    settlement.unsaved |= saved.errors
+    # A success that comes after a cancel counts for nothing: neither its result nor its chain nor its hook.
+    everything = [o for o in everything if not (o.success and o.package.key in saved.cancelled)]
     everything = _fail_refused(everything, settlement)
     everything = _save_cached(everything, broker, settlement)
     for outcome in collated:  # the parts of an iter that is not saved yet are still needed
@@ -303,7 +308,9 @@ def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
             unbuilt = give_up(_unbuilt_link(outcome.package), error)
             failed[unbuilt.package.key] = outcome, unbuilt
         else:
-            settlement.links += [link] if link else []
+            if link:
+                settlement.links.append(link)
+                settlement.sources[link.id] = outcome.package.id
     for key, why in results.save([unbuilt for _, unbuilt in failed.values()]).items():
         settlement.unsaved[failed[key][0].package.key] = why
 
@@ -362,6 +369,7 @@ def _completed_iters(
                 collated.append(whole)
                 last_parts[whole.package.key] = package
                 settlement.complete.append(package)
+                settlement.sources[group] = package.id
     return collated, last_parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenant_q import clock
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import Broker
 from tenant_q.child import Child
@@ -22,10 +23,22 @@ class LeaseKeeper:
     def __init__(self, broker: Broker, children: Children) -> None:
         self.broker = broker
         self.children = children
+        # Since the last renewal. When it answers again it may be another server, which lacks the last leases.
+        self._has_missed_the_broker = False
+
+    def note_outage(self) -> None:
+        """Take note that the broker did not answer."""
+        self._has_missed_the_broker = True
 
     def renew(self) -> None:
-        """Extend the leases of every living worker."""
-        self.broker.renew([child.key for child in self.children.workers], conf().lease)
+        """Extend the leases of every living worker, and have the workers know until when they are good."""
+        workers = list(self.children.workers)
+        sent = clock.now()
+        self.broker.renew([child.key for child in workers], conf().lease)
+        answered, is_unbroken = clock.now(), not self._has_missed_the_broker
+        for child in workers:
+            child.slot.renew(sent, answered, conf().lease, is_unbroken=is_unbroken)
+        self._has_missed_the_broker = False
 
     def recall(self) -> None:
         """Give back what waits in batches that turned out long. Other brokers than Redis have no leases to give."""

@@ -7,7 +7,7 @@ finished before it, with database connections of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from tenant_q.exceptions import (
     TenantUnavailable,
 )
 from tenant_q.executor import give_up, timeout_of
+from tenant_q.fence import Fence
 from tenant_q.handlers import leave_signals_to_main_thread
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome, Package, labels, with_outcome
@@ -51,10 +52,11 @@ class Finished:
 class Outbox:
     """The finished work of the worker `key`. Its methods may be called by the worker and by its own thread."""
 
-    def __init__(self, key: str, broker: Broker, slot: Slot) -> None:
+    def __init__(self, key: str, broker: Broker, slot: Slot, fence: Fence) -> None:
         self.key = key
         self.broker = broker
         self.slot = slot
+        self.fence = fence
         # The schemas that were saved to since the worker last took them.
         self.saved: set[str] = set()
         self._lock = threading.RLock()
@@ -64,6 +66,8 @@ class Outbox:
         self._links: list[Package] = []
         self._unacknowledged: list[Finished] = []
         self._complete: list[Package] = []
+        # What follows from a task under an id of its own: that id -> the task's.
+        self._sources: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
@@ -84,13 +88,16 @@ class Outbox:
     def finish(self) -> None:
         """Settle what has run, call hooks, enqueue chains' next links, acknowledge.
 
-        What an outage interrupts is done later. No tenant is current afterwards.
+        Nothing is done for a lease that is lost. What an outage interrupts is done later. No tenant is current
+        afterwards.
         """
         with self._lock:
+            self._drop_lost()
             if self._unsettled:
                 self._settle()
             if threading.current_thread() is not self._thread:  # a hook may take long, and has a timeout
                 self._tell_all()
+            self._drop_lost()
             if self._links:
                 self._push_links()
             if self._unacknowledged:
@@ -98,6 +105,32 @@ class Outbox:
             if self._complete:
                 flows.close_iters(self._complete, self.broker)
                 self._complete = []
+            if self.is_empty():
+                self._sources = {}
+
+    def _drop_lost(self) -> None:
+        """Forget what was done under leases that are another worker's now, and what would follow from it."""
+        lost = set()
+        for finished in (*self._unsettled, *self._untold, *self._unacknowledged):
+            if not self.fence.holds(finished.lease):
+                lost.add(finished.lease.id)
+                logger.warning(
+                    "The lease of %s ran out; its outcome is dropped, and the package is delivered again",
+                    finished.lease.id,
+                    extra=labels(finished.outcome.package),
+                )
+        if lost:
+            self._forget(lost)
+
+    def _forget(self, lost: Collection[str]) -> None:
+        def is_kept(id: str) -> bool:
+            return self._sources.get(id, id) not in lost
+
+        for kept in (self._unsettled, self._untold, self._unacknowledged):
+            kept[:] = [finished for finished in kept if is_kept(finished.lease.id)]
+        self._to_tell = [outcome for outcome in self._to_tell if is_kept(outcome.package.id)]
+        self._links = [link for link in self._links if is_kept(link.id)]
+        self._complete = [package for package in self._complete if is_kept(package.id)]
 
     # The thread
 
@@ -178,11 +211,14 @@ class Outbox:
         self._to_tell += settlement.to_tell
         self._links += settlement.links
         self._complete += settlement.complete
+        self._sources |= settlement.sources
 
     def _tell_all(self) -> None:
         while self._to_tell:
-            self._tell(self._to_tell[0])
-            del self._to_tell[0]
+            self._drop_lost()
+            if self._to_tell:
+                self._tell(self._to_tell[0])
+                del self._to_tell[0]
         self._unacknowledged += self._untold
         self._untold = []
 
@@ -243,6 +279,8 @@ class Outbox:
                     extra=labels(finished.outcome.package),
                 )
         self._unacknowledged = []
+        if refused:
+            self._forget(refused)
 
     # Trying again
 

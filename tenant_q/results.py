@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from django.db import DatabaseError, OperationalError
@@ -25,9 +28,18 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from tenant_q import entering, task_rows
+from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.conf import conf
 from tenant_q.error_kinds import Kind, kind_of_postgres
-from tenant_q.exceptions import CannotSave, DatabaseAway, ResultRefused, TenantBroken, TenantBusy
+from tenant_q.exceptions import (
+    CancelException,
+    CannotSave,
+    DatabaseAway,
+    ResultRefused,
+    TaskCancelled,
+    TenantBroken,
+    TenantBusy,
+)
 from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.models import TenantPolicy
@@ -59,6 +71,11 @@ logger = get_logger("tenant_q.results")
 PRUNED_AT_ONCE = 10_000
 
 T = TypeVar("T")
+# The beginning of a cancelled task's result, as base64 of its pickle. The text starts at byte 7, 13 or 16, by its
+# length, so its first two bytes share a group of base64 with other bytes.
+_CANCELLED_MARK = b64encode(f"{CANCELLED}:"[2:].encode()).decode()
+_CANCELLED_REACH = 40
+_CANCELLED = sql.Literal(_CANCELLED_MARK)
 # A schema, and the key of the tenant that has it; None where no key is known.
 Owner = tuple[str, str | None]
 # A package among those of all tenants: its schema and id.
@@ -107,53 +124,69 @@ def as_task(outcome: Outcome) -> Task:
 # Writing
 
 
-def save(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> dict[Key, Exception]:
-    """Write the rows of these outcomes.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What came of writing rows.
+
+    `errors` holds, by the keys of their packages, the errors of those that could not be written. `cancelled` are the
+    keys of those whose row was there as that of a cancelled task, and stays so.
+    """
+
+    errors: dict[Key, Exception]
+    cancelled: frozenset[Key] = frozenset()
+
+
+def save(outcomes: Sequence[Outcome]) -> dict[Key, Exception]:
+    """Write the rows of these outcomes as `write` does. Returns the errors."""
+    return write(outcomes).errors
+
+
+def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> Saved:
+    """Write the rows of these outcomes. A row stays that is a success, or that of a cancelled task.
 
     Parameters: `between`, what is called between two tenants when receivers of the project were called.
 
-    Returns, by the keys of their packages, the errors of those that could not be written; the others are saved. Raises
-    `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
+    Raises `DatabaseAway` when the database itself cannot be reached, and then nothing is saved.
     """
     by_tenant: dict[Owner, list[Outcome]] = {}
     for outcome in outcomes:
         if wants_row(outcome):
             by_tenant.setdefault(_owner(outcome), []).append(outcome)
     if not by_tenant:
-        return {}
+        return Saved({})
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     if write is _save_rows and len(by_tenant) > 1:
         try:
-            _save_rows(by_tenant)
-            return {}
+            return Saved({}, frozenset(_save_rows(by_tenant)))
         except DatabaseAway:
             raise
         except Exception as error:
             logger.warning("A batch of %s tenants could not be saved at once: %s", len(by_tenant), error)
     unsaved: dict[Key, Exception] = {}
+    cancelled: set[Key] = set()
     for owner, own in by_tenant.items():
-        unsaved |= _save_tenant(write, owner, own)
+        saved = _save_tenant(write, owner, own)
+        unsaved |= saved.errors
+        cancelled |= saved.cancelled
         if write is _save_rows_one_by_one:
             between()
-    return unsaved
+    return Saved(unsaved, frozenset(cancelled))
 
 
 def _save_tenant(
-    write: Callable[[Mapping[Owner, Sequence[Outcome]]], None], owner: Owner, own: Sequence[Outcome]
-) -> dict[Key, Exception]:
+    write: Callable[[Mapping[Owner, Sequence[Outcome]]], set[Key]], owner: Owner, own: Sequence[Outcome]
+) -> Saved:
     """Write one tenant's rows; one by one where one of them may be what is refused."""
     try:
-        write({owner: own})
+        return Saved({}, frozenset(write({owner: own})))
     except DatabaseAway:
         raise
     except Exception as error:  # also one of a project's receiver: it is this tenant's alone
         if len(own) == 1 or kind_of_postgres(error) is Kind.OUTAGE:
-            return {outcome.package.key: error for outcome in own}
-        unsaved: dict[Key, Exception] = {}
-        for outcome in own:
-            unsaved |= _save_tenant(write, owner, [outcome])
-        return unsaved
-    return {}
+            return Saved({outcome.package.key: error for outcome in own})
+    each = [_save_tenant(write, owner, [outcome]) for outcome in own]
+    errors = {key: error for saved in each for key, error in saved.errors.items()}
+    return Saved(errors, frozenset(key for saved in each for key in saved.cancelled))
 
 
 def save_or_raise(outcomes: Sequence[Outcome]) -> None:
@@ -163,16 +196,22 @@ def save_or_raise(outcomes: Sequence[Outcome]) -> None:
 
 
 def save_in_transaction(outcome: Outcome) -> None:
-    """Write one row in the transaction that is open. Raises `CannotSave` when the tenant cannot be written to."""
+    """Write one row in the transaction that is open.
+
+    Raises `CannotSave` when the tenant cannot be written to, `CancelException` when the task was cancelled meanwhile
+    and has its row.
+    """
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     try:
-        write({_owner(outcome): [outcome]})
+        cancelled = write({_owner(outcome): [outcome]})
     except (DatabaseError, psycopg.Error, ResultRefused) as error:
         if is_refused(error):
             raise ResultRefused(refusal_text(error)) from error
         raise CannotSave(
             f"The result of {outcome.package.id} cannot be saved: {' '.join(str(error).split())}"
         ) from error
+    if cancelled:
+        raise CancelException("cancelled while another delivery of it ran")
 
 
 def is_refused(error: Exception) -> bool:
@@ -193,16 +232,38 @@ def _owner(outcome: Outcome) -> Owner:
     return outcome.package.schema, outcome.package.tenant or None
 
 
-def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
+def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     """One round trip and, outside a transaction, one commit. All or nothing.
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
+
+    Returns the schema and id of each row that is that of a cancelled task, and was left.
     """
     statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
     with no_return():  # pickling calls methods of the values
-        rows = [json.dumps([_row(outcome) for outcome in _unique(outcomes)]) for outcomes in by_tenant.values()]
-    _refuse_too_large(rows, is_single=sum(map(len, by_tenant.values())) == 1)
-    _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), rows)
+        rows = [[_row(outcome) for outcome in _unique(outcomes)] for outcomes in by_tenant.values()]
+    texts = [json.dumps(own) for own in rows]
+    _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
+    answers = _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), texts)
+    left = {
+        schema: [row["id"] for row in own]
+        for (schema, _), own, answer in zip(by_tenant, rows, answers[-len(rows) :], strict=True)
+        if answer.written < len(own)
+    }
+    return _cancelled_among(left) if left else set()
+
+
+def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:
+    """Return the schema and id of those rows that are those of cancelled tasks.
+
+    Parameters: `ids`, by schema, the ids of the rows.
+    """
+    found: set[Key] = set()
+    for schema, own in ids.items():
+        query = sql.SQL(statement("cancelled_tasks")).format(table=_table(schema), cancelled=_CANCELLED)
+        *_, answer = _execute([schema], query, [list(own)])
+        found |= {(schema, id) for (id,) in answer.rows}
+    return found
 
 
 def _refuse_too_large(rows: Sequence[str], *, is_single: bool) -> None:
@@ -218,7 +279,11 @@ def _refuse_too_large(rows: Sequence[str], *, is_single: bool) -> None:
 @functools.lru_cache(maxsize=4096)
 def _insert(schema: str, tenant: str | None) -> sql.SQL:
     columns = ", ".join(sql.Identifier(column).as_string() for column in _COLUMNS)
-    texts = {"table": _table(schema).as_string(), "is_there": _is_there(schema, tenant)}
+    texts = {
+        "table": _table(schema).as_string(),
+        "is_there": _is_there(schema, tenant),
+        "cancelled": _CANCELLED.as_string(),
+    }
     parts = {name: text.replace("%", "%%") for name, text in texts.items()}
     return sql.SQL(statement("save_outcomes").format(columns=columns, **parts))
 
@@ -236,10 +301,11 @@ def _is_there(schema: str, tenant: str | None) -> str:
 
 
 def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
-    """One outcome for each id: its first success, else its last failure."""
+    """One outcome for each id: its first success or cancel, else its last failure."""
     unique: dict[str, Outcome] = {}
     for outcome in outcomes:
-        if (before := unique.get(outcome.package.id)) is None or not before.success:
+        before = unique.get(outcome.package.id)
+        if before is None or not (before.success or before.death == TaskCancelled.__name__):
             unique[outcome.package.id] = outcome
     return unique.values()
 
@@ -301,8 +367,12 @@ def _as_pickled(value: Any) -> Any:
     return value
 
 
-def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
-    """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema."""
+def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
+    """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema.
+
+    Returns the schema and id of each row that is that of a cancelled task, and was left.
+    """
+    cancelled: set[Key] = set()
     for (schema, tenant), outcomes in by_tenant.items():
         with told_when_away(), in_verified_schema(schema, tenant=tenant), plain_tables(schema):
             entering.forget_other_tenants()
@@ -311,14 +381,46 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> None:
                 task.args, task.kwargs = _as_pickled(task.args), _as_pickled(task.kwargs)
                 task.hook = None  # Django-Q2's receiver would call it now; it is called once, after all is saved
                 row = task_rows.rows().filter(id=task.id)
-                before = row.values_list("success", flat=True).first()
-                if not before:
-                    with no_return():
-                        task.save(using=database_alias(), force_insert=before is None)
-                        # As the receivers left them; never as they are in the row now, which others may have changed.
-                        signed = _signed(outcome.package, task.args, task.kwargs, task.result)
-                    texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
-                    row.update(**signed | texts)
+                with _row_before(row) as before:
+                    if before is _Row.CANCELLED:
+                        cancelled.add((schema, task.id))
+                    elif before is not _Row.SUCCESS:
+                        with no_return():
+                            task.save(using=database_alias(), force_insert=before is None)
+                            # As the receivers left them; never as they are in the row now: others may have changed it.
+                            signed = _signed(outcome.package, task.args, task.kwargs, task.result)
+                        texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
+                        row.update(**signed | texts)
+    return cancelled
+
+
+class _Row(Enum):
+    """What a task's row is."""
+
+    SUCCESS = "success"
+    CANCELLED = "cancelled"
+    FAILURE = "failure"
+
+
+@contextmanager
+def _row_before(row: Any) -> Iterator[_Row | None]:
+    """A block in which the row of an earlier delivery stays as it is, if there is one. Gives what it is."""
+    kind = _kind(row)
+    if kind is not _Row.FAILURE:  # it stays as it is; and where there is none, a second insert fails
+        yield kind
+        return
+    with in_patient_transaction():
+        yield _kind(row.select_for_update())
+
+
+def _kind(row: Any) -> _Row | None:
+    stored = task_rows.as_texts(row, ["result"]).values_list("success", "stored_result").first()
+    if stored is None:
+        return None
+    success, result = stored
+    if success:
+        return _Row.SUCCESS
+    return _Row.CANCELLED if _CANCELLED_MARK in (result or "")[:_CANCELLED_REACH] else _Row.FAILURE
 
 
 def has_own_receivers() -> bool:
@@ -340,18 +442,27 @@ def plain_tables(schema: str) -> Iterator[None]:
         yield
 
 
-def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> int:
+class _Answer(NamedTuple):
+    """What a statement came to: how many rows it wrote or read, and those it read."""
+
+    written: int
+    rows: list[tuple[Any, ...]]
+
+
+def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> list[_Answer]:
     """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
 
     Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
     Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody. In a transaction of the
-    caller's the limit is what it was again afterwards. Returns how many rows the last statement wrote.
+    caller's the limit is what it was again afterwards.
+
+    Returns the answer to each statement. Those to these statements come last.
     """
     return insist(lambda: _execute_once(schemas, statement, parameters))
 
 
-def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> int:
+def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> list[_Answer]:
     connection = tenant_connection()
     with told_when_away():
         connection.ensure_connection()
@@ -361,10 +472,14 @@ def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: A
             parts = [*_limit_of_locks(is_callers), *([checked] if checked else []), statement]
             ends = [_FORMER_LIMIT] if is_callers else []
             cursor.execute(sql.SQL(";\n").join([*parts, *ends]), parameters)
-            counts = [cursor.rowcount]
+            answers = [_answer(cursor)]
             while cursor.nextset():
-                counts.append(cursor.rowcount)
-            return counts[-1 - len(ends)]
+                answers.append(_answer(cursor))
+            return answers[: len(answers) - len(ends)]
+
+
+def _answer(cursor: psycopg.ClientCursor[Any]) -> _Answer:
+    return _Answer(cursor.rowcount, cursor.fetchall() if cursor.description else [])
 
 
 def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
@@ -404,7 +519,7 @@ def prune(schema: str) -> bool:
         [schema],
         sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
         {"limit": limit, "spared": timezone.now() - spared(), "portion": PRUNED_AT_ONCE},
-    )
+    )[-1].written
     return deleted == PRUNED_AT_ONCE
 
 

@@ -174,6 +174,7 @@ class Sentinel:
 
     def _note_outage(self, step: Step, error: BrokerError) -> None:
         step.broken_since = None
+        self.leases.note_outage()
         if not any(one.error for one in self._steps()):
             logger.error("The sentinel cannot %s and goes on without the broker: %s", step.what, error)
         elif not step.error and not any(str(error) == one.error for one in self._steps()):

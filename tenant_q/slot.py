@@ -24,7 +24,8 @@ _BUSY, _LEFT = 0, 1
 _FREE, _TASK, _HOOK = 0, 1, 2  # what it is busy with
 _AT_RUNNING = 8
 _DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED, _BEAT, _LATE = 512, 520, 528, 536, 544, 552, 560, 568
-_LEASES = 576
+_RENEWED_SINCE, _RENEWED_UNTIL = 576, 584
+_LEASES = 592
 _CANCELLED = _LEASES + BATCH_LIMIT * _LEASE.size  # how many
 _CANCELS = _CANCELLED + _NUMBER.size
 _TOLD = _CANCELS + BATCH_LIMIT * _CANCEL.size  # how often progress was told, twice; odd while it is being told
@@ -138,6 +139,33 @@ class Slot:
         packed = b"".join(_CANCEL.pack(id.encode(), verdict.encode()) for id, verdict in shown)
         self._memory[_CANCELS : _CANCELS + len(packed)] = packed
         self._put(_CANCELLED, len(shown))
+
+    def renew(self, sent: float, answered: float, seconds: float, *, is_unbroken: bool = True) -> None:
+        """The child's leases were renewed: what it held all along is good until `seconds` after `sent`.
+
+        A renewal whose answer came after that of the one before had run out may have come too late for some lease. Then
+        what the child took before is in doubt.
+
+        Parameters: `sent` and `answered`, times of `clock.now()` before and after the renewal; `is_unbroken`, whether
+        the broker was there all the time.
+        """
+        if not is_unbroken or answered >= self._get_seconds(_RENEWED_UNTIL):
+            self._put_seconds(_RENEWED_UNTIL, 0.0)  # first: nothing is taken for good in between
+            self._put_seconds(_RENEWED_SINCE, answered)
+        self._put_seconds(_RENEWED_UNTIL, sent + seconds)
+
+    def begin_renewing(self, now: float, seconds: float) -> None:
+        """The child is about to start: the first renewal is in time if it is answered within `seconds`."""
+        self._put_seconds(_RENEWED_UNTIL, now + seconds)
+
+    # What the child reads
+
+    @property
+    def renewed(self) -> tuple[float, float]:
+        """Since when the leases were renewed without a gap, and until when they are good by that."""
+        until = self._get_seconds(_RENEWED_UNTIL)
+        since = self._get_seconds(_RENEWED_SINCE)
+        return since, until if until == self._get_seconds(_RENEWED_UNTIL) else 0.0
 
     # What the sentinel reads
 

@@ -14,7 +14,19 @@ from django.conf import settings
 from django.core.cache import caches
 from django_q.signals import post_spawn
 
-from tenant_q import departures, forks, process_state, progress, results, retries, session, slices, tenancy, tracing
+from tenant_q import (
+    clock,
+    departures,
+    forks,
+    process_state,
+    progress,
+    results,
+    retries,
+    session,
+    slices,
+    tenancy,
+    tracing,
+)
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
@@ -22,8 +34,10 @@ from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import (
     BadPackage,
     BrokerDefect,
+    BrokerError,
     DatabaseAway,
     EntryRefused,
+    LeaseLost,
     ReplicaAway,
     SchemaNotMigrated,
     TakenBack,
@@ -36,6 +50,7 @@ from tenant_q.exceptions import (
     WorkerDied,
 )
 from tenant_q.executor import execute, give_up, timeout_of
+from tenant_q.fence import Fence
 from tenant_q.interrupt import Interrupt
 from tenant_q.labels import get_logger
 from tenant_q.outbox import Outbox
@@ -49,6 +64,9 @@ logger = get_logger("tenant_q.worker")
 LONGEST_BATCH = 2 * BATCH_SECONDS
 # How often a worker looks whether tenants it saved for are to be pruned.
 PRUNE_SECONDS = 5.0
+# So long a transactional task waits for the broker before its commit, when its lease is in doubt, and looks so often.
+LONGEST_DOUBT = 120.0
+DOUBT_PAUSE = 0.2
 # A tenant that cannot be served now and surely will be: its packages wait for as long as it takes.
 _TEMPORARY = (SchemaNotMigrated, TenantNotReady, TenantBusy, ReplicaAway)
 
@@ -62,7 +80,8 @@ class Worker(Role):
         super().__init__(slot, once=once)
         self.key = key
         self.broker = broker
-        self.outbox = Outbox(key, broker, slot)
+        self.fence = Fence(key, broker, slot)
+        self.outbox = Outbox(key, broker, slot, self.fence)
         self.interrupt = Interrupt(slot)
         progress.report_to(slot.tell_progress)
         self.started = 0
@@ -85,7 +104,9 @@ class Worker(Role):
         if self.stopping:
             return 0.0
         wait, self._wait = self._wait, 0.0
+        sent = clock.now()
         batch = self.broker.fetch(self.key, wait=wait)
+        self.fence.fetched(sent)
         if self.stopping:  # meanwhile
             self.broker.give_back(self.key, batch.leases)
         elif batch.leases:
@@ -102,7 +123,7 @@ class Worker(Role):
     def abandon(self) -> None:
         super().abandon()
         progress.report_to(None)
-        self.broker = self.outbox.broker = cast(Broker, forks.Abandoned())
+        self.broker = self.outbox.broker = self.fence.broker = cast(Broker, forks.Abandoned())
 
     def close(self) -> None:
         self.outbox.close()
@@ -250,6 +271,10 @@ class Worker(Role):
 
     def _execute(self, lease: Lease, package: Package, timeout: float | None) -> bool:
         self.outbox.watch()
+        if not self.fence.holds(lease):
+            self.slot.skip()
+            self._drop(lease, package)
+            return True
         if not self.slot.start(labels(package), timeout):
             return False
         if verdict := self.slot.cancellation(package.id):
@@ -260,17 +285,45 @@ class Worker(Role):
         self.started += 1
         try:
             try:
-                outcome = execute(package, attempt=_attempt(lease, package), during=self.interrupt.armed(package.id))
+                outcome = execute(
+                    package,
+                    attempt=_attempt(lease, package),
+                    during=self.interrupt.armed(package.id),
+                    before_commit=lambda: self._confirm(lease, package),
+                )
             finally:
                 self.slot.finish()  # it is not over its timeout while what follows waits for a server that hangs
                 self.stopping.listen()
         except TakenBack as error:
             self._put_off(lease, package, error.why)
+        except LeaseLost:
+            self._drop(lease, package)
         else:
             self._batch_seconds += outcome.seconds
             self.outbox.add(lease, outcome)
         self._recycle_when_due()
         return True
+
+    def _confirm(self, lease: Lease, package: Package) -> None:
+        """Be sure of the lease before a transactional task is committed. Raises `LeaseLost`, or `TakenBack`.
+
+        It waits while the broker does not answer: what has run is not run again for an outage.
+        """
+        deadline = time.monotonic() + LONGEST_DOUBT
+        while True:
+            try:
+                if self.fence.holds(lease):
+                    return
+                raise LeaseLost(f"{package.func_name} is taken back: its lease is another worker's")
+            except BrokerError as error:
+                if time.monotonic() > deadline:
+                    raise TakenBack(f"{package.func_name} is taken back: {error}", error) from error
+            self.slot.occupy(labels(package), None)  # its timeout is for the task
+            time.sleep(DOUBT_PAUSE)
+
+    def _drop(self, lease: Lease, package: Package) -> None:
+        text = "The lease of %s ran out, and the package is delivered again; nothing more is done with it here"
+        logger.warning(text, lease.id, extra=labels(package))
 
     def _flush_when_due(self, schema: str, tenant: str | None) -> None:
         if self.outbox.is_waiting():

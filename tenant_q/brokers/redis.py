@@ -148,6 +148,7 @@ class RedisBroker:
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
         lease_ms = round(conf().lease * 1000)
+        wait = min(wait, conf().lease / 4)  # a worker counts the time of its leases from before it waited
         word = secrets.token_hex(4)
         arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR, word
         run = partial(self._scripts.run_when_woken, "fetch", wait) if wait > 0 else partial(self._run, "fetch")

@@ -3,9 +3,11 @@
 -- {table}    the schema-qualified table
 -- {columns}  the columns that are written
 -- {is_there} whether the tenant still has the schema; else nothing is written
+-- {cancelled} the mark of a cancelled task's result
 -- %s         a JSON array of objects, one a task, with these columns as keys
 --
--- A task that is there already keeps its first success; a failure gives way to what came later.
+-- A task that is there already keeps its first success, and a cancelled one stays so; any other failure gives way to what
+-- came later.
 INSERT INTO {table} AS task ({columns})
 SELECT {columns} FROM pg_catalog.json_populate_recordset(NULL::{table}, %s::pg_catalog.json)
 WHERE {is_there}
@@ -16,3 +18,4 @@ ON CONFLICT (id) DO UPDATE SET
     success = EXCLUDED.success,
     attempt_count = EXCLUDED.attempt_count
 WHERE NOT task.success
+    AND coalesce(pg_catalog.strpos(pg_catalog.substr(task.result, 1, 40), {cancelled}), 0) OPERATOR(pg_catalog.=) 0

@@ -15,7 +15,8 @@ from django.utils import timezone
 from django_q.models import Task
 
 from tenant_q import results
-from tenant_q.exceptions import DatabaseAway
+from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
+from tenant_q.executor import execute, give_up
 from tenant_q.package import Outcome, build, deterministic_id
 from tenant_q.tenancy import in_schema
 from tests import schemas, tasks
@@ -185,6 +186,49 @@ def test_the_first_success_stays(receive, receivers, first, second, stays):
     assert (row.success, row.result) == stays
     assert row.attempt_count == (1 if stays[1] == "first" else 2)
     assert row.started == BEGIN + timedelta(seconds=row.attempt_count)
+
+
+CANCELS = {
+    "before it ran": lambda package: give_up(package, TaskCancelled("cancelled by Ada")),
+    "while it ran": lambda package: execute(package),
+    "with a long text": lambda package: give_up(package, TaskCancelled("cancelled by " + 400 * "x")),
+    "with a very long text": lambda package: give_up(package, TaskCancelled("cancelled by " + 100_000 * "x")),
+}
+
+
+@pytest.mark.parametrize("how", CANCELS)
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("receivers", [False, True])
+def test_a_cancelled_task_stays_so(receive, receivers, how, second):
+    """A stale worker's success is late, and so is its failure."""
+    if receivers:
+        receive(lambda **_: None)
+    late = outcome(func=f"{__name__}.be_cancelled", id="a" * 32, success=second, result="late", after=9)
+    assert results.save([CANCELS[how](late.package)]) == {}
+    assert results.write([late, outcome(id="b" * 32)]) == results.Saved({}, frozenset({("acme_corp", "a" * 32)}))
+    (row,) = rows(id="a" * 32)
+    assert not row.success
+    assert row.result.startswith("TaskCancelled: ")
+    assert len(rows(success=True)) == 1
+
+
+def be_cancelled() -> None:
+    raise CancelException("cancelled by Ada")
+
+
+@pytest.mark.parametrize("receivers", [False, True])
+def test_a_failure_that_tells_of_a_cancel_is_an_ordinary_one(receive, receivers):
+    if receivers:
+        receive(lambda **_: None)
+    results.save([outcome(id="a" * 32, success=False, result="ValueError: TaskCancelled: no")])
+    assert results.write([outcome(id="a" * 32)]) == results.Saved({})
+    assert [row.result for row in rows()] == ["done"]
+
+
+def test_a_cancel_and_a_success_of_one_id_in_a_batch():
+    late = outcome(id="a" * 32)
+    results.save([give_up(late.package, TaskCancelled("cancelled")), late])
+    assert [row.result for row in rows()] == ["TaskCancelled: cancelled"]
 
 
 def test_the_same_id_twice_in_a_batch():

@@ -566,10 +566,10 @@ def test_waiting_for_a_tenant_uses_up_no_try(tenants, worker, monkeypatch):
 def fail_for(*names: str) -> Any:
     """Saving that fails for some tenants."""
 
-    def save_rows(by_tenant: Any) -> None:
+    def save_rows(by_tenant: Any) -> Any:
         if {schema for schema, _ in by_tenant} & set(names):
             raise DatabaseError("this table is broken")
-        _save_rows(by_tenant)
+        return _save_rows(by_tenant)
 
     return save_rows
 
