@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from keyword import iskeyword
 from typing import Any
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -154,6 +154,11 @@ class Configuration:
     signed_results: bool
     test_queue: bool
     excluded_schemas: frozenset[str]
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The time zone of schedules; None with `USE_TZ = False`."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
 
 
 @cache

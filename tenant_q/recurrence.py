@@ -113,6 +113,39 @@ def following(
     return _first_after(kind, planned, planned if catch_up else now, zone, minutes, cron)
 
 
+def missed(
+    kind: str,
+    planned: datetime,
+    now: datetime,
+    *,
+    most: int,
+    zone: ZoneInfo | None,
+    minutes: int | None = None,
+    cron: str | None = None,
+) -> int:
+    """Return how many occurrences there are after `planned` and not after `now`.
+
+    Parameters: `most`, how many are counted at most, of a cron text, where each is searched for; the others and what is
+    raised are those of `following`.
+    """
+    if now <= planned or kind == Kind.ONCE:
+        return 0
+    if kind == Kind.CRON:
+        count, moment = -1, planned
+        while moment <= now and count < most:
+            count, moment = count + 1, _cron(cron or "", moment, zone)
+        return count
+    # The first one that is later tells how many came before it.
+    later = _first_after(kind, planned, now, zone, minutes, cron)
+    if kind in (Kind.MINUTES, Kind.HOURLY):
+        step = timedelta(hours=1) if kind == Kind.HOURLY else _interval(minutes)
+        return (later - planned) // step - 1
+    start, end = _wall(planned, zone), _wall(later, zone)
+    if kind in _DAYS:
+        return round((end - start) / (_DAYS[Kind(kind)] * _DAY)) - 1
+    return (12 * (end.year - start.year) + end.month - start.month) // _MONTHS[Kind(kind)] - 1
+
+
 def planned_anew(
     kind: str,
     planned: datetime,

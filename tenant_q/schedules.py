@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import IntegrityError
@@ -23,7 +22,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 from psycopg import sql
 
-from tenant_q import due_index, recurrence, results, tenancy
+from tenant_q import catch_up, due_index, recurrence, results, tenancy
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
@@ -249,9 +248,10 @@ def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
         package: Package | Outcome = package_of(row, schema, id)
     except (BadSchedule, EnqueueError) as error:
         package = _failed(row, schema, id, error)
-    row.task = id
+    row.task, repeats = id, row.repeats
     try:
         _move_on(row)
+        catch_up.note(schema, row, planned, repeats)
     except BadSchedule as error:
         # It has no next occurrence, so it stops; its row and its failed task say why.
         package = _failed(row, schema, id, error)
@@ -298,7 +298,7 @@ def _move_on(row: Schedule) -> None:
 def following(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool) -> datetime:
     """The occurrence of a schedule to store once `planned` has been fired at `now`. Raises `BadSchedule`."""
     return recurrence.following(
-        row.schedule_type, planned, now, catch_up=catch_up, zone=_zone(), minutes=row.minutes, cron=row.cron
+        row.schedule_type, planned, now, catch_up=catch_up, zone=conf().zone, minutes=row.minutes, cron=row.cron
     )
 
 
@@ -309,7 +309,7 @@ def planned_anew(row: Schedule, planned: datetime, now: datetime) -> datetime:
     """
     if row.schedule_type == Schedule.ONCE:
         return planned
-    zone = _zone()
+    zone = conf().zone
     return recurrence.planned_anew(row.schedule_type, planned, now, zone=zone, minutes=row.minutes, cron=row.cron)
 
 
@@ -331,11 +331,6 @@ def upcoming(row: Schedule, now: datetime, count: int) -> list[datetime]:
             break
         left -= left > 0
     return moments
-
-
-def _zone() -> ZoneInfo | None:
-    name = conf().time_zone
-    return ZoneInfo(name) if name else None
 
 
 def _failed(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome:

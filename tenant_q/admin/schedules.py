@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
-from tenant_q import acts, due_index, offered, schedules, task_rows, tenancy
+from tenant_q import acts, catch_up, due_index, offered, schedules, task_rows, tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import ScheduleForm, limited
 from tenant_q.admin.gate import TenantAdmin
@@ -41,6 +41,13 @@ _LOCKED = _(
     "This schedule runs a function or uses an option that is not offered here. You can pause, resume, delete and "
     "rename it, and give it another time. Only the operators of this site can change the rest."
 )
+
+
+_BEHIND = _(
+    "%(count)s runs of this schedule have passed, and each is made up for, one after another. To leave them out, give "
+    "it a next run that is still to come."
+)
+_WHEN = {"next_run", "repeats", "schedule_type", "minutes", "cron"}
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -156,6 +163,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     def _preview(self, row: Any) -> Any:
         context: dict[str, Any] = {"is_paused": row.pk and acts.is_paused(row), "is_new": row.pk is None}
+        context["behind"] = _behind(row)
         context["zone"] = timezone.get_current_timezone_name()
         try:
             context["moments"] = schedules.upcoming(row, timezone.now(), PREVIEWED)
@@ -216,6 +224,8 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         with transaction.atomic(using=tenancy.database_alias()):
             self._require_offered(obj, changed)
             self._save(request, obj, changed)
+        if (changed is None or changed & _WHEN) and (count := _behind(obj)):
+            self.message_user(request, _BEHIND % {"count": count}, messages.WARNING)
 
     def _save(self, request: HttpRequest, obj: Any, changed: set[str] | None) -> None:
         if changed is not None:
@@ -309,6 +319,12 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
             except TenantQError as error:
                 self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
         return done
+
+
+def _behind(row: Any) -> int:
+    """How many runs of a schedule have passed; 0 for one that is merely due."""
+    count = catch_up.runs_of(row, timezone.now())
+    return count if count > 1 else 0
 
 
 def _run_now(row: Any, actor: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.recurrence import MAX_CRON, MOVED, Kind, following, next_run, planned_anew
+from tenant_q.recurrence import MAX_CRON, MOVED, Kind, following, missed, next_run, planned_anew
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: 02:00 → 03:00 on 29 March, 03:00 → 02:00 on 25 October
 NEW_YORK = ZoneInfo("America/New_York")  # 2026: 02:00 → 03:00 on 8 March, 02:00 → 01:00 on 1 November
@@ -554,6 +554,7 @@ def test_planned_anew(kind, zone, planned, now, minutes, expected):
     now=st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)),
     minutes=st.integers(1, 100_000),
 )
+@settings(deadline=None)
 def test_what_is_planned_anew_is_the_first_later_than_now(kind, zone, planned, now, minutes):
     planned, now = (
         moment if zone is None else moment.replace(tzinfo=zone).astimezone(UTC) for moment in (planned, now)
@@ -589,3 +590,43 @@ def test_a_cron_text_is_planned_anew_from_now(planned):
 def test_what_cannot_be_planned_anew(kind, minutes, planned):
     with pytest.raises(BadSchedule):
         planned_anew(kind, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, minutes=minutes)
+
+
+# What was missed
+
+
+@pytest.mark.parametrize(
+    ("kind", "planned", "now", "minutes", "cron", "count"),
+    [
+        (Kind.DAILY, "2020-01-01 06:00", "2026-11-25 05:00", None, None, 2519),
+        (Kind.DAILY, "2026-03-28 02:30", "2026-03-30 02:30", None, None, 2),
+        (Kind.HOURLY, "2026-03-28 02:30", "2026-03-28 05:29", None, None, 2),
+        (Kind.MINUTES, "2026-03-28 02:30", "2026-03-28 03:00", 5, None, 6),
+        (Kind.MONTHLY, "2026-01-31 06:00", "2026-04-28 06:00", None, None, 3),
+        (Kind.YEARLY, "2020-02-29 06:00", "2026-02-28 05:59", None, None, 5),
+        (Kind.CRON, "2026-03-28 06:00", "2026-03-31 05:59", None, "0 6 * * *", 2),
+        (Kind.CRON, "2026-03-28 06:00", "2027-03-28 06:00", None, "* * * * *", 50),
+        (Kind.ONCE, "2020-01-01 06:00", "2026-11-25 05:00", None, None, 0),
+        (Kind.DAILY, "2026-11-26 06:00", "2026-11-25 05:00", None, None, 0),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, BERLIN])
+def test_missed(kind, planned, now, minutes, cron, count, zone):
+    assert missed(kind, at(zone, planned), at(zone, now), most=50, zone=zone, minutes=minutes, cron=cron) == count
+
+
+@given(
+    kind=st.sampled_from([Kind.MINUTES, Kind.HOURLY, *CALENDAR]),
+    zone=st.sampled_from([None, BERLIN, LORD_HOWE]),
+    planned=st.datetimes(datetime(2015, 1, 1), datetime(2030, 1, 1)),
+    days=st.integers(0, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_missed_counts_what_catching_up_fires(kind, zone, planned, days):
+    planned = planned if zone is None else planned.replace(tzinfo=zone).astimezone(UTC)
+    now = planned + timedelta(days=days, minutes=7)
+    count, moment = -1, planned
+    while moment <= now:
+        count, moment = count + 1, next_run(kind, moment, zone=zone, minutes=60)
+    found = missed(kind, planned, now, most=0, zone=zone, minutes=60)
+    assert abs(found - count) <= (1 if kind in CALENDAR else 0), "a day that a month lacks may move what follows"

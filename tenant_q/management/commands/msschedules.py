@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import due_index, index_rights, offered, tenancy
+from tenant_q import catch_up, due_index, index_rights, offered, tenancy
 from tenant_q.due_index import Upcoming
 from tenant_q.exceptions import ForeignCode
-from tenant_q.management.console import OperatorCommand, table
+from tenant_q.management.console import OperatorCommand, moment, table
 
 LISTED = 50
 # So many schemas are compared in one round trip.
 AT_ONCE = 100
+# So many schedules are looked at for runs that were missed, those that are due longest.
+DUE = 1000
 _COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
 _LAST = {True: "success", False: "failure", None: None}
 
@@ -40,6 +44,18 @@ class Unlisted:
     func: str
     hook: str | None
     reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A schedule that has many runs to make up for, the first of which is `next_run`."""
+
+    schema: str
+    id: int
+    name: str | None
+    func: str | None
+    next_run: datetime
+    runs: int
 
 
 class Command(OperatorCommand):
@@ -90,13 +106,14 @@ class Command(OperatorCommand):
             Finding(name, f"{problem}: {why[name]}" if name in why else problem, name not in left)
             for name, problem in wrong.items()
         ]
-        unlisted = _unlisted(schemas)
+        unlisted, behind = _unlisted(schemas), _behind(schema)
         if as_json:
             found = {"wrong": [vars(one) for one in findings], "unlisted": [vars(one) for one in unlisted]}
-            self.answer({"schemas": len(schemas), **found})
+            self.answer({"schemas": len(schemas), **found, "behind": [vars(one) for one in behind]})
         else:
             self._tell(len(schemas), findings)
             self._tell_unlisted(unlisted)
+            self._tell_behind(behind)
         if left:
             raise CommandError(_way_out(left, repair=repair))
 
@@ -115,6 +132,15 @@ class Command(OperatorCommand):
         for one in unlisted:
             name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
             self.say(f"{one.schema}: {name}, function {one.func}: {' '.join(one.reasons)}")
+
+    def _tell_behind(self, behind: list[Behind]) -> None:
+        """List the schedules that have many runs to make up for. That is no error: it may be meant."""
+        if behind:
+            self.say("Each run that was missed is made up for; to leave them out, set next_run to a coming moment:")
+        for one in behind:
+            name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
+            runs = catch_up.in_words(one.runs)
+            self.say(f"{one.schema}: {name}, function {one.func}, is behind by {runs}, since {moment(one.next_run)}")
 
 
 def _limit(text: str) -> int:
@@ -189,6 +215,17 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
         if len(schemas) > 1:  # at least one of them
             return {schema: count for one in schemas for schema, count in _errors([one]).items()}
         return {schemas[0]: f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"}
+
+
+def _behind(schema: str | None) -> list[Behind]:
+    """The schedules with many runs to make up for, among those that are due longest."""
+    now = timezone.now()
+    found = []
+    for one in due_index.upcoming(DUE, schema):
+        runs = catch_up.runs_behind(one.kind, one.next_run, now, minutes=one.minutes, cron=one.cron)
+        if runs >= catch_up.MANY:
+            found.append(Behind(one.schema, one.id, one.name, one.func, one.next_run, runs))
+    return found
 
 
 def _unlisted(schemas: list[str]) -> list[Unlisted]:
