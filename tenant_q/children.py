@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 
-from tenant_q import orphans
+from tenant_q import orphans, processors
 from tenant_q.child import KILL_MARGIN, Child, start
 from tenant_q.conf import conf
 from tenant_q.labels import get_logger
@@ -181,7 +181,7 @@ def _pin(child: Child, cpus: int, serial: int) -> None:
     """Let a worker run on `cpus` of the processors that this process may use, the workers spread over all."""
     if not hasattr(os, "sched_setaffinity"):
         return
-    usable = sorted(os.sched_getaffinity(0))
+    usable = processors.usable()
     if cpus < len(usable):
         chosen = {usable[(serial * cpus + place) % len(usable)] for place in range(cpus)}
         try:

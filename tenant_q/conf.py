@@ -25,6 +25,7 @@ from django.core.signals import setting_changed
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
+from tenant_q import processors
 from tenant_q.exceptions import ConfigurationError
 
 Number = (int, float)
@@ -177,7 +178,7 @@ def conf() -> Configuration:
         site=q.get("name", "default"),
         cluster=q.get("cluster_name", q.get("name", "default")),
         q_cluster=q,
-        workers=q.get("workers") or os.cpu_count() or 4,
+        workers=q.get("workers") or processors.count(),
         timeout=q.get("timeout"),
         save_limit=q.get("save_limit", 250),
         save_limit_per=q.get("save_limit_per"),

@@ -86,6 +86,7 @@ class LeaseKeeper:
             running=child.slot.running,
             verdict=None if innocent else child.verdict,
             charged=not (child.is_stopped or innocent),
+            death=child.how_it_died,
         )
         if given:
             logger.warning("%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels)

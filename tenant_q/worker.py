@@ -224,6 +224,7 @@ class Worker(Role):
             if (lease.starts or 0) < 2 * package.max_deliveries:
                 return package
             cause = f"{WorkerDied.__name__}: what follows the task, its row or its hook, killed the worker as well"
+            cause += f"; the last one {lease.death}" if lease.death else ""
             self._bury(lease, package, cause)
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
@@ -400,7 +401,9 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
         return _sentenced(lease, package, lease.verdict)
     if starts >= package.max_deliveries:
         times = "once" if starts == 1 else f"{starts} times"
-        text = f"the worker process died {times} while it ran this task, so it is not started again"
+        last = "it" if starts == 1 else "the last one"
+        how = f"; {last} {lease.death}" if lease.death else ""
+        text = f"the worker process died {times} while it ran this task, so it is not started again{how}"
         return give_up(package, WorkerDied(text), attempt=package.failures + starts)
     return None
 

@@ -24,14 +24,23 @@ def _sleep() -> None:
     time.sleep(LONGEST)
 
 
+def _ignore_hang_up() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _ignore_hang_up_and_sleep() -> None:
+    _ignore_hang_up()
+    _sleep()
+
+
 def _fork() -> list[int]:
-    child = multiprocessing.get_context("fork").Process(target=_sleep, daemon=False)
+    child = multiprocessing.get_context("fork").Process(target=_ignore_hang_up_and_sleep, daemon=False)
     child.start()
     return [child.pid or 0]
 
 
 def _pool() -> list[int]:
-    pool = multiprocessing.get_context("fork").Pool(2)
+    pool = multiprocessing.get_context("fork").Pool(2, initializer=_ignore_hang_up)
     _kept.append(pool)
     return [child.pid for child in pool._pool]  # type: ignore[attr-defined]
 

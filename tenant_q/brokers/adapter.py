@@ -128,7 +128,15 @@ class AdaptedBroker:
         """There is nothing to renew."""
         return {}
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        *,
+        running: str | None,
+        verdict: str | None = None,
+        charged: bool = True,
+        death: str | None = None,
+    ) -> int:
         return 0
 
     def expire(self) -> int:

@@ -47,9 +47,13 @@ from tenant_q.states import Progress, State
 
 @dataclass(slots=True)
 class History:
-    """What happened to a package. `alone`: it is delivered by itself, for it may have killed a machine."""
+    """What happened to a package. `alone`: it is delivered by itself, for it may have killed a machine.
+
+    `death` says how the worker died that was charged to it last.
+    """
 
     starts: int | None = None
+    death: str | None = None
     verdict: str | None = None
     alone: bool = False
 
@@ -348,7 +352,7 @@ class MemoryBroker:
         message, history = self.messages[id], self.histories[id]
         self.last_token += 1
         token = f"{self.last_token}.{secrets.token_hex(4)}"
-        lease = Lease(id, message.schema, message.payload, token, history.starts, history.verdict)
+        lease = Lease(id, message.schema, message.payload, token, history.starts, history.verdict, history.death)
         self.queues[message.schema].remove(id)
         self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
         return lease
@@ -444,7 +448,15 @@ class MemoryBroker:
                 found[held.worker][id] = held.lease.token
         return found
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        *,
+        running: str | None,
+        verdict: str | None = None,
+        charged: bool = True,
+        death: str | None = None,
+    ) -> int:
         lost = self._held_by(worker)
         for history, is_it in [(self.histories[id], id == running) for id in lost]:
             # A worker that ran nothing may have died of a package it had finished. The others come one at a time
@@ -452,6 +464,7 @@ class MemoryBroker:
             is_guilty = (is_it and not verdict) if running else history.alone
             history.alone = history.alone or (charged and not running)
             history.starts = (history.starts or 0) + (charged and is_guilty)
+            history.death = death if charged and is_guilty and death else history.death
             is_told = is_it and verdict and not history.is_cancelled
             history.verdict = verdict if is_told else history.verdict
         return self._return_unrun(lost)
@@ -470,6 +483,7 @@ class MemoryBroker:
             # Of a larger batch each may be innocent: it is not charged, and comes alone the next time.
             history = self.histories[id]
             history.starts = (history.starts or 0) + self.leased[id].alone
+            history.death = None if self.leased[id].alone else history.death
             history.alone = True
         self.happened["expired"] += len(late)
         return self._return_unrun(late)

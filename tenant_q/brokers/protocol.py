@@ -62,7 +62,8 @@ class Lease:
     `schema` is the name of the queue it was in. For the second tenant of a schema's name and later ones that is the
     name followed by `#` and the tenant's key; a tenant that was renamed keeps its queue.
     `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
-    `verdict` is the cause with which the package is to be given up instead of run.
+    `verdict` is the cause with which the package is to be given up instead of run. `death` says how the worker died
+    that was charged to it last, where that is known.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Lease:
     token: Any
     starts: int | None = None
     verdict: str | None = None
+    death: str | None = None
 
     @property
     def is_redelivered(self) -> bool:
@@ -268,10 +270,19 @@ class Broker(Protocol):
         Returns, by worker, the ids that it holds with the tokens of their leases, as text.
         """
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        *,
+        running: str | None,
+        verdict: str | None = None,
+        charged: bool = True,
+        death: str | None = None,
+    ) -> int:
         """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict.
 
-        Parameters: `charged`, whether its death counts against what it ran; False where it was killed to stop it.
+        Parameters: `charged`, whether its death counts against what it ran; False where it was killed to stop it;
+        `death`, how it died, in words, which is kept with what is charged.
         Returns how many were given back.
         """
 

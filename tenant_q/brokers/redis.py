@@ -157,7 +157,7 @@ class RedisBroker:
         return Batch(leases, next_delayed=None if due < 0 else due / 1000)
 
     def _readable(
-        self, worker: str, id: bytes, token: bytes, starts: bytes, verdict: bytes, message: bytes
+        self, worker: str, id: bytes, token: bytes, starts: bytes, verdict: bytes, message: bytes, death: bytes
     ) -> Lease | None:
         """Return a lease of a fetch; None for one whose package is no text, which is forgotten."""
         try:
@@ -166,7 +166,8 @@ class RedisBroker:
         except UnicodeDecodeError:
             self._run("bury", worker, "", token, "")
             return None
-        return Lease(name, schema, payload, token.decode(), int(starts) if starts else None, _text(verdict))
+        times = int(starts) if starts else None
+        return Lease(name, schema, payload, token.decode(), times, _text(verdict), _text(death))
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         try:
@@ -235,14 +236,22 @@ class RedisBroker:
         held = self._run("renew", round(seconds * 1000), *workers)
         return {worker: _pairs(found) for worker, found in zip(workers, held, strict=True)}
 
-    def reclaim(self, worker: str, *, running: str | None, verdict: str | None = None, charged: bool = True) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        *,
+        running: str | None,
+        verdict: str | None = None,
+        charged: bool = True,
+        death: str | None = None,
+    ) -> int:
         try:
-            return int(self._run("reclaim", worker, running or "", verdict or "", int(charged)))
+            return int(self._run("reclaim", worker, running or "", verdict or "", int(charged), death or ""))
         except REFUSALS:
             if not running:
                 raise
             logger.exception("What worker %s was running is not charged for its death", worker)
-            return int(self._run("reclaim", worker, "", "", int(charged)))
+            return int(self._run("reclaim", worker, "", "", int(charged), death or ""))
 
     def expire(self) -> int:
         lease = conf().lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
@@ -120,14 +121,18 @@ def test_what_a_task_left_ends_with_a_cluster_that_loses(tenants, mscluster, rol
 
 
 def test_forked_processes_end_when_all_are_killed(tenants, mscluster):
-    """Nobody is left who could end a program that was started."""
+    """Nobody is left who could end a program that was started.
+
+    They are stopped first, so that none sees another end. Of a process group that is left with a stopped member the
+    kernel tells all by SIGHUP, so the forked ones ignore that.
+    """
     cluster = mscluster("--workers", "1")
     QUtilities.get_result(add("start_all", "ours"), wait=WAIT, schema_name=A)
     ours = started("ours")
     every = [pid for role in ("parent", "sentinel", "scheduler", "worker") for pid in cluster.pids(role)]
     try:
         for pid in every:
-            os.kill(pid, signal.SIGSTOP)  # so that none sees another end
+            os.kill(pid, signal.SIGSTOP)
         for pid in every:
             os.kill(pid, signal.SIGKILL)
         cluster.process.wait(20)
@@ -150,11 +155,21 @@ def test_an_exit_in_a_task_is_a_death(tenants, mscluster, code):
     task = QUtilities.fetch_task(id, wait=WAIT, schema_name=A)
     assert not task.success
     assert task.result.startswith("WorkerDied: the worker process died 2 times")
+    assert f"the last one ended with exit code {code} (peak memory " in task.result
     assert len(tasks.notes("ours")) == 2
     assert cluster.log.count(f"ended with exit code {code}") == 2
     (one,) = wait_until(lambda: [one for one in clusters(get_broker()) if one.restarts == 2], what="two restarts")
     assert [death.task_id for death in one.deaths] == [id, id]
     assert cluster.stop() == 0
+
+
+def test_the_row_of_a_killed_task_names_the_signal_and_the_memory(tenants, mscluster):
+    mscluster("--workers", "1", TEST_TENANT_Q='{"max_deliveries": 1}')
+    id = add("take_memory_and_die", "ours", 300)
+    text = QUtilities.fetch_task(id, wait=WAIT, schema_name=A).result
+    assert "it was killed by SIGKILL, often the kernel's out-of-memory killer" in text
+    (peak,) = re.findall(r"peak memory (\d+) MiB", text)
+    assert 300 < int(peak) < 1000
 
 
 @pytest.mark.parametrize("what", ["sentinel", "broker"])

@@ -951,6 +951,34 @@ def test_a_worker_that_died_while_it_ran_nothing(broker):
     assert (again.id, again.starts) == ("a", 1)
 
 
+def test_how_a_worker_died_is_kept_with_what_is_charged(driver, broker):
+    know(broker, 0.1)
+    put(broker, "a", "b")
+    assert [lease.death for lease in broker.fetch("w1").leases] == [None, None]
+    broker.reclaim("w1", running="b", death="was killed")
+    assert {lease.id: lease.death for lease in broker.fetch("w1").leases} == {"a": None, "b": "was killed"}
+    broker.reclaim("w1", running="b", charged=False, death="was stopped")
+    broker.fetch("w1")
+    broker.reclaim("w1", running="b", verdict="v", death="was killed for its timeout")
+    broker.fetch("w1")
+    broker.reclaim("w1", running="b")
+    leases = broker.fetch("w1").leases
+    assert {lease.id: (lease.starts, lease.death) for lease in leases} == {"a": (0, None), "b": (2, "was killed")}
+    broker.put_off("w1", next(lease for lease in leases if lease.id == "b"), delay=0)
+    (lease,) = broker.fetch("w2").leases
+    assert lease.death == "was killed", "it is tried again"
+    run_out(driver, but=["w1"])
+    (lease,) = broker.fetch("w2").leases
+    assert (lease.starts, lease.death) == (2, "was killed"), "nobody is charged"
+    run_out(driver, but=["w1"])
+    lease = fetch_one(broker, "w2")
+    assert (lease.starts, lease.death) == (3, None), "nobody knows how this worker died"
+    broker.reclaim("w2", running="b", death="was killed again")
+    broker.bury("w2", fetch_one(broker, "w2"), "a cause")
+    broker.retry_dead({"b": ""})
+    assert fetch_one(broker, "w2").death is None
+
+
 @pytest.mark.parametrize("running", ["a", None])
 def test_a_worker_that_was_stopped_charges_nobody(broker, running):
     know(broker, 0.1)

@@ -274,11 +274,16 @@ class TwoBrokers(RuleBasedStateMachine):
         assert of_model == of_real
 
     @precondition(lambda self: self.model.broker.leased)
-    @rule(worker=workers, data=st.data(), verdict=st.sampled_from([None, None, "a verdict"]))
-    def die(self, worker, data, verdict):
+    @rule(
+        worker=workers,
+        data=st.data(),
+        verdict=st.sampled_from([None, None, "a verdict"]),
+        death=st.sampled_from([None, "was killed", "ended"]),
+    )
+    def die(self, worker, data, verdict, death):
         held = [id for id, held in self.model.broker.leased.items() if held.worker == worker]
         running = data.draw(st.sampled_from([*held, None, IDS[0]]))
-        self.both("reclaim", worker, running=running, verdict=verdict, charged=data.draw(st.booleans()))
+        self.both("reclaim", worker, running=running, verdict=verdict, charged=data.draw(st.booleans()), death=death)
 
     @rule()
     def expire(self):
@@ -399,7 +404,7 @@ def places_of(loads: Any) -> dict[str, tuple[int, ...]]:
 
 
 def without_token(lease: Lease) -> tuple[Any, ...]:
-    return (lease.id, lease.schema, lease.payload, lease.starts, lease.verdict)
+    return (lease.id, lease.schema, lease.payload, lease.starts, lease.verdict, lease.death)
 
 
 def live_without_time(one: Any) -> tuple[Any, ...]:

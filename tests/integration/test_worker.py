@@ -375,12 +375,13 @@ def test_a_package_that_failed_is_run_again(tenants, worker, make_worker):
 def test_a_task_that_kills_its_workers_is_given_up(tenants, worker, limit, starts, words):
     options = {"q_options": {"max_deliveries": limit}} if limit else {}
     id = add("acme_corp", f"{HERE}.see", 1, save=False, **options)
-    for _ in range(starts):
+    for n in range(starts):
         assert get_broker().fetch("dead")
-        get_broker().reclaim("dead", running=id)
+        get_broker().reclaim("dead", running=id, death=f"was killed by SIGKILL (peak memory {n + 1} MiB)")
     worker.tick()
     assert SEEN == []
     task = row(id)
+    assert f"{'it' if starts == 1 else 'the last one'} was killed by SIGKILL (peak memory {starts} MiB)" in task.result
     assert not task.success
     assert task.result.startswith("WorkerDied: the worker process")
     assert words in task.result

@@ -16,7 +16,7 @@ from django.core.checks import Error, Warning, run_checks
 from django.db import ConnectionHandler
 from django.test import modify_settings
 
-from tenant_q import checks
+from tenant_q import checks, processors
 from tenant_q.conf import (
     Q_CLUSTER_KEYS,
     TENANT_Q_KEYS,
@@ -147,7 +147,7 @@ def test_defaults(settings):
     del settings.SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER
     read = conf()
     assert (read.site, read.cluster) == ("default", "default")
-    assert read.workers == os.cpu_count()
+    assert read.workers == processors.count()
     assert (read.timeout, read.save_limit, read.save_limit_per, read.recycle) == (None, 250, None, 5000)
     assert (read.catch_up, read.scheduler, read.sync, read.cached, read.cache) == (True, True, False, False, "default")
     assert (read.lease, read.grace, read.max_deliveries, read.tenant_cache_seconds) == (15, 30, 3, 30)

@@ -19,6 +19,8 @@
 --   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
 --   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
 --   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
+--   <tag>:deaths          hash    id -> how the worker died that was charged to it last; it expires a week after the last
+--                                 death, for a cluster of an earlier version leaves its entries behind
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
 --   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
@@ -352,7 +354,7 @@ local function forget_broken(id)
   for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
     redis.call('ZREM', key(name), id)
   end
-  for _, name in ipairs({ 'messages', 'leased', 'starts', 'verdicts', 'causes', 'cancelled', 'progress' }) do
+  for _, name in ipairs({ 'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress' }) do
     redis.call('HDEL', key(name), id)
   end
   redis.call('SREM', key('alone'), id)
@@ -384,6 +386,7 @@ end
 -- All that is known of ids but their messages and their places.
 local function drop_histories(ids)
   redis.call('HDEL', key('starts'), unpack(ids))
+  redis.call('HDEL', key('deaths'), unpack(ids))
   redis.call('HDEL', key('verdicts'), unpack(ids))
   redis.call('SREM', key('alone'), unpack(ids))
 end

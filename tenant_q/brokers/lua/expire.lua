@@ -43,6 +43,9 @@ for i = #ids, 1, -1 do
   local lease = leases[id]
   return_unrun(id, lease)
   redis.call('HINCRBY', key('starts'), id, lease.alone and 1 or 0)
+  if lease.alone then
+    redis.call('HDEL', key('deaths'), id)  -- nobody knows how this worker died
+  end
   redis.call('SADD', key('alone'), id)
 end
 if #ids > 0 then

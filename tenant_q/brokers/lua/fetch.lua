@@ -11,7 +11,8 @@
 --          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for,
 --          8 a random word, which is a part of the fencing tokens
 -- Returns  { ms until the first delayed package is due or -1,
---            { id, token, starts or '', verdict or '', message as it is stored }, ... }
+--            { id, token, starts or '', verdict or '', message as it is stored,
+--              how the last worker died that was charged to it or '' }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -159,7 +160,8 @@ local function lease_taken()
   local starts = redis.call('HMGET', key('starts'), unpack(ids))
   local verdicts = redis.call('HMGET', key('verdicts'), unpack(ids))
   for i, one in ipairs(taken) do
-    answer[i] = { one.id, fencing_token(one.lease), starts[i] or '', verdicts[i] or '', one.message }
+    local death = starts[i] and redis.call('HGET', key('deaths'), one.id)
+    answer[i] = { one.id, fencing_token(one.lease), starts[i] or '', verdicts[i] or '', one.message, death or '' }
   end
   return answer
 end

@@ -5,11 +5,13 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or '',
---          4 whether its death is charged to anyone ('1' or '0'): not where it was killed to stop it
+--          4 whether its death is charged to anyone ('1' or '0'): not where it was killed to stop it,
+--          5 how it died, in words, or ''
 -- Returns  how many were given back
 
 write_though_full()
-local worker, running, verdict, is_charged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local worker, running, verdict, is_charged, death = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
+local deaths_ms = 7 * 24 * 3600 * 1000
 local ids = redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)
 for _, id in ipairs(ids) do
   return_unrun(id, lease_of(id), worker)
@@ -19,6 +21,10 @@ for _, id in ipairs(ids) do
   end
   if redis.call('HEXISTS', key('messages'), id) == 1 then
     redis.call('HINCRBY', key('starts'), id, guilty and is_charged and 1 or 0)
+    if guilty and is_charged and death ~= '' then
+      redis.call('HSET', key('deaths'), id, death)
+      redis.call('PEXPIRE', key('deaths'), deaths_ms)
+    end
   else  -- nobody can run it
     forget_broken(id)
   end

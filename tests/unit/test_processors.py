@@ -1,0 +1,52 @@
+"""How many processors a process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tenant_q import processors
+
+CODE = "from tenant_q import processors; print(processors.count())"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_a_process_that_is_bound_to_one_processor_has_one():
+    one = min(os.sched_getaffinity(0))
+    bound = f"import os; os.sched_setaffinity(0, {{{one}}}); {CODE}"
+    told = subprocess.run([sys.executable, "-c", bound], stdout=subprocess.PIPE, check=True, text=True)
+    assert int(told.stdout) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, math.inf),
+        ({"": "max 100000"}, math.inf),
+        ({"": "150000 100000"}, 1.5),
+        ({"shop.slice": "400000 100000", "shop.slice/a.service": "max 100000"}, 4),
+        ({"shop.slice": "400000 100000", "shop.slice/a.service": "50000 100000"}, 0.5),
+        ({"": "nothing"}, math.inf),
+    ],
+)
+def test_the_smallest_quota_of_its_control_groups_counts(tmp_path, limits, expected):
+    (tmp_path / "shop.slice" / "a.service").mkdir(parents=True)
+    for group, limit in limits.items():
+        (tmp_path / group / "cpu.max").write_text(f"{limit}\n")
+    (tmp_path / "cgroup").write_text("0::/shop.slice/a.service\n")
+    assert processors._quota(tmp_path / "cgroup", tmp_path) == expected
+
+
+def test_where_nothing_is_known_of_control_groups(tmp_path):
+    assert processors._quota(tmp_path / "cgroup", tmp_path) == math.inf
+
+
+def test_there_is_at_least_one(monkeypatch):
+    monkeypatch.setattr(processors, "_quota", lambda: 0.1)
+    assert processors.count() == 1
+    monkeypatch.setattr(processors, "_quota", lambda: 1.5)
+    assert processors.count() == min(2, len(processors.usable()))
