@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol import (
     BATCH_SECONDS,
     CANCEL_REACH,
     CANCELLED,
+    MOST_DEBT_SECONDS,
     NEW_FACTOR,
     OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
@@ -114,6 +115,9 @@ class MemoryBroker:
         self.ring: set[str] = set()
         self.ring_time = 0.0
         self.virtual: dict[str, float] = defaultdict(float)
+        # Since when the ring has not been empty; until when since then a tenant was the only one in it.
+        self.waited_since = 0.0
+        self.alone_until: dict[str, float] = {}
         self.costs: dict[tuple[str, str], float] = {}
         self.in_force: dict[str, Policy] = {}
         self.last_token = 0
@@ -224,8 +228,26 @@ class MemoryBroker:
     def _enter_ring(self, schema: str) -> None:
         """Let a tenant in that may be served. It has no credit for its absence, and its debt is not forgiven."""
         if schema not in self.ring and self.queues[schema] and not self._is_kept_out(schema):
+            self._note_wait()
             self.virtual[schema] = max(self.virtual[schema], self.ring_time)
             self.ring.add(schema)
+
+    def _note_wait(self) -> None:
+        """Note since when others wait for a tenant that runs: one more is about to enter the ring."""
+        if not self.ring:
+            self.waited_since, self.alone_until = self.clock(), {}
+        elif len(self.ring) == 1:
+            self.alone_until[next(iter(self.ring))] = self.clock()
+
+    def _others_waited(self, schema: str) -> float | None:
+        """Return for how many ms some other tenant has been in the ring all the time, None where none is."""
+        if self.ring <= {schema}:
+            return None
+        return (self.clock() - max(self.waited_since, self.alone_until.get(schema, 0.0))) * 1000
+
+    def _ahead(self, schema: str) -> float:
+        """Return what a tenant is charged for its leases in force."""
+        return sum(held.charged for held in self.leased.values() if held.lease.schema == schema)
 
     # From place to place
 
@@ -242,16 +264,30 @@ class MemoryBroker:
 
         Parameters: `used`, the milliseconds used, by id.
         """
-        owed: dict[str, float] = defaultdict(float)
-        for id, ms in used.items():
-            schema = self.messages[id].schema
-            owed[schema] += ms / self._policy(schema).weight - self.leased[id].charged
-        for schema, ms in owed.items():
-            self.virtual[schema] += ms
+        ended: dict[str, list[str]] = defaultdict(list)
         for id in used:
-            del self.leased[id]
-        for schema in owed:
+            ended[self.messages[id].schema].append(id)
+        for schema, ids in ended.items():
+            self._settle(schema, sum(used[id] for id in ids), [self.leased.pop(id).charged for id in ids])
+        for schema in ended:
+            if schema not in self.ring and not self._ahead(schema) and self.virtual[schema] <= self.ring_time:
+                del self.virtual[schema]  # it has caught up
+        for schema in ended:
             self._enter_ring(schema)
+
+    def _settle(self, schema: str, used: float, charged: Sequence[float]) -> None:
+        """Settle what a tenant was charged by what it used: it owes the time in which others waited.
+
+        Where none does, the ring's virtual time follows the tenant's, as if it had taken turns with all others.
+        """
+        waited = self._others_waited(schema)
+        owed = used if waited is None else min(used, waited)
+        self.virtual[schema] += owed / self._policy(schema).weight - sum(charged)
+        settled = self.virtual[schema] - self._ahead(schema)
+        if used and waited is None:
+            self.ring_time = max(self.ring_time, settled)
+        elif used:
+            self.virtual[schema] -= max(0.0, settled - self.ring_time - MOST_DEBT_SECONDS * 1000)
 
     def _return_unrun(self, ids: Iterable[str]) -> int:
         """Put leased packages at the heads of their queues, so that they run in this order. Returns how many."""
@@ -321,7 +357,9 @@ class MemoryBroker:
         spent, is_full = 0.0, False
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
-            self.ring_time = max(self.ring_time, self.virtual[schema])
+            # Where nobody else waits, leases in force are charged when it is known for how long others waited.
+            unsettled = self._ahead(schema) if self.ring == {schema} else 0.0
+            self.ring_time = max(self.ring_time, self.virtual[schema] - unsettled)
             charged, of_slice = 0.0, 0.0
             for id in self.queues[schema][: limit - len(taken)]:
                 cost = self._expected(schema, self.messages[id].func)
@@ -492,10 +530,21 @@ class MemoryBroker:
 
     def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
         changed = {self._claim(schema): policy for schema, policy in policies.items()}
+        before = dict(self.in_force)
         self.in_force = changed if complete else {**self.in_force, **changed}
+        for schema in {*before, *changed} & self.virtual.keys():
+            self._weigh_debt(schema, before.get(schema, Policy()).weight)
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         for schema in list(self.queues):
             self._enter_ring(schema)
+
+    def _weigh_debt(self, schema: str, before: float) -> None:
+        """Keep what a tenant owes, in worker-seconds, when its weight changes from `before`."""
+        start = self.ring_time + self._ahead(schema)
+        debt = max(0.0, self.virtual[schema] - start)
+        weight = self._policy(schema).weight
+        if debt and weight != before:
+            self.virtual[schema] = start + debt * before / weight
 
     def policies(self) -> Mapping[str, Policy]:
         return {self._schema(queue): policy for queue, policy in self.in_force.items()}

@@ -26,6 +26,8 @@ BATCH_LIMIT = 64
 LONGEST_WAIT = 1.0
 # The next tenant's turn comes after one part in so many of a batch's work.
 SLICES = 4
+# A tenant is behind the others by so many worker-seconds of theirs at most; also in `lua/common.lua`.
+MOST_DEBT_SECONDS = 3600
 # With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
 # So many functions have figures and estimates of their own. The others are counted together, under `OTHER_FUNCTIONS`

@@ -9,7 +9,7 @@ import copy
 import inspect
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quanti
 from tenant_q.brokers.memory import MemoryBroker
 from tenant_q.brokers.protocol import (
     CANCEL_REACH,
+    MOST_DEBT_SECONDS,
     Batch,
     Broker,
     Cancelled,
@@ -35,6 +36,9 @@ from tenant_q.exceptions import QueueFull
 from tenant_q.states import Progress, State
 from tests.conftest import wait_until
 
+# How time passes for a broker, by its cluster's name.
+CLOCKS: dict[str, Callable[[float], None]] = {}
+
 
 class InMemory:
     """The specification, with a clock that stands still."""
@@ -43,6 +47,7 @@ class InMemory:
         self.now = 1e9
         self.broker = MemoryBroker(f"c{uuid.uuid4().hex[:8]}", lambda: self.now)
         self.prefix = "stat"
+        CLOCKS[self.broker.cluster] = self.advance
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -61,7 +66,7 @@ class InMemory:
     OWN = ("cluster", "clock", "keys_of")
 
     def end(self) -> None:
-        """Nothing is left."""
+        del CLOCKS[self.broker.cluster]
 
 
 class OnRedis:
@@ -78,6 +83,9 @@ class OnRedis:
           local own = KEYS[1] .. ':delayed:' .. string.match(message, '^[^\\n]*')
           redis.call('ZINCRBY', own, -ARGV[1], id)
         end
+        for _, field in ipairs(redis.call('HKEYS', KEYS[1] .. ':waited')) do
+          redis.call('HINCRBY', KEYS[1] .. ':waited', field, -ARGV[1])
+        end
         if redis.call('EXISTS', KEYS[1] .. ':expired') == 1 then
           redis.call('DECRBY', KEYS[1] .. ':expired', ARGV[1])
         end
@@ -88,6 +96,7 @@ class OnRedis:
         self.client: Any = self.broker.client
         self.age = self.client.register_script(self.AGE)
         self.prefix = f"{self.broker.tag}:stat"
+        CLOCKS[self.broker.cluster] = self.advance
 
     def advance(self, seconds: float) -> None:
         self.age(keys=[self.broker.tag], args=[round(seconds * 1000)])
@@ -111,11 +120,15 @@ class OnRedis:
 
     def restore(self, snapshot: dict[bytes, bytes]) -> None:
         """The replica takes over: what was written since is gone."""
-        self.end()
+        self.clear()
         for name, value in snapshot.items():
             self.client.restore(name, 0, value)
 
     def end(self) -> None:
+        del CLOCKS[self.broker.cluster]
+        self.clear()
+
+    def clear(self) -> None:
         for name in self.client.scan_iter(f"{self.broker.tag}*"):
             self.client.delete(name)
 
@@ -196,7 +209,14 @@ def know(broker: Broker, ms: float, *schemas: str, func: str = "f") -> None:
         finish(broker, fetch_one(broker, "learner"), seconds=ms / 1000, worker="learner")
 
 
+def pass_time(broker: Broker, seconds: float) -> None:
+    """Let a task run so long."""
+    CLOCKS[broker.cluster](seconds)
+
+
 def finish(broker: Broker, *leases: Lease, seconds: float = 0.001, worker: str = "w1") -> list[str]:
+    """Acknowledge packages that ran so long, one after the other."""
+    pass_time(broker, len(leases) * seconds)
     return broker.acknowledge(worker, [Settled(lease, seconds) for lease in leases])
 
 
@@ -481,9 +501,12 @@ def test_what_was_expected_is_settled_by_what_was_used(broker):
 def test_what_is_put_off_is_charged_what_it_used(broker):
     know(broker, 10, "acme_corp", "globex_inc")
     put(broker, *(f"a{n}" for n in range(4)))
-    broker.put_off("w1", fetch_one(broker), delay=60, seconds=0.045)
     put(broker, *(f"g{n}" for n in range(9)), schema="globex_inc")
-    # Both have used 10 ms to be known, acme 45 more; the ring is where acme started.
+    lease = fetch_one(broker)
+    assert lease.schema == "acme_corp"
+    pass_time(broker, 0.045)
+    broker.put_off("w1", lease, delay=60, seconds=0.045)
+    # Both have used as much before; acme 45 ms more, and the ring is where it started.
     assert [run_one(broker, SECONDS) for _ in range(6)] == ["globex_inc"] * 5 + ["acme_corp"]
 
 
@@ -533,10 +556,81 @@ def test_being_capped_is_no_credit(broker):
 def test_debt_is_not_forgiven(broker):
     know(broker, 10, "acme_corp", "globex_inc")
     put(broker, "long")
-    run_one(broker, {"acme_corp": 0.5})
-    put(broker, *(f"a{n}" for n in range(3)))
     put(broker, *(f"g{n}" for n in range(10)), schema="globex_inc")
+    assert run_one(broker, {"acme_corp": 0.5}) == "acme_corp"
+    put(broker, *(f"a{n}" for n in range(3)))
     assert [run_one(broker, SECONDS) for _ in range(10)] == ["globex_inc"] * 10
+
+
+@pytest.mark.parametrize("end", ["acknowledged", "put off"])
+@pytest.mark.parametrize("ms", [None, 7_200_000])
+def test_what_nobody_else_wanted_costs_nothing(broker, ms, end):
+    """Sixteen worker-hours of an otherwise idle night are no debt in the morning, expected or not."""
+    know(broker, 0.1, "acme_corp", func="mail")
+    know(broker, 10, "globex_inc")
+    if ms:
+        know(broker, ms)
+    put(broker, *(f"a{n}" for n in range(8)))
+    leases = [fetch_one(broker, f"w{n}") for n in range(8)]
+    pass_time(broker, 7200)
+    for n, lease in enumerate(leases):
+        if end == "acknowledged":
+            broker.acknowledge(f"w{n}", [Settled(lease, 7200)])
+        else:
+            broker.put_off(f"w{n}", lease, delay=3600, seconds=7200)
+    put(broker, *(f"g{n}" for n in range(20)), schema="globex_inc")
+    put(broker, "mail", func="mail")
+    assert "mail" in fetch(broker, "w1") + fetch(broker, "w2")
+
+
+@pytest.mark.parametrize("ms", [None, 7_200_000])
+def test_a_tenant_owes_from_when_another_waits(broker, ms):
+    know(broker, 1000, "globex_inc")
+    if ms:
+        know(broker, ms)
+    put(broker, *(f"a{n}" for n in range(3)))
+    leases = [fetch_one(broker, worker) for worker in ("w1", "w2")]
+    pass_time(broker, 7190)
+    put(broker, *(f"g{n}" for n in range(40)), schema="globex_inc")
+    pass_time(broker, 10)
+    for worker, lease in zip(("w1", "w2"), leases, strict=True):
+        broker.acknowledge(worker, [Settled(lease, 7200)])
+    turns = [run_one(broker, {"globex_inc": 1, "acme_corp": 7200}) for _ in range(22)]
+    assert turns.index("acme_corp") == pytest.approx(20, abs=1), "globex has waited for 2 times 10 s"
+
+
+def test_what_was_used_alone_moves_the_others_too(broker):
+    """A tenant's backlog has been served all the time, so a small one has no debt for what it ran now and then."""
+    know(broker, 10, "acme_corp", "globex_inc")
+    put(broker, *(f"a{n}" for n in range(300)))
+    for n in range(20):
+        for _ in range(10):
+            run_one(broker, SECONDS)
+        put(broker, f"g{n}", schema="globex_inc")
+        assert "globex_inc" in [run_one(broker, SECONDS) for _ in range(2)]
+
+
+def test_debt_is_bounded(broker):
+    """Others get an hour of worker time before a tenant that has used a year of it while they waited."""
+    know(broker, 10, "acme_corp")
+    know(broker, 600_000, "globex_inc")
+    put(broker, "long", "a")
+    put(broker, *(f"g{n}" for n in range(20)), schema="globex_inc")
+    run_one(broker, {"acme_corp": 365 * 86400})
+    turns = [run_one(broker, {"globex_inc": 600, "acme_corp": 0.01}) for _ in range(10)]
+    assert turns.index("acme_corp") == MOST_DEBT_SECONDS / 600
+
+
+def test_debt_is_weighed_anew(broker):
+    """A tenant of a tenth of the weight owes ten times as much for its time, until it weighs as much as others."""
+    know(broker, 10, "acme_corp", "globex_inc")
+    broker.set_policies({"acme_corp": Policy(weight=0.1)})
+    put(broker, "long", "a")
+    put(broker, *(f"g{n}" for n in range(40)), schema="globex_inc")
+    run_one(broker, {"acme_corp": 0.1})
+    broker.set_policies({"acme_corp": Policy(weight=1)})
+    turns = [run_one(broker, SECONDS) for _ in range(20)]
+    assert turns.index("acme_corp") == pytest.approx(10, abs=1)
 
 
 # Policies

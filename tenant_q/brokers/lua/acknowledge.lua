@@ -110,10 +110,10 @@ for i, id in ipairs(ids) do
     settled[#settled + 1] = id
     local schema, func = lease.schema, lease.func
     local tenant = tenants[schema]
-      or { ids = {}, owed = 0, weight = policy_of(schema).weight, done = {} }
+      or { ids = {}, used = 0, charged = 0, done = {} }
     tenants[schema] = tenant
     table.insert(tenant.ids, id)
-    tenant.owed = tenant.owed + used[i] / tenant.weight - lease.charged
+    tenant.used, tenant.charged = tenant.used + used[i], tenant.charged + lease.charged
     if lease.once == '1' then
       table.insert(known, now)
       table.insert(known, id)
@@ -127,8 +127,10 @@ for i, id in ipairs(ids) do
   end
 end
 
+if #settled > 0 then
+  settle(tenants)
+end
 for schema, tenant in pairs(tenants) do
-  charge(schema, tenant.owed)
   drop_leases(schema, worker, tenant.ids)
 end
 

@@ -14,7 +14,7 @@ local lease = lease_held(id, worker, token)
 if not lease then
   return 0
 end
-charge(lease.schema, -lease.charged)
+settle_one(lease, 0)
 drop_lease(id, lease)
 if cause == '' or not open_message(redis.call('HGET', key('messages'), id)) then
   forget_broken(id)

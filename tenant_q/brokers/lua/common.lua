@@ -9,8 +9,11 @@
 --   <tag>:messages        hash    id -> "schema\nfunc\nonce\npayload"
 --   <tag>:queue:<schema>  list    ids that wait, first to run at the head
 --   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
---   <tag>:vtime           hash    schema -> virtual time, kept when a tenant has no work
+--   <tag>:vtime           hash    schema -> virtual time; kept of a tenant without work as long as it is ahead of the ring's
+--   <tag>:ahead           hash    schema -> the part of its virtual time that it is charged for leases in force
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
+--   <tag>:waited          hash    '' -> since when the ring has not been empty, in ms; schema -> until when since then nobody
+--                                 else was in the ring. An earlier version notes neither: then others count as waiting
 --   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all tenants
 --   <tag>:leases          zset    id -> deadline in ms
 --   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once, fetch}: `fetch`
@@ -97,9 +100,14 @@ local function write_though_full()
   redis.call('DEL', key('full'))
 end
 
+-- It stands still while a script runs.
+local time_now
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not time_now then
+    local time = redis.call('TIME')
+    time_now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return time_now
 end
 
 -- schema, func, once, payload of a stored message; nothing where there is none, or it is broken
@@ -175,12 +183,23 @@ local function is_held(schema)
   return policy.paused or (policy.cap > 0 and redis.call('HLEN', key('running:' .. schema)) >= policy.cap)
 end
 
+-- Note since when others wait for a tenant that runs: one more is about to enter the ring.
+local is_crowded = false
+local function note_wait()
+  local first = is_crowded and {} or redis.call('ZRANGE', key('ready'), 0, 1)
+  is_crowded = is_crowded or #first > 1
+  if not is_crowded then
+    redis.call('HSET', key('waited'), first[1] or '', now_ms())
+  end
+end
+
 -- A tenant that becomes busy enters at its own virtual time, or the ring's if that is later: no credit for having
--- been idle, no forgiving of debt.
+-- been idle, and its debt is kept.
 local function enter_ring(schema)
   if redis.call('ZSCORE', key('ready'), schema) or is_held(schema) then
     return
   end
+  note_wait()
   local own = tonumber(redis.call('HGET', key('vtime'), schema) or '0')
   local ring = tonumber(redis.call('GET', key('ring')) or '0')
   local start = math.max(own, ring)
@@ -188,20 +207,86 @@ local function enter_ring(schema)
   redis.call('HSET', key('vtime'), schema, start)
 end
 
--- Worker time as virtual time: a tenant of twice the weight is charged half.
-local function virtual(schema, ms)
-  return ms / policy_of(schema).weight
+-- For how many ms some other tenant has been in the ring all the time, or nil where none is. `first` are the first two in it.
+local function others_waited(first, schema)
+  if #first == 0 or (#first == 1 and first[1] == schema) then
+    return nil
+  end
+  local since = redis.call('HMGET', key('waited'), '', schema)
+  return now_ms() - math.max(tonumber(since[1]) or 0, tonumber(since[2]) or 0)
 end
 
--- Charge a tenant (or refund it, with negative ms) virtual time.
-local function charge(schema, ms)
-  if ms == 0 then
-    return
+-- So far is a tenant at most behind the others, in virtual ms; also in `brokers/protocol.py`.
+local most_debt = 3600000
+
+-- Settle what tenants were charged for leases that end. A tenant owes the time in which others waited. Where none does,
+-- the ring's virtual time follows the tenant's, as if all others had been served by turns with it. That of a tenant that
+-- has caught up is forgotten: it enters the ring at the ring's.
+-- accounts  for each tenant the ms that it used, and what it was charged: schema -> { used, charged }
+local function settle(accounts)
+  local names = {}
+  for schema in pairs(accounts) do
+    names[#names + 1] = schema
   end
-  redis.call('HINCRBYFLOAT', key('vtime'), schema, ms)
-  if redis.call('ZSCORE', key('ready'), schema) then
-    redis.call('ZINCRBY', key('ready'), ms, schema)
+  local first = redis.call('ZRANGE', key('ready'), 0, 1)
+  local ring_before = tonumber(redis.call('GET', key('ring'))) or 0
+  local times, aheads = redis.call('HMGET', key('vtime'), unpack(names)), redis.call('HMGET', key('ahead'), unpack(names))
+  local ring, change = ring_before, {}
+  for i, schema in ipairs(names) do
+    local used, charged = accounts[schema].used, accounts[schema].charged
+    local ahead = math.max(0, (tonumber(aheads[i]) or 0) - charged)
+    if ahead < 0.000001 then  -- what rounding leaves
+      ahead = 0
+    end
+    local before = tonumber(times[i]) or 0
+    local own = before - charged
+    if used > 0 then
+      local waited = others_waited(first, schema)
+      own = own + math.min(used, waited or used) / policy_of(schema).weight
+      if waited then
+        own = math.min(own, math.max(ring_before + most_debt + ahead, before - charged))
+      else
+        ring = math.max(ring, own - ahead)
+      end
+    end
+    aheads[i], times[i], change[i] = ahead, own, own - before
   end
+
+  local kept, gone, kept_ahead, gone_ahead = {}, {}, {}, {}
+  local function sort(into, out, schema, value, is_kept)
+    if is_kept then
+      into[#into + 1], into[#into + 2] = schema, value
+    else
+      out[#out + 1] = schema
+    end
+  end
+  for i, schema in ipairs(names) do
+    local is_in_ring = first[1] == schema or first[2] == schema
+      or (#first == 2 and redis.call('ZSCORE', key('ready'), schema) ~= false)
+    if is_in_ring and change[i] ~= 0 then
+      redis.call('ZINCRBY', key('ready'), change[i], schema)
+    end
+    sort(kept_ahead, gone_ahead, schema, aheads[i], aheads[i] > 0)
+    sort(kept, gone, schema, times[i], is_in_ring or aheads[i] > 0 or times[i] > ring)
+  end
+  local function write(name, into, out)
+    if #into > 0 then
+      redis.call('HSET', key(name), unpack(into))
+    end
+    if #out > 0 then
+      redis.call('HDEL', key(name), unpack(out))
+    end
+  end
+  write('vtime', kept, gone)
+  write('ahead', kept_ahead, gone_ahead)
+  if ring > ring_before then
+    redis.call('SET', key('ring'), ring)
+  end
+end
+
+-- Settle one lease that ends.
+local function settle_one(lease, used)
+  settle({ [lease.schema] = { used = used, charged = lease.charged } })
 end
 
 -- Wake as many idle workers as there is new work for. The list stays short: a token too many costs one empty fetch.
@@ -429,7 +514,7 @@ local function return_unrun(id, lease, worker)
     return_without_lease(id, worker)
     return
   end
-  charge(lease.schema, -lease.charged)
+  settle_one(lease, 0)
   drop_lease(id, lease)
   push(lease.schema, id, true)
 end

@@ -52,6 +52,12 @@ if #ids > 0 then
   redis.call('HINCRBY', key('statistics'), 'expired', #ids)
 end
 wake(#due)
+-- What a tenant is charged for leases in force is 0 when it has none: an earlier version, or a failover, may have left some.
+for _, schema in ipairs(redis.call('HKEYS', key('ahead'))) do
+  if redis.call('EXISTS', key('running:' .. schema)) == 0 then
+    redis.call('HDEL', key('ahead'), schema)
+  end
+end
 local answer = redis.call('LRANGE', key('broken'), 0, -1)
 redis.call('DEL', key('broken'))
 table.insert(answer, 1, #ids)

@@ -86,6 +86,9 @@ local function expected_cost(schema, func)
   return costs[field]
 end
 
+-- What is charged for this batch by tenant, and the virtual times with it.
+local charges, times = {}, {}
+
 -- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent.
 local function take_slice(schema, most)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
@@ -120,26 +123,41 @@ local function take_slice(schema, most)
   end
   if count > 0 then
     redis.call('HINCRBY', key('running:' .. schema), worker, count)
-    charge(schema, charged)
+    charges[schema] = (charges[schema] or 0) + charged
+    times[schema] = redis.call('ZINCRBY', key('ready'), charged, schema)
+  end
+end
+
+-- The ring's virtual time is that of the tenant whose turn it is. Where nobody else waits it is without the leases in force,
+-- which are charged when it is known for how long others waited.
+local function note_turn(schema, own, is_alone)
+  local ring, time = tonumber(redis.call('GET', key('ring'))) or 0, tonumber(own)
+  if is_alone and time > ring then
+    time = time - (tonumber(redis.call('HGET', key('ahead'), schema)) or 0) - (charges[schema] or 0)
+  end
+  if time > ring then
+    redis.call('SET', key('ring'), time)
   end
 end
 
 local touched = {}
 while not full and #taken < limit do
-  local head = redis.call('ZRANGE', key('ready'), 0, 0, 'WITHSCORES')
+  local head = redis.call('ZRANGE', key('ready'), 0, 1, 'WITHSCORES')
   local schema = head[1]
   if not schema then
     break
   end
-  local ring = tonumber(redis.call('GET', key('ring')) or '0')
-  if tonumber(head[2]) > ring then
-    redis.call('SET', key('ring'), head[2])
-  end
+  note_turn(schema, head[2], not head[3])
   touched[schema] = true
   take_slice(schema, limit - #taken)
   if redis.call('LLEN', key('queue:' .. schema)) == 0 then
     redis.call('ZREM', key('ready'), schema)
   end
+end
+
+for schema, charged in pairs(charges) do
+  redis.call('HSET', key('vtime'), schema, times[schema])
+  redis.call('HINCRBYFLOAT', key('ahead'), schema, charged)
 end
 
 -- Give a lease on each, with a token that is greater than all before.

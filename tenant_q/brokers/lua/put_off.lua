@@ -11,7 +11,7 @@ local lease = lease_held(id, worker, token)
 if not lease then
   return 0
 end
-charge(lease.schema, virtual(lease.schema, ms) - lease.charged)
+settle_one(lease, ms)
 drop_lease(id, lease)
 if not is_cancelled(id) then
   redis.call('HDEL', key('verdicts'), id)

@@ -38,6 +38,7 @@ if at then
 end
 local name = schema_of(queue)
 redis.call('HDEL', key('vtime'), queue)
+redis.call('HDEL', key('waited'), queue)
 redis.call('HDEL', key('queues'), tenant)
 redis.call('HDEL', key('queue_owners'), queue)
 for _, owner in ipairs(redis.call('HVALS', key('queue_owners'))) do

@@ -6,24 +6,47 @@
 -- Returns  how many policies are in force
 
 write_though_full()
-local changed = {}
+local changed, weights = {}, {}
+local function note_change(schema)
+  if not changed[schema] then
+    changed[schema], weights[schema] = true, policy_of(schema).weight
+  end
+end
+
+-- What a tenant owes was used under its weight before: by another weight it is another part of virtual time.
+local function weigh_debt(schema)
+  local weight = policy_of(schema).weight
+  local own = weight ~= weights[schema] and redis.call('HGET', key('vtime'), schema)
+  if own then
+    local start = (tonumber(redis.call('GET', key('ring'))) or 0) + (tonumber(redis.call('HGET', key('ahead'), schema)) or 0)
+    if tonumber(own) > start then
+      own = start + (tonumber(own) - start) * weights[schema] / weight
+      redis.call('HSET', key('vtime'), schema, own)
+      redis.call('ZADD', key('ready'), 'XX', own, schema)
+    end
+  end
+end
+
 if ARGV[1] == '1' then
   for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
-    changed[schema] = true
+    note_change(schema)
   end
   redis.call('DEL', key('policy'))
 end
 for i = 2, #ARGV, 6 do
   local schema, paused = claim_queue(ARGV[i], ARGV[i + 1]), ARGV[i + 5] == '1'
+  note_change(schema)
   redis.call('HSET', key('policy'), schema,
     cmsgpack.pack({ tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), paused }))
-  changed[schema] = true
 end
 for schema in pairs(changed) do
+  weigh_debt(schema)
   if is_held(schema) then
     redis.call('ZREM', key('ready'), schema)
-  else
-    enter_ring_again(schema)
+    changed[schema] = nil
   end
+end
+for schema in pairs(changed) do
+  enter_ring_again(schema)
 end
 return redis.call('HLEN', key('policy'))
