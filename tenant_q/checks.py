@@ -15,7 +15,9 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from tenant_q import brokers, offered, tenancy
+from tenant_q.brokers.sharing import sharing_caches
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
+from tenant_q.exceptions import ConfigurationError
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -121,11 +123,29 @@ def _check_ready_tenants() -> list[CheckMessage]:
 
 
 def _check_broker() -> list[CheckMessage]:
+    if brokers.uses_redis():
+        return _check_redis()
     if not brokers.uses_orm():
         return []
     hint = "Set Q_CLUSTER['redis'] to a Redis or Valkey server and remove 'orm'."
     return [
         _error("mscluster needs a broker other than the Django ORM: its one table is not per tenant.", hint, "E005")
+    ]
+
+
+def _check_redis() -> list[CheckMessage]:
+    try:
+        aliases = sharing_caches()
+    except ConfigurationError as error:
+        return [_error(str(error), None, "E009")]
+    hint = "Give the cache another database, as 'redis://host:6379/1', or better a server of its own, which may evict."
+    return [
+        Warning(
+            f"cache.clear() on CACHES[{alias!r}] empties the queue too: they share a database of Redis.",
+            hint=hint,
+            id="tenant_q.W006",
+        )
+        for alias in aliases
     ]
 
 

@@ -1,25 +1,40 @@
-"""The connections to Redis or Valkey: to which server, how long an answer is waited for, and how often it is asked."""
+"""The connections to Redis or Valkey: to which server, how long an answer is waited for, and how often it is asked.
+
+However a project configures its client, the answers have one shape here: bytes, as in the second version of the
+protocol.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
 from redis.retry import Retry
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 
+# Options of a client that change the shape of its answers, as they are here.
+SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
+
 
 @functools.cache
 def connect(*, patient: bool = True) -> redis.Redis:
-    """The process's client, with its one connection pool, to the server that `Q_CLUSTER` names.
+    """The process's client, with its one connection pool. See `make_client`."""
+    return make_client(patient=patient)
+
+
+def make_client(*, patient: bool = True) -> redis.Redis:
+    """Return a client of the server that `Q_CLUSTER` names.
 
     `redis` (a URL or the keywords of `redis.Redis`) or `django_redis` (an alias of CACHES); else the local server.
 
     Parameters: `patient`, whether a call is repeated and waits for its answer; else it fails after two seconds.
+
+    Raises `ConfigurationError` where they cannot be used. Nothing is connected yet.
     """
     settings = conf().q_cluster
     if settings.get("django_redis"):
@@ -32,15 +47,37 @@ def connect(*, patient: bool = True) -> redis.Redis:
     if not patient:
         defaults |= {"socket_connect_timeout": 2, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
     configured = settings.get("redis") or {}
+    if isinstance(configured, str):
+        return _from_url(configured, defaults)
     try:
-        client: redis.Redis
-        if isinstance(configured, str):
-            client = redis.Redis.from_url(configured, **defaults)
-        else:
-            client = redis.Redis(**(defaults | configured | {"decode_responses": False}))
-        client.connection_pool.make_connection()  # connects nowhere yet; refuses options that do not exist
-        return client
-    except (TypeError, ValueError) as error:
+        return _shaped(redis.Redis(**(defaults | configured | SHAPE)), "Q_CLUSTER['redis']")
+    except (TypeError, ValueError, redis.RedisError) as error:
+        raise ConfigurationError(
+            f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
+        ) from error
+
+
+def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
+    """Return the client of a URL. No message shows a part of the URL, which may be one of its password."""
+    escaped = "write '#' as %23, '/' as %2F, '?' as %3F, '@' as %40 and '%' as %25 in its user name and password"
+    if "#" in url:
+        raise ConfigurationError(
+            f"Q_CLUSTER['redis'] cannot be used: its URL has a '#', which ends it there; {escaped}."
+        )
+    try:
+        options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        if "@" in url:
+            raise ConfigurationError(
+                f"Q_CLUSTER['redis'] cannot be used: its URL cannot be read; {escaped}."
+            ) from None  # the error may quote the password
+        raise ConfigurationError(
+            f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
+        ) from error
+    try:
+        client = redis.Redis(connection_pool=ConnectionPool(**(defaults | options | SHAPE)))
+        return _shaped(client, "Q_CLUSTER['redis']")
+    except (TypeError, ValueError, redis.RedisError) as error:
         raise ConfigurationError(
             f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
         ) from error
@@ -53,8 +90,32 @@ def _from_django_redis(alias: str) -> redis.Redis:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    client: redis.Redis = get_redis_connection(alias)
-    return client
+    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})")
+
+
+def _shaped(client: Any, place: str) -> redis.Redis:
+    """Return a client whose answers have our shape: itself, or one with a connection pool of its own.
+
+    Raises `ConfigurationError` where a pool of another kind gives them another shape.
+    """
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    pool.connection_class(**options)  # connects nowhere yet; refuses options that do not exist
+    if all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options:
+        return client  # type: ignore[no-any-return]
+    if type(pool) not in (ConnectionPool, BlockingConnectionPool):
+        names = ", ".join(name for name, ours in SHAPE.items() if not _is_ours(name, options.get(name, ours)))
+        if not names:
+            return client  # type: ignore[no-any-return]
+        raise ConfigurationError(
+            f"{place} cannot be used: its {type(pool).__name__} sets {names}, which changes the answers; remove it."
+        )
+    size = {"connection_class": pool.connection_class, "max_connections": pool.max_connections}
+    return redis.Redis(connection_pool=type(pool)(**(options | SHAPE | size)))
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    return value == SHAPE[name] or (name == "protocol" and str(value) == str(SHAPE[name]))
 
 
 def address(client: Any) -> str:
@@ -63,3 +124,12 @@ def address(client: Any) -> str:
     if kwargs.get("path"):
         return str(kwargs["path"])
     return f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+
+
+def database(options: dict[str, Any]) -> tuple[str, int]:
+    """The database that these options of a connection name: the place of its server, and its number."""
+    number = int(options.get("db") or 0)
+    if options.get("path"):
+        return str(options["path"]), number
+    host = str(options.get("host") or "localhost")
+    return f"{'localhost' if host in ('127.0.0.1', '::1') else host}:{options.get('port') or 6379}", number

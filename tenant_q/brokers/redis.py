@@ -470,22 +470,44 @@ class RedisBroker:
     def set_stat(self, key: str, value: str, seconds: int) -> None:
         with self._errors():
             pipe = self.client.pipeline(transaction=False)
-            pipe.set(key, value, ex=seconds)
+            pipe.set(self._stat(key), value, ex=seconds)
             pipe.hset(self._last_stats, key, value)
             pipe.execute()
 
     def get_stat(self, key: str) -> Any:
         with self._errors():
-            return self.client.get(key)
+            found = self.client.get(self._stat(key))
+        return self._stats_of_before([key])[0] if found is None else found
 
     def get_stats(self, pattern: str) -> list[Any]:
         with self._errors():
             keys: Any = self.client.hkeys(self._last_stats)
             pipe = self.client.pipeline(transaction=False)
             for key in sorted(keys):
-                pipe.get(key)
+                pipe.get(self._stat(_shown(key)))
             values: list[Any] = pipe.execute()
-        return [value for value in values if value is not None]
+        found = dict(zip(sorted(keys), values, strict=True))
+        missing = [key for key, value in found.items() if value is None]
+        found |= dict(zip(missing, self._stats_of_before(missing), strict=True))
+        return [value for value in found.values() if value is not None]
+
+    def _stats_of_before(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """Return what clusters of an earlier version have published, under keys without the site's tag.
+
+        None where there is nothing, or the server refuses them: they may be on another node, or not be permitted.
+        """
+        if not keys:
+            return []
+        pipe = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipe.get(key)
+        with self._errors():
+            values: list[Any] = pipe.execute(raise_on_error=False)
+        return [None if isinstance(value, Exception) else value for value in values]
+
+    def _stat(self, key: str) -> str:
+        """The key of a cluster's status. Under the site's tag, as all others."""
+        return f"{self._site_tag}:{key}"
 
     def last_stats(self) -> list[Any]:
         with self._errors():

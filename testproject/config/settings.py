@@ -4,7 +4,8 @@ Environment variables, all optional; the defaults fit `test-compose.yml`:
 
     TENANCY        tenant_schemas (default) or django_tenants
     DATABASE_URL   PostgreSQL
-    REDIS_URL      Redis or Valkey: the queue and the cache
+    REDIS_URL      Redis or Valkey: the queue
+    CACHE_URL      the same for the cache; the default is database 1 of that server
     Q_NAME         name of the cluster
     Q_WORKERS      worker processes of `mscluster`
     CONN_MAX_AGE   seconds a web request's database connection is kept
@@ -14,9 +15,18 @@ Environment variables, all optional; the defaults fit `test-compose.yml`:
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+
+
+def in_database(url: str, number: int) -> str:
+    """The URL of another database of the same server."""
+    if url.startswith("unix:"):
+        return f"{url.partition('?')[0]}?db={number}"
+    return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
+
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -68,6 +78,8 @@ INSTALLED_APPS = SHARED_APPS + [app for app in TENANT_APPS if app not in SHARED_
 DATABASE_URL = os.environ.get("DATABASE_URL") or "postgresql://testproject:testproject@localhost:5432/testproject"
 REDIS_URL = os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
 
+CACHE_URL = os.environ.get("CACHE_URL") or in_database(REDIS_URL, 1)
+
 DATABASES = {
     "default": dj_database_url.parse(
         DATABASE_URL,
@@ -78,7 +90,8 @@ DATABASES = {
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": REDIS_URL,
+        # Not the queue's database: `cache.clear()` empties it.
+        "LOCATION": CACHE_URL,
         # Equal keys of two tenants are two entries.
         "KEY_FUNCTION": f"{TENANCY}.cache.make_key",
     }

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.connection import connect
 from tenant_q.brokers.protocol import Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
+from tests import tasks
 from tests.integration.test_broker_redis import check, key, put, remove
 
 LOST = "0" * 32
@@ -211,3 +215,62 @@ def test_dead_packages_of_bytes_are_listed(broker):
     client.hset(key(broker, "messages"), b"\xff", b"acme_corp\nf\n0\n\xff")
     assert len(broker.dead()) == 1
     broker.purge()
+
+
+# What is only shown is not required
+
+
+@pytest.fixture
+def as_user(tenants) -> Iterator[Callable[..., RedisBroker]]:
+    """A broker of a user of Redis with these rights."""
+    admin = tasks.client()
+    names: list[str] = []
+
+    def make(*rules: str) -> RedisBroker:
+        names.append(f"user{uuid.uuid4().hex[:8]}")
+        admin.execute_command("ACL", "SETUSER", names[-1], "on", ">secret", *rules)
+        kwargs = connect().connection_pool.connection_kwargs | {"username": names[-1], "password": "secret"}
+        pool = redis.ConnectionPool(connection_class=connect().connection_pool.connection_class, **kwargs)
+        return RedisBroker(get_broker().cluster, redis.Redis(connection_pool=pool))
+
+    yield make
+    for name in names:
+        admin.execute_command("ACL", "DELUSER", name)
+
+
+def test_a_user_without_info_is_served(as_user, caplog):
+    broker = as_user("~*", "&*", "+@all", "-@dangerous")
+    assert broker.info() == "Redis"
+    assert "maxmemory-policy cannot be read" in broker.warnings()[0]
+    assert "no permissions" in broker.warnings()[0]
+    put(broker, "a")
+    (lease,) = broker.fetch("w1", wait=0.1).leases
+    assert broker.acknowledge("w1", [Settled(lease, 0.1)]) == []
+
+
+def test_every_key_is_under_a_hash_tag(as_user):
+    """A rule of an ACL for {tq:*, or a Redis Cluster with several nodes."""
+    broker = as_user("~{tq:*", "&*", "+@all")
+    broker.set_stat("django_q:x:cluster:1", "1", 60)
+    assert broker.get_stat("django_q:x:cluster:1") == b"1"
+    assert broker.get_stats("*") == [b"1"]
+    assert broker.get_stat("django_q:x:cluster:2") is None
+    broker.client.hset(f"{broker.tag}:status", "django_q:x:cluster:2", "gone, of an earlier version")
+    assert broker.get_stats("*") == [b"1"], "another node's or not permitted: it is not live here"
+    broker.probe()
+    put(broker, "a")
+    assert len(broker.fetch("w1", wait=0.1).leases) == 1
+    broker.note_stray()
+    assert broker.strays() is not None
+
+
+def test_a_status_of_the_version_before_is_read(tenants):
+    """Two versions run on one broker during a rolling deploy."""
+    broker: Any = get_broker()
+    name = f"django_q:{broker.cluster}:cluster:1"
+    broker.client.set(name, "before", ex=60)
+    broker.client.hset(f"{broker.tag}:status", name, "before")
+    assert broker.get_stats("*") == [b"before"]
+    assert broker.get_stat(name) == b"before"
+    broker.client.delete(name)
+    assert broker.get_stats("*") == []

@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import time
+import types
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from tenant_q.brokers import scripts as scripts_module
-from tenant_q.brokers.connection import address, connect
+from tenant_q.brokers.connection import address, connect, make_client
 from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
@@ -797,7 +798,7 @@ def test_the_status_of_clusters(broker, settings):
     try:
         assert broker.get_stat("one") == b"1"
         assert broker.get_stats("*") == [b"1", b"2"]
-        broker.client.delete("one")
+        broker.client.delete(key(broker, "one"))
         assert broker.get_stats("*") == [b"2"], "one that is not refreshed is gone"
         assert broker.last_stats() == [b"1", b"2"]
         broker.forget_stats(["one"])
@@ -917,6 +918,72 @@ def test_how_the_client_is_chosen(settings):
     settings.Q_CLUSTER = {"redis": "redis://user:secret@example.com:6380/1"}
     assert address(fresh()) == "example.com:6380", "without the password"
     assert connect() is connect(), "one pool a process"
+
+
+SHAPES: list[Any] = [
+    "?decode_responses=True",
+    "?encoding=latin-1&encoding_errors=replace",
+    "?protocol=3",
+    {"decode_responses": True, "encoding": "utf-16", "protocol": 3},
+    {"connection_pool": "decoding"},
+]
+
+
+@pytest.mark.parametrize("configured", SHAPES)
+def test_options_that_change_the_shape_of_answers_have_no_effect(settings, configured):
+    """A URL's options win over those of the code that reads it, and every worker crashed at its first package."""
+    url = os.environ["REDIS_URL"]
+    if isinstance(configured, str):
+        configured = url + configured.replace("?", "&" if "?" in url else "?")
+    elif "connection_pool" in configured:
+        configured = {"connection_pool": redis.ConnectionPool.from_url(url, decode_responses=True)}
+    else:
+        configured = configured | redis.connection.parse_url(url)
+        path = configured.pop("path", None)
+        configured |= {"unix_socket_path": path} if path else {}
+        configured.pop("connection_class", None)
+    settings.Q_CLUSTER = {"redis": configured}
+    broker = RedisBroker(f"shape{uuid.uuid4().hex[:8]}", make_client())
+    broker.enqueue([message("a", payload="ä")])
+    (lease,) = broker.fetch("w1").leases
+    assert (lease.id, lease.payload) == ("a", "ä")
+    assert broker.acknowledge("w1", [Settled(lease, 0.1)]) == []
+    assert broker.statistics()["stale_acks"] == 0
+    remove(broker)
+
+
+def test_an_alias_of_django_redis_has_our_shape(settings, monkeypatch):
+    pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"], decode_responses=True, protocol=3)
+    theirs = types.SimpleNamespace(get_redis_connection=lambda alias: redis.Redis(connection_pool=pool))
+    monkeypatch.setitem(sys.modules, "django_redis", theirs)
+    settings.Q_CLUSTER = {"django_redis": "default"}
+    broker = RedisBroker(f"shape{uuid.uuid4().hex[:8]}", make_client())
+    broker.enqueue([message("a")])
+    assert ids(broker) == ["a"]
+    assert pool.connection_kwargs["decode_responses"], "their own client is left alone"
+    remove(broker)
+
+
+def test_a_pool_of_another_kind_with_another_shape_is_refused(settings):
+    class Pool(redis.ConnectionPool):
+        pass
+
+    settings.Q_CLUSTER = {"redis": {"connection_pool": Pool.from_url(os.environ["REDIS_URL"])}}
+    assert make_client().ping()
+    settings.Q_CLUSTER = {"redis": {"connection_pool": Pool.from_url(os.environ["REDIS_URL"], decode_responses=True)}}
+    with pytest.raises(ConfigurationError, match="its Pool sets decode_responses, which changes the answers"):
+        make_client()
+
+
+@pytest.mark.parametrize("password", ["pa#ss", "pa/ss", "pa?ss", "12#3", "#", "p[ss", "p]ss"])
+def test_a_password_that_ends_the_url_is_named_and_not_shown(settings, password):
+    settings.Q_CLUSTER = {"redis": f"redis://:{password}@localhost:6379/0"}
+    with pytest.raises(ConfigurationError, match=r"write '#' as %23") as raised:
+        make_client()
+    text = str(raised.value) + repr(raised.value.__cause__)
+    assert password == "#" or password not in text
+    assert "pa'" not in text
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 @pytest.mark.parametrize("configured", [{"hosst": "x"}, "http://localhost", "localhost:6379"])

@@ -16,7 +16,17 @@ COMPOSE = yaml.safe_load((ROOT / "test-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = ("qcluster", "backend")
 # What the settings read, and so what must not leak in from this machine's environment.
-VARIABLES = ("DATABASE_URL", "REDIS_URL", "TENANCY", "Q_NAME", "Q_WORKERS", "CONN_MAX_AGE", "DEBUG", "SECRET_KEY")
+VARIABLES = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "CACHE_URL",
+    "TENANCY",
+    "Q_NAME",
+    "Q_WORKERS",
+    "CONN_MAX_AGE",
+    "DEBUG",
+    "SECRET_KEY",
+)
 
 
 def environment(service: str) -> dict[str, str]:
@@ -63,7 +73,7 @@ def test_a_service_finds_the_database_and_the_broker(service, monkeypatch):
         made["POSTGRES_DB"],
     )
     assert urlsplit(found["Q_CLUSTER"]["redis"])[:3] == ("redis", "redis:6379", "/0")
-    assert found["CACHES"]["default"]["LOCATION"] == found["Q_CLUSTER"]["redis"]
+    assert urlsplit(found["CACHES"]["default"]["LOCATION"])[:3] == ("redis", "redis:6379", "/1"), "not the queue's"
 
 
 def test_both_services_have_the_same_settings(monkeypatch):

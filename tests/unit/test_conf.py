@@ -537,3 +537,38 @@ def test_a_setting_that_is_no_dict_breaks_no_check(settings, monkeypatch):
 def test_a_tenant_model_whose_key_can_be_used_again_is_named(monkeypatch):
     monkeypatch.setattr(checks.tenancy, "tenant_table", lambda: ("customers_customer", "schema_name"))
     assert [message.id for message in checks.check_all() if message.id == "tenant_q.W005"] == ["tenant_q.W005"]
+
+
+@pytest.mark.parametrize("configured", [{"charset": "utf-8"}, "redis://:a#b@h/0", "redis://h/0?charset=x", "h:6379"])
+def test_redis_options_that_cannot_be_used(settings, configured):
+    settings.Q_CLUSTER = {"redis": configured}
+    (message,) = checks.check_all()
+    assert (message.id, message.is_serious()) == ("tenant_q.E009", True)
+    assert message.msg.startswith("Q_CLUSTER['redis'] cannot be used: ")
+
+
+SHARED = {
+    "redis://localhost:6379/0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "redis://127.0.0.1/0": {"BACKEND": "django_redis.cache.RedisCache"},
+    "redis://localhost": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 0}},
+    "redis://other:6379/0,redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "valkey://localhost:6379/0": {"BACKEND": "django_valkey.cache.ValkeyCache"},
+}
+APART = {
+    "redis://localhost:6379/1": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "redis://other:6379/0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 2}},
+    "unix:///tmp/x?db=0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "nonsense": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "redis://localhost:6379/0 ": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+}
+
+
+@pytest.mark.parametrize("location", [*SHARED, *APART])
+def test_a_cache_in_the_queues_database_is_a_warning(settings, location):
+    settings.Q_CLUSTER = {"redis": "redis://localhost:6379/0"}
+    settings.CACHES = {"own": (SHARED | APART)[location] | {"LOCATION": location}}
+    messages = checks.check_all()
+    assert [message.id for message in messages] == ["tenant_q.W006"] * (location in SHARED)
+    assert all("cache.clear() on CACHES['own'] empties the queue too" in one.msg for one in messages)
+    assert checks.configuration_problems() == []

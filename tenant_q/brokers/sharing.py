@@ -1,0 +1,32 @@
+"""Find the caches of the project that are in the database of the queue, which `cache.clear()` empties."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from redis.connection import parse_url
+
+from tenant_q.brokers.connection import database, make_client
+
+
+def sharing_caches() -> list[str]:
+    """Return the aliases of CACHES that keep their values in the queue's database. Raises `ConfigurationError`."""
+    ours = database(make_client().connection_pool.connection_kwargs)
+    return [alias for alias, cache in settings.CACHES.items() if ours in _databases(cache)]
+
+
+def _databases(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The databases of a cache's servers, as far as its settings tell."""
+    if not re.search("redis|valkey", str(cache.get("BACKEND", "")), re.IGNORECASE):
+        return
+    locations = cache.get("LOCATION") or ()
+    for url in re.split("[;,]", locations) if isinstance(locations, str) else locations:
+        options = cache.get("OPTIONS") or {}
+        try:
+            named: dict[str, Any] = parse_url(re.sub("^valkey", "redis", str(url).strip()))  # type: ignore[no-untyped-call]
+            yield database({"db": options.get("db", options.get("DB"))} | named)
+        except ValueError:  # that is its own client's to tell
+            continue
