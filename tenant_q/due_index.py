@@ -28,6 +28,8 @@ logger = get_logger("tenant_q.due_index")
 # Why a schema's schedules are held back.
 EXCLUDED, PAUSED, UNREADY, FAILED = "excluded", "paused", "unready", "failed"
 CHANNEL = "tenant_q_due"
+# On this one a trigger names a schema of which it could not keep the entries.
+UNSURE = "tenant_q_unsure"
 # At most so many due schedules are looked at in one go.
 LOOK = 1000
 # A table that is locked holds up the other schemas for this long at most.
@@ -231,7 +233,7 @@ def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
     unsure = {schema for schema, is_gone in found.items() if not is_gone}
     if not unsure and not thorough:
         return list(found.items())
-    known = _known()
+    known = known_schemas()
     looked_at = unsure | known if thorough else unsure
     strangers = looked_at - tenancy.scheduled_among(looked_at)
     found |= dict.fromkeys(strangers & known, True)
@@ -254,10 +256,11 @@ def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]
 
 def indexed_schemas() -> list[str]:
     """Every schema that the index knows, or should know. Raises `DatabaseAway`."""
-    return sorted(_known() | {schema for schema, _ in stale_schemas()})
+    return sorted(known_schemas() | {schema for schema, _ in stale_schemas()})
 
 
-def _known() -> set[str]:
+def known_schemas() -> set[str]:
+    """The schemas that the index knows. Raises `DatabaseAway`."""
     return {schema for (schema,) in _fetch(sql.SQL("SELECT schema_name FROM {}").format(_public(_KNOWN)))}
 
 
@@ -279,8 +282,9 @@ def errors_of(schemas: Sequence[str]) -> dict[str, int]:
 
 
 def listen() -> None:
-    """Have the server tell this session when something is planned that is earlier than all there was."""
-    _execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+    """Have the server notify this session of what is planned earlier than before, and of schemas to compare."""
+    channels = sql.Identifier(CHANNEL), sql.Identifier(UNSURE)
+    _execute(sql.SQL("LISTEN {}; LISTEN {}").format(*channels))
 
 
 def require_tables() -> None:

@@ -62,6 +62,8 @@ class Scheduler(Role):
         self._told = False
         self._stale: list[tuple[str, bool]] = []
         self._to_verify: list[str] = []
+        # Those of which a trigger could not keep the entries.
+        self._unsure: set[str] = set()
         # Whose tables this session knows.
         self._seen: set[str] = set()
         self._due: dict[str, float] = {}
@@ -76,8 +78,7 @@ class Scheduler(Role):
 
     def tick(self) -> float:
         if len(self._seen) >= TABLES_A_SESSION:
-            tenancy.tenant_connection().close()
-            self._seen.clear()
+            self._replace_session()
         self._listen()
         self._told = False
         if self._work_slowly():
@@ -87,6 +88,8 @@ class Scheduler(Role):
             self.slot.count()
         if self._to_verify:
             soonest = min(soonest, VERIFY_PAUSE)
+        if self._unsure:
+            return 0.0
         return 0.0 if self._told else min(soonest, POLL_SECONDS)
 
     def has_unfinished(self) -> bool:
@@ -236,17 +239,39 @@ class Scheduler(Role):
 
     # Beside it
 
-    def _listen(self) -> None:
-        """Be told on the session of this connection, which is another one after an outage."""
+    def _replace_session(self) -> None:
+        """Go on with a fresh session. That of before is read to its end when it listens, so no notification is lost."""
+        self._seen.clear()
+        connection = tenancy.tenant_connection()
+        before, connection.connection = connection.connection, None
+        if before is None:
+            return
+        try:
+            self._listen(after_loss=False)
+            before.execute("SELECT 1")
+        finally:
+            before.close()
+
+    def _listen(self, *, after_loss: bool = True) -> None:
+        """Be notified on the session of this connection, which is another one after an outage.
+
+        Parameters: `after_loss`, whether what was notified meanwhile is lost. Then all schemas are compared with the
+        index again.
+        """
         connection = tenancy.tenant_connection()
         connection.ensure_connection()
         if connection.connection is not self._session:
             due_index.listen()
             self._session = connection.connection
             self._session.add_notify_handler(self._note)
+            if after_loss:
+                self._due.pop("index", None)
 
-    def _note(self, _: Any) -> None:
-        self._told = True
+    def _note(self, notification: Any) -> None:
+        if notification.channel == due_index.UNSURE:
+            self._unsure.add(notification.payload)
+        else:
+            self._told = True
 
     def _work_slowly(self) -> bool:
         """A piece of what keeps index and broker true. Returns whether there is more to do before firing begins."""
@@ -261,6 +286,10 @@ class Scheduler(Role):
             self._stale.pop()
         for schema, reason in left:
             logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
+        if self._unsure:
+            # Whoever may connect may notify; what the index does not know is none of its business.
+            self._to_verify += sorted((self._unsure & due_index.known_schemas()).difference(self._to_verify))
+            self._unsure.clear()
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
 

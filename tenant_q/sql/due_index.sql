@@ -7,6 +7,11 @@
 -- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
 -- which holds none, skips entries that are locked.
 --
+-- A trigger reads no other tenant's entries, and touches none, so that transactions of two tenants never stand in each other's way.
+-- In SERIALIZABLE not even a page of an index may be read that others write to; so there an entry is written, and its removal
+-- is left to the scheduler. It is notified on the channel tenant_q_unsure, with the schema, and compares that with the index. So
+-- it is where a transaction with an old snapshot meets an entry that the scheduler has written since.
+--
 -- The tables may belong to a hostile role, a tenant's own. So:
 -- - No function may be executed by PUBLIC: who may execute the trigger's function can put it on any table of his.
 -- - Each function finds only what is in pg_catalog, unless the name of a schema stands in front.
@@ -17,20 +22,28 @@
 -- What a change of one row means for the index; of all rows where `act` is TRUNCATE. The row before and after it: id, next run,
 -- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
 -- no place in the index. Nothing is written for a table that was not put into the index under its own name.
+--
+-- A scheduler looks at the index twice a minute at least, so it is notified only of what comes earlier than its entry said, and
+-- within the hour: the transaction may take that long. Who notifies waits for all others who do, as it commits.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
     name text, tab oid, argument text, act text, old_row text, new_row text
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- While statistics say that the tables are empty, each row would read all of them.
+SET enable_seqscan = off
 AS $$
 DECLARE
+    -- TG_TABLE_SCHEMA has the collation "C", by which no index of the tables is ordered.
+    own text COLLATE "default" := name;
     before text[] := string_to_array(old_row, '|');
     after text[] := string_to_array(new_row, '|');
     -- What is last may have the separator in it.
     served_by text := array_to_string(after[4:], '|');
     number bigint;
     moment timestamptz;
-    earliest timestamptz;
+    former timestamptz;
+    may_read boolean := current_setting('transaction_isolation') <> 'serializable';
 BEGIN
     IF act = 'UPDATE' AND old_row = new_row THEN
         RETURN;
@@ -39,19 +52,29 @@ BEGIN
     -- trigger's argument, which only who may execute its function can have written, says so.
     IF NOT EXISTS (
         SELECT FROM {public}.tenant_q_indexedschema AS known
-        WHERE known.schema_name = name AND known.table_oid IN (tab::bigint, pg_partition_root(tab)::oid::bigint)
+        WHERE known.schema_name = own AND known.table_oid IN (tab::bigint, pg_partition_root(tab)::oid::bigint)
     ) AND (
         argument IS DISTINCT FROM name OR tab IS DISTINCT FROM to_regclass(quote_ident(name) || '.django_q_schedule')
         OR current_setting('transaction_isolation') = 'read committed'
     ) THEN
         RETURN;
     END IF;
+    IF NOT may_read AND (
+        act = 'TRUNCATE' OR act <> 'INSERT' AND before[2] <> '' AND before[3] <> '0' AND (
+            after[1] IS DISTINCT FROM before[1] OR after[2] = '' OR after[3] = '0'
+            OR after[2]::timestamptz NOT BETWEEN '0001-01-02' AND '9999-12-30'
+        )
+    ) THEN
+        PERFORM pg_notify('tenant_q_unsure', name);
+    END IF;
     IF act = 'TRUNCATE' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name;
+        IF may_read THEN
+            DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = own;
+        END IF;
         RETURN;
     END IF;
-    IF act <> 'INSERT' AND before[1] <> after[1] AND before[1] <> '' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = before[1]::bigint;
+    IF act <> 'INSERT' AND before[1] <> after[1] AND before[1] <> '' AND may_read THEN
+        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = own AND schedule_id = before[1]::bigint;
     END IF;
     IF after[1] = '' THEN
         RETURN;
@@ -59,16 +82,19 @@ BEGIN
     number := after[1]::bigint;
     moment := NULLIF(after[2], '')::timestamptz;
     IF moment IS NULL OR NULLIF(after[3], '')::bigint = 0 OR moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN
-        DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = name AND schedule_id = number;
+        IF may_read THEN
+            DELETE FROM {public}.tenant_q_dueschedule WHERE schema_name = own AND schedule_id = number;
+        END IF;
         RETURN;
     END IF;
-    SELECT due INTO earliest FROM {public}.tenant_q_dueschedule
-    WHERE cluster = served_by ORDER BY cluster, due LIMIT 1;
     INSERT INTO {public}.tenant_q_dueschedule AS held (schema_name, schedule_id, cluster, next_run, due, held)
-    VALUES (name, number, served_by, moment, moment, '')
+    VALUES (own, number, served_by, moment, moment, '')
     ON CONFLICT (schema_name, schedule_id) DO UPDATE
     SET cluster = EXCLUDED.cluster, next_run = EXCLUDED.next_run, due = EXCLUDED.due, held = '';
-    IF earliest IS NULL OR moment < earliest THEN
+    IF act = 'UPDATE' AND before[1] = after[1] AND before[3] <> '0' AND array_to_string(before[4:], '|') = served_by THEN
+        former := NULLIF(before[2], '')::timestamptz;
+    END IF;
+    IF moment < clock_timestamp() + interval '1 hour' AND (former IS NULL OR moment < former) THEN
         PERFORM pg_notify('tenant_q_due', served_by);
     END IF;
 END
@@ -118,9 +144,17 @@ EXCEPTION
                 EXECUTE {public}.tenant_q_index_query(TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP) USING OLD, NEW;
             END IF;
             RETURN NULL;
-        EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
-            RETURN NULL;
+        EXCEPTION
+            WHEN serialization_failure THEN
+                PERFORM pg_notify('tenant_q_unsure', TG_TABLE_SCHEMA);
+                RETURN NULL;
+            WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
+                RETURN NULL;
         END;
+    WHEN serialization_failure THEN
+        -- The scheduler has written to the entry since this transaction's snapshot.
+        PERFORM pg_notify('tenant_q_unsure', TG_TABLE_SCHEMA);
+        RETURN NULL;
     WHEN undefined_table OR undefined_column OR undefined_function OR data_exception THEN
         RETURN NULL;
 END
@@ -308,13 +342,13 @@ BEGIN
 END
 $$;
 
--- Which schemas the index does not know as they are: new, restored, renamed, without their triggers, or gone. One query over
--- the catalogue. Whether a new one is a tenant's is for the caller to find out.
+-- Which schemas the index does not know as they are: new, restored, renamed, without their triggers, or gone, those included of
+-- which it has entries alone. One query over the catalogue. Whether a new one is a tenant's is for the caller to find out.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_stale_schemas() RETURNS TABLE (schema_name text, is_gone boolean)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH there AS (
+    WITH RECURSIVE there AS (
         SELECT space.nspname::text AS name, tab.oid::bigint AS table_oid, (
             SELECT count(*) = 2 FROM pg_trigger
             WHERE tgrelid = tab.oid AND tgname IN ('tenant_q_index_schedule', 'tenant_q_index_truncate')
@@ -324,11 +358,23 @@ AS $$
         CROSS JOIN (SELECT to_regprocedure('{public}.tenant_q_index_schedule()')::oid AS id) AS ours
         WHERE tab.relname = 'django_q_schedule' AND tab.relkind IN ('r', 'p')
             AND space.nspname NOT LIKE 'pg\_%'
+    ), named AS (
+        -- One step in the index for each schema.
+        (SELECT entry.schema_name FROM {public}.tenant_q_dueschedule AS entry ORDER BY entry.schema_name LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT entry.schema_name FROM {public}.tenant_q_dueschedule AS entry
+            WHERE entry.schema_name > named.schema_name ORDER BY entry.schema_name LIMIT 1
+        ) FROM named WHERE named.schema_name IS NOT NULL
     )
     SELECT COALESCE(there.name, known.schema_name), there.name IS NULL
     FROM there FULL JOIN {public}.tenant_q_indexedschema AS known ON known.schema_name = there.name
     WHERE there.name IS NULL OR known.schema_name IS NULL OR known.table_oid <> there.table_oid
         OR NOT there.has_triggers
+    UNION
+    SELECT named.schema_name, true FROM named
+    WHERE named.schema_name IS NOT NULL AND named.schema_name NOT IN (SELECT there.name FROM there)
+        AND named.schema_name NOT IN (SELECT known.schema_name FROM {public}.tenant_q_indexedschema AS known)
 $$;
 
 -- Take a schema that is gone, or no tenant's, out of the index.

@@ -139,6 +139,19 @@ def test_a_fresh_site_and_one_that_was_upgraded_have_the_same_functions(request,
     assert functions() == fresh
 
 
+def test_a_site_of_the_version_before_gets_the_triggers_that_couple_no_tenants(tenants):
+    fresh = functions()
+    call_command("migrate_schemas", "--shared", "tenant_q", "0006", interactive=False, verbosity=0)
+    arguments = "name text, tab oid, argument text, act text, old_row text, new_row text"
+    sql(
+        f"CREATE OR REPLACE FUNCTION tenant_q_index_change({arguments}) RETURNS void LANGUAGE plpgsql "
+        "SET search_path = pg_catalog, pg_temp AS 'BEGIN END'"
+    )
+    assert functions() != fresh
+    call_command("migrate_schemas", "--shared", interactive=False, verbosity=0)
+    assert functions() == fresh
+
+
 def test_it_takes_no_lock_on_a_tenants_table(before):
     with elsewhere() as writer:
         writer.execute("LOCK TABLE spare.django_q_schedule IN ACCESS EXCLUSIVE MODE")

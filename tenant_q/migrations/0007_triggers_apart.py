@@ -1,0 +1,20 @@
+"""Triggers of the due index that couple no tenants, in the place of those of before.
+
+As in 0005 the functions keep their names and signatures, so that a cluster of the version before works on with them.
+"""
+
+from typing import Any
+
+from django.db import migrations
+
+from tenant_q import index_rights
+
+
+def replace_functions(apps: Any, schema_editor: Any) -> None:
+    schema_editor.execute(index_rights.functions().as_string(), params=None)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("tenant_q", "0006_tenant_records")]
+
+    operations = [migrations.RunPython(replace_functions, migrations.RunPython.noop)]
