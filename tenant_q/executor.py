@@ -142,7 +142,7 @@ def _call_in_transaction(
     try:
         with no_return(), transactional.only_success(package) as before:
             if before is not None:
-                done = outcome(before.result, success=True)
+                done = replace(outcome(before.result, success=True), started=before.started, stopped=before.stopped)
             else:
                 with _noted(own):
                     done = _call(package, outcome, during)

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from tenant_q import enqueue, entering, flows, results, retries, session, slices, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
+from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
 from tenant_q.exceptions import (
     BadPackage,
@@ -270,6 +271,10 @@ class Outbox:
             for finished in self._unacknowledged
             for outcome in [finished.outcome]
         ]
+        # Their rows may be pruned soon, and a failover may take the acknowledgement back.
+        late = [one.lease.id for one in self._unacknowledged if _age(one.outcome) > conf().lease]
+        if late:
+            self.broker.note_late(late, seconds=results.spared().total_seconds())
         refused = self.broker.acknowledge(self.key, settled)
         for finished in self._unacknowledged:
             if finished.lease.id in refused:

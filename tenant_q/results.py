@@ -10,7 +10,7 @@ import functools
 import json
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -503,24 +503,32 @@ def _table(schema: str) -> sql.Identifier:
 # Pruning
 
 
-def prune(schema: str) -> bool:
+def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda ids: ()) -> bool:
     """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
 
-    What was saved in the last four leases stays, so that a redelivered package is still recognised. Returns whether
-    more may be left: one call deletes `PRUNED_AT_ONCE` rows at most, so that the statement ends within the limit of
-    every request. Raises `DatabaseError` or `DatabaseAway`.
+    The record of a success lives as long as its package can be delivered, for by it the package is recognised as done.
+    So what was saved in the last four leases stays, and so does what the brokers still have. One call deletes
+    `PRUNED_AT_ONCE` rows at most, so that the statement ends within the limit of every request.
+
+    Parameters: `may_come`, which returns those of a list of ids whose packages may be delivered again.
+
+    Returns whether more may be left. Raises `DatabaseError`, `DatabaseAway` or what `may_come` raises.
     """
     settings = conf()
     limit = _most_results(schema) or settings.save_limit
     if limit <= 0:
         return False
     partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
-    deleted = _execute(
+    *_, found = _execute(
         [schema],
-        sql.SQL(statement("prune_tasks")).format(table=_table(schema), partition=partition),
+        sql.SQL(statement("prunable_tasks")).format(table=_table(schema), partition=partition),
         {"limit": limit, "spared": timezone.now() - spared(), "portion": PRUNED_AT_ONCE},
-    )[-1].written
-    return deleted == PRUNED_AT_ONCE
+    )
+    ids = [id for (id,) in found.rows]
+    spared_ids = set(may_come(ids)) if ids else set()
+    if over := [id for id in ids if id not in spared_ids]:
+        _execute([schema], sql.SQL(statement("prune_tasks")).format(table=_table(schema)), [over])
+    return len(ids) == PRUNED_AT_ONCE and bool(over)
 
 
 def _most_results(schema: str) -> int | None:

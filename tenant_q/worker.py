@@ -18,6 +18,7 @@ from tenant_q import (
     clock,
     departures,
     forks,
+    policies,
     process_state,
     progress,
     results,
@@ -375,13 +376,15 @@ class Worker(Role):
             self._to_prune.setdefault(schema, time.monotonic())
         due = [s for s, since in self._to_prune.items() if time.monotonic() - since > results.spared().total_seconds()]
         for schema in due[:10]:
-            del self._to_prune[schema]
             try:
-                if results.prune(schema):
+                has_more = results.prune(schema, _may_come)
+                del self._to_prune[schema]
+                if has_more:
                     self._to_prune[schema] = -math.inf  # the next time
-            except DatabaseAway:
+            except (BrokerError, DatabaseAway):
                 raise
-            except tenancy.DATABASE_ERRORS as error:
+            except (*tenancy.DATABASE_ERRORS, BrokerDefect) as error:
+                del self._to_prune[schema]
                 logger.warning("Old results of %s are not pruned: %s", schema, error, extra={"schema": schema})
 
     def _recycle_when_due(self) -> None:
@@ -392,6 +395,11 @@ class Worker(Role):
         if self.started >= conf().recycle or (limit and rss >= limit):
             logger.info("The worker %s is recycled after %s tasks", self.key, self.started)
             self.stopping.set()
+
+
+def _may_come(ids: list[str]) -> set[str]:
+    """Return those of `ids` whose packages one of the site's clusters has."""
+    return {id for broker in policies.site_brokers() for id in broker.may_come(ids)}
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:

@@ -95,6 +95,12 @@ class AdaptedBroker:
             self._receipt(one.lease)
         return []
 
+    def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
+        """These brokers do not know their packages by id."""
+
+    def may_come(self, ids: Sequence[str]) -> set[str]:
+        return set()
+
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         for lease in leases:
             self._call("enqueue", lease.payload)

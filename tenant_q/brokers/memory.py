@@ -111,6 +111,7 @@ class MemoryBroker:
         self.died: dict[str, tuple[float, str]] = {}
         self.unready: set[str] = set()
         self.known: dict[str, float] = {}
+        self.late: dict[str, float] = {}
         # The ring: tenants with work queued that neither a pause nor a cap keeps out.
         self.ring: set[str] = set()
         self.ring_time = 0.0
@@ -445,6 +446,12 @@ class MemoryBroker:
         """New figures weigh an eighth, so that one slow run does not send a function into solitude."""
         before = self.costs.get(key, ms)
         self.costs[key] = before + (ms - before) / 8
+
+    def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
+        self.late |= dict.fromkeys(ids, self.clock() + seconds)
+
+    def may_come(self, ids: Sequence[str]) -> set[str]:
+        return {id for id in ids if id in self.messages or self.late.get(id, 0.0) > self.clock()}
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         return self._return_unrun(lease.id for lease in leases if self._is_in_force(worker, lease))

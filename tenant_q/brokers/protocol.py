@@ -245,6 +245,12 @@ class Broker(Protocol):
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         """Forget packages whose outcome is saved. Returns the ids refused: of those it does not hold the lease."""
 
+    def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
+        """Note, for `seconds`, that packages are about to be acknowledged long after their rows were saved."""
+
+    def may_come(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` whose packages may be delivered again: they are here, dead or alive, or noted."""
+
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         """Return unstarted packages to the heads of their queues. Returns how many."""
 

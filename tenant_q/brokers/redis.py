@@ -187,6 +187,14 @@ class RedisBroker:
             arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
         return [id.decode() for id in self._run("acknowledge", *arguments)]
 
+    def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
+        if ids:
+            self._run("note_late", round(seconds * 1000), *ids)
+
+    def may_come(self, ids: Sequence[str]) -> set[str]:
+        parts = [ids[first : first + ENQUEUE_CHUNK] for first in range(0, len(ids), ENQUEUE_CHUNK)]
+        return {id.decode() for part in parts for id in self._run("may_come", *part)}
+
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
         try:

@@ -107,8 +107,10 @@ def work(worker: Worker) -> None:
 
 def make_due() -> None:
     """What is delayed is due now."""
-    for id in tasks.client().zrange(redis_key("delayed"), 0, -1):
-        tasks.client().zadd(redis_key("delayed"), {id: 0})
+    names = [redis_key(name) for name in ("delayed", "due")]
+    for key in (*names, *tasks.client().scan_iter(redis_key("delayed:*"))):
+        for member in tasks.client().zrange(key, 0, -1):
+            tasks.client().zadd(key, {member: 0})
 
 
 def know_as_short(func: str, *schemas: str) -> None:

@@ -73,7 +73,7 @@ class OnRedis:
     """A real server. Its time cannot be set, so what it keeps gets older instead."""
 
     AGE = """
-        for _, name in ipairs({ 'leases', 'delayed', 'due', 'known', 'dead' }) do
+        for _, name in ipairs({ 'leases', 'delayed', 'due', 'known', 'late', 'dead' }) do
           for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
             redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
           end
@@ -815,6 +815,24 @@ def test_a_lease_is_its_workers(broker, how):
     act_stale(broker, how, "w2", lease)
     assert broker.counts() == Counts(0, 1, 0, 0)
     assert finish(broker, lease) == []
+
+
+def test_which_packages_may_come(driver, broker):
+    """Those of any place, and for a while those that were acknowledged late."""
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    put(broker, "e", delay=60)
+    held, done, late = broker.fetch("w1", limit=3).leases
+    broker.bury("w2", fetch_one(broker, "w2"), "c")
+    assert broker.may_come([*"abcde", "unknown"]) == set("abcde")
+    broker.note_late([late.id], seconds=60)
+    broker.note_late([], seconds=60)
+    finish(broker, done, late)
+    assert broker.may_come([*"abcde"]) == {held.id, late.id, "d", "e"}
+    driver.advance(61)
+    assert broker.may_come([*"abcde"]) == {held.id, "d", "e"}
+    assert broker.may_come([]) == set()
+    assert len(broker.may_come([*(f"{n}" for n in range(2500)), "a"])) == 1
 
 
 def test_who_renews_learns_what_is_held(driver, broker):

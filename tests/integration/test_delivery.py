@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from datetime import timedelta
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 from django.db.models.signals import post_save
+from django.utils import timezone
 from django_q.models import Task
 from django_q.signals import post_execute_in_worker
 from django_q.tasks import async_task
@@ -20,6 +22,7 @@ from tenant_q import outbox, results, retries, tenancy
 from tenant_q import slot as slots
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Lease, Message
+from tenant_q.brokers.redis import RedisBroker
 from tenant_q.child import Child
 from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, EnqueueError
@@ -99,6 +102,10 @@ def write_and_lose_the_server(what: str, times: int = 99) -> str:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     return what
+
+
+def do_nothing() -> None:
+    pass
 
 
 def ask_for_a_tenant_that_is_not_there() -> None:
@@ -473,6 +480,81 @@ def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_w
     monkeypatch.setattr(results, "successes", lambda ids: {})
     work(make_worker("w2"))
     assert (RUNS, effects(), row(id).success) == (["a"], ["a"], True)
+
+
+def forget(id: str, *, others: int = 3) -> None:
+    """Let a long time pass for the row of a task, in which more tasks succeed than rows are kept."""
+    past = timezone.now() - 100 * results.spared()
+    with in_schema("acme_corp"):
+        Task.objects.filter(id=id).update(started=past, stopped=past)
+        for n in range(others):
+            Task.objects.create(
+                id=f"{n}" * 32, name=f"{n}", func="f", started=past, stopped=timezone.now(), success=True
+            )
+
+
+def prune(worker: Any) -> None:
+    """Prune now what was saved before."""
+    worker._next_prune = 0.0
+    worker._to_prune["acme_corp"] = -math.inf
+    worker._prune_when_due()
+
+
+@pytest.mark.parametrize("place", ["delayed", "queued", "leased", "dead"])
+def test_the_record_of_a_success_lives_as_long_as_its_package(tenants, worker, make_worker, effects, settings, place):
+    """A worker was paused inside its transaction and committed late; the other delivery had been put off before."""
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2}
+    id = add("write", "a", transactional=True)
+    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.tick()
+    broker = get_broker()
+    broker.reclaim(worker.key, running=None)
+    if place != "queued":
+        (lease,) = broker.fetch("w2").leases
+        if place == "delayed":
+            broker.put_off("w2", lease, delay=60)
+        elif place == "dead":
+            broker.bury("w2", lease, "the tenant was not there")
+    forget(id)
+    prune(worker)
+    assert row(id) is not None, "its package may come again"
+    make_due()
+    broker.reclaim("w2", running=None)
+    broker.retry_dead({id: ""})
+    work(make_worker("w3"))
+    assert (RUNS, effects(), broker.counts().open) == (["a"], ["a"], 0)
+    prune(worker)
+    assert row(id) is not None, "a failover may take the acknowledgement back"
+    tasks.client().delete(redis_key("late"))
+    prune(worker)
+    assert row(id) is None
+    assert row("2" * 32) is not None
+
+
+def test_a_row_that_was_acknowledged_in_time_is_not_noted(tenants, worker, effects):
+    add("write", "a", transactional=True)
+    work(worker)
+    assert tasks.client().exists(redis_key("late")) == 0
+
+
+def test_pruning_waits_for_the_broker(tenants, worker, settings, monkeypatch):
+    """Nothing is deleted while nobody knows whether its package comes again; and it is not forgotten."""
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2}
+    id = add("do_nothing")
+    work(worker)
+    forget(id)
+
+    def away(*_: Any) -> Any:
+        raise BrokerError("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(RedisBroker, "may_come", away)
+        with pytest.raises(BrokerError):
+            prune(worker)
+    assert row(id) is not None
+    worker._next_prune = 0.0
+    worker._prune_when_due()
+    assert row(id) is None
 
 
 def test_of_two_live_deliveries_one_takes_effect(tenants, worker, effects):

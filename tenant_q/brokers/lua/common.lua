@@ -42,6 +42,7 @@
 --   <tag>:kept:<schema>   zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" -> until when, in
 --                                 ms; under the site's tag
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
+--   <tag>:late            zset    ids that were acknowledged long after their rows were saved -> until when that is kept, in ms
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms

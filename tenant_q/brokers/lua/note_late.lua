@@ -1,0 +1,13 @@
+-- Note that packages are about to be acknowledged long after their rows were saved. See may_come.lua.
+--
+-- KEYS[1]  the cluster's tag (see common.lua)
+-- ARGV     1 for how many ms, then the ids
+-- Returns  nothing
+
+write_though_full()
+local late, now, keep_ms = key('late'), now_ms(), tonumber(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', late, '-inf', now)
+for i = 2, #ARGV do
+  redis.call('ZADD', late, now + keep_ms, ARGV[i])
+end
+redis.call('PEXPIRE', late, keep_ms)
