@@ -8,7 +8,6 @@ least once.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ from tenant_q.exceptions import (
     TaskCancelled,
     WrongArgument,
 )
-from tenant_q.executor import alarm, execute, give_up, timeout_of
+from tenant_q.executor import alarm, execute, give_up, resolve, timeout_of
 from tenant_q.forks import no_return
 from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
@@ -454,8 +453,5 @@ def _hook_task(outcome: Outcome) -> Task:
 
 
 def resolve_hook(hook: Any) -> Callable[[Task], Any]:
-    """The hook itself, or what its dotted path names. Raises what importing it raises."""
-    if callable(hook):
-        return hook  # type: ignore[no-any-return]
-    module, _, name = str(hook).rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    """The hook itself, or what its dotted path names. Raises `UnknownFunction`, and what importing raises."""
+    return resolve(hook)

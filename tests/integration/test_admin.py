@@ -171,7 +171,7 @@ def test_a_schedule_is_added(site):
         ("cron", {"schedule_type": "C", "cron": "0 0 30 2 *"}, "has no moment after"),
         ("func", {"func": "tests.gone.job"}, "is not defined"),
         ("func", {"func": "tests.tasks.gone"}, "is not offered here"),
-        ("hook", {"hook": "tests.gone.job"}, "cannot be imported"),
+        ("hook", {"hook": "tests.gone.job"}, "Function tests.gone.job is not defined"),
         ("hook", {"hook": "tests.tasks.gone"}, "is not offered here"),
         ("intended_date_kwarg", {"intended_date_kwarg": "not a name"}, "cannot be the name"),
         ("next_run", {"next_run_0": "", "next_run_1": ""}, "Enter when it runs next"),

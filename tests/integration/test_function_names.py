@@ -30,6 +30,14 @@ ACME = "acme_corp"
 def book(*args: Any, **kwargs: Any) -> None: ...
 
 
+noted: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_noted() -> None:
+    noted.clear()
+
+
 class Account:
     def __init__(self, iban: str) -> None:
         self.iban = iban
@@ -42,8 +50,19 @@ class Account:
     def __call__(self, *args: Any) -> None: ...
 
     @staticmethod
-    def check() -> str:
-        return "checked"
+    def check(text: str) -> str:
+        return text.upper()
+
+    @classmethod
+    def open(cls, text: str) -> str:
+        return text.upper()
+
+    def unbound(self: Any) -> str:
+        return str(self).upper()
+
+    @staticmethod
+    def note(task: Task) -> None:
+        noted.append(task.func)
 
 
 WITH_DATA = {
@@ -122,15 +141,27 @@ def test_nor_is_a_row_of_the_version_before(tenants, func):
         acts.run_again(Task(id="1" * 32, name="old", func=func, success=False), (), {}, None, actor="me")
 
 
-def test_a_static_method_is_run_again(tenants, worker):
+@pytest.mark.parametrize(
+    ("func", "stored"),
+    [
+        (Account.check, "Account.check"),
+        (Account.open, "Account.open"),
+        (Account.unbound, "Account.unbound"),
+        (str.upper, None),
+    ],
+    ids=["static", "class", "plain", "of a builtin type"],
+)
+def test_a_method_of_a_class_is_run_again(tenants, worker, func, stored):
+    path = f"{HERE}.{stored}" if stored else "builtins.str.upper"
     with in_schema(ACME):
-        QUtilities.add_async_task(Account.check)
+        QUtilities.add_async_task(func, "x", hook=Account.note if stored else None)
     work(worker)
     (task,) = of_acme()
     with in_schema(ACME):
         acts.run_again(task, task.args, task.kwargs, task.result, actor="me")
     work(worker)
-    assert [(task.func, task.result) for task in of_acme()] == [(f"{HERE}.Account.check", "checked")] * 2
+    assert [(task.func, task.result) for task in of_acme()] == [(path, "X")] * 2
+    assert len(noted) == (2 if stored else 0), "its hook too, a static method by its path"
 
 
 def test_texts_that_are_no_paths_are_counted_together(tenants, worker):
