@@ -46,10 +46,11 @@ chaos: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
-# In an environment of their own, with the same versions of what is common to both.
+# In an environment of their own, with the versions of Django and psycopg that are measured. Not of everything: Celery wants
+# other versions of the client of Redis.
 bench-peers: $(STAMP)
 	@$(BIN)/python -m venv .venvs/peers
-	@$(BIN)/python -m pip freeze --exclude-editable > .venvs/peers/constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -iE '^(django|psycopg)' > .venvs/peers/constraints.txt
 	@.venvs/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venvs/peers/constraints.txt \
 	  --editable '.[tenants,embedded,demo]' --requirement benchmarks/peers.txt
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,33 +55,56 @@ def main() -> int:
             _close_connections()
             gauges.enable_statements(servers)
             compared = choose(options)
-            for contender in compared:
-                step(f"{contender.title} is prepared", contender.prepare)
+            contest = Contest(compared, found)
+            contest.each(lambda one: step(f"{one.title} is prepared", one.prepare))
             for number in range(options.rounds):
                 say(f"Round {number + 1} of {options.rounds}")
-                for contender in compared:
-                    measure(contender, servers, options, found)
+                contest.each(lambda one: measure(one, servers, options, found))
             for number in range(options.rounds):
                 say(f"Latency, round {number + 1} of {options.rounds}")
-                for contender in late_ones(compared, options):
-                    measure_latency(contender, servers, options, found)
-            for contender in compared:
-                step(f"{contender.title}, counted", lambda one=contender: count(one, servers, options, found))
-            if options.growth:
+                contest.each(lambda one: measure_latency(one, servers, options, found), late_ones(compared, options))
+            contest.each(lambda one: step(f"{one.title}, counted", lambda: count(one, servers, options, found)))
+            if options.growth and compared:
                 from benchmarks import growth as growing
 
                 growth = growing.measure(servers, options, compared, found["no-op"].get(DJANGO_Q2.key, []), step)
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    told = report.tables(compared, found, growth)
+    told = report.tables(compared, found, growth) if compared else "No contender came to an end."
     print(told)
-    if options.doc:
+    for title, reason in contest.failed.items():
+        print(f"Error: {title} is left out: {reason}", file=sys.stderr)
+    if options.doc and not contest.failed:
         report.write_into(DOC, f"{harness.told(around)}\n\n{told}")
     chosen = {name: value for name, value in vars(options).items() if name != "json"}
     figures = {"options": chosen, "figures": report.as_json(compared, found), "growth": growth}
-    harness.write_json(options.json, around | figures)
-    return 0
+    harness.write_json(options.json, around | figures | {"failed": contest.failed})
+    return 1 if contest.failed else 0
+
+
+class Contest:
+    """The contenders that are still in it. One that fails is left out, with all of its figures; the others go on.
+
+    Parameters: `compared`, the contenders, of which those that fail are taken out; `found`, their figures.
+    """
+
+    def __init__(self, compared: list[Contender], found: Found) -> None:
+        self.compared = compared
+        self.found = found
+        self.failed: dict[str, str] = {}
+
+    def each(self, act: Callable[[Contender], Any], some: Sequence[Contender] | None = None) -> None:
+        """Do something with each that is still in it, or with some of them."""
+        for contender in list(self.compared if some is None else some):
+            try:
+                act(contender)
+            except Exception as error:  # whatever it is, the others' figures are good
+                self.failed[contender.title] = f"{type(error).__name__}: {error}"
+                self.compared.remove(contender)
+                for values in self.found.values():
+                    values.pop(contender.key, None)
+                say(f"{contender.title} is left out: {error}")
 
 
 def parse() -> argparse.Namespace:
