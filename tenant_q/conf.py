@@ -107,6 +107,8 @@ TENANT_Q_KEYS: Mapping[str, tuple[tuple[type, ...], float | None]] = {
     "metrics_labels": ((int,), 1),
     "admin_functions": ((list, tuple), None),
     "signed_results": ((bool,), None),
+    "max_bytes": ((int,), 1),
+    "max_list_bytes": ((int,), 1),
     "test_queue": ((bool,), None),
 }
 
@@ -153,6 +155,8 @@ class Configuration:
     metrics_labels: int
     admin_functions: tuple[str, ...]
     signed_results: bool
+    max_bytes: int
+    max_list_bytes: int
     test_queue: bool
     excluded_schemas: frozenset[str]
 
@@ -209,6 +213,8 @@ def conf() -> Configuration:
         metrics_labels=ours.get("metrics_labels", 100),
         admin_functions=tuple(ours.get("admin_functions", ())),
         signed_results=ours.get("signed_results", False),
+        max_bytes=ours.get("max_bytes", 16 * 1024 * 1024),
+        max_list_bytes=ours.get("max_list_bytes", 128 * 1024 * 1024),
         test_queue=ours.get("test_queue", False),
         excluded_schemas=frozenset(getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public"])),
     )

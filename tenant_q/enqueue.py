@@ -12,6 +12,7 @@ from django_q.signals import pre_enqueue
 from tenant_q.brokers import get_broker, strays
 from tenant_q.brokers.djangoq import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
+from tenant_q.conf import conf
 from tenant_q.envelope import seal
 from tenant_q.exceptions import EntryRefused, TenantDeleted
 from tenant_q.forks import no_return
@@ -72,7 +73,7 @@ def sealed(package: Package) -> str:
     """Sign a package, with the key of its tenant. Raises `EnqueueError` naming what cannot travel, `UnknownTenant`."""
     package.task.pop("broker", None)
     _address([package])
-    return seal(package)
+    return seal(package, most_bytes=conf().max_bytes)
 
 
 def _address(packages: Sequence[Package]) -> list[Package]:

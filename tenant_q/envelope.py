@@ -7,10 +7,11 @@ import inspect
 import io
 import pickle
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.signing import b62_encode, b64_encode
+from django.core.signing import b62_encode, b64_decode, b64_encode
 from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 from django_q import core_signing
@@ -21,18 +22,54 @@ from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.package import Package
 
 
-def seal(package: Package) -> str:
+def seal(package: Package, *, most_bytes: int | None = None) -> str:
     """The signed text of a package. The schema is inside the signature.
 
-    Raises `EnqueueError`, naming function and cause, when something in it does not pickle.
+    Parameters: `most_bytes`, how large its pickle may be; None for no limit.
+
+    Raises `EnqueueError`, naming function and cause, when something in it does not pickle or it is too large.
     """
+    serializer = functools.partial(_Limited, package, most_bytes)
     try:
-        return str(_signer().sign_object(package.task, serializer=PickleSerializer, compress=Conf.COMPRESSED))
+        return str(_signer().sign_object(package.task, serializer=serializer, compress=Conf.COMPRESSED))
+    except EnqueueError:
+        raise
     except Exception as error:  # whatever a class's own __reduce__ raises
         raise EnqueueError(
             f"{package.func_name} cannot be enqueued for {package.schema}: its function, arguments or hook do not "
             f"pickle ({error}); pass plain values and functions defined at a module's top level."
         ) from error
+
+
+class _Limited:
+    """Pickles a task, and refuses one that is too large."""
+
+    def __init__(self, package: Package, most_bytes: int | None) -> None:
+        self.package = package
+        self.most_bytes = most_bytes
+
+    def dumps(self, task: dict[str, Any]) -> bytes:
+        pickled: bytes = PickleSerializer.dumps(task)
+        if self.most_bytes is not None:
+            refuse_too_large(self.package, len(pickled), self.most_bytes)
+        return pickled
+
+
+def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
+    """Raise `EnqueueError` where the pickle of a package has more bytes than it may."""
+    if size > most_bytes:
+        raise EnqueueError(
+            f"{package.func_name} cannot be enqueued for {package.schema}: with its arguments it takes {size} bytes, "
+            f"and TENANT_Q['max_bytes'] is {most_bytes}; pass the name of a file or a key instead."
+        )
+
+
+def pickled_size(payload: str) -> int:
+    """How many bytes the pickle in a signed text has."""
+    data = payload.partition(":")[0]
+    if data.startswith("."):
+        return len(zlib.decompress(b64_decode(data[1:].encode())))
+    return len(data) * 3 // 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,14 @@ class BrokerDefect(TenantQError):
     """The broker's server fails in a script of tenant_q."""
 
 
+class GroupTooLarge(TenantQError):
+    """The parts of a group have more bytes together than whoever reads them takes. `size` is how many."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"its parts take {size} bytes together")
+        self.size = size
+
+
 class UnsignedResult(TenantQError):
     """A task row holds a value that is not signed, and `TENANT_Q["signed_results"]` is set."""
 

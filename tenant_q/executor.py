@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import io
 import pickle
 import pydoc
 import signal
@@ -34,6 +35,7 @@ from tenant_q.exceptions import (
     CoroutineCancelled,
     DatabaseAway,
     LeaseLost,
+    OversizedResult,
     TakenBack,
     TaskCancelled,
     TaskDeath,
@@ -57,6 +59,9 @@ logger = get_logger("tenant_q.executor")
 
 # So long it is waited for an async task that was interrupted; a worker is killed before.
 ASYNC_END_SECONDS = 10.0
+# So many characters of a failure's text are kept, and of its message logged.
+LONGEST_TEXT = 1_000_000
+LONGEST_MESSAGE = 10_000
 
 
 _DEATHS: dict[type[BaseException], type[TaskDeath]] = {
@@ -274,16 +279,40 @@ def alarm(seconds: float | None) -> Iterator[None]:
                 signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begun), 1e-6))
 
 
+class _Pickler(pickle.Pickler):
+    """Notes whether a value has more in it than what Python pickles by itself: a class, a function, an instance."""
+
+    is_plain = True
+
+    def reducer_override(self, value: Any) -> Any:
+        self.is_plain = False
+        return NotImplemented
+
+
 def _check_pickles(result: Any, package: Package) -> None:
+    """Raise where a result does not pickle, where its pickle does not load, or where it is too large.
+
+    Loading plain values cannot fail, and would double the cost.
+    """
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    what = f"{package.func_name} returned a {type(result).__name__}"
     try:
-        pickled = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
-        if package.cached:  # read back as it is, by an iter's collation too; a column shows a bad pickle as text
-            pickle.loads(pickled)
+        pickler.dump(result)
     except Exception as error:
-        raise UnpicklableResult(
-            f"{package.func_name} returned a {type(result).__name__} that cannot be pickled ({error}); "
-            "return plain values."
-        ) from error
+        raise UnpicklableResult(f"{what} that cannot be pickled ({error}); return plain values.") from error
+    size, limit = buffer.tell(), conf().max_bytes
+    if size > limit:
+        raise OversizedResult(
+            f"{what} of {size} bytes, pickled, and TENANT_Q['max_bytes'] is {limit}; keep it elsewhere."
+        )
+    if pickler.is_plain:
+        return
+    try:
+        pickle.loads(buffer.getbuffer())
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise UnpicklableResult(f"{what} whose pickle does not load ({cause}); return plain values.") from error
 
 
 def _failure(package: Package, error: BaseException) -> tuple[str, str]:
@@ -297,7 +326,8 @@ def _failure(package: Package, error: BaseException) -> tuple[str, str]:
         text = f"{_message(error)} : Traceback (most recent call last):\n{where}{type(error).__name__}"
     if type(death) is not type(error):
         text = f"{type(death).__name__}: {text}"
-    logger.info("%s failed: %s", package.name, _message(death), extra=labels(package))
+    text = _shortened(text)
+    logger.info("%s failed: %s", package.name, _message(death)[:LONGEST_MESSAGE], extra=labels(package))
     try:
         if error_reporter and not isinstance(death, TaskCancelled):
             error_reporter.report()
@@ -305,6 +335,14 @@ def _failure(package: Package, error: BaseException) -> tuple[str, str]:
     except BaseException:  # what a reporter or a receiver does is not to end the worker
         logger.exception("Reporting the failure of %s failed", package.name, extra=labels(package))
     return text, type(death).__name__
+
+
+def _shortened(text: str) -> str:
+    """The text of a failure without its middle, where it is long: an exception may have any value in its text."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"
 
 
 def _cause(error: BaseException) -> BaseException:

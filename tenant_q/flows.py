@@ -33,6 +33,8 @@ from tenant_q.exceptions import (
     DatabaseAway,
     EnqueueError,
     EntryRefused,
+    GroupTooLarge,
+    OversizedResult,
     ResultRefused,
     TaskCancelled,
     WrongArgument,
@@ -360,15 +362,13 @@ def _completed_iters(
         package = outcome.package
         if not package.is_iter_part:
             continue
-        schema, group, tenant = package.schema, str(package.group), package.tenant
         with _unsaved_on_error(outcome, settlement):
             if _add_part(outcome, broker, settlement) >= package.task["iter_count"]:
-                found = broker.parts(schema, group, tenant=tenant).values()
-                whole = _collate(outcome, [cached.read(part, schema, tenant, group=group) for part in found])
+                whole = _collected(outcome, broker)
                 collated.append(whole)
                 last_parts[whole.package.key] = package
                 settlement.complete.append(package)
-                settlement.sources[group] = package.id
+                settlement.sources[str(package.group)] = package.id
     return collated, last_parts
 
 
@@ -388,17 +388,37 @@ def _add_part(outcome: Outcome, broker: Broker, settlement: Settlement) -> int:
         return add(SignedPackage.dumps(refused.task_dict()))
 
 
+def _collected(last: Outcome, broker: Broker) -> Outcome:
+    """Return one outcome of all parts; a failure without them where they are too large together."""
+    package = last.package
+    schema, group, tenant = package.schema, str(package.group), package.tenant
+    limit = conf().max_list_bytes
+    try:
+        # They are kept as base64 of what is limited.
+        found = broker.parts(schema, group, tenant=tenant, most_bytes=limit * 4 // 3).values()
+    except GroupTooLarge as error:
+        task = _collated_task(package) | {"args": (), "kwargs": {}}
+        text = (
+            f"the {package.task['iter_count']} parts of {package.func_name} have {error.size * 3 // 4} bytes with "
+            f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; keep them elsewhere, and return their names."
+        )
+        return without_values(replace(last, package=Package(task), seconds=0.0), OversizedResult(text))
+    return _collate(last, [cached.read(part, schema, tenant, group=group) for part in found])
+
+
+def _collated_task(package: Package) -> dict[str, Any]:
+    """The task of an iter, from one of its parts."""
+    left = ("iter_count", "iter_index", "group", "cached", "chain")
+    task = {name: value for name, value in package.task.items() if name not in left}
+    own = {"id": package.group, "cached": package.option("iter_cached"), "hook": package.option("iter_hook")}
+    return task | own
+
+
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
     """One outcome of all parts, in the order of the iter's arguments."""
     parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
     package = last.package
-    task = {k: v for k, v in package.task.items() if k not in ("iter_count", "iter_index", "group", "cached", "chain")}
-    task |= {
-        "id": package.group,
-        "args": tuple(part["args"] for part in parts),
-        "cached": package.option("iter_cached"),
-        "hook": package.option("iter_hook"),
-    }
+    task = _collated_task(package) | {"args": tuple(part["args"] for part in parts)}
     failed = [part for part in parts if not part["success"]]
     return replace(
         last,

@@ -11,6 +11,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from django.db.models import Sum
+from django.db.models.functions import Length
+
 from tenant_q import envelope
 from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
@@ -26,7 +29,14 @@ from tenant_q.brokers.protocol import (
     Policy,
     Settled,
 )
-from tenant_q.exceptions import BadPackage, BrokerError, ConfigurationError, EnqueueError, TenantQError
+from tenant_q.exceptions import (
+    BadPackage,
+    BrokerError,
+    ConfigurationError,
+    EnqueueError,
+    GroupTooLarge,
+    TenantQError,
+)
 from tenant_q.models import GroupPart
 from tenant_q.states import Progress, State
 from tenant_q.tenancy import in_public, keys_of
@@ -246,9 +256,15 @@ class AdaptedBroker:
         with in_public():
             return GroupPart.record(schema, _key(schema, tenant), group, index, payload, seconds)
 
-    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
+    def parts(
+        self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
+    ) -> Mapping[str, str]:
         with in_public():
             found = GroupPart.live(schema, _key(schema, tenant), group)
+            if most_bytes is not None:
+                size = found.aggregate(size=Sum(Length("payload")))["size"] or 0
+                if size > most_bytes:
+                    raise GroupTooLarge(size)
             return dict(found.values_list("index", "payload"))
 
     def count_parts(self, schema: str, group: str) -> int:

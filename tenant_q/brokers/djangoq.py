@@ -63,6 +63,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
             package = envelope.open_package(task)
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
+        envelope.refuse_too_large(package, envelope.pickled_size(task), conf().max_bytes)
         push = partial(self._push, message_of(package, task))
         if conf().on_commit:
             on_commit(push)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from tenant_q.brokers import loads, protocol
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
+    BATCH_BYTES,
     BATCH_LIMIT,
     BATCH_SECONDS,
     CANCEL_REACH,
@@ -355,7 +356,7 @@ class MemoryBroker:
         A function that is unknown or long runs alone, and so does a package that may have killed a machine.
         """
         taken: list[Lease] = []
-        spent, is_full = 0.0, False
+        spent, bytes_taken, is_full = 0.0, 0, False
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             # Where nobody else waits, leases in force are charged when it is known for how long others waited.
@@ -365,13 +366,16 @@ class MemoryBroker:
             for id in self.queues[schema][: limit - len(taken)]:
                 cost = self._expected(schema, self.messages[id].func)
                 alone = cost is None or cost >= budget or self.histories[id].alone
-                if not (alone and taken):
+                size = self._size(id)
+                is_left = bool(taken) and (alone or bytes_taken + size > BATCH_BYTES)
+                if not is_left:
+                    bytes_taken += size
                     charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0
                 of_slice += cost or 0.0
-                is_full = alone or spent >= budget
+                is_full = alone or is_left or spent >= budget
                 if is_full or of_slice >= budget / SLICES:
                     break
             self.virtual[schema] += charged
@@ -380,6 +384,11 @@ class MemoryBroker:
         # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
         return taken
+
+    def _size(self, id: str) -> int:
+        """How many bytes Redis keeps of a message."""
+        message = self.messages[id]
+        return len(f"{message.schema}\n{message.func}\n0\n{message.payload}".encode())
 
     def _expected(self, schema: str, func: str) -> float | None:
         """What a run is expected to take, in ms. One that is new to its tenant, and known of others, may be longer."""
@@ -732,8 +741,10 @@ class MemoryBroker:
             self.kept_until[key] = self.clock() + seconds
         return len(parts)
 
-    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
-        return dict(self._kept("group", self._queue(schema, tenant), group))
+    def parts(
+        self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
+    ) -> Mapping[str, str]:
+        return protocol.not_larger(dict(self._kept("group", self._queue(schema, tenant), group)), most_bytes)
 
     def count_parts(self, schema: str, group: str) -> int:
         return len(self._kept("group", self._queue(schema), group))

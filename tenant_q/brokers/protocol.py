@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tenant_q.brokers.loads import Load, Totals
+from tenant_q.exceptions import GroupTooLarge
 from tenant_q.states import Progress, State
 
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
@@ -22,6 +23,8 @@ NEW_FACTOR = 3
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
+# And so many bytes of packages; a larger one comes alone.
+BATCH_BYTES = 4 * 1024 * 1024
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
 # The next tenant's turn comes after one part in so many of a batch's work.
@@ -190,6 +193,14 @@ def state_at(place: str, verdict: str | None, *, may_run: bool) -> State:
     if verdict is not None and verdict.startswith(CANCELLED) and not may_run:
         return State.CANCELLED
     return State.RUNNING if place == "leased" else State(place)
+
+
+def not_larger(parts: Mapping[str, str], most_bytes: int | None) -> Mapping[str, str]:
+    """Return the parts of a group. Raises `GroupTooLarge` where they have more than `most_bytes`."""
+    size = sum(map(len, parts.values()))
+    if most_bytes is not None and size > most_bytes:
+        raise GroupTooLarge(size)
+    return parts
 
 
 def outage_seconds(lease: float) -> float:
@@ -402,8 +413,13 @@ class Broker(Protocol):
         Nothing is recorded for a tenant that was deleted a short time ago; 0 is returned then.
         """
 
-    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
-        """The recorded parts of a group, by index."""
+    def parts(
+        self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
+    ) -> Mapping[str, str]:
+        """The recorded parts of a group, by index.
+
+        Parameters: `most_bytes`, how many bytes their payloads may have. Raises `GroupTooLarge` where they have more.
+        """
 
     def count_parts(self, schema: str, group: str) -> int:
         """How many parts of a group are recorded."""

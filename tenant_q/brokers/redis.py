@@ -20,6 +20,7 @@ from tenant_q.brokers.connection import connect
 from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
+    BATCH_BYTES,
     BATCH_LIMIT,
     BATCH_SECONDS,
     CANCEL_REACH,
@@ -41,7 +42,7 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.brokers.scripts import REFUSALS, Scripts
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, QueueFull, TenantDeleted
+from tenant_q.exceptions import BrokerError, GroupTooLarge, QueueFull, TenantDeleted
 from tenant_q.labels import get_logger
 from tenant_q.states import Progress, State
 from tenant_q.tenancy import queue_suffix
@@ -150,7 +151,17 @@ class RedisBroker:
         lease_ms = round(conf().lease * 1000)
         wait = min(wait, conf().lease / 4)  # a worker counts the time of its leases from before it waited
         word = secrets.token_hex(4)
-        arguments = worker, lease_ms, limit, round(seconds * 1000), SLICES, UNKNOWN_COST_MS, NEW_FACTOR, word
+        arguments = (
+            worker,
+            lease_ms,
+            limit,
+            round(seconds * 1000),
+            SLICES,
+            UNKNOWN_COST_MS,
+            NEW_FACTOR,
+            word,
+            BATCH_BYTES,
+        )
         run = partial(self._scripts.run_when_woken, "fetch", wait) if wait > 0 else partial(self._run, "fetch")
         due, *rows = run(*arguments)
         leases = tuple(lease for row in rows if (lease := self._readable(worker, *row)))
@@ -418,8 +429,12 @@ class RedisBroker:
         owner = self._owner(schema, tenant)
         return int(self._run("add_part", *owner, group, index, payload, seconds or 0, tag=self._site_tag))
 
-    def parts(self, schema: str, group: str, *, tenant: str | None = None) -> Mapping[str, str]:
-        found = self._group(schema, group, "parts", tenant)
+    def parts(
+        self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
+    ) -> Mapping[str, str]:
+        found = self._group(schema, group, "parts", tenant, most_bytes or 0)
+        if isinstance(found, int):
+            raise GroupTooLarge(found)
         return {index.decode(): payload.decode() for index, payload in zip(found[::2], found[1::2], strict=True)}
 
     def count_parts(self, schema: str, group: str) -> int:
@@ -428,8 +443,8 @@ class RedisBroker:
     def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
         return int(self._group(schema, group, "drop", tenant))
 
-    def _group(self, schema: str, group: str, act: str, tenant: str | None = None) -> Any:
-        return self._run("group", *self._owner(schema, tenant), group, act, tag=self._site_tag)
+    def _group(self, schema: str, group: str, act: str, tenant: str | None = None, most_bytes: int = 0) -> Any:
+        return self._run("group", *self._owner(schema, tenant), group, act, most_bytes, tag=self._site_tag)
 
     # The life of a tenant
 

@@ -9,7 +9,7 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
 --          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for,
---          8 a random word, which is a part of the fencing tokens
+--          8 a random word, which is a part of the fencing tokens, 9 most bytes of packages; a larger one comes alone
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored,
 --              how the last worker died that was charged to it or '' }, ... }
@@ -17,7 +17,7 @@
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local slice, unknown_cost, new_factor = budget / tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local word = ARGV[8]
+local word, most_bytes = ARGV[8], tonumber(ARGV[9])
 local now = now_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
@@ -70,7 +70,7 @@ if first[2] and tonumber(first[2]) <= now then
 end
 
 local taken = {}
-local spent = 0
+local spent, bytes = 0, 0
 local full = false
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
@@ -103,13 +103,14 @@ local function take_slice(schema, most)
     if not home then
       forget_broken(id)
       dropped = dropped + 1
-    elseif runs_alone and #taken > 0 then
+    elseif #taken > 0 and (runs_alone or bytes + #message > most_bytes) then
       full = true
     else
       local cost = (expected or unknown_cost) / weight
       local lease = { worker = worker, schema = schema, charged = cost, alone = runs_alone, func = func, once = once }
       taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
+      bytes = bytes + #message
       spent = spent + (expected or budget)
       spent_here = spent_here + (expected or budget)
       full = runs_alone or spent >= budget

@@ -1,12 +1,22 @@
 -- Read, count or forget the parts of a group.
 --
 -- KEYS[1]  the site's tag (see add_part.lua)
--- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop'
--- Returns  { index, payload, ... }, or how many parts there are (were, where they are forgotten)
+-- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop', 5 most bytes that parts may have, or 0
+-- Returns  { index, payload, ... }, or how many bytes they have where it is more than that; else how many parts there are
+--          (were, where they are forgotten)
 
 local queue, act = queue_of(ARGV[1], ARGV[2]), ARGV[4]
 local group = key('group:' .. queue .. ';' .. ARGV[3])
 if act == 'parts' then
+  local most, bytes = tonumber(ARGV[5]), 0
+  if most > 0 then
+    for _, index in ipairs(redis.call('HKEYS', group)) do
+      bytes = bytes + redis.call('HSTRLEN', group, index)
+    end
+  end
+  if bytes > most then
+    return bytes
+  end
   return redis.call('HGETALL', group)
 end
 local count = redis.call('HLEN', group)
