@@ -16,12 +16,16 @@ from django.db import connection
 
 @dataclass
 class Session:
-    """A client's session. `swallowed_at` and `closed_at` say when it first swallowed bytes and when the client left."""
+    """A client's session. It `waits` while a request has no answer.
+
+    `swallowed_at` and `closed_at` say when a request or its answer was swallowed first, and when the client left.
+    """
 
     client: socket.socket
     server: socket.socket
     to_server_frozen: bool = False
     to_client_frozen: bool = False
+    waits: bool = False
     swallowed_at: float | None = None
     closed_at: float | None = None
     requests: list[bytes] = field(default_factory=list)
@@ -99,12 +103,16 @@ class Proxy:
             return
         if is_request:
             session.requests.append(data)
+            session.waits = True
             choice = None if session.to_client_frozen else self.choose(data)
             if choice is not None:
                 self.freeze(session, choice)
         if session.to_server_frozen if is_request else session.to_client_frozen:
-            session.swallowed_at = session.swallowed_at or time.monotonic()
+            if session.waits:  # else the server says something by itself, a notification
+                session.swallowed_at = session.swallowed_at or time.monotonic()
             return
+        if not is_request:
+            session.waits = False
         with contextlib.suppress(OSError):
             target.sendall(data)
 
