@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -11,6 +10,9 @@ from uuid import UUID
 
 from tenant_q.exceptions import WrongArgument
 
+LONGEST_SECONDS = 10**9
+"""What a timer of the operating system can be set to, in any case: some 30 years."""
+_LARGEST = 10**15
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -62,9 +64,14 @@ def is_flag(value: Any) -> bool:
     return isinstance(value, int) and value in (0, 1)
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number to reckon with: no bool, not infinite, and none that a float cannot hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
 def is_cached(value: Any) -> bool:
     """Return whether a value can say how a result is cached."""
-    return value is None or (isinstance(value, int) and value >= 0)
+    return value is None or (isinstance(value, int) and 0 <= value <= LONGEST_SECONDS)
 
 
 def is_broker(value: Any) -> bool:
@@ -75,10 +82,6 @@ def is_broker(value: Any) -> bool:
 def is_many(value: Any) -> bool:
     """Return whether a value is a list of something. A text would be taken for the list of its letters."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -98,8 +101,8 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "task_id": ("a task's id or name, a text that is not empty", is_text),
     "group_id": ("a group's name, not empty", lambda value: is_label(value) and value != ""),
     "group": ("a group's name, or None", _or_none(is_label)),
-    "wait": ("milliseconds, negative to wait for ever", _is_number),
-    "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: _is_number(value) and value >= 0)),
+    "wait": ("milliseconds, negative to wait for ever", is_number),
+    "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: is_number(value) and value >= 0)),
     "cached": ("True, False, seconds, or None for what Q_CLUSTER['cached'] says", is_cached),
     "sync": ("True, False or None", _or_none(is_flag)),
     "failures": ("True or False", lambda value: isinstance(value, bool)),

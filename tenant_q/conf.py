@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from tenant_q import processors
+from tenant_q.call_checks import LONGEST_SECONDS, is_number, is_text, shown
 from tenant_q.exceptions import ConfigurationError
 
 Number = (int, float)
@@ -72,8 +72,21 @@ Q_CLUSTER_KEYS: Mapping[str, tuple[type, ...]] = {
     "testing": (bool,),
 }
 
-_LEAST = {"workers": 1, "timeout": 1, "recycle": 1, "max_attempts": 0, "bulk": 1, "cpu_affinity": 0, "max_rss": 0}
+_LEAST = {
+    "workers": 1,
+    "timeout": 1,
+    "recycle": 1,
+    "max_attempts": 0,
+    "bulk": 1,
+    "cpu_affinity": 0,
+    "max_rss": 0,
+    "cached": 0,
+}
+_TIMES = ("timeout", "cached", "lease", "grace", "retry_delay", "tenant_cache_seconds", "schedule_spread")
+_MOST: Mapping[str, int] = dict.fromkeys(_TIMES, LONGEST_SECONDS) | {"metrics_port": 65535}
 _CHOICES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (is_text, "a name that is not empty"),
+    "cluster_name": (is_text, "a name that is not empty"),
     "log_level": (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'"),
     "save_limit_per": (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None"),
     "time_zone": (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'"),
@@ -281,6 +294,10 @@ def q_cluster_problems() -> list[str]:
     alternatives = configured.get("ALT_CLUSTERS")
     for name, values in alternatives.items() if isinstance(alternatives, dict) else ():
         place = f"Q_CLUSTER['ALT_CLUSTERS']['{name}']"
+        if not is_text(name):
+            found.append(
+                f"Q_CLUSTER['ALT_CLUSTERS'] names the cluster {shown(name)}; it must be a text that is not empty."
+            )
         if isinstance(values, dict):
             found += _problems_at(place, values)
         else:
@@ -301,6 +318,8 @@ def _problems_at(place: str, values: Mapping[str, Any]) -> list[str]:
             continue
         elif key in _LEAST and value < _LEAST[key]:
             found.append(f"{place}['{key}'] is {value!r}; it must be at least {_LEAST[key]}.")
+        elif _is_above(key, value):
+            found.append(f"{place}['{key}'] is {value!r}; it must be at most {_MOST[key]}.")
         elif key in _CHOICES and not _CHOICES[key][0](value):
             found.append(f"{place}['{key}'] is {value!r}; it must be {_CHOICES[key][1]}.")
     return found
@@ -320,12 +339,12 @@ def _tenant_q_problems() -> list[str]:
         types, least = TENANT_Q_KEYS[key]
         if not _is_a(value, types):
             found.append(_wrong_type("TENANT_Q", key, value, types))
-        elif least is not None and not math.isfinite(value):
-            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be a finite number.")
+        elif least is not None and not is_number(value):
+            found.append(f"TENANT_Q['{key}'] is {shown(value)}; it must be a finite number.")
         elif least is not None and value < least:
             found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at least {least}.")
-        elif key == "metrics_port" and value > 65535:
-            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at most 65535.")
+        elif _is_above(key, value):
+            found.append(f"TENANT_Q['{key}'] is {value!r}; it must be at most {_MOST[key]}.")
         elif key == "databases":
             found += filter(None, map(_problem_of_database, value))
         elif key == "admin_functions":
@@ -373,6 +392,10 @@ def _excluded_problems() -> list[str]:
     return []
 
 
+def _is_above(key: str, value: Any) -> bool:
+    return key in _MOST and value > _MOST[key]
+
+
 def _unknown(place: str, key: object, known: Mapping[str, object]) -> str:
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
@@ -381,7 +404,7 @@ def _unknown(place: str, key: object, known: Mapping[str, object]) -> str:
 
 def _wrong_type(place: str, key: str, value: object, types: tuple[type, ...]) -> str:
     wanted = " or ".join(t.__name__ for t in types)
-    return f"{place}['{key}'] is {value!r} ({type(value).__name__}); it must be {wanted}."
+    return f"{place}['{key}'] is {shown(value)}; it must be {wanted}."
 
 
 def _is_a(value: object, types: tuple[type, ...]) -> bool:

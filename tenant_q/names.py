@@ -27,6 +27,8 @@ def validate_schema_name(name: str) -> None:
 
 
 def _reason(name: str) -> str | None:
+    if not isinstance(name, str):
+        return "it is no text"
     if not name:
         return "it is empty"
     if len(name.encode()) > LONGEST:

@@ -6,14 +6,13 @@ A task dict with options in it travels as a package; see `package`.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 
-from tenant_q.call_checks import is_broker, is_cached, is_flag, is_function, is_label, shown
+from tenant_q.call_checks import LONGEST_SECONDS, is_broker, is_cached, is_flag, is_function, is_label, is_number, shown
 from tenant_q.conf import conf, switches_schemas
 from tenant_q.exceptions import EnqueueError
 from tenant_q.functions import LONGEST_NAME, stored_name
@@ -45,8 +44,6 @@ TENANT_OPTIONS = (
     "databases",
     "tenant_cache_seconds",
 )
-# What a timer of the operating system can be set to, in any case: some 30 years.
-LONGEST_TIMEOUT = 10**9
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
 
@@ -93,10 +90,6 @@ def _refuse_unknown_databases(value: Any) -> None:
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_whole(value: Any, least: int) -> bool:
     return type(value) is int and value >= least
 
@@ -115,7 +108,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "broker": ("a broker of Django-Q2, or None for the configured one", is_broker),
     "timeout": (
         "seconds, more than 0, or None for no limit",
-        lambda value: value in (None, -1) or (_is_number(value) and 0 < value <= LONGEST_TIMEOUT),
+        lambda value: value in (None, -1) or (is_number(value) and 0 < value <= LONGEST_SECONDS),
     ),
     "cluster": ("a cluster's name", lambda value: value is None or isinstance(value, str)),
     "cached": ("True, False, or seconds", is_cached),
@@ -124,15 +117,15 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "iter_count": ("a whole number", lambda value: value is None or isinstance(value, int)),
     "max_deliveries": ("a whole number of at least 1", lambda value: _is_whole(value, 1)),
     "max_attempts": ("a whole number, 0 for no limit", lambda value: _is_whole(value, 0)),
-    "retry_delay": ("seconds, 0 or more", lambda value: _is_number(value) and 0 <= value <= LONGEST_TIMEOUT),
-    "retry_backoff": ("a factor of at least 1", lambda value: _is_number(value) and value >= 1),
+    "retry_delay": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
+    "retry_backoff": ("a factor of at least 1", lambda value: is_number(value) and value >= 1),
     "delay": (
         "seconds or a timedelta, 0 or more",
-        lambda value: 0 <= in_seconds(value) <= LONGEST_TIMEOUT,
+        lambda value: 0 <= in_seconds(value) <= LONGEST_SECONDS,
     ),
     "on_commit": ("True or False", _is_bool_or_none),
     "transactional": ("True or False", _is_bool_or_none),
-    "tenant_cache_seconds": ("seconds, 0 or more", lambda value: _is_number(value) and value >= 0),
+    "tenant_cache_seconds": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
 }
 
 
@@ -140,7 +133,7 @@ def in_seconds(delay: Any) -> float:
     """A delay in seconds, given so or as a timedelta; below 0 when it is neither."""
     if isinstance(delay, timedelta):
         return delay.total_seconds()
-    return float(delay) if _is_number(delay) else -1.0
+    return float(delay) if is_number(delay) else -1.0
 
 
 def refuse_too_long(task: Mapping[str, Any]) -> None:

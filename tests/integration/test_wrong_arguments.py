@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.exceptions import ValidationError
 from django.db import connection
 
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import EnqueueError, ProgressError, WrongArgument
 from tenant_q.running import running
-from tenant_q.tenancy import get_tenant, in_schema
+from tenant_q.tenancy import get_tenant, in_schema, validate_schema_name
 from tenant_q.utils import QUtilities
 from tests.integration.planning import on_the_wire
 
@@ -22,8 +23,8 @@ A = "acme_corp"
 FUNC = "math.floor"
 NO_TEXT = [None, 5, b"x", "", " ", 1.5, [], {}, object()]
 NO_SCHEMA = [5, b"x", "", " ", True, [], object()]
-NO_WAIT = [None, "5", b"5", float("nan"), float("inf"), True, [], object()]
-NO_CACHED = ["yes", b"x", -5, 1.5, [], object()]
+NO_WAIT = [None, "5", b"5", float("nan"), float("inf"), 10**400, True, [], object()]
+NO_CACHED = ["yes", b"x", -5, 10**30, 1.5, [], object()]
 NO_BOOL = [None, "yes", b"x", 5, [], object()]
 NO_BROKER = ["redis", b"x", 5, [], object()]
 NO_GROUP = [None, "", b"x", 1.5, True, [], object()]
@@ -179,7 +180,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
             "cached": NO_CACHED,
             "broker": NO_BROKER,
             "cluster": [5, b"x", []],
-            "timeout": [0, -5, "60", b"x", True, float("nan"), []],
+            "timeout": [0, -5, 10**400, "60", b"x", True, float("nan"), []],
             "task_name": [b"x", 1.5, ["x"], object()],
             "chain": [5, "a.b"],
             "iter_count": ["x", b"x"],
@@ -196,8 +197,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
             "max_deliveries": [0, "1", None, True],
             "max_attempts": [-1, "1", None, True],
             "retry_delay": [-1, "1", None, []],
-            "retry_backoff": [0, "1", None, []],
-            "delay": [-1, "1", None, []],
+            "retry_backoff": [0, 10**400, "1", None, []],
+            "delay": [-1, 10**400, "1", None, []],
             "on_commit": ["x", 1, []],
             "transactional": ["x", 1, []],
             "databases": [None, 5, "default", ["nobody"], [5]],
@@ -246,6 +247,12 @@ def test_a_wrong_argument_is_told_in_one_sentence(silence, name):
 
 def test_it_is_a_type_error_too():
     assert issubclass(WrongArgument, TypeError)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"acme", [], object()])
+def test_what_is_no_text_is_no_name_of_a_schema(name):
+    with pytest.raises(ValidationError, match="it is no text"):
+        validate_schema_name(name)
 
 
 @pytest.mark.parametrize("chain", ["a.b", b"a.b", {"a.b": 1}])

@@ -25,6 +25,7 @@ from tenant_q.conf import (
     pointless_keys,
     problems,
     q_cluster,
+    site_clusters,
     use_cluster,
 )
 from tenant_q.exceptions import ConfigurationError
@@ -223,7 +224,21 @@ TOO_SMALL = [
     ("TENANT_Q", {"max_deliveries": 0}, "TENANT_Q['max_deliveries'] is 0; it must be at least 1."),
     ("TENANT_Q", {"tenant_cache_seconds": -0.1}, "TENANT_Q['tenant_cache_seconds'] is -0.1; it must be at least 0."),
 ]
+TOO_LARGE = [
+    ("Q_CLUSTER", {"timeout": 10**30}, f"Q_CLUSTER['timeout'] is {10**30}; it must be at most 1000000000."),
+    ("Q_CLUSTER", {"cached": 10**30}, f"Q_CLUSTER['cached'] is {10**30}; it must be at most 1000000000."),
+    ("TENANT_Q", {"lease": 10**400}, "TENANT_Q['lease'] is 1000"),
+    ("TENANT_Q", {"grace": 1e10}, "TENANT_Q['grace'] is 10000000000.0; it must be at most 1000000000."),
+]
 OTHER = [
+    ("Q_CLUSTER", {"cached": -1}, "Q_CLUSTER['cached'] is -1; it must be at least 0."),
+    ("Q_CLUSTER", {"name": ""}, "Q_CLUSTER['name'] is ''; it must be a name that is not empty."),
+    ("Q_CLUSTER", {"cluster_name": " "}, "Q_CLUSTER['cluster_name'] is ' '; it must be a name that is not empty."),
+    (
+        "Q_CLUSTER",
+        {"ALT_CLUSTERS": {"": {}}},
+        "Q_CLUSTER['ALT_CLUSTERS'] names the cluster '' (str); it must be a text",
+    ),
     ("Q_CLUSTER", {"log_level": "LOUD"}, "Q_CLUSTER['log_level'] is 'LOUD'; it must be a level of Python's logging"),
     (
         "Q_CLUSTER",
@@ -252,7 +267,7 @@ OTHER = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "sentence"), UNKNOWN + WRONG_TYPE + TOO_SMALL + OTHER)
+@pytest.mark.parametrize(("name", "value", "sentence"), UNKNOWN + WRONG_TYPE + TOO_SMALL + TOO_LARGE + OTHER)
 def test_what_is_wrong_is_told_in_one_sentence(settings, name, value, sentence):
     setattr(settings, name, value)
     found = problems()
@@ -572,3 +587,21 @@ def test_a_cache_in_the_queues_database_is_a_warning(settings, location):
     assert [message.id for message in messages] == ["tenant_q.W006"] * (location in SHARED)
     assert all("cache.clear() on CACHES['own'] empties the queue too" in one.msg for one in messages)
     assert checks.configuration_problems() == []
+
+
+WRONG = [object(), b"x", b"", -1, [5], ["x"], {"a": 5}, {5: {}}, float("nan"), float("-inf"), (5,), [None], 10**400]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("Q_CLUSTER", key) for key in Q_CLUSTER_KEYS] + [("TENANT_Q", key) for key in TENANT_Q_KEYS]
+)
+def test_no_value_is_worth_a_traceback(settings, name, key):
+    """What is accepted is read; all else is named in one sentence."""
+    before = getattr(settings, name)
+    for value in WRONG:
+        setattr(settings, name, before | {key: value})
+        found = problems()
+        assert all("\n" not in sentence and sentence[-1] in ".?" and len(sentence) < 700 for sentence in found)
+        if not found:
+            conf()
+            site_clusters()
