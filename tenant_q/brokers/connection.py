@@ -7,6 +7,8 @@ protocol.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import redis
@@ -19,6 +21,10 @@ from tenant_q.exceptions import ConfigurationError
 
 # Options of a client that change the shape of its answers, as they are here.
 SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
+
+
+# No call waits for ever for a server that does not answer, unless the project says so.
+TIMEOUTS: Final = MappingProxyType({"socket_connect_timeout": 5, "socket_timeout": 10})
 
 
 @functools.cache
@@ -40,8 +46,7 @@ def make_client(*, patient: bool = True) -> redis.Redis:
     if settings.get("django_redis"):
         return _from_django_redis(settings["django_redis"])
     defaults: dict[str, Any] = {
-        "socket_connect_timeout": 5,
-        "socket_timeout": 10,
+        **TIMEOUTS,
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
     }
     if not patient:
@@ -90,18 +95,21 @@ def _from_django_redis(alias: str) -> redis.Redis:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})")
+    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", TIMEOUTS)
 
 
-def _shaped(client: Any, place: str) -> redis.Redis:
+def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
     """Return a client whose answers have our shape: itself, or one with a connection pool of its own.
+
+    Parameters: `defaults`, options that are set where the project does not, in a pool of a kind that we know.
 
     Raises `ConfigurationError` where a pool of another kind gives them another shape.
     """
     pool = client.connection_pool
     options = pool.connection_kwargs
     pool.connection_class(**options)  # connects nowhere yet; refuses options that do not exist
-    if all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options:
+    has_shape = all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options
+    if has_shape and options.keys() >= defaults.keys():
         return client  # type: ignore[no-any-return]
     if type(pool) not in (ConnectionPool, BlockingConnectionPool):
         names = ", ".join(name for name, ours in SHAPE.items() if not _is_ours(name, options.get(name, ours)))
@@ -111,7 +119,7 @@ def _shaped(client: Any, place: str) -> redis.Redis:
             f"{place} cannot be used: its {type(pool).__name__} sets {names}, which changes the answers; remove it."
         )
     size = {"connection_class": pool.connection_class, "max_connections": pool.max_connections}
-    return redis.Redis(connection_pool=type(pool)(**(options | SHAPE | size)))
+    return redis.Redis(connection_pool=type(pool)(**({**defaults, **options} | SHAPE | size)))
 
 
 def _is_ours(name: str, value: Any) -> bool:

@@ -67,7 +67,16 @@ def require_known(schema: str) -> None:
 
 
 def require_ready(schema: str) -> None:
-    """Raise `TenantNotReady` when `TENANT_Q["ready_tenants"]` does not let the tenant through, else `UnknownTenant`."""
+    """Raise `TenantNotReady` when `TENANT_Q["ready_tenants"]` does not let the tenant through, else `UnknownTenant`.
+
+    The public schema may have no tenant.
+    """
+    try:
+        _look_up_cached(schema)
+    except UnknownTenant:
+        if schema == public_schema():
+            return
+        raise
     # That it is not ready is not remembered: it may be by now.
     if _look_up_cached(schema).unready and (unready := _look_up_cached(schema, 0).unready):
         raise TenantNotReady(unready)
@@ -130,6 +139,8 @@ def logical_schema(physical: str) -> str:
     if physical not in _folded:
         with told_when_away(), in_public():
             names = list(_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
+        if not names and physical == physical_schema(public_schema()):
+            return public_schema()
         if not names:
             raise UnknownTenant(_why_unknown(physical))
         _folded[physical] = physical if physical in names else names[0]

@@ -964,6 +964,20 @@ def test_an_alias_of_django_redis_has_our_shape(settings, monkeypatch):
     remove(broker)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "expected"), [({}, (5, 10)), ({"socket_timeout": None}, (5, None)), ({"socket_timeout": 77}, (5, 77))]
+)
+def test_an_alias_of_django_redis_waits_for_no_answer_for_ever(settings, monkeypatch, theirs, expected):
+    """Unless the project's own options say so."""
+    pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"], protocol=2, **theirs)
+    module = types.SimpleNamespace(get_redis_connection=lambda alias: redis.Redis(connection_pool=pool))
+    monkeypatch.setitem(sys.modules, "django_redis", module)
+    settings.Q_CLUSTER = {"django_redis": "default"}
+    options = make_client().connection_pool.connection_kwargs
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == expected
+    assert "socket_connect_timeout" not in pool.connection_kwargs, "their own client is left alone"
+
+
 def test_a_pool_of_another_kind_with_another_shape_is_refused(settings):
     class Pool(redis.ConnectionPool):
         pass

@@ -1,0 +1,57 @@
+"""Schedules of the public schema, where `django_q` is shared as well and the scheduler excludes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from tenant_q import due_index, tenancy
+from tenant_q import scheduler as scheduler_module
+from tenant_q.brokers import get_broker
+from tests import schemas
+from tests.integration.conftest import sql, work
+from tests.integration.planning import PAST, entries, insert
+
+
+@pytest.fixture(params=[True, False], ids=["with a tenant", "without a tenant"])
+def shared(tenants, settings, request) -> Iterator[None]:
+    settings.SHARED_APPS = [*settings.SHARED_APPS, "django_q"]
+    settings.SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = []
+    public = tenancy.tenant_model().objects.get(schema_name="public")
+    for table in ("django_q_schedule", "django_q_task"):
+        sql(f"CREATE TABLE public.{table} (LIKE acme_corp.{table} INCLUDING ALL)")
+    if not request.param:
+        sql(f"DELETE FROM {public._meta.db_table} WHERE schema_name = 'public'")
+    tenancy.forget_tenants()
+    assert due_index.install("public")
+    yield
+    connection.set_schema_to_public()
+    for table in ("django_q_schedule", "django_q_task"):
+        sql(f"DROP TABLE public.{table}")
+    if not request.param:
+        public.save(force_insert=True)
+    tenancy.forget_tenants()
+    due_index.bring_up_to_date(due_index.stale_schemas())
+
+
+@pytest.mark.seam
+@pytest.mark.parametrize("others", [0, scheduler_module.FEW], ids=["alone", "together"])
+def test_they_fire_and_their_tasks_run(shared, scheduler, worker, others):
+    names = [f"other_{n}" for n in range(others)]
+    if names:
+        schemas.clone_tenants(names)
+    try:
+        for name in ("public", *names):
+            insert(name, PAST, func="tests.tasks.where", repeats=1)
+        scheduler.once = True
+        while scheduler.slot.done == 0:
+            scheduler.tick()
+        assert {held for _, _, held in entries("public").values()} == set()
+        assert get_broker().queue_size("public") == 1
+        work(worker)
+        assert sql("SELECT success FROM public.django_q_task") == [(True,)]
+    finally:
+        for name in names:
+            schemas.drop_tenant(name)
