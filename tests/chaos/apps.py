@@ -1,4 +1,4 @@
-"""The app that puts the named points into the processes of a cluster, and lowers what is too long for a test."""
+"""The app that puts named points or defects into the processes of a cluster, and lowers what is too long for a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from django.apps import AppConfig
 
-from tests.chaos import points
+from tests.chaos import defects, points
 
 
 class ChaosConfig(AppConfig):
@@ -19,3 +19,5 @@ class ChaosConfig(AppConfig):
             from tenant_q.tenancy import limits
 
             limits.ANSWER_SECONDS = float(seconds)
+        if defects.is_armed():
+            defects.install()

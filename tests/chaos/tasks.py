@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from contextlib import suppress
 
@@ -72,3 +73,19 @@ def report_on_and_on(title: str) -> None:
         with suppress(DatabaseError):
             report(title)
         time.sleep(0.01)
+
+
+def report_and_sleep(seconds: float) -> None:
+    """Say how far it is."""
+    from tenant_q.utils import QUtilities
+
+    QUtilities.set_progress(0.5)
+    time.sleep(seconds)
+
+
+def die_once(key: str) -> int:
+    """Kill the worker in the first run. Returns the number of the run."""
+    runs = tasks.note(key)
+    if runs == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs

@@ -1,0 +1,146 @@
+"""The round of a sentinel whose steps fail. Its processes are not there; what is asked of the broker is real."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from tenant_q import children, sentinel
+from tenant_q.child import Child
+from tenant_q.exceptions import BrokerError
+from tenant_q.sentinel import Plan, Sentinel, SentinelBroken
+from tenant_q.slot import Slot
+
+ERRORS = [BrokerError("away"), redis.ConnectionError("raw"), MemoryError(), KeyError("a defect")]
+
+
+class FakeProcess:
+    pid, sentinel, exitcode, peak_memory = 1, None, None, None
+
+    def is_alive(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def watcher(tenants, settings, monkeypatch):
+    """A sentinel that started no process, and ends none of this one's."""
+    monkeypatch.setattr(children.orphans, "end", lambda known, seconds: (set(), set()))
+    settings.TENANT_Q = {"lease": 1}
+    made = Sentinel(Plan(workers=1), orders=-1)
+    monkeypatch.setattr(made.stopping, "wait", lambda *_: [])
+    made._local = [step for step in made._local if step.act != made._take_order]
+    process: Any = FakeProcess()
+    made.children.alive.append(Child("worker", "w1", Slot(), process))
+    yield made
+    made.stopping.restore()
+
+
+def fail_with(error: BaseException) -> Any:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def count_steps(watcher: Sentinel, monkeypatch: Any) -> list[str]:
+    """Replace what the steps do by a note of it."""
+    done: list[str] = []
+    for step in watcher._steps():
+        monkeypatch.setattr(step, "act", lambda what=step.what: done.append(what))
+        step.due = 0.0
+    return done
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_step_that_fails_stops_no_other(watcher, monkeypatch, error):
+    done = count_steps(watcher, monkeypatch)
+    steps = list(watcher._steps())
+    for failing in steps:
+        for step in steps:
+            step.due = 0.0
+        act, failing.act = failing.act, fail_with(error)
+        watcher._watch()
+        failing.act = act
+        assert set(done) == {step.what for step in steps} - {failing.what}
+        done.clear()
+
+
+@pytest.mark.parametrize("error", ERRORS[1:], ids=lambda error: type(error).__name__)
+def test_a_vital_step_that_stays_broken_ends_the_cluster(watcher, monkeypatch, error):
+    count_steps(watcher, monkeypatch)
+    watcher._renew.act = fail_with(error)
+    begun = time.monotonic()
+    with pytest.raises(SentinelBroken, match=r"for 1 seconds it could not renew leases"):
+        while time.monotonic() < begun + 20:
+            watcher._watch()
+    assert time.monotonic() - begun > 1
+
+
+def test_a_broker_that_is_away_ends_no_cluster(watcher, monkeypatch):
+    done = count_steps(watcher, monkeypatch)
+    watcher._renew.act = fail_with(BrokerError("away"))
+    watcher._show.act = fail_with(KeyError("a defect"))  # the cluster can do without its status
+    begun = time.monotonic()
+    while time.monotonic() < begun + 2:
+        watcher._watch()
+        time.sleep(0.02)
+    assert "expire leases" in done
+
+
+def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
+    """Renewing comes first, and no round waits for more than one slow call after it."""
+    done = count_steps(watcher, monkeypatch)
+    monkeypatch.setattr(sentinel, "ROUND_SECONDS", 0.01)
+    for step in watcher._remote:
+        step.every = 0.0
+        step.act = lambda what=step.what: (done.append(what), time.sleep(0.02))
+    expected = [step.what for step in watcher._remote]
+    watcher._local = []
+    for what in expected:
+        watcher._renew.due = 0.0
+        done.clear()
+        watcher._watch()
+        assert done == ["renew leases", what]
+
+
+def test_a_start_that_fails_is_tried_again_with_back_off(watcher, monkeypatch):
+    tries = []
+
+    def start(role: str, key: str, **_: Any) -> Child:
+        tries.append(time.monotonic())
+        if len(tries) <= 3:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        process: Any = FakeProcess()
+        return Child(role, key, Slot(), process)
+
+    monkeypatch.setattr(children, "start", start)
+    watcher.children.want("worker", 2)
+    deadline = time.monotonic() + 20
+    while len(watcher.children.workers) < 2 and time.monotonic() < deadline:
+        watcher._watch()
+        if len(tries) == 1:
+            assert watcher.children.trouble.startswith("no worker can be started: [Errno 11]")
+    assert len(tries) == 4 and watcher.children.trouble == ""
+    assert [tries[1] - tries[0] >= 0.1, tries[2] - tries[1] >= 0.2, tries[3] - tries[2] >= 0.4] == [True] * 3
+
+
+def test_what_one_dead_worker_held_keeps_no_other_waiting(watcher, monkeypatch):
+    asked = []
+
+    def reclaim(worker: str, **_: Any) -> int:
+        asked.append(worker)
+        if worker == "broken":
+            raise ValueError("nothing that can be read")
+        return 0
+
+    monkeypatch.setattr(watcher.leases.broker, "reclaim", reclaim)
+    for key in ("broken", "w2"):
+        process: Any = FakeProcess()
+        watcher.children.ended.append(Child("worker", key, Slot(), process))
+    watcher.leases.reclaim()
+    assert asked == ["broken", "w2"]
+    assert [child.key for child in watcher.children.ended] == ["broken"], "it is tried again"
