@@ -28,6 +28,9 @@ TENANTS = ["acme_corp", "globex_inc", "initech_llc"]
 REPORTS = 5
 ITER_PARTS = 6
 CHAIN = ("pick", "pack", "ship")
+# How long a task that runs may take to end, and a cluster that is to kill it.
+CALM_SECONDS = 1.5
+END_SECONDS = 5.0
 
 
 class DemoError(Exception):
@@ -69,6 +72,42 @@ class Done:
 
 # The parts that Ctrl-C ends
 
+_children: list[subprocess.Popen[bytes]] = []
+
+
+class Ended(BaseException):
+    """A signal says that the demo is to end. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def listen() -> None:
+    """End by Ctrl-C and by `kill`, also where a shell started the demo in the background and had it ignore Ctrl-C."""
+
+    def end(number: int, _: Any) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        os.write(sys.stdout.fileno(), b"\nEnding the cluster and the servers ...\n")
+        raise Ended(number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, end)
+
+
+def end_children() -> None:
+    """End the web server and the cluster within seconds, also while a task runs: a second signal has it killed."""
+    for child in _children:
+        child.terminate()
+    for seconds in (CALM_SECONDS, END_SECONDS):
+        deadline = time.monotonic() + seconds
+        for child in _children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.terminate()
+
 
 def start_child(servers: Servers, name: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Run a command of manage.py, with its output in a file."""
@@ -82,6 +121,7 @@ def start_child(servers: Servers, name: str, *arguments: str) -> subprocess.Pope
             start_new_session=True,
         )
     servers.adopt(child, name)
+    _children.append(child)
     return child
 
 
@@ -358,22 +398,25 @@ def main() -> int:
         if importlib.util.find_spec(package) is None:
             print(f"Error: the package {package} is missing: run `make demo`, which installs it.", file=sys.stderr)
             return 1
-    # So that `kill` ends all in order, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    listen()
     try:
         with start_servers() as servers:
-            prepare(servers)
-            works = [Work(tenant, uuid.uuid4().hex[:6]) for tenant in TENANTS]
-            if options.once:
-                once(servers, works, options.deadline)
-            else:
-                live(servers, works, free_port(options.port))
+            try:
+                prepare(servers)
+                works = [Work(tenant, uuid.uuid4().hex[:6]) for tenant in TENANTS]
+                if options.once:
+                    once(servers, works, options.deadline)
+                else:
+                    live(servers, works, free_port(options.port))
+            finally:
+                end_children()
     except (DemoError, ServersError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Ended as ended:
         print("Ended; nothing is left running.")
-        return 130 if options.once else 0
+        is_usual = ended.number == signal.SIGINT and not options.once
+        return 0 if is_usual else 128 + ended.number
     return 0
 
 
