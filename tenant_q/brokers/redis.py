@@ -8,10 +8,10 @@ are as in Kleppmann, "How to do distributed locking" (2016).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -50,8 +50,8 @@ from tenant_q.visible import visible
 
 logger = get_logger("tenant_q.brokers")
 
-ENQUEUE_CHUNK = 1000
-FORGET_CHUNK = 1000
+# So much is done by one call of a script, so that the server is not held up.
+CHUNK = 1000
 # Names of clusters that the settings do not know: kept this long, at most so many, so many looked at in one go.
 STRAY_SECONDS = 30 * 24 * 3600
 MOST_STRAYS = 1000
@@ -71,6 +71,9 @@ NOWHERE = (0, 0, 0, 0)
 
 def _no_keys(schemas: Iterable[str]) -> Mapping[str, str]:
     return {}
+
+
+_Item = TypeVar("_Item")
 
 
 class RedisBroker:
@@ -133,9 +136,9 @@ class RedisBroker:
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         accepted = 0
-        for start in range(0, len(messages), ENQUEUE_CHUNK):
+        for start in range(0, len(messages), CHUNK):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
-            for m in messages[start : start + ENQUEUE_CHUNK]:
+            for m in messages[start : start + CHUNK]:
                 arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), round(m.delay * 1000), m.payload]
             new, *refusal = self._run("enqueue", *arguments)
             if len(refusal) == 1:
@@ -203,8 +206,7 @@ class RedisBroker:
             self._run("note_late", round(seconds * 1000), *ids)
 
     def may_come(self, ids: Sequence[str]) -> set[str]:
-        parts = [ids[first : first + ENQUEUE_CHUNK] for first in range(0, len(ids), ENQUEUE_CHUNK)]
-        return {id.decode() for part in parts for id in self._run("may_come", *part)}
+        return {id.decode() for part in _chunks(ids) for id in self._run("may_come", *part)}
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         pairs = [part for lease in leases for part in (lease.id, lease.token)]
@@ -283,12 +285,20 @@ class RedisBroker:
     # Policies
 
     def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
-        arguments: list[Any] = [int(complete)]
-        keys = self._keys_of(policies)
-        for schema, one in policies.items():
-            limits = one.max_running or 0, one.max_queued or 0
-            arguments += [schema, keys.get(schema, ""), one.weight, *limits, int(one.paused)]
-        self._run("set_policies", *arguments)
+        keys, gone = self._keys_of(policies), self._queues_with_policies() if complete else set()
+        for chunk in _chunks(list(policies.items())):
+            arguments: list[Any] = [0]
+            for schema, one in chunk:
+                limits = one.max_running or 0, one.max_queued or 0
+                arguments += [schema, keys.get(schema, ""), one.weight, *limits, int(one.paused)]
+            gone -= {*self._run("set_policies", *arguments)}
+        for names in _chunks(sorted(gone)):
+            self._run("set_policies", len(names), *names)
+
+    def _queues_with_policies(self) -> set[bytes]:
+        with self._errors():
+            found: Any = self.client.hkeys(f"{self.tag}:policy")
+        return set(found)
 
     def policies(self) -> Mapping[str, Policy]:
         return {
@@ -399,22 +409,32 @@ class RedisBroker:
     ) -> list[Dead]:
         if ids is not None and not ids:
             return []
-        order = "newest" if newest_first else "oldest"
         owner = self._owner(schema) if schema else ("", "")
-        return self._dead(*owner, limit, order, *(ids or ()))
-
-    def _dead(self, *arguments: Any) -> list[Dead]:
-        return [
-            Dead(_shown(id), _shown(name), _shown(func), float(died) / 1000, _shown(cause), _shown(payload))
-            for id, name, func, died, cause, payload in self._run("list_dead", *arguments)
+        if ids is None:
+            return list(self._dead(owner, limit, newest_first=newest_first))
+        found = [
+            one
+            for chunk in _chunks([*dict.fromkeys(ids)])
+            for one in self._dead(owner, limit, *chunk, newest_first=newest_first)
         ]
+        return sorted(found, key=lambda one: (one.died, one.id), reverse=newest_first)[:limit]
+
+    def _dead(self, owner: tuple[str, str], limit: int, *ids: str, newest_first: bool = False) -> Iterator[Dead]:
+        first, last, count = 0, b"", 0
+        while first >= 0 and count < limit:
+            order = "newest" if newest_first else "oldest"
+            first, last, *rows = self._run("list_dead", *owner, limit - count, order, first, last, *ids)
+            count += len(rows)
+            for id, name, func, died, cause, payload in rows:
+                at = float(died) / 1000
+                yield Dead(_shown(id), _shown(name), _shown(func), at, _shown(cause), _shown(payload))
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
-        arguments = [part for pair in ids_and_payloads.items() for part in pair]
-        return int(self._run("retry_dead", *arguments))
+        chunks = _chunks(list(ids_and_payloads.items()))
+        return sum(int(self._run("retry_dead", *(part for pair in chunk for part in pair))) for chunk in chunks)
 
     def purge_dead(self, ids: Sequence[str]) -> int:
-        return int(self._run("purge_dead", *ids))
+        return sum(int(self._run("purge_dead", *chunk)) for chunk in _chunks(ids))
 
     def close(self) -> None:
         """Everything is in Redis already."""
@@ -463,11 +483,11 @@ class RedisBroker:
 
     def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
         milliseconds = round(seconds * 1000)
-        arguments = schema, tenant, verdict, FORGET_CHUNK, milliseconds
+        arguments = schema, tenant, verdict, CHUNK, milliseconds
         forgotten, held, queue = self._run("forget_tenant", *arguments)
         while forgotten:
             forgotten, held, queue = self._run("forget_tenant", *arguments)
-        while dead := self._dead(schema, tenant, FORGET_CHUNK, "oldest"):
+        while dead := list(self._dead((schema, tenant), CHUNK)):
             self.purge_dead([one.id for one in dead])
         self._forget_costs(queue.decode())
         groups = [what.removeprefix(_GROUP) for what in self._kept(schema, tenant) if what.startswith(_GROUP)]
@@ -481,8 +501,8 @@ class RedisBroker:
         pattern = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in queue) + ";*"
         with self._errors():
             fields = [field for field, _ in self.client.hscan_iter(f"{self.tag}:costs", match=pattern, count=1000)]
-            for first in range(0, len(fields), FORGET_CHUNK):
-                self.client.hdel(f"{self.tag}:costs", *fields[first : first + FORGET_CHUNK])
+            for first in range(0, len(fields), CHUNK):
+                self.client.hdel(f"{self.tag}:costs", *fields[first : first + CHUNK])
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
         for tag in {self.tag, self._site_tag}:
@@ -590,6 +610,10 @@ class RedisBroker:
 
     def _errors(self) -> AbstractContextManager[None]:
         return self._scripts.errors()
+
+
+def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))
 
 
 def _schemas(owners: Sequence[bytes]) -> dict[str, str]:

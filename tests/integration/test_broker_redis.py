@@ -13,7 +13,7 @@ import time
 import types
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -756,6 +756,82 @@ def test_purging_leaves_what_runs(broker):
 
 
 # Groups
+
+
+def calls_of(broker: RedisBroker, act: Callable[[], Any]) -> Counter[str]:
+    """How often each command is called by an operation, also by its scripts."""
+
+    def count() -> Counter[str]:
+        found: Any = broker.client.info("commandstats")
+        return Counter({name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()})
+
+    before = count()
+    act()
+    return count() - before - Counter({"info": 1})
+
+
+def test_a_purge_costs_the_same_however_much_is_there(broker):
+    """No script is as long as what it forgets, so the server serves others meanwhile."""
+    broker.purge()  # the script is known to the server then
+    calls = []
+    for count in (10, 3000):
+        know(broker, 0.1)
+        put(broker, *(f"q{n}" for n in range(count)))
+        put(broker, *(f"d{n}" for n in range(count)), delay=60)
+        held = ids(broker, limit=3)
+        broker.reclaim("w1", running=held[0])
+        assert ids(broker, limit=3) == held
+        calls.append(calls_of(broker, broker.purge))
+        assert broker.counts().open == 3
+        assert ids(broker, "w1") == held, "what was leased has its message and its history"
+        assert broker.client.hkeys(key(broker, "starts")) == [id.encode() for id in held]
+        broker.purge()
+        remove(broker)
+    assert calls[0] == calls[1]
+
+
+def bury(broker: RedisBroker, schema: str, count: int) -> None:
+    for n in range(count):
+        put(broker, f"{schema} {n:04}", schema=schema)
+        broker.bury("w1", fetch_one(broker), "c")
+
+
+def test_the_dead_are_looked_through_by_slices(broker):
+    put(broker, *(f"a{n:04}" for n in range(2500)))
+    for start in (0, 1000, 2000):  # as burying each of them would do
+        names = [f"a{n:04}" for n in range(start, min(2500, start + 1000))]
+        broker.client.zadd(key(broker, "dead"), dict.fromkeys(names, 1000 + start))
+    broker.client.ltrim(key(broker, "queue:acme_corp"), 2500, -1)
+    broker.client.hset(key(broker, "causes"), mapping=dict.fromkeys((f"a{n:04}" for n in range(2500)), "c"))
+    broker.client.hset(key(broker, "dead_of"), "acme_corp", 2500)
+    bury(broker, "globex_inc", 2)
+    own = ["globex_inc 0000", "globex_inc 0001"]
+    assert [one.id for one in broker.dead("globex_inc")] == own
+    assert [one.id for one in broker.dead("globex_inc", newest_first=True)] == own[::-1]
+    assert calls_of(broker, lambda: broker.dead("globex_inc"))["evalsha"] == 3
+    found = broker.dead(limit=2400)
+    assert [one.id for one in found] == [f"a{n:04}" for n in range(2400)]
+    assert broker.dead(ids=[one.id for one in found], limit=1500, newest_first=True) == found[:-1501:-1]
+    assert broker.retry_dead({"none": ""}) == broker.purge_dead(["none"]) == 0  # the server knows the scripts then
+    retried = calls_of(broker, lambda: broker.retry_dead(dict.fromkeys((one.id for one in found), "")))
+    assert retried["evalsha"] == 3
+    purged = calls_of(broker, lambda: broker.purge_dead([one.id for one in broker.dead(limit=5000)]))
+    assert purged["evalsha"] == 2, "one to list them"
+    assert broker.counts().dead == 0
+    broker.purge()
+
+
+def test_policies_of_many_tenants_come_into_force_by_slices(broker):
+    many = {f"t{n}": Policy(weight=2) for n in range(2500)}
+    broker.set_policies({"gone": Policy(paused=True)})
+    put(broker, "a", schema="gone")
+    assert ids(broker) == []
+    broker.set_policies(many)
+    assert calls_of(broker, lambda: broker.set_policies(many, complete=True))["evalsha"] == 4
+    assert broker.policies() == many
+    assert ids(broker) == ["a"]
+    broker.set_policies({}, complete=True)
+    assert broker.policies() == {}
 
 
 def test_parts_of_a_group(broker):

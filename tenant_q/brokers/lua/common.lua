@@ -61,6 +61,12 @@
 --   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
 --                                 where it was told among the others
 --   <tag>:most_labels:<kind> string  how many could have series of their own when they were told last
+--
+-- What stays when nothing is queued or runs: of each tenant that is there its queue's name, policy, figures (224 bytes), label,
+-- learned costs, an entry of <tag>:waited, and its virtual time while it owes; release_queue.lua and its caller remove them with
+-- the tenant. Of functions costs, figures and labels, of 1,000 names at most and as many again under each tenant. <tag>:known for a
+-- day, <tag>:deleted for a time that the caller chooses, <tag>:figures:<n> for 70 minutes, and single values: <tag>:ring,
+-- <tag>:token, <tag>:expired, <tag>:statistics, at most 64 words of <tag>:wake.
 
 local tag = KEYS[1]
 local figure_words = 56

@@ -1,10 +1,11 @@
 -- The dead packages, oldest or newest first. It looks no further than it must to find as many as are wanted, and where
--- ids are given at no others.
+-- ids are given at no others. A call looks at a thousand; the next one goes on behind the last of them.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema or '' for all, 2 its tenant or '', 3 how many at most, 4 'oldest' or 'newest', the ones that come first,
---          then ids, or none for all
--- Returns  { id, schema as it is called now, func, ms when it died, cause, payload }, ...
+--          5 where to begin, from 0, 6 the package that the last call looked at last, or '', then ids, or none for all
+-- Returns  { where the next call begins or -1, the package looked at last,
+--            { id, schema as it is called now, func, ms when it died, cause, payload }, ... }
 
 local page = 1000
 local wanted = queue_of(ARGV[1], ARGV[2])
@@ -25,7 +26,7 @@ end
 
 local function add_these()
   local chosen, seen = {}, {}
-  for i = 5, #ARGV do
+  for i = 7, #ARGV do
     local died = not seen[ARGV[i]] and redis.call('ZSCORE', key('dead'), ARGV[i])
     if died then
       seen[ARGV[i]] = true
@@ -44,23 +45,25 @@ local function add_these()
   end
 end
 
-local function add_all()
-  local range, first = newest_first and 'ZREVRANGE' or 'ZRANGE', 0
-  while #found < limit do
-    local ids = redis.call(range, key('dead'), first, first + page - 1, 'WITHSCORES')
-    if #ids == 0 then
-      break
-    end
-    for i = 1, #ids, 2 do
-      add(ids[i], ids[i + 1])
-    end
-    first = first + page
+-- Returns where the next call begins, and the package looked at last.
+local function add_page()
+  local range, rank = 'ZRANGE', 'ZRANK'
+  if newest_first then
+    range, rank = 'ZREVRANGE', 'ZREVRANK'
   end
+  local at = ARGV[6] ~= '' and redis.call(rank, key('dead'), ARGV[6])  -- others may have gone, or come, meanwhile
+  local first = at and at + 1 or tonumber(ARGV[5])
+  local ids = redis.call(range, key('dead'), first, first + page - 1, 'WITHSCORES')
+  for i = 1, #ids, 2 do
+    add(ids[i], ids[i + 1])
+  end
+  return #ids == 2 * page and #found < limit and first + page or -1, ids[#ids - 1] or ''
 end
 
-if #ARGV > 4 then
+local next_first, last = -1, ''
+if #ARGV > 6 then
   add_these()
 else
-  add_all()
+  next_first, last = add_page()
 end
-return found
+return { next_first, last, unpack(found) }

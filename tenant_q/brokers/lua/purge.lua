@@ -1,21 +1,64 @@
 -- Forget every package that is not leased: queued, delayed and dead.
 --
+-- Costs what the workers hold and how many tenants there are, not how many packages: whole keys are let go, which the server
+-- frees beside its work, and what is leased is written again. So it is done at once, whatever is enqueued meanwhile.
+--
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  how many were forgotten
 
-local forgotten = 0
-for _, id in ipairs(redis.call('HKEYS', key('messages'))) do
-  if redis.call('HEXISTS', key('leased'), id) == 0 then
-    local schema = open_message(redis.call('HGET', key('messages'), id))
-    if schema then
-      redis.call('DEL', key('queue:' .. schema), key('delayed:' .. schema))
+write_though_full()
+local chunk = 1000
+local leased = redis.call('HKEYS', key('leased'))
+local forgotten = redis.call('HLEN', key('messages'))
+
+-- Let a hash go but for what it has of leased packages.
+local function keep_leased(name)
+  local kept = {}
+  for first = 1, #leased, chunk do
+    local ids = { unpack(leased, first, math.min(first + chunk - 1, #leased)) }
+    for i, value in ipairs(redis.call('HMGET', key(name), unpack(ids))) do
+      if value then
+        kept[#kept + 1] = ids[i]
+        kept[#kept + 1] = value
+      end
     end
-    redis.call('HDEL', key('messages'), id)
-    redis.call('HDEL', key('causes'), id)
-    drop_history(id)
-    forgotten = forgotten + 1
+  end
+  redis.call('UNLINK', key(name))
+  for first = 1, #kept, 2 * chunk do
+    redis.call('HSET', key(name), unpack(kept, first, math.min(first + 2 * chunk - 1, #kept)))
   end
 end
-redis.call('DEL', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
-  key('wake'))
-return forgotten
+
+local alone = {}
+for _, id in ipairs(leased) do
+  if redis.call('SISMEMBER', key('alone'), id) == 1 then
+    alone[#alone + 1] = id
+  end
+end
+redis.call('UNLINK', key('alone'))
+for first = 1, #alone, chunk do
+  redis.call('SADD', key('alone'), unpack(alone, first, math.min(first + chunk - 1, #alone)))
+end
+for _, name in ipairs({ 'messages', 'starts', 'verdicts' }) do
+  keep_leased(name)
+end
+
+-- Every tenant with packages is in the ring, has a policy that keeps it out, or has delayed ones.
+local schemas, queues = {}, {}
+for _, found in ipairs({
+  redis.call('HKEYS', key('vtime')), redis.call('HKEYS', key('policy')), redis.call('HKEYS', key('waiting')),
+}) do
+  for _, schema in ipairs(found) do
+    schemas[schema] = true
+  end
+end
+for schema in pairs(schemas) do
+  queues[#queues + 1] = key('queue:' .. schema)
+  queues[#queues + 1] = key('delayed:' .. schema)
+end
+for first = 1, #queues, chunk do
+  redis.call('UNLINK', unpack(queues, first, math.min(first + chunk - 1, #queues)))
+end
+redis.call('UNLINK', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
+  key('causes'), key('wake'))
+return forgotten - redis.call('HLEN', key('messages'))

@@ -1,9 +1,9 @@
 -- Put tenants' policies in force, on what is queued already too.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 '1' when tenants that are not named have no policy any more, then for each tenant six: schema, tenant or '',
---          weight, cap or 0, most that may wait or 0, paused ('1' or '0')
--- Returns  how many policies are in force
+-- ARGV     1 how many tenants have no policy any more, then the names of their queues, then for each other tenant six: schema,
+--          tenant or '', weight, cap or 0, most that may wait or 0, paused ('1' or '0')
+-- Returns  the names of the others' queues
 
 write_though_full()
 local changed, weights = {}, {}
@@ -27,15 +27,15 @@ local function weigh_debt(schema)
   end
 end
 
-if ARGV[1] == '1' then
-  for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
-    note_change(schema)
-  end
-  redis.call('DEL', key('policy'))
+local queues, gone = {}, tonumber(ARGV[1])
+for i = 2, gone + 1 do
+  note_change(ARGV[i])
+  redis.call('HDEL', key('policy'), ARGV[i])
 end
-for i = 2, #ARGV, 6 do
+for i = gone + 2, #ARGV, 6 do
   local schema, paused = claim_queue(ARGV[i], ARGV[i + 1]), ARGV[i + 5] == '1'
   note_change(schema)
+  queues[#queues + 1] = schema
   redis.call('HSET', key('policy'), schema,
     cmsgpack.pack({ tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), paused }))
 end
@@ -49,4 +49,4 @@ end
 for schema in pairs(changed) do
   enter_ring_again(schema)
 end
-return redis.call('HLEN', key('policy'))
+return queues
