@@ -284,12 +284,13 @@ class MemoryBroker:
         """
         waited = self._others_waited(schema)
         owed = used if waited is None else min(used, waited)
-        self.virtual[schema] += owed / self._policy(schema).weight - sum(charged)
-        settled = self.virtual[schema] - self._ahead(schema)
+        refunded = self.virtual[schema] - sum(charged)
+        self.virtual[schema] = refunded + owed / self._policy(schema).weight
         if used and waited is None:
-            self.ring_time = max(self.ring_time, settled)
+            self.ring_time = max(self.ring_time, self.virtual[schema] - self._ahead(schema))
         elif used:
-            self.virtual[schema] -= max(0.0, settled - self.ring_time - MOST_DEBT_SECONDS * 1000)
+            furthest = max(self.ring_time + MOST_DEBT_SECONDS * 1000, refunded)
+            self.virtual[schema] = min(self.virtual[schema], furthest)
 
     def _return_unrun(self, ids: Iterable[str]) -> int:
         """Put leased packages at the heads of their queues, so that they run in this order. Returns how many."""
@@ -363,6 +364,7 @@ class MemoryBroker:
             unsettled = self._ahead(schema) if self.ring == {schema} else 0.0
             self.ring_time = max(self.ring_time, self.virtual[schema] - unsettled)
             charged, of_slice = 0.0, 0.0
+            room = self.ring_time + MOST_DEBT_SECONDS * 1000 - self.virtual[schema]
             for id in self.queues[schema][: limit - len(taken)]:
                 cost = self._expected(schema, self.messages[id].func)
                 alone = cost is None or cost >= budget or self.histories[id].alone
@@ -371,6 +373,7 @@ class MemoryBroker:
                 if not is_left:
                     bytes_taken += size
                     charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
+                    charge = min(charge, max(0.0, room - charged))
                     taken.append(self._take(worker, id, charge, alone))
                     charged += charge
                 spent += cost or 0.0

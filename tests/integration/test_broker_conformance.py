@@ -621,6 +621,19 @@ def test_debt_is_bounded(broker):
     assert turns.index("acme_corp") == MOST_DEBT_SECONDS / 600
 
 
+def test_debt_is_bounded_while_a_long_task_runs(broker):
+    """What a task of two hours is expected to use keeps its tenant's others from their turns for an hour at most."""
+    know(broker, 7_200_000, "acme_corp")
+    know(broker, 0.1, "acme_corp", func="mail")
+    know(broker, 600_000, "globex_inc")
+    put(broker, "long")
+    put(broker, *(f"g{n}" for n in range(20)), schema="globex_inc")
+    assert fetch(broker, "w2") == ["long"]
+    put(broker, "mail", func="mail")
+    turns = [run_one(broker, {"globex_inc": 600, "acme_corp": 0.001}) for _ in range(10)]
+    assert turns.index("acme_corp") == MOST_DEBT_SECONDS / 600
+
+
 def test_debt_is_weighed_anew(broker):
     """A tenant of a tenth of the weight owes ten times as much for its time, until it weighs as much as others."""
     know(broker, 10, "acme_corp", "globex_inc")

@@ -251,7 +251,7 @@ local function settle(accounts)
       local waited = others_waited(first, schema)
       own = own + math.min(used, waited or used) / policy_of(schema).weight
       if waited then
-        own = math.min(own, math.max(ring_before + most_debt + ahead, before - charged))
+        own = math.min(own, math.max(ring_before + most_debt, before - charged))
       else
         ring = math.max(ring, own - ahead)
       end

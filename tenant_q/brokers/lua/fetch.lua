@@ -89,8 +89,9 @@ end
 -- What is charged for this batch by tenant, and the virtual times with it.
 local charges, times = {}, {}
 
--- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent.
-local function take_slice(schema, most)
+-- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent. The tenant
+-- is charged at most `room`.
+local function take_slice(schema, most, room)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
   local charged, count, dropped, spent_here = 0, 0, 0, 0
@@ -106,7 +107,7 @@ local function take_slice(schema, most)
     elseif #taken > 0 and (runs_alone or bytes + #message > most_bytes) then
       full = true
     else
-      local cost = (expected or unknown_cost) / weight
+      local cost = math.min((expected or unknown_cost) / weight, math.max(0, room - charged))
       local lease = { worker = worker, schema = schema, charged = cost, alone = runs_alone, func = func, once = once }
       taken[#taken + 1] = { id = id, lease = lease, message = message }
       charged, count = charged + cost, count + 1
@@ -131,6 +132,7 @@ end
 
 -- The ring's virtual time is that of the tenant whose turn it is. Where nobody else waits it is without the leases in force,
 -- which are charged when it is known for how long others waited.
+-- Returns  how much the tenant may be charged until it is as far behind as one can be
 local function note_turn(schema, own, is_alone)
   local ring, time = tonumber(redis.call('GET', key('ring'))) or 0, tonumber(own)
   if is_alone and time > ring then
@@ -139,6 +141,7 @@ local function note_turn(schema, own, is_alone)
   if time > ring then
     redis.call('SET', key('ring'), time)
   end
+  return math.max(ring, time) + most_debt - tonumber(own)
 end
 
 local touched = {}
@@ -148,9 +151,8 @@ while not full and #taken < limit do
   if not schema then
     break
   end
-  note_turn(schema, head[2], not head[3])
   touched[schema] = true
-  take_slice(schema, limit - #taken)
+  take_slice(schema, limit - #taken, note_turn(schema, head[2], not head[3]))
   if redis.call('LLEN', key('queue:' .. schema)) == 0 then
     redis.call('ZREM', key('ready'), schema)
   end
