@@ -65,8 +65,23 @@ def _fire_due(schema: str, push: Push) -> int:
         fires = [_fire(row, tenant) for row in _claim()]
         _store([fire.row for fire in fires])
         results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
-        push([fire.what for fire in fires if isinstance(fire.what, Package)])
+        _push_or_fail(schema, fires, push)
         return len(fires)
+
+
+def _push_or_fail(schema: str, fires: Sequence[_Fire], push: Push) -> None:
+    """Put fires on the broker; one by one where one of them is refused, which is a failed task then."""
+    pushed = [(fire.row, fire.what) for fire in fires if isinstance(fire.what, Package)]
+    try:
+        push([package for _, package in pushed])
+    except EnqueueError:
+        for row, package in pushed:
+            try:
+                push([package])
+            except EnqueueError as error:
+                failed = _failed(row, schema, package.id, error)
+                failed.package.task["tenant"] = package.tenant
+                results.save_or_raise([failed])
 
 
 def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:

@@ -241,3 +241,25 @@ def test_enqueue_measures_what_travels(limited):
     from tenant_q.envelope import pickled_size
 
     assert abs(pickled_size(text) - len(pickle.dumps(package.task, protocol=pickle.HIGHEST_PROTOCOL))) <= 3
+
+
+def test_a_schedule_whose_arguments_are_too_large_is_a_failed_task(settings, scheduler, worker):
+    """And its tenant's other schedules fire."""
+    settings.TENANT_Q = settings.TENANT_Q | {"max_bytes": 20_000}
+    from django.utils import timezone
+    from django_q.models import Schedule
+
+    with in_schema(ACME):
+        for name, size in (("large", 30_000), ("small", 1)):
+            arguments = f"('{'x' * size}',)"
+            Schedule.objects.create(
+                name=name, func="tests.tasks.add", args=arguments, schedule_type="O", next_run=timezone.now()
+            )
+    scheduler.tick()
+    work(worker)
+    with in_schema(ACME):
+        (failed,) = Task.objects.filter(group="large")
+        assert not failed.success
+        assert "TENANT_Q['max_bytes'] is 20000" in failed.result
+        assert Task.objects.filter(group="small").count() == 1
+        assert not Schedule.objects.exists()
