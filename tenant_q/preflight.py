@@ -51,9 +51,10 @@ def survey() -> Surroundings:
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
-    for connection in tenancy.switched_connections():
-        _refuse_shared_sessions(connection)
-    tenancy.note_role_settings()
+    with tenancy.told_when_away():
+        for connection in tenancy.switched_connections():
+            _refuse_shared_sessions(connection)
+        tenancy.note_role_settings()
     due_index.require_tables()
     _require_records()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
@@ -86,7 +87,7 @@ def _database() -> tuple[str, int]:
         connection.ensure_connection()
         version = connection.connection.info.server_version
         return f"PostgreSQL {version // 10000}.{version % 10000}, {place}", tenancy.tenant_count()
-    except DatabaseFailure as error:
+    except tenancy.DATABASE_ERRORS as error:  # the tenancy packages let the driver's own through
         reason = " ".join(str(error).split())
         raise TenantQError(
             f"The database {place} cannot be used: {reason}. Start it, or mend DATABASES; "

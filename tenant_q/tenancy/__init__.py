@@ -20,6 +20,7 @@ from tenant_q.tenancy.connection import (
 )
 from tenant_q.tenancy.foreign import is_foreign, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
+from tenant_q.tenancy.limits import limited as limited_waits
 from tenant_q.tenancy.limits import unlimited as unlimited_waits
 from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.records import (
@@ -126,6 +127,7 @@ __all__ = [
     "leave",
     "leave_in_other_threads",
     "limit_waits",
+    "limited_waits",
     "lists_app",
     "logical_schema",
     "look_up_together",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from django.db import Error as DatabaseFailure
-from django.db import connections, transaction
+from django.db import InterfaceError, connections, transaction
 from psycopg import generators
 from psycopg.pq import ExecStatus
 
@@ -124,16 +124,14 @@ def on_commit(act: Callable[[], Any]) -> None:
 
 
 def was_lost(session: Any, error: BaseException) -> bool:
-    """Whether the session of before an error was lost, or, where there was none, the error says that of its own."""
-    return _tells_of_loss(error) if session is None else bool(session.closed)
-
-
-def _tells_of_loss(error: BaseException) -> bool:
-    cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
-    if not isinstance(cause, psycopg.OperationalError):
-        return False
-    # The driver's own errors, of a session that is gone, have no code.
-    return cause.sqlstate is None or cause.sqlstate[:2] == "08" or cause.sqlstate in _LOSSES
+    """Whether an error is that of a lost session. Parameters: `session`, that of before, None where there was none."""
+    cause = error.__cause__ if isinstance(error, DatabaseFailure) and error.__cause__ else error
+    if isinstance(cause, psycopg.OperationalError):
+        # The driver's own errors, of a session that is gone, have no code.
+        is_loss = cause.sqlstate is None or cause.sqlstate[:2] == "08" or cause.sqlstate in _LOSSES
+    else:
+        is_loss = session is not None and isinstance(cause, psycopg.InterfaceError | InterfaceError)
+    return is_loss and (session is None or bool(session.closed))
 
 
 def is_lost(connection: Any) -> bool:

@@ -67,6 +67,16 @@ def limit_thread() -> None:
 
 
 @contextmanager
+def limited() -> Iterator[None]:
+    """A block in which this thread does the cluster's own work, before or beside its processes."""
+    install()
+    try:
+        yield
+    finally:
+        uninstall()
+
+
+@contextmanager
 def unlimited() -> Iterator[None]:
     """A block in which a task or a hook runs: its own timeout is the limit of what it sends."""
     before, _limit.seconds = _limit.seconds, None

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import IntegrityError, connection, connections
 
-from tenant_q import due_index, results, tenancy
+from tenant_q import due_index, preflight, results, tenancy
 from tenant_q import scheduler as scheduler_module
 from tenant_q.brokers import get_broker
-from tenant_q.exceptions import DatabaseAway
+from tenant_q.exceptions import DatabaseAway, TenantQError
 from tenant_q.role import Role
 from tenant_q.tenancy import limits
 from tenant_q.utils import QUtilities
@@ -168,6 +169,39 @@ def test_other_threads_have_no_limit(proxy):
     thread.join()
     assert found == [0.0, None]
     assert limits.current() == LIMIT
+
+
+def test_a_lost_session_makes_no_outage_of_another_error(tenants):
+    """A session that was closed meanwhile, for what a task did to it, has nothing to do with a defect of ours."""
+    connection.ensure_connection()
+    with pytest.raises(IntegrityError), tenancy.told_when_away():
+        connection.close()
+        connection.ensure_connection()
+        raise IntegrityError("a defect")
+    connection.ensure_connection()
+    with pytest.raises(DatabaseAway), tenancy.told_when_away():
+        connection.connection.close()
+        connection.close()
+        connection.ensure_connection()
+        raise psycopg.OperationalError("the connection is closed")
+
+
+def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
+    """Its settings are looked at, and its database asked, before there is anybody to replace it."""
+    limits.uninstall()
+    for number in range(1, 30):
+        connections.close_all()
+        before = len(proxy.frozen())
+        proxy.choose = nth(number, REQUEST)
+        try:
+            with tenancy.limited_waits():
+                preflight.survey()
+        except TenantQError as error:
+            assert "has not answered" in str(error)
+        if len(proxy.frozen()) == before:
+            break
+    assert number > 5
+    assert limits.current() is None
 
 
 # What a project sets

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenant_q import __version__, cluster, preflight
+from tenant_q import __version__, cluster, preflight, tenancy
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
 from tenant_q.sentinel import Plan
@@ -32,7 +32,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         use_cluster(options["name"])
         try:
-            found = preflight.survey()
+            with tenancy.limited_waits():
+                found = preflight.survey()
             plan = self._plan(options)
         except TenantQError as error:
             raise CommandError(visible(str(error))) from error
