@@ -343,6 +343,12 @@ def test_debt_is_not_forgiven(broker):
     broker.purge()
 
 
+def test_a_tenant_that_has_caught_up_leaves_no_virtual_time(broker):
+    know(broker, 10, "acme_corp", "globex_inc")
+    for name in ("vtime", "ahead", "ready"):
+        assert broker.client.exists(key(broker, name)) == 0, name
+
+
 def test_what_is_given_back_is_not_charged(broker):
     know(broker, 10, "acme_corp", "globex_inc")
     put(broker, *(f"a{n}" for n in range(4)))
