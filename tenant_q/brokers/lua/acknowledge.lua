@@ -115,7 +115,7 @@ for i, id in ipairs(ids) do
     table.insert(tenant.ids, id)
     tenant.used, tenant.charged = tenant.used + used[i], tenant.charged + lease.charged
     if lease.once == '1' then
-      table.insert(known, now)
+      table.insert(known, clock_ms())
       table.insert(known, id)
     end
     func = counted_name(func)
@@ -150,7 +150,7 @@ end
 if #known > 0 then
   redis.call('ZADD', key('known'), unpack(known))
 end
-redis.call('ZREMRANGEBYSCORE', key('known'), '-inf', now - remember_ms)
+redis.call('ZREMRANGEBYSCORE', key('known'), '-inf', clock_ms() - remember_ms)
 if #refused > 0 then
   redis.call('HINCRBY', key('statistics'), 'stale_acks', #refused)
 end

@@ -46,6 +46,8 @@
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
+--   <tag>:shift           string  by how many ms the server's clock was set back: leases, delays, known and late are in ms of
+--                                 the cluster's clock, which is ahead by so many
 --   <tag>:statistics      hash    stale_acks, expired, broken -> how often
 --   <tag>:broken          list    what was dropped or moved aside because it was broken, "what;name", until it is logged
 --   <tag>:aside:<name>    any     a key of the wrong type that was found under <tag>:<name>, for a day
@@ -115,6 +117,19 @@ local function now_ms()
     time_now = time[1] * 1000 + math.floor(time[2] / 1000)
   end
   return time_now
+end
+
+-- How many ms the cluster's clock is ahead of the server's, which was set back by as much.
+local function clock_shift()
+  return tonumber(redis.call('GET', key('shift')) or '0')
+end
+
+-- The cluster's clock, in ms. Leases and delays, and what is remembered for a time, are kept by it. It is the server's, but
+-- never goes back: until the next scan for leases (see expire.lua) takes note of a step it stands still.
+local clock_now
+local function clock_ms()
+  clock_now = clock_now or math.max(now_ms() + clock_shift(), tonumber(redis.call('GET', key('expired')) or '0'))
+  return clock_now
 end
 
 -- schema, func, once, payload of a stored message; nothing where there is none, or it is broken
@@ -196,7 +211,7 @@ local function note_wait()
   local first = is_crowded and {} or redis.call('ZRANGE', key('ready'), 0, 1)
   is_crowded = is_crowded or #first > 1
   if not is_crowded then
-    redis.call('HSET', key('waited'), first[1] or '', now_ms())
+    redis.call('HSET', key('waited'), first[1] or '', clock_ms())
   end
 end
 
@@ -220,7 +235,7 @@ local function others_waited(first, schema)
     return nil
   end
   local since = redis.call('HMGET', key('waited'), '', schema)
-  return now_ms() - math.max(tonumber(since[1]) or 0, tonumber(since[2]) or 0)
+  return clock_ms() - math.max(tonumber(since[1]) or 0, tonumber(since[2]) or 0)
 end
 
 -- So far is a tenant at most behind the others, in virtual ms; also in `brokers/protocol.py`.
@@ -460,6 +475,11 @@ local function forget_broken(id)
     redis.call('DEL', key('dead_of'))
   end
   note_broken('package', id)
+end
+
+-- When a delayed package is due by the server's clock, in ms, as text.
+local function due_of(id)
+  return string.format('%.0f', redis.call('ZSCORE', key('delayed'), id) - clock_shift())
 end
 
 -- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.

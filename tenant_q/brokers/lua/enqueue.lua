@@ -62,7 +62,7 @@ for i = 2, #ARGV, 7 do
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
   if not is_done(id, once) and redis.call('HSETNX', key('messages'), id, message) == 1 then
     if delay > 0 then
-      delay_until(schema, id, now_ms() + delay)
+      delay_until(schema, id, clock_ms() + delay)
     else
       by_schema[schema] = by_schema[schema] or {}
       table.insert(by_schema[schema], id)

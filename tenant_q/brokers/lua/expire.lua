@@ -5,12 +5,19 @@
 -- when the gap was nearly over. A package that was leased alone is charged a
 -- start; one of a larger batch may have been innocent, and is delivered alone the next time.
 --
+-- A server's clock that was set back is before the last scan. From then on the cluster's clock is ahead of it by as much, so
+-- that no lease and no delay takes longer by the step. What passed since the last scan is not counted.
+--
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
 -- Returns  { how many were given back, then what was broken and dropped or moved aside, "what;name" }
 
 write_though_full()
-local now = now_ms()
+local step = tonumber(redis.call('GET', key('expired')) or '0') - (now_ms() + clock_shift())
+if step > 0 then
+  redis.call('INCRBY', key('shift'), step)
+end
+local now = clock_ms()
 local last = tonumber(redis.call('GET', key('expired')) or now)
 redis.call('SET', key('expired'), now)
 

@@ -18,7 +18,7 @@ write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local slice, unknown_cost, new_factor = budget / tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local word, most_bytes = ARGV[8], tonumber(ARGV[9])
-local now = now_ms()
+local now = clock_ms()
 
 -- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
 for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do

@@ -11,7 +11,7 @@ local place = place_of(schema, id)
 if not place then
   return {}
 end
-local due = place == 'delayed' and redis.call('ZSCORE', key('delayed'), id) or ''
+local due = place == 'delayed' and due_of(id) or ''
 local told = place == 'leased' and redis.call('HGET', key('cancelled'), id)
 local lease = told and lease_of(id)
 local may_run = lease and tostring(lease.token) == told and '1' or ''

@@ -33,6 +33,6 @@ for _, id in ipairs(redis.call('LRANGE', key('queue:' .. schema), 0, limit)) do
   add(id, 'queued', '')
 end
 for _, id in ipairs(redis.call('ZRANGE', key('delayed:' .. schema), 0, limit)) do
-  add(id, 'delayed', redis.call('ZSCORE', key('delayed'), id))
+  add(id, 'delayed', due_of(id))
 end
 return found

@@ -5,7 +5,7 @@
 -- ARGV     the ids
 -- Returns  those of them
 
-local found, now = {}, now_ms()
+local found, now = {}, clock_ms()
 for _, id in ipairs(ARGV) do
   local late_until = tonumber(redis.call('ZSCORE', key('late'), id) or '0')
   if redis.call('HEXISTS', key('messages'), id) == 1 or late_until > now then

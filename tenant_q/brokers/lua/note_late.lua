@@ -5,7 +5,7 @@
 -- Returns  nothing
 
 write_though_full()
-local late, now, keep_ms = key('late'), now_ms(), tonumber(ARGV[1])
+local late, now, keep_ms = key('late'), clock_ms(), tonumber(ARGV[1])
 redis.call('ZREMRANGEBYSCORE', late, '-inf', now)
 for i = 2, #ARGV do
   redis.call('ZADD', late, now + keep_ms, ARGV[i])

@@ -23,7 +23,7 @@ elseif not open_message(redis.call('HGET', key('messages'), id)) then
   forget_broken(id)
   return 1
 end
-delay_until(lease.schema, id, now_ms() + delay)
+delay_until(lease.schema, id, clock_ms() + delay)
 if unready then
   redis.call('SADD', key('unready'), id)
 end

@@ -5,7 +5,7 @@
 -- Returns  for each worker what it holds: { id, token, id, token, ... }
 
 write_though_full()
-local deadline = now_ms() + tonumber(ARGV[1])
+local deadline = clock_ms() + tonumber(ARGV[1])
 local all_held = {}
 for i = 2, #ARGV do
   local held = {}
