@@ -14,8 +14,8 @@ IN_FLIGHT = 64
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
 # what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
-    "costs", "expired", "figures", "figure_places", "functions", "known", "policy", "queue_owners", "queues", "ring",
-    "statistics", "status", "token", "vtime", "wake",
+    "costs", "expired", "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners", "queues",
+    "ring", "statistics", "status", "status of a cluster", "token", "vtime", "waited", "wake",
 }  # fmt: skip
 
 

@@ -344,6 +344,7 @@ class Storm:
 
 def _name(key: str) -> str:
     """The name of a broker's key; what is kept of the figures of each five minutes is one."""
+    key = re.sub(r"^django_q:[^:]+:cluster:.+$", "status of a cluster", key)  # it expires after seconds
     return re.sub(r"^figures:\d+$", "figures", key)
 
 
