@@ -282,6 +282,7 @@ def test_a_failed_attempt_is_charged_to_its_tenant(tenants, worker):
     QUtilities.add_async_task(
         f"{HERE}.sleep_and_fail", schema_name="acme_corp", q_options={"max_attempts": 2, "retry_delay": 60}
     )
+    QUtilities.add_async_task(f"{HERE}.sleep_and_fail", schema_name="globex_inc")  # else nobody waits for it
     work(worker)
     assert float(tasks.client().hget(redis_key("vtime"), "acme_corp")) - before >= 20
 
