@@ -1,13 +1,13 @@
-"""The clock that leases are compared with: it never goes back, and goes on while the machine is suspended."""
+"""The clock for leases: it never goes back, and counts the time for which the machine is suspended."""
 
 from __future__ import annotations
 
 import time
 
-# Linux stops CLOCK_MONOTONIC during a suspend; other systems have no CLOCK_BOOTTIME and let CLOCK_MONOTONIC go on.
+# CLOCK_MONOTONIC stops during a suspend on Linux. Other systems have no CLOCK_BOOTTIME, and CLOCK_MONOTONIC goes on.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now() -> float:
-    """Return the seconds since some moment that is the same for all processes of the machine."""
+    """Return the seconds since a fixed moment that all processes of the machine share."""
     return time.clock_gettime(_CLOCK)

@@ -1,8 +1,9 @@
-"""Decide what kind of error a server's answer is: an outage, the refusal of one entry, or a defect of ours.
+"""Decide the kind of a server's error: an outage, the refusal of one entry, or a defect of tenant_q.
 
-An *outage* concerns the server as a whole and may pass: wait, and lose nothing. A *refusal* is what one entry causes,
-and would again: that entry fails or is dead-lettered, and nothing else waits for it. A *defect* is an error of a script
-or a statement of ours: it is logged with its traceback, and is treated as a refusal where an entry can be named.
+An *outage* concerns the server as a whole and may pass: the caller waits and loses nothing. A *refusal* is caused by
+one entry and would happen again: that entry fails or is dead-lettered, and no other waits for it. A *defect* is an
+error of a script or statement of tenant_q: it is logged with its traceback, and treated as a refusal if an entry can
+be identified.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from redis.exceptions import (
 
 
 class Kind(StrEnum):
-    """What an error concerns, and so what is to be done about it."""
+    """The kind of an error, which decides how it is handled."""
 
     OUTAGE = "outage"
     REFUSAL = "refusal"
@@ -48,7 +49,7 @@ _REDIS_OUTAGES: Final = (
     ReadOnlyError,
     TryAgainError,
 )
-# Older servers put the code of an error in a script behind a text of their own.
+# Older servers put text of their own before the code of an error in a script.
 _OUTAGE_CODES: Final = re.compile(
     r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|OOM|NOPERM|NOAUTH|WRONGPASS|MISCONF|NOREPLICAS|BUSY"
     r"|UNKILLABLE|DENIED)\b|max number of clients|[Uu]nknown (Redis )?command|background save|min-replicas"
@@ -63,7 +64,7 @@ _RAISED: Final = ("P0",)
 
 
 def kind_of_redis(error: Exception) -> Kind:
-    """Return the kind of an error that the client of Redis raised."""
+    """Return the kind of an error that the Redis client raised."""
     if isinstance(error, UnicodeError | redis.DataError):
         return Kind.REFUSAL
     if not isinstance(error, ResponseError) or isinstance(error, _REDIS_OUTAGES):
@@ -75,15 +76,16 @@ def kind_of_redis(error: Exception) -> Kind:
 
 
 def is_closed_by_server(error: Exception) -> bool:
-    """Return whether the server closed the connection: in an outage, or since a command is larger than it takes."""
+    """Return whether the server closed the connection: in an outage, or because a command is too large."""
     return type(error) is redis.ConnectionError
 
 
 def kind_of_postgres(error: BaseException) -> Kind:
-    """Return the kind of an error that saving a row raised, where the server could be reached.
+    """Return the kind of an error raised while a row was saved on a server that can be reached.
 
-    A refusal is of a value: too large, say, or no text in its encoding. All else is an outage, of the tenant: its table
-    is locked, missing, or of another shape. What comes of no statement, or of a trigger, is a defect.
+    A refusal concerns a value: it is too large, for example, or is not text in the database's encoding. Errors that no
+    statement or a trigger raised are defects. All others are outages of the tenant: its table is locked or missing, or
+    has other columns.
     """
     found: BaseException | None = error
     while found is not None:
@@ -96,9 +98,9 @@ def kind_of_postgres(error: BaseException) -> Kind:
 
 
 def kind_of_cache(error: BaseException) -> Kind:
-    """Return the kind of an error that a cache of Django raised, on whatever server it is.
+    """Return the kind of an error that a Django cache raised, with any backend.
 
-    What is none of Redis, of the network or of PostgreSQL is a defect: of the value, or of the cache's own code.
+    An error that does not come from Redis, PostgreSQL or the network is a defect of the value or of the cache's code.
     """
     found: BaseException | None = error
     while found is not None:

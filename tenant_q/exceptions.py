@@ -32,7 +32,7 @@ class NoTenant(EnqueueError):
 
 
 class WrongArgument(EnqueueError, TypeError):
-    """An argument of a call has a type or a value that it cannot have. It is a `TypeError` too."""
+    """An argument of a call has the wrong type or an impossible value. It is a `TypeError` too."""
 
 
 class InEventLoop(TenantQError, SynchronousOnlyOperation):
@@ -55,19 +55,19 @@ class BadSchedule(TenantQError):
 
 
 class BrokerError(TenantQError):
-    """The broker cannot be reached, or serves nobody just now: it is full, read-only, or lacks a permission."""
+    """The broker cannot be reached, or serves no client at the moment: it is full, read-only, or lacks a permission."""
 
 
 class EntryRefused(TenantQError):
-    """The broker refuses one entry, and would again: it is too large, say, or its key has a wrong type."""
+    """The broker refuses one entry, and would refuse it again: it is too large, or its key has the wrong type."""
 
 
 class BrokerDefect(TenantQError):
-    """The broker's server fails in a script of tenant_q."""
+    """A script of tenant_q fails on the broker's server."""
 
 
 class GroupTooLarge(TenantQError):
-    """The parts of a group have more bytes together than whoever reads them takes. `size` is how many."""
+    """The parts of a group are together larger than their reader allows. `size` is their size in bytes."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"its parts take {size} bytes together")
@@ -127,11 +127,11 @@ class TakenBack(TenantQError):
 
 
 class CacheAway(TenantUnavailable):
-    """The cache that is to keep a tenant's results cannot be reached."""
+    """The cache for a tenant's results cannot be reached."""
 
 
 class LeaseLost(TenantQError):
-    """The worker no longer holds the lease of what it ran: the package is, or was, another's."""
+    """The worker no longer holds the lease of a package that it ran; another worker may have run it."""
 
 
 class CannotSave(TenantUnavailable):
@@ -217,7 +217,7 @@ class OversizedResult(TaskDeath):
 
 
 class ResultRefused(TaskDeath):
-    """The server that is to keep the task's result refuses it, and would again."""
+    """The server that stores the task's result refuses it, and would refuse it again."""
 
 
 class WorkerDied(TaskDeath):

@@ -1,9 +1,9 @@
-"""The fence in front of a worker's acts: is a lease surely still its own?
+"""Check that a worker still holds a lease before it acts on it.
 
-A worker that was paused for longer than its lease does not notice, and another worker may have its package by then.
-So it compares the time until which its leases are good with a clock. In doubt it queries the broker, which also renews
-what the worker still holds. During an outage of the broker there is no answer: then the worker keeps its outcomes and
-queries again later.
+A worker that was paused for longer than its lease does not notice it, and another worker may have its package by then.
+So the worker compares the deadline of its leases with a clock. In doubt it queries the broker, which also renews the
+leases that the worker still holds. During an outage of the broker there is no answer: the worker keeps its outcomes
+and queries again later.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ logger = get_logger("tenant_q.fence")
 
 
 class Fence:
-    """What the worker `key` knows of its leases. Its methods may be called by any thread of the worker."""
+    """The leases of the worker `key`, as far as the worker knows. Any thread of the worker may call its methods."""
 
     def __init__(self, key: str, broker: Broker, slot: Slot) -> None:
         self.key = key
         self.broker = broker
         self.slot = slot
         self._lock = threading.Lock()
-        # When the broker was last queried (or fetched from), until when its leases are good without a renewal, and
-        # which leases those are, by id: None for all of the last fetch.
+        # The time of the last query or fetch, the deadline of its leases without a renewal, and these leases by id;
+        # None stands for all leases of the last fetch.
         self._since = self._until = -math.inf
         self._held: Mapping[str, str] | None = None
 
     def fetched(self, sent: float) -> None:
-        """Trust the leases that a fetch brought.
+        """Trust the leases of a fetch.
 
-        Parameters: `sent`, the time of `clock.now()` before the fetch was sent.
+        Parameters: `sent`, the value of `clock.now()` before the fetch was sent.
         """
         with self._lock:
             self._held = None
@@ -65,5 +65,5 @@ class Fence:
         logger.info("The leases of worker %s may have run out; it still holds %s", self.key, len(self._held))
 
     def _trust_from(self, sent: float) -> None:
-        # Other brokers than Redis have no leases that could run out.
+        # The leases of brokers other than Redis never run out.
         self._since, self._until = (sent, sent + conf().lease) if uses_redis() else (math.inf, math.inf)

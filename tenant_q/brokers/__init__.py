@@ -48,7 +48,7 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
 
 
 def get_impatient_broker(cluster: str | None = None) -> Broker:
-    """As `get_broker`, for one that watches others: no call waits longer than about two seconds for Redis."""
+    """Return a broker as `get_broker` does, for a watcher: no call waits much longer than two seconds for Redis."""
     if not uses_redis():
         return get_broker(cluster)
     return RedisBroker(cluster or conf().cluster, connect(patient=False), keys_of)

@@ -106,7 +106,7 @@ class AdaptedBroker:
         return []
 
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
-        """These brokers do not know their packages by id."""
+        """Do nothing: these brokers cannot find packages by id."""
 
     def may_come(self, ids: Sequence[str]) -> set[str]:
         return set()

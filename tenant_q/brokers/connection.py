@@ -1,7 +1,6 @@
-"""The connections to Redis or Valkey: to which server, how long an answer is waited for, and how often it is asked.
+"""Connect to Redis or Valkey: choose the server, the timeouts and the number of attempts.
 
-However a project configures its client, the answers have one shape here: bytes, as in the second version of the
-protocol.
+However a project configures its client, answers have one form here: bytes, as in version 2 of the protocol.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from redis.retry import Retry
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 
-# Options of a client that change the shape of its answers, as they are here.
+# The values here of client options that change the form of answers.
 SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
 
 
-# No call waits for ever for a server that does not answer, unless the project says so.
+# No call waits for ever for a server that does not answer, unless the project's options allow it.
 TIMEOUTS: Final = MappingProxyType({"socket_connect_timeout": 5, "socket_timeout": 10})
 
 
 @functools.cache
 def connect(*, patient: bool = True) -> redis.Redis:
-    """The process's client, with its one connection pool. See `make_client`."""
+    """Return the process's client, with its one connection pool. See `make_client`."""
     return make_client(patient=patient)
 
 
@@ -40,7 +39,7 @@ def make_client(*, patient: bool = True) -> redis.Redis:
 
     Parameters: `patient`, whether a call is repeated and waits for its answer; else it fails after two seconds.
 
-    Raises `ConfigurationError` where they cannot be used. Nothing is connected yet.
+    Raises `ConfigurationError` if the settings cannot be used. The client does not connect yet.
     """
     settings = conf().q_cluster
     if settings.get("django_redis"):
@@ -63,12 +62,10 @@ def make_client(*, patient: bool = True) -> redis.Redis:
 
 
 def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
-    """Return the client of a URL. No message shows a part of the URL, which may be one of its password."""
+    """Return the client for a URL. No message shows any part of the URL, because it may be part of the password."""
     escaped = "write '#' as %23, '/' as %2F, '?' as %3F, '@' as %40 and '%' as %25 in its user name and password"
     if "#" in url:
-        raise ConfigurationError(
-            f"Q_CLUSTER['redis'] cannot be used: its URL has a '#', which ends it there; {escaped}."
-        )
+        raise ConfigurationError(f"Q_CLUSTER['redis'] cannot be used: a '#' ends its URL early; {escaped}.")
     try:
         options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as error:
@@ -99,15 +96,15 @@ def _from_django_redis(alias: str) -> redis.Redis:
 
 
 def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
-    """Return a client whose answers have our shape: itself, or one with a connection pool of its own.
+    """Return a client whose answers are bytes: the client itself, or a new one with its own connection pool.
 
-    Parameters: `defaults`, options that are set where the project does not, in a pool of a kind that we know.
+    Parameters: `defaults`, options to set if the project does not, in a pool of a known class.
 
-    Raises `ConfigurationError` where a pool of another kind gives them another shape.
+    Raises `ConfigurationError` if a pool of another class changes the form of answers.
     """
     pool = client.connection_pool
     options = pool.connection_kwargs
-    pool.connection_class(**options)  # connects nowhere yet; refuses options that do not exist
+    pool.connection_class(**options)  # does not connect yet; refuses unknown options
     has_shape = all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options
     if has_shape and options.keys() >= defaults.keys():
         return client  # type: ignore[no-any-return]
@@ -135,7 +132,7 @@ def address(client: Any) -> str:
 
 
 def database(options: dict[str, Any]) -> tuple[str, int]:
-    """The database that these options of a connection name: the place of its server, and its number."""
+    """Return the database that a connection's options name: the address of its server, and its number."""
     number = int(options.get("db") or 0)
     if options.get("path"):
         return str(options["path"]), number

@@ -30,7 +30,7 @@ def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool
 
 
 def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:
-    """The error for whoever enqueued these messages, one of which the server refuses; the largest, as a rule."""
+    """Return the error for the caller that enqueued these messages. It names the largest, probably the refused one."""
     largest = max(messages, key=lambda message: len(message.payload))
     size = len(largest.payload)
     return EnqueueError(

@@ -49,9 +49,9 @@ from tenant_q.states import Progress, State
 
 @dataclass(slots=True)
 class History:
-    """What happened to a package. `alone`: it is delivered by itself, for it may have killed a machine.
+    """What happened to a package. `alone`: it is delivered by itself, because it may have killed a machine.
 
-    `death` says how the worker died that was charged to it last.
+    `death` says how the last worker died whose death was charged to it.
     """
 
     starts: int | None = None
@@ -117,7 +117,7 @@ class MemoryBroker:
         self.ring: set[str] = set()
         self.ring_time = 0.0
         self.virtual: dict[str, float] = defaultdict(float)
-        # Since when the ring has not been empty; until when since then a tenant was the only one in it.
+        # Since when the ring has not been empty, and until when since then each tenant was the only one in it.
         self.waited_since = 0.0
         self.alone_until: dict[str, float] = {}
         self.costs: dict[tuple[str, str], float] = {}
@@ -235,20 +235,20 @@ class MemoryBroker:
             self.ring.add(schema)
 
     def _note_wait(self) -> None:
-        """Note since when others wait for a tenant that runs: one more is about to enter the ring."""
+        """Note since when others wait for a tenant that runs, before one more enters the ring."""
         if not self.ring:
             self.waited_since, self.alone_until = self.clock(), {}
         elif len(self.ring) == 1:
             self.alone_until[next(iter(self.ring))] = self.clock()
 
     def _others_waited(self, schema: str) -> float | None:
-        """Return for how many ms some other tenant has been in the ring all the time, None where none is."""
+        """Return for how many ms other tenants have been in the ring without a break; None if there are none."""
         if self.ring <= {schema}:
             return None
         return (self.clock() - max(self.waited_since, self.alone_until.get(schema, 0.0))) * 1000
 
     def _ahead(self, schema: str) -> float:
-        """Return what a tenant is charged for its leases in force."""
+        """Return the ms that a tenant is charged for its leases in force."""
         return sum(held.charged for held in self.leased.values() if held.lease.schema == schema)
 
     # From place to place
@@ -278,9 +278,9 @@ class MemoryBroker:
             self._enter_ring(schema)
 
     def _settle(self, schema: str, used: float, charged: Sequence[float]) -> None:
-        """Settle what a tenant was charged by what it used: it owes the time in which others waited.
+        """Replace a tenant's expected charge by its use: it owes the time in which others waited.
 
-        Where none does, the ring's virtual time follows the tenant's, as if it had taken turns with all others.
+        If no other waits, the ring's virtual time follows the tenant's, as if it had taken turns with all others.
         """
         waited = self._others_waited(schema)
         owed = used if waited is None else min(used, waited)
@@ -301,7 +301,7 @@ class MemoryBroker:
         return len(found)
 
     def _is_in_force(self, worker: str, lease: Lease) -> bool:
-        """Whether the worker holds the lease with its token."""
+        """Return whether the worker holds the lease with its token."""
         held = self.leased.get(lease.id)
         return held is not None and held.worker == worker and held.lease.token == lease.token
 
@@ -360,7 +360,7 @@ class MemoryBroker:
         spent, bytes_taken, is_full = 0.0, 0, False
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
-            # Where nobody else waits, leases in force are charged when it is known for how long others waited.
+            # If no other tenant waits, leases in force are charged only when they end.
             unsettled = self._ahead(schema) if self.ring == {schema} else 0.0
             self.ring_time = max(self.ring_time, self.virtual[schema] - unsettled)
             charged, of_slice = 0.0, 0.0
@@ -389,7 +389,7 @@ class MemoryBroker:
         return taken
 
     def _size(self, id: str) -> int:
-        """How many bytes Redis keeps of a message."""
+        """Return the size of a message in Redis, in bytes."""
         message = self.messages[id]
         return len(f"{message.schema}\n{message.func}\n0\n{message.payload}".encode())
 
@@ -558,7 +558,7 @@ class MemoryBroker:
             self._enter_ring(schema)
 
     def _weigh_debt(self, schema: str, before: float) -> None:
-        """Keep what a tenant owes, in worker-seconds, when its weight changes from `before`."""
+        """Keep a tenant's debt in worker-seconds when its weight changes from `before`."""
         start = self.ring_time + self._ahead(schema)
         debt = max(0.0, self.virtual[schema] - start)
         weight = self._policy(schema).weight

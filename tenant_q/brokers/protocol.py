@@ -23,13 +23,13 @@ NEW_FACTOR = 3
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 64
-# And so many bytes of packages; a larger one comes alone.
+# The limit of a batch in bytes of packages; a larger package is fetched alone.
 BATCH_BYTES = 4 * 1024 * 1024
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
 # The next tenant's turn comes after one part in so many of a batch's work.
 SLICES = 4
-# A tenant is behind the others by so many worker-seconds of theirs at most; also in `lua/common.lua`.
+# The largest debt of a tenant, in seconds of virtual time; also in `lua/common.lua`.
 MOST_DEBT_SECONDS = 3600
 # With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
@@ -63,7 +63,7 @@ class Message:
 class Lease:
     """The right to run one package.
 
-    `token` is unique: also after a failover that lost leases, nobody gets it again.
+    `token` is unique: no worker gets it again, even after a failover that lost leases.
     `schema` is the name of the queue it was in. For the second tenant of a schema's name and later ones that is the
     name followed by `#` and the tenant's key; a tenant that was renamed keeps its queue.
     `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
@@ -196,7 +196,7 @@ def state_at(place: str, verdict: str | None, *, may_run: bool) -> State:
 
 
 def not_larger(parts: Mapping[str, str], most_bytes: int | None) -> Mapping[str, str]:
-    """Return the parts of a group. Raises `GroupTooLarge` where they have more than `most_bytes`."""
+    """Return the parts of a group. Raises `GroupTooLarge` if they are together larger than `most_bytes`."""
     size = sum(map(len, parts.values()))
     if most_bytes is not None and size > most_bytes:
         raise GroupTooLarge(size)
@@ -214,10 +214,10 @@ def queue_names(schema: str, tenant: str | None) -> tuple[str, ...]:
 
 
 class Broker(Protocol):
-    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached or serves nobody.
+    """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached or serves no client.
 
-    A method that sends one entry raises `EntryRefused` when the server refuses that entry alone. Of several entries
-    that are acknowledged, returned or buried, those that are refused are moved to the dead.
+    A method that sends one entry raises `EntryRefused` when the server refuses that entry alone. If the server refuses
+    some of several entries that are acknowledged, given back or dead-lettered, these become dead letters.
 
     A tenant is addressed by its schema's name. What it has is kept under its key as well, so nothing of it meets what
     an earlier tenant of the same name has left.
@@ -254,13 +254,13 @@ class Broker(Protocol):
         """
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
-        """Forget packages whose outcome is saved. Returns the ids refused: of those it does not hold the lease."""
+        """Forget packages whose outcome is saved. Returns the ids of those whose lease the worker does not hold."""
 
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
-        """Note, for `seconds`, that packages are about to be acknowledged long after their rows were saved."""
+        """Remember for `seconds` that these packages are acknowledged long after their rows were saved."""
 
     def may_come(self, ids: Sequence[str]) -> set[str]:
-        """Return those of `ids` whose packages may be delivered again: they are here, dead or alive, or noted."""
+        """Return the `ids` of packages that may be delivered again: in the broker, also dead, or noted as late."""
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         """Return unstarted packages to the heads of their queues. Returns how many."""
@@ -286,7 +286,7 @@ class Broker(Protocol):
     def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
         """Extend the leases of `workers` to `seconds` from now.
 
-        Returns, by worker, the ids that it holds with the tokens of their leases, as text.
+        Returns, for each worker, the ids of its packages with the tokens of their leases.
         """
 
     def reclaim(
@@ -300,8 +300,8 @@ class Broker(Protocol):
     ) -> int:
         """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict.
 
-        Parameters: `charged`, whether its death counts against what it ran; False where it was killed to stop it;
-        `death`, how it died, in words, which is kept with what is charged.
+        Parameters: `charged`, whether its death counts as a start of the package that it ran; False if it was killed to
+        stop the cluster; `death`, how it died, in words, which is kept with the charged package.
         Returns how many were given back.
         """
 
@@ -336,7 +336,7 @@ class Broker(Protocol):
         """
 
     def statistics(self) -> Mapping[str, int]:
-        """What happened since the broker's server was new: `stale_acks` refused, leases `expired`, entries `broken`."""
+        """Return how often it happened so far: `stale_acks` were refused, leases `expired`, entries were `broken`."""
 
     def queue_size(self, schema: str | None = None) -> int:
         """How many packages wait: of one tenant, or of all."""
@@ -370,9 +370,9 @@ class Broker(Protocol):
         """The leased packages whose workers are to be told that they were cancelled."""
 
     def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
-        """Keep how far leased packages say they are, for as long as their leases.
+        """Keep the progress of leased packages for as long as their leases.
 
-        Parameters: `told`, by worker, the id of a package that it holds and how far that is.
+        Parameters: `told`, for each worker, the id of a package that it holds and the progress of that package.
         """
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
@@ -416,9 +416,9 @@ class Broker(Protocol):
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
     ) -> Mapping[str, str]:
-        """The recorded parts of a group, by index.
+        """Return the recorded parts of a group, by index.
 
-        Parameters: `most_bytes`, how many bytes their payloads may have. Raises `GroupTooLarge` where they have more.
+        Parameters: `most_bytes`, the largest total size of their payloads. Raises `GroupTooLarge` if it is exceeded.
         """
 
     def count_parts(self, schema: str, group: str) -> int:

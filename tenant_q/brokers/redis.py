@@ -50,16 +50,16 @@ from tenant_q.visible import visible
 
 logger = get_logger("tenant_q.brokers")
 
-# So much is done by one call of a script, so that the server is not held up.
+# How many entries one call of a script handles, so that it does not block the server.
 CHUNK = 1000
-# Names of clusters that the settings do not know: kept this long, at most so many, so many looked at in one go.
+# Names of clusters that the settings do not know: how long and how many are kept, and how many one call reads.
 STRAY_SECONDS = 30 * 24 * 3600
 MOST_STRAYS = 1000
 STRAYS_LOOKED_AT = 20
-# What `expire` tells of, in the log.
+# Log messages for the broken entries that `expire` returns.
 _BROKEN = {
     "package": "A package without a message, or with a broken one, is dropped",
-    "lease": "A lease that is missing or broken is replaced by the package's place",
+    "lease": "A package whose lease is missing or broken is returned to its queue",
     "key": "A key of the wrong type is moved aside",
 }
 # How what is kept outside of a tenant's queue is noted.
@@ -113,7 +113,7 @@ class RedisBroker:
             with self._errors():
                 server: Any = self.client.info("server")
         except BrokerError as error:
-            self.ping()  # what is only shown is not needed: a user without INFO is served
+            self.ping()  # the version is only displayed: a user without INFO is served too
             logger.info("The version of the broker's server is not shown: %s", error)
             return "Redis"
         if "valkey_version" in server:
@@ -126,7 +126,9 @@ class RedisBroker:
                 memory: Any = self.client.info("memory")
         except BrokerError as error:
             self.ping()
-            return [f"The broker's maxmemory-policy cannot be read ({error.__cause__}); see that it is 'noeviction'."]
+            return [
+                f"The broker's maxmemory-policy cannot be read ({error.__cause__}); make sure that it is 'noeviction'."
+            ]
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory") and policy != "noeviction":
             return [f"The broker's maxmemory-policy is '{policy}': it may drop queued tasks; set it to 'noeviction'."]
@@ -152,7 +154,7 @@ class RedisBroker:
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        wait = min(wait, conf().lease / 4)  # a worker counts the time of its leases from before it waited
+        wait = min(wait, conf().lease / 4)  # the worker's leases count from before it waited
         word = secrets.token_hex(4)
         arguments = (
             worker,
@@ -173,7 +175,7 @@ class RedisBroker:
     def _readable(
         self, worker: str, id: bytes, token: bytes, starts: bytes, verdict: bytes, message: bytes, death: bytes
     ) -> Lease | None:
-        """Return a lease of a fetch; None for one whose package is no text, which is forgotten."""
+        """Return a lease of a fetch; None if its package is not a text, which is then forgotten."""
         try:
             schema, _, _, payload = message.decode().split("\n", 3)
             name = id.decode()
@@ -238,9 +240,9 @@ class RedisBroker:
             self._bury_by_token(worker, lease, error)
 
     def _bury_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
-        """Move a package to the dead that the server refuses by its name. The server finds it by its lease's token.
+        """Dead-letter a package whose id the server refuses. The server finds it by the token of its lease.
 
-        Where it refuses that too, the package stays leased until its worker fetches again.
+        If the server refuses that too, the package stays leased until its worker fetches again.
         """
         extra = {"schema": lease.schema, "task_id": lease.id}
         logger.error("Package %s of %s is given up: %s", lease.id, lease.schema, error, exc_info=error, extra=extra)
@@ -271,7 +273,7 @@ class RedisBroker:
         except REFUSALS:
             if not running:
                 raise
-            logger.exception("What worker %s was running is not charged for its death", worker)
+            logger.exception("The package that worker %s was running is not charged for its death", worker)
             return int(self._run("reclaim", worker, "", "", int(charged), death or ""))
 
     def expire(self) -> int:
@@ -535,9 +537,9 @@ class RedisBroker:
         return [value for value in found.values() if value is not None]
 
     def _stats_of_before(self, keys: Sequence[str | bytes]) -> list[Any]:
-        """Return what clusters of an earlier version have published, under keys without the site's tag.
+        """Return the status that clusters of an earlier version published, under keys without the site's tag.
 
-        None where there is nothing, or the server refuses them: they may be on another node, or not be permitted.
+        A value is None if there is none, or if the server refuses the key: it may be on another node, or not permitted.
         """
         if not keys:
             return []
@@ -549,7 +551,7 @@ class RedisBroker:
         return [None if isinstance(value, Exception) else value for value in values]
 
     def _stat(self, key: str) -> str:
-        """The key of a cluster's status. Under the site's tag, as all others."""
+        """Return the key of a cluster's status, under the site's tag."""
         return f"{self._site_tag}:{key}"
 
     def last_stats(self) -> list[Any]:
@@ -565,7 +567,7 @@ class RedisBroker:
     # Clusters that the settings do not name; shared by all clusters of a site
 
     def note_stray(self) -> None:
-        """Keep this cluster's name, for a month, among those that something was enqueued for. Raises `BrokerError`."""
+        """Remember for a month that a task was enqueued for this cluster. Raises `BrokerError`."""
         with self._errors():
             count: Any = self.client.scard(self._strays)
             if count >= MOST_STRAYS:
@@ -576,7 +578,7 @@ class RedisBroker:
             pipe.execute()
 
     def strays(self) -> list[str]:
-        """Some names of such clusters, of which nothing may be queued for some any more. Raises `BrokerError`."""
+        """Return some names of such clusters; their queues may be empty by now. Raises `BrokerError`."""
         with self._errors():
             found: Any = self.client.srandmember(self._strays, STRAYS_LOOKED_AT)
         return sorted(name.decode() for name in found)

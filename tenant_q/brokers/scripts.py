@@ -17,9 +17,9 @@ from tenant_q.brokers.protocol import LONGEST_WAIT
 from tenant_q.error_kinds import Kind, is_closed_by_server, kind_of_redis
 from tenant_q.exceptions import BrokerDefect, BrokerError, EntryRefused
 
-# What one entry may be refused with; whoever sends several sends them one by one then.
+# The errors that one entry may cause; a caller that sent several entries then sends them one by one.
 REFUSALS = (EntryRefused, BrokerDefect)
-# No server refuses a command for its size below this: it is the least `proto-max-bulk-len`.
+# No server refuses a smaller command for its size: this is the smallest possible `proto-max-bulk-len`.
 LARGE_BYTES = 1024 * 1024
 
 # A script that reads one key.
@@ -31,8 +31,7 @@ _LUA = Path(__file__).parent / "lua"
 class Scripts:
     """The scripts of one cluster on one server.
 
-    Parameters: `cluster`, its name, for messages; `tag`, its hash tag, which is the key that scripts get; `client`, the
-    connection.
+    Parameters: `cluster`, its name, for messages; `tag`, its hash tag, the key that scripts get; `client`, the client.
     """
 
     def __init__(self, cluster: str, tag: str, client: redis.Redis) -> None:
@@ -40,13 +39,13 @@ class Scripts:
         self.tag = tag
         self.client = client
         self._scripts: dict[str, Script] = {}
-        # To wait for as long as an answer may take would look like an outage.
+        # A wait as long as the client's timeout would look like an outage.
         self._longest_wait = 0.5 * float(client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
 
     def run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
         """Run a script.
 
-        Parameters: `name`, of its file; `tag`, the key it gets in place of the cluster's. Returns its answer. Raises
+        Parameters: `name`, the name of its file; `tag`, its key in place of the cluster's. Returns its answer. Raises
         `BrokerError`, `EntryRefused` or `BrokerDefect`.
         """
         script = self._scripts.get(name)
@@ -64,7 +63,7 @@ class Scripts:
         return self._run_large(script, tag or self.tag, arguments)
 
     def _require_service(self, name: str, error: BrokerDefect) -> None:
-        """Raise `BrokerError` where no other script is served either: then the error concerns the whole server."""
+        """Raise `BrokerError` if another script fails too: then the error concerns the whole server."""
         if name == _PROBE:
             return
         try:
@@ -73,9 +72,9 @@ class Scripts:
             raise BrokerError(str(error)) from error.__cause__
 
     def run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
-        """Run a script once there is a token to take, or `seconds` have passed: in one round trip.
+        """Run a script once there is a word to take from the wake list, or `seconds` have passed, in one round trip.
 
-        The server keeps the second command of a connection until the first, which blocks, has its answer.
+        The server runs the second command of a connection only after the first, which blocks, has its answer.
         """
         if name not in self._scripts:
             return self.run(name, *arguments)
@@ -94,7 +93,7 @@ class Scripts:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Raise the errors of the client in the block by their kind: `BrokerError`, `EntryRefused`, `BrokerDefect`."""
+        """Translate the client's errors in the block by their kind: `BrokerError`, `EntryRefused` or `BrokerDefect`."""
         try:
             yield
         except (redis.RedisError, UnicodeError) as error:
@@ -107,9 +106,9 @@ class Scripts:
             raise BrokerDefect(f"{place} fails in a script of cluster {self.cluster!r}: {error}") from error
 
     def _run_large(self, script: Script, tag: str, arguments: tuple[Any, ...]) -> Any:
-        """Run a script again whose command the server may have refused by closing the connection.
+        """Run a script again after the server closed the connection, perhaps because it refuses the command.
 
-        A server that answers everything else, and closes again, refuses it.
+        If the server closes the connection again, and answers a ping before and after, it refuses the command.
         """
         with self.errors():
             self.client.ping()
@@ -137,5 +136,5 @@ def _size(arguments: tuple[Any, ...]) -> int:
 
 @functools.cache
 def source(name: str) -> str:
-    """The text of a script, with what all share in front."""
+    """Return the text of a script, with the shared functions in front."""
     return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()

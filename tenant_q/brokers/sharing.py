@@ -1,4 +1,4 @@
-"""Find the caches of the project that are in the database of the queue, which `cache.clear()` empties."""
+"""Find the project's caches that share the queue's database: their `cache.clear()` would empty the queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sharing_caches() -> list[str]:
 
 
 def _databases(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """The databases of a cache's servers, as far as its settings tell."""
+    """Yield the databases of a cache's servers, as far as its settings name them."""
     if not re.search("redis|valkey", str(cache.get("BACKEND", "")), re.IGNORECASE):
         return
     locations = cache.get("LOCATION") or ()
@@ -28,5 +28,5 @@ def _databases(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
         try:
             named: dict[str, Any] = parse_url(re.sub("^valkey", "redis", str(url).strip()))  # type: ignore[no-untyped-call]
             yield database({"db": options.get("db", options.get("DB"))} | named)
-        except ValueError:  # that is its own client's to tell
+        except ValueError:  # the cache's own client reports it
             continue

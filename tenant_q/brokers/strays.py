@@ -1,7 +1,7 @@
-"""Clusters that tasks are enqueued for and the settings do not name: a slip, or one that runs under a name of its own.
+"""Log tasks for clusters that the settings do not name: a misspelt name, or a cluster started with `--name`.
 
-Such a task waits until a cluster of that name runs. It is not refused, for `mscluster --name` may serve any name. So it
-is logged, and `mshealth` knows the name.
+Such a task waits until a cluster of that name runs. It is not refused, because `mscluster --name` may serve any name.
+The first task for a name is logged, and `mshealth` reports the name.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from tenant_q.labels import get_logger
 
 logger = get_logger("tenant_q.brokers")
 
-# A project that makes up a name for each task logs no more than this.
+# The most names that a process logs, for projects that invent a name for each task.
 _MOST = 100
 _noted: set[str] = set()
 
 
 def note(broker: Any) -> None:
-    """Log the cluster of a broker that something was enqueued for, where the settings do not name it.
+    """Log that a task was enqueued for a broker's cluster if the settings do not name that cluster.
 
-    Once for each name in a process. Raises `BrokerError`.
+    Each process logs a name once. Raises `BrokerError`.
     """
     name = broker.cluster
     if name in (conf().cluster, conf().site) or name in _noted or len(_noted) >= _MOST or name in site_clusters():
         return
     _noted.add(name)
     logger.warning(
-        "A task is enqueued for the cluster %s, which is not this site's own (%s) nor in Q_CLUSTER['ALT_CLUSTERS']; it "
-        "waits until `mscluster --name %s` runs: correct the name, or add it there.",
+        "A task is enqueued for the cluster %s, which is neither this site's own (%s) nor in "
+        "Q_CLUSTER['ALT_CLUSTERS']; it waits until `mscluster --name %s` runs: correct the name, or add it there.",
         repr(name),
         conf().site,
         name,
@@ -39,5 +39,5 @@ def note(broker: Any) -> None:
 
 
 def forget() -> None:
-    """The next task for an unknown cluster is logged again."""
+    """Forget the logged names, so that the next task for each is logged again."""
     _noted.clear()

@@ -27,12 +27,12 @@ T = TypeVar("T")
 USED = "_tenant_q_used"
 # A lock on one tenant's table (of a migration, say) is waited for this long, so that it holds up nobody else.
 LOCK_MS = 1000
-# A transaction that another one stood in the way of is begun so often.
+# How often a transaction is begun that conflicts with another one.
 ATTEMPTS = 5
 # The tenancy packages let the driver's own errors through when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
-# Codes of errors after which the server ends the session: shutdowns, a dropped database, and limits on idle sessions.
+# Error codes after which the server ends the session: shutdowns, a dropped database, and limits on idle sessions.
 _LOSSES = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"}
 
 # Django's connections of all threads of this process, and those of threads that are not the cluster's own.
@@ -49,7 +49,7 @@ def told_when_away() -> Iterator[None]:
 
     The connection is closed then; the next use opens a new one.
     """
-    # Django opens a new session at the end of a transaction whose session was lost, so the one before it is looked at.
+    # At the end of a transaction whose session was lost, Django opens a new one, so check the old session.
     before = {connection: connection.connection for connection in switched_connections()}
     try:
         yield
@@ -68,7 +68,7 @@ def told_when_away() -> Iterator[None]:
 def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     """A transaction on the tenants' connection that waits for no lock longer than `lock_ms`, else `LOCK_MS`.
 
-    Within a transaction of the caller's, that has its own limit again afterwards. Raises `DatabaseAway`, and Django's
+    In a transaction of the caller, the caller's own limit is restored afterwards. Raises `DatabaseAway`, and Django's
     `OperationalError` when a lock was not free in time.
     """
     connection = tenant_connection()
@@ -78,7 +78,7 @@ def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
             former = None if is_outermost else _lock_timeout(cursor)
             _limit_locks(cursor, str(lock_ms or LOCK_MS))
         yield
-        if former is not None:  # after an error, the savepoint has put it back
+        if former is not None:  # after an error, the savepoint has restored it
             with connection.cursor() as cursor:
                 _limit_locks(cursor, former)
 
@@ -93,10 +93,10 @@ def _limit_locks(cursor: Any, value: str) -> None:
 
 
 def insist(act: Callable[[], T]) -> T:
-    """Call `act`, a transaction, and call it again at once where the server took it back in favour of another one.
+    """Call `act`, a transaction, and call it again at once if the server rolled it back in favour of another one.
 
-    That is a serialization failure, in a project whose `isolation_level` is stricter than READ COMMITTED, or a
-    deadlock. In a transaction of the caller's nothing can be tried again.
+    The reason is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
+    COMMITTED. In a transaction of the caller `act` is not called again.
     """
     is_outermost = not tenant_connection().in_atomic_block
     for attempt in range(1, ATTEMPTS + 1):
@@ -109,7 +109,7 @@ def insist(act: Callable[[], T]) -> T:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether the server took a transaction back in favour of another one."""
+    """Return whether the server rolled a transaction back in favour of another one."""
     cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
     return isinstance(cause, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
@@ -124,10 +124,13 @@ def on_commit(act: Callable[[], Any]) -> None:
 
 
 def was_lost(session: Any, error: BaseException) -> bool:
-    """Whether an error is that of a lost session. Parameters: `session`, that of before, None where there was none."""
+    """Return whether an error is that of a lost session.
+
+    Parameters: `session`, the session before the error; None if there was none.
+    """
     cause = error.__cause__ if isinstance(error, DatabaseFailure) and error.__cause__ else error
     if isinstance(cause, psycopg.OperationalError):
-        # The driver's own errors, of a session that is gone, have no code.
+        # Errors that the driver itself raises for a lost session have no code.
         is_loss = cause.sqlstate is None or cause.sqlstate[:2] == "08" or cause.sqlstate in _LOSSES
     else:
         is_loss = session is not None and isinstance(cause, psycopg.InterfaceError | InterfaceError)
@@ -149,7 +152,7 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
 
 
 def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
-    """The last row of a query, as text, past all cursors.
+    """Return the last row of a query, as text, without a cursor.
 
     Django's would be a round trip more with a tenancy package, and the driver's costs more than the server's answer.
     """
@@ -186,7 +189,7 @@ def _create(alias: str) -> Any:
 
 
 def keep_own_thread() -> None:
-    """This thread is the cluster's own: what it is connected to is nobody else's, and it waits for no server long."""
+    """Mark this thread as the cluster's own: no other thread uses its connections, and its waits are limited."""
     _own_threads.add(threading.get_ident())
     limits.limit_thread()
 
@@ -269,7 +272,7 @@ def keep_connections_open() -> None:
 
 
 def limit_waits() -> None:
-    """In a cluster process: wait for no server for ever outside of a task, and see that a path to one is dead."""
+    """In a cluster process, limit waits for a server outside of tasks, and detect dead network paths."""
     limits.install()
     for connection in connections.all():
         if connection.vendor == "postgresql":

@@ -1,8 +1,8 @@
-"""How long a cluster process waits for an answer of PostgreSQL outside of a task.
+"""Limit how long a cluster process waits for an answer of PostgreSQL outside of a task.
 
-A server whose backend is frozen, or a proxy that swallows what is sent, keeps a connection open for ever: the peer's
-kernel answers keepalives. So the wait itself has a limit on this side, and a session that is silent for longer is
-dropped. The outage that follows is one as any other.
+If a server's backend is frozen, or a proxy drops packets, a connection stays open for ever, because the peer's kernel
+answers keepalives. So the client limits its own wait, and drops a session that is silent for longer. The outage that
+follows is like any other.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any
 
 import psycopg
 
-# No statement of the cluster's own takes nearly as long: locks are waited for a second at most, and what is deleted is
-# deleted in portions.
+# The cluster's own statements take much less: they wait for a lock for one second at most, and delete in portions.
 ANSWER_SECONDS = 30.0
-# What is set in a cluster process where the project's OPTIONS do not: seconds, and milliseconds for the last one.
+# Defaults in a cluster process for options that the project does not set: seconds, the last one in milliseconds.
 DEFAULTS = {
     "connect_timeout": 10,
     "keepalives": 1,
@@ -33,7 +32,7 @@ DEFAULTS = {
 
 
 class _Limit(threading.local):
-    """The limit of the current thread. A thread that a task started has none."""
+    """The limit of the current thread, in seconds. A thread that a task started has none."""
 
     seconds: float | None = None
 
@@ -46,17 +45,17 @@ _wait = psycopg.Connection.wait
 
 
 def install() -> None:
-    """Limit the waits of this thread, which does the cluster's own work, and of those that call `limit_thread`.
+    """Limit the waits of this thread, which does the cluster's own work, and of threads that call `limit_thread`.
 
-    Django opens its sessions with `psycopg.connect`, which takes no class of ours, and speaks to the server before
-    anybody sees the connection.
+    The method of psycopg is replaced, because Django opens its sessions with `psycopg.connect`, to which it cannot
+    pass a subclass, and sends statements before it announces the connection.
     """
     _Connection.wait = _limited_wait
     limit_thread()
 
 
 def uninstall() -> None:
-    """Limit nothing any more."""
+    """Remove the limits."""
     _Connection.wait = _wait
     _limit.seconds = None
 
@@ -68,7 +67,7 @@ def limit_thread() -> None:
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """A block in which this thread does the cluster's own work, before or beside its processes."""
+    """Limit the waits in a block in which this thread does the cluster's own work outside of its processes."""
     install()
     try:
         yield
@@ -78,7 +77,7 @@ def limited() -> Iterator[None]:
 
 @contextmanager
 def unlimited() -> Iterator[None]:
-    """A block in which a task or a hook runs: its own timeout is the limit of what it sends."""
+    """Suspend the limit in a block that runs a task or a hook: only its own timeout limits its statements."""
     before, _limit.seconds = _limit.seconds, None
     try:
         yield
@@ -87,12 +86,12 @@ def unlimited() -> Iterator[None]:
 
 
 def current() -> float | None:
-    """The seconds for which the current thread waits for an answer; None: without limit."""
+    """Return the seconds for which the current thread waits for an answer; None for no limit."""
     return _limit.seconds
 
 
 def complete_options(options: dict[str, Any]) -> None:
-    """Add to a database's OPTIONS what makes a dead network path show. What is set there stays."""
+    """Add the options that detect a dead network path to a database's OPTIONS. Existing options stay."""
     for name, value in DEFAULTS.items():
         if name != "connect_timeout" or "PGCONNECT_TIMEOUT" not in os.environ:
             options.setdefault(name, value)
@@ -100,15 +99,15 @@ def complete_options(options: dict[str, Any]) -> None:
 
 def _limited_wait(raw: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
     seconds = _limit.seconds
-    if seconds is None or args or kwargs:  # who passes more has a limit of its own
+    if seconds is None or args or kwargs:  # a caller that passes more has its own limit
         return _wait(raw, gen, *args, **kwargs)
     return wait(raw, gen, seconds)
 
 
 def wait(raw: Any, gen: Any, seconds: float) -> Any:
-    """Run a generator of the driver's to its end, as `Connection.wait` does, through pauses of at most `seconds`.
+    """Run a generator of the driver to its end, as `Connection.wait` does, with pauses of at most `seconds`.
 
-    Raises `psycopg.OperationalError` after a longer one; the session is dropped then.
+    Raises `psycopg.OperationalError` after a longer pause, and drops the session.
     """
     poll, file = select.poll(), raw.fileno()
     try:
@@ -119,16 +118,16 @@ def wait(raw: Any, gen: Any, seconds: float) -> Any:
             if not found:
                 raise dropped(raw, seconds)
             event = found[0][1]
-            # An error is to be seen by whatever is tried next.
+            # The next call of the driver reports an error of the socket.
             wanted = gen.send((_READ if event & ~select.POLLOUT else 0) | (_WRITE if event & ~select.POLLIN else 0))
     except StopIteration as done:
         return done.value
 
 
 def dropped(raw: Any, seconds: float) -> psycopg.OperationalError:
-    """Close a driver's connection without waiting for its peer. Returns the error that says so."""
+    """Close a driver's connection without waiting for its peer. Returns the error to raise."""
     if not raw.closed:
-        # The copy shares the socket; the driver closes its own file.
+        # The copy shares the socket; the driver closes its own file descriptor.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as copy:
             copy.shutdown(socket.SHUT_RDWR)
         raw.close()

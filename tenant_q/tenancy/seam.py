@@ -82,7 +82,7 @@ def tenant_apps() -> list[str]:
 
 
 def type_without(app: str, tenant: Any) -> str | None:
-    """Return the type of a tenant, of those in `TENANT_TYPES`, where that type lacks an app; else None."""
+    """Return a tenant's type in `TENANT_TYPES` if that type lacks an app; else None."""
     if not getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         return None
     kind = getattr(tenant, getattr(settings, "MULTI_TYPE_DATABASE_FIELD", "type"), None)

@@ -37,8 +37,8 @@ def task_schema(schema: str | None = None) -> str:
     In a coroutine of a task only that task's tenant can be told, and is.
 
     Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
-    has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` for no
-    text, and `InEventLoop` in any other coroutine.
+    has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` when
+    `schema` is not a text, and `InEventLoop` in any other coroutine.
     """
     require_schema_name(schema)
     own = schema_of_coroutine()
@@ -62,11 +62,11 @@ def task_schema(schema: str | None = None) -> str:
 
 
 def _refuse_type(tenant: Any) -> None:
-    """Raise `EnqueueError` for a tenant of a type that has no task tables, where a task would wait for ever."""
+    """Raise `EnqueueError` for a tenant whose type has no task tables: its task would wait for ever."""
     kind = type_without("django_q", tenant)
     if kind is not None:
         raise EnqueueError(
-            f"Tenants of the type {kind!r}, as {tenant.schema_name!r} is, have no tables of django_q: add it "
+            f"Tenants of the type {kind!r}, such as {tenant.schema_name!r}, have no tables of django_q: add it "
             f"to TENANT_TYPES[{kind!r}]['APPS'] and run `python manage.py migrate_schemas`, or choose another tenant."
         )
 

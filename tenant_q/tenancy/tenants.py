@@ -67,7 +67,7 @@ def require_known(schema: str) -> None:
 
 
 def require_ready(schema: str) -> None:
-    """Raise `TenantNotReady` when `TENANT_Q["ready_tenants"]` does not let the tenant through, else `UnknownTenant`.
+    """Raise `TenantNotReady` if `TENANT_Q["ready_tenants"]` excludes the tenant, `UnknownTenant` if there is none.
 
     The public schema may have no tenant.
     """

@@ -165,7 +165,7 @@ def lite(tenants, settings, monkeypatch) -> None:
 
 @pytest.mark.parametrize("enqueue", [ours, django_q2])
 def test_a_type_of_tenant_without_tasks_is_refused(lite, enqueue):
-    words = r"Tenants of the type 'lite', as 'acme_corp' is, .* TENANT_TYPES\['lite'\]\['APPS'\]"
+    words = r"Tenants of the type 'lite', such as 'acme_corp', .* TENANT_TYPES\['lite'\]\['APPS'\]"
     with in_schema(A), pytest.raises(EnqueueError, match=words):
         enqueue()
     assert get_broker().counts().open == 0
