@@ -1,6 +1,7 @@
 """The parent: forks the sentinel, passes signals on, and tells the truth by its exit code.
 
-It is the last resort. A sentinel that does not end when it is to is killed, and whatever it has left is ended here.
+It is the last resort. A sentinel that hangs, or does not end when it is to, is killed, and whatever it has left is
+ended here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import time
 
 from setproctitle import getproctitle, setproctitle
 
-from tenant_q import brokers, orphans, tenancy
+from tenant_q import brokers, heartbeat, orphans, tenancy
 from tenant_q.conf import conf
 from tenant_q.forked import Forked
+from tenant_q.heartbeat import Heartbeat, Watchdog
 from tenant_q.labels import get_logger
 from tenant_q.role import StopFlag
 from tenant_q.sentinel import KILL, STOP, Plan, Sentinel
@@ -41,11 +43,12 @@ def run(plan: Plan) -> int:
     # What is there now is shared by all processes of the cluster, as long as none of them collects it.
     gc.collect()
     gc.freeze()
+    pulse = Heartbeat()
     process: Forked | None = None
     try:
-        process = Forked.start("sentinel", lambda: _sentinel(plan, orders, order))
+        process = Forked.start("sentinel", lambda: _sentinel(plan, orders, order, pulse))
         os.close(orders)
-        _guard(process, flag, order, known=before | {process.pid})
+        _guard(process, flag, order, pulse, known=before | {process.pid})
         return 0 if process.exitcode == 0 else 1
     finally:
         _end_all(process, before)
@@ -55,9 +58,10 @@ def run(plan: Plan) -> int:
         setproctitle(title)
 
 
-def _guard(process: Forked, flag: StopFlag, order: int, known: set[int]) -> None:
-    """Wait until the sentinel has ended, pass signals on to it, and kill it if it does not end in time."""
+def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known: set[int]) -> None:
+    """Wait until the sentinel has ended, pass signals on to it, and kill it if it hangs or does not end in time."""
     passed_on = 0
+    watchdog, limit = Watchdog(pulse, longest=2 * LOOK_SECONDS), heartbeat.limit()
     deadline = float("inf")
     files = [] if process.sentinel is None else [process.sentinel]
     while process.is_alive():
@@ -70,6 +74,15 @@ def _guard(process: Forked, flag: StopFlag, order: int, known: set[int]) -> None
         orphans.reap(known)  # as the first process of a container it is given everybody's
         if time.monotonic() > deadline and process.is_alive():
             logger.critical("The sentinel of cluster %s does not end; it is killed with its processes", conf().cluster)
+            process.kill()
+            process.join(KILL_SECONDS)
+            return
+        if watchdog.look() > limit and process.is_alive():
+            logger.critical(
+                "The sentinel of cluster %s has done nothing for %.0f seconds; it is killed with its processes",
+                conf().cluster,
+                watchdog.silent,
+            )
             process.kill()
             process.join(KILL_SECONDS)
             return
@@ -93,8 +106,8 @@ def _say(order: int, what: bytes) -> None:
         return
 
 
-def _sentinel(plan: Plan, orders: int, order: int) -> None:
+def _sentinel(plan: Plan, orders: int, order: int, pulse: Heartbeat) -> None:
     os.close(order)
     tenancy.drop_inherited_connections()
     brokers.forget_brokers()
-    raise SystemExit(Sentinel(plan, orders).run())
+    raise SystemExit(Sentinel(plan, orders, pulse).run())

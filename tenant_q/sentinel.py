@@ -25,6 +25,7 @@ from tenant_q.children import Children
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.exporter import Exporter
+from tenant_q.heartbeat import Heartbeat
 from tenant_q.labels import get_logger
 from tenant_q.lease_keeper import LeaseKeeper
 from tenant_q.role import StopFlag
@@ -80,11 +81,15 @@ class Step:
 
 
 class Sentinel:
-    """Runs in its own process; `orders` is the reading end of the parent's pipe."""
+    """Runs in its own process.
 
-    def __init__(self, plan: Plan, orders: int) -> None:
+    Parameters: `orders`, the reading end of the parent's pipe; `heartbeat`, by which the parent sees that it goes on.
+    """
+
+    def __init__(self, plan: Plan, orders: int, heartbeat: Heartbeat) -> None:
         self.plan = plan
         self.orders = orders
+        self.heartbeat = heartbeat
         self.parent = os.getppid()
         process_state.share()
         self.broker = get_impatient_broker()
@@ -163,6 +168,7 @@ class Sentinel:
 
     def _do(self, step: Step) -> None:
         """Do one step of the round. What it raises is logged once, and is no other step's business."""
+        self.heartbeat.beat()
         try:
             step.act()
         except BrokerError as error:

@@ -13,7 +13,7 @@ from django_q.conf import Conf
 
 from tenant_q.brokers import strays
 from tenant_q.brokers.adapter import AdaptedBroker
-from tenant_q.brokers.connection import connect
+from tenant_q.brokers.connection import TIMEOUTS, connect
 from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
@@ -21,10 +21,12 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.tenancy import keys_of, queue_suffix
 
-__all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "uses_orm", "uses_redis"]
+__all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "longest_call_seconds", "uses_orm", "uses_redis"]
 
 _TENANT_BROKER = f"{TenantBroker.__module__}.{TenantBroker.__qualname__}"
 _ELSEWHERE = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
+# Clients of other servers have limits and retries of their own; that of SQS has five times a minute.
+ELSEWHERE_SECONDS = 300.0
 _made: dict[str, Broker] = {}
 
 
@@ -52,6 +54,14 @@ def get_impatient_broker(cluster: str | None = None) -> Broker:
     if not uses_redis():
         return get_broker(cluster)
     return RedisBroker(cluster or conf().cluster, connect(patient=False), keys_of)
+
+
+def longest_call_seconds() -> float:
+    """Return how long a call of an impatient broker may take, by the limits of its client, before it fails."""
+    if not uses_redis():
+        return ELSEWHERE_SECONDS
+    options = connect(patient=False).connection_pool.connection_kwargs
+    return sum(float(options.get(name) or 0) for name in TIMEOUTS)
 
 
 def _make_other(cluster: str) -> Any:

@@ -24,6 +24,8 @@ SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors
 
 # No call waits for ever for a server that does not answer, unless the project's options allow it.
 TIMEOUTS: Final = MappingProxyType({"socket_connect_timeout": 5, "socket_timeout": 10})
+# The same for a client that watches others. Here the project cannot switch the limits off, but set others.
+IMPATIENT: Final = MappingProxyType({"socket_connect_timeout": 2, "socket_timeout": 2})
 
 
 @functools.cache
@@ -41,19 +43,17 @@ def make_client(*, patient: bool = True) -> redis.Redis:
 
     Raises `ConfigurationError` if the settings cannot be used. The client does not connect yet.
     """
-    settings = conf().q_cluster
+    settings, limits = conf().q_cluster, TIMEOUTS if patient else IMPATIENT
     if settings.get("django_redis"):
-        return _from_django_redis(settings["django_redis"])
-    defaults: dict[str, Any] = {
-        **TIMEOUTS,
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-    }
-    if not patient:
-        defaults |= {"socket_connect_timeout": 2, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
+        return _from_django_redis(settings["django_redis"], limits)
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3) if patient else Retry(NoBackoff(), 0)
+    defaults: dict[str, Any] = {**limits, "retry": retry}
     configured = settings.get("redis") or {}
     if isinstance(configured, str):
         return _from_url(configured, defaults)
     try:
+        if not patient:
+            configured = _limited(configured)
         return _shaped(redis.Redis(**(defaults | configured | SHAPE)), "Q_CLUSTER['redis']")
     except (TypeError, ValueError, redis.RedisError) as error:
         raise ConfigurationError(
@@ -85,14 +85,24 @@ def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
         ) from error
 
 
-def _from_django_redis(alias: str) -> redis.Redis:
+def _limited(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without those that have a call wait for ever."""
+    return {name: value for name, value in options.items() if name not in TIMEOUTS or value is not None}
+
+
+def missing_limits(client: Any) -> list[str]:
+    """Return the names of the limits that a client lacks: its pool is of a kind that we cannot make anew."""
+    return [name for name in TIMEOUTS if name not in client.connection_pool.connection_kwargs]
+
+
+def _from_django_redis(alias: str, limits: Mapping[str, float]) -> redis.Redis:
     try:
         from django_redis import get_redis_connection
     except ImportError as error:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", TIMEOUTS)
+    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", limits)
 
 
 def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
@@ -105,18 +115,22 @@ def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProx
     pool = client.connection_pool
     options = pool.connection_kwargs
     pool.connection_class(**options)  # does not connect yet; refuses unknown options
+    own = _limited(options) if defaults is IMPATIENT else options
     has_shape = all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options
-    if has_shape and options.keys() >= defaults.keys():
+    if has_shape and own.keys() >= defaults.keys():
         return client  # type: ignore[no-any-return]
     if type(pool) not in (ConnectionPool, BlockingConnectionPool):
         names = ", ".join(name for name, ours in SHAPE.items() if not _is_ours(name, options.get(name, ours)))
         if not names:
             return client  # type: ignore[no-any-return]
+        missing = missing_limits(client)
+        also = f", and set {' and '.join(missing)}, without which a call may last for ever" if missing else ""
         raise ConfigurationError(
-            f"{place} cannot be used: its {type(pool).__name__} sets {names}, which changes the answers; remove it."
+            f"{place} cannot be used: its {type(pool).__name__} sets {names}, which changes the answers; "
+            f"remove it{also}."
         )
     size = {"connection_class": pool.connection_class, "max_connections": pool.max_connections}
-    return redis.Redis(connection_pool=type(pool)(**({**defaults, **options} | SHAPE | size)))
+    return redis.Redis(connection_pool=type(pool)(**({**defaults, **own} | SHAPE | size)))
 
 
 def _is_ours(name: str, value: Any) -> bool:

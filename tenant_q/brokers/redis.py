@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import redis
 
 from tenant_q.brokers import loads, protocol
-from tenant_q.brokers.connection import connect
+from tenant_q.brokers.connection import connect, missing_limits
 from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import (
@@ -121,6 +121,15 @@ class RedisBroker:
         return f"Redis {server['redis_version']}"
 
     def warnings(self) -> list[str]:
+        return [*self._missing_limits(), *self._eviction()]
+
+    def _missing_limits(self) -> list[str]:
+        if not (missing := " and ".join(missing_limits(self.client))):
+            return []
+        kind = type(self.client.connection_pool).__name__
+        return [f"The {kind} of the client sets no {missing}, so a call may last for ever; set them in its options."]
+
+    def _eviction(self) -> list[str]:
         try:
             with self._errors():
                 memory: Any = self.client.info("memory")

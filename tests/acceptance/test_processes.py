@@ -189,3 +189,15 @@ def test_a_cluster_ends_in_time_whatever_hangs(tenants, mscluster, what):
     assert code == (1 if what == "sentinel" else 0)
     wait_until(lambda: not cluster.processes() and are_gone(pids), what="all to be gone")
     assert ("The sentinel of cluster" in cluster.log) is (what == "sentinel")
+
+
+def test_a_cluster_whose_sentinel_hangs_ends(tenants, mscluster):
+    """Nobody renews its leases."""
+    env = {"DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "CHAOS_SILENT_SECONDS": "4"}
+    cluster = mscluster("--workers", "1", TEST_TENANT_Q='{"lease": 2}', **env)
+    QUtilities.get_result(add("start_all", "ours"), wait=WAIT, schema_name=A)
+    ours = started("ours")
+    os.kill(cluster.pids("sentinel")[0], signal.SIGSTOP)
+    assert cluster.process.wait(60) == 1
+    assert re.search(r"CRITICAL .* The sentinel of cluster \S+ has done nothing for \d+ seconds", cluster.log)
+    wait_until(lambda: not cluster.processes() and are_gone(of(ours)), what="all to be gone")

@@ -19,5 +19,9 @@ class ChaosConfig(AppConfig):
             from tenant_q.tenancy import limits
 
             limits.ANSWER_SECONDS = float(seconds)
+        if seconds := os.environ.get("CHAOS_SILENT_SECONDS"):
+            from tenant_q import heartbeat
+
+            heartbeat.SILENT_SECONDS = float(seconds)
         if defects.is_armed():
             defects.install()

@@ -23,6 +23,7 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.custom import Chain, Iter
 from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
+from tenant_q.heartbeat import Heartbeat
 from tenant_q.models import GroupPart
 from tenant_q.package import build
 from tenant_q.retries import MOST_PUT_OFFS
@@ -200,7 +201,7 @@ def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
     assert slot.start(labels, None)
     monkeypatch.setattr(sentinels, "RECALL_SECONDS", 0.0)
     orders, order = os.pipe()
-    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders)
+    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders, Heartbeat())
     try:
         sentinel.children = [sentinels.Child("worker", "w", slot, SimpleNamespace(pid=1))]
         sentinel._recall()
@@ -481,7 +482,7 @@ def test_a_task_may_tell_progress_that_nobody_keeps(broker, make_worker):
     while QUtilities.fetch_task(id, schema_name=A) is None:
         worker.tick()
     assert QUtilities.fetch_task(id, schema_name=A).success
-    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders=-1)
+    sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), -1, Heartbeat())
     try:
         sentinel.children.append(sentinels.Child("worker", "w1", worker.slot, SimpleNamespace(pid=None)))
         sentinel._pass_on_progress()

@@ -901,7 +901,7 @@ def test_the_server(broker):
 
 def test_a_server_that_may_drop_tasks(broker, monkeypatch):
     told = {"maxmemory": 1000, "maxmemory_policy": "allkeys-lru"}
-    monkeypatch.setattr(broker, "client", type("Client", (), {"info": lambda self, section: told})())
+    monkeypatch.setattr(broker.client, "info", lambda section: told)
     (warning,) = broker.warnings()
     assert "'allkeys-lru': it may drop queued tasks; set it to 'noeviction'" in warning
     told["maxmemory"] = 0
@@ -1058,6 +1058,42 @@ def test_an_alias_of_django_redis_waits_for_no_answer_for_ever(settings, monkeyp
     options = make_client().connection_pool.connection_kwargs
     assert (options["socket_connect_timeout"], options["socket_timeout"]) == expected
     assert "socket_connect_timeout" not in pool.connection_kwargs, "their own client is left alone"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected"), [({}, (2, 2)), ({"socket_timeout": None}, (2, 2)), ({"socket_timeout": 7}, (2, 7))]
+)
+@pytest.mark.parametrize("how", ["keywords", "django_redis"])
+def test_who_watches_others_waits_for_no_answer_for_long(settings, monkeypatch, how, theirs, expected):
+    """Also where the project has a process wait for ever. Its own limit holds."""
+    pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"], protocol=2, **theirs)
+    module = types.SimpleNamespace(get_redis_connection=lambda alias: redis.Redis(connection_pool=pool))
+    monkeypatch.setitem(sys.modules, "django_redis", module)
+    settings.Q_CLUSTER = {"django_redis": "default"} if how == "django_redis" else {"redis": theirs}
+    options = make_client(patient=False).connection_pool.connection_kwargs
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == expected
+
+
+def test_a_pool_of_another_kind_without_limits_is_named(settings, monkeypatch):
+    """It may be the one of Redis Sentinel. Its options are the project's; a call of it could last for ever."""
+
+    class Pool(redis.ConnectionPool):
+        pass
+
+    def use(**theirs):
+        pool = Pool.from_url(os.environ["REDIS_URL"], **theirs)
+        module = types.SimpleNamespace(get_redis_connection=lambda alias: redis.Redis(connection_pool=pool))
+        monkeypatch.setitem(sys.modules, "django_redis", module)
+
+    settings.Q_CLUSTER = {"django_redis": "default"}
+    use(decode_responses=True, socket_timeout=3)
+    with pytest.raises(ConfigurationError, match=r"decode_responses, .*; remove it, and set socket_connect_timeout"):
+        make_client()
+    use()
+    (warning,) = RedisBroker("limits", make_client()).warnings()
+    assert warning.startswith("The Pool of the client sets no socket_connect_timeout and socket_timeout, so")
+    use(socket_timeout=3, socket_connect_timeout=3)
+    assert RedisBroker("limits", make_client()).warnings() == []
 
 
 def test_a_pool_of_another_kind_with_another_shape_is_refused(settings):

@@ -18,6 +18,7 @@ from tenant_q.custom import Iter
 from tenant_q.exceptions import BrokerError, NoTenant, ProgressError
 from tenant_q.executor import execute, running
 from tenant_q.flows import submit
+from tenant_q.heartbeat import Heartbeat
 from tenant_q.interrupt import SIGNAL
 from tenant_q.models import AuditRecord
 from tenant_q.sentinel import Plan, Sentinel
@@ -526,7 +527,7 @@ class FakeProcess:
 
 @pytest.fixture
 def sentinel(tenants):
-    sentinel = Sentinel(Plan(workers=1), orders=-1)
+    sentinel = Sentinel(Plan(workers=1), -1, Heartbeat())
     process: Any = FakeProcess()
     sentinel.children.alive.append(Child("worker", "w1", Slot(), process))
     yield sentinel

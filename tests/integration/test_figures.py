@@ -17,6 +17,7 @@ from django_q.signing import SignedPackage
 
 from tenant_q import due_index, figures, policies, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.heartbeat import Heartbeat
 from tenant_q.models import DueSchedule
 from tenant_q.sentinel import Plan, Sentinel
 from tenant_q.status import GONE_SECONDS, ClusterStat, State
@@ -113,7 +114,7 @@ def test_a_cluster_that_starts_forgets_those_that_are_long_gone(tenants, setting
     for stat, seconds in zip(stats, (GONE_SECONDS - 300, GONE_SECONDS + 1), strict=True):
         stat.timestamp -= timedelta(seconds=seconds)
         stat.publish(get_broker())
-    sentinel = Sentinel(Plan(workers=0), orders=-1)
+    sentinel = Sentinel(Plan(workers=0), -1, Heartbeat())
     try:
         sentinel._start_all()
     finally:

@@ -12,6 +12,7 @@ import redis
 from tenant_q import children, sentinel
 from tenant_q.child import Child
 from tenant_q.exceptions import BrokerError
+from tenant_q.heartbeat import Heartbeat
 from tenant_q.sentinel import Plan, Sentinel, SentinelBroken
 from tenant_q.slot import Slot
 
@@ -30,7 +31,7 @@ def watcher(tenants, settings, monkeypatch):
     """A sentinel that started no process, and ends none of this one's."""
     monkeypatch.setattr(children.orphans, "end", lambda known, seconds: (set(), set()))
     settings.TENANT_Q = {"lease": 1}
-    made = Sentinel(Plan(workers=1), orders=-1)
+    made = Sentinel(Plan(workers=1), -1, Heartbeat())
     monkeypatch.setattr(made.stopping, "wait", lambda *_: [])
     made._local = [step for step in made._local if step.act != made._take_order]
     process: Any = FakeProcess()
@@ -89,6 +90,17 @@ def test_a_broker_that_is_away_ends_no_cluster(watcher, monkeypatch):
         watcher._watch()
         time.sleep(0.02)
     assert "expire leases" in done
+
+
+def test_each_step_shows_the_parent_that_the_round_goes_on(watcher, monkeypatch):
+    """So an outage in which each call takes its time is no silence."""
+    seen: list[int] = []
+    for step in watcher._steps():
+        monkeypatch.setattr(step, "act", lambda: seen.append(watcher.heartbeat.count))
+        step.due = 0.0
+    watcher._watch()
+    assert len(seen) > 8
+    assert len(set(seen)) == len(seen)
 
 
 def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):

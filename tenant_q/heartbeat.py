@@ -1,0 +1,67 @@
+"""How the parent sees that its sentinel hangs: it is stopped, or blocked where none of its limits reaches.
+
+A cluster whose sentinel hangs renews no leases. So it ends, and the service manager starts another one.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from mmap import mmap
+
+from tenant_q import brokers
+from tenant_q.conf import conf
+
+_COUNT = struct.Struct("<Q")
+# No step of a round takes nearly as long: an impatient call takes two seconds, a slow resolver of names half a minute.
+SILENT_SECONDS = 60.0
+
+
+class Heartbeat:
+    """A counter in memory that is shared with the sentinel, the one that writes it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap(-1, _COUNT.size)
+
+    def beat(self) -> None:
+        """Show that the sentinel goes on."""
+        self._memory[:] = _COUNT.pack(self.count + 1)
+
+    @property
+    def count(self) -> int:
+        """How often it was shown."""
+        return int(_COUNT.unpack(self._memory[:])[0])
+
+
+class Watchdog:
+    """What the parent knows of a heartbeat.
+
+    It counts the time in which it looked itself. Where the whole cluster is stopped, or its machine is suspended, that
+    goes on with nobody to blame. So the time between two looks counts as `longest` seconds at most.
+
+    Parameters: `longest`, a little more than the seconds between two looks; `clock`, which returns seconds.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.heartbeat = heartbeat
+        self.longest = longest
+        self.clock = clock
+        self.silent = 0.0
+        self._count = heartbeat.count
+        self._looked = clock()
+
+    def look(self) -> float:
+        """Return for how many seconds the heartbeat has been silent."""
+        now, count = self.clock(), self.heartbeat.count
+        self.silent = 0.0 if count != self._count else self.silent + min(now - self._looked, self.longest)
+        self._count, self._looked = count, now
+        return self.silent
+
+
+def limit() -> float:
+    """Return the seconds of silence after which a sentinel hangs.
+
+    It is longer than a call to the broker may take, with the time limits that the project sets.
+    """
+    return max(SILENT_SECONDS, conf().lease, 2 * brokers.longest_call_seconds())
