@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
 
-from tenant_q import brokers, enqueue, tenancy
+from tenant_q import brokers, enqueue, lease_keeper, tenancy
 from tenant_q import sentinel as sentinels
 from tenant_q.brokers import adapter as adapters
 from tenant_q.brokers import get_broker
@@ -20,6 +20,7 @@ from tenant_q.brokers.adapter import AdaptedBroker
 from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
+from tenant_q.child import Child
 from tenant_q.custom import Chain, Iter
 from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
@@ -199,12 +200,12 @@ def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
     slot.plan(fetch(broker) + fetch(broker))
     labels = {"task_id": "a", "schema": A, "func": "f"}
     assert slot.start(labels, None)
-    monkeypatch.setattr(sentinels, "RECALL_SECONDS", 0.0)
+    monkeypatch.setattr(lease_keeper, "RECALL_SECONDS", 0.0)
     orders, order = os.pipe()
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders, Heartbeat())
     try:
-        sentinel.children = [sentinels.Child("worker", "w", slot, SimpleNamespace(pid=1))]
-        sentinel._recall()
+        sentinel.children.alive.append(Child("worker", "w", slot, SimpleNamespace(pid=1)))
+        sentinel.leases.recall()
     finally:
         sentinel.stopping.restore()
         os.close(orders)
@@ -484,8 +485,8 @@ def test_a_task_may_tell_progress_that_nobody_keeps(broker, make_worker):
     assert QUtilities.fetch_task(id, schema_name=A).success
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), -1, Heartbeat())
     try:
-        sentinel.children.append(sentinels.Child("worker", "w1", worker.slot, SimpleNamespace(pid=None)))
-        sentinel._pass_on_progress()
-        sentinel._tell_cancelled()
+        sentinel.children.alive.append(Child("worker", "w1", worker.slot, SimpleNamespace(pid=None)))
+        sentinel.leases.pass_on_progress()
+        sentinel.leases.pass_on_cancels()
     finally:
         sentinel.stopping.restore()
