@@ -52,13 +52,13 @@ def _key(task_id: str) -> str:
 def save(outcome: Outcome, broker: Broker) -> None:
     """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current.
 
-    Raises `ResultRefused` when broker or cache refuse it, and `CacheAway` when the cache cannot be reached.
+    Raises `ResultRefused` when the broker or the cache refuses it, and `CacheAway` when the cache cannot be reached.
     """
     package, tenant = outcome.package, outcome.package.tenant
     signed = SignedPackage.dumps(outcome.task_dict())
     seconds = None if package.cached is True else int(package.cached)
     try:
-        if package.group:  # first: whoever sees the result finds it in its group too
+        if package.group:  # first, so that a visible result is in its group too
             broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds, tenant=tenant)
         broker.note_cached(package.schema, package.id, seconds=seconds, tenant=tenant)
     except (EntryRefused, BrokerDefect) as error:
@@ -72,10 +72,10 @@ def _set(key: str, signed: str, seconds: int | None) -> None:
         return
     what = f"the cache {conf().cache!r} fails on {len(signed)} bytes: {type(error).__name__}: {error}"
     is_outage = kind_of_cache(error) is Kind.OUTAGE and len(signed) < LARGE_BYTES
-    # A cache that keeps something small, and fails on this again, refuses it: many close the connection on what is too
-    # large, and each has errors of its own.
+    # A cache refuses a value if it keeps a small one and fails on this one again. Each cache has its own errors for
+    # this, and many close the connection.
     if is_outage or _error_of_setting(_key("probe"), "", 1):
-        raise CacheAway(f"{what}; it is tried again.") from error
+        raise CacheAway(f"{what}; the worker tries again.") from error
     if _error_of_setting(key, signed, seconds):
         raise ResultRefused(what) from error
 

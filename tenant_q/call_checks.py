@@ -1,4 +1,4 @@
-"""Types and values of the arguments of our public calls, checked before anything reaches a server."""
+"""Check types and values of the arguments of public calls, before they reach a server."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from uuid import UUID
 from tenant_q.exceptions import WrongArgument
 
 LONGEST_SECONDS = 10**9
-"""What a timer of the operating system can be set to, in any case: some 30 years."""
+"""A time in seconds that every timer of the operating system accepts: about 30 years."""
 _LARGEST = 10**15
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def require(call: str, **arguments: Any) -> None:
-    """Raise `WrongArgument` for the first of a call's arguments that has a wrong type or value.
+    """Raise `WrongArgument` for the first argument of a call that has a wrong type or value.
 
     Parameters: `call`, the name of the method; `arguments`, by the names of `_WANTED`.
     """
@@ -30,13 +30,13 @@ def require(call: str, **arguments: Any) -> None:
 
 
 def require_schema_name(schema: Any) -> None:
-    """Raise `WrongArgument` where a schema's name is no text. None stands for the current tenant."""
+    """Raise `WrongArgument` if a schema's name is not a text. None stands for the current tenant."""
     if schema is not None and not is_text(schema):
         raise WrongArgument(f"The schema_name of a call is {shown(schema)}; it must be {_WANTED['schema_name'][0]}.")
 
 
 def shown(value: Any) -> str:
-    """Return a value in short, with its type where that says more. Never raises."""
+    """Return a short text for a value, with its type except for None. Never raises."""
     try:
         text = _SHORT.repr(value)
     except Exception:  # a `__repr__` of the project's
@@ -55,17 +55,17 @@ def is_function(value: Any) -> bool:
 
 
 def is_label(value: Any) -> bool:
-    """Return whether a value can name a group or a task: what is saved as its text and found by it again."""
+    """Return whether a value can name a group or a task, which are saved and found by its text."""
     return isinstance(value, str | int | UUID) and not isinstance(value, bool)
 
 
 def is_flag(value: Any) -> bool:
-    """Return whether a value is true or false; 1 and 0 are, as in Python."""
+    """Return whether a value is True or False, or 1 or 0."""
     return isinstance(value, int) and value in (0, 1)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number to reckon with: no bool, not infinite, and none that a float cannot hold."""
+    """Return whether a value is a usable number: not a bool, not infinite or NaN, and not beyond a limit."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
@@ -75,12 +75,12 @@ def is_cached(value: Any) -> bool:
 
 
 def is_broker(value: Any) -> bool:
-    """Return whether a value can be a broker of Django-Q2, or stands for the configured one."""
+    """Return whether a value is a broker of Django-Q2, or None for the configured one."""
     return value is None or (hasattr(value, "enqueue") and hasattr(value, "list_key"))
 
 
 def is_many(value: Any) -> bool:
-    """Return whether a value is a list of something. A text would be taken for the list of its letters."""
+    """Return whether a value is a list or another iterable. A text is not, because its items would be its letters."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
 
 
@@ -93,7 +93,7 @@ def _is_string(value: Any) -> bool:
 
 
 _A_NAME = "a text, or None"
-# What an argument must be, in words and as a test.
+# For each argument, the value that it must have, as a text for messages and as a test.
 _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "func": ("a function, or its dotted path such as 'shop.tasks.send'", is_function),
     "func_path": ("a function's dotted path, such as 'shop.tasks.send'", is_text),

@@ -35,7 +35,7 @@ class Child:
     starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
     ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
     was told, and when. `progress` is how often it had told progress when that was last passed on. `is_doubtful` says
-    that what it held could not be given back, for a reason of its own.
+    that its packages could not be given back, for a reason that concerns this child alone.
     """
 
     role: str
@@ -83,7 +83,7 @@ class Child:
 
     @property
     def has_left(self) -> bool:
-        """Whether it ended in order. A task that calls `os._exit(0)` has its worker die all the same."""
+        """Whether it ended in order. `os._exit(0)` in a task is a death."""
         return self.process.exitcode == 0 and self.slot.has_left
 
     @property
@@ -126,8 +126,8 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     """Fork a process.
 
     Parameters: `role`, the name of what it is; `key`, its name towards the broker; `once`, whether it looks for work
-    once only; `orders`, the end of the parent's pipe, which the child is not to hold open. Raises `OSError` where the
-    kernel refuses another process.
+    once only; `orders`, the end of the parent's pipe, which the child must close. Raises `OSError` if the kernel
+    refuses another process.
     """
     slot, parent = Slot(), os.getpid()
     slot.begin_renewing(clock.now(), conf().lease)

@@ -1,4 +1,4 @@
-"""The processes of a cluster: started, seen to end, started again, killed."""
+"""Start the processes of a cluster, notice when they end, replace and kill them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tenant_q.status import DEATHS_TOLD, Death
 logger = get_logger("tenant_q.sentinel")  # whose children they are
 
 LONGEST_RESPAWN = 2.0
-# Killed processes are waited for as long as this: one in a call that the kernel does not interrupt runs nothing more.
+# The longest wait for killed processes: one in a call that the kernel does not interrupt runs no more code of its own.
 KILL_SECONDS = 1.0
 
 
 class Children:
     """The children of the sentinel. `alive` are those that are not known to have ended.
 
-    `ended` are the workers that have ended and may have left leases. How many there are to be of each role is kept
-    apart from those that there are: whatever fails while one is started, the next round sees that it is missing.
+    `ended` are the workers that have ended and may have left leases. The wanted number of each role is kept apart from
+    the list of living children: whatever fails during a start, the next round finds that the process is missing.
 
-    Parameters: `name`, what their names towards the broker begin with; `once`, whether they look for work once only;
-    `orders`, the end of the parent's pipe.
+    Parameters: `name`, the prefix of their names in the broker; `once`, whether they look for work only once; `orders`,
+    the sentinel's end of the parent's pipe.
     """
 
     def __init__(self, name: str, *, once: bool, orders: int) -> None:
@@ -38,7 +38,7 @@ class Children:
         self.deaths: list[Death] = []
         self.replaced = 0
         self.is_stopping = False
-        # Why no process can be started just now; empty where one can.
+        # Why no process can be started at the moment; empty if one can.
         self.trouble = ""
         self._wanted: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
@@ -55,21 +55,21 @@ class Children:
 
     @property
     def are_done(self) -> bool:
-        """Whether none lives and none is to be started."""
+        """Return whether no child lives and none is missing."""
         return not self.alive and not self._missing()
 
     def seconds_until_start(self) -> float:
-        """How long it is until a process is to be started; infinite where none is missing."""
+        """Return the seconds until the next start of a missing process; infinite if none is missing."""
         return min((max(0.0, at - time.monotonic()) for _, at in self._missing()), default=float("inf"))
 
     # Starting
 
     def want(self, role: str, count: int = 1) -> None:
-        """Have `count` more processes of a role from now on."""
+        """Raise the wanted number of processes of a role by `count`."""
         self._wanted[role] += count
 
     def start_missing(self) -> None:
-        """Start what is missing and whose time has come. A start that fails is tried again, with back-off."""
+        """Start the missing processes that are due. A start that fails is tried again, with back-off."""
         if self.is_stopping:
             return
         for role, at in self._missing():
@@ -77,7 +77,7 @@ class Children:
                 return
 
     def _missing(self) -> list[tuple[str, float]]:
-        """The roles of the missing processes, each with the moment before which it is not to be started."""
+        """Return the roles of the missing processes, each with the earliest time of its start."""
         missing = self._wanted - Counter(child.role for child in self.alive)
         return [(role, self._not_before.get(role, 0.0)) for role in self._wanted for _ in range(missing[role])]
 
@@ -90,7 +90,7 @@ class Children:
             return False
         self.alive.append(child)
         if self._failed_starts:
-            logger.warning("Processes can be started again after %s tries that failed", self._failed_starts)
+            logger.warning("Processes can be started again after %s failed attempts", self._failed_starts)
         self._failed_starts, self.trouble = 0, ""
         if child.is_worker and conf().cpu_affinity:
             _pin(child, conf().cpu_affinity, self._serial)
@@ -99,7 +99,9 @@ class Children:
     def _put_off_start(self, role: str, error: Exception) -> None:
         if not self.trouble:
             foreseen = isinstance(error, OSError | MemoryError)
-            logger.critical("No %s can be started, which is tried again: %s", role, error, exc_info=not foreseen)
+            logger.critical(
+                "No %s can be started, and the sentinel tries again: %s", role, error, exc_info=not foreseen
+            )
         self.trouble = f"no {role} can be started: {error}"
         self._failed_starts += 1
         self._not_before[role] = time.monotonic() + _backoff(self._failed_starts)
@@ -107,7 +109,7 @@ class Children:
     # Ending
 
     def notice_ends(self) -> None:
-        """Take note of those that have ended, after everything that they started was ended as well."""
+        """Record the children that have ended, after ending everything that they started."""
         for child in [child for child in self.alive if not child.process.is_alive()]:
             self.end_orphans()
             if child.is_worker:
@@ -119,7 +121,7 @@ class Children:
                 self._note_death(child)
 
     def end_orphans(self) -> None:
-        """End what processes that are gone have started. Each child that is none of ours is such a one."""
+        """End processes whose starter has ended: all children that this object did not start."""
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
             logger.info("Ended %s processes that a process of the cluster had started before it ended", len(found))
@@ -134,14 +136,14 @@ class Children:
         logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=labels)
         self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][-DEATHS_TOLD:]
         self.replaced += 1
-        # At once the first time, then with back-off, which a completed task ends.
+        # Replace it at once the first time, then with back-off, until a task is completed.
         done = sum(one.slot.done for one in self.alive)
         self._deaths_in_a_row = 1 if done + child.slot.done > self._done_before else self._deaths_in_a_row + 1
         self._done_before = done
         self._not_before[child.role] = time.monotonic() + _backoff(self._deaths_in_a_row - 1)
 
     def kill_overdue(self) -> None:
-        """Kill the workers whose task goes on past its timeout or its cancellation."""
+        """Kill the workers whose task ignores its timeout or its cancellation."""
         for child in self.workers:
             if child.verdict is not None:
                 continue
@@ -152,13 +154,13 @@ class Children:
                 child.kill(child.cancelled[ignored], ignored)
 
     def terminate(self) -> None:
-        """Have all end in order. Call it in each round: one just forked may not have listened yet."""
+        """Send SIGTERM to all. Call it in each round: a child just forked may not handle signals yet."""
         self.is_stopping = True
         for child in self.alive:
             child.process.terminate()
 
     def kill_all(self) -> bool:
-        """Kill what still runs, with all that was started. Returns whether nothing is left."""
+        """Kill all children that still run, and all processes that they started. Returns whether none is left."""
         self.is_stopping = True
         for child in self.alive:
             logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
@@ -173,12 +175,12 @@ class Children:
 
 
 def _backoff(times: int) -> float:
-    """How many seconds to wait after something has failed `times` times."""
+    """Return the seconds to wait after `times` failures in a row."""
     return min(LONGEST_RESPAWN, 0.1 * 2 ** (min(times, 10) - 1)) if times > 0 else 0.0
 
 
 def _pin(child: Child, cpus: int, serial: int) -> None:
-    """Let a worker run on `cpus` of the processors that this process may use, the workers spread over all."""
+    """Bind a worker to `cpus` of the processors that this process may use, and spread the workers over all of them."""
     if not hasattr(os, "sched_setaffinity"):
         return
     usable = processors.usable()
@@ -186,5 +188,5 @@ def _pin(child: Child, cpus: int, serial: int) -> None:
         chosen = {usable[(serial * cpus + place) % len(usable)] for place in range(cpus)}
         try:
             os.sched_setaffinity(child.process.pid, chosen)
-        except OSError as error:  # it has just ended, or may use others since
+        except OSError as error:  # it has just ended, or its processors have changed
             logger.warning("Worker %s is not bound to processors: %s", child.process.pid, error)

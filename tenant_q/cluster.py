@@ -1,7 +1,7 @@
-"""The parent: forks the sentinel, passes signals on, and tells the truth by its exit code.
+"""The parent: forks the sentinel, passes signals on, and ends with the cluster's exit code.
 
-It is the last resort. A sentinel that hangs, or does not end when it is to, is killed, and whatever it has left is
-ended here.
+It is the last resort: it kills a sentinel that hangs or does not end in time, and ends all processes that the
+sentinel left.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from tenant_q.sentinel import KILL, STOP, Plan, Sentinel
 
 logger = get_logger("tenant_q.cluster")
 
-# A sentinel has this long after its grace to kill what still runs and to give back its leases.
+# After its grace, a sentinel has this long to kill processes that still run and to give back their leases.
 LAST_RESORT_SECONDS = 4.0
-# Killed processes are waited for as long as this.
+# The longest wait for killed processes.
 KILL_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 
 
 def run(plan: Plan) -> int:
-    """Run a cluster until it is to stop, or ends by itself. Returns the exit code: 0 only for an orderly end."""
+    """Run a cluster until it is stopped, or ends by itself. Returns the exit code: 0 only for an orderly end."""
     tenancy.close_connections()
     title = getproctitle()
     setproctitle(f"mscluster {conf().cluster} parent")
     flag = StopFlag()
     orders, order = os.pipe()
     os.set_blocking(order, False)
-    # Those that it has before are none of the cluster's.
+    # Children that this process already has do not belong to the cluster.
     before = orphans.children()
     orphans.adopt()
     # What is there now is shared by all processes of the cluster, as long as none of them collects it.
@@ -71,7 +71,7 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
             grace = conf().grace if passed_on == 0 else 0.0
             deadline = min(deadline, time.monotonic() + grace + LAST_RESORT_SECONDS)
             passed_on += 1
-        orphans.reap(known)  # as the first process of a container it is given everybody's
+        orphans.reap(known)  # as the first process of a container it adopts all orphans
         if time.monotonic() > deadline and process.is_alive():
             logger.critical("The sentinel of cluster %s does not end; it is killed with its processes", conf().cluster)
             process.kill()
@@ -89,7 +89,7 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
 
 
 def _end_all(process: Forked | None, before: set[int]) -> None:
-    """End whatever the sentinel has left: its children die with it, what tasks had started does not."""
+    """End the processes that the sentinel left: its children die with it, but not processes that tasks started."""
     if process is not None:
         process.kill()
         process.join(KILL_SECONDS)
@@ -102,7 +102,7 @@ def _end_all(process: Forked | None, before: set[int]) -> None:
 def _say(order: int, what: bytes) -> None:
     try:
         os.write(order, what)
-    except OSError:  # the sentinel is gone already, and its exit code tells; or it reads nothing, and is killed in time
+    except OSError:  # the sentinel has ended, or does not read and is killed in time
         return
 
 

@@ -25,9 +25,9 @@ from tenant_q.package import Package
 def seal(package: Package, *, most_bytes: int | None = None) -> str:
     """The signed text of a package. The schema is inside the signature.
 
-    Parameters: `most_bytes`, how large its pickle may be; None for no limit.
+    Parameters: `most_bytes`, the largest size of its pickle; None for no limit.
 
-    Raises `EnqueueError`, naming function and cause, when something in it does not pickle or it is too large.
+    Raises `EnqueueError`, with function and cause, when a value in it cannot be pickled or it is too large.
     """
     serializer = functools.partial(_Limited, package, most_bytes)
     try:
@@ -42,7 +42,7 @@ def seal(package: Package, *, most_bytes: int | None = None) -> str:
 
 
 class _Limited:
-    """Pickles a task, and refuses one that is too large."""
+    """A serializer that pickles a task and refuses one that is too large."""
 
     def __init__(self, package: Package, most_bytes: int | None) -> None:
         self.package = package
@@ -56,7 +56,7 @@ class _Limited:
 
 
 def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
-    """Raise `EnqueueError` where the pickle of a package has more bytes than it may."""
+    """Raise `EnqueueError` if the pickle of a package is larger than `most_bytes`."""
     if size > most_bytes:
         raise EnqueueError(
             f"{package.func_name} cannot be enqueued for {package.schema}: with its arguments it takes {size} bytes, "
@@ -65,7 +65,7 @@ def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
 
 
 def pickled_size(payload: str) -> int:
-    """How many bytes the pickle in a signed text has."""
+    """Return the size of the pickle in a signed text, in bytes."""
     data = payload.partition(":")[0]
     if data.startswith("."):
         return len(zlib.decompress(b64_decode(data[1:].encode())))

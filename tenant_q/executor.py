@@ -59,7 +59,7 @@ logger = get_logger("tenant_q.executor")
 
 # So long it is waited for an async task that was interrupted; a worker is killed before.
 ASYNC_END_SECONDS = 10.0
-# So many characters of a failure's text are kept, and of its message logged.
+# The most characters of a failure's text in its row, and of its message in the log.
 LONGEST_TEXT = 1_000_000
 LONGEST_MESSAGE = 10_000
 
@@ -80,11 +80,11 @@ def execute(
 ) -> Outcome:
     """Run a package in the schema that is current.
 
-    Parameters: `attempt`, the how-manieth start this is; `during`, a block that the call itself takes place in;
-    `before_commit`, what is called before a transactional task is committed, and may raise `LeaseLost` or `TakenBack`.
+    Parameters: `attempt`, the number of this start, counted from 1; `during`, a context manager around the call itself;
+    `before_commit`, called before a transactional task is committed; it may raise `LeaseLost` or `TakenBack`.
 
     Returns the outcome; a failure's result is its text and traceback, as in Django-Q2. Raises nothing that the task
-    raised, but `TakenBack` or `LeaseLost` when a transactional task is as if it had not run.
+    raised, except `TakenBack` or `LeaseLost` when a transactional task was rolled back.
     """
     started, clock = timezone.now(), time.monotonic()
 
@@ -280,7 +280,7 @@ def alarm(seconds: float | None) -> Iterator[None]:
 
 
 class _Pickler(pickle.Pickler):
-    """Notes whether a value has more in it than what Python pickles by itself: a class, a function, an instance."""
+    """A pickler that notes whether a value contains more than plain values: a class, a function or an instance."""
 
     is_plain = True
 
@@ -290,9 +290,9 @@ class _Pickler(pickle.Pickler):
 
 
 def _check_pickles(result: Any, package: Package) -> None:
-    """Raise where a result does not pickle, where its pickle does not load, or where it is too large.
+    """Raise if a result cannot be pickled, if its pickle does not load, or if it is too large.
 
-    Loading plain values cannot fail, and would double the cost.
+    The pickle of plain values is not loaded: it cannot fail, and would double the cost.
     """
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL)
@@ -304,7 +304,7 @@ def _check_pickles(result: Any, package: Package) -> None:
     size, limit = buffer.tell(), conf().max_bytes
     if size > limit:
         raise OversizedResult(
-            f"{what} of {size} bytes, pickled, and TENANT_Q['max_bytes'] is {limit}; keep it elsewhere."
+            f"{what} of {size} bytes, pickled, and TENANT_Q['max_bytes'] is {limit}; store it elsewhere."
         )
     if pickler.is_plain:
         return
@@ -338,7 +338,7 @@ def _failure(package: Package, error: BaseException) -> tuple[str, str]:
 
 
 def _shortened(text: str) -> str:
-    """The text of a failure without its middle, where it is long: an exception may have any value in its text."""
+    """Return the text of a failure, without its middle if it is long: an exception's text may contain any value."""
     if len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2

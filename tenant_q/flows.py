@@ -196,10 +196,10 @@ class Settlement:
     """What settling a batch came to.
 
     `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
-    `failed` are the outcomes that became failures since their results are refused, by key. `links` are the
+    `failed` are the outcomes that became failures because a server refuses their results, by key. `links` are the
     chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
-    whose hooks and receivers are not called yet. `sources` says from which task something follows that has an id of its
-    own, by that id.
+    whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the id of the
+    task that it follows from.
     """
 
     unsaved: dict[Key, Exception] = field(default_factory=dict)
@@ -222,7 +222,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
     saved = results.write(everything, between=between)
     settlement.unsaved |= saved.errors
-    # A success that comes after a cancel counts for nothing: neither its result nor its chain nor its hook.
+    # Drop a success that comes after a cancel: its result, its chain and its hook.
     everything = [o for o in everything if not (o.success and o.package.key in saved.cancelled)]
     everything = _fail_refused(everything, settlement)
     everything = _save_cached(everything, broker, settlement)
@@ -243,7 +243,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
 
 
 def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[Outcome]:
-    """Save those as failures whose values PostgreSQL refuses. Return all outcomes as they are now."""
+    """Save outcomes whose values PostgreSQL refuses as failures. Return all outcomes as they are now."""
     refused = {key: error for key, error in settlement.unsaved.items() if results.is_refused(error)}
     return [
         _as_failed(outcome, refused[outcome.package.key], settlement) if outcome.package.key in refused else outcome
@@ -252,7 +252,7 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 
 
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
-    """Save an outcome as a failure that names why its result cannot be kept, without the values of its arguments."""
+    """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
     package = outcome.package
     logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
     refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
@@ -263,7 +263,7 @@ def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Ou
 
 
 def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
-    """Keep results in the cache. Return all outcomes as they are now: one whose result is refused is a failure."""
+    """Keep results in the cache. Return all outcomes as they are now: those with a refused result are failures."""
     kept = []
     for outcome in outcomes:
         package = outcome.package
@@ -281,10 +281,10 @@ def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) 
         if outcome.success:
             refused = _as_failed(outcome, error, settlement)
             with contextlib.suppress(Exception), in_schema(outcome.package.schema):
-                cached.save(refused, broker)  # so that whoever waits for it there is served
+                cached.save(refused, broker)  # for callers that wait for it there
             return refused
         extra = labels(outcome.package)
-        logger.error("The result of %s is in its row only: %s", outcome.package.name, error, extra=extra)
+        logger.error("The result of %s is only in its row: %s", outcome.package.name, error, extra=extra)
     return outcome
 
 
@@ -355,7 +355,7 @@ def _completed_iters(
 ) -> tuple[list[Outcome], dict[Key, Package]]:
     """Record the iters' parts among the outcomes.
 
-    Returns the collated outcomes of those that are complete now, and by their keys the parts that completed them.
+    Returns the collated outcomes of the iters that are complete now, and by their keys the last parts.
     """
     collated, last_parts = [], {}
     for outcome in outcomes:
@@ -373,7 +373,7 @@ def _completed_iters(
 
 
 def _add_part(outcome: Outcome, broker: Broker, settlement: Settlement) -> int:
-    """Record a part of an iter; as a failure where the broker refuses it. Return how many parts are recorded."""
+    """Record a part of an iter; as a failure if the broker refuses it. Return the number of recorded parts."""
     package = outcome.package
     index = str(package.option("iter_index", package.id))
     add = partial(
@@ -389,25 +389,25 @@ def _add_part(outcome: Outcome, broker: Broker, settlement: Settlement) -> int:
 
 
 def _collected(last: Outcome, broker: Broker) -> Outcome:
-    """Return one outcome of all parts; a failure without them where they are too large together."""
+    """Return one outcome for all parts; a failure without them if they are together too large."""
     package = last.package
     schema, group, tenant = package.schema, str(package.group), package.tenant
     limit = conf().max_list_bytes
     try:
-        # They are kept as base64 of what is limited.
+        # The limit is that of the pickles, which the broker keeps as base64.
         found = broker.parts(schema, group, tenant=tenant, most_bytes=limit * 4 // 3).values()
     except GroupTooLarge as error:
         task = _collated_task(package) | {"args": (), "kwargs": {}}
         text = (
             f"the {package.task['iter_count']} parts of {package.func_name} have {error.size * 3 // 4} bytes with "
-            f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; keep them elsewhere, and return their names."
+            f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; store the results, and return their names."
         )
         return without_values(replace(last, package=Package(task), seconds=0.0), OversizedResult(text))
     return _collate(last, [cached.read(part, schema, tenant, group=group) for part in found])
 
 
 def _collated_task(package: Package) -> dict[str, Any]:
-    """The task of an iter, from one of its parts."""
+    """Return the task of an iter, built from one of its parts."""
     left = ("iter_count", "iter_index", "group", "cached", "chain")
     task = {name: value for name, value in package.task.items() if name not in left}
     own = {"id": package.group, "cached": package.option("iter_cached"), "hook": package.option("iter_hook")}

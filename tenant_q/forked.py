@@ -1,7 +1,7 @@
-"""A process that the cluster forks: how it is started, whether it lives, how it ended and what memory it had.
+"""Fork a process of the cluster, watch it, and read its exit code and peak memory.
 
-`multiprocessing` is not used for it: at exit it waits for children, of a process that is to end and of tasks that left
-some; a fork that fails leaks the pipes made for it; and it throws away what the kernel says of a process that ended.
+`multiprocessing` does not fit: at exit it waits for all children, those that a task left included; a fork that fails
+leaks its pipes; and it discards the kernel's report about a process that ended.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import NoReturn
 
 from tenant_q import forks
 
-# The exit code of a process that something else has reaped, so that nobody knows it.
+# The exit code of a process that other code has reaped, so that its own is unknown.
 UNKNOWN = 255
 
 
 class Forked:
-    """A child of this process. `sentinel` is a file that can be read once it has ended, if the kernel has such files.
+    """A child of this process. `sentinel` is a file descriptor that can be read once it ends, or None.
 
-    `exitcode` is negative where a signal killed it, and None while it lives. `peak_memory` is the most it ever had
-    resident, in bytes, once it has ended.
+    `exitcode` is negative if a signal killed it, and None while it lives. `peak_memory` is its largest resident size,
+    in bytes, once it has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -37,13 +37,13 @@ class Forked:
 
     @classmethod
     def start(cls, name: str, run: Callable[[], None]) -> Forked:
-        """Fork a process that calls `run` and ends where that does.
+        """Fork a process that calls `run` and then ends.
 
-        Parameters: `name`, which log records show as the name of the process. Raises `OSError` where the kernel
-        refuses another process.
+        Parameters: `name`, the name of the process in log records. Raises `OSError` if the kernel refuses another
+        process.
         """
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # else what is buffered would be written twice
+            with contextlib.suppress(Exception):  # otherwise both would write buffered text
                 stream.flush()
         pid = os.fork()
         if pid == 0:
@@ -51,7 +51,7 @@ class Forked:
         return cls(pid)
 
     def is_alive(self) -> bool:
-        """Whether it has not ended; if it has, take note of how, and release it."""
+        """Return whether it still lives; if not, reap it and keep its exit code and peak memory."""
         if self.exitcode is None:
             try:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
@@ -65,7 +65,7 @@ class Forked:
         return self.exitcode is None
 
     def join(self, seconds: float) -> bool:
-        """Wait until it has ended, for at most `seconds`. Returns whether it has."""
+        """Wait until it ends, for at most `seconds`. Returns whether it has ended."""
         deadline = time.monotonic() + seconds
         while self.is_alive():
             left = deadline - time.monotonic()
@@ -76,7 +76,7 @@ class Forked:
         return True
 
     def terminate(self) -> None:
-        """Have it end in order."""
+        """Send SIGTERM, so that it ends in order."""
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -84,7 +84,7 @@ class Forked:
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended: then its number may be another's."""
+        """Send it a signal, unless it has ended: another process may have its id then."""
         if self.is_alive():
             os.kill(self.pid, number)
 
@@ -96,7 +96,7 @@ class Forked:
 
 
 def _run(name: str, run: Callable[[], None]) -> NoReturn:
-    """In the forked process: what its parent would do when it ends is not done here."""
+    """Call `run` in the forked process, and exit without the parent's exit handlers."""
     try:
         multiprocessing.current_process().name = name
         _close_standard_input()
@@ -107,7 +107,7 @@ def _run(name: str, run: Callable[[], None]) -> NoReturn:
 
 
 def _close_standard_input() -> None:
-    """It is the parent's: what reads it here finds nothing."""
+    """Replace standard input, which is the parent's, by an empty file."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null:
@@ -118,5 +118,5 @@ def _close_standard_input() -> None:
 def _open_pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # another system, or an older kernel: whoever waits looks again soon
+    except (AttributeError, OSError):  # another system, or an older kernel: `join` polls instead
         return None

@@ -51,10 +51,10 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Let go of what is the parent's. A child that cannot must not live: it would share a session with the worker.
+    """Release everything that belongs to the parent. A child that cannot exits: it would share the worker's session.
 
-    It ends with its parent, should the whole cluster be killed. For the kernel its parent is the thread that forked it:
-    a child of another thread than the main one must be able to outlive that thread.
+    It ends with its parent, even if the whole cluster is killed. For the kernel its parent is the thread that forked
+    it. A child of a thread other than the main one is excluded, because it must be able to outlive that thread.
     """
     try:
         restore_default_handlers()

@@ -1,4 +1,4 @@
-"""What the sentinel does about leases: it renews, recalls and gives them back, and passes on what concerns one."""
+"""Renew, recall and give back leases for the sentinel, and pass on cancels and progress."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ RECALL_SECONDS = 0.25
 
 
 class LeaseKeeper:
-    """Its methods raise `BrokerError` in an outage, and are called again then."""
+    """The sentinel's work with leases. In an outage its methods raise `BrokerError`; the sentinel calls them again."""
 
     def __init__(self, broker: Broker, children: Children) -> None:
         self.broker = broker
         self.children = children
-        # Since the last renewal. When it answers again it may be another server, which lacks the last leases.
+        # Since the last renewal. After an outage the broker may be another server, which lacks the last leases.
         self._has_missed_the_broker = False
 
     def note_outage(self) -> None:
-        """Take note that the broker did not answer."""
+        """Record that the broker did not answer."""
         self._has_missed_the_broker = True
 
     def renew(self) -> None:
-        """Extend the leases of every living worker, and have the workers know until when they are good."""
+        """Extend the leases of every living worker, and write their deadline where the worker reads it."""
         workers = list(self.children.workers)
         sent = clock.now()
         self.broker.renew([child.key for child in workers], conf().lease)
@@ -41,7 +41,7 @@ class LeaseKeeper:
         self._has_missed_the_broker = False
 
     def recall(self) -> None:
-        """Give back what waits in batches that turned out long. Other brokers than Redis have no leases to give."""
+        """Give back the packages that wait in batches that take long. Brokers other than Redis have no leases."""
         if not uses_redis():
             return
         for child in self.children.workers:
@@ -52,7 +52,7 @@ class LeaseKeeper:
         batch, waiting = child.slot.batch, child.slot.recall()
         if waiting and (recalled := self.broker.give_back(child.key, waiting)):
             logger.info(
-                "%s packages of a batch of worker %s that takes long are given back",
+                "%s packages of a batch of worker %s are given back, because it takes long",
                 recalled,
                 child.process.pid,
                 extra=child.slot.labels,
@@ -60,20 +60,22 @@ class LeaseKeeper:
         child.recalled = batch
 
     def expire(self) -> None:
-        """Give back what other machines' workers held that are gone with their sentinels."""
+        """Give back the packages of workers on other machines that died with their sentinels."""
         if expired := self.broker.expire():
-            logger.warning("%s leases ran out with nobody left to see their worker; given back", expired)
+            logger.warning(
+                "%s leases ran out and no sentinel watched their workers; their packages are given back", expired
+            )
 
     def reclaim(self) -> None:
-        """Give back what dead workers held. During an outage they are remembered."""
+        """Give back the packages of dead workers. During an outage the workers are remembered."""
         for child in list(self.children.ended):
             try:
                 self._reclaim(child)
             except BrokerError:
                 raise
-            except Exception:  # whatever it is about this one, the others' packages do not wait for it
+            except Exception:  # whatever fails for this worker, the packages of the others do not wait
                 if not child.is_doubtful:
-                    logger.exception("What worker %s held is not given back yet", child.process.pid)
+                    logger.exception("The packages of worker %s are not given back yet", child.process.pid)
                 child.is_doubtful = True
             else:
                 self.children.ended.remove(child)
@@ -92,7 +94,7 @@ class LeaseKeeper:
             logger.warning("%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels)
 
     def pass_on_cancels(self) -> None:
-        """Have workers end the packages that were cancelled while they hold them."""
+        """Pass on to the workers which of their packages were cancelled."""
         verdicts: dict[str, dict[str, str]] = {}
         for one in self.broker.cancelled():
             verdicts.setdefault(one.worker, {})[one.id] = one.verdict
@@ -100,7 +102,7 @@ class LeaseKeeper:
             child.tell(verdicts.get(child.key, {}))
 
     def pass_on_progress(self) -> None:
-        """Tell the broker how far tasks are, where that is new. Other brokers than Redis keep no progress."""
+        """Send the new progress of tasks to the broker. Brokers other than Redis keep no progress."""
         if not uses_redis():
             return
         found = [(child, told) for child in self.children.alive if (told := child.slot.progress)]

@@ -1,4 +1,4 @@
-"""Moments as Django's own functions give them: aware with `USE_TZ`, else naive local time."""
+"""Convert moments between Django's form (aware with `USE_TZ`, else naive local time) and others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from django.utils import timezone
 
 
 def at(epoch: float) -> datetime:
-    """Return the moment so many seconds after the epoch, as `timezone.now()` would have given it."""
+    """Return the moment `epoch` seconds after the epoch, in the form of `timezone.now()`."""
     moment = datetime.fromtimestamp(epoch, UTC)
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def aware(moment: datetime) -> datetime:
-    """Return a moment with its offset, which naive local time lacks."""
+    """Return an aware moment; a naive one is taken as local time."""
     return moment if timezone.is_aware(moment) else timezone.make_aware(moment, timezone.get_default_timezone())

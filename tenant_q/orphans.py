@@ -1,9 +1,9 @@
-"""Processes that outlive their parent: who adopts them and how they are ended.
+"""Adopt and end processes that outlive their parent.
 
-On Linux each process of a cluster is a subreaper: it adopts what its children leave behind when they end. So a process
-that a task started and detached stays below its worker, and belongs to the sentinel once that worker has ended. There
-each child that the sentinel did not start itself is such an orphan, and of a worker that is gone. Elsewhere nobody is
-adopted, and the functions here do nothing.
+On Linux each process of a cluster is a subreaper: it adopts the processes that its descendants leave when they end. A
+process that a task started and detached stays below its worker, and the sentinel adopts it when the worker ends. So
+each child that the sentinel did not start itself is an orphan of a worker that has ended. On other systems no process
+is adopted, and the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _IS_LINUX = sys.platform.startswith("linux")
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if _IS_LINUX else lambda *_: 0
 
 _LOOK_SECONDS = 0.002
-# The list of children may pass one over while others end, so an empty one is read again.
+# The list of children may lack one while others end, so an empty list is read again.
 _LOOKS = 2
 
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when the thread that forked it ends.
 
-    Parameters: `parent`, the id of the process of that thread. Where it has ended already this process exits at once.
+    Parameters: `parent`, the process id of that thread. If it has already ended, this process exits at once.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if _IS_LINUX and os.getppid() != parent:  # it ended before the call
@@ -37,12 +37,12 @@ def die_with(parent: int) -> None:
 
 
 def adopt(does: bool = True) -> None:
-    """Adopt what descendants of this process leave behind when they end; or, with False, adopt no more."""
+    """Adopt the processes that descendants of this one leave when they end; with False, adopt none from now on."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(does), 0, 0, 0)
 
 
 def children() -> set[int]:
-    """Return the ids of this process's children, those that it adopted and those that ended unreaped included."""
+    """Return the ids of this process's children, including adopted ones and zombies."""
     if not _IS_LINUX:
         return set()
     try:
@@ -53,7 +53,7 @@ def children() -> set[int]:
 
 
 def _children_by_parent() -> set[int]:
-    """For a kernel that does not list the children of a thread."""
+    """Return the same on a kernel that does not list the children of a thread."""
     found, own = set(), str(os.getpid())
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
@@ -64,17 +64,17 @@ def _children_by_parent() -> set[int]:
 
 
 def reap(known: Collection[int]) -> None:
-    """Release the children that have ended, but `known`."""
+    """Reap the children that have ended, except `known`."""
     for pid in children().difference(known):
         _reap(pid)
 
 
 def end(known: Collection[int], seconds: float) -> tuple[set[int], set[int]]:
-    """Kill and release every child but `known`, and what those leave behind in turn.
+    """Kill and reap every child except `known`, and the orphans that these leave in turn.
 
-    Parameters: `seconds`, for how long it waits for them at most.
-    Returns the ids of those that were there, and of those that still are: owned by another user, or in a call that
-    the kernel does not interrupt, from which they do not return to their own code.
+    Parameters: `seconds`, the longest wait for them.
+    Returns the ids of the children found, and of those that still exist: they belong to another user, or are in a call
+    that the kernel does not interrupt, and do not return to their own code.
     """
     found: set[int] = set()
     deadline, empty = time.monotonic() + seconds, 0

@@ -67,7 +67,7 @@ class Outbox:
         self._links: list[Package] = []
         self._unacknowledged: list[Finished] = []
         self._complete: list[Package] = []
-        # What follows from a task under an id of its own: that id -> the task's.
+        # The ids of links and collected iters -> the id of the task that they follow from.
         self._sources: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -89,7 +89,7 @@ class Outbox:
     def finish(self) -> None:
         """Settle what has run, call hooks, enqueue chains' next links, acknowledge.
 
-        Nothing is done for a lease that is lost. What an outage interrupts is done later. No tenant is current
+        It drops the outcomes of leases that are lost. After an outage, the next call goes on. No tenant is current
         afterwards.
         """
         with self._lock:
@@ -110,7 +110,7 @@ class Outbox:
                 self._sources = {}
 
     def _drop_lost(self) -> None:
-        """Forget what was done under leases that are another worker's now, and what would follow from it."""
+        """Forget outcomes whose lease is lost, and everything that would follow from them."""
         lost = set()
         for finished in (*self._unsettled, *self._untold, *self._unacknowledged):
             if not self.fence.holds(finished.lease):
@@ -243,7 +243,7 @@ class Outbox:
             tenancy.leave()
 
     def _push_links(self) -> None:
-        """Enqueue chains' next links; one by one where that fails, for a failed row says why a link is not there."""
+        """Enqueue chains' next links; if that fails, one by one, and with a failed row for each that fails."""
         try:
             enqueue.push(self._links, once=True)
         except (BrokerError, DatabaseAway):
@@ -271,7 +271,7 @@ class Outbox:
             for finished in self._unacknowledged
             for outcome in [finished.outcome]
         ]
-        # Their rows may be pruned soon, and a failover may take the acknowledgement back.
+        # Their rows may be pruned soon, and a failover may undo the acknowledgement.
         late = [one.lease.id for one in self._unacknowledged if _age(one.outcome) > conf().lease]
         if late:
             self.broker.note_late(late, seconds=results.spared().total_seconds())
@@ -332,8 +332,8 @@ class Outbox:
         try:
             # Its worker time is charged once, by the acknowledgement.
             self.broker.put_off(self.key, finished.lease, delay=retries.put_off_delay(tries), payload=carried)
-        except (EntryRefused, BrokerDefect) as refusal:  # with its result in it, it may be too large to wait there
-            cause = f"{type(error).__name__}: {error} It cannot wait, for {refusal}"
+        except (EntryRefused, BrokerDefect) as refusal:  # with its result it may be too large
+            cause = f"{type(error).__name__}: {error} It cannot be put off: {refusal}"
             self.broker.bury(self.key, finished.lease, cause)
 
 

@@ -48,7 +48,7 @@ class Package:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its schema and id, which name it among those of all tenants."""
+        """Its schema and id, which identify it among the packages of all tenants."""
         return self.schema, self.id
 
     @property
@@ -198,7 +198,7 @@ def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
 
 
 def without_values(outcome: Outcome, death: TaskDeath) -> Outcome:
-    """The outcome as a failure with this cause, without the values of its result and arguments, which may be large."""
+    """Return the outcome as a failure with this cause, without its result and arguments, which may be large."""
     package = Package(outcome.package.task | {"args": (), "kwargs": {}})
     name = type(death).__name__
     return replace(outcome, package=package, success=False, result=f"{name}: {death}", death=name, is_final=True)
@@ -234,8 +234,8 @@ def build(
     Django-Q2's options among the keywords or in `q_options`; `schema`, the tenant; `id`, a deterministic id (32 hex
     digits), or None for a new one; `origin`, who enqueues it, or None when that is not known.
 
-    Raises `EnqueueError` when `q_options` has a name that no option has, or a name is too long to be saved, and
-    `WrongArgument` where `func` cannot stand for a function.
+    Raises `EnqueueError` when `q_options` has an unknown option or a name is too long to be saved, and `WrongArgument`
+    when `func` is neither a function nor a path.
     """
     if not is_function(func):
         raise WrongArgument(

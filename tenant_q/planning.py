@@ -1,8 +1,8 @@
-"""A recurrence that is changed plans the next run anew, in `Schedule.save()`.
+"""Plan the next run anew when `Schedule.save()` changes the recurrence.
 
-Django-Q2 plans only a cron schedule that is new. A changed one would run once more at the moment that its recurrence
-before had planned. `save()` is the way of the ORM for a row: of `update_or_create()`, `save(update_fields=...)` and
-forms too. `QuerySet.update()`, `bulk_update()` and SQL do not go there, and plan nothing.
+Django-Q2 plans only a new cron schedule. A changed schedule would run once more at the moment that its previous
+recurrence planned. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
+`bulk_update()` and SQL do not, and plan nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from tenant_q import schedules
 from tenant_q.exceptions import BadSchedule
 
 RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
-"""The fields of a schedule that its next run follows from."""
+"""The fields of a schedule that determine its next run."""
 _LOADED = "_tenant_q_loaded_next_run"
 _POSITIONAL = ("force_insert", "force_update", "using", "update_fields")
 
 
 def install() -> None:
-    """Have `Schedule.save()` plan anew what got another recurrence. It does so once, however often it is called."""
+    """Replace `Schedule.save()` by one that plans a changed recurrence anew. A second call has no effect."""
     if not hasattr(Schedule.save, "tenant_q_original"):
         Schedule.save = _planning(Schedule.save)
         Schedule.from_db = classmethod(_from_db)
 
 
 def recurrence_of(row: Schedule) -> tuple[Any, ...]:
-    """Return what the next run of a schedule follows from, without what has no meaning for its type."""
+    """Return the values that determine the next run of a schedule, without those that its type ignores."""
     if row.schedule_type == Schedule.CRON:
         return row.schedule_type, row.cron
     return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
@@ -65,7 +65,7 @@ def _planning(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _save_planned(original: Callable[..., None], row: Schedule, options: dict[str, Any]) -> None:
-    """Save a row that is there already. It is locked first, so that no scheduler moves it on meanwhile."""
+    """Save an existing row. Lock it first, so that no scheduler changes it in the meantime."""
     using, fields = options.get("using") or router.db_for_write(type(row), instance=row), options.get("update_fields")
     with transaction.atomic(using=using):
         stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
@@ -79,10 +79,9 @@ def _save_planned(original: Callable[..., None], row: Schedule, options: dict[st
 
 
 def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
-    """Whether the caller gave a next run of its own.
+    """Return whether the caller set a next run.
 
-    `update_or_create()` names the field in any case, so the value decides. A value that was loaded before the last run
-    is an old one.
+    `update_or_create()` always names the field, so the value decides. A value from before the last run does not count.
     """
     if fields is not None and "next_run" not in fields:
         return False
@@ -90,11 +89,11 @@ def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
 
 
 def _changed(stored: Schedule, row: Schedule, fields: Any) -> Schedule:
-    """The stored row with the recurrence that is about to be saved."""
+    """Return a copy of the stored row with the new recurrence."""
     changed = copy(stored)
     for name in RECURRENCE if fields is None else RECURRENCE.intersection(fields):
         value = getattr(row, name)
-        with suppress(ValidationError, TypeError):  # an expression, or what the database is about to refuse
+        with suppress(ValidationError, TypeError):  # an expression, or a value that the database will refuse
             value = Schedule._meta.get_field(name).to_python(value)
         setattr(changed, name, value)
     return changed

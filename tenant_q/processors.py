@@ -1,4 +1,4 @@
-"""The processors that this process may use: not those of the machine, where it is bound to some or has a quota."""
+"""Find the processors that this process may use, by its CPU affinity and its CPU quota."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def usable() -> list[int]:
 
 
 def count() -> int:
-    """Return how many processors this process can keep busy: at most its control group's quota of time, rounded up."""
+    """Return how many processors this process may keep busy: at most its control group's CPU quota, rounded up."""
     return max(1, math.ceil(min(len(usable()), _quota())))
 
 
 def _quota(cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the processor time that the control groups (version 2) grant, in processors; infinite without a limit."""
+    """Return the CPU quota of the control groups (version 2), in processors; infinite without a limit."""
     quota = math.inf
     try:
         path = cgroup.read_text().rpartition("0::/")[2].strip()

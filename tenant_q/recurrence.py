@@ -123,10 +123,10 @@ def missed(
     minutes: int | None = None,
     cron: str | None = None,
 ) -> int:
-    """Return how many occurrences there are after `planned` and not after `now`.
+    """Return the number of occurrences after `planned` and up to `now`.
 
-    Parameters: `most`, how many are counted at most, of a cron text, where each is searched for; the others and what is
-    raised are those of `following`.
+    Parameters: `most`, the most occurrences of a cron text to count, because each is searched for; the other parameters
+    and the errors are those of `following`.
     """
     if now <= planned or kind == Kind.ONCE:
         return 0
@@ -135,7 +135,7 @@ def missed(
         while moment <= now and count < most:
             count, moment = count + 1, _cron(cron or "", moment, zone)
         return count
-    # The first one that is later tells how many came before it.
+    # The first later occurrence determines how many came before it.
     later = _first_after(kind, planned, now, zone, minutes, cron)
     if kind in (Kind.MINUTES, Kind.HOURLY):
         step = timedelta(hours=1) if kind == Kind.HOURLY else _interval(minutes)
@@ -160,7 +160,7 @@ def planned_anew(
     It keeps the phase of `planned`: a weekly schedule of Mondays at 06:00 that becomes a daily one runs at the next
     06:00, one that becomes hourly on the next full hour. A cron text has a phase of its own.
 
-    Parameters, what is returned and what is raised are those of `following`.
+    The parameters and the errors are those of `following`.
     """
     if kind != Kind.CRON and planned > now and kind in [*Kind]:
         try:
@@ -171,7 +171,7 @@ def planned_anew(
 
 
 def _first_before(kind: Kind, planned: datetime, now: datetime, zone: ZoneInfo | None, minutes: int | None) -> datetime:
-    """The first occurrence that is later than `now`, of those that lead to `planned`."""
+    """Return the first occurrence after `now`, counted back from `planned`."""
     if kind is Kind.ONCE:
         return planned
     if zone is not None:
@@ -190,7 +190,7 @@ def _first_before(kind: Kind, planned: datetime, now: datetime, zone: ZoneInfo |
 
 
 def _earlier(kind: Kind, wall: datetime, count: int) -> datetime:
-    """The wall-clock time `count` intervals before `wall`."""
+    """Return the wall-clock time `count` intervals before `wall`."""
     if kind in _DAYS:
         return wall - count * _DAYS[kind] * _DAY
     year, month = divmod(12 * wall.year + wall.month - 1 - count * _MONTHS[kind], 12)

@@ -67,7 +67,7 @@ from tenant_q.tenancy import (
 
 logger = get_logger("tenant_q.results")
 
-# A statement that deletes so many rows takes a fraction of the time for which an answer is waited.
+# A statement that deletes this many rows takes a fraction of the time limit for an answer.
 PRUNED_AT_ONCE = 10_000
 
 T = TypeVar("T")
@@ -78,9 +78,9 @@ _CANCELLED_REACH = 40
 _CANCELLED = sql.Literal(_CANCELLED_MARK)
 # A schema, and the key of the tenant that has it; None where no key is known.
 Owner = tuple[str, str | None]
-# A package among those of all tenants: its schema and id.
+# Identifies a package among those of all tenants: its schema and id.
 Key = tuple[str, str]
-# So many bytes of rows one statement carries; it is one row if that is larger, up to what PostgreSQL takes.
+# The most bytes of rows in one statement, and of a single row in a statement of its own, which PostgreSQL still takes.
 LARGEST_BATCH = 64 * 1024 * 1024
 LARGEST_ROW = 900 * 1024 * 1024
 
@@ -126,10 +126,10 @@ def as_task(outcome: Outcome) -> Task:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What came of writing rows.
+    """The outcome of writing rows.
 
-    `errors` holds, by the keys of their packages, the errors of those that could not be written. `cancelled` are the
-    keys of those whose row was there as that of a cancelled task, and stays so.
+    `errors` maps the keys of packages whose rows could not be written to the errors. `cancelled` are the keys of
+    packages that already have the row of a cancelled task, which stays.
     """
 
     errors: dict[Key, Exception]
@@ -142,7 +142,7 @@ def save(outcomes: Sequence[Outcome]) -> dict[Key, Exception]:
 
 
 def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> Saved:
-    """Write the rows of these outcomes. A row stays that is a success, or that of a cancelled task.
+    """Write the rows of these outcomes. An existing row of a success or of a cancelled task stays.
 
     Parameters: `between`, what is called between two tenants when receivers of the project were called.
 
@@ -176,12 +176,12 @@ def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: N
 def _save_tenant(
     write: Callable[[Mapping[Owner, Sequence[Outcome]]], set[Key]], owner: Owner, own: Sequence[Outcome]
 ) -> Saved:
-    """Write one tenant's rows; one by one where one of them may be what is refused."""
+    """Write one tenant's rows; one by one if PostgreSQL refuses one of them."""
     try:
         return Saved({}, frozenset(write({owner: own})))
     except DatabaseAway:
         raise
-    except Exception as error:  # also one of a project's receiver: it is this tenant's alone
+    except Exception as error:  # also an error of a project's receiver, which concerns this tenant alone
         if len(own) == 1 or kind_of_postgres(error) is Kind.OUTAGE:
             return Saved({outcome.package.key: error for outcome in own})
     each = [_save_tenant(write, owner, [outcome]) for outcome in own]
@@ -198,8 +198,8 @@ def save_or_raise(outcomes: Sequence[Outcome]) -> None:
 def save_in_transaction(outcome: Outcome) -> None:
     """Write one row in the transaction that is open.
 
-    Raises `CannotSave` when the tenant cannot be written to, `CancelException` when the task was cancelled meanwhile
-    and has its row.
+    Raises `CannotSave` when the tenant's table cannot be written to, and `CancelException` when the task was cancelled
+    in the meantime and has a row.
     """
     write = _save_rows_one_by_one if has_own_receivers() else _save_rows
     try:
@@ -215,12 +215,12 @@ def save_in_transaction(outcome: Outcome) -> None:
 
 
 def is_refused(error: Exception) -> bool:
-    """Return whether a row cannot be saved since a value in it is refused, and would be again."""
+    """Return whether a row cannot be saved because the server refuses a value in it."""
     return isinstance(error, ResultRefused) or kind_of_postgres(error) is Kind.REFUSAL
 
 
 def refusal_text(error: Exception) -> str:
-    """Return what a failed row says of a result that is refused."""
+    """Return the text of a failed row for a refused result."""
     return f"the server that was to keep the result refuses it ({_one_line(error)}); return something smaller."
 
 
@@ -237,7 +237,7 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
 
     The rows of a tenant travel as one JSON text: of all forms this costs both sides the least.
 
-    Returns the schema and id of each row that is that of a cancelled task, and was left.
+    Returns the schema and id of each row of a cancelled task, which was left as it is.
     """
     statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
     with no_return():  # pickling calls methods of the values
@@ -254,9 +254,9 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
 
 
 def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:
-    """Return the schema and id of those rows that are those of cancelled tasks.
+    """Return the schema and id of the rows of cancelled tasks.
 
-    Parameters: `ids`, by schema, the ids of the rows.
+    Parameters: `ids`, the ids of the rows to look at, by schema.
     """
     found: set[Key] = set()
     for schema, own in ids.items():
@@ -267,7 +267,7 @@ def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:
 
 
 def _refuse_too_large(rows: Sequence[str], *, is_single: bool) -> None:
-    """Raise `ResultRefused` for more than one statement should carry; where it is one row, than it can.
+    """Raise `ResultRefused` if the rows are too large for one statement. A single row may be larger than several.
 
     PostgreSQL closes the connection on a larger message, which would look like an outage.
     """
@@ -301,7 +301,7 @@ def _is_there(schema: str, tenant: str | None) -> str:
 
 
 def _unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
-    """One outcome for each id: its first success or cancel, else its last failure."""
+    """Return one outcome for each id: its first success or cancel, else its last failure."""
     unique: dict[str, Outcome] = {}
     for outcome in outcomes:
         before = unique.get(outcome.package.id)
@@ -368,7 +368,7 @@ def _as_pickled(value: Any) -> Any:
 
 
 def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
-    """With `post_save` receivers of the project's own: through the ORM, so that they run, in the tenant's schema.
+    """Save through the ORM in the tenant's schema, so that the project's `post_save` receivers run.
 
     Returns the schema and id of each row that is that of a cancelled task, and was left.
     """
@@ -387,7 +387,7 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[K
                     elif before is not _Row.SUCCESS:
                         with no_return():
                             task.save(using=database_alias(), force_insert=before is None)
-                            # As the receivers left them; never as they are in the row now: others may have changed it.
+                            # Sign the values as the receivers left them, not the row's: others may have changed it.
                             signed = _signed(outcome.package, task.args, task.kwargs, task.result)
                         texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
                         row.update(**signed | texts)
@@ -395,7 +395,7 @@ def _save_rows_one_by_one(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[K
 
 
 class _Row(Enum):
-    """What a task's row is."""
+    """The kind of a task's row."""
 
     SUCCESS = "success"
     CANCELLED = "cancelled"
@@ -404,9 +404,9 @@ class _Row(Enum):
 
 @contextmanager
 def _row_before(row: Any) -> Iterator[_Row | None]:
-    """A block in which the row of an earlier delivery stays as it is, if there is one. Gives what it is."""
+    """Keep the row of an earlier delivery as it is in the block, if there is one. Yields its kind."""
     kind = _kind(row)
-    if kind is not _Row.FAILURE:  # it stays as it is; and where there is none, a second insert fails
+    if kind is not _Row.FAILURE:  # such a row never changes; if there is none, a second insert fails
         yield kind
         return
     with in_patient_transaction():
@@ -443,7 +443,7 @@ def plain_tables(schema: str) -> Iterator[None]:
 
 
 class _Answer(NamedTuple):
-    """What a statement came to: how many rows it wrote or read, and those it read."""
+    """The answer to a statement: the number of rows that it wrote or read, and the rows that it read."""
 
     written: int
     rows: list[tuple[Any, ...]]
@@ -454,10 +454,10 @@ def _execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = 
 
     Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
 
-    Waits for no lock longer than `LOCK_MS`: a tenant whose tables are locked holds up nobody. In a transaction of the
-    caller's the limit is what it was again afterwards.
+    Waits for a lock for at most `LOCK_MS`, so that a tenant with locked tables does not block others. In a transaction
+    of the caller, the caller's own limit is restored afterwards.
 
-    Returns the answer to each statement. Those to these statements come last.
+    Returns the answers to all statements sent; those to `statement` come last.
     """
     return insist(lambda: _execute_once(schemas, statement, parameters))
 
@@ -483,7 +483,7 @@ def _answer(cursor: psycopg.ClientCursor[Any]) -> _Answer:
 
 
 def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
-    """The statements before one of ours. In a transaction of the caller's, its own limit is noted."""
+    """Return the statements that limit waits for locks. In a transaction of the caller, they also store its limit."""
     limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
     return [_NOTE_LIMIT, limit] if is_callers else [limit]
 
@@ -506,13 +506,13 @@ def _table(schema: str) -> sql.Identifier:
 def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda ids: ()) -> bool:
     """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
 
-    The record of a success lives as long as its package can be delivered, for by it the package is recognised as done.
-    So what was saved in the last four leases stays, and so does what the brokers still have. One call deletes
-    `PRUNED_AT_ONCE` rows at most, so that the statement ends within the limit of every request.
+    The row of a success stays as long as its package can be delivered, because it tells a later delivery that the task
+    is done. So rows of the last four leases stay, and rows whose packages the brokers still have. One call deletes at
+    most `PRUNED_AT_ONCE` rows, so that the statement ends within the time limit.
 
-    Parameters: `may_come`, which returns those of a list of ids whose packages may be delivered again.
+    Parameters: `may_come`, a function that returns the ids, among those given, whose packages may be delivered again.
 
-    Returns whether more may be left. Raises `DatabaseError`, `DatabaseAway` or what `may_come` raises.
+    Returns whether more rows may be left. Raises `DatabaseError`, `DatabaseAway` or an error of `may_come`.
     """
     settings = conf()
     limit = _most_results(schema) or settings.save_limit

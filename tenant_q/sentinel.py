@@ -3,8 +3,8 @@
 It alone renews leases, for every worker it sees alive, so a task may hold the interpreter for as long as it likes. It
 opens no database connection and starts no thread: it forks.
 
-Nothing may keep it from renewing. So its round is made of steps, and what one of them raises concerns that one alone.
-If a step that the cluster cannot do without keeps failing, the cluster ends: loudly, with everything it started.
+Nothing may keep it from renewing. So its round consists of steps, and an error of one step does not affect the others.
+If a step that the cluster cannot do without keeps failing, the cluster ends with everything it started, and logs why.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ logger = get_logger("tenant_q.sentinel")
 STOP, KILL = b"s", b"k"
 WATCH_SECONDS = 0.25
 PUBLISH_SECONDS = 1.0
-# How often it looks for what was cancelled, and passes on the progress of tasks.
+# How often it looks for cancels, and passes on the progress of tasks.
 CANCEL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25
-# Once the broker has taken this long in a round, what is left for it comes first in the next one.
+# If calls of the broker take longer than this in a round, the other steps come first in the next one.
 ROUND_SECONDS = 0.5
-# An impatient broker may take this long to fail, so a cluster that ends does not begin a call later than that.
+# A call may take this long to fail, so a cluster that ends begins no call later than this before its deadline.
 CALL_SECONDS = 2.5
 
 
@@ -64,11 +64,11 @@ class Plan:
 
 @dataclass
 class Step:
-    """A part of the sentinel's round. `what` it does reads after "cannot".
+    """A step of the sentinel's round. `what` it does completes "The sentinel cannot ...".
 
-    `every` is how many seconds are between two times. `is_vital` says that the cluster cannot do without it: it may
-    fail because the broker is away, and for no other reason for longer than a lease lasts. `error` is what it last
-    raised, empty where it went well, and `broken_since` when it began to fail for such another reason.
+    `every` is the number of seconds between two runs. `is_vital` says that the cluster cannot do without it: it may
+    fail because the broker is away, but for any other reason only for as long as a lease lasts. `error` is its last
+    error, empty after a success, and `broken_since` the time when it began to fail for another reason.
     """
 
     what: str
@@ -101,7 +101,7 @@ class Sentinel:
         self._state = State.STARTING
         self._trouble = ""
         self._quiet_looks = 0
-        # When a cluster that ends kills what still runs.
+        # When a cluster that ends kills the processes that still run.
         self._deadline = float("inf")
         lease = conf().lease
         # In the order of a round.
@@ -109,13 +109,13 @@ class Sentinel:
             Step("wait", self._wait, is_vital=False),
             Step("take an order of its parent", self._take_order),
             Step("notice the end of its processes", self.children.notice_ends),
-            Step("end what dead processes had started", self.children.end_orphans),
+            Step("end processes that dead ones had started", self.children.end_orphans),
             Step("start processes", self.children.start_missing),
             Step("kill workers", self.children.kill_overdue),
         ]
-        # Those that are due are tried in turn, after the first.
+        # The renewal comes first; the other steps take turns.
         self._renew = Step("renew leases", self.leases.renew, lease / 3)
-        self._give_back = Step("give back what dead workers held", self.leases.reclaim)
+        self._give_back = Step("give back packages of dead workers", self.leases.reclaim)
         self._show = Step("publish its status", self._publish, PUBLISH_SECONDS, is_vital=False)
         self._remote = [
             Step("recall packages", self.leases.recall),
@@ -127,7 +127,7 @@ class Sentinel:
         ]
 
     def run(self) -> int:
-        """Guard the cluster until it is to stop. Returns the exit code."""
+        """Watch over the cluster until it stops. Returns the exit code."""
         setproctitle(f"mscluster {conf().cluster} sentinel")
         orphans.adopt()
         os.set_blocking(self.orders, False)
@@ -137,9 +137,9 @@ class Sentinel:
                 self._watch()
             return self._shut_down()
         except BaseException:
-            logger.critical("Cluster %s ends, for its sentinel cannot go on", conf().cluster, exc_info=True)
+            logger.critical("Cluster %s ends because its sentinel cannot go on", conf().cluster, exc_info=True)
             self.children.kill_all()
-            with contextlib.suppress(Exception):  # else they run out
+            with contextlib.suppress(Exception):  # then the leases run out
                 self.leases.reclaim()
             return 1
         finally:
@@ -167,7 +167,7 @@ class Sentinel:
                 self._do(step)
 
     def _do(self, step: Step) -> None:
-        """Do one step of the round. What it raises is logged once, and is no other step's business."""
+        """Do one step of the round. Log its error once, and let the other steps go on."""
         self.heartbeat.beat()
         try:
             step.act()
@@ -208,7 +208,7 @@ class Sentinel:
             logger.warning("The sentinel has the broker again")
 
     def _has_no_time(self) -> bool:
-        """Whether the cluster is about to end and a call to a broker that is away might outlast its grace."""
+        """Return whether a call to a broker that is away might outlast the grace of a cluster that ends."""
         is_away = any(one.error for one in (self._renew, *self._remote))
         return is_away and time.monotonic() > self._deadline - CALL_SECONDS
 
@@ -223,7 +223,7 @@ class Sentinel:
         try:
             self.stopping.wait(min(longest, self.children.seconds_until_start()), self.orders, *files)
         except BaseException:
-            time.sleep(longest)  # so that a round which cannot wait is not done again and again without a pause
+            time.sleep(longest)  # so that rounds that cannot wait do not keep a processor busy
             raise
 
     def _take_order(self) -> None:
@@ -334,7 +334,7 @@ class Sentinel:
 
 
 def _place(error: Exception) -> str:
-    """The type of an error and where it was raised: the same for the same defect, whatever its text."""
+    """Return the type and the place of an error: the same for the same defect, whatever its text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

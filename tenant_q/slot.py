@@ -98,7 +98,7 @@ class Slot:
         self.count()
 
     def leave_for_good(self) -> None:
-        """The child ends because it is to end; one that ends without this died, whatever its exit code."""
+        """Mark that the child ends in order. A child that ends without this mark died, whatever its exit code."""
         self._memory[_LEFT] = 1
 
     def count(self) -> None:
@@ -141,28 +141,28 @@ class Slot:
         self._put(_CANCELLED, len(shown))
 
     def renew(self, sent: float, answered: float, seconds: float, *, is_unbroken: bool = True) -> None:
-        """The child's leases were renewed: what it held all along is good until `seconds` after `sent`.
+        """Write that the child's leases were renewed: those held all the time are valid until `seconds` after `sent`.
 
-        A renewal whose answer came after that of the one before had run out may have come too late for some lease. Then
-        what the child took before is in doubt.
+        If the answer came after the previous renewal had run out, it may have come too late for some lease. Then all
+        earlier leases are in doubt.
 
-        Parameters: `sent` and `answered`, times of `clock.now()` before and after the renewal; `is_unbroken`, whether
-        the broker was there all the time.
+        Parameters: `sent` and `answered`, values of `clock.now()` before and after the renewal; `is_unbroken`, whether
+        the broker had no outage since the previous one.
         """
         if not is_unbroken or answered >= self._get_seconds(_RENEWED_UNTIL):
-            self._put_seconds(_RENEWED_UNTIL, 0.0)  # first: nothing is taken for good in between
+            self._put_seconds(_RENEWED_UNTIL, 0.0)  # first, so that no lease counts as valid in between
             self._put_seconds(_RENEWED_SINCE, answered)
         self._put_seconds(_RENEWED_UNTIL, sent + seconds)
 
     def begin_renewing(self, now: float, seconds: float) -> None:
-        """The child is about to start: the first renewal is in time if it is answered within `seconds`."""
+        """Prepare for a child that starts: the first renewal is in time if it is answered within `seconds`."""
         self._put_seconds(_RENEWED_UNTIL, now + seconds)
 
     # What the child reads
 
     @property
     def renewed(self) -> tuple[float, float]:
-        """Since when the leases were renewed without a gap, and until when they are good by that."""
+        """Since when the leases have been renewed without a gap, and until when they are valid."""
         until = self._get_seconds(_RENEWED_UNTIL)
         since = self._get_seconds(_RENEWED_SINCE)
         return since, until if until == self._get_seconds(_RENEWED_UNTIL) else 0.0

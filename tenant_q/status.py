@@ -102,8 +102,8 @@ class Cluster:
     """A cluster as its sentinel told last, at the moment `seen`.
 
     `workers` is how many there are to be; `restarts` how many processes were replaced after they had died. `is_gone`
-    says that it tells nothing any more, and `trouble` why, or what is wrong with it, in a few words. `is_ours` is False
-    for a `qcluster` of Django-Q2, which tells less and serves no tenants.
+    says that it publishes nothing any more, and `trouble` why, or what is wrong with it, in a few words. `is_ours` is
+    False for a `qcluster` of Django-Q2, which publishes less and serves no tenants.
     """
 
     id: str
@@ -194,7 +194,7 @@ def clusters(broker: Broker) -> list[Cluster]:
     if old:
         broker.forget_stats(old)
     found = [_cluster(stat, is_gone=False) for stat in live.values()]
-    # A qcluster that stopped in order leaves what it told last, as one does that was killed.
+    # A qcluster leaves its last status behind, whether it stopped in order or was killed.
     found += [_cluster(stat, is_gone=True) for key, stat in gone.items() if key not in old and _is_ours(stat)]
     return sorted(found, key=lambda cluster: (cluster.name, cluster.started, cluster.id))
 

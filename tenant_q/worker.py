@@ -65,7 +65,7 @@ logger = get_logger("tenant_q.worker")
 LONGEST_BATCH = 2 * BATCH_SECONDS
 # How often a worker looks whether tenants it saved for are to be pruned.
 PRUNE_SECONDS = 5.0
-# So long a transactional task waits for the broker before its commit, when its lease is in doubt, and looks so often.
+# How long a transactional task whose lease is in doubt waits for the broker before its commit, and between two queries.
 LONGEST_DOUBT = 120.0
 DOUBT_PAUSE = 0.2
 # A tenant that cannot be served now and surely will be: its packages wait for as long as it takes.
@@ -307,24 +307,24 @@ class Worker(Role):
         return True
 
     def _confirm(self, lease: Lease, package: Package) -> None:
-        """Be sure of the lease before a transactional task is committed. Raises `LeaseLost`, or `TakenBack`.
+        """Make sure of the lease before a transactional task is committed. Raises `LeaseLost` or `TakenBack`.
 
-        It waits while the broker does not answer: what has run is not run again for an outage.
+        It waits for the broker, so that a short outage does not make the task run again.
         """
         deadline = time.monotonic() + LONGEST_DOUBT
         while True:
             try:
                 if self.fence.holds(lease):
                     return
-                raise LeaseLost(f"{package.func_name} is taken back: its lease is another worker's")
+                raise LeaseLost(f"{package.func_name} is rolled back: its worker no longer holds the lease")
             except BrokerError as error:
                 if time.monotonic() > deadline:
-                    raise TakenBack(f"{package.func_name} is taken back: {error}", error) from error
-            self.slot.occupy(labels(package), None)  # its timeout is for the task
+                    raise TakenBack(f"{package.func_name} is rolled back: {error}", error) from error
+            self.slot.occupy(labels(package), None)  # the timeout is the task's, and no longer applies
             time.sleep(DOUBT_PAUSE)
 
     def _drop(self, lease: Lease, package: Package) -> None:
-        text = "The lease of %s ran out, and the package is delivered again; nothing more is done with it here"
+        text = "The lease of %s ran out; this worker drops the package, which is delivered again"
         logger.warning(text, lease.id, extra=labels(package))
 
     def _flush_when_due(self, schema: str, tenant: str | None) -> None:
@@ -358,7 +358,7 @@ class Worker(Role):
         try:
             self.broker.put_off(self.key, lease, delay=retries.put_off_delay(tries), payload=again, unready=unready)
         except (EntryRefused, BrokerDefect) as refusal:
-            self._bury(lease, package, f"{type(error).__name__}: {error} It cannot wait, for {refusal}")
+            self._bury(lease, package, f"{type(error).__name__}: {error} It cannot be put off: {refusal}")
 
     def _bury(self, lease: Lease, package: Package, cause: str) -> None:
         logger.error("Package %s is given up: %s", lease.id, cause, extra=labels(package))
@@ -398,7 +398,7 @@ class Worker(Role):
 
 
 def _may_come(ids: list[str]) -> set[str]:
-    """Return those of `ids` whose packages one of the site's clusters has."""
+    """Return the `ids` whose packages one of the site's clusters may still deliver."""
     return {id for broker in policies.site_brokers() for id in broker.may_come(ids)}
 
 

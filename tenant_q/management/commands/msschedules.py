@@ -19,7 +19,7 @@ from tenant_q.management.console import OperatorCommand, moment, table
 LISTED = 50
 # So many schemas are compared in one round trip.
 AT_ONCE = 100
-# So many schedules are looked at for runs that were missed, those that are due longest.
+# The number of schedules that are searched for missed runs: those that have been due longest.
 DUE = 1000
 _COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
 _LAST = {True: "success", False: "failure", None: None}
@@ -48,7 +48,7 @@ class Unlisted:
 
 @dataclass(frozen=True)
 class Behind:
-    """A schedule that has many runs to make up for, the first of which is `next_run`."""
+    """A schedule that has many missed runs to make up for. `next_run` is the first of them."""
 
     schema: str
     id: int
@@ -134,9 +134,9 @@ class Command(OperatorCommand):
             self.say(f"{one.schema}: {name}, function {one.func}: {' '.join(one.reasons)}")
 
     def _tell_behind(self, behind: list[Behind]) -> None:
-        """List the schedules that have many runs to make up for. That is no error: it may be meant."""
+        """List the schedules that have many missed runs to make up for. This is not an error: it may be intended."""
         if behind:
-            self.say("Each run that was missed is made up for; to leave them out, set next_run to a coming moment:")
+            self.say("Each missed run is made up for. To leave these runs out, set next_run to a moment in the future:")
         for one in behind:
             name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
             runs = catch_up.in_words(one.runs)
@@ -218,7 +218,7 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
 
 
 def _behind(schema: str | None) -> list[Behind]:
-    """The schedules with many runs to make up for, among those that are due longest."""
+    """Return the schedules with many missed runs to make up for, among those that have been due longest."""
     now = timezone.now()
     found = []
     for one in due_index.upcoming(DUE, schema):
