@@ -113,9 +113,9 @@ def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
 
 
 def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
-    """The next run a schedule had when it was paused last, and whether it was given another recurrence since.
+    """Return the next run of a schedule before its last pause, and whether its recurrence was changed since then.
 
-    The moment is None when it was not paused by `pause`.
+    The next run is None if `pause` did not pause it.
     """
     schema = tenancy.current_schema()
     key = tenancy.current_key(schema)

@@ -16,9 +16,9 @@ warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured",
 
 
 def _read_settings_of_django_q() -> None:
-    """Import Django-Q2's settings. It gets ALT_CLUSTERS in any case: with `Q_CLUSTER_NAME` it takes them for granted.
+    """Import Django-Q2's settings, with an empty ALT_CLUSTERS if there is none: `Q_CLUSTER_NAME` makes it required.
 
-    Raises `ConfigurationError` where a value of a wrong type would end the import with a traceback of Django-Q2's.
+    Raises `ConfigurationError` if a value of the wrong type makes the import fail with a traceback in Django-Q2.
     """
     from tenant_q.conf import q_cluster_problems
     from tenant_q.exceptions import ConfigurationError

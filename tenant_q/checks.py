@@ -89,7 +89,7 @@ def _check_apps() -> list[CheckMessage]:
 
 
 def _check_routers() -> list[CheckMessage]:
-    """What clusters and triggers keep is on the tenants' connection; they never see what a project writes elsewhere."""
+    """Check that routers keep these models on the tenants' connection, the only one that clusters and triggers use."""
     alias, found = tenancy.database_alias(), []
     models = [apps.get_model("django_q", "Task"), apps.get_model("django_q", "Schedule")]
     for model in [*models, apps.get_model("tenant_q", "TenantPolicy")]:
@@ -100,8 +100,8 @@ def _check_routers() -> list[CheckMessage]:
             found.append(_error(message, hint, "E011"))
         elif read != alias and read not in (conf().databases or ()):
             message = (
-                f"DATABASE_ROUTERS sends reads of {label} to {read!r}, whose schema tasks do not switch, so code of "
-                "the project that reads it there reads the public schema's."
+                f"DATABASE_ROUTERS sends reads of {label} to {read!r}, whose schema tasks do not switch, so the "
+                "project's code reads the public schema there."
             )
             hint = f"Add {read!r} to TENANT_Q['databases'], or have the routers answer {alias!r} for its app."
             found.append(Warning(message, hint=hint, id="tenant_q.W007"))

@@ -255,7 +255,7 @@ def q_cluster() -> dict[str, Any]:
 
 
 def site_clusters() -> list[str]:
-    """The names of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
+    """Return the names of the site's clusters: its own, those in `ALT_CLUSTERS`, and the one this process serves."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     names = [conf().site, configured.get("cluster_name"), *(configured.get("ALT_CLUSTERS") or {}), conf().cluster]
     return [name for name in dict.fromkeys(names) if name]
@@ -286,7 +286,7 @@ def secret_key_is_set() -> bool:
 
 
 def q_cluster_problems() -> list[str]:
-    """Return what is wrong with `Q_CLUSTER`, one sentence each."""
+    """Return the problems of `Q_CLUSTER`, one sentence each."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     if not isinstance(configured, dict):
         return [f"Q_CLUSTER is a {type(configured).__name__}; it must be a dict."]

@@ -28,7 +28,7 @@ logger = get_logger("tenant_q.due_index")
 # Why a schema's schedules are held back.
 EXCLUDED, PAUSED, UNREADY, FAILED = "excluded", "paused", "unready", "failed"
 CHANNEL = "tenant_q_due"
-# On this one a trigger names a schema of which it could not keep the entries.
+# On this channel a trigger names a schema whose entries it could not keep.
 UNSURE = "tenant_q_unsure"
 # At most so many due schedules are looked at in one go.
 LOOK = 1000
@@ -148,9 +148,9 @@ def plans() -> list[Plans]:
 
 
 def late_clusters(seconds: float) -> dict[str, int]:
-    """Return how many schedules should have fired more than `seconds` ago, by cluster. One statement.
+    """Return the number of schedules that are more than `seconds` late, by cluster, with one statement.
 
-    The site's own cluster serves those that name none. Nothing is found where the index is not migrated. Raises
+    The site's own cluster serves schedules that name none. The result is empty if the index is not migrated. Raises
     `DatabaseAway`.
     """
     try:
@@ -260,7 +260,7 @@ def indexed_schemas() -> list[str]:
 
 
 def known_schemas() -> set[str]:
-    """The schemas that the index knows. Raises `DatabaseAway`."""
+    """Return the schemas that the index knows. Raises `DatabaseAway`."""
     return {schema for (schema,) in _fetch(sql.SQL("SELECT schema_name FROM {}").format(_public(_KNOWN)))}
 
 
@@ -282,7 +282,7 @@ def errors_of(schemas: Sequence[str]) -> dict[str, int]:
 
 
 def listen() -> None:
-    """Have the server notify this session of what is planned earlier than before, and of schemas to compare."""
+    """Listen for notifications of fires that are earlier than before, and of schemas to compare."""
     channels = sql.Identifier(CHANNEL), sql.Identifier(UNSURE)
     _execute(sql.SQL("LISTEN {}; LISTEN {}").format(*channels))
 

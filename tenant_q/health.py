@@ -72,7 +72,7 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             (notes if outages else problems).extend(_stuck(one))
             notes += _notes(one)
         notes += [_unready(name, counts) for name, counts in queues if counts.unready]
-        # A probe of one machine would restart it in vain for what another one does not serve.
+        # A probe of one machine must not restart it because another machine's cluster does not run.
         (problems if host is None else notes).extend(_unserved(ours, queues, database.answer or {}, cluster))
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
@@ -106,9 +106,9 @@ class _Question(threading.Thread):
 
 
 def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
-    """The clusters of the site, and what is in the queue of each that has a name.
+    """Return the clusters of the site, and the counts of each named cluster's queue.
 
-    A server that only answers reads is of no use: it is read-only after a failover, or full.
+    The server must also take writes: after a failover, or when it is full, it may only answer reads.
     """
     broker = get_impatient_broker()
     found = status.clusters(broker)
@@ -123,7 +123,7 @@ def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
 
 
 def _ask_database() -> dict[str, int]:
-    """How many schedules of each cluster are late."""
+    """Return the number of late schedules of each cluster."""
     try:
         with tenancy.raw_cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -142,18 +142,18 @@ def _serves_nobody(one: Cluster) -> str:
 def _unready(name: str, counts: Counts) -> str:
     tasks = "1 task" if counts.unready == 1 else f"{counts.unready} tasks"
     return (
-        f"Cluster {name}: {tasks} cannot start, for the tenant is gone, not migrated or not ready; the log of the "
-        "workers says which."
+        f"Cluster {name}: {tasks} cannot start, because the tenant is gone, not migrated or not ready; the log of the "
+        "workers names it."
     )
 
 
 def _unserved(
     ours: Sequence[Cluster], queues: Sequence[tuple[str, Counts]], late: Mapping[str, int], cluster: str | None
 ) -> Iterator[str]:
-    """Clusters that something waits for while others run and they do not."""
+    """Yield a sentence for each cluster that does not run, although others do, and has tasks or schedules waiting."""
     live = [one for one in ours if not one.is_gone]
     if not live:
-        return  # that is told already
+        return  # another problem says so already
     for name, counts in queues:
         waiting = counts.queued and counts.runnable
         if waiting and cluster in (None, name) and name not in {one.name for one in live}:

@@ -46,7 +46,7 @@ class GroupPart(models.Model):
 
     @classmethod
     def rows(cls) -> models.QuerySet[GroupPart]:
-        """The parts of all tenants, on the tenants' connection."""
+        """Return the parts of all tenants, on the tenants' connection."""
         return cls.objects.using(tenancy.database_alias())
 
     @classmethod

@@ -28,7 +28,7 @@ def validate_schema_name(name: str) -> None:
 
 def _reason(name: str) -> str | None:
     if not isinstance(name, str):
-        return "it is no text"
+        return "it is not a text"
     if not name:
         return "it is empty"
     if len(name.encode()) > LONGEST:

@@ -146,9 +146,9 @@ class Role(ABC):
                 pause = self.tick()
         except (BrokerError, DatabaseAway) as error:
             return self._outage(error)
-        except (EntryRefused, BrokerDefect) as error:  # no entry could be named that is the reason
+        except (EntryRefused, BrokerDefect) as error:  # no single entry could be identified as the cause
             if self._away_since is None:
-                logger.exception("The %s failed at the broker, and tries again", self.name)
+                logger.exception("The %s failed at the broker and tries again", self.name)
             return self._outage(error)
         if self._away_since is not None:
             logger.warning("The %s goes on after %.1f s", self.name, time.monotonic() - self._away_since)

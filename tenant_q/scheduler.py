@@ -62,7 +62,7 @@ class Scheduler(Role):
         self._told = False
         self._stale: list[tuple[str, bool]] = []
         self._to_verify: list[str] = []
-        # Those of which a trigger could not keep the entries.
+        # The schemas whose entries a trigger could not keep.
         self._unsure: set[str] = set()
         # Whose tables this session knows.
         self._seen: set[str] = set()
@@ -240,7 +240,7 @@ class Scheduler(Role):
     # Beside it
 
     def _replace_session(self) -> None:
-        """Go on with a fresh session. That of before is read to its end when it listens, so no notification is lost."""
+        """Replace the session. Read the old one to its end once the new one listens, so no notification is lost."""
         self._seen.clear()
         connection = tenancy.tenant_connection()
         before, connection.connection = connection.connection, None
@@ -253,9 +253,9 @@ class Scheduler(Role):
             before.close()
 
     def _listen(self, *, after_loss: bool = True) -> None:
-        """Be notified on the session of this connection, which is another one after an outage.
+        """Listen for notifications on this connection's session, which is a new one after an outage.
 
-        Parameters: `after_loss`, whether what was notified meanwhile is lost. Then all schemas are compared with the
+        Parameters: `after_loss`, whether notifications may have been lost. Then all schemas are compared with the
         index again.
         """
         connection = tenancy.tenant_connection()
@@ -287,7 +287,7 @@ class Scheduler(Role):
         for schema, reason in left:
             logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
         if self._unsure:
-            # Whoever may connect may notify; what the index does not know is none of its business.
+            # Every role that can connect can notify, so ignore schemas that the index does not know.
             self._to_verify += sorted((self._unsure & due_index.known_schemas()).difference(self._to_verify))
             self._unsure.clear()
         self._verify_some()

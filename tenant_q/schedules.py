@@ -70,7 +70,7 @@ def _fire_due(schema: str, push: Push) -> int:
 
 
 def _push_or_fail(schema: str, fires: Sequence[_Fire], push: Push) -> None:
-    """Put fires on the broker; one by one where one of them is refused, which is a failed task then."""
+    """Enqueue fires; one by one if one of them is refused, which becomes a failed task."""
     pushed = [(fire.row, fire.what) for fire in fires if isinstance(fire.what, Package)]
     try:
         push([package for _, package in pushed])
@@ -108,15 +108,15 @@ def _fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
 
 
 def rows() -> Any:
-    """Return the schedules of the current schema, on the tenants' connection: a project's router has no say in it."""
+    """Return the schedules of the current schema, on the tenants' connection, whatever the project's routers say."""
     return Schedule.objects.using(tenancy.database_alias())
 
 
 def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
     """Create a schedule in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
 
-    Parameters: `kwargs`, the function's own and the fields of the schedule. Raises `IntegrityError` when there is one
-    of that name, `ValidationError` when a field is wrong.
+    Parameters: `kwargs`, the keywords of the function and the fields of the schedule. Raises `IntegrityError` if there
+    is a schedule of that name, `ValidationError` if a field is wrong.
     """
     given = {name: kwargs.pop(name) for name in _CREATED if name in kwargs}
     fields = _CREATED | {"next_run": timezone.now()} | given
@@ -128,7 +128,7 @@ def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule
     return row
 
 
-# The fields that are given beside the function's own arguments, with Django-Q2's defaults.
+# The fields that callers pass beside the function's own arguments, with Django-Q2's defaults.
 _CREATED: dict[str, Any] = {
     "name": None,
     "hook": None,
@@ -318,7 +318,7 @@ def following(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool
 
 
 def planned_anew(row: Schedule, planned: datetime, now: datetime) -> datetime:
-    """Return the next run of a schedule that got another recurrence, and was to run at `planned` by the one before.
+    """Return the next run of a schedule with a new recurrence; `planned` is its next run by the previous one.
 
     Raises `BadSchedule`.
     """

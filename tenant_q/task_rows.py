@@ -25,7 +25,7 @@ PICKLED = ("args", "kwargs", "result")
 
 
 def rows() -> Any:
-    """Return the tasks of the current schema, on the tenants' connection: a project's router has no say in it."""
+    """Return the tasks of the current schema, on the tenants' connection, whatever the project's routers say."""
     return Task.objects.using(tenancy.database_alias())
 
 

@@ -270,7 +270,7 @@ _SCHEDULE_FIELDS = {
 
 
 def _schedule_fields(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The fields among the keywords whose types Django's validation takes for granted, by the names of `require`."""
+    """Return the fields among the keywords that Django does not check for their type, by the names of `require`."""
     return {checked: kwargs[name] for name, checked in _SCHEDULE_FIELDS.items() if name in kwargs}
 
 

@@ -55,8 +55,8 @@ class ScheduleForm(ModelForm):
                 _("Empty while it is paused. A time given here resumes it.")
                 if self._was_paused
                 else _(
-                    "When it runs next. A cron schedule finds its first run by itself, and so does one that gets "
-                    "another type, interval or cron text."
+                    "When it runs next. It is computed for a new cron schedule, and for a schedule that gets another "
+                    "type, interval or cron text."
                 )
             )
 
@@ -121,7 +121,7 @@ class ScheduleForm(ModelForm):
             self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
 
     def _plan(self, row: Any) -> None:
-        """Find the next run of a recurrence that is new; demand one from all others."""
+        """Compute the next run of a new or changed recurrence; require one in all other cases."""
         if self._was_paused:
             return
         is_changed = not self._is_new and not self._moved() and recurrence_of(row) != self._recurrence

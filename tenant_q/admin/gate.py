@@ -28,7 +28,7 @@ class GatedAdmin(ModelAdmin):
         raise NotImplementedError
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The rows on the tenants' connection: a project's router has no say in it."""
+        """Return the rows on the tenants' connection, whatever the project's routers say."""
         return super().get_queryset(request).using(tenancy.database_alias())
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:

@@ -44,8 +44,8 @@ _LOCKED = _(
 
 
 _BEHIND = _(
-    "%(count)s runs of this schedule have passed, and each is made up for, one after another. To leave them out, give "
-    "it a next run that is still to come."
+    "This schedule has missed %(count)s runs, and makes up for each, one after another. To leave them out, set its "
+    "next run to a moment in the future."
 )
 _WHEN = {"next_run", "repeats", "schedule_type", "minutes", "cron"}
 
@@ -322,7 +322,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
 
 def _behind(row: Any) -> int:
-    """How many runs of a schedule have passed; 0 for one that is merely due."""
+    """Return the number of missed runs of a schedule; 0 if only its next run is due."""
     count = catch_up.runs_of(row, timezone.now())
     return count if count > 1 else 0
 

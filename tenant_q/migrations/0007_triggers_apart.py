@@ -1,6 +1,6 @@
-"""Triggers of the due index that couple no tenants, in the place of those of before.
+"""Replace the functions of the due index's triggers by ones that do not couple tenants.
 
-As in 0005 the functions keep their names and signatures, so that a cluster of the version before works on with them.
+As in 0005 they keep their names and signatures, so that clusters of the previous version go on with them.
 """
 
 from typing import Any

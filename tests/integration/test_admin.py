@@ -214,14 +214,14 @@ def test_a_next_run_long_past_is_warned_of(site):
     client, past = site(A), timezone.now() - 30 * 24 * HOUR
     data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
     data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}
-    words = "runs have passed and are made up for, one after another"
+    words = "runs were missed and are made up for, one after another"
     assert words in client.post("/admin/django_q/schedule/preview/", data).content.decode()
     page = client.post("/admin/django_q/schedule/add/", data, follow=True).content.decode()
-    assert "runs of this schedule have passed, and each is made up for" in page
+    assert "runs, and makes up for each, one after another" in page
     with in_schema(A):
         row = Schedule.objects.get()
     assert posted(client, change_url("schedule", row.pk), name="renamed").status_code == 302
-    assert "made up for" not in client.get("/admin/django_q/schedule/").content.decode(), "its time was not changed"
+    assert "makes up for" not in client.get("/admin/django_q/schedule/").content.decode(), "its time was not changed"
     soon = f"{timezone.localtime(timezone.now() + HOUR):%H:%M:%S}"
     data |= {"next_run_0": f"{timezone.localtime(timezone.now() + HOUR):%Y-%m-%d}", "next_run_1": soon}
     assert words not in client.post("/admin/django_q/schedule/preview/", data).content.decode()

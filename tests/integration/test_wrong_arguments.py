@@ -251,7 +251,7 @@ def test_it_is_a_type_error_too():
 
 @pytest.mark.parametrize("name", [None, 5, b"acme", [], object()])
 def test_what_is_no_text_is_no_name_of_a_schema(name):
-    with pytest.raises(ValidationError, match="it is no text"):
+    with pytest.raises(ValidationError, match="it is not a text"):
         validate_schema_name(name)
 
 
