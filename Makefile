@@ -46,8 +46,8 @@ chaos: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
-# In an environment of their own, with the versions of Django and psycopg that are measured. Not of everything: Celery wants
-# other versions of the client of Redis.
+# The peers have an environment of their own, with the same versions of Django and psycopg. Other versions may differ: Celery
+# needs another version of the Redis client.
 bench-peers: $(STAMP)
 	@$(BIN)/python -m venv .venvs/peers
 	@$(BIN)/python -m pip freeze --exclude-editable | grep -iE '^(django|psycopg)' > .venvs/peers/constraints.txt

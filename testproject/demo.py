@@ -28,7 +28,7 @@ TENANTS = ["acme_corp", "globex_inc", "initech_llc"]
 REPORTS = 5
 ITER_PARTS = 6
 CHAIN = ("pick", "pack", "ship")
-# How long a task that runs may take to end, and a cluster that is to kill it.
+# How long a running task may take to end, and a cluster that must kill it.
 CALM_SECONDS = 1.5
 END_SECONDS = 5.0
 
@@ -76,7 +76,7 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 class Ended(BaseException):
-    """A signal says that the demo is to end. `number` is the signal's."""
+    """A signal ended the demo. `number` is the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -84,7 +84,7 @@ class Ended(BaseException):
 
 
 def listen() -> None:
-    """End by Ctrl-C and by `kill`, also where a shell started the demo in the background and had it ignore Ctrl-C."""
+    """End by Ctrl-C and `kill`, even if a shell started the demo in the background, with SIGINT ignored."""
 
     def end(number: int, _: Any) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -97,7 +97,7 @@ def listen() -> None:
 
 
 def end_children() -> None:
-    """End the web server and the cluster within seconds, also while a task runs: a second signal has it killed."""
+    """End the web server and the cluster within seconds, even while a task runs: a second signal kills it."""
     for child in _children:
         child.terminate()
     for seconds in (CALM_SECONDS, END_SECONDS):

@@ -117,7 +117,7 @@ class Proxy:
             target.sendall(data)
 
     def _close(self, session: Session, *, by_client: bool) -> None:
-        if not by_client and session.to_client_frozen:  # it is not even told that the server left
+        if not by_client and session.to_client_frozen:  # it does not even see that the server closed
             self._selector.unregister(session.server)
             return
         session.closed_at = time.monotonic()

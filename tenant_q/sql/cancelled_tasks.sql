@@ -1,4 +1,4 @@
--- Find the cancelled ones among tasks of one tenant.
+-- Find the cancelled tasks among given ones of one tenant.
 --
 -- {table}     the schema-qualified table
 -- {cancelled} the mark of a cancelled task's result

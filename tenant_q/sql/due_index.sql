@@ -7,10 +7,10 @@
 -- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
 -- which holds none, skips entries that are locked.
 --
--- A trigger reads no other tenant's entries, and touches none, so that transactions of two tenants never stand in each other's way.
--- In SERIALIZABLE not even a page of an index may be read that others write to; so there an entry is written, and its removal
--- is left to the scheduler. It is notified on the channel tenant_q_unsure, with the schema, and compares that with the index. So
--- it is where a transaction with an old snapshot meets an entry that the scheduler has written since.
+-- A trigger neither reads nor writes entries of another tenant, so transactions of two tenants never conflict. In SERIALIZABLE
+-- it must not even read a page of an index that others write to. There it only writes entries, leaves their removal to the
+-- scheduler, and notifies it of the schema on the channel tenant_q_unsure. The scheduler compares the schema with the index. The
+-- trigger does the same if a transaction with an old snapshot meets an entry that the scheduler has written since.
 --
 -- The tables may belong to a hostile role, a tenant's own. So:
 -- - No function may be executed by PUBLIC: who may execute the trigger's function can put it on any table of his.
@@ -23,18 +23,18 @@
 -- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
 -- no place in the index. Nothing is written for a table that was not put into the index under its own name.
 --
--- A scheduler looks at the index twice a minute at least, so it is notified only of what comes earlier than its entry said, and
--- within the hour: the transaction may take that long. Who notifies waits for all others who do, as it commits.
+-- A scheduler reads the index at least twice a minute, so a trigger notifies it only of a fire that is earlier than its entry
+-- said, and within the hour, because a transaction may stay open for long. Transactions that notify commit one after another.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
     name text, tab oid, argument text, act text, old_row text, new_row text
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
--- While statistics say that the tables are empty, each row would read all of them.
+-- While statistics say that the tables are empty, a plan would scan all of them for each row.
 SET enable_seqscan = off
 AS $$
 DECLARE
-    -- TG_TABLE_SCHEMA has the collation "C", by which no index of the tables is ordered.
+    -- TG_TABLE_SCHEMA has the collation "C", but the indexes have the default one.
     own text COLLATE "default" := name;
     before text[] := string_to_array(old_row, '|');
     after text[] := string_to_array(new_row, '|');
@@ -342,8 +342,8 @@ BEGIN
 END
 $$;
 
--- Which schemas the index does not know as they are: new, restored, renamed, without their triggers, or gone, those included of
--- which it has entries alone. One query over the catalogue. Whether a new one is a tenant's is for the caller to find out.
+-- Find the schemas that differ from the index: new, restored, renamed, without their triggers, or dropped, even if only their
+-- entries are left. One query over the catalogue. The caller finds out whether a new schema belongs to a tenant.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_stale_schemas() RETURNS TABLE (schema_name text, is_gone boolean)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp

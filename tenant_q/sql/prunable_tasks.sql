@@ -1,10 +1,10 @@
--- Find the oldest successes of one tenant beyond the number that is kept, a portion of them.
+-- Find the oldest successes of one tenant beyond the number to keep, in portions.
 --
 -- {table}      the schema-qualified table
 -- {partition}  the column of save_limit_per, or a constant: the number counts for each of its values
 -- limit        how many successes are kept
--- portion      how many are found at most
--- spared       what was saved after this moment stays: a redelivered package is looked up here before it runs
+-- portion      the most successes to find
+-- spared       rows saved after this moment stay, because a redelivered package finds its row before it runs
 SELECT id
 FROM (
     SELECT id, stopped, pg_catalog.row_number() OVER (PARTITION BY {partition} ORDER BY stopped DESC) AS age

@@ -6,8 +6,7 @@
 -- {cancelled} the mark of a cancelled task's result
 -- %s         a JSON array of objects, one a task, with these columns as keys
 --
--- A task that is there already keeps its first success, and a cancelled one stays so; any other failure gives way to what
--- came later.
+-- An existing row of a success or of a cancelled task stays; a row of any other failure is replaced by the later outcome.
 INSERT INTO {table} AS task ({columns})
 SELECT {columns} FROM pg_catalog.json_populate_recordset(NULL::{table}, %s::pg_catalog.json)
 WHERE {is_there}

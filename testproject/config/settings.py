@@ -5,7 +5,7 @@ Environment variables, all optional; the defaults fit `test-compose.yml`:
     TENANCY        tenant_schemas (default) or django_tenants
     DATABASE_URL   PostgreSQL
     REDIS_URL      Redis or Valkey: the queue
-    CACHE_URL      the same for the cache; the default is database 1 of that server
+    CACHE_URL      Redis or Valkey for the cache; by default database 1 of the queue's server
     Q_NAME         name of the cluster
     Q_WORKERS      worker processes of `mscluster`
     CONN_MAX_AGE   seconds a web request's database connection is kept
@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def in_database(url: str, number: int) -> str:
-    """The URL of another database of the same server."""
+    """Return the URL of another database on the same server."""
     if url.startswith("unix:"):
         return f"{url.partition('?')[0]}?db={number}"
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))

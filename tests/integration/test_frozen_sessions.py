@@ -79,7 +79,7 @@ def proxy(tenants, monkeypatch) -> Iterator[Proxy]:
 
 
 def nth(number: int, what: str, *, opening: bool = False) -> Callable[[bytes], str | None]:
-    """Freeze the session at the how-manieth request of ours; a task's own is not counted.
+    """Freeze the session at a given request of the cluster, counted without the task's own.
 
     Parameters: `opening`, whether what opens a session is counted: the driver waits at least two seconds there.
     """
@@ -287,7 +287,7 @@ def test_a_scheduler_gets_over_a_lost_session_at_each_request_of_a_firing(proxy,
 
 
 def terminating(number: int, has_come: list[int]) -> Callable[[bytes], str | None]:
-    """Have the server end the session as the how-manieth request is sent."""
+    """End the session on the server as a given request is sent."""
     left, ours = [number], connections["default"]  # of this thread
 
     def choose(data: bytes) -> str | None:

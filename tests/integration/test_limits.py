@@ -1,4 +1,4 @@
-"""What is too large is refused where it comes from, with its size and the limit in the message."""
+"""Tasks and results that are too large are refused at the source, with size and limit in the message."""
 
 from __future__ import annotations
 

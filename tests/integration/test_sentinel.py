@@ -1,4 +1,4 @@
-"""The round of a sentinel whose steps fail. Its processes are not there; what is asked of the broker is real."""
+"""The round of a sentinel whose steps fail. It has no processes; its calls of the broker are real."""
 
 from __future__ import annotations
 

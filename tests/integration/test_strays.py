@@ -1,4 +1,4 @@
-"""What waits for a cluster that does not run, or that nobody knows, is told: when it is enqueued, and by `mshealth`."""
+"""The log and `mshealth` name clusters that do not run, or that no setting names, while tasks wait for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong type in a call of ours is told in one sentence, before anything reaches a server."""
+"""A wrong type in a public call raises an error of one sentence before it reaches a server."""
 
 from __future__ import annotations
 

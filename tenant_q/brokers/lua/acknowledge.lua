@@ -5,7 +5,7 @@
 --          their own, then for each package five:
 --          id, token, ms used, ms waited, and the words of its tenant's figures (see common.lua) where it counts,
 --          a character each, '0' the first
--- Returns  the ids refused: of those the worker does not hold the lease with this token
+-- Returns  the refused ids: the worker does not hold their leases with these tokens
 
 write_though_full()
 local worker, remember_ms, most_functions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

@@ -1,7 +1,7 @@
 -- Move a leased package to the dead.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 id, or '' where it is found by the token, 3 token, 4 cause, or '' to forget the package
+-- ARGV     1 worker, 2 id, or '' to find it by the token, 3 token, 4 cause, or '' to forget the package
 -- Returns  1, or 0 when the worker does not hold the lease with this token
 
 write_though_full()

@@ -9,31 +9,32 @@
 --   <tag>:messages        hash    id -> "schema\nfunc\nonce\npayload"
 --   <tag>:queue:<schema>  list    ids that wait, first to run at the head
 --   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
---   <tag>:vtime           hash    schema -> virtual time; kept of a tenant without work as long as it is ahead of the ring's
---   <tag>:ahead           hash    schema -> the part of its virtual time that it is charged for leases in force
+--   <tag>:vtime           hash    schema -> virtual time; a tenant without work keeps it while it is ahead of the ring's
+--   <tag>:ahead           hash    schema -> the part of its virtual time that is the charge for leases in force
 --   <tag>:ring            string  the ring's own virtual time; it never goes back
---   <tag>:waited          hash    '' -> since when the ring has not been empty, in ms; schema -> until when since then nobody
---                                 else was in the ring. An earlier version notes neither: then others count as waiting
+--   <tag>:waited          hash    '' -> since when the ring has not been empty, in ms; schema -> until when, since then, the
+--                                 tenant was alone in the ring. An earlier version writes neither: then others count as
+--                                 waiting
 --   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all tenants
 --   <tag>:leases          zset    id -> deadline in ms
 --   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once, fetch}: `fetch`
---                                 is a random word of the fetch that took it
+--                                 is the random word of the fetch that leased it
 --   <tag>:held:<worker>   zset    ids the worker holds, by token
 --   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
 --   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
 --   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
---   <tag>:deaths          hash    id -> how the worker died that was charged to it last; it expires a week after the last
---                                 death, for a cluster of an earlier version leaves its entries behind
+--   <tag>:deaths          hash    id -> how the last worker died whose death was charged to it; expires a week after the last
+--                                 death, because clusters of an earlier version do not delete its entries
 --   <tag>:alone           set     ids to be delivered one at a time
 --   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
 --   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
 --   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
 --   <tag>:delayed         zset    id -> due time in ms
 --   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
---   <tag>:due             zset    schema -> when the first of its delayed packages is due, in ms; where more were due than a
---                                 fetch moves, when that was, so that other tenants come first. A tenant is missing, or too
---                                 late, whose packages an earlier version delayed: it is found when one of them is the
---                                 first of all
+--   <tag>:due             zset    schema -> when the first of its delayed packages is due, in ms; if more were due than one fetch
+--                                 moves, the time of that fetch, so that other tenants come first. A tenant whose packages an
+--                                 earlier version delayed is missing or too late here: it is found when one of its packages
+--                                 is the first of all
 --   <tag>:waiting         hash    schema -> how many of its packages are delayed
 --   <tag>:unready         set     those delayed ids that wait for their tenant to be there
 --   <tag>:dead            zset    id -> when it died, in ms
@@ -42,14 +43,14 @@
 --   <tag>:kept:<schema>   zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" -> until when, in
 --                                 ms; under the site's tag
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
---   <tag>:late            zset    ids that were acknowledged long after their rows were saved -> until when that is kept, in ms
+--   <tag>:late            zset    ids acknowledged long after their rows were saved -> until when the id is kept, in ms
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
 --   <tag>:expired         string  when the expiry scan last ran, in ms
---   <tag>:shift           string  by how many ms the server's clock was set back: leases, delays, known and late are in ms of
---                                 the cluster's clock, which is ahead by so many
+--   <tag>:shift           string  the ms by which the server's clock was set back. The cluster's clock is ahead of the server's by
+--                                 them; times of leases, delays, known and late are by the cluster's clock
 --   <tag>:statistics      hash    stale_acks, expired, broken -> how often
---   <tag>:broken          list    what was dropped or moved aside because it was broken, "what;name", until it is logged
+--   <tag>:broken          list    broken entries that were dropped or moved aside, "what;name", until they are logged
 --   <tag>:aside:<name>    any     a key of the wrong type that was found under <tag>:<name>, for a day
 --   <tag>:figures         string  what was acknowledged, words of 32 bits, 56 for each tenant and function: how many done,
 --                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
@@ -64,11 +65,12 @@
 --                                 where it was told among the others
 --   <tag>:most_labels:<kind> string  how many could have series of their own when they were told last
 --
--- What stays when nothing is queued or runs: of each tenant that is there its queue's name, policy, figures (224 bytes), label,
--- learned costs, an entry of <tag>:waited, and its virtual time while it owes; release_queue.lua and its caller remove them with
--- the tenant. Of functions costs, figures and labels, of 1,000 names at most and as many again under each tenant. <tag>:known for a
--- day, <tag>:deleted for a time that the caller chooses, <tag>:figures:<n> for 70 minutes, and single values: <tag>:ring,
--- <tag>:token, <tag>:expired, <tag>:statistics, at most 64 words of <tag>:wake.
+-- These keys stay when no package is queued or runs:
+--   for each tenant    its queue's name, policy, figures (224 bytes), label, learned costs, an entry of <tag>:waited, and its
+--                      virtual time while it has a debt; release_queue.lua and its caller remove them with the tenant
+--   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
+--   for a time         <tag>:known for a day, <tag>:deleted for as long as the caller says, <tag>:figures:<n> for 70 minutes
+--   single values      <tag>:ring, <tag>:token, <tag>:expired, <tag>:statistics, and at most 64 words of <tag>:wake
 
 local tag = KEYS[1]
 local figure_words = 56
@@ -85,8 +87,8 @@ local function note_broken(what, name)
   redis.call('LTRIM', tag .. ':broken', -100, -1)
 end
 
--- The full name of a key. One of a tenant, a worker or a group that has the wrong type is moved aside: otherwise it would
--- fail the scripts of all of them.
+-- Return the full name of a key. Move a key of one tenant, worker or group aside if it has the wrong type: otherwise it
+-- would make the scripts fail for all of them.
 local function key(name)
   local full = full_names[name]
   if not full then
@@ -119,20 +121,20 @@ local function now_ms()
   return time_now
 end
 
--- How many ms the cluster's clock is ahead of the server's, which was set back by as much.
+-- Return the ms by which the cluster's clock is ahead of the server's, because that was set back.
 local function clock_shift()
   return tonumber(redis.call('GET', key('shift')) or '0')
 end
 
--- The cluster's clock, in ms. Leases and delays, and what is remembered for a time, are kept by it. It is the server's, but
--- never goes back: until the next scan for leases (see expire.lua) takes note of a step it stands still.
+-- Return the cluster's clock, in ms, for leases, delays and everything that is kept for a time. It is the server's clock, but
+-- never goes back: when that is set back, it stands still until the next scan for expired leases (see expire.lua).
 local clock_now
 local function clock_ms()
   clock_now = clock_now or math.max(now_ms() + clock_shift(), tonumber(redis.call('GET', key('expired')) or '0'))
   return clock_now
 end
 
--- schema, func, once, payload of a stored message; nothing where there is none, or it is broken
+-- Return schema, func, once and payload of a stored message; nothing if there is none or it is broken.
 local function open_message(message)
   local a = message and string.find(message, '\n', 1, true)
   local b = a and string.find(message, '\n', a + 1, true)
@@ -182,7 +184,7 @@ local function schema_of(name)
   return owner and string.match(owner, '\n(.*)$') or name
 end
 
--- What is packed in a text, where that is a table; else nil.
+-- Return the table that is packed in a text; nil if there is none.
 local function unpack_table(packed)
   if not packed then
     return nil
@@ -205,7 +207,7 @@ local function is_held(schema)
   return policy.paused or (policy.cap > 0 and redis.call('HLEN', key('running:' .. schema)) >= policy.cap)
 end
 
--- Note since when others wait for a tenant that runs: one more is about to enter the ring.
+-- Note since when others wait for a tenant that runs, before one more enters the ring.
 local is_crowded = false
 local function note_wait()
   local first = is_crowded and {} or redis.call('ZRANGE', key('ready'), 0, 1)
@@ -229,7 +231,8 @@ local function enter_ring(schema)
   redis.call('HSET', key('vtime'), schema, start)
 end
 
--- For how many ms some other tenant has been in the ring all the time, or nil where none is. `first` are the first two in it.
+-- Return for how many ms other tenants have been in the ring without a break; nil if there are none.
+-- first  the first two tenants in the ring
 local function others_waited(first, schema)
   if #first == 0 or (#first == 1 and first[1] == schema) then
     return nil
@@ -238,13 +241,13 @@ local function others_waited(first, schema)
   return clock_ms() - math.max(tonumber(since[1]) or 0, tonumber(since[2]) or 0)
 end
 
--- So far is a tenant at most behind the others, in virtual ms; also in `brokers/protocol.py`.
+-- The largest debt of a tenant, in virtual ms; also in `brokers/protocol.py`.
 local most_debt = 3600000
 
--- Settle what tenants were charged for leases that end. A tenant owes the time in which others waited. Where none does,
--- the ring's virtual time follows the tenant's, as if all others had been served by turns with it. That of a tenant that
--- has caught up is forgotten: it enters the ring at the ring's.
--- accounts  for each tenant the ms that it used, and what it was charged: schema -> { used, charged }
+-- Replace the charge for leases that end by the actual cost. A tenant owes the time in which others waited. If no other
+-- waits, the ring's virtual time follows the tenant's, as if it had taken turns with all others. The virtual time of a tenant
+-- that has caught up is deleted: the tenant will enter the ring at the ring's.
+-- accounts  the ms that each tenant used and was charged: schema -> { used, charged }
 local function settle(accounts)
   local names = {}
   for schema in pairs(accounts) do
@@ -257,7 +260,7 @@ local function settle(accounts)
   for i, schema in ipairs(names) do
     local used, charged = accounts[schema].used, accounts[schema].charged
     local ahead = math.max(0, (tonumber(aheads[i]) or 0) - charged)
-    if ahead < 0.000001 then  -- what rounding leaves
+    if ahead < 0.000001 then  -- a rounding error
       ahead = 0
     end
     local before = tonumber(times[i]) or 0
@@ -360,13 +363,13 @@ local function pack_lease(lease)
   })
 end
 
--- The fencing token that a worker gets with a lease. The number alone is not enough: it orders the leases, but a replica that
--- takes over may lack the last ones and give their numbers again. A lease of an earlier version has the number alone.
+-- Return the fencing token that a worker gets with a lease. The number orders the leases, but is not enough alone: a replica
+-- that takes over may lack the last leases and give their numbers again. A lease of an earlier version has only the number.
 local function fencing_token(lease)
   return lease.fetch and lease.token .. '.' .. lease.fetch or tostring(lease.token)
 end
 
--- nil where there is none, or it is broken.
+-- Return a lease; nil if there is none or it is broken.
 local function unpack_lease(packed)
   local held = unpack_table(packed)
   if not held or not tonumber(held[1]) or not held[2] or not held[3] or not tonumber(held[4]) then
@@ -382,12 +385,12 @@ local function is_held_by(lease, worker, token)
   return lease and lease.worker == worker and fencing_token(lease) == token
 end
 
--- The lease of an id, else nil.
+-- Return the lease of an id; nil if there is none.
 local function lease_of(id)
   return unpack_lease(redis.call('HGET', key('leased'), id))
 end
 
--- The lease of an id if this worker holds it with this fencing token, else nil.
+-- Return the lease of an id if this worker holds it with this fencing token, else nil.
 local function lease_held(id, worker, token)
   local lease = lease_of(id)
   return is_held_by(lease, worker, token) and lease or nil
@@ -424,7 +427,7 @@ local function delayed_of(schema)
   return redis.call('ZCARD', key('delayed:' .. schema))
 end
 
--- Count a tenant's packages in a hash of those that have some: <tag>:waiting, <tag>:dead_of. Returns how many there are.
+-- Add `change` to the count of a tenant's packages in a hash (<tag>:waiting, <tag>:dead_of). Returns the new count.
 local function count_in(name, schema, change)
   local count = redis.call('HINCRBY', key(name), schema, change)
   if count <= 0 then
@@ -456,7 +459,7 @@ local function end_delay(schema, id)
   end_delays(schema, { id })
 end
 
--- Forget an id that has no message, or a broken one: nobody can run it, list it or retry it.
+-- Forget an id without a message, or with a broken one: it cannot be run, listed or retried.
 local function forget_broken(id)
   for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
     redis.call('ZREM', key(name), id)
@@ -477,7 +480,7 @@ local function forget_broken(id)
   note_broken('package', id)
 end
 
--- When a delayed package is due by the server's clock, in ms, as text.
+-- Return when a delayed package is due by the server's clock, in ms, as text.
 local function due_of(id)
   return string.format('%.0f', redis.call('ZSCORE', key('delayed'), id) - clock_shift())
 end
@@ -513,7 +516,7 @@ local function is_cancelled(id)
   return verdict and string.match(verdict, '^TaskCancelled')
 end
 
--- A leased package whose lease is gone or broken goes back to the head of its queue, if it is there at all.
+-- Return a leased package whose lease is missing or broken to the head of its queue, if it has a message.
 local function return_without_lease(id, worker)
   redis.call('ZREM', key('leases'), id)
   redis.call('HDEL', key('leased'), id)
@@ -535,7 +538,7 @@ end
 
 -- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.
 --
--- `worker` is who holds it, where its lease may be gone.
+-- `worker` is the worker that holds it, if its lease may be missing.
 local function return_unrun(id, lease, worker)
   if not lease then
     return_without_lease(id, worker)

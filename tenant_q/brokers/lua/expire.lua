@@ -5,12 +5,12 @@
 -- when the gap was nearly over. A package that was leased alone is charged a
 -- start; one of a larger batch may have been innocent, and is delivered alone the next time.
 --
--- A server's clock that was set back is before the last scan. From then on the cluster's clock is ahead of it by as much, so
--- that no lease and no delay takes longer by the step. What passed since the last scan is not counted.
+-- If the server's clock is before the last scan, it was set back. From then on the cluster's clock is ahead of it by the
+-- difference, so that leases and delays take no longer. The time since the last scan is not counted.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
--- Returns  { how many were given back, then what was broken and dropped or moved aside, "what;name" }
+-- Returns  { the number given back, then the broken entries that were dropped or moved aside, as "what;name" }
 
 write_though_full()
 local step = tonumber(redis.call('GET', key('expired')) or '0') - (now_ms() + clock_shift())
@@ -51,7 +51,7 @@ for i = #ids, 1, -1 do
   return_unrun(id, lease)
   redis.call('HINCRBY', key('starts'), id, lease.alone and 1 or 0)
   if lease.alone then
-    redis.call('HDEL', key('deaths'), id)  -- nobody knows how this worker died
+    redis.call('HDEL', key('deaths'), id)  -- it is not known how this worker died
   end
   redis.call('SADD', key('alone'), id)
 end
@@ -59,7 +59,7 @@ if #ids > 0 then
   redis.call('HINCRBY', key('statistics'), 'expired', #ids)
 end
 wake(#due)
--- What a tenant is charged for leases in force is 0 when it has none: an earlier version, or a failover, may have left some.
+-- Delete charges of tenants without leases, which an earlier version or a failover may have left.
 for _, schema in ipairs(redis.call('HKEYS', key('ahead'))) do
   if redis.call('EXISTS', key('running:' .. schema)) == 0 then
     redis.call('HDEL', key('ahead'), schema)

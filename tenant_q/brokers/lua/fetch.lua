@@ -9,10 +9,10 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
 --          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for,
---          8 a random word, which is a part of the fencing tokens, 9 most bytes of packages; a larger one comes alone
+--          8 a random word for the fencing tokens, 9 most bytes of packages; a larger package is fetched alone
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored,
---              how the last worker died that was charged to it or '' }, ... }
+--              how the last worker died whose death was charged to it, or '' }, ... }
 
 write_though_full()
 local worker, lease_ms, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -25,8 +25,8 @@ for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do
   return_unrun(id, lease_of(id), worker)
 end
 
--- Move some of a tenant's due packages behind its queued ones. Where more are due, its next turn comes after those of the
--- other tenants that have due ones.
+-- Move a tenant's due packages, at most `most`, behind its queued ones. If more are due, its next turn comes after the turns
+-- of the other tenants with due packages.
 local function queue_due(schema, most)
   local delayed = key('delayed:' .. schema)
   local ids = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, most)
@@ -43,8 +43,8 @@ local function queue_due(schema, most)
   end
 end
 
--- Queue what is due, of as many tenants and in all of as many packages as one fetch has time for.
--- The first of all due packages belongs to one of the tenants noted, unless an earlier version delayed it.
+-- Queue due packages of at most 256 tenants, and at most 256 in all (or one for each tenant).
+-- The first of all due packages belongs to a tenant in <tag>:due, unless an earlier version delayed it.
 local function queue_all_due(first, due)
   local most = 256
   local schemas, is_noted = redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, most), false
@@ -86,7 +86,7 @@ local function expected_cost(schema, func)
   return costs[field]
 end
 
--- What is charged for this batch by tenant, and the virtual times with it.
+-- The charge of each tenant for this batch, and its virtual time after it.
 local charges, times = {}, {}
 
 -- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent. The tenant
@@ -130,9 +130,9 @@ local function take_slice(schema, most, room)
   end
 end
 
--- The ring's virtual time is that of the tenant whose turn it is. Where nobody else waits it is without the leases in force,
--- which are charged when it is known for how long others waited.
--- Returns  how much the tenant may be charged until it is as far behind as one can be
+-- Set the ring's virtual time to that of the tenant whose turn it is. If no other tenant waits, leave out its leases in
+-- force: they are charged when they end, by the time for which others waited.
+-- Returns  the charge that still fits within the tenant's largest debt
 local function note_turn(schema, own, is_alone)
   local ring, time = tonumber(redis.call('GET', key('ring'))) or 0, tonumber(own)
   if is_alone and time > ring then

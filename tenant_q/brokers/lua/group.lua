@@ -1,9 +1,9 @@
 -- Read, count or forget the parts of a group.
 --
 -- KEYS[1]  the site's tag (see add_part.lua)
--- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop', 5 most bytes that parts may have, or 0
--- Returns  { index, payload, ... }, or how many bytes they have where it is more than that; else how many parts there are
---          (were, where they are forgotten)
+-- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop', 5 most bytes of all parts, or 0
+-- Returns  for 'parts' { index, payload, ... }, or their size in bytes if it exceeds that; else the number of parts, which
+--          'drop' has forgotten
 
 local queue, act = queue_of(ARGV[1], ARGV[2]), ARGV[4]
 local group = key('group:' .. queue .. ';' .. ARGV[3])

@@ -3,8 +3,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema or '' for all, 2 its tenant or '', 3 how many at most, 4 'oldest' or 'newest', the ones that come first,
---          5 where to begin, from 0, 6 the package that the last call looked at last, or '', then ids, or none for all
--- Returns  { where the next call begins or -1, the package looked at last,
+--          5 where to begin, from 0, 6 the package at which the previous call ended, or '', then ids, or none for all
+-- Returns  { where the next call begins or -1, the package at which this call ended,
 --            { id, schema as it is called now, func, ms when it died, cause, payload }, ... }
 
 local page = 1000
@@ -45,13 +45,13 @@ local function add_these()
   end
 end
 
--- Returns where the next call begins, and the package looked at last.
+-- Returns where the next call begins, and the package at which this one ended.
 local function add_page()
   local range, rank = 'ZRANGE', 'ZRANK'
   if newest_first then
     range, rank = 'ZREVRANGE', 'ZREVRANK'
   end
-  local at = ARGV[6] ~= '' and redis.call(rank, key('dead'), ARGV[6])  -- others may have gone, or come, meanwhile
+  local at = ARGV[6] ~= '' and redis.call(rank, key('dead'), ARGV[6])  -- others may have been added or removed since
   local first = at and at + 1 or tonumber(ARGV[5])
   local ids = redis.call(range, key('dead'), first, first + page - 1, 'WITHSCORES')
   for i = 1, #ids, 2 do

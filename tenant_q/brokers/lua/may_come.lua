@@ -1,9 +1,9 @@
--- The ids of packages that may be delivered (again): those that are here, dead ones too, and those acknowledged late a
--- moment ago, for a replica that takes over may not know of the acknowledgement yet.
+-- Find the packages that may be delivered (again): those in the broker, dead ones included, and those acknowledged late a
+-- short time ago, because a replica that takes over may lack the acknowledgement.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     the ids
--- Returns  those of them
+-- Returns  the ids of such packages among them
 
 local found, now = {}, clock_ms()
 for _, id in ipairs(ARGV) do

@@ -1,7 +1,7 @@
--- Note that packages are about to be acknowledged long after their rows were saved. See may_come.lua.
+-- Remember packages that are acknowledged long after their rows were saved. See may_come.lua.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 for how many ms, then the ids
+-- ARGV     1 how long to remember them, in ms, then the ids
 -- Returns  nothing
 
 write_though_full()

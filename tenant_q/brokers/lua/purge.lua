@@ -1,7 +1,7 @@
 -- Forget every package that is not leased: queued, delayed and dead.
 --
--- Costs what the workers hold and how many tenants there are, not how many packages: whole keys are let go, which the server
--- frees beside its work, and what is leased is written again. So it is done at once, whatever is enqueued meanwhile.
+-- The cost depends on the number of leased packages and of tenants, not of all packages: it unlinks whole keys, which the
+-- server frees in the background, and writes the leased packages again. So one call is enough.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  how many were forgotten
@@ -11,7 +11,7 @@ local chunk = 1000
 local leased = redis.call('HKEYS', key('leased'))
 local forgotten = redis.call('HLEN', key('messages'))
 
--- Let a hash go but for what it has of leased packages.
+-- Unlink a hash, except for its fields of leased packages.
 local function keep_leased(name)
   local kept = {}
   for first = 1, #leased, chunk do

@@ -5,7 +5,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 the id it was running or '', 3 verdict on that id or '',
---          4 whether its death is charged to anyone ('1' or '0'): not where it was killed to stop it,
+--          4 whether its death is charged ('1' or '0'): not if it was killed to stop the cluster,
 --          5 how it died, in words, or ''
 -- Returns  how many were given back
 
@@ -25,7 +25,7 @@ for _, id in ipairs(ids) do
       redis.call('HSET', key('deaths'), id, death)
       redis.call('PEXPIRE', key('deaths'), deaths_ms)
     end
-  else  -- nobody can run it
+  else  -- it cannot be run
     forget_broken(id)
   end
   if id == running and verdict ~= '' and not is_cancelled(id) then

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 lease in ms, then the workers
--- Returns  for each worker what it holds: { id, token, id, token, ... }
+-- Returns  for each worker the packages that it holds: { id, token, id, token, ... }
 
 write_though_full()
 local deadline = clock_ms() + tonumber(ARGV[1])

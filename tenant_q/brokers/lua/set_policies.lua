@@ -1,9 +1,9 @@
 -- Put tenants' policies in force, on what is queued already too.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 how many tenants have no policy any more, then the names of their queues, then for each other tenant six: schema,
+-- ARGV     1 number of tenants whose policy is removed, then the names of their queues, then for each other tenant six: schema,
 --          tenant or '', weight, cap or 0, most that may wait or 0, paused ('1' or '0')
--- Returns  the names of the others' queues
+-- Returns  the names of the other tenants' queues
 
 write_though_full()
 local changed, weights = {}, {}
@@ -13,7 +13,7 @@ local function note_change(schema)
   end
 end
 
--- What a tenant owes was used under its weight before: by another weight it is another part of virtual time.
+-- Keep a tenant's debt in worker-seconds when its weight changes: by another weight it is another virtual time.
 local function weigh_debt(schema)
   local weight = policy_of(schema).weight
   local own = weight ~= weights[schema] and redis.call('HGET', key('vtime'), schema)

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     for each package four: worker, id, fraction, text
--- Returns  how many of them their worker holds
+-- Returns  the number of packages that their workers hold
 
 write_though_full()
 local kept = 0
