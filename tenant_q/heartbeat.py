@@ -1,4 +1,4 @@
-"""How the parent sees that its sentinel hangs: it is stopped, or blocked where none of its limits reaches.
+"""Detect in the parent that its sentinel hangs: it is stopped, or blocked in a call without a time limit.
 
 A cluster whose sentinel hangs renews no leases. So it ends, and the service manager starts another one.
 """
@@ -14,12 +14,12 @@ from tenant_q import brokers
 from tenant_q.conf import conf
 
 _COUNT = struct.Struct("<Q")
-# No step of a round takes nearly as long: an impatient call takes two seconds, a slow resolver of names half a minute.
+# A step of a round takes much less: a call to the broker two seconds, a slow DNS resolver half a minute.
 SILENT_SECONDS = 60.0
 
 
 class Heartbeat:
-    """A counter in memory that is shared with the sentinel, the one that writes it."""
+    """A counter in memory that parent and sentinel share. The sentinel writes it."""
 
     def __init__(self) -> None:
         self._memory = mmap(-1, _COUNT.size)
@@ -30,15 +30,15 @@ class Heartbeat:
 
     @property
     def count(self) -> int:
-        """How often it was shown."""
+        """The number of calls of `beat`."""
         return int(_COUNT.unpack(self._memory[:])[0])
 
 
 class Watchdog:
-    """What the parent knows of a heartbeat.
+    """Measures in the parent how long a heartbeat has been silent.
 
-    It counts the time in which it looked itself. Where the whole cluster is stopped, or its machine is suspended, that
-    goes on with nobody to blame. So the time between two looks counts as `longest` seconds at most.
+    It counts only time in which the parent itself runs: when all processes of a cluster are stopped, or its machine is
+    suspended, the sentinel is not to blame. So the time between two looks counts as at most `longest` seconds.
 
     Parameters: `longest`, a little more than the seconds between two looks; `clock`, which returns seconds.
     """
@@ -52,7 +52,7 @@ class Watchdog:
         self._looked = clock()
 
     def look(self) -> float:
-        """Return for how many seconds the heartbeat has been silent."""
+        """Return the seconds for which the heartbeat has been silent."""
         now, count = self.clock(), self.heartbeat.count
         self.silent = 0.0 if count != self._count else self.silent + min(now - self._looked, self.longest)
         self._count, self._looked = count, now
@@ -60,8 +60,8 @@ class Watchdog:
 
 
 def limit() -> float:
-    """Return the seconds of silence after which a sentinel hangs.
+    """Return the seconds of silence after which a sentinel counts as hung.
 
-    It is longer than a call to the broker may take, with the time limits that the project sets.
+    They are longer than a call to the broker may take with the timeouts that the project sets.
     """
     return max(SILENT_SECONDS, conf().lease, 2 * brokers.longest_call_seconds())

@@ -25,7 +25,7 @@ __all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "longest_c
 
 _TENANT_BROKER = f"{TenantBroker.__module__}.{TenantBroker.__qualname__}"
 _ELSEWHERE = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
-# Clients of other servers have limits and retries of their own; that of SQS has five times a minute.
+# Clients of other servers have their own limits and retries; the client of SQS tries five times for a minute.
 ELSEWHERE_SECONDS = 300.0
 _made: dict[str, Broker] = {}
 
@@ -57,7 +57,7 @@ def get_impatient_broker(cluster: str | None = None) -> Broker:
 
 
 def longest_call_seconds() -> float:
-    """Return how long a call of an impatient broker may take, by the limits of its client, before it fails."""
+    """Return the longest time in seconds that a call of an impatient broker may take, by the timeouts of its client."""
     if not uses_redis():
         return ELSEWHERE_SECONDS
     options = connect(patient=False).connection_pool.connection_kwargs

@@ -24,7 +24,7 @@ SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors
 
 # No call waits for ever for a server that does not answer, unless the project's options allow it.
 TIMEOUTS: Final = MappingProxyType({"socket_connect_timeout": 5, "socket_timeout": 10})
-# The same for a client that watches others. Here the project cannot switch the limits off, but set others.
+# The same for the client of a watcher. The project may set other limits here, but cannot switch them off.
 IMPATIENT: Final = MappingProxyType({"socket_connect_timeout": 2, "socket_timeout": 2})
 
 
@@ -86,12 +86,12 @@ def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
 
 
 def _limited(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options without those that have a call wait for ever."""
+    """Return the options without timeouts of None, with which a call may last for ever."""
     return {name: value for name, value in options.items() if name not in TIMEOUTS or value is not None}
 
 
 def missing_limits(client: Any) -> list[str]:
-    """Return the names of the limits that a client lacks: its pool is of a kind that we cannot make anew."""
+    """Return the names of the timeouts that a client lacks, because its pool is of an unknown class."""
     return [name for name in TIMEOUTS if name not in client.connection_pool.connection_kwargs]
 
 
