@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tenant_q.conf import conf, site_clusters
+from tenant_q.exceptions import TenantQError
 from tenant_q.labels import get_logger
 
 logger = get_logger("tenant_q.brokers")
@@ -21,7 +22,7 @@ _noted: set[str] = set()
 def note(broker: Any) -> None:
     """Log that a task was enqueued for a broker's cluster if the settings do not name that cluster.
 
-    Each process logs a name once. Raises `BrokerError`.
+    Each process logs a name once. If the broker does not keep the name, the next task tries again.
     """
     name = broker.cluster
     if name in (conf().cluster, conf().site) or name in _noted or len(_noted) >= _MOST or name in site_clusters():
@@ -35,7 +36,11 @@ def note(broker: Any) -> None:
         name,
     )
     if hasattr(broker, "note_stray"):
-        broker.note_stray()
+        try:
+            broker.note_stray()
+        except TenantQError as error:  # the task is enqueued by now, so the caller must not see an error
+            _noted.discard(name)
+            logger.warning("The name %r is not kept for mshealth yet: %s", name, error)
 
 
 def forget() -> None:

@@ -18,7 +18,7 @@ from django_q.status import Stat
 from tenant_q import health, status, tenancy
 from tenant_q.brokers import get_broker, strays
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.exceptions import EnqueueError
+from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.test_msinfo import CLUSTER
@@ -73,6 +73,23 @@ def test_a_cluster_that_the_settings_do_not_name(monkeypatch, caplog, settings, 
     RedisBroker(typo).purge()
     assert examine(monkeypatch, own).problems == ()
     assert get_broker().strays() == [], "its name is forgotten"
+
+
+@pytest.mark.parametrize("enqueue", [ours, django_q2])
+def test_a_name_that_cannot_be_kept_fails_no_task(monkeypatch, typo, enqueue: Callable[..., None]):
+    """The task is on its queue by then: who is told otherwise enqueues it again. The next one keeps the name."""
+
+    def refuse(broker: RedisBroker) -> None:
+        raise BrokerError("away")
+
+    with monkeypatch.context() as patch, in_schema(A):
+        patch.setattr(RedisBroker, "note_stray", refuse)
+        enqueue(cluster=typo)
+    assert get_broker(typo).counts().queued == 1
+    assert get_broker().strays() == []
+    with in_schema(A):
+        enqueue(cluster=typo)
+    assert get_broker().strays() == [typo]
 
 
 def test_a_cluster_that_is_known_and_does_not_run(monkeypatch, caplog, settings, typo):
