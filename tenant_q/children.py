@@ -12,7 +12,7 @@ from tenant_q.conf import conf
 from tenant_q.labels import get_logger
 from tenant_q.status import DEATHS_TOLD, Death
 
-logger = get_logger("tenant_q.sentinel")  # whose children they are
+logger = get_logger("tenant_q.sentinel")  # they are children of the sentinel
 
 LONGEST_RESPAWN = 2.0
 # The longest wait for killed processes: one in a call that the kernel does not interrupt runs no more code of its own.

@@ -473,5 +473,5 @@ def _hook_task(outcome: Outcome) -> Task:
 
 
 def resolve_hook(hook: Any) -> Callable[[Task], Any]:
-    """The hook itself, or what its dotted path names. Raises `UnknownFunction`, and what importing raises."""
+    """Return the hook itself, or the function at its dotted path. Raises `UnknownFunction` and import errors."""
     return resolve(hook)

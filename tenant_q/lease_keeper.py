@@ -11,7 +11,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
 
-logger = get_logger("tenant_q.sentinel")  # whose work it is
+logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
 # Packages of a batch that have waited this long for their turn are given back.
 RECALL_SECONDS = 0.25

@@ -166,7 +166,7 @@ class Role(ABC):
 def settle_in_child(parent: int) -> None:
     """First thing in a forked child: leave with the parent, share no connection with it, keep its own open.
 
-    What its tasks fork shares none with this one, and what they start stays below it.
+    Processes that its tasks fork share none with it, and those that they start stay below it.
     """
     orphans.die_with(parent)
     orphans.adopt()

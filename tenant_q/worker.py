@@ -423,5 +423,5 @@ def _sentenced(lease: Lease, package: Package, verdict: str) -> Outcome:
 
 
 def _attempt(lease: Lease, package: Package) -> int:
-    """The how-manieth start of a package this is."""
+    """Return the number of this start of a package, counted from 1."""
     return package.failures + (lease.starts or 0) + 1

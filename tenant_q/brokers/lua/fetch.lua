@@ -8,7 +8,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
---          6 ms charged for an unknown function, 7 how many times as long what is new to its tenant is taken for,
+--          6 ms charged for an unknown function, 7 factor of the expected cost of a function that is new to a tenant,
 --          8 a random word for the fencing tokens, 9 most bytes of packages; a larger package is fetched alone
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored,
