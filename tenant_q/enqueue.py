@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,16 +33,28 @@ def stamp(*, task: dict[str, Any], **_: Any) -> None:
     task.setdefault("origin", CODE)
 
 
-def push(packages: Sequence[Package], *, broker: Any = None, once: bool = False, limited: bool = False) -> None:
+_NOTHING: Mapping[str, str] = {}
+
+
+def push(
+    packages: Sequence[Package],
+    *,
+    broker: Any = None,
+    once: bool = False,
+    limited: bool = False,
+    follows: Mapping[str, str] = _NOTHING,
+) -> None:
     """Put packages on their tenants' queues, in one round trip a thousand.
 
     Parameters: `broker`, a Django-Q2 broker to use instead of the configured one; `once`, whether their ids are
-    deterministic, so that pushing them again does nothing; `limited`, whether their tenant's `max_queued` counts.
+    deterministic, so that pushing them again does nothing; `limited`, whether their tenant's `max_queued` counts;
+    `follows`, the ids of the packages from which these follow, by their own.
 
     Raises `EnqueueError` when a package does not pickle, `QueueFull` where there is no room, and `BrokerError`.
     """
     looked_up = _address(packages)
-    _send(packages, _messages(packages, once=once), looked_up, once=once, broker=broker, limited=limited)
+    messages = partial(_messages, once=once, follows=follows)
+    _send(packages, messages(packages), looked_up, messages, broker=broker, limited=limited)
 
 
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
@@ -52,8 +64,8 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
     raises besides is raised by the commit, which has taken place then.
     """
     looked_up = _address(packages)
-    messages = _messages(packages, once=once)
-    on_commit(partial(_send, packages, messages, looked_up, once=once, broker=broker, limited=True))
+    anew = partial(_messages, once=once)
+    on_commit(partial(_send, packages, anew(packages), looked_up, anew, broker=broker, limited=True))
 
 
 def announce(packages: Sequence[Package]) -> None:
@@ -90,11 +102,14 @@ def _address(packages: Sequence[Package]) -> list[Package]:
     return looked_up
 
 
-def _messages(packages: Sequence[Package], *, once: bool) -> dict[str | None, list[Message]]:
+def _messages(
+    packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING
+) -> dict[str | None, list[Message]]:
     """The messages that carry the packages, by cluster."""
     by_cluster: dict[str | None, list[Message]] = {}
     for package in packages:
-        message = message_of(package, sealed(package), delay=package.delay, once=once)
+        source = follows.get(package.id, "")
+        message = message_of(package, sealed(package), delay=package.delay, once=once, follows=source)
         by_cluster.setdefault(package.option("cluster"), []).append(message)
     return by_cluster
 
@@ -103,8 +118,8 @@ def _send(
     packages: Sequence[Package],
     messages: dict[str | None, list[Message]],
     looked_up: Sequence[Package],
+    anew: Callable[[Sequence[Package]], dict[str | None, list[Message]]],
     *,
-    once: bool,
     broker: Any,
     limited: bool,
 ) -> None:
@@ -113,7 +128,7 @@ def _send(
     except TenantDeleted as error:
         if not _address_anew(looked_up):
             raise _deleted(packages, error) from error
-        _hand_over(_messages(packages, once=once), broker=broker, limited=limited)
+        _hand_over(anew(packages), broker=broker, limited=limited)
     if logger.isEnabledFor(logging.DEBUG):  # it would be a tenth of the cost of a thousand packages
         for package in packages:
             logger.debug("Enqueued %s", package.name, extra=labels(package))

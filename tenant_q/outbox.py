@@ -245,7 +245,7 @@ class Outbox:
     def _push_links(self) -> None:
         """Enqueue chains' next links; if that fails, one by one, and with a failed row for each that fails."""
         try:
-            enqueue.push(self._links, once=True)
+            enqueue.push(self._links, once=True, follows=self._sources)
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:
@@ -257,7 +257,7 @@ class Outbox:
 
     def _push_or_fail(self, link: Package) -> None:
         try:
-            enqueue.push([link], once=True)
+            enqueue.push([link], once=True, follows=self._sources)
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:

@@ -23,10 +23,10 @@ from tenant_q.package import Package
 from tenant_q.tenancy import current_schema, keys_of, on_commit, queue_suffix
 
 
-def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False) -> Message:
+def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False, follows: str = "") -> Message:
     """The message that carries a sealed package."""
     func, tenant = package.counted_func, package.tenant or ""
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant)
+    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant, follows=follows)
 
 
 def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:

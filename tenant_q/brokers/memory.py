@@ -112,6 +112,8 @@ class MemoryBroker:
         self.died: dict[str, tuple[float, str]] = {}
         self.unready: set[str] = set()
         self.known: dict[str, float] = {}
+        # By id of a package that is there, what was enqueued to follow it.
+        self.followed: dict[str, str] = {}
         self.late: dict[str, float] = {}
         # The ring: tenants with work queued that neither a pause nor a cap keeps out.
         self.ring: set[str] = set()
@@ -191,7 +193,7 @@ class MemoryBroker:
             if id in self.leased:
                 self._cancel_leased(id, verdict)
                 continue
-            for place in (self.delayed, self.died, self.messages, self.histories):
+            for place in (self.delayed, self.died, self.messages, self.histories, self.followed):
                 place.pop(id, None)
             self.unready.discard(id)
         self.queues.pop(queue, None)
@@ -324,18 +326,20 @@ class MemoryBroker:
                 raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
         accepted = 0
         for message in messages:
-            if self._is_known(message):
-                continue
-            accepted += 1
-            self.messages[message.id] = message
-            if message.delay > 0:
-                self.delayed[message.id] = self.clock() + message.delay
-            else:
-                self._push(message.id)
+            if not self._is_known(message):
+                accepted += 1
+                self.messages[message.id] = message
+                if message.delay > 0:
+                    self.delayed[message.id] = self.clock() + message.delay
+                else:
+                    self._push(message.id)
+            if message.follows in self.messages:
+                self.followed[message.follows] = message.id
         return accepted
 
     def _is_known(self, message: Message) -> bool:
-        return message.id in self.messages or (message.once and message.id in self.known)
+        is_done = message.id in self.known or self.followed.get(message.follows) == message.id
+        return message.id in self.messages or (message.once and is_done)
 
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
@@ -421,6 +425,7 @@ class MemoryBroker:
         self._end_leases(used)
         for id, ms in used.items():
             self.histories.pop(id, None)
+            self.followed.pop(id, None)
             message = self.messages.pop(id)
             if message.once:
                 self.known[id] = self.clock()
@@ -691,7 +696,7 @@ class MemoryBroker:
         return self.leased[id].progress if self.place(schema, id) == "leased" else None
 
     def purge(self) -> None:
-        for kept in (self.messages, self.histories):
+        for kept in (self.messages, self.histories, self.followed):
             for id in kept.keys() - self.leased.keys():
                 del kept[id]
         for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
@@ -715,6 +720,7 @@ class MemoryBroker:
         found = [id for id in ids_and_payloads if self.died.pop(id, None)]
         for id in found:
             self.messages[id] = replace(self.messages[id], payload=ids_and_payloads[id] or self.messages[id].payload)
+            self.histories[id].starts = 0  # its task may have succeeded before
             self._push(id)
         return len(found)
 
@@ -722,6 +728,7 @@ class MemoryBroker:
         purged = [self.messages.pop(id) for id in ids if self.died.pop(id, None)]
         for message in purged:
             self.histories.pop(message.id, None)
+            self.followed.pop(message.id, None)
         return len(purged)
 
     # Groups, and the status of clusters

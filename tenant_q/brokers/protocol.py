@@ -47,7 +47,8 @@ class Message:
 
     `func` is the name under which its run time is estimated. `delay` is in seconds. `once` says that the id is
     deterministic: it stays known for a day after its acknowledgement, and enqueueing a known id does nothing. `tenant`
-    is the key of the tenant it was made for, empty for none.
+    is the key of the tenant it was made for, empty for none. `follows` is the id of the package from which this one
+    follows, empty for none: as long as that one is there, this id stays known.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Message:
     delay: float = 0.0
     once: bool = False
     tenant: str = ""
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ class RedisBroker:
         for start in range(0, len(messages), CHUNK):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + CHUNK]:
-                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), round(m.delay * 1000), m.payload]
+                delay = round(m.delay * 1000)
+                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload]
             new, *refusal = self._run("enqueue", *arguments)
             if len(refusal) == 1:
                 raise TenantDeleted(_text(refusal[0]) or "")

@@ -314,6 +314,48 @@ def test_an_acknowledged_deterministic_id_stays_known_for_a_day(driver, broker):
     assert put(broker, "a", "b", once=True) == 1, "b was acknowledged now"
 
 
+def test_what_follows_a_package_is_known_as_long_as_that_is_there(driver, broker):
+    """However long that is put off, dead or in a paused tenant's queue: its link is enqueued once."""
+    put(broker, "first", "other")
+    first = fetch_one(broker)
+    assert put(broker, "link", once=True, follows="first") == 1
+    finish(broker, fetch_one(broker, "w2"), worker="w2")
+    finish(broker, fetch_one(broker, "w2"), worker="w2")
+    broker.bury("w1", first, "a test")
+    for _ in range(2):
+        driver.advance(24 * 3600 + 1)
+        put(broker, "another")
+        finish(broker, fetch_one(broker))
+    assert put(broker, "link", once=True) == 1, "by itself it is forgotten"
+    finish(broker, fetch_one(broker))
+    driver.advance(24 * 3600 + 1)
+    broker.retry_dead({"first": ""})
+    first = fetch_one(broker)
+    assert put(broker, "link", once=True, follows="first") == 0
+    assert put(broker, "another link", once=True, follows="gone") == 1, "nothing is kept of what is not there"
+    finish(broker, first)
+    finish(broker, fetch_one(broker))
+    driver.advance(24 * 3600 + 1)
+    put(broker, "another")
+    finish(broker, fetch_one(broker))
+    assert put(broker, "link", once=True, follows="first") == 1
+    finish(broker, fetch_one(broker))
+
+
+def test_what_follows_is_noted_though_it_is_known(driver, broker):
+    """An earlier version enqueued it, or another worker did the moment before."""
+    put(broker, "first")
+    first = fetch_one(broker)
+    put(broker, "link", once=True)
+    assert put(broker, "link", once=True, follows="first") == 0
+    finish(broker, fetch_one(broker, "w2"), worker="w2")
+    driver.advance(24 * 3600 + 1)
+    put(broker, "another")
+    finish(broker, fetch_one(broker, "w2"), worker="w2")
+    assert put(broker, "link", once=True, follows="first") == 0
+    finish(broker, first)
+
+
 def test_any_other_id_does_not(broker):
     put(broker, "a")
     finish(broker, fetch_one(broker))
@@ -1024,7 +1066,8 @@ def test_the_dead_are_retried_with_a_clean_slate(broker):
     broker.bury("w1", fetch_one(broker), "c")
     assert broker.retry_dead({"a": "", "unknown": ""}) == 1
     lease = fetch_one(broker)
-    assert (lease.starts, lease.verdict, lease.payload) == (None, None, "payload of a")
+    assert (lease.starts, lease.verdict, lease.payload) == (0, None, "payload of a")
+    assert lease.is_redelivered, "it may have succeeded, and died of what followed"
     broker.bury("w1", lease, "c")
     assert broker.retry_dead({"a": "other"}) == 1
     assert fetch_one(broker).payload == "other"

@@ -120,11 +120,13 @@ class TwoBrokers(RuleBasedStateMachine):
         schema=schemas,
         func=st.sampled_from(FUNCS),
         once=st.sampled_from([False, False, True]),
+        follows=st.sampled_from(["", "", IDS[0], IDS[1]]),
         delay=st.sampled_from([0.0] * 9 + DELAYS),
         limited=st.booleans(),
     )
-    def enqueue(self, wanted, schema, func, once, delay, limited):
-        messages = [Message(id, schema, func, f"{id} of {schema}\n;", delay, once) for id in wanted]
+    def enqueue(self, wanted, schema, func, once, follows, delay, limited):
+        payloads = {id: f"{id} of {schema}\n;" for id in wanted}
+        messages = [Message(id, schema, func, payloads[id], delay, once, follows=follows) for id in wanted]
         before = set(self.model.broker.messages)
         accepted = self.both("enqueue", messages, limited=limited)
         new = set(self.model.broker.messages) - before

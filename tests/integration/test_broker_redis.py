@@ -538,7 +538,7 @@ def test_the_dead_are_retried_with_a_clean_slate(broker):
     broker.bury("w1", fetch_one(broker), "c")
     assert broker.retry_dead({"a": "", "unknown": ""}) == 1
     lease = fetch_one(broker)
-    assert (lease.starts, lease.verdict, lease.payload) == (None, None, "payload of a")
+    assert (lease.starts, lease.verdict, lease.payload) == (0, None, "payload of a")
     broker.bury("w1", lease, "c")
     assert broker.retry_dead({"a": "other"}) == 1
     assert fetch_one(broker).payload == "other"

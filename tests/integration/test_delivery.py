@@ -210,6 +210,30 @@ def test_a_chain_goes_on_when_a_link_succeeds_at_last(tenants, worker):
     assert QUtilities.get_result_group(group, schema_name="acme_corp") == [2, 2]
 
 
+def test_a_link_is_enqueued_once_though_its_task_comes_again_after_its_id_is_forgotten(tenants, worker, monkeypatch):
+    """The broker keeps with a package, for as long as it is there, what was enqueued to follow it."""
+    acknowledge, lost = worker.broker.acknowledge, []
+
+    def lose_first(key: str, settled: Any) -> list[str]:
+        if not lost:
+            lost.extend(one.lease.id for one in settled)
+            raise BrokerError("away")
+        return acknowledge(key, settled)
+
+    monkeypatch.setattr(worker.broker, "acknowledge", lose_first)
+    with in_schema("acme_corp"):
+        QUtilities.create_async_tasks_chain([("tests.tasks.add", (1,)), ("tests.tasks.add", (2,))])
+    with pytest.raises(BrokerError):
+        worker.tick()
+    (link,) = [one for one in get_broker().live("acme_corp") if one.place == "queued"]
+    followed = tasks.client().hgetall(redis_key("followed"))
+    assert followed == {lost[0].encode(): link.id.encode()}
+    work(worker)
+    assert not tasks.client().exists(redis_key("followed")), "with the packages it is gone"
+    with in_schema("acme_corp"):
+        assert Task.objects.count() == 2
+
+
 def test_the_parts_of_an_iter_have_attempts(tenants, worker):
     options = {"max_attempts": 3, "retry_delay": 0}
     id = QUtilities.add_async_tasks_from_iter(f"{HERE}.fail_until", [2, 2], schema_name="acme_corp", q_options=options)

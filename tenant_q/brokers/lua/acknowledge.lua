@@ -145,7 +145,7 @@ end
 -- The figures come last: an error in them is to leave nothing half done.
 if #settled > 0 then
   drop_histories(settled)
-  redis.call('HDEL', key('messages'), unpack(settled))
+  drop_messages(settled)
 end
 if #known > 0 then
   redis.call('ZADD', key('known'), unpack(known))

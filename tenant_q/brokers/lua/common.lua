@@ -43,6 +43,7 @@
 --   <tag>:kept:<schema>   zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" -> until when, in
 --                                 ms; under the site's tag
 --   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
+--   <tag>:followed        hash    id -> the id of what was enqueued to follow it, which is known as long as this one is there
 --   <tag>:late            zset    ids acknowledged long after their rows were saved -> until when the id is kept, in ms
 --   <tag>:token           string  the last fencing token given
 --   <tag>:wake            list    tokens idle workers block on
@@ -464,7 +465,7 @@ local function forget_broken(id)
   for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
     redis.call('ZREM', key(name), id)
   end
-  for _, name in ipairs({ 'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress' }) do
+  for _, name in ipairs({ 'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress', 'followed' }) do
     redis.call('HDEL', key(name), id)
   end
   redis.call('SREM', key('alone'), id)
@@ -498,7 +499,13 @@ local function place_of(schema, id)
   return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
 end
 
--- All that is known of ids but their messages and their places.
+-- Forget the messages of packages that are done, dropped or purged, and what followed them.
+local function drop_messages(ids)
+  redis.call('HDEL', key('messages'), unpack(ids))
+  redis.call('HDEL', key('followed'), unpack(ids))
+end
+
+-- All that is known of ids but their messages, what followed them and their places.
 local function drop_histories(ids)
   redis.call('HDEL', key('starts'), unpack(ids))
   redis.call('HDEL', key('deaths'), unpack(ids))

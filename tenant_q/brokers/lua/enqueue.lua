@@ -2,8 +2,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many packages the tenant of the first one is to have room for (less those of them that are known
---          already), or 0 where its limit does not count; then for each package seven: id, schema, tenant or '', func,
---          once ('1' or '0'), delay in ms, payload
+--          already), or 0 where its limit does not count; then for each package eight: id, schema, tenant or '', func,
+--          once ('1' or '0'), the id of the package that it follows or '', delay in ms, payload
 -- Returns  { how many were not known before }, or where there is no room { 0, the limit, how many wait }, or where a tenant
 --          was deleted { 0, the tenant }; then nothing is enqueued
 
@@ -11,7 +11,7 @@ local wanted = tonumber(ARGV[1])
 
 -- The queue of each package's tenant.
 local queues, names = {}, {}
-for i = 2, #ARGV, 7 do
+for i = 2, #ARGV, 8 do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
   local owner = tenant .. '\n' .. schema
   if not names[owner] then
@@ -24,17 +24,25 @@ for i = 2, #ARGV, 7 do
 end
 
 -- Whether an id of a finished task must not be enqueued again.
-local function is_done(id, once)
-  return once == '1' and redis.call('ZSCORE', key('known'), id)
+local function is_done(id, once, source)
+  return once == '1' and (redis.call('ZSCORE', key('known'), id)
+    or (source ~= '' and redis.call('HGET', key('followed'), source) == id))
+end
+
+-- For as long as a package is there, it may be delivered again, and what follows it be enqueued again.
+local function note_followed(id, source)
+  if source ~= '' and redis.call('HEXISTS', key('messages'), source) == 1 then
+    redis.call('HSET', key('followed'), source, id)
+  end
 end
 
 if wanted > 0 then
   local schema = queues[2]
   local limit = policy_of(schema).limit
   if limit > 0 then
-    for i = 2, #ARGV, 7 do
+    for i = 2, #ARGV, 8 do
       local id = ARGV[i]
-      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4]) then
+      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], ARGV[i + 5]) then
         wanted = wanted - 1
       end
     end
@@ -47,7 +55,7 @@ else
   write_though_full()  -- what the cluster itself enqueues is in place of what it acknowledges
 end
 
-for i = 2, #ARGV, 7 do
+for i = 2, #ARGV, 8 do
   local owner = ARGV[i + 2] .. '\n' .. ARGV[i + 1]
   if names[owner] then
     claim_queue(ARGV[i + 1], ARGV[i + 2])
@@ -56,11 +64,11 @@ for i = 2, #ARGV, 7 do
 end
 
 local accepted, by_schema = 0, {}
-for i = 2, #ARGV, 7 do
-  local id, schema, func, once, delay, payload =
-    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6]
+for i = 2, #ARGV, 8 do
+  local id, schema, func, once, source, delay, payload =
+    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7]
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
-  if not is_done(id, once) and redis.call('HSETNX', key('messages'), id, message) == 1 then
+  if not is_done(id, once, source) and redis.call('HSETNX', key('messages'), id, message) == 1 then
     if delay > 0 then
       delay_until(schema, id, clock_ms() + delay)
     else
@@ -69,6 +77,7 @@ for i = 2, #ARGV, 7 do
     end
     accepted = accepted + 1
   end
+  note_followed(id, source)
 end
 
 for schema, ids in pairs(by_schema) do

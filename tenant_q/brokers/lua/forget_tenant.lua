@@ -22,7 +22,7 @@ local function take(ids, leave)
   for _, id in ipairs(ids) do
     if #forgotten < most then
       leave(id)
-      redis.call('HDEL', key('messages'), id)
+      drop_messages({ id })
       forgotten[#forgotten + 1] = id
     end
   end

@@ -39,7 +39,7 @@ redis.call('UNLINK', key('alone'))
 for first = 1, #alone, chunk do
   redis.call('SADD', key('alone'), unpack(alone, first, math.min(first + chunk - 1, #alone)))
 end
-for _, name in ipairs({ 'messages', 'starts', 'verdicts' }) do
+for _, name in ipairs({ 'messages', 'starts', 'verdicts', 'followed' }) do
   keep_leased(name)
 end
 

@@ -12,7 +12,7 @@ for _, id in ipairs(ARGV) do
     if schema then
       count_in('dead_of', schema, -1)
     end
-    redis.call('HDEL', key('messages'), id)
+    drop_messages({ id })
     drop_history(id)
     purged = purged + 1
   end

@@ -1,4 +1,4 @@
--- Put dead packages back on their tenants' queues.
+-- Put dead packages back on their tenants' queues. Each counts as given back, for its task may have succeeded before.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     for each package two: id, payload to carry now or '' for its own
@@ -14,6 +14,7 @@ for i = 1, #ARGV, 2 do
       local carried = payload ~= '' and payload or own
       redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
       count_in('dead_of', schema, -1)
+      redis.call('HSET', key('starts'), id, 0)
       push(schema, id, false)
       retried = retried + 1
     else
