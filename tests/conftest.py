@@ -52,11 +52,12 @@ def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
-    """Three tenants without tasks or schedules, and queues of this test's own."""
+    """Three tenants without tasks, schedules or policies, and queues of this test's own."""
     from django.db import connection
     from django_q.conf import Conf
 
     from tenant_q import brokers, due_index, tenancy
+    from tenant_q.models import TenantPolicy
 
     name = f"t{uuid.uuid4().hex[:8]}"
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
@@ -68,6 +69,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     tenancy.forget_tenants()
     connection.set_schema_to_public()
     truncate(TENANTS)
+    TenantPolicy.objects.all().delete()
     due_index.bring_up_to_date(due_index.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()
