@@ -91,8 +91,13 @@ def _limited(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_limits(client: Any) -> list[str]:
-    """Return the names of the timeouts that a client lacks, because its pool is of an unknown class."""
-    return [name for name in TIMEOUTS if name not in client.connection_pool.connection_kwargs]
+    """Return the names of the timeouts that a client lacks, because its pool is of an unknown class.
+
+    A connection to a Unix socket takes no `socket_connect_timeout`.
+    """
+    options = client.connection_pool.connection_kwargs
+    wanted = ["socket_timeout"] if "path" in options else TIMEOUTS
+    return [name for name in wanted if name not in options]
 
 
 def _from_django_redis(alias: str, limits: Mapping[str, float]) -> redis.Redis:

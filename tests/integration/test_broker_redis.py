@@ -27,7 +27,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from tenant_q.brokers import scripts as scripts_module
-from tenant_q.brokers.connection import address, connect, make_client
+from tenant_q.brokers.connection import address, connect, make_client, missing_limits
 from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
@@ -1080,18 +1080,22 @@ def test_a_pool_of_another_kind_without_limits_is_named(settings, monkeypatch):
     class Pool(redis.ConnectionPool):
         pass
 
-    def use(**theirs):
-        pool = Pool.from_url(os.environ["REDIS_URL"], **theirs)
+    def use(url=os.environ["REDIS_URL"], **theirs):
+        pool = Pool.from_url(url, **theirs)
         module = types.SimpleNamespace(get_redis_connection=lambda alias: redis.Redis(connection_pool=pool))
         monkeypatch.setitem(sys.modules, "django_redis", module)
 
     settings.Q_CLUSTER = {"django_redis": "default"}
-    use(decode_responses=True, socket_timeout=3)
+    use("redis://localhost/0", decode_responses=True, socket_timeout=3)
     with pytest.raises(ConfigurationError, match=r"decode_responses, .*; remove it, and set socket_connect_timeout"):
         make_client()
+    use("redis://localhost/0")
+    assert missing_limits(make_client()) == ["socket_connect_timeout", "socket_timeout"]
+    use("unix:///run/redis.sock")
+    assert missing_limits(make_client()) == ["socket_timeout"]
     use()
     (warning,) = RedisBroker("limits", make_client()).warnings()
-    assert warning.startswith("The Pool of the client sets no socket_connect_timeout and socket_timeout, so")
+    assert re.match("The Pool of the client sets no (socket_connect_timeout and )?socket_timeout, so", warning)
     use(socket_timeout=3, socket_connect_timeout=3)
     assert RedisBroker("limits", make_client()).warnings() == []
 
