@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tenant_q import clock
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import Broker
@@ -40,13 +42,19 @@ class LeaseKeeper:
             child.slot.renew(sent, answered, conf().lease, is_unbroken=is_unbroken)
         self._has_missed_the_broker = False
 
-    def recall(self) -> None:
-        """Give back the packages that wait in batches that take long. Brokers other than Redis have no leases."""
+    def recall(self, seconds: float = math.inf) -> None:
+        """Give back the packages that wait in batches that take long. Brokers other than Redis have no leases.
+
+        Parameters: `seconds`, after which the other workers are left to the next call.
+        """
         if not uses_redis():
             return
+        begun = clock.now()
         for child in self.children.workers:
             if child.recalled != child.slot.batch and child.slot.waiting_seconds > RECALL_SECONDS:
                 self._recall(child)
+                if clock.now() - begun > seconds:
+                    return
 
     def _recall(self, child: Child) -> None:
         batch, waiting = child.slot.batch, child.slot.recall()
@@ -66,8 +74,12 @@ class LeaseKeeper:
                 "%s leases ran out and no sentinel watched their workers; their packages are given back", expired
             )
 
-    def reclaim(self) -> None:
-        """Give back the packages of dead workers. During an outage the workers are remembered."""
+    def reclaim(self, seconds: float = math.inf) -> None:
+        """Give back the packages of dead workers. During an outage the workers are remembered.
+
+        Parameters: `seconds`, after which the other workers are left to the next call.
+        """
+        begun = clock.now()
         for child in list(self.children.ended):
             try:
                 self._reclaim(child)
@@ -79,6 +91,8 @@ class LeaseKeeper:
                 child.is_doubtful = True
             else:
                 self.children.ended.remove(child)
+            if clock.now() - begun > seconds:
+                return
 
     def _reclaim(self, child: Child) -> None:
         has_left = child.has_left and not child.slot.running  # in order, during an outage for example

@@ -245,11 +245,10 @@ def _save_rows(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     texts = [json.dumps(own) for own in rows]
     _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
     answers = _execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), texts)
-    left = {
-        schema: [row["id"] for row in own]
-        for (schema, _), own, answer in zip(by_tenant, rows, answers[-len(rows) :], strict=True)
-        if answer.written < len(own)
-    }
+    left: dict[str, list[str]] = {}  # packages of one schema may name its tenant or, from an earlier version, none
+    for (schema, _), own, answer in zip(by_tenant, rows, answers[-len(rows) :], strict=True):
+        if answer.written < len(own):
+            left.setdefault(schema, []).extend(str(row["id"]) for row in own)
     return _cancelled_among(left) if left else set()
 
 

@@ -115,10 +115,10 @@ class Sentinel:
         ]
         # The renewal comes first; the other steps take turns.
         self._renew = Step("renew leases", self.leases.renew, lease / 3)
-        self._give_back = Step("give back packages of dead workers", self.leases.reclaim)
+        self._give_back = Step("give back packages of dead workers", self._reclaim)
         self._show = Step("publish its status", self._publish, PUBLISH_SECONDS, is_vital=False)
         self._remote = [
-            Step("recall packages", self.leases.recall),
+            Step("recall packages", self._recall),
             self._give_back,
             Step("expire leases", self.leases.expire, min(1.0, lease / 4)),
             self._show,
@@ -165,6 +165,13 @@ class Sentinel:
                 self._remote.remove(step)
                 self._remote.append(step)
                 self._do(step)
+
+    def _recall(self) -> None:
+        self.leases.recall(ROUND_SECONDS)
+
+    def _reclaim(self) -> None:
+        """Give back some in each round, so that renewals do not wait for many slow calls; at the end, all."""
+        self.leases.reclaim(float("inf") if self._state is State.STOPPED else ROUND_SECONDS)
 
     def _do(self, step: Step) -> None:
         """Do one step of the round. Log its error once, and let the other steps go on."""

@@ -18,7 +18,7 @@ from tenant_q import results
 from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
 from tenant_q.executor import execute, give_up
 from tenant_q.package import Outcome, build, deterministic_id
-from tenant_q.tenancy import in_schema
+from tenant_q.tenancy import current_key, in_schema
 from tests import schemas, tasks
 from tests.integration.conftest import sql
 
@@ -210,6 +210,17 @@ def test_a_cancelled_task_stays_so(receive, receivers, how, second):
     assert not row.success
     assert row.result.startswith("TaskCancelled: ")
     assert len(rows(success=True)) == 1
+
+
+@pytest.mark.parametrize("receivers", [False, True])
+def test_cancelled_tasks_stay_so_of_a_schema_whose_packages_name_its_tenant_or_none(receive, receivers):
+    if receivers:
+        receive(lambda **_: None)
+    keyed, keyless = (outcome(id=letter * 32, result="late", after=9) for letter in "ab")
+    keyed.package.task["tenant"], keyless.package.task["tenant"] = current_key("acme_corp"), None
+    results.save([give_up(one.package, TaskCancelled("cancelled by Ada")) for one in (keyed, keyless)])
+    cancelled = results.write([keyed, keyless]).cancelled
+    assert cancelled == {("acme_corp", "a" * 32), ("acme_corp", "b" * 32)}
 
 
 def be_cancelled() -> None:

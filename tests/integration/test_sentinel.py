@@ -15,6 +15,7 @@ from tenant_q.exceptions import BrokerError
 from tenant_q.heartbeat import Heartbeat
 from tenant_q.sentinel import Plan, Sentinel, SentinelBroken
 from tenant_q.slot import Slot
+from tenant_q.status import State
 
 ERRORS = [BrokerError("away"), redis.ConnectionError("raw"), MemoryError(), KeyError("a defect")]
 
@@ -117,6 +118,16 @@ def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
         done.clear()
         watcher._watch()
         assert done == ["renew leases", what]
+
+
+@pytest.mark.parametrize(("state", "given"), [(State.IDLE, 1), (State.STOPPED, 3)])
+def test_renewals_do_not_wait_for_many_slow_calls(watcher, monkeypatch, state, given):
+    """A round gives back the packages of some dead workers; the end gives back all."""
+    monkeypatch.setattr(sentinel, "ROUND_SECONDS", 0.0)
+    watcher.children.ended += [Child("worker", f"dead{n}", Slot(), FakeProcess()) for n in range(3)]
+    watcher._state = state
+    watcher._reclaim()
+    assert len(watcher.children.ended) == 3 - given
 
 
 def test_a_start_that_fails_is_tried_again_with_back_off(watcher, monkeypatch):
