@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tenant_q import clock
 from tenant_q.brokers import uses_redis
@@ -45,14 +45,21 @@ class Fence:
             self._trust_from(sent)
 
     def holds(self, lease: Lease) -> bool:
-        """Return whether the worker still holds a lease of its last fetch.
+        """Return whether the worker still holds a lease of its last fetch. Raises as `lost`."""
+        return not self.lost([lease])
+
+    def lost(self, leases: Collection[Lease]) -> set[str]:
+        """Return the ids of those leases of the last fetch that the worker no longer holds.
 
         Raises `BrokerError` when that is in doubt and the broker does not answer.
         """
+        if not leases:
+            return set()
         with self._lock:
             if not self._is_sure():
                 self._query()
-            return self._held is None or self._held.get(lease.id) == str(lease.token)
+            held = self._held
+            return set() if held is None else {one.id for one in leases if held.get(one.id) != str(one.token)}
 
     def _is_sure(self) -> bool:
         renewed_since, renewed_until = self.slot.renewed

@@ -111,10 +111,10 @@ class Outbox:
 
     def _drop_lost(self) -> None:
         """Forget outcomes whose lease is lost, and everything that would follow from them."""
-        lost = set()
-        for finished in (*self._unsettled, *self._untold, *self._unacknowledged):
-            if not self.fence.holds(finished.lease):
-                lost.add(finished.lease.id)
+        everything = [*self._unsettled, *self._untold, *self._unacknowledged]
+        lost = self.fence.lost([finished.lease for finished in everything])
+        for finished in everything:
+            if finished.lease.id in lost:
                 logger.warning(
                     "The lease of %s ran out; its outcome is dropped, and the package is delivered again",
                     finished.lease.id,
@@ -323,9 +323,8 @@ class Outbox:
         package = finished.outcome.package
         tries = int(package.option("put_off", 0)) + 1
         logger.error("The result of %s cannot be saved (try %s): %s", package.name, tries, error, extra=labels(package))
-        if tries > retries.MOST_PUT_OFFS and not isinstance(
-            error, CacheAway
-        ):  # which is an outage, and lasts as it may
+        is_outage = isinstance(error, CacheAway)  # it may last longer than the tries
+        if tries > retries.MOST_PUT_OFFS and not is_outage:
             self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
             return
         carried = seal(with_outcome(replace(finished.outcome, package=_as_enqueued(finished)), put_off=tries))
