@@ -14,19 +14,7 @@ from typing import Final
 
 import psycopg
 import redis
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis import exceptions as errors
 
 
 class Kind(StrEnum):
@@ -38,16 +26,16 @@ class Kind(StrEnum):
 
 
 _REDIS_OUTAGES: Final = (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
+    errors.AskError,
+    errors.BusyLoadingError,
+    errors.ClusterDownError,
+    errors.ClusterError,
+    errors.MasterDownError,
+    errors.MovedError,
+    errors.NoPermissionError,
+    errors.OutOfMemoryError,
+    errors.ReadOnlyError,
+    errors.TryAgainError,
 )
 # Older servers put text of their own before the code of an error in a script.
 _OUTAGE_CODES: Final = re.compile(
@@ -67,7 +55,7 @@ def kind_of_redis(error: Exception) -> Kind:
     """Return the kind of an error that the Redis client raised."""
     if isinstance(error, UnicodeError | redis.DataError):
         return Kind.REFUSAL
-    if not isinstance(error, ResponseError) or isinstance(error, _REDIS_OUTAGES):
+    if not isinstance(error, errors.ResponseError) or isinstance(error, _REDIS_OUTAGES):
         return Kind.OUTAGE
     text = str(error)
     if _OUTAGE_CODES.search(text):
