@@ -116,7 +116,7 @@ Seen = tuple[str, str, int, float]
 
 
 def seen(schemas: tuple[str, ...]) -> Counter[Seen]:
-    """How often which process left what: (key, what, pid, when the run started that the hook was told of)."""
+    """Count what each process left: (key, what, pid, start of the run of which the hook was called)."""
     parts = [f"SELECT task_key, what, pid, started FROM {name}.failover_effect" for name in schemas]
     return Counter(sql(" UNION ALL ".join(parts)))
 

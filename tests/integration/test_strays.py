@@ -77,7 +77,7 @@ def test_a_cluster_that_the_settings_do_not_name(monkeypatch, caplog, settings, 
 
 @pytest.mark.parametrize("enqueue", [ours, django_q2])
 def test_a_name_that_cannot_be_kept_fails_no_task(monkeypatch, typo, enqueue: Callable[..., None]):
-    """The task is on its queue by then: who is told otherwise enqueues it again. The next one keeps the name."""
+    """The task is on its queue by then, so a caller that gets an error enqueues it again. The next call keeps it."""
 
     def refuse(broker: RedisBroker) -> None:
         raise BrokerError("away")
