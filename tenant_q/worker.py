@@ -389,12 +389,16 @@ class Worker(Role):
 
     def _recycle_when_due(self) -> None:
         """After `recycle` tasks or beyond `max_rss` kB, make way for a fresh process."""
-        limit = conf().max_rss
-        # ru_maxrss is in kB on Linux, in bytes on macOS.
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-        if self.started >= conf().recycle or (limit and rss >= limit):
+        settings = conf()
+        if self.started >= settings.recycle or (settings.max_rss and _peak_memory() >= settings.max_rss):
             logger.info("The worker %s is recycled after %s tasks", self.key, self.started)
             self.stopping.set()
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process has had, in kB."""
+    # ru_maxrss is in kB on Linux, in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 
 
 def _may_come(ids: list[str]) -> set[str]:
