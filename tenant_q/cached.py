@@ -59,7 +59,7 @@ def save(outcome: Outcome, broker: Broker) -> None:
     seconds = None if package.cached is True else int(package.cached)
     try:
         if package.group:  # first, so that a visible result is in its group too
-            broker.add_part(package.schema, package.group, package.id, signed, seconds=seconds, tenant=tenant)
+            broker.add_parts(package.schema, package.group, {package.id: signed}, seconds=seconds, tenant=tenant)
         broker.note_cached(package.schema, package.id, seconds=seconds, tenant=tenant)
     except (EntryRefused, BrokerDefect) as error:
         raise ResultRefused(str(error)) from error

@@ -19,7 +19,7 @@ from tenant_q.forks import no_return
 from tenant_q.labels import get_logger
 from tenant_q.package import CODE, Package, labels
 from tenant_q.receivers import has_receivers
-from tenant_q.tenancy import current_key, is_looked_up, on_commit, refresh_tenant, task_schema
+from tenant_q.tenancy import current_key, find_key, on_commit, refresh_tenant, task_schema
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -94,11 +94,15 @@ def _address(packages: Sequence[Package]) -> list[Package]:
     Returns those whose tenant was found by its name, in a cache. Raises `UnknownTenant`.
     """
     looked_up = []
+    found: dict[str, tuple[str, bool]] = {}
     for package in packages:
         if package.tenant is None:
-            if is_looked_up(package.schema):
+            schema = package.schema
+            if schema not in found:
+                found[schema] = find_key(schema)
+            package.task["tenant"], is_looked_up = found[schema]
+            if is_looked_up:
                 looked_up.append(package)
-            package.task["tenant"] = current_key(package.schema)
     return looked_up
 
 

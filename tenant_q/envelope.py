@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import pickle
-import time
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.signing import b62_encode, b64_decode, b64_encode
-from django.utils.crypto import salted_hmac
-from django.utils.encoding import force_bytes
-from django_q import core_signing
 from django_q.conf import Conf
 from django_q.signing import BadSignature, PickleSerializer
 
 from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.package import Package
+from tenant_q.package_signing import sign, unsign
 
 
 def seal(package: Package, *, most_bytes: int | None = None) -> str:
@@ -29,30 +23,16 @@ def seal(package: Package, *, most_bytes: int | None = None) -> str:
 
     Raises `EnqueueError`, with function and cause, when a value in it cannot be pickled or it is too large.
     """
-    serializer = functools.partial(_Limited, package, most_bytes)
     try:
-        return str(_signer().sign_object(package.task, serializer=serializer, compress=Conf.COMPRESSED))
-    except EnqueueError:
-        raise
+        pickled = PickleSerializer.dumps(package.task)
     except Exception as error:  # whatever a class's own __reduce__ raises
         raise EnqueueError(
             f"{package.func_name} cannot be enqueued for {package.schema}: its function, arguments or hook do not "
             f"pickle ({error}); pass plain values and functions defined at a module's top level."
         ) from error
-
-
-class _Limited:
-    """A serializer that pickles a task and refuses one that is too large."""
-
-    def __init__(self, package: Package, most_bytes: int | None) -> None:
-        self.package = package
-        self.most_bytes = most_bytes
-
-    def dumps(self, task: dict[str, Any]) -> bytes:
-        pickled: bytes = PickleSerializer.dumps(task)
-        if self.most_bytes is not None:
-            refuse_too_large(self.package, len(pickled), self.most_bytes)
-        return pickled
+    if most_bytes is not None:
+        refuse_too_large(package, len(pickled), most_bytes)
+    return sign(pickled, compress=Conf.COMPRESSED)
 
 
 def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
@@ -62,14 +42,6 @@ def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
             f"{package.func_name} cannot be enqueued for {package.schema}: with its arguments it takes {size} bytes, "
             f"and TENANT_Q['max_bytes'] is {most_bytes}; pass the name of a file or a key instead."
         )
-
-
-def pickled_size(payload: str) -> int:
-    """Return the size of the pickle in a signed text, in bytes."""
-    data = payload.partition(":")[0]
-    if data.startswith("."):
-        return len(zlib.decompress(b64_decode(data[1:].encode())))
-    return len(data) * 3 // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +68,7 @@ def open_package(payload: str, found: Found = ANYWHERE) -> Package:
     another id, or when a class in it is gone. Only in the last case the error carries the readable rest, as `.package`.
     """
     try:
-        task = _signer().unsign_object(payload, serializer=PickleSerializer)
+        task = PickleSerializer.loads(unsign(payload))
     except BadSignature as error:
         raise BadPackage(
             f"the signature does not fit this project's SECRET_KEY and Q_CLUSTER['name'] ({error}); purge it, or start "
@@ -105,39 +77,6 @@ def open_package(payload: str, found: Found = ANYWHERE) -> Package:
     except Exception as error:
         raise _missing_class(payload, found, error) from error
     return _checked(task, found)
-
-
-def _signer() -> core_signing.TimestampSigner:
-    return _signer_of(Conf.SECRET_KEY, Conf.PREFIX)
-
-
-@functools.lru_cache(maxsize=8)
-def _signer_of(key: str, salt: str) -> core_signing.TimestampSigner:
-    """The signer that Django-Q2's `SignedPackage` makes anew for each package."""
-    return _KeyedSigner(key=key, salt=salt)
-
-
-class _KeyedSigner(core_signing.TimestampSigner):  # type: ignore[misc]
-    """Signs as its base does, to the last byte; its key and the text of a second's time are made only once."""
-
-    @functools.cached_property
-    def _keyed(self) -> Any:
-        return salted_hmac(f"{self.salt}signer", b"", self.key, algorithm=self.algorithm)
-
-    def timestamp(self) -> str:
-        return _timestamp_of(int(time.time()))
-
-    def signature(self, value: Any, key: Any = None) -> str:
-        if key not in (None, self.key):
-            return str(super().signature(value, key))
-        mac = self._keyed.copy()
-        mac.update(force_bytes(value))
-        return b64_encode(mac.digest()).decode()
-
-
-@functools.lru_cache(maxsize=2)
-def _timestamp_of(second: int) -> str:
-    return str(b62_encode(second))
 
 
 def _checked(task: Any, found: Found) -> Package:
@@ -195,24 +134,18 @@ class _Missing(metaclass=_AnyAttribute):
         """Take any values."""
 
 
-class _LenientSerializer:
-    @staticmethod
-    def loads(data: bytes) -> Any:
-        class Unpickler(pickle.Unpickler):
-            def find_class(self, module: str, name: str) -> Any:
-                try:
-                    return super().find_class(module, name)
-                except (ImportError, AttributeError):
-                    return _Missing
-
-        return Unpickler(io.BytesIO(data)).load()
+class _LenientUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            return _Missing
 
 
 def _missing_class(payload: str, found: Found, error: Exception) -> BadPackage:
     refused = BadPackage(f"it cannot be unpickled: {error}; deploy the class or function it names, or enqueue anew")
     try:
-        task = core_signing.loads(payload, key=Conf.SECRET_KEY, salt=Conf.PREFIX, serializer=_LenientSerializer)
-        rest = _checked(task, found)
+        rest = _checked(_LenientUnpickler(io.BytesIO(unsign(payload))).load(), found)
     except Exception:
         return refused
     readable = rest.task | {"args": (), "kwargs": {}, "hook": None, "chain": None}

@@ -368,5 +368,7 @@ def _message(error: BaseException) -> str:
 
 
 def _after_execution(func: Any, package: Package, result: Any, *, success: bool) -> None:
+    if not post_execute_in_worker.receivers:
+        return
     task = package.task | {"result": result, "success": success, "stopped": timezone.now()}
     post_execute_in_worker.send(sender="django_q", func=func, task=task)

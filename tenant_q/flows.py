@@ -275,7 +275,7 @@ def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settle
 
 def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) -> Outcome:
     try:
-        with _unsaved_on_error(outcome, settlement), in_schema(outcome.package.schema):
+        with _unsaved_on_error([outcome], settlement), in_schema(outcome.package.schema):
             cached.save(outcome, broker)
     except ResultRefused as error:
         if outcome.success:
@@ -289,14 +289,14 @@ def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) 
 
 
 @contextmanager
-def _unsaved_on_error(outcome: Outcome, settlement: Settlement) -> Iterator[None]:
-    """Whatever keeps one tenant's outcome from being kept (its cache is down, say) is that tenant's error alone."""
+def _unsaved_on_error(outcomes: Sequence[Outcome], settlement: Settlement) -> Iterator[None]:
+    """Whatever keeps one tenant's outcomes from being kept (its cache is down, say) is that tenant's error alone."""
     try:
         yield
     except (BrokerError, DatabaseAway, ResultRefused):
         raise
     except Exception as error:
-        settlement.unsaved[outcome.package.key] = error
+        settlement.unsaved |= dict.fromkeys((outcome.package.key for outcome in outcomes), error)
 
 
 def _follow_chains(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
@@ -357,35 +357,56 @@ def _completed_iters(
 
     Returns the collated outcomes of the iters that are complete now, and by their keys the last parts.
     """
-    collated, last_parts = [], {}
+    iters: dict[tuple[str, str | None, str | None], list[Outcome]] = {}
     for outcome in outcomes:
         package = outcome.package
-        if not package.is_iter_part:
+        if package.is_iter_part:
+            iters.setdefault((package.schema, package.tenant, package.group), []).append(outcome)
+    collated, last_parts = [], {}
+    for parts in iters.values():
+        signed = _signed_parts(parts, settlement)
+        if not signed:
             continue
-        with _unsaved_on_error(outcome, settlement):
-            if _add_part(outcome, broker, settlement) >= package.task["iter_count"]:
-                whole = _collected(outcome, broker)
+        last = signed[-1][0]
+        with _unsaved_on_error([outcome for outcome, _ in signed], settlement):
+            if _add_parts(signed, broker, settlement) >= last.package.task["iter_count"]:
+                whole = _collected(last, broker)
                 collated.append(whole)
-                last_parts[whole.package.key] = package
-                settlement.complete.append(package)
-                settlement.sources[str(package.group)] = package.id
+                last_parts[whole.package.key] = last.package
+                settlement.complete.append(last.package)
+                settlement.sources[str(last.package.group)] = last.package.id
     return collated, last_parts
 
 
-def _add_part(outcome: Outcome, broker: Broker, settlement: Settlement) -> int:
-    """Record a part of an iter; as a failure if the broker refuses it. Return the number of recorded parts."""
-    package = outcome.package
-    index = str(package.option("iter_index", package.id))
+def _signed_parts(outcomes: Sequence[Outcome], settlement: Settlement) -> list[tuple[Outcome, str]]:
+    """Return the parts of an iter with their signed texts."""
+    signed = []
+    for outcome in outcomes:
+        with _unsaved_on_error([outcome], settlement):
+            signed.append((outcome, SignedPackage.dumps(outcome.task_dict())))
+    return signed
+
+
+def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement: Settlement) -> int:
+    """Record parts of an iter, those that the broker refuses as failures. Return the number of recorded parts."""
+    package = signed[0][0].package
     add = partial(
-        broker.add_part, package.schema, str(package.group), index, seconds=cached.ITER_SECONDS, tenant=package.tenant
+        broker.add_parts, package.schema, str(package.group), seconds=cached.ITER_SECONDS, tenant=package.tenant
     )
     try:
-        return add(SignedPackage.dumps(outcome.task_dict()))
+        return add({_index(outcome): text for outcome, text in signed})
     except (EntryRefused, BrokerDefect) as error:
+        if len(signed) > 1:
+            return max(_add_parts([one], broker, settlement) for one in signed)
+        outcome = signed[0][0]
         logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
         refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
         settlement.failed[package.key] = refused
-        return add(SignedPackage.dumps(refused.task_dict()))
+        return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
+
+
+def _index(outcome: Outcome) -> str:
+    return str(outcome.package.option("iter_index", outcome.package.id))
 
 
 def _collected(last: Outcome, broker: Broker) -> Outcome:

@@ -7,6 +7,7 @@ finished before it, with database connections of its own.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +63,8 @@ class Outbox:
         self.saved: set[str] = set()
         self._lock = threading.RLock()
         self._unsettled: list[Finished] = []
+        # When the first of them came.
+        self._waiting_since = 0.0
         self._to_tell: list[Outcome] = []
         self._untold: list[Finished] = []
         self._links: list[Package] = []
@@ -75,6 +78,8 @@ class Outbox:
     def add(self, lease: Lease, outcome: Outcome) -> None:
         """Take an outcome in hand."""
         with self._lock:
+            if not self._unsettled:
+                self._waiting_since = time.monotonic()
             self._unsettled.append(Finished(lease, outcome))
 
     def is_empty(self) -> bool:
@@ -84,7 +89,7 @@ class Outbox:
     def is_waiting(self) -> bool:
         """Whether an outcome has waited long enough for its batch-mates."""
         with self._lock:
-            return bool(self._unsettled) and _age(self._unsettled[0].outcome) > FLUSH_SECONDS
+            return bool(self._unsettled) and time.monotonic() - self._waiting_since > FLUSH_SECONDS
 
     def finish(self) -> None:
         """Settle what has run, call hooks, enqueue chains' next links, acknowledge.

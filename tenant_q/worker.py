@@ -277,13 +277,14 @@ class Worker(Role):
             self.slot.skip()
             self._drop(lease, package)
             return True
-        if not self.slot.start(labels(package), timeout):
+        own_labels = labels(package)
+        if not self.slot.start(own_labels, timeout):
             return False
         if verdict := self.slot.cancellation(package.id):
             self.slot.leave()
             self.outbox.add(lease, _sentenced(lease, package, verdict))
             return True
-        logger.debug("Running %s", package.name, extra=labels(package))
+        logger.debug("Running %s", package.name, extra=own_labels)
         self.started += 1
         try:
             try:

@@ -250,11 +250,12 @@ class AdaptedBroker:
 
     # Groups, in PostgreSQL
 
-    def add_part(
-        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    def add_parts(
+        self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
         with in_public():
-            return GroupPart.record(schema, _key(schema, tenant), group, index, payload, seconds)
+            key = _key(schema, tenant)
+            return max(GroupPart.record(schema, key, group, *part, seconds) for part in parts.items())
 
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None

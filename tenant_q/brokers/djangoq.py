@@ -13,7 +13,7 @@ from typing import Any
 from django.core.cache import InvalidCacheBackendError, caches
 from django_q.brokers import Broker
 
-from tenant_q import envelope
+from tenant_q import envelope, package_signing
 from tenant_q.brokers import strays
 from tenant_q.brokers.protocol import Message
 from tenant_q.brokers.redis import RedisBroker
@@ -63,7 +63,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
             package = envelope.open_package(task)
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
-        envelope.refuse_too_large(package, envelope.pickled_size(task), conf().max_bytes)
+        envelope.refuse_too_large(package, package_signing.size_of(task), conf().max_bytes)
         push = partial(self._push, message_of(package, task))
         if conf().on_commit:
             on_commit(push)

@@ -739,17 +739,18 @@ class MemoryBroker:
             del self.kept_until[key], self.kept[key]
         return self.kept[key]
 
-    def add_part(
-        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    def add_parts(
+        self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
         if self._is_deleted(tenant):
             return 0
         key = "group", self._claim(schema, tenant), group
-        parts = self._kept(*key)
-        parts.setdefault(index, payload)
+        recorded = self._kept(*key)
+        for index, payload in parts.items():
+            recorded.setdefault(index, payload)
         if seconds:
             self.kept_until[key] = self.clock() + seconds
-        return len(parts)
+        return len(recorded)
 
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None

@@ -407,12 +407,15 @@ class Broker(Protocol):
 
     # Groups. `tenant` is the tenant's key; None for the tenant that has the schema's name now.
 
-    def add_part(
-        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    def add_parts(
+        self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
-        """Record one part of a group, kept `seconds` (None: for good). Returns how many parts are there.
+        """Record parts of a group. Returns how many parts of it are recorded.
 
-        Nothing is recorded for a tenant that was deleted a short time ago; 0 is returned then.
+        Parameters: `parts`, their payloads by index; `seconds`, how long the group is kept, None for good.
+
+        A part that is recorded already stays. Nothing is recorded for a tenant that was deleted a short time ago; 0 is
+        returned then.
         """
 
     def parts(

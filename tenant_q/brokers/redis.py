@@ -101,16 +101,16 @@ class RedisBroker:
     # Server
 
     def ping(self) -> None:
-        with self._errors():
+        with self._errors:
             self.client.ping()
 
     def probe(self) -> None:
-        with self._errors():
+        with self._errors:
             self.client.set(f"{self.tag}:probe", "1", px=1000)
 
     def info(self) -> str:
         try:
-            with self._errors():
+            with self._errors:
                 server: Any = self.client.info("server")
         except BrokerError as error:
             self.ping()  # the version is only displayed: a user without INFO is served too
@@ -131,7 +131,7 @@ class RedisBroker:
 
     def _eviction(self) -> list[str]:
         try:
-            with self._errors():
+            with self._errors:
                 memory: Any = self.client.info("memory")
         except BrokerError as error:
             self.ping()
@@ -308,7 +308,7 @@ class RedisBroker:
             self._run("set_policies", len(names), *names)
 
     def _queues_with_policies(self) -> set[bytes]:
-        with self._errors():
+        with self._errors:
             found: Any = self.client.hkeys(f"{self.tag}:policy")
         return set(found)
 
@@ -353,7 +353,7 @@ class RedisBroker:
         return {name.decode() for name in self._run("name_labels", kind, most, *names)}
 
     def statistics(self) -> Mapping[str, int]:
-        with self._errors():
+        with self._errors:
             found: Any = self.client.hgetall(f"{self.tag}:statistics")
         return {name: int(found.get(name.encode(), 0)) for name in ("stale_acks", "expired", "broken")}
 
@@ -455,11 +455,13 @@ class RedisBroker:
 
     # Groups are the site's: their tasks may have run in several of its clusters.
 
-    def add_part(
-        self, schema: str, group: str, index: str, payload: str, *, seconds: int | None, tenant: str | None = None
+    def add_parts(
+        self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
-        owner = self._owner(schema, tenant)
-        return int(self._run("add_part", *owner, group, index, payload, seconds or 0, tag=self._site_tag))
+        owner, count = self._owner(schema, tenant), 0
+        for portion in _portions(parts):
+            count = int(self._run("add_parts", *owner, group, seconds or 0, *portion, tag=self._site_tag))
+        return count
 
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
@@ -511,7 +513,7 @@ class RedisBroker:
 
     def _forget_costs(self, queue: str) -> None:
         pattern = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in queue) + ";*"
-        with self._errors():
+        with self._errors:
             fields = [field for field, _ in self.client.hscan_iter(f"{self.tag}:costs", match=pattern, count=1000)]
             for first in range(0, len(fields), CHUNK):
                 self.client.hdel(f"{self.tag}:costs", *fields[first : first + CHUNK])
@@ -523,19 +525,19 @@ class RedisBroker:
     # Status of clusters; shared by all clusters of a site
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
-        with self._errors():
+        with self._errors:
             pipe = self.client.pipeline(transaction=False)
             pipe.set(self._stat(key), value, ex=seconds)
             pipe.hset(self._last_stats, key, value)
             pipe.execute()
 
     def get_stat(self, key: str) -> Any:
-        with self._errors():
+        with self._errors:
             found = self.client.get(self._stat(key))
         return self._stats_of_before([key])[0] if found is None else found
 
     def get_stats(self, pattern: str) -> list[Any]:
-        with self._errors():
+        with self._errors:
             keys: Any = self.client.hkeys(self._last_stats)
             pipe = self.client.pipeline(transaction=False)
             for key in sorted(keys):
@@ -556,7 +558,7 @@ class RedisBroker:
         pipe = self.client.pipeline(transaction=False)
         for key in keys:
             pipe.get(key)
-        with self._errors():
+        with self._errors:
             values: list[Any] = pipe.execute(raise_on_error=False)
         return [None if isinstance(value, Exception) else value for value in values]
 
@@ -565,20 +567,20 @@ class RedisBroker:
         return f"{self._site_tag}:{key}"
 
     def last_stats(self) -> list[Any]:
-        with self._errors():
+        with self._errors:
             found: Any = self.client.hgetall(self._last_stats)
         return [found[key] for key in sorted(found)]
 
     def forget_stats(self, keys: Sequence[str]) -> None:
         if keys:
-            with self._errors():
+            with self._errors:
                 self.client.hdel(self._last_stats, *keys)
 
     # Clusters that the settings do not name; shared by all clusters of a site
 
     def note_stray(self) -> None:
         """Remember for a month that a task was enqueued for this cluster. Raises `BrokerError`."""
-        with self._errors():
+        with self._errors:
             count: Any = self.client.scard(self._strays)
             if count >= MOST_STRAYS:
                 return
@@ -589,14 +591,14 @@ class RedisBroker:
 
     def strays(self) -> list[str]:
         """Return some names of such clusters; their queues may be empty by now. Raises `BrokerError`."""
-        with self._errors():
+        with self._errors:
             found: Any = self.client.srandmember(self._strays, STRAYS_LOOKED_AT)
         return sorted(name.decode() for name in found)
 
     def forget_strays(self, names: Sequence[str]) -> None:
         """Forget names of such clusters. Raises `BrokerError`."""
         if names:
-            with self._errors():
+            with self._errors:
                 self.client.srem(self._strays, *names)
 
     @property
@@ -620,12 +622,27 @@ class RedisBroker:
     def _run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
         return self._scripts.run(name, *arguments, tag=tag)
 
+    @property
     def _errors(self) -> AbstractContextManager[None]:
-        return self._scripts.errors()
+        return self._scripts.errors
 
 
 def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     return (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))
+
+
+def _portions(parts: Mapping[str, str]) -> Iterator[list[str]]:
+    """Return index and payload of each part, in lists of about `BATCH_BYTES` bytes each."""
+    portion: list[str] = []
+    size = 0
+    for index, payload in parts.items():
+        if portion and size + len(payload) > BATCH_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion += index, payload
+        size += len(payload)
+    if portion:
+        yield portion
 
 
 def _schemas(owners: Sequence[bytes]) -> dict[str, str]:

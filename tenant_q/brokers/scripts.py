@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import redis
@@ -38,6 +39,7 @@ class Scripts:
         self.cluster = cluster
         self.tag = tag
         self.client = client
+        self.errors = _Errors(cluster, client)
         self._scripts: dict[str, Script] = {}
         # A wait as long as the client's timeout would look like an outage.
         self._longest_wait = 0.5 * float(client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
@@ -52,7 +54,7 @@ class Scripts:
         if script is None:
             script = self._scripts[name] = self.client.register_script(source(name))
         try:
-            with self.errors():
+            with self.errors:
                 return script(keys=[tag or self.tag], args=arguments)
         except BrokerDefect as error:
             self._require_service(name, error)
@@ -84,46 +86,57 @@ class Scripts:
         pipe.blpop([f"{self.tag}:wake"], timeout=seconds)
         pipe.evalsha(self._scripts[name].sha, 1, self.tag, *arguments)
         try:
-            with self.errors():
+            with self.errors:
                 return pipe.execute()[1]
         except (BrokerError, BrokerDefect) as error:
             if isinstance(error.__cause__, NoScriptError):  # a new server
                 return self.run(name, *arguments)
             raise
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Translate the client's errors in the block by their kind: `BrokerError`, `EntryRefused` or `BrokerDefect`."""
-        try:
-            yield
-        except (redis.RedisError, UnicodeError) as error:
-            place = f"Redis at {address(self.client)}"
-            match kind_of_redis(error):
-                case Kind.OUTAGE:
-                    raise BrokerError(f"{place} does not serve cluster {self.cluster!r}: {error}") from error
-                case Kind.REFUSAL:
-                    raise EntryRefused(f"{place} refuses an entry of cluster {self.cluster!r}: {error}") from error
-            raise BrokerDefect(f"{place} fails in a script of cluster {self.cluster!r}: {error}") from error
-
     def _run_large(self, script: Script, tag: str, arguments: tuple[Any, ...]) -> Any:
         """Run a script again after the server closed the connection, perhaps because it refuses the command.
 
         If the server closes the connection again, and answers a ping before and after, it refuses the command.
         """
-        with self.errors():
+        with self.errors:
             self.client.ping()
         try:
-            with self.errors():
+            with self.errors:
                 return script(keys=[tag], args=arguments)
         except BrokerError as error:
             if not _is_closed(error):
                 raise
-            with self.errors():
+            with self.errors:
                 self.client.ping()
             raise EntryRefused(
                 f"Redis at {address(self.client)} closes the connection on a command of {_size(arguments)} bytes of "
                 f"cluster {self.cluster!r}; see its proto-max-bulk-len and client-query-buffer-limit."
             ) from error
+
+
+class _Errors(AbstractContextManager[None]):
+    """Translates the client's errors in a block by their kind: `BrokerError`, `EntryRefused` or `BrokerDefect`.
+
+    It is entered for each call, and so does as little as can be.
+    """
+
+    def __init__(self, cluster: str, client: redis.Redis) -> None:
+        self.cluster = cluster
+        self.client = client
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if not isinstance(error, redis.RedisError | UnicodeError):
+            return
+        place = f"Redis at {address(self.client)}"
+        match kind_of_redis(error):
+            case Kind.OUTAGE:
+                raise BrokerError(f"{place} does not serve cluster {self.cluster!r}: {error}") from error
+            case Kind.REFUSAL:
+                raise EntryRefused(f"{place} refuses an entry of cluster {self.cluster!r}: {error}") from error
+        raise BrokerDefect(f"{place} fails in a script of cluster {self.cluster!r}: {error}") from error
 
 
 def _is_closed(error: BrokerError) -> bool:
@@ -136,5 +149,31 @@ def _size(arguments: tuple[Any, ...]) -> int:
 
 @functools.cache
 def source(name: str) -> str:
-    """Return the text of a script, with the shared functions in front."""
-    return (_LUA / "common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    """Return the text of a script, with the shared functions that it uses in front.
+
+    Redis creates each of these functions anew for every call of the script. In place of those that a script does not
+    use there are empty lines, so that the line numbers in the server's errors stay.
+    """
+    script = (_LUA / f"{name}.lua").read_text()
+    used = set(_WORD.findall(_COMMENT.sub("", script)))
+    kept = []
+    for names, text in reversed(_shared()):
+        if used.isdisjoint(names):
+            text = "\n" * text.count("\n")
+        used.update(_WORD.findall(text))
+        kept.append(text)
+    return "".join(reversed(kept)) + script
+
+
+@functools.cache
+def _shared() -> list[tuple[list[str], str]]:
+    """Return the definitions in `common.lua` without their comments, each with the names that it defines."""
+    text = _COMMENT.sub("", (_LUA / "common.lua").read_text())
+    return [(_DEFINED.findall(one), one) for one in _DEFINITION.findall(text)]
+
+
+_COMMENT = re.compile(r"--.*")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+# A definition begins at the start of a line; what is in front of the first one is empty.
+_DEFINITION = re.compile(r"\A\s+|^local .*\n(?:(?!local ).*\n)*", re.MULTILINE)
+_DEFINED = re.compile(r"\Alocal (?:function )?(\w+)")

@@ -36,14 +36,18 @@ def current_key(schema: str) -> str:
 
     Where that tenant is current on the connection, nothing is asked. Raises `UnknownTenant`, `DatabaseAway`.
     """
+    return find_key(schema)[0]
+
+
+def find_key(schema: str) -> tuple[str, bool]:
+    """Return the key of the tenant that has this schema, and whether a cache names it, which may be some seconds old.
+
+    Raises as `current_key`.
+    """
     if schema == public_schema():
-        return ""
-    return _connected_key(schema) or key_of(get_tenant(schema))
-
-
-def is_looked_up(schema: str) -> bool:
-    """Whether `current_key` finds a tenant by its name, in a cache that may be some seconds old."""
-    return schema != public_schema() and _connected_key(schema) is None
+        return "", False
+    key = _connected_key(schema)
+    return (key_of(get_tenant(schema)), True) if key is None else (key, False)
 
 
 def _connected_key(schema: str) -> str | None:

@@ -17,7 +17,6 @@ from tenant_q.tenancy import records, tenants, verification
 from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.seam import (
     Databases,
-    current_schema,
     lists_app,
     public_schema,
     restore,
@@ -42,22 +41,22 @@ def task_schema(schema: str | None = None) -> str:
     """
     require_schema_name(schema)
     own = schema_of_coroutine()
-    is_own = own is not None and schema in (None, own)
-    if not is_own:
+    if own is None or schema not in (None, own):
+        own = None
         refuse_in_event_loop("A call for a tenant's tasks")
-    chosen = own if is_own and own else schema or current_schema()
+    chosen = own or schema or str(tenant_connection().schema_name)
     if chosen == public_schema():
         if not lists_app(shared_apps(), "django_q"):
             raise NoTenant(
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
-    elif not is_own:  # else its package runs, so the tenant is known
-        if schema or not isinstance(tenant_connection().tenant, tenant_model()):
+    elif own is None:  # else its package runs, so the tenant is known
+        current = tenant_connection().tenant
+        if schema or not isinstance(current, tenant_model()):
             require_known(chosen)
-            _refuse_type(known_tenant(chosen))
-        else:
-            _refuse_type(tenant_connection().tenant)
+            current = known_tenant(chosen)
+        _refuse_type(current)
     return chosen
 
 

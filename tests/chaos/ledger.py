@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A worker holds at most this many packages, so no kill can repeat more.
-IN_FLIGHT = 64
+from tenant_q.brokers.protocol import BATCH_LIMIT
+
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
 # what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
@@ -124,7 +124,7 @@ class Account:
     def _checks(self) -> Iterable[tuple[str, bool]]:
         ours = self.accepted
         yield f"lost: {self.lost}", not self.lost
-        bound = self.kills.total() * IN_FLIGHT
+        bound = self.kills.total() * BATCH_LIMIT  # a worker holds at most one batch
         yield f"{self.duplicated} effects were done again; at most {bound} may be", self.duplicated <= bound
         twice = [pair for pair in ours.transactional.items() if self.effects[pair] > 1]
         yield f"transactional tasks took effect more than once: {twice}", not twice

@@ -324,10 +324,10 @@ def test_what_goes_wrong_is_a_broker_error(broker, monkeypatch):
 
 
 def test_parts_of_a_group_are_in_postgresql(broker):
-    assert broker.add_part(A, "g", "0", "zero", seconds=None) == 1
-    assert broker.add_part(A, "g", "1", "one", seconds=60) == 2
-    assert broker.add_part(A, "g", "1", "again", seconds=60) == 2, "a part that is there stays as it is"
-    assert broker.add_part(B, "g", "0", "another tenant's", seconds=None) == 1
+    assert broker.add_parts(A, "g", {"0": "zero"}, seconds=None) == 1
+    assert broker.add_parts(A, "g", {"1": "one"}, seconds=60) == 2
+    assert broker.add_parts(A, "g", {"1": "again"}, seconds=60) == 2, "a part that is there stays as it is"
+    assert broker.add_parts(B, "g", {"0": "another tenant's"}, seconds=None) == 1
     assert broker.parts(A, "g") == {"0": "zero", "1": "one"}
     assert broker.count_parts(A, "g") == 2
     assert str(GroupPart.objects.get(schema_name=B)) == "globex_inc: g[0]"
@@ -338,20 +338,20 @@ def test_parts_of_a_group_are_in_postgresql(broker):
 
 
 def test_parts_expire(broker):
-    broker.add_part(A, "g", "0", "zero", seconds=None)
-    broker.add_part(A, "g", "1", "one", seconds=60)
+    broker.add_parts(A, "g", {"0": "zero"}, seconds=None)
+    broker.add_parts(A, "g", {"1": "one"}, seconds=60)
     GroupPart.objects.exclude(expires=None).update(expires=timezone.now() - timedelta(seconds=1))
     assert broker.parts(A, "g") == {"0": "zero"}
     assert broker.count_parts(A, "g") == 1
     assert broker.drop_group(A, "g") == 1
     assert GroupPart.objects.count() == 1, "the expired one is still there"
-    assert broker.add_part(A, "g", "1", "new", seconds=60) == 1
+    assert broker.add_parts(A, "g", {"1": "new"}, seconds=60) == 1
     assert broker.parts(A, "g") == {"1": "new"}
 
 
 def test_parts_are_recorded_while_a_tenant_is_current(broker):
     with in_schema(A):
-        broker.add_part(A, "g", "0", "zero", seconds=None)
+        broker.add_parts(A, "g", {"0": "zero"}, seconds=None)
         assert broker.count_parts(A, "g") == 1
         assert tenancy.current_schema() == A
 

@@ -18,6 +18,7 @@ import pytest
 from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quantile
 from tenant_q.brokers.memory import MemoryBroker
 from tenant_q.brokers.protocol import (
+    BATCH_LIMIT,
     CANCEL_REACH,
     MOST_DEBT_SECONDS,
     Batch,
@@ -395,8 +396,8 @@ def test_first_in_first_out(broker):
 
 def test_the_limits_of_a_batch(broker):
     know(broker, 0.1)
-    put(broker, *(f"{n:03}" for n in range(200)))
-    assert len(fetch(broker, "w1")) == 64
+    put(broker, *(f"{n:03}" for n in range(400)))
+    assert len(fetch(broker, "w1")) == BATCH_LIMIT
     assert len(fetch(broker, "w2", limit=3)) == 3
 
 
@@ -1507,9 +1508,9 @@ def test_how_far_a_package_says_it_is(broker):
 
 
 def test_parts_of_a_group(broker):
-    assert broker.add_part("acme_corp", "g", "0", "first", seconds=None) == 1
-    assert broker.add_part("acme_corp", "g", "1", "second", seconds=None) == 2
-    assert broker.add_part("acme_corp", "g", "1", "again", seconds=None) == 2
+    assert broker.add_parts("acme_corp", "g", {"0": "first"}, seconds=None) == 1
+    assert broker.add_parts("acme_corp", "g", {"1": "second"}, seconds=None) == 2
+    assert broker.add_parts("acme_corp", "g", {"1": "again"}, seconds=None) == 2
     assert broker.parts("acme_corp", "g") == {"0": "first", "1": "second"}
     assert broker.count_parts("acme_corp", "g") == 2
     assert broker.drop_group("acme_corp", "g") == 2
@@ -1519,17 +1520,17 @@ def test_parts_of_a_group(broker):
 
 def test_equal_groups_of_two_tenants(broker):
     for schema in ("acme_corp", "globex_inc"):
-        broker.add_part(schema, "g", "0", schema, seconds=None)
+        broker.add_parts(schema, "g", {"0": schema}, seconds=None)
     broker.drop_group("acme_corp", "g")
     assert broker.parts("globex_inc", "g") == {"0": "globex_inc"}
     assert broker.parts("globex_inc;g", "") == {}
 
 
 def test_how_long_a_group_is_kept(driver, broker):
-    broker.add_part("acme_corp", "kept", "0", "x", seconds=None)
-    broker.add_part("acme_corp", "g", "0", "x", seconds=100)
+    broker.add_parts("acme_corp", "kept", {"0": "x"}, seconds=None)
+    broker.add_parts("acme_corp", "g", {"0": "x"}, seconds=100)
     driver.advance_kept(60)
-    broker.add_part("acme_corp", "g", "1", "y", seconds=100)
+    broker.add_parts("acme_corp", "g", {"1": "y"}, seconds=100)
     driver.advance_kept(60)
     assert broker.count_parts("acme_corp", "g") == 2, "each part starts the time anew"
     driver.advance_kept(101)

@@ -28,7 +28,7 @@ from redis.retry import Retry
 
 from tenant_q.brokers import scripts as scripts_module
 from tenant_q.brokers.connection import address, connect, make_client, missing_limits
-from tenant_q.brokers.protocol import Batch, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import BATCH_LIMIT, Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
@@ -219,8 +219,8 @@ def test_first_in_first_out(broker):
 
 def test_the_limit_of_a_batch(broker):
     know(broker, 0.1)
-    put(broker, *(f"{n:03}" for n in range(200)))
-    assert len(ids(broker, "w1")) == 64
+    put(broker, *(f"{n:03}" for n in range(400)))
+    assert len(ids(broker, "w1")) == BATCH_LIMIT
     assert len(ids(broker, "w2", limit=3)) == 3
 
 
@@ -841,9 +841,9 @@ def test_policies_of_many_tenants_come_into_force_by_slices(broker):
 
 
 def test_parts_of_a_group(broker):
-    assert broker.add_part("acme_corp", "g", "0", "first", seconds=None) == 1
-    assert broker.add_part("acme_corp", "g", "1", "second", seconds=None) == 2
-    assert broker.add_part("acme_corp", "g", "1", "again", seconds=None) == 2
+    assert broker.add_parts("acme_corp", "g", {"0": "first"}, seconds=None) == 1
+    assert broker.add_parts("acme_corp", "g", {"1": "second"}, seconds=None) == 2
+    assert broker.add_parts("acme_corp", "g", {"1": "again"}, seconds=None) == 2
     assert broker.parts("acme_corp", "g") == {"0": "first", "1": "second"}
     assert broker.count_parts("acme_corp", "g") == 2
     assert broker.drop_group("acme_corp", "g") == 2
@@ -854,7 +854,7 @@ def test_parts_of_a_group(broker):
 
 def test_equal_groups_of_two_tenants(broker):
     for schema in ("acme_corp", "globex_inc"):
-        broker.add_part(schema, "g", "0", schema, seconds=None)
+        broker.add_parts(schema, "g", {"0": schema}, seconds=None)
     assert broker.parts("acme_corp", "g") == {"0": "acme_corp"}
     broker.drop_group("acme_corp", "g")
     assert broker.parts("globex_inc", "g") == {"0": "globex_inc"}
@@ -864,7 +864,7 @@ def test_equal_groups_of_two_tenants(broker):
 
 @pytest.mark.parametrize(("seconds", "kept"), [(None, -1), (100, 100)])
 def test_how_long_a_group_is_kept(broker, seconds, kept):
-    broker.add_part("acme_corp", "g", "0", "x", seconds=seconds)
+    broker.add_parts("acme_corp", "g", {"0": "x"}, seconds=seconds)
     assert broker.client.ttl(f"{{tq:{conf().site}}}:group:acme_corp;g") == pytest.approx(kept, abs=2)
     broker.drop_group("acme_corp", "g")
 
@@ -933,7 +933,7 @@ def test_a_full_server_is_worked_off(broker, full):
     broker.put_off("w1", leases[5], delay=60)
     broker.bury("w1", leases[4], "cause")
     broker.enqueue([message("i")])  # a chain's next link: its place is made free by the acknowledgement
-    assert broker.add_part("acme_corp", "group", "0", "part", seconds=None) == 1
+    assert broker.add_parts("acme_corp", "group", {"0": "part"}, seconds=None) == 1
     assert broker.acknowledge("w1", [Settled(lease, 0.001) for lease in leases[:3]]) == []
     assert broker.reclaim("w1", running="d") == 1
     broker.set_policies({"acme_corp": Policy(paused=True)})
@@ -969,7 +969,7 @@ LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")
         ("dead", {}),
         ("retry_dead", {"ids_and_payloads": {"a": ""}}),
         ("purge_dead", {"ids": ["a"]}),
-        ("add_part", {"schema": "s", "group": "g", "index": "0", "payload": "p", "seconds": None}),
+        ("add_parts", {"schema": "s", "group": "g", "parts": {"0": "p"}, "seconds": None}),
         ("parts", {"schema": "s", "group": "g"}),
         ("count_parts", {"schema": "s", "group": "g"}),
         ("drop_group", {"schema": "s", "group": "g"}),

@@ -55,7 +55,7 @@ def test_a_tenant_that_is_deleted_leaves_nothing(site):
     site.broker.bury("w1", lease, "broken")
     finish(site.broker, fetch_one(site.broker))
     site.broker.set_policies({"acme_corp": Policy(weight=2, paused=True)})
-    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60)
     assert site.replace() == 0
     counts = site.broker.counts()
     assert (counts.queued, counts.leased, counts.delayed, counts.dead) == (0, 0, 0, 0)
@@ -70,7 +70,7 @@ def test_other_tenants_keep_what_they_have(site):
     site.keys["globex_inc"] = "9"
     site.put("a")
     site.put("b", schema="globex_inc")
-    site.broker.add_part("globex_inc", "g", "0", "part", seconds=60)
+    site.broker.add_parts("globex_inc", "g", {"0": "part"}, seconds=60)
     site.replace()
     assert site.broker.counts().queued == 1
     assert site.broker.count_parts("globex_inc", "g") == 1
@@ -92,11 +92,11 @@ def test_what_runs_is_cancelled_and_counted_until_it_has_ended(site):
 def test_a_later_tenant_meets_nothing_of_one_that_is_not_gone_yet(site):
     site.put("a", "b")
     lease = fetch_one(site.broker)
-    site.broker.add_part("acme_corp", "g", "0", "old", seconds=60)
+    site.broker.add_parts("acme_corp", "g", {"0": "old"}, seconds=60)
     site.broker.note_cached("acme_corp", "x", seconds=60)
     site.replace()
     site.put("c")
-    site.broker.add_part("acme_corp", "g", "0", "new", seconds=60)
+    site.broker.add_parts("acme_corp", "g", {"0": "new"}, seconds=60)
     assert site.broker.parts("acme_corp", "g") == {"0": "new"}
     assert [live.id for live in site.broker.live("acme_corp")] == ["c"]
     assert site.broker.place("acme_corp", "a") is None
@@ -140,9 +140,9 @@ def test_nothing_is_enqueued_for_a_tenant_that_was_deleted_lately(site):
 def test_a_late_part_of_a_deleted_tenant_is_not_kept(site, is_only_cluster, settings):
     if not is_only_cluster:
         settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": f"{site.broker.cluster}_site"}
-    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60)
     site.replace(seconds=60)
-    assert site.broker.add_part("acme_corp", "g", "1", "late", seconds=60, tenant="1") == 0
+    assert site.broker.add_parts("acme_corp", "g", {"1": "late"}, seconds=60, tenant="1") == 0
     site.broker.note_cached("acme_corp", "x", seconds=60, tenant="1")
     assert site.broker.parts("acme_corp", "g", tenant="1") == {}
     assert site.broker.cached_ids("acme_corp", "1") == []
@@ -196,7 +196,7 @@ def test_a_tenant_that_is_renamed_keeps_what_it_has(site):
     site.put("later", delay=60)
     site.broker.bury("w1", fetch_one(site.broker), "broken")
     site.broker.set_policies({"acme_corp": Policy(weight=2)})
-    site.broker.add_part("acme_corp", "g", "0", "part", seconds=60)
+    site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60)
     site.keys["new_name"] = site.keys.pop("acme_corp")
     site.broker.rename_tenant("1", "acme_corp", "new_name")
     assert site.broker.queue_size("new_name") == 1

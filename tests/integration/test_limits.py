@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django_q.conf import Conf
 from django_q.models import Task
 from django_q.tasks import async_task
 
@@ -16,6 +17,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
 from tenant_q.package import build
+from tenant_q.package_signing import size_of
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
@@ -235,12 +237,13 @@ def test_plain_values_are_not_loaded(tenants, monkeypatch):
     assert len(loaded) == 1
 
 
-def test_enqueue_measures_what_travels(limited):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_enqueue_measures_what_travels(limited, monkeypatch, compressed):
+    monkeypatch.setattr(Conf, "COMPRESSED", compressed)
     package = build("tests.tasks.add", ("x" * 50_000,), {}, schema=ACME)
     text = enqueue.sealed(package)
-    from tenant_q.envelope import pickled_size
-
-    assert abs(pickled_size(text) - len(pickle.dumps(package.task, protocol=pickle.HIGHEST_PROTOCOL))) <= 3
+    assert (len(text) < 10_000) is compressed
+    assert abs(size_of(text) - len(pickle.dumps(package.task, protocol=pickle.HIGHEST_PROTOCOL))) <= 3
 
 
 def test_a_schedule_whose_arguments_are_too_large_is_a_failed_task(settings, scheduler, worker):

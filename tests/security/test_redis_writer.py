@@ -123,9 +123,9 @@ def test_a_cached_result_under_another_id_is_not_read(worker, key):
 
 def test_a_part_of_another_group_or_tenant_is_not_read(worker, key):
     id, signed = cached_of(worker, GLOBEX, 41, group="June")
-    get_broker().add_part(ACME, "June", id, signed, seconds=60)
+    get_broker().add_parts(ACME, "June", {id: signed}, seconds=60)
     own, other = cached_of(worker, ACME, 42, group="May")
-    get_broker().add_part(ACME, "June", own, other, seconds=60)
+    get_broker().add_parts(ACME, "June", {own: other}, seconds=60)
     assert QUtilities.get_result_group("June", cached=True, schema_name=ACME) is None
     assert QUtilities.get_result_group("May", cached=True, schema_name=ACME) == [42]
 
@@ -137,7 +137,7 @@ def test_an_iter_does_not_take_parts_of_another_tenant(worker, key):
     part = get_broker().parts(GLOBEX, "theirs")[theirs]
     with in_schema(ACME):
         iter_id = QUtilities.add_async_tasks_from_iter("tests.tasks.add", [1, 2])
-    get_broker().add_part(ACME, iter_id, "0", part, seconds=60)
+    get_broker().add_parts(ACME, iter_id, {"0": part}, seconds=60)
     work(worker)
     assert QUtilities.get_result(iter_id, schema_name=ACME) is None
 

@@ -6,6 +6,7 @@ import functools
 import pickle
 import sys
 import threading
+import time
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 from django_q.conf import Conf
 from django_q.core_signing import TimestampSigner
-from django_q.signing import SignedPackage
+from django_q.signing import BadSignature, SignedPackage
 
-from tenant_q.envelope import Found, _signer_of, open_package, seal
+from tenant_q import package_signing
+from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import BadPackage, EnqueueError
 from tenant_q.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
 from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
@@ -337,15 +339,41 @@ def test_a_package_without_a_tenant_is_refused(schema):
             open_package(text, Found(schema="acme_corp"))
 
 
-@pytest.mark.parametrize("value", ["", "a text", "ä\n", b"bytes", "x" * 10_000])
-def test_it_signs_as_django_q2_does(value):
+@pytest.mark.parametrize("data", [b"", b"bytes", b"x" * 10_000, bytes(range(256))])
+@pytest.mark.parametrize("compress", [False, True])
+def test_it_signs_as_django_q2_does(monkeypatch, data, compress):
     """To the last byte, so that each opens what the other signed; the key is only derived less often."""
-    ours, theirs = _signer_of("a key", "a name"), TimestampSigner(key="a key", salt="a name")
-    for key in (None, "a key", "an older key"):
-        assert ours.signature(value, key) == theirs.signature(value, key)
-        assert ours.signature(value, key) == ours.signature(value, key), "the second time too"
-    assert ours.signature(value) != _signer_of("a key", "another name").signature(value)
-    assert ours.signature(value) != _signer_of("another key", "a name").signature(value)
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.5)
+    texts = set()
+    for key, name in [("a key", "a name"), ("a key", "another name"), ("another key", "a name"), ("a key", "a name")]:
+        monkeypatch.setattr(Conf, "SECRET_KEY", key)
+        monkeypatch.setattr(Conf, "PREFIX", name)
+        theirs = TimestampSigner(key=key, salt=name).sign_object(data, serializer=_AsItIs, compress=compress)
+        assert package_signing.sign(data, compress=compress) == theirs
+        assert package_signing.unsign(theirs) == data
+        assert abs(package_signing.size_of(theirs) - len(data)) <= 2
+        texts.add(theirs)
+    assert len(texts) == 3
+
+
+class _AsItIs:
+    @staticmethod
+    def dumps(data: bytes) -> bytes:
+        return data
+
+
+@pytest.mark.parametrize("place", range(0, 60, 7))
+def test_every_byte_of_the_text_is_signed(place):
+    text = package_signing.sign(b"x" * 20, compress=False)
+    changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+    with pytest.raises(BadSignature):
+        package_signing.unsign(changed)
+
+
+@pytest.mark.parametrize("text", ["", ":", "::", "a", "a:b", "a:b:", "a:b:c", ":b:c", "a::c", "ä:b:ö"])
+def test_what_is_not_signed_is_refused(text):
+    with pytest.raises(BadSignature):
+        package_signing.unsign(text)
 
 
 def test_each_opens_what_the_other_signed():

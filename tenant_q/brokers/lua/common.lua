@@ -95,7 +95,8 @@ local function key(name)
   if not full then
     full = tag .. ':' .. name
     full_names[name] = full
-    local wanted = own_types[string.match(name, '^(%l+):')]
+    local colon = string.find(name, ':', 1, true)
+    local wanted = colon and own_types[string.sub(name, 1, colon - 1)]
     local found = wanted and redis.call('TYPE', full).ok
     if wanted and found ~= wanted and found ~= 'none' then
       redis.call('RENAME', full, tag .. ':aside:' .. name)
@@ -146,15 +147,20 @@ local function open_message(message)
     string.sub(message, b + 1, b + 1), string.sub(message, b + 3)
 end
 
--- The name of a tenant's queue, if it has one; the one it will get, if not. A tenant without a key ('') is that of the schema
--- itself: the public one, or that of a package made by an earlier version.
-local function queue_of(schema, tenant)
-  local name = tenant ~= '' and redis.call('HGET', key('queues'), tenant)
-  if name or tenant == '' then
-    return name or schema
-  end
+-- Return the name of a tenant's queue if the tenant has claimed it. A tenant without a key ('') is that of the schema itself, and
+-- needs no claim: the public one, or that of a package made by an earlier version.
+local function claimed_queue(schema, tenant)
+  return tenant == '' and schema or redis.call('HGET', key('queues'), tenant)
+end
+
+-- Return the name of the queue that a tenant will claim.
+local function free_queue(schema, tenant)
   local owner = redis.call('HGET', key('queue_owners'), schema)
   return owner and string.match(owner, '^[^\n]*') ~= tenant and schema .. '#' .. tenant or schema
+end
+
+local function queue_of(schema, tenant)
+  return claimed_queue(schema, tenant) or free_queue(schema, tenant)
 end
 
 -- Whether a tenant was deleted a short time ago.
@@ -170,10 +176,12 @@ local function note_deleted(tenant, ms)
   redis.call('PEXPIRE', key('deleted'), ms)
 end
 
--- The same as `queue_of`, and from now on it is the tenant's.
+-- Return the name of a tenant's queue, and claim it.
 local function claim_queue(schema, tenant)
-  local name = queue_of(schema, tenant)
-  if tenant ~= '' and redis.call('HSETNX', key('queues'), tenant, name) == 1 then
+  local name = claimed_queue(schema, tenant)
+  if not name then
+    name = free_queue(schema, tenant)
+    redis.call('HSET', key('queues'), tenant, name)
     redis.call('HSET', key('queue_owners'), name, tenant .. '\n' .. schema)
   end
   return name

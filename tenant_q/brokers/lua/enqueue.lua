@@ -9,8 +9,8 @@
 
 local wanted = tonumber(ARGV[1])
 
--- The queue of each package's tenant.
-local queues, names = {}, {}
+-- The queue of each package's tenant, and the places of the first packages of those that have not claimed theirs.
+local queues, names, unclaimed = {}, {}, {}
 for i = 2, #ARGV, 8 do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
   local owner = tenant .. '\n' .. schema
@@ -18,7 +18,11 @@ for i = 2, #ARGV, 8 do
     if is_deleted(tenant) then
       return { 0, tenant }
     end
-    names[owner] = queue_of(schema, tenant)
+    local name = claimed_queue(schema, tenant)
+    names[owner] = name or free_queue(schema, tenant)
+    if not name then
+      unclaimed[#unclaimed + 1] = i
+    end
   end
   queues[i] = names[owner]
 end
@@ -55,12 +59,8 @@ else
   write_though_full()  -- what the cluster itself enqueues is in place of what it acknowledges
 end
 
-for i = 2, #ARGV, 8 do
-  local owner = ARGV[i + 2] .. '\n' .. ARGV[i + 1]
-  if names[owner] then
-    claim_queue(ARGV[i + 1], ARGV[i + 2])
-    names[owner] = nil
-  end
+for _, i in ipairs(unclaimed) do
+  claim_queue(ARGV[i + 1], ARGV[i + 2])
 end
 
 local accepted, by_schema = 0, {}

@@ -1,6 +1,6 @@
 -- Read, count or forget the parts of a group.
 --
--- KEYS[1]  the site's tag (see add_part.lua)
+-- KEYS[1]  the site's tag (see add_parts.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop', 5 most bytes of all parts, or 0
 -- Returns  for 'parts' { index, payload, ... }, or their size in bytes if it exceeds that; else the number of parts, which
 --          'drop' has forgotten
