@@ -73,7 +73,10 @@ def announce(packages: Sequence[Package]) -> None:
     if has_listeners():  # packages have their schema already
         with no_return():
             for package in packages:
+                schema = package.schema
                 pre_enqueue.send(sender="django_q", task=package.task)
+                if package.task.get("schema_name") != schema:
+                    package.task.pop("tenant", None)
 
 
 def has_listeners() -> bool:

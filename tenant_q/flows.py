@@ -47,7 +47,7 @@ from tenant_q.options import LONGEST, refuse_too_long, take_q_options
 from tenant_q.package import CODE, Outcome, Package, build, deterministic_id, labels, without_values
 from tenant_q.results import Key
 from tenant_q.running import running
-from tenant_q.tenancy import in_schema, public_schema, task_schema, verify
+from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema, verify
 
 logger = get_logger("tenant_q.flows")
 
@@ -65,7 +65,8 @@ def submit(
 
     Raises `NoTenant`, `UnknownTenant`, `EnqueueError` or `BrokerError`; in sync mode what the task raised.
     """
-    package = build(func, args, keywords, schema=task_schema(schema), id=id)
+    schema, tenant = task_address(schema)
+    package = build(func, args, keywords, schema=schema, id=id, tenant=tenant)
     return _send([package], once=id is not None)
 
 

@@ -227,12 +227,14 @@ def build(
     schema: str,
     id: str | None = None,
     origin: str | None = CODE,
+    tenant: str | None = None,
 ) -> Package:
     """The package of one call.
 
     Parameters: `func`, a dotted path or a callable that pickles; `args` and `keywords`, those of the call, with
     Django-Q2's options among the keywords or in `q_options`; `schema`, the tenant; `id`, a deterministic id (32 hex
-    digits), or None for a new one; `origin`, who enqueues it, or None when that is not known.
+    digits), or None for a new one; `origin`, who enqueues it, or None when that is not known; `tenant`, the tenant's
+    key, or None where it is to be looked up.
 
     Raises `EnqueueError` when `q_options` has an unknown option or a name is too long to be saved, and `WrongArgument`
     when `func` is neither a function nor a path.
@@ -267,6 +269,8 @@ def build(
     task["kwargs"] = kwargs
     task["started"] = timezone.now()
     task["schema_name"] = schema
+    if tenant is not None:
+        task["tenant"] = tenant
     if origin is not None:
         task["origin"] = origin
     carry_span(task)

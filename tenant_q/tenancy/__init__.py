@@ -68,6 +68,7 @@ from tenant_q.tenancy.switching import (
     forget_tenants,
     in_schema,
     in_verified_schema,
+    task_address,
     task_schema,
     verify_entered,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "since",
     "since_of",
     "switched_connections",
+    "task_address",
     "task_schema",
     "tenant_apps",
     "tenant_connection",

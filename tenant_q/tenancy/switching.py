@@ -39,6 +39,14 @@ def task_schema(schema: str | None = None) -> str:
     has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` when
     `schema` is not a text, and `InEventLoop` in any other coroutine.
     """
+    return task_address(schema)[0]
+
+
+def task_address(schema: str | None = None) -> tuple[str, str | None]:
+    """Return the schema that a task is for, and the key of its tenant if the tenant is current on the connection.
+
+    Parameters and what is raised are those of `task_schema`.
+    """
     require_schema_name(schema)
     own = schema_of_coroutine()
     if own is None or schema not in (None, own):
@@ -51,13 +59,16 @@ def task_schema(schema: str | None = None) -> str:
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
-    elif own is None:  # else its package runs, so the tenant is known
-        current = tenant_connection().tenant
-        if schema or not isinstance(current, tenant_model()):
-            require_known(chosen)
-            current = known_tenant(chosen)
-        _refuse_type(current)
-    return chosen
+        return chosen, None
+    if own is not None:  # its package runs, so the tenant is known
+        return chosen, None
+    current = tenant_connection().tenant
+    is_current = not schema and isinstance(current, tenant_model()) and current.schema_name == chosen
+    if not is_current:
+        require_known(chosen)
+        current = known_tenant(chosen)
+    _refuse_type(current)
+    return chosen, str(current.pk) if is_current and current.pk is not None else None
 
 
 def _refuse_type(tenant: Any) -> None:

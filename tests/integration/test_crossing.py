@@ -366,6 +366,17 @@ def test_nothing_of_a_receiver_of_pre_enqueue_stays(tenants, worker):
     assert look_now(worker, "globex_inc") == {"globex_inc": clean("globex_inc")}
 
 
+def test_a_receiver_of_pre_enqueue_may_choose_another_tenant(tenants, worker):
+    def receiver(task: dict[str, Any], **_: Any) -> None:
+        task["schema_name"] = "globex_inc"
+
+    with listening(pre_enqueue, receiver), in_schema("acme_corp"):
+        id = QUtilities.add_async_task("tests.tasks.add", 1, 2)
+    work(worker)
+    assert result(id, "globex_inc") == 3
+    assert result(id, "acme_corp") is None
+
+
 @pytest.mark.parametrize("mess", ["BEGIN", "SET ROLE pg_read_all_data"])
 def test_a_receiver_of_post_save_costs_no_other_tenant_its_row(tenants, worker, mess):
     """Outcomes of one batch are saved one after another: a later one is not to share what a receiver left."""
