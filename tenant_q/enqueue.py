@@ -87,7 +87,8 @@ def has_listeners() -> bool:
 def sealed(package: Package) -> str:
     """Sign a package, with the key of its tenant. Raises `EnqueueError` naming what cannot travel, `UnknownTenant`."""
     package.task.pop("broker", None)
-    _address([package])
+    if package.tenant is None:
+        _address([package])
     return seal(package, most_bytes=conf().max_bytes)
 
 

@@ -19,7 +19,7 @@ from tenant_q.exceptions import UnknownTenant
 from tenant_q.tenancy.connection import told_when_away
 from tenant_q.tenancy.loops import is_in_event_loop, key_of_coroutine
 from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tenant_connection, tenant_model
-from tenant_q.tenancy.tenants import get_tenant, known_tenant, look_up_together
+from tenant_q.tenancy.tenants import cached_key, known_tenant, look_up_together
 
 # By key, when a tenant was made; that never changes.
 _since: dict[str, datetime | None] = {}
@@ -47,7 +47,7 @@ def find_key(schema: str) -> tuple[str, bool]:
     if schema == public_schema():
         return "", False
     key = _connected_key(schema)
-    return (key_of(get_tenant(schema)), True) if key is None else (key, False)
+    return (cached_key(schema), True) if key is None else (key, False)
 
 
 def _connected_key(schema: str) -> str | None:

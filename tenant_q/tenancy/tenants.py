@@ -61,6 +61,11 @@ def known_tenant(schema: str) -> Any:
     return entry and entry.tenant
 
 
+def cached_key(schema: str) -> str:
+    """Return the primary key of the tenant with this schema name, as text, from the cache. Raises `UnknownTenant`."""
+    return str(_look_up_cached(schema).tenant.pk)
+
+
 def require_known(schema: str) -> None:
     """Raise `UnknownTenant` when no tenant has that schema name."""
     _look_up_cached(schema)
