@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tenant_q.brokers.protocol import BATCH_LIMIT
+# A worker holds at most this many packages, so no kill can repeat more.
+IN_FLIGHT = 256
 
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
 # what clusters told last of their status, and the operators' figures.
@@ -124,7 +125,7 @@ class Account:
     def _checks(self) -> Iterable[tuple[str, bool]]:
         ours = self.accepted
         yield f"lost: {self.lost}", not self.lost
-        bound = self.kills.total() * BATCH_LIMIT  # a worker holds at most one batch
+        bound = self.kills.total() * IN_FLIGHT
         yield f"{self.duplicated} effects were done again; at most {bound} may be", self.duplicated <= bound
         twice = [pair for pair in ours.transactional.items() if self.effects[pair] > 1]
         yield f"transactional tasks took effect more than once: {twice}", not twice
