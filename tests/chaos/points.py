@@ -128,7 +128,7 @@ def install() -> None:
         return [one.lease.id for one in settled]
 
     def held(broker: Any, worker: str, **_: Any) -> list[str]:
-        with broker._errors():  # an outage here is one of the broker's, as in what is wrapped
+        with broker._errors:  # an outage here is one of the broker's, as in what is wrapped
             return [id.decode() for id in broker.client.zrange(f"{broker.tag}:held:{worker}", 0, -1)]
 
     _wrap(RedisBroker, "fetch", after=claimed)
