@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django_q.conf import Conf
 from django_q.models import Task
 from django_q.tasks import async_task
 
-from tenant_q import enqueue, executor, flows
+from tenant_q import enqueue, executor, results
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
@@ -21,7 +21,7 @@ from tenant_q.package_signing import size_of
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
-from tests.integration.conftest import redis_key, work
+from tests.integration.conftest import make_due, redis_key, sql, work
 
 ACME = "acme_corp"
 TEXT = "tests.tasks.text"
@@ -143,16 +143,29 @@ def test_a_link_whose_arguments_are_within_the_limit_is_enqueued_after_any_resul
         assert [len(one) for one in QUtilities.get_result_group(group)] == [LIMIT - 100] * 2
 
 
-def test_an_outcome_that_waits_for_its_tenant_is_not_limited(limited, worker):
+def test_an_outcome_that_waits_for_its_tenant_is_not_limited(limited, worker, monkeypatch):
     """Result and arguments travel together then, and were within the limit each."""
-    from tenant_q.envelope import seal
-    from tenant_q.package import with_outcome
-
+    value = "x" * (LIMIT - 2000)
     with in_schema(ACME):
-        package = build("tests.tasks.add", ("x" * (LIMIT - 2000),), {}, schema=ACME)
-    outcome = executor.give_up(package, ValueError("x" * (LIMIT - 2000)))
-    assert seal(with_outcome(outcome, put_off=1))
-    assert flows.settle([outcome], worker.broker).unsaved == {}
+        id = QUtilities.add_async_task("tests.tasks.add", value, "")
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "_save_rows", refuse_rows)
+        work(worker)
+    assert (get_broker().counts().delayed, get_broker().counts().dead) == (1, 0), "its outbox puts it off"
+    sql(f"ALTER TABLE {ACME}.django_q_task RENAME TO away")
+    try:
+        make_due()
+        work(worker)
+    finally:
+        sql(f"ALTER TABLE {ACME}.away RENAME TO django_q_task")
+    assert (get_broker().counts().delayed, get_broker().counts().dead) == (1, 0), "its worker puts it off again"
+    make_due()
+    work(worker)
+    assert row(id).result == value
+
+
+def refuse_rows(*_: Any) -> Any:
+    raise DatabaseError("this table is broken")
 
 
 # What a worker takes
