@@ -61,10 +61,13 @@ def test_a_cluster_that_the_settings_do_not_name(monkeypatch, caplog, settings, 
         assert caplog.messages == []
         enqueue(cluster=typo)
         enqueue(cluster=typo)
-    (said,) = caplog.messages
+        (said,) = caplog.messages
+        strays.forget()
+        enqueue(cluster=typo)
+    assert caplog.messages == [said, said], "logged again by a process that has forgotten it"
     assert f"the cluster {typo!r}" in said and f"({own})" in said and "correct the name, or add it there" in said
     (problem,) = examine(monkeypatch, own).problems
-    assert problem.startswith(f"2 tasks wait for the cluster {typo!r}, and none of that name runs; the settings do not")
+    assert problem.startswith(f"3 tasks wait for the cluster {typo!r}, and none of that name runs; the settings do not")
     assert f"mscluster --name {typo}" in problem
     assert examine(monkeypatch, own, host=CLUSTER.host).problems == (), "a probe of one machine is not failed"
     assert problem in examine(monkeypatch, own, host=CLUSTER.host).notes
@@ -90,6 +93,13 @@ def test_a_name_that_cannot_be_kept_fails_no_task(monkeypatch, typo, enqueue: Ca
     with in_schema(A):
         enqueue(cluster=typo)
     assert get_broker().strays() == [typo]
+
+
+def test_no_more_names_are_logged_than_so_many(monkeypatch, caplog, typo):
+    monkeypatch.setattr(strays, "_MOST", 2)
+    for number in range(3):
+        strays.note(RedisBroker(f"{typo}{number}"))
+    assert [f"{typo}{number}" in said for number, said in enumerate(caplog.messages)] == [True, True]
 
 
 def test_a_cluster_that_is_known_and_does_not_run(monkeypatch, caplog, settings, typo):
