@@ -245,6 +245,17 @@ def test_a_wrong_argument_is_told_in_one_sentence(silence, name):
         assert said.endswith(".") and "\n" not in said and len(said) < 300
 
 
+def test_the_function_of_an_iter_is_told_before_its_arguments(silence):
+    with pytest.raises(WrongArgument, match=r"add_async_tasks_from_iter\(\) was called with func=5 "):
+        QUtilities.add_async_tasks_from_iter(5, [])
+
+
+def test_a_value_that_cannot_be_shown_is_an_object(silence):
+    no_list = type("list", (), {"__module__": "builtins"})()  # `reprlib` goes by the name of the type
+    with pytest.raises(WrongArgument, match=r"wait=an object \(list\); it must be"):
+        QUtilities.get_result("id", wait=no_list)
+
+
 def test_it_is_a_type_error_too():
     assert issubclass(WrongArgument, TypeError)
 
