@@ -567,12 +567,18 @@ SHARED = {
     "redis://127.0.0.1/0": {"BACKEND": "django_redis.cache.RedisCache"},
     "redis://localhost": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 0}},
     "redis://other:6379/0,redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "redis://other:6379/0; redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "a list": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": ["redis://other:6379/0", "redis://localhost:6379/0"],
+    },
     "valkey://localhost:6379/0": {"BACKEND": "django_valkey.cache.ValkeyCache"},
 }
 APART = {
     "redis://localhost:6379/1": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://other:6379/0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 2}},
+    "redis://127.0.0.1:6379": {"BACKEND": "django_redis.cache.RedisCache", "OPTIONS": {"DB": 2}},
     "unix:///tmp/x?db=0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "nonsense": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://localhost:6379/0 ": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
@@ -582,7 +588,7 @@ APART = {
 @pytest.mark.parametrize("location", [*SHARED, *APART])
 def test_a_cache_in_the_queues_database_is_a_warning(settings, location):
     settings.Q_CLUSTER = {"redis": "redis://localhost:6379/0"}
-    settings.CACHES = {"own": (SHARED | APART)[location] | {"LOCATION": location}}
+    settings.CACHES = {"own": {"LOCATION": location} | (SHARED | APART)[location]}
     messages = checks.check_all()
     assert [message.id for message in messages] == ["tenant_q.W006"] * (location in SHARED)
     assert all("cache.clear() on CACHES['own'] empties the queue too" in one.msg for one in messages)
