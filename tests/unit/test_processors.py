@@ -34,11 +34,13 @@ def test_a_process_that_is_bound_to_one_processor_has_one():
     ],
 )
 def test_the_smallest_quota_of_its_control_groups_counts(tmp_path, limits, expected):
-    (tmp_path / "shop.slice" / "a.service").mkdir(parents=True)
+    root = tmp_path / "root"
+    (root / "shop.slice" / "a.service").mkdir(parents=True)
     for group, limit in limits.items():
-        (tmp_path / group / "cpu.max").write_text(f"{limit}\n")
+        (root / group / "cpu.max").write_text(f"{limit}\n")
+    (tmp_path / "cpu.max").write_text("1000 100000\n")  # above the root: no control group
     (tmp_path / "cgroup").write_text("0::/shop.slice/a.service\n")
-    assert processors._quota(tmp_path / "cgroup", tmp_path) == expected
+    assert processors._quota(tmp_path / "cgroup", root) == expected
 
 
 def test_where_nothing_is_known_of_control_groups(tmp_path):
@@ -46,7 +48,7 @@ def test_where_nothing_is_known_of_control_groups(tmp_path):
 
 
 def test_there_is_at_least_one(monkeypatch):
-    monkeypatch.setattr(processors, "_quota", lambda: 0.1)
-    assert processors.count() == 1
-    monkeypatch.setattr(processors, "_quota", lambda: 1.5)
-    assert processors.count() == min(2, len(processors.usable()))
+    monkeypatch.setattr(processors, "usable", lambda: [0, 1, 2])
+    for quota, expected in ((0.0, 1), (0.1, 1), (1.5, 2), (8.0, 3)):
+        monkeypatch.setattr(processors, "_quota", lambda quota=quota: quota)
+        assert processors.count() == expected
