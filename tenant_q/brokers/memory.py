@@ -27,6 +27,7 @@ from tenant_q.brokers.protocol import (
     OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
     SLICES,
+    SMALL_BATCH,
     UNKNOWN_COST_MS,
     Batch,
     Cancelled,
@@ -362,6 +363,7 @@ class MemoryBroker:
         """
         taken: list[Lease] = []
         spent, bytes_taken, is_full = 0.0, 0, False
+        limit = min(limit, max(SMALL_BATCH, sum(map(len, self.queues.values())) // 4))
         while self.ring and not is_full and len(taken) < limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             # If no other tenant waits, leases in force are charged only when they end.

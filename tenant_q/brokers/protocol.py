@@ -23,6 +23,8 @@ NEW_FACTOR = 3
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
 BATCH_LIMIT = 256
+# A larger batch is at most a quarter of what is queued, so that the other workers have their share of a burst.
+SMALL_BATCH = 64
 # The limit of a batch in bytes of packages; a larger package is fetched alone.
 BATCH_BYTES = 4 * 1024 * 1024
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.

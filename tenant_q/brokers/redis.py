@@ -27,6 +27,7 @@ from tenant_q.brokers.protocol import (
     NEW_FACTOR,
     REMEMBER_SECONDS,
     SLICES,
+    SMALL_BATCH,
     UNKNOWN_COST_MS,
     Batch,
     Cancelled,
@@ -176,6 +177,7 @@ class RedisBroker:
             NEW_FACTOR,
             word,
             BATCH_BYTES,
+            SMALL_BATCH,
         )
         run = partial(self._scripts.run_when_woken, "fetch", wait) if wait > 0 else partial(self._run, "fetch")
         due, *rows = run(*arguments)

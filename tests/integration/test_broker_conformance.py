@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     CANCEL_REACH,
     MOST_DEBT_SECONDS,
+    SMALL_BATCH,
     Batch,
     Broker,
     Cancelled,
@@ -396,9 +397,17 @@ def test_first_in_first_out(broker):
 
 def test_the_limits_of_a_batch(broker):
     know(broker, 0.1)
-    put(broker, *(f"{n:03}" for n in range(400)))
+    put(broker, *(f"{n:04}" for n in range(1200)))
     assert len(fetch(broker, "w1")) == BATCH_LIMIT
-    assert len(fetch(broker, "w2", limit=3)) == 3
+    assert len(fetch(broker, "w2")) == 236, "a quarter of what is queued"
+    assert len(fetch(broker, "w3", limit=3)) == 3
+
+
+def test_a_burst_is_shared_by_the_workers(broker):
+    know(broker, 0.1)
+    put(broker, *(f"{n:03}" for n in range(150)), delay=60)
+    put(broker, *(f"{n:03}" for n in range(200, 350)))
+    assert [len(fetch(broker, f"w{n}")) for n in range(3)] == [SMALL_BATCH, SMALL_BATCH, 150 - 2 * SMALL_BATCH]
 
 
 def test_a_batch_holds_a_budget_of_expected_work(broker):
@@ -423,7 +432,7 @@ def test_short_packages_share_a_slice(broker):
     for n in range(40):
         put(broker, f"a{n:02}")
         put(broker, f"g{n:02}", schema="globex_inc")
-    assert "".join(id[0] for id in fetch(broker)) == "a" * 40 + "g" * 40
+    assert "".join(id[0] for id in fetch(broker)) == "a" * 40 + "g" * 24
 
 
 def test_what_is_unknown_or_long_comes_alone(broker):
@@ -447,7 +456,7 @@ def test_run_times_are_known_by_tenant(broker):
 
 @pytest.mark.parametrize(
     ("ms", "taken"),
-    [(0.125, "g" * 34 + "i" * 34 + "g" * 6 + "i" * 6), (2, "gggiiiggg"), (16, "gi"), (20, "g")],
+    [(0.125, "g" * 34 + "i" * 30), (2, "gggiiiggg"), (16, "gi"), (20, "g")],
     ids=str,
 )
 def test_what_is_new_to_a_tenant_is_taken_for_three_times_as_long(broker, ms, taken):

@@ -219,7 +219,7 @@ def test_first_in_first_out(broker):
 
 def test_the_limit_of_a_batch(broker):
     know(broker, 0.1)
-    put(broker, *(f"{n:03}" for n in range(400)))
+    put(broker, *(f"{n:03}" for n in range(1200)))
     assert len(ids(broker, "w1")) == BATCH_LIMIT
     assert len(ids(broker, "w2", limit=3)) == 3
 

@@ -9,7 +9,9 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
 --          6 ms charged for an unknown function, 7 factor of the expected cost of a function that is new to a tenant,
---          8 a random word for the fencing tokens, 9 most bytes of packages; a larger package is fetched alone
+--          8 a random word for the fencing tokens, 9 most bytes of packages; a larger package is fetched alone,
+--          10 packages of a small batch: a larger one is at most a quarter of what is queued, so that the other workers
+--          have their share of a burst
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', verdict or '', message as it is stored,
 --              how the last worker died whose death was charged to it, or '' }, ... }
@@ -68,6 +70,10 @@ if first[2] and tonumber(first[2]) <= now then
   queue_all_due(first[1], first[2])
   first = redis.call('ZRANGE', key('delayed'), 0, 0, 'WITHSCORES')
 end
+
+local queued = redis.call('HLEN', key('messages')) - redis.call('ZCARD', key('leases'))
+  - redis.call('ZCARD', key('delayed')) - redis.call('ZCARD', key('dead'))
+limit = math.min(limit, math.max(tonumber(ARGV[10]), math.floor(queued / 4)))
 
 local taken = {}
 local spent, bytes = 0, 0
