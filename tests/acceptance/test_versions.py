@@ -22,7 +22,7 @@ from tests.conftest import MANAGE, wait_until
 ROOT = Path(__file__).parent.parent.parent
 # The last commit whose packages name no tenant, and whose rows are not signed.
 BEFORE = "087c8bb1f8e8d9461ae616abab250d83c72c3928"
-COUNT = 60
+COUNT = 200
 
 ENQUEUE = """
 import json
