@@ -72,10 +72,10 @@ def sleep_and_tell(seconds: float) -> int:
     return os.getpid()
 
 
-def hold(key: str) -> str:
-    """Say that it runs, and run until it is let go."""
+def hold(key: str, seconds: float = 60) -> str:
+    """Say that it runs, and run until it is let go, for at most `seconds`."""
     runs = note(key, pid=os.getpid())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while not client().exists(f"go:{key}"):
         if time.monotonic() > deadline:
             raise TimeoutError(key)

@@ -78,7 +78,7 @@ def test_forks_that_fail(tenants, defective, tmp_path):
     """One fork in three fails for a while. A long task keeps its lease, and what kills workers is done all the same."""
     cluster = defective("forks", TEST_TENANT_Q='{"lease": 2, "grace": 5, "max_deliveries": 1000}')
     with in_schema(A):
-        held = QUtilities.add_async_task("tests.tasks.hold", cluster.name)
+        held = QUtilities.add_async_task("tests.tasks.hold", cluster.name, 300, timeout=300)
     wait_until(lambda: tasks.notes(cluster.name), what="the long task to run")
     deadline = time.monotonic() + (60 if IS_LONG else 6)
     killers = []
