@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import ROOT, clone_tenants, project, tenant_names
+from benchmarks.harness import ROOT, clone_tenants, median, project, tenant_names
 
 FIGURES = ("a call to enqueue", "a package in a bulk call", "a task in the cluster", "a part of an iter in the cluster")
 _RUN = """
@@ -25,6 +24,7 @@ import django
 django.setup()
 import logging
 logging.getLogger("tenant_q").setLevel(logging.ERROR)
+from benchmarks.harness import timed, wait_until
 from tenant_q import enqueue, package
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
@@ -33,12 +33,6 @@ from tenant_q.utils import QUtilities
 tasks, names, manage, func = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3], "tests.tasks.nothing"
 broker = get_broker()
 singles, of_each = tasks // 10, tasks // len(names)
-
-
-def timed(act):
-    begun = time.perf_counter()
-    act()
-    return time.perf_counter() - begun
 
 
 def one_by_one():
@@ -63,15 +57,12 @@ def drained():
     cluster = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         whole = broker.counts().open
-        while broker.counts().open == whole:
-            time.sleep(0.005)
+        wait_until(lambda: broker.counts().open < whole, 60, "the first task")
         first, begun = broker.counts().open, time.perf_counter()
-        while (left := broker.counts().open) > 500:
-            time.sleep(0.01)
-        seconds = (time.perf_counter() - begun) / (first - left)
-        while broker.counts().open:
-            time.sleep(0.02)
-        return seconds
+        wait_until(lambda: broker.counts().open <= 500, 600, "the last 500 tasks")
+        milliseconds = 1000 * (time.perf_counter() - begun) / (first - broker.counts().open)
+        wait_until(lambda: not broker.counts().open, 60, "the end of all tasks")
+        return milliseconds
     finally:
         cluster.terminate()
         cluster.wait(60)
@@ -79,7 +70,7 @@ def drained():
 
 figures = [timed(one_by_one) / singles, timed(in_bulk) / (of_each * len(names)), drained()]
 iters()
-print(*(1e6 * seconds for seconds in [*figures, drained()]))
+print(*(1000 * milliseconds for milliseconds in [*figures, drained()]))
 """
 
 
@@ -102,7 +93,7 @@ def main() -> int:
             for tree in trees[:: 1 if number % 2 else -1]:
                 found[tree].append(run(tree, options.tasks, names))
     for place, figure in enumerate(FIGURES):
-        for what, pick in (("median", statistics.median), ("least", min)):
+        for what, pick in (("median", median), ("least", min)):
             values = {tree: pick([one[place] for one in found[tree]]) for tree in trees}
             own = values.pop(ROOT)
             others = ", ".join(f"{tree.name} {v:.0f} ({100 * (own / v - 1):+.1f} %)" for tree, v in values.items())
