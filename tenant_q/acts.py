@@ -19,7 +19,7 @@ from django.utils.dateparse import parse_datetime
 from django_q.humanhash import uuid
 from django_q.models import Schedule, Task
 
-from tenant_q import flows, policies, schedules, tenancy
+from tenant_q import audit, flows, schedules, tenancy
 from tenant_q.exceptions import EnqueueError
 from tenant_q.functions import is_path
 from tenant_q.models import AuditRecord
@@ -55,7 +55,7 @@ def note(act: str, row: Schedule, *, actor: str, **more: Any) -> None:
     Parameters: `act`, one of the names above; `more`, what else it tells. Raises `DatabaseAway`.
     """
     told = {"name": row.name, "func": row.func} | more
-    policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), after=told)
+    audit.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), after=told)
 
 
 def is_paused(row: Schedule) -> bool:
@@ -103,7 +103,7 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
     row.save(using=tenancy.database_alias(), update_fields=["next_run"])
     key = tenancy.current_key(tenancy.current_schema())
     words = {"before": _as_json(row, before) | {"tenant": key}, "after": _as_json(row, next_run)}
-    policies.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), **words)
+    audit.record(actor, act, schema=tenancy.current_schema(), target=str(row.pk), **words)
 
 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) ->
     """
     id = _submit_again(task, args, kwargs, result)
     told = {"name": task.name, "func": task.func, "task_id": id}
-    policies.record(actor, RUN_AGAIN, schema=tenancy.current_schema(), target=task.id, after=told)
+    audit.record(actor, RUN_AGAIN, schema=tenancy.current_schema(), target=task.id, after=told)
     return id
 
 

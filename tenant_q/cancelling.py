@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from tenant_q import policies, tenancy
-from tenant_q.brokers import Broker
+from tenant_q import audit, tenancy
+from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.labels import get_logger
 
@@ -25,14 +25,14 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
     and `DatabaseAway` when there is somebody to be recorded.
     """
     by = " ".join(by.split())[:150]
-    broker = next((one for one in policies.site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
+    broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
     if broker is None:
         return False
     if not by:
         return _cancel(broker, schema, id, "cancelled")
     # The record comes first: what cannot be recorded is not done.
     with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
-        policies.record(by, "cancel", schema=schema, target=id, after={"cluster": broker.cluster})
+        audit.record(by, "cancel", schema=schema, target=id, after={"cluster": broker.cluster})
         return _cancel(broker, schema, id, f"cancelled by {by}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import transaction
 
-from tenant_q import policies, tenancy
+from tenant_q import audit, tenancy
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import BadPackage
@@ -40,7 +40,7 @@ def _each_tenant(
     for schema, own in by_schema.items():
         with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
             after = {"cluster": broker.cluster, "count": len(own)}
-            policies.record(actor, act, schema=schema, target=" ".join(dead.id for dead in own), after=after)
+            audit.record(actor, act, schema=schema, target=" ".join(dead.id for dead in own), after=after)
             done += do(own)
     return done
 

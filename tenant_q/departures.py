@@ -15,12 +15,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from tenant_q import cached, due_index, tenancy
+from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.labels import get_logger
 from tenant_q.models import GroupPart, TenantPolicy, TenantRecord
-from tenant_q.policies import site_brokers
 
 logger = get_logger("tenant_q.departures")
 

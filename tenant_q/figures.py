@@ -15,7 +15,7 @@ from operator import add
 from django.utils import timezone
 
 from tenant_q import due_index, policies, status, tenancy
-from tenant_q.brokers import Broker, uses_redis
+from tenant_q.brokers import Broker, site_brokers, uses_redis
 from tenant_q.brokers.loads import Load
 from tenant_q.brokers.protocol import Policy
 from tenant_q.conf import conf
@@ -70,7 +70,7 @@ class Site:
 
 def site() -> Site:
     """The site as it is now. Raises `BrokerError` and `DatabaseAway`."""
-    brokers = policies.site_brokers()
+    brokers = site_brokers()
     clusters = tuple(status.clusters(brokers[0]))
     loads = _loads(brokers)
     statistics = [broker.statistics() for broker in brokers]

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tenant_q import figures, policies, tenancy
-from tenant_q.brokers import Broker
+from tenant_q import figures, tenancy
+from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.loads import BOUNDS, Figures, Totals
 from tenant_q.conf import conf
 from tenant_q.figures import NO_LOAD, Site, Tenant
@@ -45,7 +45,7 @@ class SiteCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         site = figures.site()
-        brokers = policies.site_brokers()
+        brokers = site_brokers()
         totals = _totals(brokers)
         tenants = sorted((one.schema for one in site.tenants if _is_there(one)), key=_busiest(totals.tenants))
         functions = sorted(totals.functions, key=_busiest(totals.functions))

@@ -221,7 +221,7 @@ class AuditRecord(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Write the record. Raises `TenantQError` when it is there already."""
         if not self._state.adding:
-            raise TenantQError("An audit record is never changed; write another one with tenant_q.policies.record().")
+            raise TenantQError("An audit record is never changed; write another one with tenant_q.audit.record().")
         super().save(*args, **kwargs)
 
 

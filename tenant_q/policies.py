@@ -1,4 +1,4 @@
-"""Tenants' policies: rows in the public schema, in force in the broker, and a record of who changed them.
+"""Tenants' policies: rows in the public schema, which the brokers enforce.
 
 The row is the truth, the broker has a copy. It is made after the commit of a change, and again every half minute by
 the scheduler, so that a broker that was away or lost its data has it too.
@@ -7,8 +7,6 @@ the scheduler, so that a broker that was away or lost its data has it too.
 from __future__ import annotations
 
 import difflib
-import getpass
-import os
 import zlib
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
@@ -17,12 +15,11 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from tenant_q import due_index, tenancy
-from tenant_q.brokers import Broker, get_broker, uses_redis
+from tenant_q import audit, due_index, tenancy
+from tenant_q.brokers import Broker, get_broker, site_brokers, uses_redis
 from tenant_q.brokers.protocol import Policy
-from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BrokerError, ConfigurationError
-from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.models import TenantPolicy
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
 # The first key of the advisory lock; the second tells the cluster.
@@ -120,7 +117,7 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
         after = values_of(policy)
         # Past the signals: their receiver would put it in force a second time, and keep errors to itself.
         _rows().filter(pk=policy.pk).update(**after, changed=policy.changed)
-        record(actor, act, schema=schema, before=before, after=after)
+        audit.record(actor, act, schema=schema, before=before, after=after)
         transaction.on_commit(_put_in_force_or_tell, using=alias)
     return policy
 
@@ -153,37 +150,6 @@ def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"{name} of {schema} cannot be {values.get(name)!r}: {' '.join(reasons)}") from error
     if not uses_redis():
         get_broker().set_policies({schema: in_force_of(policy)})  # raises, before it is saved, what it cannot do
-
-
-def record(
-    actor: str,
-    act: str,
-    *,
-    schema: str | None = None,
-    target: str = "",
-    before: Any = None,
-    after: Any = None,
-) -> AuditRecord:
-    """Leave an audit record, in the caller's transaction if there is one.
-
-    Parameters: `actor`, who acts; `act`, what is done; `schema`, to which tenant; `target`, to what of it, as package
-    ids; `before` and `after`, what was and what is, as JSON can hold it.
-    """
-    with tenancy.told_when_away(), tenancy.in_public():
-        made: AuditRecord = AuditRecord.objects.using(tenancy.database_alias()).create(
-            actor=actor[:150], act=act, schema_name=schema, target=target, before=before, after=after
-        )
-    return made
-
-
-def operator() -> str:
-    """Who runs this process: the system's user, and behind `sudo` the one who called it."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user often has no name
-        user = f"uid {os.getuid()}"
-    behind = os.environ.get("SUDO_USER")
-    return f"{behind} as {user}" if behind and behind != user else user
 
 
 # Putting in force
@@ -219,13 +185,6 @@ def put_in_force(broker: Broker) -> None:
                 "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(broker.cluster.encode()) >> 1]
             )
         broker.set_policies({row.schema_name: in_force_of(row) for row in _rows()}, complete=True)
-
-
-def site_brokers() -> list[Broker]:
-    """The brokers of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
-    if not uses_redis():
-        return [get_broker()]
-    return [get_broker(name) for name in site_clusters()]
 
 
 def _put_in_force_or_tell() -> None:

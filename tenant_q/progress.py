@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from tenant_q.brokers import site_brokers
 from tenant_q.call_checks import shown
 from tenant_q.exceptions import ProgressError
-from tenant_q.policies import site_brokers
 from tenant_q.running import running
 from tenant_q.states import LONGEST_TEXT, Progress
 

@@ -13,7 +13,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from psycopg import sql
 
-from tenant_q import cached, due_index, policies, tenancy
+from tenant_q import audit, cached, due_index, policies, tenancy
+from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.models import AuditRecord, GroupPart, TenantPolicy, TenantRecord
 from tenant_q.names import validate_schema_name
@@ -73,7 +74,7 @@ def _check_name(new: str) -> None:
 def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
     """Pause the tenant and wait until none of its tasks runs. If that does not come to its end, the pause ends."""
     was_paused = _was_paused(key) if _is_interrupted(key) else policies.is_paused(old)
-    policies.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
+    audit.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
     try:
         policies.change(old, actor=actor, act="pause", paused=True)
         deadline = time.monotonic() + wait
@@ -87,12 +88,12 @@ def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
 
 
 def _running_of(schema: str) -> int:
-    loads = (broker.loads().get(schema) for broker in policies.site_brokers())
+    loads = (broker.loads().get(schema) for broker in site_brokers())
     return sum(load.leased for load in loads if load)
 
 
 def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
-    policies.record(actor, RENAME, schema=old, target=key, after={"schema": old})
+    audit.record(actor, RENAME, schema=old, target=key, after={"schema": old})
     if not was_paused:
         policies.change(old, actor=actor, act="resume", paused=False)
 
@@ -124,12 +125,12 @@ def _note(old: str, new: str, key: str, *, actor: str) -> None:
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         due_index.forget(tenancy.physical_schema(old))
         due_index.install_now(tenancy.physical_schema(new))
-        policies.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
+        audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
 
 
 def _follow(old: str, new: str, key: str) -> None:
     """Tell the clusters the new name, and give it to cached results."""
-    for broker in policies.site_brokers():
+    for broker in site_brokers():
         broker.rename_tenant(key, old, new)
         cached.rename(old, new, broker.cached_ids(new, key))
     policies.put_in_force_everywhere()

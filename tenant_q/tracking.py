@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tenant_q import cached, task_rows
+from tenant_q.brokers import site_brokers
 from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.package import deterministic_id
-from tenant_q.policies import site_brokers
 from tenant_q.states import State
 
 

@@ -18,7 +18,6 @@ from tenant_q import (
     clock,
     departures,
     forks,
-    policies,
     process_state,
     progress,
     results,
@@ -28,7 +27,7 @@ from tenant_q import (
     tenancy,
     tracing,
 )
-from tenant_q.brokers import uses_redis
+from tenant_q.brokers import site_brokers, uses_redis
 from tenant_q.brokers.protocol import BATCH_SECONDS, LONGEST_WAIT, Batch, Broker, Lease
 from tenant_q.conf import conf
 from tenant_q.envelope import Found, open_package, seal
@@ -404,7 +403,7 @@ def _peak_memory() -> int:
 
 def _may_come(ids: list[str]) -> set[str]:
     """Return the `ids` whose packages one of the site's clusters may still deliver."""
-    return {id for broker in policies.site_brokers() for id in broker.may_come(ids)}
+    return {id for broker in site_brokers() for id in broker.may_come(ids)}
 
 
 def _verdict(lease: Lease, package: Package) -> Outcome | None:

@@ -15,10 +15,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenant_q import moments, policies, progress, tenancy
+from tenant_q import moments, progress, tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import in_short
+from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.envelope import Found, open_package
 from tenant_q.exceptions import BadPackage, TenantQError
@@ -108,7 +109,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
 def find_live(limit: int) -> list[Live]:
     """The first `limit` of the current tenant's packages in the site's clusters. Raises as `Broker.live`."""
     schema = tenancy.task_schema()
-    found = [live for broker in policies.site_brokers() for live in broker.live(schema, limit=limit)]
+    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
     order = list(_PLACES)
     return sorted(found, key=lambda live: order.index(live.place))[:limit]
 
@@ -116,7 +117,7 @@ def find_live(limit: int) -> list[Live]:
 def find_one(id: str) -> Live | None:
     """The current tenant's package with this id, if it is still to be run or runs. Raises as `Broker.find`."""
     schema = tenancy.task_schema()
-    found = (broker.find(schema, id) for broker in policies.site_brokers())
+    found = (broker.find(schema, id) for broker in site_brokers())
     return next((live for live in found if live), None)
 
 

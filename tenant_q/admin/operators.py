@@ -13,10 +13,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
-from tenant_q import dead_letters, figures, moments, policies
+from tenant_q import dead_letters, figures, moments
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import block
+from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.exceptions import TenantQError
 from tenant_q.visible import visible, visible_lines
@@ -105,16 +106,14 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
 def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
     """The latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
     found = [
-        (broker, dead)
-        for broker in policies.site_brokers()
-        for dead in broker.dead(schema, limit=limit, newest_first=True)
+        (broker, dead) for broker in site_brokers() for dead in broker.dead(schema, limit=limit, newest_first=True)
     ]
     return sorted(found, key=lambda one: one[1].died, reverse=True)
 
 
 def _these_dead(ids: Set[str]) -> list[tuple[Broker, Dead]]:
     """Those of the packages that are dead, of whichever cluster."""
-    return [(broker, dead) for broker in policies.site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
+    return [(broker, dead) for broker in site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
 
 
 def _as_dead_row(dead: Dead) -> dict[str, Any]:

@@ -17,11 +17,20 @@ from tenant_q.brokers.connection import TIMEOUTS, connect
 from tenant_q.brokers.djangoq import TenantBroker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.conf import conf
+from tenant_q.conf import conf, site_clusters
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.tenancy import keys_of, queue_suffix
 
-__all__ = ["Broker", "get_broker", "get_impatient_broker", "install", "longest_call_seconds", "uses_orm", "uses_redis"]
+__all__ = [
+    "Broker",
+    "get_broker",
+    "get_impatient_broker",
+    "install",
+    "longest_call_seconds",
+    "site_brokers",
+    "uses_orm",
+    "uses_redis",
+]
 
 _TENANT_BROKER = f"{TenantBroker.__module__}.{TenantBroker.__qualname__}"
 _ELSEWHERE = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
@@ -97,3 +106,10 @@ def forget_brokers() -> None:
     _made.clear()
     strays.forget()
     connect.cache_clear()
+
+
+def site_brokers() -> list[Broker]:
+    """The brokers of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
+    if not uses_redis():
+        return [get_broker()]
+    return [get_broker(name) for name in site_clusters()]

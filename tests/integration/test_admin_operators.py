@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Task
 
-from tenant_q import policies
+from tenant_q import audit, policies
 from tenant_q.admin import operators
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
@@ -226,7 +226,7 @@ def test_of_many_dead_tasks_the_latest_are_shown(site, monkeypatch):
 
 
 def test_the_audit_trail_is_read_only(site):
-    record = policies.record("olga", "limit", schema=A, before={"weight": 1.0}, after={"weight": 2.0})
+    record = audit.record("olga", "limit", schema=A, before={"weight": 1.0}, after={"weight": 2.0})
     client = site()
     page = client.get(AUDIT).content.decode()
     assert "weight 1.0 → 2.0" in page and "olga" in page
@@ -273,7 +273,7 @@ def test_an_act_is_a_post_with_a_token(site):
 @pytest.mark.seam
 def test_in_a_tenants_site_there_are_no_such_pages(site):
     kill("d1", schema=B)
-    policies.record("olga", "limit", schema=B)
+    audit.record("olga", "limit", schema=B)
     client = site(schema=A)
     index = client.get("/admin/").content.decode()
     for url in PAGES:

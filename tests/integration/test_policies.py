@@ -22,8 +22,8 @@ from django_q.models import Task
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tenant_q import brokers, policies, results, tenancy
-from tenant_q.brokers import get_broker
+from tenant_q import audit, brokers, policies, results, tenancy
+from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerError, ConfigurationError, NoTenant, QueueFull, TenantQError, UnknownTenant
@@ -239,7 +239,7 @@ def test_a_tenant_that_is_not_served_yet_can_be_paused(settings):
 
 
 def test_a_record_is_never_changed():
-    made = policies.record("olga", "look", target="everything")
+    made = audit.record("olga", "look", target="everything")
     made.actor = "otto"
     with pytest.raises(TenantQError, match="never changed"):
         made.save()
@@ -249,9 +249,9 @@ def test_a_record_is_never_changed():
 
 
 def test_the_operator_is_known_behind_sudo_and_without_a_name(monkeypatch):
-    assert policies.operator() == "olga"
+    assert audit.operator() == "olga"
     monkeypatch.setenv("SUDO_USER", "otto")
-    assert policies.operator() == "otto as olga"
+    assert audit.operator() == "otto as olga"
 
     def nobody() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
@@ -259,7 +259,7 @@ def test_the_operator_is_known_behind_sudo_and_without_a_name(monkeypatch):
     monkeypatch.delenv("SUDO_USER")
     monkeypatch.setattr("getpass.getuser", nobody)
     monkeypatch.setattr("os.getuid", lambda: 4711)
-    assert policies.operator() == "uid 4711"
+    assert audit.operator() == "uid 4711"
 
 
 # In force on a backlog
@@ -339,7 +339,7 @@ def test_every_cluster_of_the_site_has_the_policy(settings):
     alternatives = {"far_one": {"timeout": 5}, "far_two": {}}
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"cluster_name": "far_three", "ALT_CLUSTERS": alternatives}
     try:
-        assert {broker.cluster for broker in policies.site_brokers()} == names
+        assert {broker.cluster for broker in site_brokers()} == names
         pause()
         for name in names:
             assert get_broker(name).policies() == {A: Policy(paused=True)}

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from prometheus_client import generate_latest
 
-from tenant_q import metrics, policies
+from tenant_q import audit, metrics
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -122,7 +122,7 @@ def test_an_audit_record_and_a_message_in_the_admin(tenants, client):
     from tenant_q.admin.operators import AuditRecordAdmin
     from tenant_q.models import AuditRecord
 
-    record = policies.record("me", "pause schedule", schema=ACME, target=EVIL, after={"name": EVIL})
+    record = audit.record("me", "pause schedule", schema=ACME, target=EVIL, after={"name": EVIL})
     page = AuditRecordAdmin(AuditRecord, None)
     for shown in (page.change(record), page.short_target(record), page.shown_after(record), page.shown_before(record)):
         assert not has_control(shown, but="\n"), ascii(shown)

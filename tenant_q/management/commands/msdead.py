@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_q import dead_letters, policies
-from tenant_q.brokers import get_broker
+from tenant_q import audit, dead_letters
+from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.conf import use_cluster
 from tenant_q.management.console import OperatorCommand, table
@@ -31,7 +31,7 @@ class Command(OperatorCommand):
 
     def act(self, options: dict[str, Any]) -> None:
         use_cluster(options["name"])
-        brokers = [get_broker()] if options["name"] else policies.site_brokers()
+        brokers = [get_broker()] if options["name"] else site_brokers()
         if options["act"] == "list":
             self._list(brokers, options)
         else:
@@ -55,7 +55,7 @@ class Command(OperatorCommand):
 
     def _act(self, found: dict[Broker, list[Dead]], act: str, *, as_json: bool) -> None:
         do = dead_letters.retry if act == "retry" else dead_letters.purge
-        count = sum(do(broker, chosen, actor=policies.operator()) for broker, chosen in found.items())
+        count = sum(do(broker, chosen, actor=audit.operator()) for broker, chosen in found.items())
         if as_json:
             self.answer({"act": act, "count": count})
         else:

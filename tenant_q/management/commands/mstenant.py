@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_q import policies, renaming
-from tenant_q.brokers import uses_redis
+from tenant_q import audit, policies, renaming
+from tenant_q.brokers import site_brokers, uses_redis
 from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, table, words
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
@@ -75,7 +75,7 @@ class Command(OperatorCommand):
 
     def _rename(self, old: str, new: str, wait: float | None, *, as_json: bool) -> None:
         seconds = conf().grace if wait is None else wait
-        renaming.rename(old, new, actor=policies.operator(), wait=seconds)
+        renaming.rename(old, new, actor=audit.operator(), wait=seconds)
         if as_json:
             self.answer({"schema": new, "was": old})
         else:
@@ -84,7 +84,7 @@ class Command(OperatorCommand):
     def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
         if act != "limit":
             values = {"paused": act == "pause"}
-        row = _row(policies.change(schema, actor=policies.operator(), act=act, **values), _queued())
+        row = _row(policies.change(schema, actor=audit.operator(), act=act, **values), _queued())
         if as_json:
             self.answer(row)
         else:
@@ -132,7 +132,7 @@ def _queued() -> Counter[str] | None:
     if not uses_redis():
         return None
     found: Counter[str] = Counter()
-    for broker in policies.site_brokers():
+    for broker in site_brokers():
         found.update({schema: load.queued for schema, load in broker.loads().items()})
     return found
 
