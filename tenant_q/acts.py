@@ -19,7 +19,7 @@ from django.utils.dateparse import parse_datetime
 from django_q.humanhash import uuid
 from django_q.models import Schedule, Task
 
-from tenant_q import audit, flows, schedules, tenancy
+from tenant_q import audit, schedules, submit, tenancy
 from tenant_q.exceptions import EnqueueError
 from tenant_q.functions import is_path
 from tenant_q.models import AuditRecord
@@ -44,7 +44,7 @@ def run_now(row: Schedule, *, actor: str) -> str:
     package = schedules.package_of(fire, tenancy.task_schema(), uuid()[1])
     package.task["origin"] = ADMIN
     package.task.pop("delay", None)  # its place in `schedule_spread`, or what its row says: now is now
-    id = flows.submit_package(package)
+    id = submit.submit_package(package)
     note(RUN_NOW, row, actor=actor, task_id=id)
     return id
 
@@ -186,8 +186,8 @@ def _submit_again(task: Task, args: Any, kwargs: Any, result: Any) -> str:
                 f"{task.name} cannot be run again: its row may be that of an iter of {len(args)} parts or of one call "
                 "with as many tuples; enqueue it from code."
             )
-        return flows.submit_iter(task.func, args, {**(kwargs or {}), "q_options": kept}, origin=ADMIN)
+        return submit.submit_iter(task.func, args, {**(kwargs or {}), "q_options": kept}, origin=ADMIN)
     schema = tenancy.task_schema()
     package = build(task.func, tuple(args or ()), {"q_options": kept}, schema=schema, origin=ADMIN)
     # Past `build`, which would take a function's own keyword for an option of the same name.
-    return flows.submit_package(Package(package.task | {"kwargs": dict(kwargs or {})}))
+    return submit.submit_package(Package(package.task | {"kwargs": dict(kwargs or {})}))

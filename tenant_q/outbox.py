@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from tenant_q import enqueue, entering, flows, results, retries, session, slices, tenancy
+from tenant_q import enqueue, entering, hooks, iters, results, retries, session, settle, slices, tenancy
 from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.conf import conf
 from tenant_q.envelope import open_package, seal
@@ -109,7 +109,7 @@ class Outbox:
             if self._unacknowledged:
                 self._acknowledge()
             if self._complete:
-                flows.close_iters(self._complete, self.broker)
+                iters.close(self._complete, self.broker)
                 self._complete = []
             if self.is_empty():
                 self._sources = {}
@@ -201,7 +201,7 @@ class Outbox:
         self._unsettled.remove(finished)
 
     def _settle_these(self, unsettled: Sequence[Finished]) -> None:
-        settlement = flows.settle([finished.outcome for finished in unsettled], self.broker, between=session.clean_up)
+        settlement = settle.settle([finished.outcome for finished in unsettled], self.broker, between=session.clean_up)
         # Their leases are kept until all hooks are called, so that none is lost.
         settled = self._untold if settlement.to_tell else self._unacknowledged
         for finished in unsettled:
@@ -211,7 +211,7 @@ class Outbox:
             else:
                 settled.append(replace(finished, outcome=settlement.failed.get(key, finished.outcome)))
                 self.saved.add(finished.outcome.package.schema)
-        if flows.called_receivers(settlement):
+        if hooks.called_receivers(settlement):
             session.clean_up()
             tenancy.leave()
         self._to_tell += settlement.to_tell
@@ -239,7 +239,7 @@ class Outbox:
                 session.watch()
                 entering.forget_other_tenants()
                 self.slot.occupy(labels(package), timeout_of(package))
-                flows.tell(outcome)
+                hooks.tell(outcome)
                 self.slot.leave()
         except TenantUnavailable as error:
             logger.error("The hook of %s is not called: %s", package.name, error, extra=labels(package))

@@ -13,7 +13,7 @@ from typing import Any
 from django_q.models import Schedule, Task
 
 from tenant_q import cached as cached_results
-from tenant_q import cancelling, flows, progress, results, schedules, tracking
+from tenant_q import cancelling, progress, results, schedules, submit, tracking
 from tenant_q.brokers import get_broker
 from tenant_q.call_checks import require
 from tenant_q.conf import conf
@@ -64,7 +64,7 @@ class QUtilities:
         Returns the task's id. Raises `EnqueueError` when something does not pickle or an option is unknown,
         `BrokerError` when the broker is away; in sync mode what the task raised.
         """
-        return flows.submit(func, args, kwargs, schema=schema_name)
+        return submit.submit(func, args, kwargs, schema=schema_name)
 
     @staticmethod
     def create_schedule(func: str, *args: Any, schema_name: str | None = None, **kwargs: Any) -> Schedule:
@@ -238,7 +238,7 @@ class QUtilities:
 
         Returns the iter's id: `get_result` gives the list of results, in the order of `args_iter`.
         """
-        return flows.submit_iter(func, args_iter, kwargs, schema=schema_name)
+        return submit.submit_iter(func, args_iter, kwargs, schema=schema_name)
 
     @staticmethod
     def create_async_tasks_chain(
@@ -256,7 +256,7 @@ class QUtilities:
 
         Returns the group's id.
         """
-        return flows.submit_chain(chain, schema=schema_name, group=group, cached=cached, sync=sync, broker=broker)
+        return submit.submit_chain(chain, schema=schema_name, group=group, cached=cached, sync=sync, broker=broker)
 
 
 _SCHEDULE_FIELDS = {

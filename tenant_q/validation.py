@@ -10,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import executor, flows, schedules
+from tenant_q import executor, hooks, schedules
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, TenantQError
@@ -82,7 +82,7 @@ def _check_keyword(name: str | None) -> None:
 
 
 def _check_hook(path: str) -> None:
-    if not callable(flows.resolve_hook(path)):
+    if not callable(hooks.resolve_hook(path)):
         raise BadSchedule(f"{path} is not a function")
 
 

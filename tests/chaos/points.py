@@ -97,7 +97,7 @@ def note(*words: str, path: Path | None = None) -> None:
 
 def install() -> None:
     """Wrap the points around the methods of tenant_q that this process and its children will call."""
-    from tenant_q import enqueue, flows, scheduler
+    from tenant_q import enqueue, scheduler, settle
     from tenant_q.brokers.redis import RedisBroker
 
     def claimed(batch: Any) -> None:
@@ -132,7 +132,7 @@ def install() -> None:
             return [id.decode() for id in broker.client.zrange(f"{broker.tag}:held:{worker}", 0, -1)]
 
     _wrap(RedisBroker, "fetch", after=claimed)
-    _wrap(flows, "settle", before=settling)
+    _wrap(settle, "settle", before=settling)
     _wrap(enqueue, "push", before=pushing)
     _wrap(RedisBroker, "acknowledge", before=lambda *a, **k: reached("before-ack", acknowledged(*a, **k)))
     _wrap(RedisBroker, "acknowledge", after=lambda _: reached("after-ack"))

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tenant_q import submit
 from testproject.servers import Servers
 from tests.chaos import points
 from tests.chaos.ledger import Accepted, Account, Line, kills, read_log, recoveries
@@ -152,24 +153,22 @@ class Storm:
         self._enqueue_chain(links)
 
     def _enqueue_task(self) -> None:
-        from tenant_q import flows
 
         key, schema = uuid.uuid4().hex, self.random.choice(TENANTS)
         transactional = self.random.random() < 0.5
         func = LONG_EFFECT if self.random.random() < 0.03 else EFFECT
         options = {"q_options": PERSISTENT | {"transactional": transactional}}
-        self._insist(lambda: flows.submit(func, (key,), options, schema=schema, id=key))
+        self._insist(lambda: submit.submit(func, (key,), options, schema=schema, id=key))
         (self.accepted.transactional if transactional else self.accepted.plain)[key] = schema
 
     def _enqueue_chain(self, length: int) -> None:
         """A chain made again after an error would be another chain, so each link's effect might be there twice."""
-        from tenant_q import flows
         from tenant_q.brokers import get_broker
 
         schema, keys = self.random.choice(TENANTS), [uuid.uuid4().hex for _ in range(length)]
         chain = [(EFFECT, (key,), {"q_options": PERSISTENT}) for key in keys]
         self._insist(get_broker().ping)
-        group = flows.submit_chain(chain, schema=schema)
+        group = submit.submit_chain(chain, schema=schema)
         self.accepted.chains[group] = schema, length
         self.accepted.links.update(dict.fromkeys(keys, schema))
 

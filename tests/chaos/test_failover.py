@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from django_q.models import Task
 
-from tenant_q import brokers, flows
+from tenant_q import brokers, submit
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tests.chaos.replicas import Replicated
@@ -76,14 +76,14 @@ class Load:
     def _add_task(self, schema: str, *, transactional: bool, seconds: float) -> None:
         key = uuid.uuid4().hex
         options = {"hook": HOOK, "q_options": {"transactional": transactional}}
-        flows.submit(EFFECT, (key, seconds), options, schema=schema, id=key)
+        submit.submit(EFFECT, (key, seconds), options, schema=schema, id=key)
         self.keys[key] = schema
         if transactional:
             self.transactional.add(key)
 
     def _add_chain(self, schema: str) -> None:
         keys = [uuid.uuid4().hex for _ in range(3)]
-        flows.submit_chain([(EFFECT, (key,)) for key in keys], schema=schema)
+        submit.submit_chain([(EFFECT, (key,)) for key in keys], schema=schema)
         self.keys |= dict.fromkeys(keys, schema)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from tenant_q import enqueue, flows, policies
+from tenant_q import enqueue, policies, submit
 from tenant_q.brokers import get_broker
 from tenant_q.package import build
 from tests import schemas
@@ -83,7 +83,7 @@ def waits_of(names: Sequence[str], count: int) -> list[float]:
     for _ in range(count):
         id = uuid.uuid4().hex
         sent[id] = time.time()
-        flows.submit(SLEEP, (0.001,), {}, schema=random.choice(names), id=id)
+        submit.submit(SLEEP, (0.001,), {}, schema=random.choice(names), id=id)
         time.sleep(random.uniform(0, 0.04))  # the load, not a wait for something
     begun = {}
 

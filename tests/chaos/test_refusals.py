@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from django_q.models import Task
 
-from tenant_q import flows
+from tenant_q import submit
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -48,13 +48,13 @@ def submit_marked(id: str, kind: int) -> None:
     """Tasks whose every later command names the id: acknowledgements, retries, cached results, parts of groups."""
     match kind % 4:
         case 0:
-            flows.submit("tests.tasks.add", (kind,), {}, id=id)
+            submit.submit("tests.tasks.add", (kind,), {}, id=id)
         case 1:
-            flows.submit("tests.tasks.fail", (), {"q_options": {"max_attempts": 3, "retry_delay": 0}}, id=id)
+            submit.submit("tests.tasks.fail", (), {"q_options": {"max_attempts": 3, "retry_delay": 0}}, id=id)
         case 2:
-            flows.submit("tests.tasks.add", (kind,), {"cached": 60}, id=id)
+            submit.submit("tests.tasks.add", (kind,), {"cached": 60}, id=id)
         case 3:
-            flows.submit("tests.tasks.add", (kind,), {"cached": 60, "group": "marked"}, id=id)
+            submit.submit("tests.tasks.add", (kind,), {"cached": 60, "group": "marked"}, id=id)
 
 
 def test_entries_that_are_refused_for_ever_hold_no_worker(tenants, mscluster, proxy):

@@ -17,13 +17,13 @@ from tenant_q.child import KILL_MARGIN, Child
 from tenant_q.custom import Iter
 from tenant_q.exceptions import BrokerError, NoTenant, ProgressError
 from tenant_q.executor import execute, running
-from tenant_q.flows import submit
 from tenant_q.heartbeat import Heartbeat
 from tenant_q.interrupt import SIGNAL
 from tenant_q.models import AuditRecord
 from tenant_q.sentinel import Plan, Sentinel
 from tenant_q.slot import Slot
 from tenant_q.states import LONGEST_TEXT, Progress, State
+from tenant_q.submit import submit
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tenant_q.worker import Worker

@@ -13,7 +13,7 @@ from django.core.cache import cache
 from django_q.models import Task
 from django_q.tasks import async_task
 
-from tenant_q import cached, flows, results
+from tenant_q import cached, results, submit
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.brokers.redis import RedisBroker
@@ -223,7 +223,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS)
 def test_an_acknowledgement_that_is_refused_costs_its_package_alone(worker, monkeypatch, error, caplog):
     with in_schema(ACME):
-        ids = [flows.submit("tests.tasks.add", (n,), {}, id=f"{n:032x}") for n in range(5)]
+        ids = [submit.submit("tests.tasks.add", (n,), {}, id=f"{n:032x}") for n in range(5)]
     with refusing(monkeypatch, ids[2], error):
         work(worker)
     assert get_broker().counts().open == 0
