@@ -12,7 +12,6 @@ from typing import Any
 from django_q.models import Task
 from django_q.signing import BadSignature, SignedPackage
 
-from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.scripts import LARGE_BYTES
 from tenant_q.conf import conf
@@ -30,6 +29,7 @@ from tenant_q.functions import stored_name
 from tenant_q.labels import get_logger
 from tenant_q.package import Outcome
 from tenant_q.tenancy import current_key, current_schema, predates, under_name
+from tenant_q.tenancy.cache import tenant_cache
 
 logger = get_logger("tenant_q.cached")
 

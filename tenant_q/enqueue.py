@@ -10,7 +10,7 @@ from typing import Any
 from django_q.signals import pre_enqueue
 
 from tenant_q.brokers import get_broker, strays
-from tenant_q.brokers.djangoq import message_of, refusal_of
+from tenant_q.brokers.messages import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.conf import conf
 from tenant_q.envelope import seal

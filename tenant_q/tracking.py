@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tenant_q import cached, task_rows
 from tenant_q.brokers import site_brokers
-from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.package import deterministic_id
 from tenant_q.states import State
+from tenant_q.tenancy.cache import tenant_cache
 
 
 def state_of(schema: str, id: str) -> State:

@@ -6,36 +6,20 @@ one, and so share the queues of the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from django.core.cache import InvalidCacheBackendError, caches
 from django_q.brokers import Broker
 
 from tenant_q import envelope, package_signing
 from tenant_q.brokers import strays
+from tenant_q.brokers.messages import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, EntryRefused
-from tenant_q.package import Package
-from tenant_q.tenancy import current_schema, keys_of, on_commit, queue_suffix
-
-
-def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False, follows: str = "") -> Message:
-    """The message that carries a sealed package."""
-    func, tenant = package.counted_func, package.tenant or ""
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant, follows=follows)
-
-
-def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:
-    """Return the error for the caller that enqueued these messages. It names the largest, probably the refused one."""
-    largest = max(messages, key=lambda message: len(message.payload))
-    size = len(largest.payload)
-    return EnqueueError(
-        f"{largest.func} cannot be enqueued for {largest.schema}, as a package of {size} bytes: {error}"
-    )
+from tenant_q.tenancy import keys_of, on_commit
+from tenant_q.tenancy.cache import tenant_cache
 
 
 class TenantBroker(Broker):  # type: ignore[misc]
@@ -108,40 +92,3 @@ class TenantBroker(Broker):  # type: ignore[misc]
 
     def get_stats(self, pattern: str) -> list[Any]:
         return self.inner.get_stats(pattern)
-
-
-class TenantCache:
-    """The Django cache that `Q_CLUSTER["cache"]` names, with the current schema in every key.
-
-    So equal names of two tenants stay apart whatever the cache's own KEY_FUNCTION does.
-    """
-
-    def __init__(self, cache: Any) -> None:
-        self._cache = cache
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._cache.get(self._own(key), default)
-
-    def set(self, key: str, value: Any, timeout: float | None = None) -> None:
-        self._cache.set(self._own(key), value, timeout)
-
-    def delete(self, key: str) -> bool:
-        return bool(self._cache.delete(self._own(key)))
-
-    def delete_many(self, keys: Any) -> None:
-        self._cache.delete_many([self._own(key) for key in keys or ()])
-
-    def clear(self) -> None:
-        self._cache.clear()
-
-    @staticmethod
-    def _own(key: str) -> str:
-        return f"tq{queue_suffix()}:{current_schema()}:{key}"
-
-
-def tenant_cache() -> TenantCache | None:
-    """The tenant-aware cache, or None when `Q_CLUSTER["cache"]` names none of CACHES."""
-    try:
-        return TenantCache(caches[conf().cache])
-    except InvalidCacheBackendError:
-        return None

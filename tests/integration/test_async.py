@@ -18,11 +18,11 @@ from django_q.models import Schedule, Task
 
 from tenant_q import acts, policies, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import InEventLoop, NoTenant, TenantQError
 from tenant_q.logging import TenantFilter
 from tenant_q.tenancy import in_schema
+from tenant_q.tenancy.cache import tenant_cache
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import work
 

@@ -14,13 +14,13 @@ from django_q.models import Schedule, Task
 
 from tenant_q import departures, policies, renaming, schedules, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.brokers.djangoq import tenant_cache
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.retries import MOST_PUT_OFFS
 from tenant_q.scheduler import push
 from tenant_q.tenancy import in_schema
+from tenant_q.tenancy.cache import tenant_cache
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
 from tests.integration.conftest import make_due, sql, work
