@@ -13,9 +13,9 @@ class BenchmarksConfig(AppConfig):
     name = "benchmarks"
 
     def ready(self) -> None:
-        from tenant_q import scheduler
+        from tenant_q import schedules
 
-        scheduler.push = noting(scheduler.push)
+        schedules.push = noting(schedules.push)
 
 
 def noting(push: Callable[[Sequence[Any]], None]) -> Callable[[Sequence[Any]], None]:

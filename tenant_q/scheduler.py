@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
-from tenant_q import departures, due_index, enqueue, entering, policies, schedules, tenancy
+from tenant_q import departures, due_index, policies, schedules, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BrokerError,
@@ -20,7 +17,6 @@ from tenant_q.exceptions import (
     UnknownTenant,
 )
 from tenant_q.labels import get_logger
-from tenant_q.package import Package
 from tenant_q.role import Role
 from tenant_q.slot import Slot
 
@@ -153,7 +149,7 @@ class Scheduler(Role):
             names = {tenancy.logical_schema(physical): physical for physical in some}
             special = names.keys() & (conf().excluded_schemas | policies.paused())
             served = sorted(names.keys() - special)
-            fired = schedules.fire_due_together(served, push) if served else {}
+            fired = schedules.fire_due_together(served) if served else {}
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:  # it is told when that tenant is served
@@ -212,8 +208,8 @@ class Scheduler(Role):
     def _fire_schedules_of(self, schema: str) -> bool:
         if schedules.is_watched():
             with tenancy.in_schema(schema):
-                _begin(schema)
-        fired = schedules.fire_due(schema, push)
+                schedules.begin(schema)
+        fired = schedules.fire_due(schema)
         self._tell_fired(schema, fired)
         return fired > 0
 
@@ -329,19 +325,3 @@ class Scheduler(Role):
         if time.monotonic() >= self._due.get(what, 0.0):
             act()
             self._due[what] = time.monotonic() + SLOW_SECONDS
-
-
-def _begin(schema: str) -> None:
-    """Code of the project may be called for a tenant, which is current."""
-    entering.forget_other_tenants()
-    if entering.has_receivers():
-        entering.announce(schema)
-
-
-def push(packages: Sequence[Package]) -> None:
-    """Put fires on the broker; their ids are known there, so the same fire twice is one task."""
-    for schema, own in groupby(packages, key=attrgetter("schema")):
-        with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
-            _begin(schema)
-            enqueue.announce(list(own))
-    enqueue.push(packages, once=True)

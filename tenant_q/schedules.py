@@ -7,10 +7,13 @@ and then rolled back, by a crash before the commit, is pushed again under the sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
@@ -22,10 +25,11 @@ from django.utils import timezone
 from django_q.models import Schedule
 from psycopg import sql
 
-from tenant_q import catch_up, due_index, recurrence, results, tenancy
+from tenant_q import catch_up, due_index, enqueue, entering, recurrence, results, tenancy
 from tenant_q.arguments import parse_arguments
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
+from tenant_q.executor import give_up
 from tenant_q.labels import get_logger
 from tenant_q.options import take_q_options
 from tenant_q.package import SCHEDULE, Outcome, Package, build, deterministic_id
@@ -42,34 +46,31 @@ FIRES_A_PASS = 100
 FIRES_TOGETHER = 1000
 LOCK_MS_TOGETHER = 50
 
-Push = Callable[[Sequence[Package]], None]
 
-
-def fire_due(schema: str, push: Push) -> int:
+def fire_due(schema: str) -> int:
     """Turn a tenant's due schedules into tasks and move their next runs on, in one transaction.
 
-    Due is what the database's clock says, which all clusters share. Parameters: `push`, what puts the packages on the
-    broker; called before the commit.
+    Due is what the database's clock says, which all clusters share. The packages are enqueued before the commit.
 
     Returns how many fired. Raises `TenantUnavailable`, `DatabaseError`, `DatabaseAway` or `BrokerError`; then nothing
     is changed and all of them stay due.
     """
     tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due(schema, push))
+    return tenancy.insist(lambda: _fire_due(schema))
 
 
-def _fire_due(schema: str, push: Push) -> int:
+def _fire_due(schema: str) -> int:
     with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(LOCK_MS):
         tenancy.require_plain_tables([schema], Schedule._meta.db_table)
         tenant = _tenants([schema])[schema]
         fires = [_fire(row, tenant) for row in _claim()]
         _store([fire.row for fire in fires])
         results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
-        _push_or_fail(schema, fires, push)
+        _push_or_fail(schema, fires)
         return len(fires)
 
 
-def _push_or_fail(schema: str, fires: Sequence[_Fire], push: Push) -> None:
+def _push_or_fail(schema: str, fires: Sequence[_Fire]) -> None:
     """Enqueue fires; one by one if one of them is refused, which becomes a failed task."""
     pushed = [(fire.row, fire.what) for fire in fires if isinstance(fire.what, Package)]
     try:
@@ -84,7 +85,7 @@ def _push_or_fail(schema: str, fires: Sequence[_Fire], push: Push) -> None:
                 results.save_or_raise([failed])
 
 
-def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
+def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     """As `fire_due`, of several tenants in one transaction: some statements for all of them, not for each.
 
     Returns how many fired of each. Raises what `fire_due` raises, whichever tenant is the reason; then nothing is
@@ -92,10 +93,10 @@ def fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
     """
     for schema in schemas:
         tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due_together(schemas, push))
+    return tenancy.insist(lambda: _fire_due_together(schemas))
 
 
-def _fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
+def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     with tenancy.told_when_away(), tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS_TOGETHER):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
@@ -105,6 +106,22 @@ def _fire_due_together(schemas: Sequence[str], push: Push) -> Counter[str]:
         results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
         push([fire.what for _, fire in fires if isinstance(fire.what, Package)])
         return Counter(schema for schema, _ in fires)
+
+
+def push(packages: Sequence[Package]) -> None:
+    """Enqueue fires. The broker knows their ids, so the same fire twice is one task."""
+    for schema, own in groupby(packages, key=attrgetter("schema")):
+        with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
+            begin(schema)
+            enqueue.announce(list(own))
+    enqueue.push(packages, once=True)
+
+
+def begin(schema: str) -> None:
+    """Prepare for code of the project that may be called for a tenant, which is current."""
+    entering.forget_other_tenants()
+    if entering.has_receivers():
+        entering.announce(schema)
 
 
 def rows() -> Any:
@@ -355,13 +372,5 @@ def _failed(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome
     )
     words = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
     package = build(row.func.strip() or "?", (), {"q_options": words}, schema=schema, id=id, origin=SCHEDULE)
-    now = timezone.now()
-    return Outcome(
-        package=package,
-        success=False,
-        result=f"{ScheduleFailed.__name__}: schedule {label}, planned for {row.next_run.isoformat()}: {error}",
-        started=now,
-        stopped=now,
-        seconds=0.0,
-        death=ScheduleFailed.__name__,
-    )
+    why = f"schedule {label}, planned for {row.next_run.isoformat()}: {error}"
+    return give_up(package, ScheduleFailed(why))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 
 import psycopg
 from django.db import connection, transaction
 
-from tenant_q import due_index, tenancy
+from tenant_q import due_index, schedules, tenancy
 from tests.integration.conftest import sql
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
@@ -79,3 +80,22 @@ def on_the_wire() -> Iterator[list[str]]:
     # A message begins with its time and goes on over lines without one. F is what goes to the server.
     messages = re.split(r"(?m)^(?=\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\t)", text)
     found += [one for one in messages if re.match(r"[^\t]*\tF\t\d+\t(Query|Execute)\t", one)]
+
+
+@contextmanager
+def pushing_to(push: Callable[[Any], Any]) -> Iterator[None]:
+    """A block in which the packages of schedules that fire go to `push` and not to the broker."""
+    with mock.patch.object(schedules, "push", push):
+        yield
+
+
+def fire_due(schema: str, push: Callable[[Any], Any]) -> int:
+    """Fire the due schedules of a tenant; their packages go to `push`."""
+    with pushing_to(push):
+        return schedules.fire_due(schema)
+
+
+def fire_due_together(schemas: Sequence[str], push: Callable[[Any], Any]) -> Any:
+    """Fire the due schedules of several tenants; their packages go to `push`."""
+    with pushing_to(push):
+        return schedules.fire_due_together(schemas)

@@ -14,9 +14,10 @@ from django.core.management import call_command
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import catch_up, schedules
+from tenant_q import catch_up
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
+from tests.integration.planning import fire_due, fire_due_together
 
 A, B = "acme_corp", "globex_inc"
 
@@ -36,9 +37,9 @@ def fire(caplog) -> Callable[..., list[str]]:
         caplog.clear()
         with caplog.at_level(logging.WARNING, "tenant_q.schedules"):
             if together:
-                schedules.fire_due_together([A, B], lambda packages: None)
+                fire_due_together([A, B], lambda packages: None)
             else:
-                schedules.fire_due(schema, lambda packages: None)
+                fire_due(schema, lambda packages: None)
         return [record.getMessage() for record in caplog.records if record.name == "tenant_q.schedules"]
 
     return fire_it

@@ -20,11 +20,21 @@ from tenant_q import scheduler as scheduler_module
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import BrokerError, SchemaNotMigrated, TenantNotReady
 from tenant_q.package import Package
-from tenant_q.scheduler import Scheduler, push
+from tenant_q.scheduler import Scheduler
+from tenant_q.schedules import push
 from tenant_q.tenancy import in_schema
 from tests import schemas
 from tests.integration.conftest import sql
-from tests.integration.planning import PAST, elsewhere, entries, insert, is_right, on_the_wire
+from tests.integration.planning import (
+    PAST,
+    elsewhere,
+    entries,
+    fire_due,
+    fire_due_together,
+    insert,
+    is_right,
+    on_the_wire,
+)
 
 ROWS: list[dict[str, Any]] = [
     {"schedule_type": "D", "name": "daily", "args": "1, 2", "kwargs": "text='it''s 100%'"},
@@ -53,11 +63,11 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     real = schedules.fire_due
 
-    def fire_due(schema: str, push: schedules.Push) -> int:
+    def fire_and_note(schema: str) -> int:
         found.append(schema)
-        return real(schema, push)
+        return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_due)
+    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
     return found
 
 
@@ -93,9 +103,9 @@ def test_together_they_do_what_each_does_alone(tenants, settings, catch_up):
         fill()
         pushed: list[Package] = []
         if is_together:
-            counts = dict(schedules.fire_due_together(tenants, pushed.extend))
+            counts = dict(fire_due_together(tenants, pushed.extend))
         else:
-            counts = {name: schedules.fire_due(name, pushed.extend) for name in tenants}
+            counts = {name: fire_due(name, pushed.extend) for name in tenants}
         found.append((counts, shown(pushed), what_is_left()))
     assert found[0] == found[1]
     assert set(found[0][0].values()) == {9}
@@ -109,7 +119,7 @@ def test_a_limit_for_each(tenants, monkeypatch):
         insert("acme_corp", PAST + timedelta(seconds=n), id=n)
     insert("globex_inc", PAST)
     pushed: list[Package] = []
-    assert schedules.fire_due_together(tenants, pushed.extend) == {"acme_corp": 2, "globex_inc": 1}
+    assert fire_due_together(tenants, pushed.extend) == {"acme_corp": 2, "globex_inc": 1}
     assert [one.group for one in pushed if one.schema == "acme_corp"] == ["0", "1"], "the longest due first"
 
 
@@ -120,7 +130,7 @@ def test_more_tenants_take_no_more_statements(tenants):
         for name in tenants:
             insert(name, timezone.now() - timedelta(seconds=1))
         with on_the_wire() as sent:
-            schedules.fire_due_together(some, lambda _: None)
+            fire_due_together(some, lambda _: None)
         counts.append(len(sent))
     assert counts[0] == counts[1]
 
@@ -151,12 +161,12 @@ def test_a_crash_before_the_commit(tenants, then_together):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        schedules.fire_due_together(tenants, crash)
+        fire_due_together(tenants, crash)
     assert queued() == [1, 1, 1]
     if then_together:
-        assert schedules.fire_due_together(tenants, push) == dict.fromkeys(tenants, 1)
+        assert schedules.fire_due_together(tenants) == dict.fromkeys(tenants, 1)
     else:
-        assert [schedules.fire_due(name, push) for name in tenants] == [1, 1, 1]
+        assert [schedules.fire_due(name) for name in tenants] == [1, 1, 1]
     assert queued() == [1, 1, 1]
 
 
@@ -166,8 +176,8 @@ def test_two_clusters_at_once(tenants):
         insert(name, PAST)
     with elsewhere() as other:
         other.execute("SELECT FROM acme_corp.django_q_schedule FOR UPDATE")
-        assert schedules.fire_due_together(tenants, push) == {"globex_inc": 1, "initech_llc": 1}
-    assert schedules.fire_due_together(tenants, push)["acme_corp"] == 1
+        assert schedules.fire_due_together(tenants) == {"globex_inc": 1, "initech_llc": 1}
+    assert schedules.fire_due_together(tenants)["acme_corp"] == 1
 
 
 def test_the_broker_is_away(tenants):
@@ -178,7 +188,7 @@ def test_the_broker_is_away(tenants):
         raise BrokerError("away")
 
     with pytest.raises(BrokerError):
-        schedules.fire_due_together(tenants, away)
+        fire_due_together(tenants, away)
     assert {entry[1] for name in tenants for entry in entries(name).values()} == {PAST}
 
 
@@ -246,7 +256,7 @@ def test_what_is_not_ready_or_not_migrated_is_refused(tenants, settings):
     tenancy.forget_tenants()
     tenancy.look_up_together(tenants)
     with pytest.raises(TenantNotReady):
-        schedules.fire_due_together(tenants, push)
+        schedules.fire_due_together(tenants)
 
 
 def nobody(tenants: Any) -> Any:
@@ -288,7 +298,7 @@ def test_a_receiver_is_called_in_the_tenants_schema(tenants, scheduler, alone):
             insert(name, PAST)
     pre_enqueue.connect(receiver)
     try:
-        schedules.fire_due_together(tenants, push)
+        schedules.fire_due_together(tenants)
     finally:
         pre_enqueue.disconnect(receiver)
     assert sorted(seen) == sorted((name, name, name, 2) for name in tenants for _ in range(2))

@@ -28,6 +28,7 @@ from tenant_q.status import Death
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import sql, work
+from tests.integration.planning import fire_due, fire_due_together
 
 A, B = "acme_corp", "globex_inc"
 KOLKATA = ZoneInfo("Asia/Kolkata")  # five and a half hours before UTC, the zone of the test project
@@ -103,9 +104,9 @@ def test_schedules_fire_when_their_time_has_come(together, worker):
     make(schedule_type="D", next_run=later, name="later")
     pushed: list[Any] = []
     if together:
-        assert schedules.fire_due_together([A, B], pushed.extend) == {A: 1}
+        assert fire_due_together([A, B], pushed.extend) == {A: 1}
     else:
-        assert schedules.fire_due(A, pushed.extend) == 1
+        assert fire_due(A, pushed.extend) == 1
     assert pushed[0].kwargs["planned"] == due.isoformat()
     with in_schema(A):
         assert Schedule.objects.get(pk=made.pk).next_run == due + timedelta(days=1)

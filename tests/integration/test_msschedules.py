@@ -12,7 +12,6 @@ from django.utils import timezone
 
 from tenant_q import policies, preflight, schedules
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.scheduler import push
 from tests.integration.conftest import sql, work
 from tests.integration.planning import LATER, elsewhere, insert, on_the_wire, write_past_the_triggers
 
@@ -32,7 +31,7 @@ def planned(tenants, worker) -> dict[str, int]:
         "cron": insert(next_run=LATER, schedule_type="C", cron="0 6 * * 1-5"),
     }
     for name in ("acme_corp", "globex_inc"):
-        schedules.fire_due(name, push)
+        schedules.fire_due(name)
     work(worker)
     return ids
 

@@ -11,12 +11,12 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import acts, schedules
+from tenant_q import acts
 from tenant_q.models import AuditRecord
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import sql
-from tests.integration.planning import is_right
+from tests.integration.planning import fire_due, is_right
 
 A = "acme_corp"
 DAY = timedelta(days=1)
@@ -167,7 +167,7 @@ def test_it_runs_at_the_new_moment_only(row):
     planned = Schedule.objects.get().next_run
     Schedule.objects.update(next_run=planned - timedelta(hours=2))  # it is due
     pushed: list[Any] = []
-    assert schedules.fire_due(A, pushed.extend) == 1
+    assert fire_due(A, pushed.extend) == 1
     assert Schedule.objects.get().next_run == planned - timedelta(hours=1)
 
 

@@ -19,11 +19,21 @@ from tenant_q import scheduler as scheduler_module
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.package import Package
-from tenant_q.scheduler import push
+from tenant_q.schedules import push
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
 from tests.integration.conftest import sql, work
-from tests.integration.planning import LATER, PAST, due_schemas, elsewhere, entries, insert, is_right, on_the_wire
+from tests.integration.planning import (
+    LATER,
+    PAST,
+    due_schemas,
+    elsewhere,
+    entries,
+    fire_due,
+    insert,
+    is_right,
+    on_the_wire,
+)
 
 # Held
 
@@ -176,7 +186,7 @@ def test_what_is_due_costs_what_is_due(filled):
 def test_a_pass_asks_as_often_for_one_as_for_fifty(tenants):
     def count_pass() -> int:
         with on_the_wire() as asked:
-            assert schedules.fire_due("acme_corp", push) > 0
+            assert schedules.fire_due("acme_corp") > 0
         return len(asked)
 
     insert(next_run=PAST)
@@ -212,11 +222,11 @@ def test_a_busy_tick_ends_at_a_stop(tenants, scheduler, monkeypatch):
         insert(name, PAST)
     real = schedules.fire_due
 
-    def fire_due(schema: str, push: Any) -> int:
+    def fire_and_note(schema: str) -> int:
         scheduler.stopping.set()
-        return real(schema, push)
+        return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_due)
+    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
     scheduler.tick()
     assert sum(get_broker().queue_size(name) for name in tenants) == 1
 
@@ -337,15 +347,15 @@ def test_killed_between_every_two_statements(tenants, worker, is_worker_fast):
         insert(next_run=timezone.now(), name="bad", args="(((")
         killer = Killer(at)
         with killer.at_work():
-            assert schedules.fire_due("acme_corp", killer.push) == 3
+            assert fire_due("acme_corp", killer.push) == 3
         if killer.has_struck:
             kills.append(killer.steps[-1])
             is_committed = "after commit_gen" in killer.steps
             if is_worker_fast:
                 work(worker)
             assert due_schemas() == ([] if is_committed else ["acme_corp"]), kills[-1]
-            assert schedules.fire_due("acme_corp", push) == (0 if is_committed else 3), kills[-1]
-        assert schedules.fire_due("acme_corp", push) == 0
+            assert schedules.fire_due("acme_corp") == (0 if is_committed else 3), kills[-1]
+        assert schedules.fire_due("acme_corp") == 0
         work(worker)
         assert [len(tasks.notes(key)) for key in keys] == [1, 1], kills[-1:]
         assert [task.success for task in QUtilities.fetch_task_group("bad", schema_name="acme_corp")] == [False]
@@ -368,7 +378,7 @@ def test_the_databases_clock_decides(tenants, monkeypatch, ahead):
     insert(next_run=real() - timedelta(minutes=1), name="due")
     monkeypatch.setattr(timezone, "now", lambda: real() + ahead)
     pushed: list[Package] = []
-    assert schedules.fire_due("acme_corp", pushed.extend) == 1
+    assert fire_due("acme_corp", pushed.extend) == 1
     assert [package.group for package in pushed] == ["due"]
     assert due_schemas() == []
 
@@ -380,7 +390,7 @@ def test_the_databases_clock_says_what_was_missed(tenants, monkeypatch, settings
     planned = real() - timedelta(hours=1) + ahead / 2  # one clock says that the next was missed, too
     id = insert(next_run=planned, schedule_type="H")
     monkeypatch.setattr(timezone, "now", lambda: real() + ahead)
-    schedules.fire_due("acme_corp", lambda _: None)
+    fire_due("acme_corp", lambda _: None)
     assert entries()[id][1] == planned + timedelta(hours=1 if ahead > timedelta(0) else 2)
 
 
@@ -411,7 +421,7 @@ def test_catching_up(tenants, settings, catch_up, kind):
         expected.append(recurrence.next_run(kind, expected[-1], zone=ZoneInfo("UTC"), **fields))
     pushed: list[Package] = []
     fires = 0
-    while schedules.fire_due("acme_corp", pushed.extend):
+    while fire_due("acme_corp", pushed.extend):
         fires += 1
     assert (
         fires == len({package.id for package in pushed}) == (len(expected) - 1 if catch_up else 1) if kind != "O" else 1
@@ -440,7 +450,7 @@ def test_six_in_the_morning_stays_six_in_the_morning(tenants, settings, zone, be
     seen = []
     for _ in range(4):
         seen.append(entries()[id][1].astimezone(local).replace(tzinfo=None))
-        assert schedules.fire_due("acme_corp", lambda _: None) == 1
+        assert fire_due("acme_corp", lambda _: None) == 1
     assert seen == [begin + timedelta(days=n) for n in range(4)]
 
 
@@ -460,7 +470,7 @@ def test_month_ends_and_leap_days(tenants, kind, begin, following):
     id = insert(next_run=f"{begin} 06:00+00", schedule_type=kind, cron="0 6 29 2 *" if kind == "C" else None)
     seen = []
     for _ in following:
-        assert schedules.fire_due("acme_corp", lambda _: None) == 1
+        assert fire_due("acme_corp", lambda _: None) == 1
         seen.append(f"{entries()[id][1]:%Y-%m-%d}")
     assert seen == following
 
@@ -472,7 +482,7 @@ def test_the_first_days_of_the_calendar(tenants, settings, kind):
     id = insert(next_run="0001-01-02 00:00+00", schedule_type=kind)
     insert(next_run=timezone.now(), name="good")
     pushed: list[Package] = []
-    assert schedules.fire_due("acme_corp", pushed.extend) == 2
+    assert fire_due("acme_corp", pushed.extend) == 2
     assert [package.group for package in pushed] == [str(id), "good"]
     assert entries()[id][1] > timezone.now()
 
@@ -484,7 +494,7 @@ def offsets(**settings_of_it: Any) -> dict[tuple[str, int], float]:
     pushed: list[Package] = []
     for name in schemas.TENANTS:
         sql(f"UPDATE {name}.django_q_schedule SET next_run = %s", PAST)
-        schedules.fire_due(name, pushed.extend)
+        fire_due(name, pushed.extend)
     return {(package.schema, int(package.group)): package.delay for package in pushed}
 
 
@@ -508,7 +518,7 @@ def test_spread_comes_on_top_of_a_delay_and_waits_in_the_broker(tenants, setting
     settings.TENANT_Q = {"schedule_spread": 600}
     id = insert(next_run=PAST, kwargs="{'q_options': {'delay': 1000}}")
     pushed: list[Package] = []
-    schedules.fire_due("acme_corp", pushed.extend)
+    fire_due("acme_corp", pushed.extend)
     assert 1000 <= pushed[0].delay < 1600
     sql("UPDATE acme_corp.django_q_schedule SET next_run = %s, kwargs = NULL WHERE id = %s", PAST, id)
     scheduler.tick()

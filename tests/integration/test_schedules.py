@@ -21,11 +21,12 @@ from tenant_q.brokers import get_broker
 from tenant_q.envelope import open_package
 from tenant_q.exceptions import BrokerError, DatabaseAway
 from tenant_q.package import Package, deterministic_id
-from tenant_q.scheduler import push
+from tenant_q.schedules import push
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
 from tests.integration.conftest import sql, work
+from tests.integration.planning import fire_due
 
 HERE = __name__
 PAST = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -53,7 +54,7 @@ def fire(pushed) -> Callable[..., int]:
     """One tenant's pass; what it pushes is only noted."""
 
     def fire_it(schema: str = "acme_corp", push: Any = pushed.extend) -> int:
-        return schedules.fire_due(schema, push)
+        return fire_due(schema, push)
 
     return fire_it
 
@@ -349,7 +350,7 @@ def test_a_cluster_serves_its_own_schedules(make, fire, pushed, settings, site, 
 def test_a_task_goes_to_its_schedules_cluster(make, settings, monkeypatch):
     make(name="long", cluster="long")
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"cluster_name": "long"}
-    schedules.fire_due("acme_corp", push)
+    schedules.fire_due("acme_corp")
     long = get_broker("long")
     try:
         assert long.counts().queued == 1
@@ -569,7 +570,7 @@ def test_two_clusters_do_not_fire_the_same_row(make, pushed):
         from django.db import connections
 
         def other() -> None:
-            fired.append(schedules.fire_due("acme_corp", pushed.extend))
+            fired.append(fire_due("acme_corp", pushed.extend))
             connections.close_all()
 
         fired: list[int] = []
@@ -579,7 +580,7 @@ def test_two_clusters_do_not_fire_the_same_row(make, pushed):
         assert fired == [0]
         pushed.extend(packages)
 
-    assert schedules.fire_due("acme_corp", meanwhile) == 1
+    assert fire_due("acme_corp", meanwhile) == 1
     assert len(pushed) == 1
 
 
@@ -641,13 +642,13 @@ def test_a_tenant_whose_pass_failed_is_left_alone_for_a_while(tenants, make, sch
     make("globex_inc")
     real, passes = schedules.fire_due, []
 
-    def fire_due(schema: str, push: Any) -> int:
+    def fire_and_note(schema: str) -> int:
         passes.append(schema)
         if schema == "acme_corp":
             raise DatabaseError("this table is broken")
-        return real(schema, push)
+        return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_due)
+    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
     with caplog.at_level(logging.ERROR, "tenant_q"):
         for _ in range(3):
             scheduler.tick()

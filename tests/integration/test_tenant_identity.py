@@ -20,7 +20,6 @@ from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.package import Package, build
-from tenant_q.scheduler import push
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -228,7 +227,7 @@ def test_a_fire_of_the_next_tenant_is_not_taken_for_one_before(spare, scheduler,
         with in_schema(spare):
             row = Schedule.objects.create(id=77, func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
             Schedule.objects.filter(pk=row.pk).update(next_run=planned)
-        assert schedules.fire_due(spare, push) == 1
+        assert schedules.fire_due(spare) == 1
         work(worker)
         with in_schema(spare):
             assert Task.objects.count() == 1, number
