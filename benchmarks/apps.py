@@ -13,9 +13,9 @@ class BenchmarksConfig(AppConfig):
     name = "benchmarks"
 
     def ready(self) -> None:
-        from tenant_q import schedules
+        from tenant_q.schedules import fire
 
-        schedules.push = noting(schedules.push)
+        fire.push = noting(fire.push)
 
 
 def noting(push: Callable[[Sequence[Any]], None]) -> Callable[[Sequence[Any]], None]:

@@ -16,10 +16,13 @@ from django_q.models import Schedule
 
 from benchmarks import harness
 from benchmarks.harness import median, timed
-from tenant_q import due_index, enqueue, package, tenancy
+from tenant_q import tenancy
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.lifecycle import enqueue
 from tenant_q.models import DueSchedule
-from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
+from tenant_q.package import package
+from tenant_q.schedules import due_index
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 # Schedules of each tenant that are never due here; and so many tenants have one that is, in a busy tick.

@@ -88,7 +88,8 @@ class TenantQ(Side):
         harness.analyze()
 
     def queue(self, job: str, count: int, *args: Any) -> None:
-        from tenant_q import enqueue, package
+        from tenant_q.lifecycle import enqueue
+        from tenant_q.package import package
 
         names = tenants()
         for first in range(0, count, CHUNK):
@@ -113,7 +114,8 @@ class TenantQ(Side):
             QUtilities.add_async_tasks_from_iter(path("nothing"), [()] * count)
 
     def send(self, planned: Sequence[float]) -> None:
-        from tenant_q import enqueue, package
+        from tenant_q.lifecycle import enqueue
+        from tenant_q.package import package
 
         enqueue.push([package.build(path("start"), (at,), {}, schema=random.choice(tenants())) for at in planned])
 

@@ -19,9 +19,10 @@ def main(count: int) -> int:
     import django
 
     django.setup()
-    from tenant_q import tenancy, worker
+    from tenant_q import tenancy
     from tenant_q.brokers import get_broker
-    from tenant_q.slot import Slot
+    from tenant_q.cluster import worker
+    from tenant_q.cluster.shared_memory import Slot
 
     tenancy.keep_connections_open()
     tenancy.limit_waits()
@@ -37,8 +38,10 @@ def main(count: int) -> int:
 
 def steps() -> list[tuple[Any, str, str]]:
     """Return the functions that are timed: the owner, the name, and what it does."""
-    from tenant_q import results, slices, tenancy, worker
+    from tenant_q import tenancy
     from tenant_q.brokers.redis import RedisBroker
+    from tenant_q.cluster import slices, worker
+    from tenant_q.lifecycle import results
 
     return [
         (RedisBroker, "fetch", "fetch a batch"),

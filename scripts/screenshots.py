@@ -160,9 +160,10 @@ def fill(servers: Any) -> None:
     from django.utils import timezone
     from django_q.models import Schedule
 
-    from tenant_q import acts, policies
+    from tenant_q import policies
     from tenant_q.brokers import get_broker
     from tenant_q.brokers.protocol import Message
+    from tenant_q.schedules import by_hand
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
@@ -183,7 +184,7 @@ def fill(servers: Any) -> None:
             QUtilities.create_schedule(report, name, name=name, schedule_type=kind, **more)
         words = {"name": "rebuild the index", "schedule_type": Schedule.MONTHLY, "next_run": later}
         QUtilities.create_schedule("shop.search.rebuild", "orders", **words)
-        acts.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
+        by_hand.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
     policies.change("globex_inc", actor="operator", act="limit", weight=2.0, max_running=3, max_queued=1000)
     policies.change("initech_llc", actor="operator", act="pause", paused=True)
     moved = [Message(id=f"{n:032x}", schema="globex_inc", func="shop.tasks.ship", payload="moved") for n in range(3)]

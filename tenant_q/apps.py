@@ -50,9 +50,12 @@ class TenantQConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from tenant_q import brokers, checks, departures, due_index, enqueue, planning, policies, tenancy  # noqa: F401  (checks register themselves)
+        from tenant_q import brokers, checks, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
+        from tenant_q.lifecycle import enqueue
         from tenant_q.models import TenantPolicy
+        from tenant_q.operations import departures
+        from tenant_q.schedules import due_index, planning
 
         planning.install()
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")

@@ -14,10 +14,11 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from tenant_q import brokers, offered, tenancy
+from tenant_q import brokers, tenancy
 from tenant_q.brokers.sharing import sharing_caches
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.schedules import offered
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 

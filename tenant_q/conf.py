@@ -24,9 +24,9 @@ from django.core.signals import setting_changed
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from tenant_q import processors
-from tenant_q.call_checks import LONGEST_SECONDS, is_number, is_text, shown
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.support import processors
+from tenant_q.support.call_checks import LONGEST_SECONDS, is_number, is_text, shown
 
 Number = (int, float)
 

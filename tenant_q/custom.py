@@ -6,10 +6,10 @@ from typing import Any
 
 from django_q.models import Task
 
-from tenant_q.call_checks import require, shown
 from tenant_q.conf import conf
 from tenant_q.exceptions import WrongArgument
-from tenant_q.options import take_q_options
+from tenant_q.package.options import take_q_options
+from tenant_q.support.call_checks import require, shown
 from tenant_q.utils import QUtilities
 
 

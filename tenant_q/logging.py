@@ -6,8 +6,8 @@ import logging
 
 from django.apps import apps
 
-from tenant_q.labels import NOTHING
-from tenant_q.visible import visible
+from tenant_q.support.log_labels import NOTHING
+from tenant_q.support.visible import visible
 
 
 class TenantFilter(logging.Filter):
@@ -29,7 +29,7 @@ def _found() -> dict[str, str]:
     if not apps.ready:
         return {"schema": NOTHING, "task_id": NOTHING, "func": NOTHING}
     # `LOGGING` is read before the apps are, and models cannot be imported then.
-    from tenant_q.running import running
+    from tenant_q.package.running import running
     from tenant_q.tenancy import current_schema, is_in_event_loop
 
     package = running.get()

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
-from tenant_q.names import validate_schema_name
+from tenant_q.tenancy.names import validate_schema_name
 
 # Beyond these, virtual time in the broker would lose its precision, and with it every tenant its turn.
 LEAST_WEIGHT = 0.001

@@ -15,11 +15,12 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from tenant_q import audit, due_index, tenancy
+from tenant_q import audit, tenancy
 from tenant_q.brokers import Broker, get_broker, site_brokers, uses_redis
 from tenant_q.brokers.protocol import Policy
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tenant_q.models import TenantPolicy
+from tenant_q.schedules import due_index
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
 # The first key of the advisory lock; the second tells the cluster.

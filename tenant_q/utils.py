@@ -12,12 +12,13 @@ from typing import Any
 
 from django_q.models import Schedule, Task
 
-from tenant_q import cached as cached_results
-from tenant_q import cancelling, progress, results, schedules, submit, tracking
 from tenant_q.brokers import get_broker
-from tenant_q.call_checks import require
 from tenant_q.conf import conf
+from tenant_q.lifecycle import cached as cached_results
+from tenant_q.lifecycle import cancel, progress, results, state, submit
+from tenant_q.schedules import fire
 from tenant_q.states import Progress, State
+from tenant_q.support.call_checks import require
 from tenant_q.tenancy import (
     current_schema,
     in_verified_schema,
@@ -78,7 +79,7 @@ class QUtilities:
         """
         require("create_schedule", func_path=func, **_schedule_fields(kwargs))
         with _tenant(schema_name):
-            return schedules.create(func, args, kwargs)
+            return fire.create(func, args, kwargs)
 
     @staticmethod
     def get_result(
@@ -187,7 +188,7 @@ class QUtilities:
         """
         require("get_status", task_id=task_id)
         with _tenant(schema_name) as schema:
-            return tracking.state_of(schema, task_id)
+            return state.state_of(schema, task_id)
 
     @staticmethod
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
@@ -204,7 +205,7 @@ class QUtilities:
         """
         require("cancel", task_id=task_id, by=by)
         with _tenant(schema_name) as schema:
-            return cancelling.cancel(schema, task_id, by=by)
+            return cancel.cancel(schema, task_id, by=by)
 
     @staticmethod
     def set_progress(fraction: float, text: str = "") -> None:

@@ -31,7 +31,7 @@ def _exposition() -> tuple[Any, Any]:
     try:
         from prometheus_client.exposition import choose_encoder
 
-        from tenant_q.metrics import registry
+        from tenant_q.operations.metrics import registry
     except ImportError as error:
         raise ConfigurationError(
             "tenant_q.views.metrics needs prometheus_client; install tenant-q with the extra 'metrics'."

@@ -56,8 +56,9 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     from django.db import connection
     from django_q.conf import Conf
 
-    from tenant_q import brokers, due_index, tenancy
+    from tenant_q import brokers, tenancy
     from tenant_q.models import TenantPolicy
+    from tenant_q.schedules import due_index
 
     name = f"t{uuid.uuid4().hex[:8]}"
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
@@ -85,8 +86,8 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
 def _nothing_is_put_back() -> Iterator[None]:
     """A worker in this process notes what is to be put back after tasks; that is over with its test."""
     yield
-    if "tenant_q.process_state" in sys.modules:
-        sys.modules["tenant_q.process_state"].forget()
+    if "tenant_q.scrubbing.process_state" in sys.modules:
+        sys.modules["tenant_q.scrubbing.process_state"].forget()
 
 
 def _session(pid: int) -> int | None:

@@ -7,8 +7,8 @@ from typing import Any
 from django_q.models import Task
 from picklefield.fields import PickledObject
 
-from tenant_q.package import CODE, pickled
-from tenant_q.row_signing import RowSigner
+from tenant_q.lifecycle.row_signing import RowSigner
+from tenant_q.package.package import CODE, pickled
 from tenant_q.tenancy import current_key, current_schema
 
 

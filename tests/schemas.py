@@ -74,7 +74,8 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
 
     Parameters: `tables`, those that they have; all when there are none.
     """
-    from tenant_q import due_index, tenancy
+    from tenant_q import tenancy
+    from tenant_q.schedules import due_index
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()

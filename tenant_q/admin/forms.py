@@ -10,11 +10,12 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_q.models import Schedule
 
-from tenant_q import acts, offered, schedules, tenancy
+from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.planning import recurrence_of
-from tenant_q.validation import problems
+from tenant_q.schedules import by_hand, fire, offered
+from tenant_q.schedules.planning import recurrence_of
+from tenant_q.schedules.validation import problems
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[Any]
@@ -41,7 +42,7 @@ class ScheduleForm(ModelForm):
         self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
         self._is_new = self.instance.pk is None
         self._recurrence = recurrence_of(self.instance)
-        self._was_paused = not self._is_new and acts.is_paused(self.instance)
+        self._was_paused = not self._is_new and by_hand.is_paused(self.instance)
         self._is_limited = offered.is_limited()
         self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
         self.is_planned_anew = False
@@ -128,7 +129,7 @@ class ScheduleForm(ModelForm):
         if is_changed or (self._is_new and row.schedule_type == Schedule.CRON):
             now = timezone.now()
             try:
-                row.next_run = schedules.planned_anew(row, row.next_run or now, now)
+                row.next_run = fire.planned_anew(row, row.next_run or now, now)
             except BadSchedule as error:
                 self._tell("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from tenant_q import tenancy
 from tenant_q.exceptions import DatabaseAway, TenantQError
-from tenant_q.visible import visible
+from tenant_q.support.visible import visible
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]

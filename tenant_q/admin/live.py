@@ -15,14 +15,16 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenant_q import moments, progress, tenancy
+from tenant_q import tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import in_short
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Live
-from tenant_q.envelope import Found, open_package
 from tenant_q.exceptions import BadPackage, TenantQError
+from tenant_q.lifecycle import progress
+from tenant_q.package.envelope import Found, open_package
+from tenant_q.support import moments
 from tenant_q.utils import QUtilities
 
 SHOWN = 100

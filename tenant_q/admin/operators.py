@@ -13,14 +13,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
-from tenant_q import dead_letters, figures, moments
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import block
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.exceptions import TenantQError
-from tenant_q.visible import visible, visible_lines
+from tenant_q.operations import dead_letters
+from tenant_q.operations.site import read_site
+from tenant_q.support import moments
+from tenant_q.support.visible import visible, visible_lines
 
 DEAD_SHOWN = 200
 
@@ -43,7 +45,7 @@ class ClusterAdmin(PagesAdmin, PublicAdmin):
             raise PermissionDenied
         template = "clusters_table" if request.GET.get("part") == "table" else "clusters"
         try:
-            return self.page(request, template, title=_("Clusters"), site=figures.site(), **(extra_context or {}))
+            return self.page(request, template, title=_("Clusters"), site=read_site(), **(extra_context or {}))
         except TenantQError as error:
             return self.page(request, template, title=_("Clusters"), error=str(error))
 

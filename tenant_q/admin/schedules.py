@@ -20,13 +20,15 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
-from tenant_q import acts, catch_up, due_index, offered, schedules, task_rows, tenancy
+from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import ScheduleForm, limited
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.shown import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
+from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
+from tenant_q.schedules import by_hand, catch_up, due_index, fire, offered
 
 PREVIEWED = 5
 _HELD = {
@@ -149,7 +151,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         """Whether a schedule runs: active, paused, ended, or what it waits for."""
         if row.repeats == 0:
             style, words = "tenant-q-soft", _("Ended")
-        elif acts.is_paused(row):
+        elif by_hand.is_paused(row):
             style, words = "tenant-q-warn", _("Paused")
         elif why := (held or {}).get(row.pk):
             style, words = "tenant-q-warn", _HELD.get(why, why)
@@ -162,11 +164,11 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return format_html('<div id="tenant-q-upcoming" aria-live="polite">{}</div>', self._preview(row))
 
     def _preview(self, row: Any) -> Any:
-        context: dict[str, Any] = {"is_paused": row.pk and acts.is_paused(row), "is_new": row.pk is None}
+        context: dict[str, Any] = {"is_paused": row.pk and by_hand.is_paused(row), "is_new": row.pk is None}
         context["behind"] = _behind(row)
         context["zone"] = timezone.get_current_timezone_name()
         try:
-            context["moments"] = schedules.upcoming(row, timezone.now(), PREVIEWED)
+            context["moments"] = fire.upcoming(row, timezone.now(), PREVIEWED)
         except BadSchedule as error:
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)
@@ -210,7 +212,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         """
         if not offered.is_limited():
             return
-        if changed is not None and self._is_locked(schedules.rows().select_for_update().filter(pk=obj.pk).first()):
+        if changed is not None and self._is_locked(fire.rows().select_for_update().filter(pk=obj.pk).first()):
             is_allowed = changed.isdisjoint(offered.GUARDED)
         else:
             is_allowed = offered.is_listed(obj)
@@ -231,22 +233,22 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         if changed is not None:
             fields = [field.name for field in obj._meta.concrete_fields if field.name in changed]
             obj.save(using=tenancy.database_alias(), update_fields=fields)
-            acts.note(acts.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
+            by_hand.note(by_hand.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
             return
         planned = obj.next_run
         obj.save(using=tenancy.database_alias())
         if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by rules of its own
             obj.next_run = planned
             obj.save(using=tenancy.database_alias(), update_fields=["next_run"])
-        acts.note(acts.ADD, obj, actor=request.user.get_username())
+        by_hand.note(by_hand.ADD, obj, actor=request.user.get_username())
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        acts.note(acts.DELETE, obj, actor=request.user.get_username())
+        by_hand.note(by_hand.DELETE, obj, actor=request.user.get_username())
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for row in queryset:
-            acts.note(acts.DELETE, row, actor=request.user.get_username())
+            by_hand.note(by_hand.DELETE, row, actor=request.user.get_username())
         super().delete_queryset(request, queryset)
 
     def get_urls(self) -> list[Any]:
@@ -282,7 +284,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
         buttons = [] if self._is_locked(obj) else [Button("run_now", _("Run now"))]
-        if acts.is_paused(obj):
+        if by_hand.is_paused(obj):
             buttons.append(Button("resume", _("Resume")))
         elif obj.repeats != 0:
             buttons.append(Button("pause", _("Pause")))
@@ -299,14 +301,14 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     @admin.action(description=_("Pause selected schedules"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: acts.pause(row.pk, actor=actor))
+        done = self._each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
         text = ngettext("%(count)s schedule is paused.", "%(count)s schedules are paused.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: acts.resume(row.pk, actor=actor))
+        done = self._each(request, queryset, lambda row: by_hand.resume(row.pk, actor=actor))
         text = ngettext("%(count)s schedule is resumed.", "%(count)s schedules are resumed.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
@@ -329,4 +331,4 @@ def _behind(row: Any) -> int:
 
 def _run_now(row: Any, actor: str) -> bool:
     offered.refuse_unlisted(row)
-    return bool(acts.run_now(row, actor=actor))
+    return bool(by_hand.run_now(row, actor=actor))

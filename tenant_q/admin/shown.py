@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django_q.models import Schedule
 
-from tenant_q.task_rows import Stored
+from tenant_q.lifecycle.task_rows import Stored
 
 LONGEST = 20_000
 """So many characters of a value are shown."""

@@ -14,14 +14,15 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django_q.models import Task
 
-from tenant_q import acts, offered, task_rows
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.shown import as_text, block, duration, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
-from tenant_q.failures import Failure, read_failure
-from tenant_q.task_rows import PICKLED, Stored
+from tenant_q.lifecycle import task_rows
+from tenant_q.lifecycle.failures import Failure, read_failure
+from tenant_q.lifecycle.task_rows import PICKLED, Stored
+from tenant_q.schedules import by_hand, offered
 
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
 _SHORT = 100
@@ -112,8 +113,8 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
         offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
-        result = self._signed(task, "result").value if acts.may_be_parts(args.value) else None
-        acts.run_again(task, args.value, kwargs.value, result, actor=actor)
+        result = self._signed(task, "result").value if by_hand.may_be_parts(args.value) else None
+        by_hand.run_again(task, args.value, kwargs.value, result, actor=actor)
 
     def _signed(self, task: Any, name: str) -> Stored:
         """What a column holds. Raises `EnqueueError` when it is not signed or cannot be read."""

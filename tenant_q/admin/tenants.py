@@ -17,13 +17,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from tenant_q import due_index, figures, policies
+from tenant_q import policies
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.shown import duration
 from tenant_q.exceptions import BrokerError, TenantQError
-from tenant_q.figures import Tenant
 from tenant_q.models import TenantPolicy
+from tenant_q.operations.site import Tenant, read_site
+from tenant_q.schedules import due_index
 
 TENANTS_A_PAGE = 1000
 HELD = {
@@ -109,7 +110,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         self, request: HttpRequest, form: PolicyForm | None = None, edited: str = "", **more: Any
     ) -> HttpResponse:
         try:
-            site = figures.site()
+            site = read_site()
         except TenantQError as error:
             return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()

@@ -14,7 +14,7 @@ from django_q.conf import Conf
 from tenant_q.brokers import strays
 from tenant_q.brokers.adapter import AdaptedBroker
 from tenant_q.brokers.connection import TIMEOUTS, connect
-from tenant_q.brokers.djangoq import TenantBroker
+from tenant_q.brokers.django_q import TenantBroker
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf, site_clusters

@@ -14,7 +14,6 @@ from typing import Any
 from django.db.models import Sum
 from django.db.models.functions import Length
 
-from tenant_q import envelope
 from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
@@ -38,6 +37,7 @@ from tenant_q.exceptions import (
     TenantQError,
 )
 from tenant_q.models import GroupPart
+from tenant_q.package import envelope
 from tenant_q.states import Progress, State
 from tenant_q.tenancy import in_public, keys_of
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import EnqueueError, EntryRefused
-from tenant_q.package import Package
+from tenant_q.package.package import Package
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False, follows: str = "") -> Message:

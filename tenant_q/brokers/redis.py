@@ -44,10 +44,10 @@ from tenant_q.brokers.protocol import (
 from tenant_q.brokers.scripts import REFUSALS, Scripts
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, GroupTooLarge, QueueFull, TenantDeleted
-from tenant_q.labels import get_logger
 from tenant_q.states import Progress, State
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import visible
 from tenant_q.tenancy import queue_suffix
-from tenant_q.visible import visible
 
 logger = get_logger("tenant_q.brokers")
 

@@ -15,8 +15,8 @@ from redis.exceptions import NoScriptError
 
 from tenant_q.brokers.connection import address
 from tenant_q.brokers.protocol import LONGEST_WAIT
-from tenant_q.error_kinds import Kind, is_closed_by_server, kind_of_redis
 from tenant_q.exceptions import BrokerDefect, BrokerError, EntryRefused
+from tenant_q.support.error_kinds import Kind, is_closed_by_server, kind_of_redis
 
 # The errors that one entry may cause; a caller that sent several entries then sends them one by one.
 REFUSALS = (EntryRefused, BrokerDefect)

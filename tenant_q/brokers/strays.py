@@ -10,7 +10,7 @@ from typing import Any
 
 from tenant_q.conf import conf, site_clusters
 from tenant_q.exceptions import TenantQError
-from tenant_q.labels import get_logger
+from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.brokers")
 

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tenant_q.exceptions import TenantQError
-from tenant_q.moments import aware
-from tenant_q.visible import visible
+from tenant_q.support.moments import aware
+from tenant_q.support.visible import visible
 
 # What is written where there is nothing.
 NOTHING = "-"

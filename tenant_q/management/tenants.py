@@ -10,8 +10,8 @@ from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
-from tenant_q.statements import statement
-from tenant_q.visible import visible
+from tenant_q.sql import statement
+from tenant_q.support.visible import visible
 
 
 class OverTenants:

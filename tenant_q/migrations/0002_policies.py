@@ -1,6 +1,6 @@
 import django.core.validators
 import tenant_q.models
-import tenant_q.names
+import tenant_q.tenancy.names
 from django.db import migrations, models
 
 
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         max_length=63,
                         unique=True,
-                        validators=[tenant_q.names.validate_schema_name],
+                        validators=[tenant_q.tenancy.names.validate_schema_name],
                         verbose_name="schema",
                     ),
                 ),

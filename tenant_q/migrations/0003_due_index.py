@@ -3,7 +3,8 @@ from typing import Any
 from django.db import migrations, models
 from psycopg import sql
 
-from tenant_q import index_rights, tenancy
+from tenant_q import tenancy
+from tenant_q.schedules import index_rights
 
 FUNCTIONS = (
     "tenant_q_index_schedule()",

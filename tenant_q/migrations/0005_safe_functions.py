@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import migrations
 
-from tenant_q import index_rights, tenancy
+from tenant_q import tenancy
+from tenant_q.schedules import index_rights
 
 
 def replace_functions(apps: Any, schema_editor: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import migrations
 
-from tenant_q import index_rights
+from tenant_q.schedules import index_rights
 
 
 def replace_functions(apps: Any, schema_editor: Any) -> None:

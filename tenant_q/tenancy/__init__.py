@@ -1,6 +1,5 @@
 """Which tenant is current, which exist, which are ready. Only `seam` in this folder imports the tenancy packages."""
 
-from tenant_q.names import validate_schema_name
 from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,
     LOCK_MS,
@@ -23,6 +22,7 @@ from tenant_q.tenancy.foreign import query as is_foreign_query
 from tenant_q.tenancy.limits import limited as limited_waits
 from tenant_q.tenancy.limits import unlimited as unlimited_waits
 from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
+from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.records import (
     current_key,
     current_name,

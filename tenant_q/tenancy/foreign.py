@@ -14,7 +14,7 @@ from psycopg import errors, sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ForeignCode
-from tenant_q.statements import statement
+from tenant_q.sql import statement
 from tenant_q.tenancy.connection import DATABASE_ERRORS, raw_cursor, told_when_away
 from tenant_q.tenancy.seam import physical_schema, public_schema
 

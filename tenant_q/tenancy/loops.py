@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from tenant_q.exceptions import InEventLoop
-from tenant_q.running import running
+from tenant_q.package.running import running
 
 # The schema, and its tenant's key, of the innermost block of `in_schema` or `in_public`.
 _entered: ContextVar[tuple[str, str] | None] = ContextVar("tenant_q_entered", default=None)

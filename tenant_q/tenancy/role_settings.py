@@ -15,8 +15,8 @@ import psycopg
 from django.db.backends.signals import connection_created
 from psycopg import sql
 
-from tenant_q.labels import get_logger
-from tenant_q.statements import statement
+from tenant_q.sql import statement
+from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy.seam import switched_connections
 
 logger = get_logger("tenant_q.tenancy")

@@ -11,8 +11,8 @@ from typing import Any
 
 from django.conf import settings
 
-from tenant_q.call_checks import is_text, require_schema_name, shown
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
+from tenant_q.support.call_checks import is_text, require_schema_name, shown
 from tenant_q.tenancy import records, tenants, verification
 from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.seam import (

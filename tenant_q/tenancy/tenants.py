@@ -15,9 +15,9 @@ from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
-from tenant_q.forks import no_return
-from tenant_q.names import validate_schema_name
+from tenant_q.support.forks import no_return
 from tenant_q.tenancy.connection import is_lost, told_when_away, words
+from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.seam import (
     database_alias,
     in_public,

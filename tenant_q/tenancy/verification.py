@@ -18,7 +18,7 @@ from psycopg import sql
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
-from tenant_q.statements import statement
+from tenant_q.sql import statement
 from tenant_q.tenancy import foreign
 from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
 from tenant_q.tenancy.seam import (

@@ -20,8 +20,9 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 
-from tenant_q import figures, health
-from tenant_q.status import STAT_SECONDS
+from tenant_q.operations import health
+from tenant_q.operations.site import read_site
+from tenant_q.operations.status import STAT_SECONDS
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -35,7 +36,7 @@ def manage(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def told(cluster: RunningCluster) -> Any:
     """The cluster as the figures tell it, or None."""
-    return next((one for one in figures.site().clusters if one.parent == cluster.process.pid), None)
+    return next((one for one in read_site().clusters if one.parent == cluster.process.pid), None)
 
 
 def examine() -> health.Health:

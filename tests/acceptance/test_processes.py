@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tenant_q.brokers import get_broker
-from tenant_q.status import clusters
+from tenant_q.operations.status import clusters
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 
 from tenant_q.brokers import get_broker
-from tenant_q.scheduler import POLL_SECONDS
+from tenant_q.cluster.scheduler import POLL_SECONDS
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas

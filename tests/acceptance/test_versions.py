@@ -121,7 +121,7 @@ def look_at(name: str, ids: dict[str, list[str]], before: dict[str, list[str]]) 
 
 def _done_by(cluster: Any) -> int:
     """How many tasks the workers of a cluster have run, as its status says."""
-    from tenant_q import status
+    from tenant_q.operations import status
 
     found = [one for one in status.clusters(get_broker()) if one.parent == cluster.process.pid]
     return sum(process.done for one in found for process in one.of_role("worker"))

@@ -20,7 +20,7 @@ class ChaosConfig(AppConfig):
 
             limits.ANSWER_SECONDS = float(seconds)
         if seconds := os.environ.get("CHAOS_SILENT_SECONDS"):
-            from tenant_q import heartbeat
+            from tenant_q.cluster import heartbeat
 
             heartbeat.SILENT_SECONDS = float(seconds)
         if defects.is_armed():

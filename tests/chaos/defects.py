@@ -82,8 +82,8 @@ class Lines:
             file.write(f"{text}\n")
 
     def install(self) -> None:
-        from tenant_q import sentinel
         from tenant_q.brokers.redis import RedisBroker
+        from tenant_q.cluster import sentinel
 
         sentinel.WATCH_SECONDS = ROUND_SECONDS
         watch, renew = sentinel.Sentinel._watch, RedisBroker.renew

@@ -97,8 +97,9 @@ def note(*words: str, path: Path | None = None) -> None:
 
 def install() -> None:
     """Wrap the points around the methods of tenant_q that this process and its children will call."""
-    from tenant_q import enqueue, scheduler, settle
     from tenant_q.brokers.redis import RedisBroker
+    from tenant_q.cluster import scheduler
+    from tenant_q.lifecycle import enqueue, settle
 
     def claimed(batch: Any) -> None:
         ids = [lease.id for lease in batch.leases]

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenant_q import submit
+from tenant_q.lifecycle import submit
 from testproject.servers import Servers
 from tests.chaos import points
 from tests.chaos.ledger import Accepted, Account, Line, kills, read_log, recoveries

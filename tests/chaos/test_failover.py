@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from django_q.models import Task
 
-from tenant_q import brokers, submit
+from tenant_q import brokers
 from tenant_q.brokers import get_broker
+from tenant_q.lifecycle import submit
 from tenant_q.tenancy import in_schema
 from tests.chaos.replicas import Replicated
 from tests.conftest import RunningCluster, wait_until
@@ -155,7 +156,7 @@ def test_failovers_while_a_machine_is_paused(tenants, redis_pair, effects, msclu
 
 def worker_keys(machine: Machine) -> set[str]:
     """The names of a cluster's workers towards the broker."""
-    from tenant_q.status import clusters
+    from tenant_q.operations.status import clusters
 
     (own,) = [one for one in clusters(get_broker()) if one.parent == machine.cluster.process.pid]
     return {process.key for process in own.processes if process.role == "worker"}

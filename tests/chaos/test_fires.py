@@ -23,8 +23,8 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import due_index
 from tenant_q.brokers import get_broker
+from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tests import schemas
 from tests.chaos import points, tasks

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q.brokers import get_broker
-from tenant_q.child import KILL_MARGIN
+from tenant_q.cluster.child import KILL_MARGIN
 from tenant_q.tenancy import in_schema, limits
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until

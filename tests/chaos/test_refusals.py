@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from django_q.models import Task
 
-from tenant_q import submit
 from tenant_q.brokers import get_broker
+from tenant_q.lifecycle import submit
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.chaos.redis_proxy import RedisProxy

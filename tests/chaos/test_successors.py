@@ -16,10 +16,11 @@ from django.db import connection
 from django_q.models import Schedule, Task
 
 from shop.models import Report
-from tenant_q import departures, policies, tenancy
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Policy
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
+from tenant_q.operations import departures
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks

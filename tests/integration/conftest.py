@@ -11,13 +11,14 @@ import psycopg
 import pytest
 from django.db import connection, connections
 
-from tenant_q import due_index, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
 from tenant_q.models import TenantPolicy
-from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
-from tenant_q.worker import Worker
+from tenant_q.schedules import due_index
 from tests import schemas, tasks
 
 

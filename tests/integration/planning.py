@@ -14,7 +14,8 @@ from unittest import mock
 import psycopg
 from django.db import connection, transaction
 
-from tenant_q import due_index, schedules, tenancy
+from tenant_q import tenancy
+from tenant_q.schedules import due_index, fire
 from tests.integration.conftest import sql
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
@@ -85,17 +86,17 @@ def on_the_wire() -> Iterator[list[str]]:
 @contextmanager
 def pushing_to(push: Callable[[Any], Any]) -> Iterator[None]:
     """A block in which the packages of schedules that fire go to `push` and not to the broker."""
-    with mock.patch.object(schedules, "push", push):
+    with mock.patch.object(fire, "push", push):
         yield
 
 
 def fire_due(schema: str, push: Callable[[Any], Any]) -> int:
     """Fire the due schedules of a tenant; their packages go to `push`."""
     with pushing_to(push):
-        return schedules.fire_due(schema)
+        return fire.fire_due(schema)
 
 
 def fire_due_together(schemas: Sequence[str], push: Callable[[Any], Any]) -> Any:
     """Fire the due schedules of several tenants; their packages go to `push`."""
     with pushing_to(push):
-        return schedules.fire_due_together(schemas)
+        return fire.fire_due_together(schemas)

@@ -20,15 +20,15 @@ from django.utils import timezone
 from django_q import admin as django_q_admin
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
-from tenant_q import acts, due_index
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
 from tenant_q.admin.shown import LONGEST, as_text, in_short
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
+from tenant_q.lifecycle.row_signing import RowSigner
 from tenant_q.models import AuditRecord, LiveTask
-from tenant_q.package import CODE
-from tenant_q.row_signing import RowSigner
+from tenant_q.package.package import CODE
+from tenant_q.schedules import by_hand, due_index
 from tenant_q.states import State
 from tenant_q.tenancy import current_key, in_public, in_schema
 from tenant_q.utils import QUtilities
@@ -316,7 +316,7 @@ def test_run_now_runs_once_and_leaves_the_next_run(site, make_worker):
         assert Schedule.objects.get() == row and Schedule.objects.get().next_run == row.next_run
     with in_schema(B):
         assert not Task.objects.exists()
-    (told,) = audited(acts.RUN_NOW)
+    (told,) = audited(by_hand.RUN_NOW)
     assert (told.actor, told.schema_name, told.target) == ("boss", A, str(row.pk))
     assert told.after == {"name": "sum", "func": "tests.tasks.add", "task_id": task.pk}
 
@@ -334,7 +334,7 @@ def test_what_is_done_to_a_schedule_is_recorded_without_its_arguments(site):
     client.post("/admin/django_q/schedule/", chosen)
     with in_schema(A):
         assert not Schedule.objects.exists()
-    (added,), (edited,), deleted = audited(acts.ADD), audited(acts.EDIT), audited(acts.DELETE)
+    (added,), (edited,), deleted = audited(by_hand.ADD), audited(by_hand.EDIT), audited(by_hand.DELETE)
     assert [one.target for one in (added, edited, *deleted)] == [*[str(pk)] * 3, str(other.pk)]
     assert added.after == {"name": "books", "func": "tests.tasks.add"}
     assert edited.after == {"name": "ledger", "func": "tests.tasks.add", "changed": ["args", "name"]}
@@ -383,7 +383,7 @@ def test_a_resumed_schedule_keeps_its_time_of_day(site):
 def test_a_paused_schedule_can_be_edited_and_stays_paused(site):
     row = make_schedule()
     with in_schema(A):
-        acts.pause(row.pk, actor="x")
+        by_hand.pause(row.pk, actor="x")
     assert posted(site(A), change_url("schedule", row.pk), args="5, 6").status_code == 302
     with in_schema(A):
         row.refresh_from_db()
@@ -401,7 +401,7 @@ def test_a_cron_text_that_changed_while_paused_is_the_one_that_counts(site):
     with in_schema(A):
         Schedule.objects.update(next_run=tomorrow + 72 * HOUR)  # past Django-Q2, which plans a new cron schedule
         for row in rows.values():
-            acts.pause(row.pk, actor="x")
+            by_hand.pause(row.pk, actor="x")
     assert posted(client, change_url("schedule", rows["changed"].pk), cron="45 7 * * *").status_code == 302
     values = {"schedule_type": "C", "cron": "45 7 * * *"}
     assert posted(client, change_url("schedule", rows["was daily"].pk), **values).status_code == 302
@@ -418,8 +418,8 @@ def test_a_cron_text_that_changed_while_paused_is_the_one_that_counts(site):
 def test_a_schedule_that_ran_out_is_not_paused(tenants):
     row = make_schedule(repeats=0)
     with in_schema(A):
-        assert not acts.pause(row.pk, actor="x")
-        assert not acts.resume(row.pk, actor="x")
+        assert not by_hand.pause(row.pk, actor="x")
+        assert not by_hand.resume(row.pk, actor="x")
 
 
 # Finished tasks
@@ -441,7 +441,7 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
     with in_schema(A):
         again = Task.objects.exclude(pk=task.pk).get()
         assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
-    (told,) = audited(acts.RUN_AGAIN)
+    (told,) = audited(by_hand.RUN_AGAIN)
     assert (told.actor, told.schema_name, told.target, told.after["task_id"]) == ("boss", A, task.pk, again.pk)
 
 

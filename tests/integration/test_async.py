@@ -16,11 +16,12 @@ from django.utils import timezone
 from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 
-from tenant_q import acts, policies, tenancy
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import InEventLoop, NoTenant, TenantQError
 from tenant_q.logging import TenantFilter
+from tenant_q.schedules import by_hand
 from tenant_q.tenancy import in_schema
 from tenant_q.tenancy.cache import tenant_cache
 from tenant_q.utils import QUtilities
@@ -116,7 +117,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "get_tenant": lambda: (tenancy.forget_tenants(), tenancy.get_tenant(ACME)),
     "policies.change": lambda: policies.change(ACME, actor="me", act="pause", paused=True),
     "policies.policy_of": lambda: policies.policy_of(ACME),
-    "acts.pause": lambda: acts.pause(1, actor="me"),
+    "acts.pause": lambda: by_hand.pause(1, actor="me"),
     "TenantCache": lambda: tenant_cache().get("x"),
 }
 

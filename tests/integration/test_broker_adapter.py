@@ -12,23 +12,25 @@ from django.utils import timezone
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
 
-from tenant_q import brokers, enqueue, lease_keeper, tenancy
-from tenant_q import sentinel as sentinels
+from tenant_q import brokers, tenancy
 from tenant_q.brokers import adapter as adapters
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.adapter import AdaptedBroker
-from tenant_q.brokers.djangoq import TenantBroker
+from tenant_q.brokers.django_q import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.child import Child
+from tenant_q.cluster import leases
+from tenant_q.cluster import sentinel as sentinels
+from tenant_q.cluster.child import Child
+from tenant_q.cluster.heartbeat import Heartbeat
+from tenant_q.cluster.shared_memory import Slot
 from tenant_q.custom import Chain, Iter
-from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
-from tenant_q.heartbeat import Heartbeat
+from tenant_q.lifecycle import enqueue
+from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.models import GroupPart
-from tenant_q.package import build
-from tenant_q.retries import MOST_PUT_OFFS
-from tenant_q.slot import Slot
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import build
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -108,7 +110,7 @@ def test_the_configured_broker_is_adapted(broker):
     ("own", "ours", "orm"),
     [
         ({}, True, False),
-        ({"broker_class": "tenant_q.brokers.djangoq.TenantBroker"}, True, False),
+        ({"broker_class": "tenant_q.brokers.django_q.TenantBroker"}, True, False),
         ({"broker_class": "django_q.brokers.orm.ORM"}, False, True),
         ({"orm": "default"}, False, True),
         ({"sqs": {"aws_region": "x"}}, False, False),
@@ -200,7 +202,7 @@ def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
     slot.plan(fetch(broker) + fetch(broker))
     labels = {"task_id": "a", "schema": A, "func": "f"}
     assert slot.start(labels, None)
-    monkeypatch.setattr(lease_keeper, "RECALL_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "RECALL_SECONDS", 0.0)
     orders, order = os.pipe()
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders, Heartbeat())
     try:

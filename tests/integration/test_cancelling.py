@@ -9,24 +9,25 @@ import pytest
 from django.db import transaction
 from django_q.models import Task
 
-from tenant_q import policies, results, tenancy
-from tenant_q import progress as progress_module
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.child import KILL_MARGIN, Child
+from tenant_q.cluster.child import KILL_MARGIN, Child
+from tenant_q.cluster.heartbeat import Heartbeat
+from tenant_q.cluster.interrupt import SIGNAL
+from tenant_q.cluster.sentinel import Plan, Sentinel
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
 from tenant_q.custom import Iter
 from tenant_q.exceptions import BrokerError, NoTenant, ProgressError
-from tenant_q.executor import execute, running
-from tenant_q.heartbeat import Heartbeat
-from tenant_q.interrupt import SIGNAL
+from tenant_q.lifecycle import progress as progress_module
+from tenant_q.lifecycle import results
+from tenant_q.lifecycle.execute import execute, running
+from tenant_q.lifecycle.submit import submit
 from tenant_q.models import AuditRecord
-from tenant_q.sentinel import Plan, Sentinel
-from tenant_q.slot import Slot
 from tenant_q.states import LONGEST_TEXT, Progress, State
-from tenant_q.submit import submit
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import tasks
 from tests.integration.conftest import know_as_short, make_due, redis_key, work
 

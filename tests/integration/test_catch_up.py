@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import catch_up
+from tenant_q.schedules import catch_up
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.planning import fire_due, fire_due_together

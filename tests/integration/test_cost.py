@@ -16,10 +16,12 @@ import redis.connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django_q.tasks import async_task
 
-from tenant_q import enqueue, package, tenancy
+from tenant_q import tenancy
+from tenant_q.cluster.worker import Worker
+from tenant_q.lifecycle import enqueue
+from tenant_q.package import package
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import schemas
 from tests.integration.conftest import know_as_short, work
 from tests.integration.planning import on_the_wire

@@ -21,20 +21,21 @@ from django_q.models import Schedule, Task
 from django_q.signals import post_execute, pre_enqueue
 from psycopg.rows import dict_row
 
-from tenant_q import outbox as outbox_module
-from tenant_q import session, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.checks import check_all, configuration_problems
-from tenant_q.envelope import seal
+from tenant_q.cluster import completer as outbox_module
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import DatabaseAway, EnqueueError, SchemaMissing, UnknownTenant
+from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.logging import TenantFilter
-from tenant_q.package import build
-from tenant_q.retries import MOST_PUT_OFFS
-from tenant_q.scheduler import Scheduler
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import build
+from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import schemas, tasks
 from tests.integration.conftest import know_as_short, make_due, redis_key, sql, work
 
@@ -1015,7 +1016,7 @@ def test_a_connection_that_is_closed_names_the_task_that_left_it_so(tenants, wor
     add("acme_corp", "tests.tasks.add", 1)
     worker.tick()
     (record,) = [record for record in records if "is closed" in record.getMessage()]
-    assert record.name == "tenant_q.session"
+    assert record.name == "tenant_q.scrubbing.sessions"
     assert labels_of(record) == ("acme_corp", id, f"{HERE}.begin")
 
 
@@ -1088,7 +1089,7 @@ def test_a_task_behind_a_flush_is_in_its_schema(tenants, worker, flushed_at_once
 
 def test_a_task_behind_a_flush_that_uses_no_session_costs_no_statement(tenants, worker, flushed_at_once, monkeypatch):
     scrubbed: list[Any] = []
-    monkeypatch.setattr(session, "_scrub", lambda *args: scrubbed.append(args))
+    monkeypatch.setattr(sessions, "_scrub", lambda *args: scrubbed.append(args))
     know_as_short("tests.tasks.add", "acme_corp")
     ids = [add("acme_corp", "tests.tasks.add", n) for n in range(4)]
     worker.tick()
@@ -1099,7 +1100,7 @@ def test_a_task_behind_a_flush_that_uses_no_session_costs_no_statement(tenants, 
 
 def test_a_hook_that_uses_no_session_costs_no_statement(tenants, worker, monkeypatch):
     scrubbed: list[Any] = []
-    monkeypatch.setattr(session, "_scrub", lambda *args: scrubbed.append(args))
+    monkeypatch.setattr(sessions, "_scrub", lambda *args: scrubbed.append(args))
     add("acme_corp", "tests.tasks.add", 1, hook=f"{HERE}.note_its_name")
     work(worker)
     assert SEEN == ["tests.tasks.add"]

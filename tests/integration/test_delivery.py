@@ -18,16 +18,18 @@ from django_q.models import Task
 from django_q.signals import post_execute_in_worker
 from django_q.tasks import async_task
 
-from tenant_q import outbox, results, retries, tenancy
-from tenant_q import slot as slots
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Lease, Message
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.child import Child
-from tenant_q.envelope import seal
+from tenant_q.cluster import completer
+from tenant_q.cluster import shared_memory as slots
+from tenant_q.cluster.child import Child
+from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, EnqueueError
-from tenant_q.package import build
-from tenant_q.slot import Slot
+from tenant_q.lifecycle import results, retries
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -936,5 +938,5 @@ def test_an_outage_in_the_thread_is_the_workers_to_tell(tenants, worker, monkeyp
     work(worker)
     assert box.is_empty()
     assert get_broker().counts().open == 0
-    assert outbox.FLUSH_SECONDS < 0.25
+    assert completer.FLUSH_SECONDS < 0.25
     assert tenancy.current_schema() == "public"

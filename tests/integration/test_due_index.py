@@ -10,10 +10,11 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django_q.models import Schedule
 
-from tenant_q import due_index, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import DatabaseAway
+from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas

@@ -15,8 +15,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from psycopg import IsolationLevel
 
-from tenant_q import due_index
-from tenant_q import scheduler as scheduler_module
+from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.schedules import due_index
 from tests.integration.conftest import sql
 from tests.integration.planning import PAST, entries, insert, is_right
 

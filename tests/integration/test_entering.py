@@ -10,8 +10,8 @@ from django.db import connection
 from django.db.models.signals import post_save
 from django_q.models import Task
 
-from tenant_q import entering
 from tenant_q.brokers import get_broker
+from tenant_q.scrubbing import entering
 from tenant_q.signals import tenant_entered
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -15,14 +15,14 @@ from django_q.signals import pre_enqueue
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import UnknownTenant
+from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.logging import TenantFilter
-from tenant_q.retries import MOST_PUT_OFFS
-from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
 from tenant_q.tenancy import in_schema, validate_schema_name
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import schemas, tasks
 from tests.conftest import wait_until
 from tests.integration.conftest import know_as_short

@@ -11,15 +11,15 @@ from django.core.cache import cache
 from django.db import connection
 from django_q.models import Task
 
-from tenant_q import clock
-from tenant_q import worker as workers
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.redis import RedisBroker
+from tenant_q.cluster import worker as workers
+from tenant_q.cluster.fence import Fence
+from tenant_q.cluster.leases import LeaseKeeper
+from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
-from tenant_q.fence import Fence
-from tenant_q.lease_keeper import LeaseKeeper
-from tenant_q.slot import Slot
+from tenant_q.support import clock
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import know_as_short, make_due, sql, work
@@ -431,7 +431,7 @@ def test_the_clock_goes_on_while_the_machine_is_suspended():
 
 
 def test_a_broker_without_leases_leaves_no_doubt(monkeypatch, worker):
-    from tenant_q import fence as fences
+    from tenant_q.cluster import fence as fences
 
     monkeypatch.setattr(fences, "uses_redis", lambda: False)
     fence = Fence("w1", get_broker(), Slot())

@@ -15,12 +15,14 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.signing import SignedPackage
 
-from tenant_q import due_index, figures, policies, tenancy
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.heartbeat import Heartbeat
+from tenant_q.cluster.heartbeat import Heartbeat
+from tenant_q.cluster.sentinel import Plan, Sentinel
 from tenant_q.models import DueSchedule
-from tenant_q.sentinel import Plan, Sentinel
-from tenant_q.status import GONE_SECONDS, ClusterStat, State
+from tenant_q.operations.site import Tenant, read_site
+from tenant_q.operations.status import GONE_SECONDS, ClusterStat, State
+from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -66,14 +68,14 @@ def test_the_site_tells_of_each_tenant(tenants, worker, unlimited):
         QUtilities.add_async_task("tests.tasks.add", 1, 2)
         moment = timezone.now() + timedelta(hours=1)
         Schedule.objects.create(func="tests.tasks.add", schedule_type=Schedule.ONCE, next_run=moment)
-    site = figures.site()
+    site = read_site()
     assert [tenant.schema for tenant in site.tenants] == list(tenants)
     acme, globex, initech = site.tenants
     assert (acme.load.done, acme.load.failed, acme.load.delayed, acme.load.queued) == (1, 1, 1, 0)
     assert acme.load.run_p95 is not None and acme.load.wait_p95 is not None
     assert (globex.policy.paused, globex.max_results, globex.load.queued, globex.schedules) == (True, 7, 1, 1)
     assert globex.next_fire == moment
-    assert initech == figures.Tenant("initech_llc")
+    assert initech == Tenant("initech_llc")
     assert (site.total.queued, site.total.done, site.total.failed, site.total.delayed) == (1, 1, 1, 1)
     assert site.tenant("acme_corp") == acme and site.tenant("nobody") is None
     assert site.late == 0 and site.clusters == ()
@@ -84,7 +86,7 @@ def test_a_wait_is_counted_from_when_a_task_was_enqueued_or_due(tenants, worker)
         QUtilities.add_async_task("tests.tasks.add", 1, 2)
     time.sleep(0.3)
     work(worker)
-    wait = figures.site().tenants[0].load.wait_p95
+    wait = read_site().tenants[0].load.wait_p95
     assert 0.25 < wait < 600
 
 
@@ -92,16 +94,16 @@ def test_a_schedule_that_does_not_fire_makes_the_site_late(tenants):
     with in_schema("acme_corp"):
         due = timezone.now() - timedelta(seconds=100)
         Schedule.objects.create(func="tests.tasks.add", schedule_type=Schedule.ONCE, next_run=due)
-    assert 100 <= figures.site().late < 200
+    assert 100 <= read_site().late < 200
     due_index.hold("acme_corp", due_index.PAUSED, None)
-    site = figures.site()
+    site = read_site()
     assert site.late == 0
     assert (site.tenants[0].next_fire, site.tenants[0].held) == (None, "paused")
 
 
 def test_a_tenant_that_was_dropped_is_told_as_long_as_something_of_it_is_there(tenants):
     get_broker().enqueue(messages_for(["dropped"], 2))
-    dropped = figures.site().tenant("dropped")
+    dropped = read_site().tenant("dropped")
     assert not dropped.is_known and dropped.load.queued == 2
     sql("DELETE FROM tenant_q_dueschedule")
 
@@ -133,10 +135,10 @@ def test_statements_and_round_trips_are_the_same_for_any_number_of_tenants(make_
     )
 
     def cost() -> tuple[int, int]:
-        figures.site()
+        read_site()
         sent.clear()
         with on_the_wire() as messages:
-            figures.site()
+            read_site()
         return len(messages), len(sent)
 
     few = cost()
@@ -162,7 +164,7 @@ def test_a_thousand_tenants_with_much_to_do(make_many):
         batch_size=10_000,
     )
     begun = time.perf_counter()
-    site = figures.site()
+    site = read_site()
     print(f"\n{count} tenants with 20 queued, 100 schedules each: {time.perf_counter() - begun:.3f} s", end="")
     assert len(site.tenants) == count + 3
     assert site.total.queued == 20 * count
@@ -176,4 +178,4 @@ def test_rows_are_not_read(tenants, worker):
     work(worker)
     with in_schema("acme_corp"):
         Task.objects.all().delete()
-    assert figures.site().tenants[0].load.done == 1
+    assert read_site().tenants[0].load.done == 1

@@ -15,13 +15,14 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.signals import pre_enqueue
 
-from tenant_q import due_index, policies, schedules, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.exceptions import BrokerError, SchemaNotMigrated, TenantNotReady
-from tenant_q.package import Package
-from tenant_q.scheduler import Scheduler
-from tenant_q.schedules import push
+from tenant_q.package.package import Package
+from tenant_q.schedules import due_index, fire
+from tenant_q.schedules.fire import push
 from tenant_q.tenancy import in_schema
 from tests import schemas
 from tests.integration.conftest import sql
@@ -61,13 +62,13 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tenants that are served one by one."""
     found: list[str] = []
-    real = schedules.fire_due
+    real = fire.fire_due
 
     def fire_and_note(schema: str) -> int:
         found.append(schema)
         return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
+    monkeypatch.setattr(fire, "fire_due", fire_and_note)
     return found
 
 
@@ -114,7 +115,7 @@ def test_together_they_do_what_each_does_alone(tenants, settings, catch_up):
 
 
 def test_a_limit_for_each(tenants, monkeypatch):
-    monkeypatch.setattr(schedules, "FIRES_TOGETHER", 6)
+    monkeypatch.setattr(fire, "FIRES_TOGETHER", 6)
     for n in range(5):
         insert("acme_corp", PAST + timedelta(seconds=n), id=n)
     insert("globex_inc", PAST)
@@ -164,9 +165,9 @@ def test_a_crash_before_the_commit(tenants, then_together):
         fire_due_together(tenants, crash)
     assert queued() == [1, 1, 1]
     if then_together:
-        assert schedules.fire_due_together(tenants) == dict.fromkeys(tenants, 1)
+        assert fire.fire_due_together(tenants) == dict.fromkeys(tenants, 1)
     else:
-        assert [schedules.fire_due(name) for name in tenants] == [1, 1, 1]
+        assert [fire.fire_due(name) for name in tenants] == [1, 1, 1]
     assert queued() == [1, 1, 1]
 
 
@@ -176,8 +177,8 @@ def test_two_clusters_at_once(tenants):
         insert(name, PAST)
     with elsewhere() as other:
         other.execute("SELECT FROM acme_corp.django_q_schedule FOR UPDATE")
-        assert schedules.fire_due_together(tenants) == {"globex_inc": 1, "initech_llc": 1}
-    assert schedules.fire_due_together(tenants)["acme_corp"] == 1
+        assert fire.fire_due_together(tenants) == {"globex_inc": 1, "initech_llc": 1}
+    assert fire.fire_due_together(tenants)["acme_corp"] == 1
 
 
 def test_the_broker_is_away(tenants):
@@ -256,7 +257,7 @@ def test_what_is_not_ready_or_not_migrated_is_refused(tenants, settings):
     tenancy.forget_tenants()
     tenancy.look_up_together(tenants)
     with pytest.raises(TenantNotReady):
-        schedules.fire_due_together(tenants)
+        fire.fire_due_together(tenants)
 
 
 def nobody(tenants: Any) -> Any:
@@ -298,7 +299,7 @@ def test_a_receiver_is_called_in_the_tenants_schema(tenants, scheduler, alone):
             insert(name, PAST)
     pre_enqueue.connect(receiver)
     try:
-        schedules.fire_due_together(tenants)
+        fire.fire_due_together(tenants)
     finally:
         pre_enqueue.disconnect(receiver)
     assert sorted(seen) == sorted((name, name, name, 2) for name in tenants for _ in range(2))

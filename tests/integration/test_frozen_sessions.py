@@ -10,11 +10,14 @@ import psycopg
 import pytest
 from django.db import IntegrityError, connection, connections
 
-from tenant_q import due_index, preflight, results, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import preflight
+from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster.role import Role
 from tenant_q.exceptions import DatabaseAway, TenantQError
-from tenant_q.role import Role
+from tenant_q.lifecycle import results
+from tenant_q.schedules import due_index
 from tenant_q.tenancy import limits
 from tenant_q.utils import QUtilities
 from tests import schemas

@@ -17,8 +17,10 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from tenant_q import due_index, index_rights, preflight, tenancy
+from tenant_q import tenancy
+from tenant_q.cluster import preflight
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.schedules import due_index, index_rights
 from tests import schemas
 from tests.integration.conftest import sql
 from tests.integration.planning import LATER, elsewhere, entries, insert, is_right, on_the_wire

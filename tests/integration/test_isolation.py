@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 from django.db import connection, connections
 
-from tenant_q import cached, session
 from tenant_q.brokers import get_broker
-from tenant_q.executor import execute
-from tenant_q.package import build
-from tenant_q.slot import Slot
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
+from tenant_q.lifecycle import cached
+from tenant_q.lifecycle.execute import execute
+from tenant_q.package.package import build
+from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import tasks
 from tests.conftest import wait_until
 from tests.tasks_hostile import HOSTILE
@@ -101,7 +102,7 @@ def test_a_session_that_was_used_is_scrubbed_and_not_closed(tenants, worker):
 
 def test_a_task_that_uses_no_session_costs_no_statement(tenants, worker, monkeypatch):
     scrubbed = []
-    monkeypatch.setattr(session, "_scrub", scrubbed.append)
+    monkeypatch.setattr(sessions, "_scrub", scrubbed.append)
     with in_schema("acme_corp"):
         for n in range(5):
             QUtilities.add_async_task("tests.tasks.add", n)

@@ -18,13 +18,16 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from prometheus_client import generate_latest
 
-from tenant_q import acts, figures, health, schedules, tenancy
+from tenant_q import tenancy
 from tenant_q.admin import live, operators
 from tenant_q.admin.schedules import PREVIEWED
 from tenant_q.brokers import get_broker
-from tenant_q.metrics import registry
 from tenant_q.models import AuditRecord
-from tenant_q.status import Death
+from tenant_q.operations import health
+from tenant_q.operations.metrics import registry
+from tenant_q.operations.site import read_site
+from tenant_q.operations.status import Death
+from tenant_q.schedules import by_hand, fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import sql, work
@@ -43,7 +46,7 @@ def local(tenants, settings) -> Iterator[None]:
     settings.USE_TZ = False
     tenancy.forget_tenants()
     yield
-    AuditRecord.objects.filter(act__in=[acts.PAUSE, acts.RESUME]).delete()
+    AuditRecord.objects.filter(act__in=[by_hand.PAUSE, by_hand.RESUME]).delete()
     connections.close_all()
 
 
@@ -124,7 +127,7 @@ def test_a_schedule_of_the_scheduler(scheduler, worker):
         assert Schedule.objects.get(name="at four").next_run.hour == 4
         task = Task.objects.order_by("stopped").last()
     assert is_now(task.started) and is_now(task.stopped)
-    assert figures.site().late == 0.0
+    assert read_site().late == 0.0
 
 
 def test_a_row_has_the_real_moment(worker):
@@ -142,10 +145,10 @@ def test_a_changed_recurrence_pause_and_resume():
         row = Schedule.objects.get(pk=made.pk)
         assert now() < row.next_run <= now() + timedelta(hours=1)
         before = row.next_run
-        assert acts.pause(row.pk, actor="x") and acts.resume(row.pk, actor="x")
+        assert by_hand.pause(row.pk, actor="x") and by_hand.resume(row.pk, actor="x")
         assert Schedule.objects.get().next_run == before
-        assert schedules.upcoming(row, timezone.now(), PREVIEWED)[1] == before + timedelta(hours=1)
-        acts.run_now(row, actor="x")
+        assert fire.upcoming(row, timezone.now(), PREVIEWED)[1] == before + timedelta(hours=1)
+        by_hand.run_now(row, actor="x")
 
 
 def test_the_commands_show_local_time_with_its_offset():
@@ -164,7 +167,7 @@ def test_the_commands_show_local_time_with_its_offset():
 def test_what_is_late_is_late_by_the_real_clock(monkeypatch):
     make(schedule_type="D", next_run=now() - timedelta(minutes=5))
     make(B, schedule_type="D", next_run=now() + timedelta(hours=3))
-    assert 290 < figures.site().late < 400
+    assert 290 < read_site().late < 400
     assert not health.examine(seconds=30).outages
     text = generate_latest(registry()).decode()
     (late,) = re.findall(r"^tenant_q_scheduler_late_seconds(?:{.*})? (\S+)$", text, re.MULTILINE)

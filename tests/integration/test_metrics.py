@@ -16,7 +16,7 @@ from tenant_q import views
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.exceptions import BrokerError
-from tenant_q.metrics import SiteCollector, registry
+from tenant_q.operations.metrics import SiteCollector, registry
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, rows
 from tests.documents import names as names_in
@@ -92,7 +92,7 @@ def test_a_tenant_that_was_dropped_makes_room_for_a_new_one(tenants, settings, m
     run("initech_llc", 1)
     assert value(told(), "tenant_q_tasks_total", schema="other", outcome="done") == 1
     left = ["acme_corp", "initech_llc"]
-    monkeypatch.setattr("tenant_q.figures.tenancy.tenant_names", lambda: left)
+    monkeypatch.setattr("tenant_q.operations.site.tenancy.tenant_names", lambda: left)
     found = told()
     assert value(found, "tenant_q_tasks_total", schema="globex_inc", outcome="done") == 2, "it ran in the last hour"
     monkeypatch.setattr("tenant_q.brokers.redis.RedisBroker.loads", lambda broker: {})
@@ -154,6 +154,6 @@ def test_the_view_says_that_the_broker_is_away(tenants, monkeypatch):
     def away() -> Any:
         raise BrokerError("Redis at nowhere does not serve")
 
-    monkeypatch.setattr("tenant_q.metrics.figures.site", away)
+    monkeypatch.setattr("tenant_q.operations.metrics.figures.site", away)
     response = views.metrics(RequestFactory().get("/metrics/"))
     assert response.status_code == 503 and b"Redis at nowhere" in response.content

@@ -12,11 +12,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from tenant_q import health, policies
+from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.management.console import duration
-from tenant_q.status import Cluster, Death, Process, State
+from tenant_q.operations import health
+from tenant_q.operations.status import Cluster, Death, Process, State
 
 NOW = timezone.now()
 WORKER = Process("worker", 14, "w1", done=3)

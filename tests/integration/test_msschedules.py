@@ -10,8 +10,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from tenant_q import policies, preflight, schedules
+from tenant_q import policies
+from tenant_q.cluster import preflight
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.schedules import fire
 from tests.integration.conftest import sql, work
 from tests.integration.planning import LATER, elsewhere, insert, on_the_wire, write_past_the_triggers
 
@@ -31,7 +33,7 @@ def planned(tenants, worker) -> dict[str, int]:
         "cron": insert(next_run=LATER, schedule_type="C", cron="0 6 * * 1-5"),
     }
     for name in ("acme_corp", "globex_inc"):
-        schedules.fire_due(name)
+        fire.fire_due(name)
     work(worker)
     return ids
 

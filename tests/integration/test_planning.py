@@ -11,8 +11,8 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import acts
 from tenant_q.models import AuditRecord
+from tenant_q.schedules import by_hand
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import sql
@@ -27,7 +27,7 @@ def _in_tenant(tenants) -> Iterator[None]:
     with in_schema(A):
         yield
     connection.set_schema_to_public()
-    AuditRecord.objects.filter(act__in=[acts.PAUSE, acts.RESUME]).delete()
+    AuditRecord.objects.filter(act__in=[by_hand.PAUSE, by_hand.RESUME]).delete()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ ways = pytest.mark.parametrize("change", WAYS)
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_new_cron_text_plans_anew_and_a_paused_schedule_stays_paused(row, change: Callable[..., None], paused: bool):
     if paused:
-        acts.pause(row.pk, actor="x")
+        by_hand.pause(row.pk, actor="x")
         row.refresh_from_db()
     change(row, schedule_type="C", cron="30 6 * * *")
     found = Schedule.objects.get()
@@ -135,16 +135,16 @@ def test_a_row_that_was_loaded_before_the_last_run_brings_no_old_next_run_back(r
 
 def test_what_was_paused_meanwhile_stays_paused(row):
     loaded = Schedule.objects.get()
-    acts.pause(row.pk, actor="x")
+    by_hand.pause(row.pk, actor="x")
     save(loaded, schedule_type="D")
     assert Schedule.objects.get().next_run is None
 
 
 def test_a_schedule_resumes_with_the_recurrence_that_it_got_while_it_was_paused(row):
     before = row.next_run
-    acts.pause(row.pk, actor="x")
+    by_hand.pause(row.pk, actor="x")
     update_or_create(row, schedule_type="D")
-    acts.resume(row.pk, actor="x")
+    by_hand.resume(row.pk, actor="x")
     found = Schedule.objects.get().next_run
     assert found <= timezone.now() + DAY
     assert (found - before) % DAY == timedelta(0)

@@ -22,13 +22,14 @@ from django_q.models import Task
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tenant_q import audit, brokers, policies, results, tenancy
+from tenant_q import audit, brokers, policies, tenancy
 from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerError, ConfigurationError, NoTenant, QueueFull, TenantQError, UnknownTenant
+from tenant_q.lifecycle import results
 from tenant_q.models import AuditRecord, TenantPolicy
-from tenant_q.package import Outcome, build
+from tenant_q.package.package import Outcome, build
 from tenant_q.policies import change
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -13,12 +13,12 @@ from django.core.cache import cache
 from django_q.models import Task
 from django_q.tasks import async_task
 
-from tenant_q import cached, results, submit
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.error_kinds import Kind, kind_of_redis
 from tenant_q.exceptions import BrokerDefect, BrokerError, EnqueueError, EntryRefused
+from tenant_q.lifecycle import cached, results, submit
+from tenant_q.support.error_kinds import Kind, kind_of_redis
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
@@ -191,7 +191,7 @@ def test_a_part_of_an_iter_that_the_broker_refuses_fails_the_iter(worker, small_
 
 
 def test_a_cache_that_is_away_delays_its_results_for_as_long_as_it_is(worker, monkeypatch):
-    from tenant_q import retries
+    from tenant_q.lifecycle import retries
 
     monkeypatch.setattr(retries, "MOST_PUT_OFFS", 2)
     with in_schema(ACME):

@@ -12,12 +12,14 @@ from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import departures, policies, renaming, schedules, tenancy
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
+from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
-from tenant_q.retries import MOST_PUT_OFFS
+from tenant_q.operations import departures, renaming
+from tenant_q.schedules import fire
 from tenant_q.tenancy import in_schema
 from tenant_q.tenancy.cache import tenant_cache
 from tenant_q.utils import QUtilities
@@ -89,7 +91,7 @@ def test_a_schedule_goes_on_under_the_new_name(old, worker):
     rename()
     with in_schema("new_name"):
         Schedule.objects.filter(pk=4).update(next_run=timezone.now() - timedelta(minutes=1))
-    assert schedules.fire_due("new_name") == 1
+    assert fire.fire_due("new_name") == 1
     work(worker)
     assert [note["schema"] for note in tasks.notes(note_key())] == ["new_name"]
 

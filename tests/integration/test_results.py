@@ -14,10 +14,10 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q.models import Task
 
-from tenant_q import results
 from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
-from tenant_q.executor import execute, give_up
-from tenant_q.package import Outcome, build, deterministic_id
+from tenant_q.lifecycle import results
+from tenant_q.lifecycle.execute import execute, give_up
+from tenant_q.package.package import Outcome, build, deterministic_id
 from tenant_q.tenancy import current_key, in_schema
 from tests import schemas, tasks
 from tests.integration.conftest import sql

@@ -15,11 +15,13 @@ from django.db.models.signals import post_save
 from django.test import Client
 from django_q.models import Schedule, Task
 
-from tenant_q import acts, policies, results, task_rows
+from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.checks import check_all
 from tenant_q.exceptions import QueueFull
+from tenant_q.lifecycle import results, task_rows
 from tenant_q.models import AuditRecord, GroupPart
+from tenant_q.schedules import by_hand
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -137,9 +139,9 @@ def test_schedules(elsewhere, scheduler, is_watched, names):
 def test_acts_of_operators_and_staff(elsewhere):
     with in_schema(A):
         row = QUtilities.create_schedule("tests.tasks.add", 1, schedule_type="D")
-        assert acts.pause(row.pk, actor="boss")
-        assert acts.resume(row.pk, actor="boss")
-        assert acts.run_now(row, actor="boss")
+        assert by_hand.pause(row.pk, actor="boss")
+        assert by_hand.resume(row.pk, actor="boss")
+        assert by_hand.run_now(row, actor="boss")
         id = QUtilities.add_async_task("tests.tasks.add", 1)
         assert QUtilities.cancel(id, by="boss")
     policies.change(A, actor="boss", act="set", max_queued=1)

@@ -22,10 +22,11 @@ from django.test import Client
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import due_index, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tests import schemas
 

@@ -14,12 +14,13 @@ import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from tenant_q import due_index, policies, recurrence, schedules, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import DatabaseAway
-from tenant_q.package import Package
-from tenant_q.schedules import push
+from tenant_q.package.package import Package
+from tenant_q.schedules import due_index, fire, recurrence
+from tenant_q.schedules.fire import push
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
 from tests.integration.conftest import sql, work
@@ -186,7 +187,7 @@ def test_what_is_due_costs_what_is_due(filled):
 def test_a_pass_asks_as_often_for_one_as_for_fifty(tenants):
     def count_pass() -> int:
         with on_the_wire() as asked:
-            assert schedules.fire_due("acme_corp") > 0
+            assert fire.fire_due("acme_corp") > 0
         return len(asked)
 
     insert(next_run=PAST)
@@ -220,13 +221,13 @@ def test_a_busy_tick_ends_at_a_stop(tenants, scheduler, monkeypatch):
     settle(scheduler)
     for name in tenants:
         insert(name, PAST)
-    real = schedules.fire_due
+    real = fire.fire_due
 
     def fire_and_note(schema: str) -> int:
         scheduler.stopping.set()
         return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
+    monkeypatch.setattr(fire, "fire_due", fire_and_note)
     scheduler.tick()
     assert sum(get_broker().queue_size(name) for name in tenants) == 1
 
@@ -235,7 +236,7 @@ def test_a_backlog_does_not_hide_the_others(tenants, scheduler, monkeypatch):
     """More is due of one tenant than a look sees."""
     settle(scheduler)
     monkeypatch.setattr(due_index, "LOOK", 5)
-    monkeypatch.setattr(schedules, "FIRES_A_PASS", 2)
+    monkeypatch.setattr(fire, "FIRES_A_PASS", 2)
     for n in range(12):
         insert("acme_corp", PAST + timedelta(seconds=n))
     insert("globex_inc", PAST + timedelta(days=1))
@@ -248,7 +249,7 @@ def test_a_backlog_does_not_hide_the_others(tenants, scheduler, monkeypatch):
 def test_what_is_left_of_a_pass_is_fired_at_once(tenants, scheduler, monkeypatch):
     """A pass takes a part only, and a schedule that catches up is due again: neither waits for the poll."""
     settle(scheduler)
-    monkeypatch.setattr(schedules, "FIRES_A_PASS", 2)
+    monkeypatch.setattr(fire, "FIRES_A_PASS", 2)
     for _ in range(5):
         insert(next_run=timezone.now() - timedelta(minutes=90), schedule_type="H")
     pauses = []
@@ -354,8 +355,8 @@ def test_killed_between_every_two_statements(tenants, worker, is_worker_fast):
             if is_worker_fast:
                 work(worker)
             assert due_schemas() == ([] if is_committed else ["acme_corp"]), kills[-1]
-            assert schedules.fire_due("acme_corp") == (0 if is_committed else 3), kills[-1]
-        assert schedules.fire_due("acme_corp") == 0
+            assert fire.fire_due("acme_corp") == (0 if is_committed else 3), kills[-1]
+        assert fire.fire_due("acme_corp") == 0
         work(worker)
         assert [len(tasks.notes(key)) for key in keys] == [1, 1], kills[-1:]
         assert [task.success for task in QUtilities.fetch_task_group("bad", schema_name="acme_corp")] == [False]

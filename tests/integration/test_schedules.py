@@ -15,13 +15,15 @@ from django_q import tasks as django_q_tasks
 from django_q.models import Schedule, Task
 from django_q.signals import pre_enqueue
 
-from tenant_q import due_index, recurrence, schedules, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.envelope import open_package
+from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import BrokerError, DatabaseAway
-from tenant_q.package import Package, deterministic_id
-from tenant_q.schedules import push
+from tenant_q.package.envelope import open_package
+from tenant_q.package.package import Package, deterministic_id
+from tenant_q.schedules import due_index, recurrence
+from tenant_q.schedules import fire as firing
+from tenant_q.schedules.fire import push
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -122,7 +124,7 @@ def test_a_failed_fire_that_cannot_be_saved_stays_due(make, fire, pushed, monkey
     """Its row is in the transaction that moves the schedule on: both or neither."""
     schedule = make(schedule_type="H")
     change(schedule, args="(((")
-    monkeypatch.setattr(schedules.results, "save", lambda outcomes: {"acme_corp": OSError("disk full")})
+    monkeypatch.setattr(firing.results, "save", lambda outcomes: {"acme_corp": OSError("disk full")})
     with pytest.raises(OSError, match="disk full"):
         fire()
     assert again(schedule).next_run == schedule.next_run
@@ -214,7 +216,7 @@ def test_arguments_and_options(make, fire, pushed):
 
 
 def get_sealed(package: Package) -> str:
-    from tenant_q.enqueue import sealed
+    from tenant_q.lifecycle.enqueue import sealed
 
     return sealed(package)
 
@@ -350,7 +352,7 @@ def test_a_cluster_serves_its_own_schedules(make, fire, pushed, settings, site, 
 def test_a_task_goes_to_its_schedules_cluster(make, settings, monkeypatch):
     make(name="long", cluster="long")
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"cluster_name": "long"}
-    schedules.fire_due("acme_corp")
+    firing.fire_due("acme_corp")
     long = get_broker("long")
     try:
         assert long.counts().queued == 1
@@ -402,7 +404,7 @@ def test_the_scheduler_sleeps_until_the_next_run(tenants, make, scheduler):
 
 
 def test_many_due_schedules_of_a_tenant_fire_in_several_passes(tenants, make, fire, pushed, monkeypatch):
-    monkeypatch.setattr(schedules, "FIRES_A_PASS", 3)
+    monkeypatch.setattr(firing, "FIRES_A_PASS", 3)
     for n in range(7):
         make(name=f"{n}", next_run=PAST + timedelta(minutes=n))
     assert [fire() for _ in range(3)] == [3, 3, 3]
@@ -640,7 +642,7 @@ def test_a_broken_tenant_stops_nobody(tenants, make, scheduler, how):
 def test_a_tenant_whose_pass_failed_is_left_alone_for_a_while(tenants, make, scheduler, monkeypatch, caplog):
     make("acme_corp")
     make("globex_inc")
-    real, passes = schedules.fire_due, []
+    real, passes = firing.fire_due, []
 
     def fire_and_note(schema: str) -> int:
         passes.append(schema)
@@ -648,7 +650,7 @@ def test_a_tenant_whose_pass_failed_is_left_alone_for_a_while(tenants, make, sch
             raise DatabaseError("this table is broken")
         return real(schema)
 
-    monkeypatch.setattr(schedules, "fire_due", fire_and_note)
+    monkeypatch.setattr(firing, "fire_due", fire_and_note)
     with caplog.at_level(logging.ERROR, "tenant_q"):
         for _ in range(3):
             scheduler.tick()
@@ -669,7 +671,7 @@ def test_a_database_that_is_away_blames_no_tenant(tenants, make, scheduler, monk
     def away(*_: Any) -> int:
         raise DatabaseAway("away")
 
-    monkeypatch.setattr(schedules, "fire_due", away)
+    monkeypatch.setattr(firing, "fire_due", away)
     with pytest.raises(DatabaseAway):
         scheduler.tick()
     assert [due.schema for due in due_index.look()] == ["acme_corp"], "it is still due"

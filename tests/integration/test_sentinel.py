@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import redis
 
-from tenant_q import children, sentinel
-from tenant_q.child import Child
+from tenant_q.cluster import children, sentinel
+from tenant_q.cluster.child import Child
+from tenant_q.cluster.heartbeat import Heartbeat
+from tenant_q.cluster.sentinel import Plan, Sentinel, SentinelBroken
+from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError
-from tenant_q.heartbeat import Heartbeat
-from tenant_q.sentinel import Plan, Sentinel, SentinelBroken
-from tenant_q.slot import Slot
-from tenant_q.status import State
+from tenant_q.operations.status import State
 
 ERRORS = [BrokerError("away"), redis.ConnectionError("raw"), MemoryError(), KeyError("a defect")]
 

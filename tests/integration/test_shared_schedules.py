@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 
-from tenant_q import due_index, tenancy
-from tenant_q import scheduler as scheduler_module
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.schedules import due_index
 from tests import schemas
 from tests.integration.conftest import sql, work
 from tests.integration.planning import PAST, entries, insert

@@ -15,10 +15,11 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 from django_q.status import Stat
 
-from tenant_q import health, status, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker, strays
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerError, EnqueueError
+from tenant_q.operations import health, status
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.test_msinfo import CLUSTER

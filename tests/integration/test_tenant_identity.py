@@ -14,12 +14,15 @@ from django.db import ProgrammingError, connection, connections, transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import acts, brokers, cached, departures, enqueue, policies, schedules, tenancy
+from tenant_q import brokers, policies, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.envelope import seal
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
+from tenant_q.lifecycle import cached, enqueue
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
-from tenant_q.package import Package, build
+from tenant_q.operations import departures
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import Package, build
+from tenant_q.schedules import by_hand, fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -227,7 +230,7 @@ def test_a_fire_of_the_next_tenant_is_not_taken_for_one_before(spare, scheduler,
         with in_schema(spare):
             row = Schedule.objects.create(id=77, func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
             Schedule.objects.filter(pk=row.pk).update(next_run=planned)
-        assert schedules.fire_due(spare) == 1
+        assert fire.fire_due(spare) == 1
         work(worker)
         with in_schema(spare):
             assert Task.objects.count() == 1, number
@@ -254,12 +257,12 @@ def test_a_paused_schedule_does_not_resume_as_the_one_before(spare):
     later = timezone.now() + timedelta(days=3)
     with in_schema(spare):
         Schedule.objects.create(id=5, func="tests.tasks.add", args="1", schedule_type="O", next_run=later)
-        acts.pause(5, actor="test")
+        by_hand.pause(5, actor="test")
     replace()
     with in_schema(spare):
         Schedule.objects.create(id=5, func="tests.tasks.add", args="1", schedule_type="O")
         Schedule.objects.filter(pk=5).update(next_run=None)
-        acts.resume(5, actor="test")
+        by_hand.resume(5, actor="test")
         assert Schedule.objects.get(pk=5).next_run < later - timedelta(days=2)
 
 
@@ -497,6 +500,6 @@ def test_what_follows_a_package_without_a_key_has_the_key(spare, worker):
 
 
 def enqueue_task(payload: str) -> dict[str, Any]:
-    from tenant_q.envelope import open_package
+    from tenant_q.package.envelope import open_package
 
     return open_package(payload).task

@@ -15,8 +15,9 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from prometheus_client import generate_latest
 
-from tenant_q import audit, metrics
+from tenant_q import audit
 from tenant_q.brokers import get_broker
+from tenant_q.operations import metrics
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import work
@@ -73,7 +74,7 @@ def test_what_runs_on_a_terminal(tenants, monkeypatch):
 
     from tenant_q.management import shown
     from tenant_q.management.commands.msinfo import Command
-    from tenant_q.status import Cluster, Death, Process, State
+    from tenant_q.operations.status import Cluster, Death, Process, State
 
     monkeypatch.setenv("COLUMNS", "2000")
     now = timezone.now()

@@ -11,10 +11,10 @@ from django_q.brokers import get_broker as django_q_broker
 from django_q.conf import Conf
 from django_q.models import Schedule, Task
 
-from tenant_q import results
 from tenant_q.brokers import get_broker
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import EnqueueError, NoTenant, UnknownTenant
+from tenant_q.lifecycle import results
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks

@@ -16,18 +16,19 @@ from django_q.signals import post_execute, post_spawn
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task
 
-from tenant_q import results, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.envelope import seal
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import LONGEST_BATCH, Worker
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
-from tenant_q.package import build
-from tenant_q.results import _save_rows
-from tenant_q.retries import MOST_PUT_OFFS
-from tenant_q.slot import Slot
+from tenant_q.lifecycle import results
+from tenant_q.lifecycle.results import _save_rows
+from tenant_q.lifecycle.retries import MOST_PUT_OFFS
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import LONGEST_BATCH, Worker
 from tests import schemas, tasks
 from tests.integration.conftest import know_as_short, make_due, redis_key, sql, work
 
@@ -298,7 +299,7 @@ def cache(request, settings):
 @pytest.mark.seam
 def test_cached_results_and_groups_of_two_tenants_are_apart(tenants, cache, worker, monkeypatch):
     """Equal ids and equal groups."""
-    monkeypatch.setattr("tenant_q.package.uuid", lambda: ("same name", "a" * 32))
+    monkeypatch.setattr("tenant_q.package.package.uuid", lambda: ("same name", "a" * 32))
     for name in tenants[:2]:
         add(name, f"{HERE}.see", name, cached=60, group="g")
         work(worker)

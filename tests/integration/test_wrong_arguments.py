@@ -14,7 +14,7 @@ from django.db import connection
 
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import EnqueueError, ProgressError, WrongArgument
-from tenant_q.running import running
+from tenant_q.package.running import running
 from tenant_q.tenancy import get_tenant, in_schema, validate_schema_name
 from tenant_q.utils import QUtilities
 from tests.integration.planning import on_the_wire

@@ -12,12 +12,13 @@ import pytest
 from django.core.cache import cache
 from django_q.signing import SignedPackage
 
-from tenant_q import cached, enqueue, tenancy
+from tenant_q import tenancy
 from tenant_q.admin.live import as_row
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.envelope import seal
-from tenant_q.package import build
+from tenant_q.lifecycle import cached, enqueue
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
@@ -156,7 +157,7 @@ def test_the_page_of_live_tasks_shows_no_package_of_another_tenant(tenants, key)
 
 def test_a_dead_package_of_another_tenant_is_not_retried_as_ones_own(worker, key):
     """`msdead retry` opens a dead package; one that was moved goes back as it is, and is refused again."""
-    from tenant_q import dead_letters
+    from tenant_q.operations import dead_letters
 
     with in_schema(GLOBEX):
         package = build("tests.tasks.note_where", (key,), {}, schema=GLOBEX)
@@ -170,7 +171,7 @@ def test_a_dead_package_of_another_tenant_is_not_retried_as_ones_own(worker, key
 
 
 def test_a_status_that_is_not_signed_is_not_shown(tenants, key):
-    from tenant_q import status
+    from tenant_q.operations import status
 
     tasks.client().hset(redis_key("status"), "x", "garbage")
     tasks.client().hset(redis_key("status"), "y", SignedPackage.dumps({"id": "1"}))

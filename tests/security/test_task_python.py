@@ -16,10 +16,11 @@ import pytest
 from django.db import connection, connections
 from django_q.models import Task
 
-from tenant_q import process_state, slices
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import slices
 from tenant_q.exceptions import ReplicaAway
-from tenant_q.process_aspects import Aspect
+from tenant_q.scrubbing import process_state
+from tenant_q.scrubbing.process_aspects import Aspect
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks, tasks_leaving

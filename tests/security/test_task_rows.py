@@ -23,13 +23,13 @@ from django_q import tasks as django_q_tasks
 from django_q.models import Task
 from picklefield.fields import dbsafe_decode
 
-from tenant_q import results, row_signing
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnsignedResult
-from tenant_q.package import CODE, Outcome, build
-from tenant_q.plain_pickles import ALLOWED, NotPlain, load_plain
+from tenant_q.lifecycle import results, row_signing
+from tenant_q.lifecycle.transactional import only_success
+from tenant_q.package.package import CODE, Outcome, build
+from tenant_q.package.plain_pickles import ALLOWED, NotPlain, load_plain
 from tenant_q.tenancy import current_key, in_schema
-from tenant_q.transactional import only_success
 from tenant_q.utils import QUtilities
 from tests import tasks
 from tests.integration.conftest import make_worker, sql, work  # noqa: F401  (a fixture)

@@ -16,13 +16,15 @@ import psycopg
 import pytest
 from django.db import connection, connections
 
-from tenant_q import due_index, session, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
+from tenant_q.schedules import due_index
+from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema, role_settings
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import schemas
 from tests.conftest import wait_until
 from tests.integration.conftest import sql, work
@@ -109,10 +111,10 @@ def test_a_setting_of_the_role_is_overridden_and_named(started, caplog, whose, n
         raw.execute(f"ALTER {whose.format(database)} SET {text}")
     with caplog.at_level(logging.ERROR, "tenant_q"):
         assert show(name) == value
-        session.watch()
+        sessions.watch()
         with connection.cursor() as cursor:
             cursor.execute("SET work_mem = '1MB'")
-        session.clean_up()
+        sessions.clean_up()
         assert show(name) == value, "also in a session that was scrubbed"
     (record,) = caplog.records
     statement = record.getMessage().partition("run ")[2].partition(";")[0]
@@ -137,11 +139,11 @@ def test_a_limit_that_ends_every_statement_is_overridden_too(started, monkeypatc
 
     monkeypatch.setattr(psycopg.ClientCursor, "execute", slow)
     connection.ensure_connection()
-    session.watch()
+    sessions.watch()
     with connection.cursor() as cursor:
         cursor.execute("SET work_mem = '1MB'")
     late = iter(["scrubbed", "scrubbed"])
-    session.clean_up()
+    sessions.clean_up()
     assert next(late, None) is None
     assert show("statement_timeout") == "0"
 
@@ -174,9 +176,9 @@ def test_the_time_zone_stays_djangos(started):
         raw.execute("ALTER ROLE CURRENT_USER SET timezone = 'Asia/Kolkata'")
     for _ in range(2):
         assert show("timezone") == "UTC"
-        session.watch()
+        sessions.watch()
         connection.cursor().execute("SELECT 1")
-        session.clean_up()
+        sessions.clean_up()
 
 
 def test_a_role_that_the_project_assumes_stays(started, monkeypatch):
@@ -187,9 +189,9 @@ def test_a_role_that_the_project_assumes_stays(started, monkeypatch):
     with elsewhere() as raw:
         raw.execute("ALTER ROLE CURRENT_USER SET role = none")
     assert show("role") == OTHER
-    session.watch()
+    sessions.watch()
     connection.connection.execute("RESET ROLE")
-    session.clean_up()
+    sessions.clean_up()
     assert show("role") == OTHER
 
 
@@ -201,9 +203,9 @@ def test_it_costs_a_query_a_session_and_nothing_a_task(started, monkeypatch):
     )
     for _ in range(3):
         connection.ensure_connection()
-        session.watch()
+        sessions.watch()
         connection.cursor().execute("SELECT 1")
-        session.clean_up()
+        sessions.clean_up()
     assert asked == [1]
 
 

@@ -21,16 +21,18 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from tenant_q import due_index, index_rights, results, tenancy
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
+from tenant_q.lifecycle import results
 from tenant_q.management.tenants import show_all_tenants
-from tenant_q.package import Outcome, build
-from tenant_q.scheduler import Scheduler
-from tenant_q.slot import Slot
+from tenant_q.package.package import Outcome, build
+from tenant_q.schedules import due_index, index_rights
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.worker import Worker
 from tests import schemas
 from tests.integration.conftest import sql
 from tests.integration.planning import LATER, entries, insert

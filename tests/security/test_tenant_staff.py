@@ -25,12 +25,13 @@ from django.urls import path
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import offered, schedules, task_rows
 from tenant_q.admin import ScheduleAdmin
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
-from tenant_q.package import ADMIN, CODE, SCHEDULE
+from tenant_q.lifecycle import task_rows
+from tenant_q.package.options import KEYWORD_OPTIONS, TENANT_OPTIONS
+from tenant_q.package.package import ADMIN, CODE, SCHEDULE
+from tenant_q.schedules import fire, offered
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import make_worker, work  # noqa: F401  (a fixture)
@@ -100,7 +101,7 @@ PATHS = [
     "django_q.tasks.schedule",
     "tenant_q.utils.QUtilities.add_async_task",
     "tenant_q.policies.change",
-    "tenant_q.acts.run_now",
+    "tenant_q.schedules.by_hand.run_now",
     "customers.models.Customer.objects.all",
     "customers.management.commands.setupdata.Command",
     # Elsewhere in the project
@@ -471,7 +472,7 @@ def test_run_now_looks_at_everything(staff, fields):
 @pytest.mark.seam
 def test_what_code_planned_goes_on_firing(staff, make_worker):  # noqa: F811
     by_code(func="tests.tasks.add", args="1, 2", hook="tests.tasks.nothing", next_run=timezone.now())
-    schedules.fire_due(A)
+    fire.fire_due(A)
     work(make_worker())
     with in_schema(A):
         assert Task.objects.get().result == 3
@@ -524,7 +525,7 @@ def test_the_origin_follows_what_a_schedule_started(staff, make_worker):  # noqa
     by_code(
         func="tests.tasks.add", kwargs="a=1, q_options={'chain': [('tests.tasks.nothing',)]}", next_run=timezone.now()
     )
-    schedules.fire_due(A)
+    fire.fire_due(A)
     worker = make_worker()
     work(worker)
     row = by_code(name="now")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tenant_q.arguments import MAX_ARGUMENTS, parse_arguments
 from tenant_q.exceptions import BadSchedule
+from tenant_q.schedules.arguments import MAX_ARGUMENTS, parse_arguments
 
 
 @pytest.mark.parametrize(

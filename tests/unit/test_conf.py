@@ -16,7 +16,7 @@ from django.core.checks import Error, Warning, run_checks
 from django.db import ConnectionHandler
 from django.test import modify_settings
 
-from tenant_q import checks, processors
+from tenant_q import checks
 from tenant_q.conf import (
     Q_CLUSTER_KEYS,
     TENANT_Q_KEYS,
@@ -29,6 +29,7 @@ from tenant_q.conf import (
     use_cluster,
 )
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.support import processors
 
 # A good value of every key; what is None here stands under another name in `conf()`, or is Django-Q2's to read.
 GOOD: dict[str, Any] = {

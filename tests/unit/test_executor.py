@@ -16,10 +16,10 @@ import pytest
 from django.utils import timezone
 from django_q.signals import post_execute_in_worker, pre_execute
 
-from tenant_q import executor
 from tenant_q.exceptions import TaskTimeout, UnknownFunction
-from tenant_q.executor import execute, give_up, running, timeout_of
-from tenant_q.package import Outcome, build
+from tenant_q.lifecycle import execute as execute_module
+from tenant_q.lifecycle.execute import execute, give_up, running, timeout_of
+from tenant_q.package.package import Outcome, build
 
 HERE = __name__
 LONG = 1.0  # what a task may take when its timeout does not work
@@ -277,7 +277,7 @@ def test_the_error_reporter_is_told(monkeypatch):
         def report(self) -> None:
             told.append(sys.exc_info()[1])
 
-    monkeypatch.setattr(executor, "error_reporter", Reporter())
+    monkeypatch.setattr(execute_module, "error_reporter", Reporter())
     outcome = run("tests.tasks.fail")
     assert told == [outcome.error]
 
@@ -287,7 +287,7 @@ def test_an_error_reporter_that_fails(monkeypatch):
         def report(self) -> None:
             raise ConnectionError("sentry is away")
 
-    monkeypatch.setattr(executor, "error_reporter", Reporter())
+    monkeypatch.setattr(execute_module, "error_reporter", Reporter())
     assert run("tests.tasks.fail").death == "ValueError"
 
 

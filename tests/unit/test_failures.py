@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tenant_q.exceptions import WorkerDied
-from tenant_q.executor import execute, give_up
-from tenant_q.failures import Failure, read_failure
-from tenant_q.package import build
+from tenant_q.lifecycle.execute import execute, give_up
+from tenant_q.lifecycle.failures import Failure, read_failure
+from tenant_q.package.package import build
 
 
 def failed(func: Any, *args: Any) -> Failure:

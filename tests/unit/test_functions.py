@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tenant_q.functions import NOT_A_PATH, counted_name, is_path, name_of, stored_name
-from tenant_q.package import Package
+from tenant_q.package.functions import NOT_A_PATH, counted_name, is_path, name_of, stored_name
+from tenant_q.package.package import Package
 
 HERE = __name__
 IBAN = "DE89 3704 0044 0532 0130 00"

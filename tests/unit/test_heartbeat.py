@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tenant_q import brokers, heartbeat
-from tenant_q.heartbeat import Heartbeat, Watchdog
+from tenant_q import brokers
+from tenant_q.cluster import heartbeat
+from tenant_q.cluster.heartbeat import Heartbeat, Watchdog
 
 
 class Clock:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tenant_q.cluster.interrupt import SIGNAL, Interrupt
+from tenant_q.cluster.shared_memory import _TOLD, Slot
 from tenant_q.exceptions import CancelException
-from tenant_q.executor import execute
-from tenant_q.interrupt import SIGNAL, Interrupt
-from tenant_q.package import build, sentence
-from tenant_q.slot import _TOLD, Slot
+from tenant_q.lifecycle.execute import execute
+from tenant_q.package.package import build, sentence
 from tenant_q.states import LONGEST_TEXT, Progress
 
 HERE = __name__

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import tenant_q
-from tenant_q.labels import get_logger
+from tenant_q.support.log_labels import get_logger
 
 
 def test_what_is_not_known_is_a_dash(caplog):

@@ -18,11 +18,11 @@ from django_q.conf import Conf
 from django_q.core_signing import TimestampSigner
 from django_q.signing import BadSignature, SignedPackage
 
-from tenant_q import package_signing
-from tenant_q.envelope import Found, open_package, seal
 from tenant_q.exceptions import BadPackage, EnqueueError
-from tenant_q.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
-from tenant_q.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
+from tenant_q.package import signing
+from tenant_q.package.envelope import Found, open_package, seal
+from tenant_q.package.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
+from tenant_q.package.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
 
 OPTIONS = {
     "hook": "tests.tasks.hook",
@@ -349,9 +349,9 @@ def test_it_signs_as_django_q2_does(monkeypatch, data, compress):
         monkeypatch.setattr(Conf, "SECRET_KEY", key)
         monkeypatch.setattr(Conf, "PREFIX", name)
         theirs = TimestampSigner(key=key, salt=name).sign_object(data, serializer=_AsItIs, compress=compress)
-        assert package_signing.sign(data, compress=compress) == theirs
-        assert package_signing.unsign(theirs) == data
-        assert abs(package_signing.size_of(theirs) - len(data)) <= 2
+        assert signing.sign(data, compress=compress) == theirs
+        assert signing.unsign(theirs) == data
+        assert abs(signing.size_of(theirs) - len(data)) <= 2
         texts.add(theirs)
     assert len(texts) == 3
 
@@ -364,16 +364,16 @@ class _AsItIs:
 
 @pytest.mark.parametrize("place", range(0, 60, 7))
 def test_every_byte_of_the_text_is_signed(place):
-    text = package_signing.sign(b"x" * 20, compress=False)
+    text = signing.sign(b"x" * 20, compress=False)
     changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
     with pytest.raises(BadSignature):
-        package_signing.unsign(changed)
+        signing.unsign(changed)
 
 
 @pytest.mark.parametrize("text", ["", ":", "::", "a", "a:b", "a:b:", "a:b:c", ":b:c", "a::c", "ä:b:ö"])
 def test_what_is_not_signed_is_refused(text):
     with pytest.raises(BadSignature):
-        package_signing.unsign(text)
+        signing.unsign(text)
 
 
 def test_each_opens_what_the_other_signed():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tenant_q import processors
+from tenant_q.support import processors
 
 CODE = "from tenant_q import processors; print(processors.count())"
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.recurrence import MAX_CRON, MOVED, Kind, following, missed, next_run, planned_anew
+from tenant_q.schedules.recurrence import MAX_CRON, MOVED, Kind, following, missed, next_run, planned_anew
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: 02:00 → 03:00 on 29 March, 03:00 → 02:00 on 25 October
 NEW_YORK = ZoneInfo("America/New_York")  # 2026: 02:00 → 03:00 on 8 March, 02:00 → 01:00 on 1 November

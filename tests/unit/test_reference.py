@@ -17,7 +17,7 @@ from django.dispatch import Signal
 from tenant_q import exceptions
 from tenant_q.conf import Q_CLUSTER_KEYS, TENANT_Q_KEYS, WITHOUT_MEANING, conf
 from tenant_q.custom import AsyncTask, Chain, Iter
-from tenant_q.options import KEYWORD_OPTIONS, TENANT_OPTIONS
+from tenant_q.package.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.utils import QUtilities
 from tests.documents import DOCS, ROOT, names, rows, section
 

@@ -8,9 +8,9 @@ import unicodedata
 
 import pytest
 
-from tenant_q.labels import get_logger
 from tenant_q.management.console import OperatorCommand, styled, table, words
-from tenant_q.visible import visible, visible_lines, visible_traceback
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import visible, visible_lines, visible_traceback
 
 BIDI = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 DANGEROUS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)] + BIDI + ["\ud800"]

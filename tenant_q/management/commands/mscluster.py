@@ -8,11 +8,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenant_q import __version__, cluster, preflight, tenancy
+from tenant_q import __version__, tenancy
+from tenant_q.cluster import parent, preflight
+from tenant_q.cluster.sentinel import Plan
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
-from tenant_q.sentinel import Plan
-from tenant_q.visible import visible
+from tenant_q.support.visible import visible
 
 
 class Command(BaseCommand):
@@ -39,7 +40,7 @@ class Command(BaseCommand):
             raise CommandError(visible(str(error))) from error
         self._introduce(found, plan)
         _log_somewhere()
-        code = cluster.run(plan)
+        code = parent.run(plan)
         if code:
             raise CommandError(
                 f"Cluster {found.cluster} ended because its sentinel died; see its log.", returncode=code

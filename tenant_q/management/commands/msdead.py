@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_q import audit, dead_letters
+from tenant_q import audit
 from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.conf import use_cluster
 from tenant_q.management.console import OperatorCommand, table
-from tenant_q.moments import at
+from tenant_q.operations import dead_letters
+from tenant_q.support.moments import at
 
 # So many are listed unless all are asked for.
 LISTED = 1000

@@ -10,11 +10,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from tenant_q import health
 from tenant_q.conf import use_cluster
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.health import Health
 from tenant_q.management.console import OperatorCommand, styled
+from tenant_q.operations import health
+from tenant_q.operations.health import Health
 
 # The answer is to be there this long after the process started; what is left is for its end.
 ANSWER_SECONDS = 1.4

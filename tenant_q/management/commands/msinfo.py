@@ -8,9 +8,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 from rich.console import RenderableType
 
-from tenant_q import figures, tenancy
+from tenant_q import tenancy
 from tenant_q.management import shown
 from tenant_q.management.console import OperatorCommand, styled
+from tenant_q.operations.site import Site, read_site
 
 LISTED = 20
 
@@ -26,7 +27,7 @@ class Command(OperatorCommand):
 
     def act(self, options: dict[str, Any]) -> None:
         schema = options["schema"]
-        site = figures.site()
+        site = read_site()
         if schema and site.tenant(schema) is None:
             tenancy.get_tenant(schema)  # says what is wrong with the name
         if options["json"]:
@@ -34,7 +35,7 @@ class Command(OperatorCommand):
         else:
             self.show(*self._parts(site, schema, options["sort"], options["limit"] or LISTED))
 
-    def _parts(self, site: figures.Site, schema: str | None, order: str, limit: int) -> list[RenderableType]:
+    def _parts(self, site: Site, schema: str | None, order: str, limit: int) -> list[RenderableType]:
         parts: list[RenderableType] = [shown.headline(site), ""]
         found = shown.processes(site.clusters, schema)
         if site.clusters:

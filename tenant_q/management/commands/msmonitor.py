@@ -12,11 +12,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tenant_q import figures, tenancy
-from tenant_q.figures import Site
+from tenant_q import tenancy
 from tenant_q.management import shown
 from tenant_q.management.console import OperatorCommand, moment, styled
 from tenant_q.management.terminal import keys
+from tenant_q.operations.site import Site, read_site
 
 REFRESH_SECONDS = 1.0
 # How long a key that was pressed may wait for its effect.
@@ -52,7 +52,7 @@ class Reader(threading.Thread):
 
     def _read(self) -> None:
         try:
-            self.site, self.error = figures.site(), ""
+            self.site, self.error = read_site(), ""
         except Exception as error:  # whatever it is, it is shown, and tried again
             self.error = " ".join(str(error).split()) or type(error).__name__
         self.count += 1
@@ -73,7 +73,7 @@ class Command(OperatorCommand):
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise CommandError("msmonitor needs a terminal; `python manage.py msinfo` shows the same once.")
         schema = options["schema"]
-        if schema and figures.site().tenant(schema) is None:
+        if schema and read_site().tenant(schema) is None:
             tenancy.get_tenant(schema)  # says what is wrong with the name
         console = Console(no_color=options["no_color"] or None, highlight=False, emoji=False, markup=False)
         reader = Reader()

@@ -11,10 +11,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 from django_q.models import Schedule
 
-from tenant_q import catch_up, due_index, index_rights, offered, tenancy
-from tenant_q.due_index import Upcoming
+from tenant_q import tenancy
 from tenant_q.exceptions import ForeignCode
 from tenant_q.management.console import OperatorCommand, moment, table
+from tenant_q.schedules import catch_up, due_index, index_rights, offered
+from tenant_q.schedules.due_index import Upcoming
 
 LISTED = 50
 # So many schemas are compared in one round trip.

@@ -8,11 +8,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from tenant_q import audit, policies, renaming
+from tenant_q import audit, policies
 from tenant_q.brokers import site_brokers, uses_redis
 from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, table, words
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
+from tenant_q.operations import renaming
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in policies.FIELDS if name != "paused"}
 _COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "paused", "queued")

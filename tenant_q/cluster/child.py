@@ -1,0 +1,158 @@
+"""A process of the cluster as the sentinel sees it: how it is forked, what it is told and why it was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tenant_q.brokers import get_broker
+from tenant_q.cluster.exporter import Exporter
+from tenant_q.cluster.forked import Forked
+from tenant_q.cluster.interrupt import SIGNAL
+from tenant_q.cluster.role import settle_in_child
+from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.worker import Worker
+from tenant_q.conf import conf
+from tenant_q.operations.status import Process
+from tenant_q.support import clock, forks
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.sentinel")  # whose act it is
+
+# A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
+KILL_MARGIN = 3.0
+
+
+@dataclass
+class Child:
+    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
+
+    `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
+    starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
+    ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
+    was told, and when. `progress` is how often it had told progress when that was last passed on. `is_doubtful` says
+    that its packages could not be given back, for a reason that concerns this child alone.
+    """
+
+    role: str
+    key: str
+    slot: Slot
+    process: Forked
+    verdict: str | None = None
+    killed_for: str | None = None
+    recalled: int = 0
+    is_stopped: bool = False
+    cancelled: dict[str, str] = field(default_factory=dict)
+    told: tuple[str, float] | None = None
+    progress: int = 0
+    is_doubtful: bool = False
+
+    @property
+    def is_worker(self) -> bool:
+        return self.role == Worker.name
+
+    def tell(self, cancelled: dict[str, str]) -> None:
+        """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
+        if cancelled != self.cancelled:
+            self.slot.cancel(cancelled)
+            self.cancelled = cancelled
+        running = self.slot.task
+        if running not in cancelled:
+            self.told = None
+            return
+        if self.told is None or self.told[0] != running:
+            self.told = (running, time.monotonic())
+        self.process.signal(SIGNAL)
+
+    @property
+    def ignored(self) -> str | None:
+        """The id of a cancelled package that goes on although its worker was told `KILL_MARGIN` seconds ago."""
+        if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
+            return None
+        return self.told[0] if self.slot.task == self.told[0] else None
+
+    def kill(self, verdict: str, id: str | None) -> None:
+        """Kill the worker for what it runs."""
+        self.verdict, self.killed_for = verdict, id
+        logger.critical("Worker %s is killed: %s", self.process.pid, verdict, extra=self.slot.labels)
+        self.process.kill()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it ended in order. `os._exit(0)` in a task is a death."""
+        return self.process.exitcode == 0 and self.slot.has_left
+
+    @property
+    def how_it_died(self) -> str:
+        """How its process ended, in words."""
+        code = self.process.exitcode or 0
+        if self.verdict is not None:
+            how = "was killed by its sentinel"
+        elif code == -signal.SIGKILL:
+            how = "was killed by SIGKILL, often the kernel's out-of-memory killer"
+        elif code < 0:
+            how = f"was killed by {_signal_name(-code)}"
+        else:
+            how = f"ended with exit code {code}"
+        peak = self.process.peak_memory
+        return how if peak is None else f"{how} (peak memory {peak / 2**20:.0f} MiB)"
+
+    @property
+    def was_killed_for_another(self) -> bool:
+        """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
+        return self.verdict is not None and self.slot.running != self.killed_for
+
+    def as_process(self) -> Process:
+        """What the status says of it."""
+        # Before `silent`: who ends a task just now is either still busy or has shown life.
+        labels = self.slot.labels
+        return Process(
+            self.role,
+            self.process.pid,
+            self.key,
+            done=self.slot.done,
+            silent=self.slot.silent,
+            seconds=self.slot.seconds,
+            late=self.slot.late,
+            **labels,
+        )
+
+
+def start(role: str, key: str, *, once: bool, orders: int) -> Child:
+    """Fork a process.
+
+    Parameters: `role`, the name of what it is; `key`, its name towards the broker; `once`, whether it looks for work
+    once only; `orders`, the end of the parent's pipe, which the child must close. Raises `OSError` if the kernel
+    refuses another process.
+    """
+    slot, parent = Slot(), os.getpid()
+    slot.begin_renewing(clock.now(), conf().lease)
+
+    def run() -> None:
+        os.close(orders)
+        settle_in_child(parent)
+        with forks.no_return():
+            made = _ROLES[role](key, slot, once)
+            forks.also(made.abandon)
+            made.run()
+        slot.leave_for_good()
+
+    return Child(role, key, slot, Forked.start(f"{role} {key}", run))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
+
+
+_ROLES: dict[str, Callable[[str, Slot, bool], Worker | Scheduler | Exporter]] = {
+    Worker.name: lambda key, slot, once: Worker(key, get_broker(), slot, once=once),
+    Scheduler.name: lambda _, slot, once: Scheduler(slot, once=once),
+    Exporter.name: lambda _, slot, once: Exporter(slot, once=once),
+}

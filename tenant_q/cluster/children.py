@@ -1,0 +1,192 @@
+"""Start the processes of a cluster, notice when they end, replace and kill them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+from tenant_q.cluster.child import KILL_MARGIN, Child, start
+from tenant_q.conf import conf
+from tenant_q.operations.status import DEATHS_TOLD, Death
+from tenant_q.support import orphans, processors
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.sentinel")  # they are children of the sentinel
+
+LONGEST_RESPAWN = 2.0
+# The longest wait for killed processes: one in a call that the kernel does not interrupt runs no more code of its own.
+KILL_SECONDS = 1.0
+
+
+class Children:
+    """The children of the sentinel. `alive` are those that are not known to have ended.
+
+    `ended` are the workers that have ended and may have left leases. The wanted number of each role is kept apart from
+    the list of living children: whatever fails during a start, the next round finds that the process is missing.
+
+    Parameters: `name`, the prefix of their names in the broker; `once`, whether they look for work only once; `orders`,
+    the sentinel's end of the parent's pipe.
+    """
+
+    def __init__(self, name: str, *, once: bool, orders: int) -> None:
+        self.name = name
+        self.once = once
+        self.orders = orders
+        self.alive: list[Child] = []
+        self.ended: list[Child] = []
+        self.deaths: list[Death] = []
+        self.replaced = 0
+        self.is_stopping = False
+        # Why no process can be started at the moment; empty if one can.
+        self.trouble = ""
+        self._wanted: Counter[str] = Counter()
+        self._not_before: dict[str, float] = {}
+        self._serial = 0
+        self._failed_starts = 0
+        self._deaths_in_a_row = 0
+        self._done_before = 0
+        self._unkillable: set[int] = set()
+
+    @property
+    def workers(self) -> list[Child]:
+        """The living workers."""
+        return [child for child in self.alive if child.is_worker]
+
+    @property
+    def are_done(self) -> bool:
+        """Return whether no child lives and none is missing."""
+        return not self.alive and not self._missing()
+
+    def seconds_until_start(self) -> float:
+        """Return the seconds until the next start of a missing process; infinite if none is missing."""
+        return min((max(0.0, at - time.monotonic()) for _, at in self._missing()), default=float("inf"))
+
+    # Starting
+
+    def want(self, role: str, count: int = 1) -> None:
+        """Raise the wanted number of processes of a role by `count`."""
+        self._wanted[role] += count
+
+    def start_missing(self) -> None:
+        """Start the missing processes that are due. A start that fails is tried again, with back-off."""
+        if self.is_stopping:
+            return
+        for role, at in self._missing():
+            if at <= time.monotonic() and not self._start(role):
+                return
+
+    def _missing(self) -> list[tuple[str, float]]:
+        """Return the roles of the missing processes, each with the earliest time of its start."""
+        missing = self._wanted - Counter(child.role for child in self.alive)
+        return [(role, self._not_before.get(role, 0.0)) for role in self._wanted for _ in range(missing[role])]
+
+    def _start(self, role: str) -> bool:
+        self._serial += 1
+        try:
+            child = start(role, f"{self.name}-{self._serial}", once=self.once, orders=self.orders)
+        except Exception as error:
+            self._put_off_start(role, error)
+            return False
+        self.alive.append(child)
+        if self._failed_starts:
+            logger.warning("Processes can be started again after %s failed attempts", self._failed_starts)
+        self._failed_starts, self.trouble = 0, ""
+        if child.is_worker and conf().cpu_affinity:
+            _pin(child, conf().cpu_affinity, self._serial)
+        return True
+
+    def _put_off_start(self, role: str, error: Exception) -> None:
+        if not self.trouble:
+            foreseen = isinstance(error, OSError | MemoryError)
+            logger.critical(
+                "No %s can be started, and the sentinel tries again: %s", role, error, exc_info=not foreseen
+            )
+        self.trouble = f"no {role} can be started: {error}"
+        self._failed_starts += 1
+        self._not_before[role] = time.monotonic() + _backoff(self._failed_starts)
+
+    # Ending
+
+    def notice_ends(self) -> None:
+        """Record the children that have ended, after ending everything that they started."""
+        for child in [child for child in self.alive if not child.process.is_alive()]:
+            self.end_orphans()
+            if child.is_worker:
+                self.ended.append(child)
+            self.alive.remove(child)
+            if child.has_left:
+                self._wanted[child.role] -= self.once
+            elif not child.is_stopped:
+                self._note_death(child)
+
+    def end_orphans(self) -> None:
+        """End processes whose starter has ended: all children that this object did not start."""
+        found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
+        if found:
+            logger.info("Ended %s processes that a process of the cluster had started before it ended", len(found))
+        if new := left - self._unkillable:
+            logger.error("Processes that a task started cannot be killed: %s", ", ".join(map(str, sorted(new))))
+        self._unkillable = left
+
+    def _note_death(self, child: Child) -> None:
+        labels, how = child.slot.labels, child.how_it_died
+        what = f" while it ran {child.slot.running}" if labels else ""
+        follows = "" if self.is_stopping else "; it is replaced"
+        logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=labels)
+        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][-DEATHS_TOLD:]
+        self.replaced += 1
+        # Replace it at once the first time, then with back-off, until a task is completed.
+        done = sum(one.slot.done for one in self.alive)
+        self._deaths_in_a_row = 1 if done + child.slot.done > self._done_before else self._deaths_in_a_row + 1
+        self._done_before = done
+        self._not_before[child.role] = time.monotonic() + _backoff(self._deaths_in_a_row - 1)
+
+    def kill_overdue(self) -> None:
+        """Kill the workers whose task ignores its timeout or its cancellation."""
+        for child in self.workers:
+            if child.verdict is not None:
+                continue
+            if child.slot.overdue(KILL_MARGIN):
+                text = "the task ran over its timeout and did not react to it, so its worker was killed"
+                child.kill(text, child.slot.running)
+            elif ignored := child.ignored:
+                child.kill(child.cancelled[ignored], ignored)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to all. Call it in each round: a child just forked may not handle signals yet."""
+        self.is_stopping = True
+        for child in self.alive:
+            child.process.terminate()
+
+    def kill_all(self) -> bool:
+        """Kill all children that still run, and all processes that they started. Returns whether none is left."""
+        self.is_stopping = True
+        for child in self.alive:
+            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
+            child.is_stopped = True
+            child.process.kill()
+        deadline = time.monotonic() + KILL_SECONDS
+        for child in self.alive:
+            child.process.join(max(0.0, deadline - time.monotonic()))
+        self.notice_ends()
+        self.end_orphans()
+        return not self.alive
+
+
+def _backoff(times: int) -> float:
+    """Return the seconds to wait after `times` failures in a row."""
+    return min(LONGEST_RESPAWN, 0.1 * 2 ** (min(times, 10) - 1)) if times > 0 else 0.0
+
+
+def _pin(child: Child, cpus: int, serial: int) -> None:
+    """Bind a worker to `cpus` of the processors that this process may use, and spread the workers over all of them."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    usable = processors.usable()
+    if cpus < len(usable):
+        chosen = {usable[(serial * cpus + place) % len(usable)] for place in range(cpus)}
+        try:
+            os.sched_setaffinity(child.process.pid, chosen)
+        except OSError as error:  # it has just ended, or its processors have changed
+            logger.warning("Worker %s is not bound to processors: %s", child.process.pid, error)

@@ -1,0 +1,91 @@
+"""The exporter: a process of the cluster that answers Prometheus on `TENANT_Q["metrics_port"]`.
+
+It is a role of its own, since no process that forks may run a thread, and no task is to wait behind a scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from tenant_q.cluster.role import Role
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.exporter")
+
+# Another cluster of this machine may have the port; should it stop, this one takes it.
+AGAIN_SECONDS = 2.0
+# A client that says nothing is hung up on after so long.
+CLIENT_SECONDS = 2.0
+_REST = 30.0
+
+
+class Exporter(Role):
+    """Answers one request after another."""
+
+    name = "exporter"
+
+    def __init__(self, slot: Slot, *, once: bool = False) -> None:
+        super().__init__(slot, once=once)
+        self._server: WSGIServer | None = None
+        self._told = False
+
+    def tick(self) -> float:
+        if self._server is None and not self._open():
+            return AGAIN_SECONDS
+        assert self._server is not None
+        self._server.handle_request()
+        self.slot.count()
+        return _REST
+
+    def files(self) -> list[Any]:
+        """The port."""
+        return [self._server.fileno()] if self._server else []
+
+    def close(self) -> None:
+        if self._server:
+            self._server.server_close()
+
+    def _open(self) -> bool:
+        address, port = conf().metrics_address, conf().metrics_port
+        try:
+            self._server = make_server(address, port, _application(), handler_class=_Handler)
+        except OSError as error:
+            if not self._told:
+                logger.error("Metrics are not told at %s:%s yet: %s", address, port, error.strerror or error)
+            self._told = True
+            return False
+        self._server.timeout = 0  # whether there is a request is asked before
+        logger.info("Metrics are told at http://%s:%s/metrics", address, port)
+        return True
+
+
+class _Handler(WSGIRequestHandler):
+    """Hangs up on who says nothing, and does not write a line for each scrape."""
+
+    timeout = CLIENT_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
+
+
+def _application() -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+    from prometheus_client import make_wsgi_app  # an extra
+
+    from tenant_q.operations.metrics import registry
+
+    collected = make_wsgi_app(registry())
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            found: Iterable[bytes] = collected(environ, start_response)
+            return found
+        except (BrokerError, DatabaseAway) as error:
+            start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"{error}\n".encode()]
+
+    return application

@@ -1,0 +1,76 @@
+"""Check that a worker still holds a lease before it acts on it.
+
+A worker that was paused for longer than its lease does not notice it, and another worker may have its package by then.
+So the worker compares the deadline of its leases with a clock. In doubt it queries the broker, which also renews the
+leases that the worker still holds. During an outage of the broker there is no answer: the worker keeps its outcomes
+and queries again later.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Collection, Mapping
+
+from tenant_q.brokers import uses_redis
+from tenant_q.brokers.protocol import Broker, Lease
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.conf import conf
+from tenant_q.support import clock
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.fence")
+
+
+class Fence:
+    """The leases of the worker `key`, as far as the worker knows. Any thread of the worker may call its methods."""
+
+    def __init__(self, key: str, broker: Broker, slot: Slot) -> None:
+        self.key = key
+        self.broker = broker
+        self.slot = slot
+        self._lock = threading.Lock()
+        # The time of the last query or fetch, the deadline of its leases without a renewal, and these leases by id;
+        # None stands for all leases of the last fetch.
+        self._since = self._until = -math.inf
+        self._held: Mapping[str, str] | None = None
+
+    def fetched(self, sent: float) -> None:
+        """Trust the leases of a fetch.
+
+        Parameters: `sent`, the value of `clock.now()` before the fetch was sent.
+        """
+        with self._lock:
+            self._held = None
+            self._trust_from(sent)
+
+    def holds(self, lease: Lease) -> bool:
+        """Return whether the worker still holds a lease of its last fetch. Raises as `lost`."""
+        return not self.lost([lease])
+
+    def lost(self, leases: Collection[Lease]) -> set[str]:
+        """Return the ids of those leases of the last fetch that the worker no longer holds.
+
+        Raises `BrokerError` when that is in doubt and the broker does not answer.
+        """
+        if not leases:
+            return set()
+        with self._lock:
+            if not self._is_sure():
+                self._query()
+            held = self._held
+            return set() if held is None else {one.id for one in leases if held.get(one.id) != str(one.token)}
+
+    def _is_sure(self) -> bool:
+        renewed_since, renewed_until = self.slot.renewed
+        return self._since >= renewed_since and clock.now() < max(self._until, renewed_until)
+
+    def _query(self) -> None:
+        sent = clock.now()
+        self._held = self.broker.renew([self.key], conf().lease).get(self.key, {})
+        self._trust_from(sent)
+        logger.info("The leases of worker %s may have run out; it still holds %s", self.key, len(self._held))
+
+    def _trust_from(self, sent: float) -> None:
+        # The leases of brokers other than Redis never run out.
+        self._since, self._until = (sent, sent + conf().lease) if uses_redis() else (math.inf, math.inf)

@@ -1,0 +1,126 @@
+"""Renew, recall and give back leases for the sentinel, and pass on cancels and progress."""
+
+from __future__ import annotations
+
+import math
+
+from tenant_q.brokers import uses_redis
+from tenant_q.brokers.protocol import Broker
+from tenant_q.cluster.child import Child
+from tenant_q.cluster.children import Children
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError
+from tenant_q.support import clock
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.sentinel")  # part of the sentinel
+
+# Packages of a batch that have waited this long for their turn are given back.
+RECALL_SECONDS = 0.25
+
+
+class LeaseKeeper:
+    """The sentinel's work with leases. In an outage its methods raise `BrokerError`; the sentinel calls them again."""
+
+    def __init__(self, broker: Broker, children: Children) -> None:
+        self.broker = broker
+        self.children = children
+        # Since the last renewal. After an outage the broker may be another server, which lacks the last leases.
+        self._has_missed_the_broker = False
+
+    def note_outage(self) -> None:
+        """Record that the broker did not answer."""
+        self._has_missed_the_broker = True
+
+    def renew(self) -> None:
+        """Extend the leases of every living worker, and write their deadline where the worker reads it."""
+        workers = list(self.children.workers)
+        sent = clock.now()
+        self.broker.renew([child.key for child in workers], conf().lease)
+        answered, is_unbroken = clock.now(), not self._has_missed_the_broker
+        for child in workers:
+            child.slot.renew(sent, answered, conf().lease, is_unbroken=is_unbroken)
+        self._has_missed_the_broker = False
+
+    def recall(self, seconds: float = math.inf) -> None:
+        """Give back the packages that wait in batches that take long. Brokers other than Redis have no leases.
+
+        Parameters: `seconds`, after which the other workers are left to the next call.
+        """
+        if not uses_redis():
+            return
+        begun = clock.now()
+        for child in self.children.workers:
+            if child.recalled != child.slot.batch and child.slot.waiting_seconds > RECALL_SECONDS:
+                self._recall(child)
+                if clock.now() - begun > seconds:
+                    return
+
+    def _recall(self, child: Child) -> None:
+        batch, waiting = child.slot.batch, child.slot.recall()
+        if waiting and (recalled := self.broker.give_back(child.key, waiting)):
+            logger.info(
+                "%s packages of a batch of worker %s are given back, because it takes long",
+                recalled,
+                child.process.pid,
+                extra=child.slot.labels,
+            )
+        child.recalled = batch
+
+    def expire(self) -> None:
+        """Give back the packages of workers on other machines that died with their sentinels."""
+        if expired := self.broker.expire():
+            logger.warning(
+                "%s leases ran out and no sentinel watched their workers; their packages are given back", expired
+            )
+
+    def reclaim(self, seconds: float = math.inf) -> None:
+        """Give back the packages of dead workers. During an outage the workers are remembered.
+
+        Parameters: `seconds`, after which the other workers are left to the next call.
+        """
+        begun = clock.now()
+        for child in list(self.children.ended):
+            try:
+                self._reclaim(child)
+            except BrokerError:
+                raise
+            except Exception:  # whatever fails for this worker, the packages of the others do not wait
+                if not child.is_doubtful:
+                    logger.exception("The packages of worker %s are not given back yet", child.process.pid)
+                child.is_doubtful = True
+            else:
+                self.children.ended.remove(child)
+            if clock.now() - begun > seconds:
+                return
+
+    def _reclaim(self, child: Child) -> None:
+        has_left = child.has_left and not child.slot.running  # in order, during an outage for example
+        innocent = child.was_killed_for_another or has_left
+        given = self.broker.reclaim(
+            child.key,
+            running=child.slot.running,
+            verdict=None if innocent else child.verdict,
+            charged=not (child.is_stopped or innocent),
+            death=child.how_it_died,
+        )
+        if given:
+            logger.warning("%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels)
+
+    def pass_on_cancels(self) -> None:
+        """Pass on to the workers which of their packages were cancelled."""
+        verdicts: dict[str, dict[str, str]] = {}
+        for one in self.broker.cancelled():
+            verdicts.setdefault(one.worker, {})[one.id] = one.verdict
+        for child in self.children.workers:
+            child.tell(verdicts.get(child.key, {}))
+
+    def pass_on_progress(self) -> None:
+        """Send the new progress of tasks to the broker. Brokers other than Redis keep no progress."""
+        if not uses_redis():
+            return
+        found = [(child, told) for child in self.children.alive if (told := child.slot.progress)]
+        new = [(child, told) for child, told in found if told[0] != child.progress]
+        self.broker.set_progress({child.key: (id, progress) for child, (_, id, progress) in new})
+        for child, (times, _, _) in new:
+            child.progress = times

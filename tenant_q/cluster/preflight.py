@@ -1,0 +1,127 @@
+"""Before a cluster starts: is everything there that it needs, and what is it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseFailure
+from django.db import connections
+
+from tenant_q import brokers, tenancy
+from tenant_q.checks import configuration_problems
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
+from tenant_q.models import TenantRecord
+from tenant_q.schedules import due_index
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a cluster finds when it starts."""
+
+    cluster: str
+    broker: str
+    database: str
+    tenants: int
+    excluded: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def survey() -> Surroundings:
+    """Check settings, broker and database, and say what is there.
+
+    Raises `TenantQError` with one sentence about the first thing that is missing, and how to mend it.
+    """
+    try:
+        found = configuration_problems()
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(str(error)) from error
+    if found:
+        raise ConfigurationError(found[0])
+    if conf().metrics_port and find_spec("prometheus_client") is None:
+        raise ConfigurationError(
+            "TENANT_Q['metrics_port'] needs prometheus_client; install tenant-q with the extra 'metrics', or remove it."
+        )
+    broker = brokers.get_broker()
+    try:
+        broker.ping()
+        info, warnings = broker.info(), [*broker.warnings(), *_test_queue()]
+    except BrokerError as error:
+        raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
+    database, tenants = _database()
+    with tenancy.told_when_away():
+        for connection in tenancy.switched_connections():
+            _refuse_shared_sessions(connection)
+        tenancy.note_role_settings()
+    due_index.require_tables()
+    _require_records()
+    tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
+    excluded = tuple(sorted(conf().excluded_schemas))
+    return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _require_records() -> None:
+    table = TenantRecord._meta.db_table
+    if not due_index.are_there(("regclass", None, table)):
+        raise ConfigurationError(
+            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
+
+
+def _test_queue() -> list[str]:
+    name = tenancy.database_of_tests()
+    text = f"This cluster serves the test queue of database {name!r} and not the project's; see TENANT_Q['test_queue']."
+    return [] if name is None else [text]
+
+
+def _database() -> tuple[str, int]:
+    connection = tenancy.tenant_connection()
+    settings = connection.settings_dict
+    place = (
+        f"{settings.get('NAME')} at {settings.get('HOST') or settings.get('OPTIONS', {}).get('host') or 'localhost'}"
+    )
+    try:
+        connection.ensure_connection()
+        version = connection.connection.info.server_version
+        return f"PostgreSQL {version // 10000}.{version % 10000}, {place}", tenancy.tenant_count()
+    except tenancy.DATABASE_ERRORS as error:  # the tenancy packages let the driver's own through
+        reason = " ".join(str(error).split())
+        raise TenantQError(
+            f"The database {place} cannot be used: {reason}. Start it, or mend DATABASES; "
+            "a new one needs `python manage.py migrate_schemas`."
+        ) from error
+
+
+def _refuse_shared_sessions(connection: Any) -> None:
+    """Refuse a pooler that hands a session on between two transactions: the schema is a setting of the session.
+
+    A pooler shows itself by a process id that is not the backend's. Whether it hands sessions on is tried out: while
+    a second connection holds a transaction open, the first one's session must still be its own.
+    """
+    own = _backend(connection)
+    if connection.connection.info.backend_pid == own:
+        return
+    other = connections.create_connection(connection.alias)
+    try:
+        other.set_autocommit(False)
+        _backend(other)
+        kept = _backend(connection) == own
+    except DatabaseFailure:  # statement pooling knows no transactions
+        kept = False
+    finally:
+        other.close()
+    if not kept:
+        raise ConfigurationError(
+            f"DATABASES[{connection.alias!r}] leads to a pooler that shares sessions between transactions, so a task "
+            "could run in another tenant's schema: set it to session pooling, or connect without it."
+        )
+
+
+def _backend(connection: Any) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+        return int(cursor.fetchone()[0])

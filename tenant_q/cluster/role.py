@@ -1,0 +1,192 @@
+"""A role is a process of the cluster: one method, `tick() -> seconds until the next`.
+
+The loop, the waiting, the signals, the outages and the process title live here, once. Signal handlers only set a flag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.core.cache import caches
+from setproctitle import setproctitle
+
+from tenant_q import brokers, tenancy
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
+from tenant_q.support import forks, orphans
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.unix_signals import get_handler, set_handler
+
+logger = get_logger("tenant_q.role")
+
+_LONGEST_BACKOFF = 2.0
+# A process that waits shows this often that it lives.
+BEAT_SECONDS = 1.0
+
+_inherited_caches: list[Any] = []
+
+
+class StopFlag:
+    """Set by SIGTERM and SIGINT; a wait on it ends at once when they come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        os.set_blocking(self._reader, False)
+        self._before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, self._set) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._writer = writer
+
+    def _set(self, signum: int, frame: Any) -> None:
+        self.count += 1
+
+    def listen(self) -> None:
+        """Take the signals again, whatever a task has done to them."""
+        for number in self._handlers:
+            if get_handler(number) != self._set:
+                set_handler(number, self._set)
+
+    def set(self) -> None:
+        """Stop as if a signal had come."""
+        self.count += 1
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def wait(self, seconds: float, *files: Any) -> list[Any]:
+        """Wait for a signal or until one of `files` can be read, at most `seconds`. Returns the readable files."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
+        readable, _, _ = select.select([self._reader, *files], [], [], max(0.0, seconds))
+        if self._reader in readable:
+            os.read(self._reader, 4096)
+        return [file for file in readable if file != self._reader]
+
+    def restore(self) -> None:
+        """Put back the handlers that were there before."""
+        signal.set_wakeup_fd(self._before)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class Role(ABC):
+    """The base of worker and scheduler. `slot` is what the sentinel reads."""
+
+    name: ClassVar[str]
+
+    def __init__(self, slot: Slot, *, once: bool = False) -> None:
+        self.slot = slot
+        self.once = once
+        self.stopping = StopFlag()
+        self._parent = os.getppid()
+        self._away_since: float | None = None
+        self._backoff = 0.0
+
+    @abstractmethod
+    def tick(self) -> float:
+        """Do one round. Returns the seconds until the next."""
+
+    def files(self) -> list[Any]:
+        """What ends a pause when it can be read."""
+        return []
+
+    def has_unfinished(self) -> bool:
+        """Whether something in hand must be finished before this process may leave."""
+        return False
+
+    def abandon(self) -> None:
+        """In a process that a task forked: let go of what the sentinel reads, so that nothing of it is told there."""
+        self.slot.detach()
+
+    def close(self) -> None:  # noqa: B027 (most roles have nothing to leave in order)
+        """Leave in order."""
+
+    def run(self) -> None:
+        """Tick until told to stop (or, with `once`, one time), through outages of the servers."""
+        setproctitle(f"mscluster {conf().cluster} {self.name}")
+        try:
+            self._loop()
+            self.close()
+        except Exception:
+            logger.exception("The %s ends on an error", self.name)
+            raise SystemExit(1) from None
+
+    def _loop(self) -> None:
+        while True:
+            pause = self._tick_through_outage()
+            done = self.stopping or (self.once and self._away_since is None)
+            if done and not self.has_unfinished():
+                break
+            if os.getppid() != self._parent:  # where the kernel does not see to it
+                logger.error("The %s leaves, its sentinel is gone", self.name)
+                break
+            self._rest(pause)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait until the next tick, or what ends the pause; and show meanwhile that this process lives."""
+        end = time.monotonic() + seconds
+        while True:
+            self.slot.beat()
+            left = end - time.monotonic()
+            if self.stopping.wait(min(left, BEAT_SECONDS), *self.files()) or self.stopping or left <= BEAT_SECONDS:
+                return
+
+    def _tick_through_outage(self) -> float:
+        try:
+            with forks.no_return(), tenancy.told_when_away():
+                pause = self.tick()
+        except (BrokerError, DatabaseAway) as error:
+            return self._outage(error)
+        except (EntryRefused, BrokerDefect) as error:  # no single entry could be identified as the cause
+            if self._away_since is None:
+                logger.exception("The %s failed at the broker and tries again", self.name)
+            return self._outage(error)
+        if self._away_since is not None:
+            logger.warning("The %s goes on after %.1f s", self.name, time.monotonic() - self._away_since)
+            self._away_since, self._backoff = None, 0.0
+        return pause
+
+    def _outage(self, error: Exception) -> float:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            logger.error("The %s waits, nothing is lost: %s", self.name, error)
+        self._backoff = min(max(0.1, self._backoff * 2), _LONGEST_BACKOFF)
+        return self._backoff
+
+
+def settle_in_child(parent: int) -> None:
+    """First thing in a forked child: leave with the parent, share no connection with it, keep its own open.
+
+    Processes that its tasks fork share none with it, and those that they start stay below it.
+    """
+    orphans.die_with(parent)
+    orphans.adopt()
+    _drop_what_is_inherited()
+    tenancy.keep_connections_open()
+    tenancy.limit_waits()
+    tenancy.watch_role_settings()
+    tenancy.note_connections()
+    forks.install(_drop_what_is_inherited, _drop_caches)
+
+
+def _drop_what_is_inherited() -> None:
+    tenancy.drop_inherited_connections()
+    brokers.forget_brokers()
+
+
+def _drop_caches() -> None:
+    """Caches may have open connections as well; they are kept, so that none says goodbye to its server."""
+    _inherited_caches.extend(caches.all(initialized_only=True))
+    for alias in settings.CACHES:
+        with contextlib.suppress(AttributeError):  # none was made
+            del caches[alias]

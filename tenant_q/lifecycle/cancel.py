@@ -1,0 +1,46 @@
+"""Cancelling a task, wherever it is: queued, delayed, or in a worker's hands.
+
+The broker keeps the cancel with the package, as a verdict, until the package is gone. So whoever gets the package next
+gives it up and leaves its failed row, whoever dies in between; and the sentinel of the worker that holds it tells that.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from tenant_q import audit, tenancy
+from tenant_q.brokers import Broker, site_brokers
+from tenant_q.brokers.protocol import CANCELLED
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.cancelling")
+
+
+def cancel(schema: str, id: str, *, by: str = "") -> bool:
+    """Cancel a tenant's task.
+
+    Parameters: `by`, who does it: then the act is in the audit trail, and the task's failed row names them.
+
+    Returns whether there was something to cancel. Raises `ConfigurationError` when the broker cannot, `BrokerError`,
+    and `DatabaseAway` when there is somebody to be recorded.
+    """
+    by = " ".join(by.split())[:150]
+    broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
+    if broker is None:
+        return False
+    if not by:
+        return _cancel(broker, schema, id, "cancelled")
+    # The record comes first: what cannot be recorded is not done.
+    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+        audit.record(by, "cancel", schema=schema, target=id, after={"cluster": broker.cluster})
+        return _cancel(broker, schema, id, f"cancelled by {by}")
+
+
+_STILL_TO_BE_RUN = ("queued", "delayed", "leased")
+
+
+def _cancel(broker: Broker, schema: str, id: str, text: str) -> bool:
+    place = broker.cancel(schema, id, f"{CANCELLED}: {text}")
+    if place:
+        logger.info("A %s package is %s", place, text, extra={"schema": schema, "task_id": id})
+    return place is not None

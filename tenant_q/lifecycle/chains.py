@@ -1,0 +1,102 @@
+"""Chains: build the package of each link. A link is enqueued when the link before it has succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tenant_q.exceptions import (
+    EnqueueError,
+    WrongArgument,
+)
+from tenant_q.lifecycle import enqueue, results
+from tenant_q.lifecycle.execute import give_up
+from tenant_q.lifecycle.results import Key
+from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.functions import stored_name
+from tenant_q.package.options import LONGEST, refuse_too_long
+from tenant_q.package.package import CODE, Outcome, Package, build, deterministic_id
+from tenant_q.support.call_checks import is_function, shown
+
+Link = tuple[Any, ...]
+_EMPTY_LINK: Link = (None, (), {})
+
+
+def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Package:
+    """Build the package of a chain's first link.
+
+    Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, for every link. Raises
+    `EnqueueError` when the chain is empty.
+    """
+    links = [link_of(one) for one in chain]
+    if not links:
+        raise EnqueueError("A chain needs at least one link; append a function first.")
+    return link_package(links, schema, options, id=None, origin=CODE)
+
+
+def link_of(link: Any) -> Link:
+    if not isinstance(link, tuple | list):
+        link = (link,)
+    func, args, kwargs = (*link, *_EMPTY_LINK[len(link) :]) if len(link) <= len(_EMPTY_LINK) else _EMPTY_LINK
+    if not is_function(func) or not isinstance(kwargs, dict):
+        raise WrongArgument(
+            f"A link of a chain is {shown(link)}; it must be (func, args, kwargs): a function or its path, a tuple of "
+            "arguments and a dict of keywords, the last two optional."
+        )
+    return (func, args if isinstance(args, tuple) else (args,), dict(kwargs))
+
+
+def link_package(
+    links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None, origin: str | None
+) -> Package:
+    (func, args, kwargs), *rest = links
+    package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
+    package.task.update({name: value for name, value in options.items() if value is not None})
+    package.task["chain"] = rest
+    refuse_too_long(package.task)
+    return package
+
+
+def next_link(outcome: Outcome) -> Package | None:
+    """The package of a chain's next link. None at the end, and after a link that failed."""
+    package = outcome.package
+    links = [link_of(one) for one in package.option("chain") or ()]
+    if not links or not outcome.success:
+        return None
+    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
+    link = link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
+    enqueue.announce([link])
+    enqueue.sealed(link)  # what cannot travel is to be known here
+    return link
+
+
+def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
+    """Build the next links. One that cannot be built ends its chain, and its failed row says why."""
+    failed: dict[Key, tuple[Outcome, Outcome]] = {}
+    for outcome in outcomes:
+        try:
+            link = next_link(outcome)
+        except Exception as error:
+            unbuilt = give_up(_unbuilt_link(outcome.package), error)
+            failed[unbuilt.package.key] = outcome, unbuilt
+        else:
+            if link:
+                settlement.links.append(link)
+                settlement.sources[link.id] = outcome.package.id
+    for key, why in results.save([unbuilt for _, unbuilt in failed.values()]).items():
+        settlement.unsaved[failed[key][0].package.key] = why
+
+
+def _unbuilt_link(package: Package) -> Package:
+    try:
+        func, *_ = link_of(package.option("chain")[0])
+    except (TypeError, ValueError, LookupError):  # a `WrongArgument` is a TypeError
+        func = "?"
+    name = stored_name(func)[: LONGEST["func"]]
+    words = {"q_options": {"group": package.group}}
+    link = build(name, (), words, schema=package.schema, id=_next_id(package), origin=package.origin)
+    return Package(link.task | {"tenant": package.tenant})
+
+
+def _next_id(package: Package) -> str:
+    return deterministic_id(package.group, package.id, "next")

@@ -1,0 +1,172 @@
+"""The one way onto the broker: stamp the schema, tell the receivers, sign, push, at once or on commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from django_q.signals import pre_enqueue
+
+from tenant_q.brokers import get_broker, strays
+from tenant_q.brokers.messages import message_of, refusal_of
+from tenant_q.brokers.protocol import Message
+from tenant_q.conf import conf
+from tenant_q.exceptions import EntryRefused, TenantDeleted
+from tenant_q.package.envelope import seal
+from tenant_q.package.package import CODE, Package, labels
+from tenant_q.support.forks import no_return
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.receivers import has_receivers
+from tenant_q.tenancy import current_key, find_key, on_commit, refresh_tenant, task_schema
+
+logger = get_logger("tenant_q.enqueue")
+
+
+def stamp(*, task: dict[str, Any], **_: Any) -> None:
+    """Receiver of `pre_enqueue`: every task, also one of plain `async_task`, carries its schema and its origin."""
+    if "schema_name" not in task:
+        task["schema_name"] = task_schema()
+    if "tenant" not in task:
+        task["tenant"] = current_key(task["schema_name"])
+    task.setdefault("origin", CODE)
+
+
+_NOTHING: Mapping[str, str] = {}
+
+
+def push(
+    packages: Sequence[Package],
+    *,
+    broker: Any = None,
+    once: bool = False,
+    limited: bool = False,
+    follows: Mapping[str, str] = _NOTHING,
+) -> None:
+    """Put packages on their tenants' queues, in one round trip a thousand.
+
+    Parameters: `broker`, a Django-Q2 broker to use instead of the configured one; `once`, whether their ids are
+    deterministic, so that pushing them again does nothing; `limited`, whether their tenant's `max_queued` counts;
+    `follows`, the ids of the packages from which these follow, by their own.
+
+    Raises `EnqueueError` when a package does not pickle, `QueueFull` where there is no room, and `BrokerError`.
+    """
+    looked_up = _address(packages)
+    messages = partial(_messages, once=once, follows=follows)
+    _send(packages, messages(packages), looked_up, messages, broker=broker, limited=limited)
+
+
+def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
+    """Put packages on their tenants' queues when the transaction commits that is open on the tenants' connection.
+
+    At once where none is open, and not at all where it rolls back. What does not pickle is told now; what `push`
+    raises besides is raised by the commit, which has taken place then.
+    """
+    looked_up = _address(packages)
+    anew = partial(_messages, once=once)
+    on_commit(partial(_send, packages, anew(packages), looked_up, anew, broker=broker, limited=True))
+
+
+def announce(packages: Sequence[Package]) -> None:
+    """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
+    if has_listeners():  # packages have their schema already
+        with no_return():
+            for package in packages:
+                schema = package.schema
+                pre_enqueue.send(sender="django_q", task=package.task)
+                if package.task.get("schema_name") != schema:
+                    package.task.pop("tenant", None)
+
+
+def has_listeners() -> bool:
+    """Whether the project listens to Django-Q2's `pre_enqueue`."""
+    return has_receivers(pre_enqueue, sender="django_q", besides=stamp)
+
+
+def sealed(package: Package) -> str:
+    """Sign a package, with the key of its tenant. Raises `EnqueueError` naming what cannot travel, `UnknownTenant`."""
+    package.task.pop("broker", None)
+    if package.tenant is None:
+        _address([package])
+    return seal(package, most_bytes=conf().max_bytes)
+
+
+def _address(packages: Sequence[Package]) -> list[Package]:
+    """Put the key of its tenant into each package that has none yet.
+
+    Returns those whose tenant was found by its name, in a cache. Raises `UnknownTenant`.
+    """
+    looked_up = []
+    found: dict[str, tuple[str, bool]] = {}
+    for package in packages:
+        if package.tenant is None:
+            schema = package.schema
+            if schema not in found:
+                found[schema] = find_key(schema)
+            package.task["tenant"], is_looked_up = found[schema]
+            if is_looked_up:
+                looked_up.append(package)
+    return looked_up
+
+
+def _messages(
+    packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING
+) -> dict[str | None, list[Message]]:
+    """The messages that carry the packages, by cluster."""
+    by_cluster: dict[str | None, list[Message]] = {}
+    for package in packages:
+        source = follows.get(package.id, "")
+        message = message_of(package, sealed(package), delay=package.delay, once=once, follows=source)
+        by_cluster.setdefault(package.option("cluster"), []).append(message)
+    return by_cluster
+
+
+def _send(
+    packages: Sequence[Package],
+    messages: dict[str | None, list[Message]],
+    looked_up: Sequence[Package],
+    anew: Callable[[Sequence[Package]], dict[str | None, list[Message]]],
+    *,
+    broker: Any,
+    limited: bool,
+) -> None:
+    try:
+        _hand_over(messages, broker=broker, limited=limited)
+    except TenantDeleted as error:
+        if not _address_anew(looked_up):
+            raise _deleted(packages, error) from error
+        _hand_over(anew(packages), broker=broker, limited=limited)
+    if logger.isEnabledFor(logging.DEBUG):  # it would be a tenth of the cost of a thousand packages
+        for package in packages:
+            logger.debug("Enqueued %s", package.name, extra=labels(package))
+
+
+def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:
+    for cluster, own in messages.items():
+        queue = get_broker(cluster, broker)
+        try:
+            queue.enqueue(own, limited=limited)
+        except EntryRefused as error:
+            raise refusal_of(own, error) from error
+        strays.note(queue)
+
+
+def _address_anew(looked_up: Sequence[Package]) -> bool:
+    """Look the tenants of packages up anew, which a cache had named. Return whether one has another key now.
+
+    Raises `UnknownTenant` where no tenant has the name any more.
+    """
+    before = [package.task["tenant"] for package in looked_up]
+    for package in looked_up:
+        refresh_tenant(package.schema, 0)
+        package.task["tenant"] = current_key(package.schema)
+    return before != [package.task["tenant"] for package in looked_up]
+
+
+def _deleted(packages: Sequence[Package], error: TenantDeleted) -> TenantDeleted:
+    package = next((package for package in packages if package.tenant == str(error)), packages[0])
+    return TenantDeleted(
+        f"{package.func_name} cannot be enqueued: its tenant {package.schema!r} (key {package.tenant}) was deleted; "
+        "load the tenant that has this schema now."
+    )

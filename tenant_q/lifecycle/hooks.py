@@ -1,0 +1,67 @@
+"""Call a task's hook and the receivers of `post_execute` after its result is saved. Hooks are called at least once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from django_q.models import Task
+from django_q.signals import post_execute
+
+from tenant_q import tenancy
+from tenant_q.lifecycle import enqueue, results
+from tenant_q.lifecycle.execute import alarm, resolve, timeout_of
+from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.package import Outcome, labels
+from tenant_q.package.running import running
+from tenant_q.scrubbing import process_state
+from tenant_q.support.forks import no_return
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.flows")
+
+
+def has_listeners(outcome: Outcome) -> bool:
+    """Whether a hook or a receiver of `post_execute` is to be told of an outcome."""
+    return bool(outcome.package.option("hook") or post_execute.receivers)
+
+
+def called_receivers(settlement: Settlement) -> bool:
+    """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
+    return results.has_own_receivers() or (bool(settlement.links) and enqueue.has_listeners())
+
+
+def tell(outcome: Outcome) -> None:
+    """Call the hook and the receivers of `post_execute`, in the tenant's schema, which must be current.
+
+    What they raise is logged, and changes nothing. They may take as long as the task might.
+    """
+    package = outcome.package
+    try:
+        with no_return():
+            copy_context().run(_tell, outcome)
+    except BaseException:  # also a hook's sys.exit(): it is not to end the worker
+        logger.exception("The hook of %s failed", package.name, extra=labels(package))
+
+
+def _tell(outcome: Outcome) -> None:
+    package = outcome.package
+    running.set(package)
+    with tenancy.unlimited_waits(), alarm(timeout_of(package)):
+        post_execute.send(sender="django_q", task=outcome.task_dict())
+        if package.option("hook"):
+            hook = resolve_hook(package.option("hook"))
+            process_state.after_import()
+            hook(_hook_task(outcome))
+
+
+def _hook_task(outcome: Outcome) -> Task:
+    task = results.as_task(outcome)
+    task._state.adding = not results.wants_row(outcome)
+    return task
+
+
+def resolve_hook(hook: Any) -> Callable[[Task], Any]:
+    """Return the hook itself, or the function at its dotted path. Raises `UnknownFunction` and import errors."""
+    return resolve(hook)

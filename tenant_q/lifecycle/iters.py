@@ -1,0 +1,164 @@
+"""Iters: build the parts, record their results, and make one result of all when the last part is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from django_q.humanhash import uuid
+from django_q.signing import SignedPackage
+
+from tenant_q.brokers.protocol import Broker
+from tenant_q.conf import conf
+from tenant_q.exceptions import (
+    BrokerDefect,
+    EnqueueError,
+    EntryRefused,
+    GroupTooLarge,
+    OversizedResult,
+    ResultRefused,
+)
+from tenant_q.lifecycle import cached, results
+from tenant_q.lifecycle.results import Key
+from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.options import take_q_options
+from tenant_q.package.package import Outcome, Package, build, deterministic_id, labels, without_values
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.flows")
+
+
+def iter_parts(
+    func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], schema: str, origin: str | None
+) -> list[Package]:
+    """Build the packages of an iter's parts. Their common group is the iter's id. Raises `EnqueueError`."""
+    keywords = dict(keywords)
+    options = take_q_options(keywords)
+    arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
+    iter_id: str = uuid()[1]
+    kept = options.pop("cached", keywords.pop("cached", conf().cached))
+    hook = options.pop("hook", keywords.pop("hook", None))
+    keywords.pop("group", None)
+    options |= {"group": iter_id, "iter_count": len(arguments), "iter_cached": kept, "cached": True}
+    if not arguments:
+        raise EnqueueError("An iter needs at least one set of arguments; args_iter is empty.")
+    # What the parts have in common is checked once.
+    common = build(func, (), keywords | {"q_options": options}, schema=schema, id=iter_id, origin=origin)
+    common.task["iter_hook"] = hook
+    return [_part(common, index, args) for index, args in enumerate(arguments)]
+
+
+def _part(common: Package, index: int, args: tuple[Any, ...]) -> Package:
+    own = {"id": deterministic_id(common.id, index), "iter_index": index, "args": args, "kwargs": common.kwargs}
+    return Package(common.task | own)
+
+
+def record_parts(
+    outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement
+) -> tuple[list[Outcome], dict[Key, Package]]:
+    """Record the iters' parts among the outcomes.
+
+    Returns the collated outcomes of the iters that are complete now, and by their keys the last parts.
+    """
+    iters: dict[tuple[str, str | None, str | None], list[Outcome]] = {}
+    for outcome in outcomes:
+        package = outcome.package
+        if package.is_iter_part:
+            iters.setdefault((package.schema, package.tenant, package.group), []).append(outcome)
+    collated, last_parts = [], {}
+    for parts in iters.values():
+        signed = _signed_parts(parts, settlement)
+        if not signed:
+            continue
+        last = signed[-1][0]
+        with settlement.unsaved_on_error([outcome for outcome, _ in signed]):
+            if _add_parts(signed, broker, settlement) >= last.package.task["iter_count"]:
+                whole = _collected(last, broker)
+                collated.append(whole)
+                last_parts[whole.package.key] = last.package
+                settlement.complete.append(last.package)
+                settlement.sources[str(last.package.group)] = last.package.id
+    return collated, last_parts
+
+
+def _signed_parts(outcomes: Sequence[Outcome], settlement: Settlement) -> list[tuple[Outcome, str]]:
+    """Return the parts of an iter with their signed texts."""
+    signed = []
+    for outcome in outcomes:
+        with settlement.unsaved_on_error([outcome]):
+            signed.append((outcome, SignedPackage.dumps(outcome.task_dict())))
+    return signed
+
+
+def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement: Settlement) -> int:
+    """Record parts of an iter, those that the broker refuses as failures. Return the number of recorded parts."""
+    package = signed[0][0].package
+    add = partial(
+        broker.add_parts, package.schema, str(package.group), seconds=cached.ITER_SECONDS, tenant=package.tenant
+    )
+    try:
+        return add({_index(outcome): text for outcome, text in signed})
+    except (EntryRefused, BrokerDefect) as error:
+        if len(signed) > 1:
+            return max(_add_parts([one], broker, settlement) for one in signed)
+        outcome = signed[0][0]
+        logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+        refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+        settlement.failed[package.key] = refused
+        return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
+
+
+def _index(outcome: Outcome) -> str:
+    return str(outcome.package.option("iter_index", outcome.package.id))
+
+
+def _collected(last: Outcome, broker: Broker) -> Outcome:
+    """Return one outcome for all parts; a failure without them if they are together too large."""
+    package = last.package
+    schema, group, tenant = package.schema, str(package.group), package.tenant
+    limit = conf().max_list_bytes
+    try:
+        # The limit is that of the pickles, which the broker keeps as base64.
+        found = broker.parts(schema, group, tenant=tenant, most_bytes=limit * 4 // 3).values()
+    except GroupTooLarge as error:
+        task = _collated_task(package) | {"args": (), "kwargs": {}}
+        text = (
+            f"the {package.task['iter_count']} parts of {package.func_name} have {error.size * 3 // 4} bytes with "
+            f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; store the results, and return their names."
+        )
+        return without_values(replace(last, package=Package(task), seconds=0.0), OversizedResult(text))
+    return _collate(last, [cached.read(part, schema, tenant, group=group) for part in found])
+
+
+def _collated_task(package: Package) -> dict[str, Any]:
+    """Return the task of an iter, built from one of its parts."""
+    left = ("iter_count", "iter_index", "group", "cached", "chain")
+    task = {name: value for name, value in package.task.items() if name not in left}
+    own = {"id": package.group, "cached": package.option("iter_cached"), "hook": package.option("iter_hook")}
+    return task | own
+
+
+def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
+    """One outcome of all parts, in the order of the iter's arguments."""
+    parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
+    package = last.package
+    task = _collated_task(package) | {"args": tuple(part["args"] for part in parts)}
+    failed = [part for part in parts if not part["success"]]
+    return replace(
+        last,
+        package=Package(task),
+        success=not failed,
+        result=[part["result"] for part in parts],
+        started=min(part["started"] for part in parts),
+        stopped=max(part["stopped"] for part in parts),
+        seconds=0.0,
+        death=(last.death or "IterPartFailed") if failed else None,
+    )
+
+
+def close(complete: Sequence[Package], broker: Broker) -> None:
+    """Forget the parts of completed iters, once their last part is acknowledged."""
+    for package in complete:
+        broker.drop_group(package.schema, str(package.group), tenant=package.tenant)

@@ -1,0 +1,103 @@
+"""Settle outcomes: save results, complete iters, find the next links of chains.
+
+`settle()` is the one path from outcomes to saved results, in workers and in sync mode. Everything in it may be done
+again after a crash: ids of links and parts are deterministic and rows keep their first success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tenant_q.brokers.protocol import Broker
+from tenant_q.exceptions import (
+    ResultRefused,
+    TaskCancelled,
+)
+from tenant_q.lifecycle import cached, chains, hooks, iters, results
+from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.package import Outcome, labels, without_values
+from tenant_q.support.log_labels import get_logger
+from tenant_q.tenancy import in_schema
+
+logger = get_logger("tenant_q.flows")
+
+
+def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
+    """Keep outcomes and find out what follows them.
+
+    Parameters: `between`, what is called between two tenants where code of the project was called.
+
+    Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
+    """
+    settlement = Settlement()
+    collated, last_parts = iters.record_parts(outcomes, broker, settlement)
+    everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
+    saved = results.write(everything, between=between)
+    settlement.unsaved |= saved.errors
+    # Drop a success that comes after a cancel: its result, its chain and its hook.
+    everything = [o for o in everything if not (o.success and o.package.key in saved.cancelled)]
+    everything = _fail_refused(everything, settlement)
+    everything = _save_cached(everything, broker, settlement)
+    for outcome in collated:  # the parts of an iter that is not saved yet are still needed
+        if outcome.package.key in settlement.unsaved:
+            last = last_parts[outcome.package.key]
+            settlement.unsaved[last.key] = settlement.unsaved[outcome.package.key]
+            settlement.complete.remove(last)
+    chains.follow([o for o in everything if o.package.key not in settlement.unsaved], settlement)
+    settled = [o for o in everything if o.package.key not in settlement.unsaved]
+    for outcome in settled:
+        if not outcome.success:
+            names = outcome.package.func_name, outcome.package.name, outcome.death
+            level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
+            logger.log(level, "Failed %s (%s): %s", *names, extra=labels(outcome.package))
+    settlement.to_tell = [outcome for outcome in settled if hooks.has_listeners(outcome)]
+    return settlement
+
+
+def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[Outcome]:
+    """Save outcomes whose values PostgreSQL refuses as failures. Return all outcomes as they are now."""
+    refused = {key: error for key, error in settlement.unsaved.items() if results.is_refused(error)}
+    return [
+        _as_failed(outcome, refused[outcome.package.key], settlement) if outcome.package.key in refused else outcome
+        for outcome in outcomes
+    ]
+
+
+def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
+    """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
+    package = outcome.package
+    logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+    refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+    settlement.unsaved.pop(package.key, None)
+    settlement.unsaved |= results.save([refused])
+    settlement.failed[package.key] = refused
+    return refused
+
+
+def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
+    """Keep results in the cache. Return all outcomes as they are now: those with a refused result are failures."""
+    kept = []
+    for outcome in outcomes:
+        package = outcome.package
+        if package.cached and not package.is_iter_part and package.key not in settlement.unsaved:
+            outcome = _cached_or_failed(outcome, broker, settlement)
+        kept.append(outcome)
+    return kept
+
+
+def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) -> Outcome:
+    try:
+        with settlement.unsaved_on_error([outcome]), in_schema(outcome.package.schema):
+            cached.save(outcome, broker)
+    except ResultRefused as error:
+        if outcome.success:
+            refused = _as_failed(outcome, error, settlement)
+            with contextlib.suppress(Exception), in_schema(outcome.package.schema):
+                cached.save(refused, broker)  # for callers that wait for it there
+            return refused
+        extra = labels(outcome.package)
+        logger.error("The result of %s is only in its row: %s", outcome.package.name, error, extra=extra)
+    return outcome

@@ -1,0 +1,40 @@
+"""What settling a batch of outcomes came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tenant_q.exceptions import BrokerError, DatabaseAway, ResultRefused
+from tenant_q.lifecycle.results import Key
+from tenant_q.package.package import Outcome, Package
+
+
+@dataclass
+class Settlement:
+    """What settling a batch came to.
+
+    `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
+    `failed` are the outcomes that became failures because a server refuses their results, by key. `links` are the
+    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
+    whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the id of the
+    task that it follows from.
+    """
+
+    unsaved: dict[Key, Exception] = field(default_factory=dict)
+    failed: dict[Key, Outcome] = field(default_factory=dict)
+    links: list[Package] = field(default_factory=list)
+    complete: list[Package] = field(default_factory=list)
+    to_tell: list[Outcome] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def unsaved_on_error(self, outcomes: Sequence[Outcome]) -> Iterator[None]:
+        """Note an error that one tenant's outcomes cause (its cache is down, say), so that the others are settled."""
+        try:
+            yield
+        except (BrokerError, DatabaseAway, ResultRefused):
+            raise
+        except Exception as error:
+            self.unsaved |= dict.fromkeys((outcome.package.key for outcome in outcomes), error)

@@ -1,0 +1,103 @@
+"""Enqueue calls, iters and chains, or run them here and now where they are `sync`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from django_q.humanhash import uuid
+
+from tenant_q import tenancy
+from tenant_q.brokers import get_broker
+from tenant_q.lifecycle import chains, enqueue, hooks, iters, settle
+from tenant_q.lifecycle.execute import execute
+from tenant_q.package.envelope import open_package
+from tenant_q.package.package import CODE, Package, build
+from tenant_q.support.call_checks import require
+from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema, verify
+
+
+def submit(
+    func: Any, args: tuple[Any, ...], keywords: dict[str, Any], *, schema: str | None = None, id: str | None = None
+) -> str:
+    """Enqueue one call for a tenant, or run it here and now when it is `sync`. Returns the task's id.
+
+    Raises `NoTenant`, `UnknownTenant`, `EnqueueError` or `BrokerError`; in sync mode what the task raised.
+    """
+    schema, tenant = task_address(schema)
+    package = build(func, args, keywords, schema=schema, id=id, tenant=tenant)
+    return _send([package], once=id is not None)
+
+
+def submit_package(package: Package) -> str:
+    """Enqueue a package that is built, or run it here and now when it is `sync`. Raises as `submit`."""
+    return _send([package], once=False)
+
+
+def submit_iter(
+    func: Any,
+    args_iter: Sequence[Any],
+    keywords: dict[str, Any],
+    *,
+    schema: str | None = None,
+    origin: str | None = CODE,
+) -> str:
+    """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
+    require("add_async_tasks_from_iter", func=func, args_iter=args_iter)
+    parts = iters.iter_parts(func, args_iter, keywords, task_schema(schema), origin)
+    _send(parts, once=True)
+    return str(parts[0].group)
+
+
+def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
+    """Enqueue the first link of a chain; the others follow it one by one. Returns the chain's group.
+
+    Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, `group`, `cached`, `sync` and
+    `broker` for every link. Raises `EnqueueError` when the chain is empty.
+    """
+    require("create_async_tasks_chain", chain=chain, **options)
+    group = options.pop("group", None) or uuid()[1]
+    _send([chains.first_link(chain, task_schema(schema), options | {"group": group})], once=False)
+    return str(group)
+
+
+def _send(packages: Sequence[Package], *, once: bool) -> str:
+    broker = packages[0].task.pop("broker", None)
+    enqueue.announce(packages)
+    on_commit = packages[0].is_on_commit
+    if packages[0].option("sync"):
+        run = partial(_run_all_here, packages)
+        tenancy.on_commit(run) if on_commit else run()
+    elif on_commit:
+        enqueue.push_on_commit(packages, broker=broker, once=once)
+    else:
+        enqueue.push(packages, broker=broker, once=once, limited=True)
+    return packages[0].id
+
+
+def _run_all_here(packages: Sequence[Package]) -> None:
+    for package in packages:
+        run_here(package)
+
+
+def run_here(package: Package) -> None:
+    """Sync mode: run a package in this process, keep its result, follow its chain.
+
+    Raises what the task raised, after its failed row is kept.
+    """
+    travelled = open_package(enqueue.sealed(package))
+    broker = get_broker(package.option("cluster"))
+    with in_schema(package.schema):
+        if package.schema != public_schema():
+            verify(package.schema, tenant=travelled.tenant or None)
+        outcome = execute(travelled)
+        settlement = settle.settle([outcome], broker)
+        for one in settlement.to_tell:
+            hooks.tell(one)
+        iters.close(settlement.complete, broker)
+        for error in (outcome.error, *settlement.unsaved.values()):
+            if error is not None:
+                raise error
+        for link in settlement.links:
+            run_here(link)

@@ -1,0 +1,58 @@
+"""A transactional task's one transaction, in which its work is done and its row is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import transaction
+from django_q.models import Task
+
+from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
+from tenant_q.lifecycle import task_rows
+from tenant_q.package.package import Package, labels
+from tenant_q.support.log_labels import get_logger
+from tenant_q.tenancy import DATABASE_ERRORS, tenant_connection, told_when_away
+
+logger = get_logger("tenant_q.transactional")
+
+
+@contextmanager
+def only_success(package: Package) -> Iterator[Task | None]:
+    """A transaction of the tenant's that no other delivery of the task is in, and that commits or fails.
+
+    The task's row and its own work are to be written in it. Gives the row of an earlier delivery that has succeeded,
+    or None. Raises `TenantBusy` when another delivery is in its own right now, `DatabaseAway` when the database was
+    lost before the commit was known of, and `RolledBack` when the block took its own transaction back.
+    """
+    connection = tenant_connection()
+    connection.ensure_connection()
+    session = connection.connection
+    committed: list[bool] = []
+    is_outermost = not connection.in_atomic_block
+    try:
+        with told_when_away(), transaction.atomic(using=connection.alias):
+            if is_outermost:
+                transaction.on_commit(lambda: committed.append(True), using=connection.alias)
+            _lock_out_others(package)
+            yield next(iter(task_rows.load_success(task_rows.rows().filter(id=package.id, success=True))), None)
+    except Exception as error:
+        if not committed:
+            # Django may have connected anew meanwhile.
+            if isinstance(error, DATABASE_ERRORS) and session.closed and is_outermost:
+                raise DatabaseAway(f"The session of {package.id} was lost: {' '.join(str(error).split())}") from error
+            raise
+        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=labels(package))
+    if is_outermost and not committed:
+        raise RolledBack("the task took its own transaction back, so its result is not kept either")
+
+
+def _lock_out_others(package: Package) -> None:
+    key = int.from_bytes(
+        hashlib.blake2b(f"{package.schema};{package.id}".encode(), digest_size=8).digest(), signed=True
+    )
+    with tenant_connection().cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [key])
+        if not cursor.fetchone()[0]:
+            raise TenantBusy(f"Another delivery of {package.id} is being run right now.")

@@ -1,0 +1,55 @@
+"""What can be done with dead packages: queue them again, or forget them. Each act leaves an audit record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from django.db import transaction
+
+from tenant_q import audit, tenancy
+from tenant_q.brokers.protocol import Broker, Dead
+from tenant_q.exceptions import BadPackage
+from tenant_q.package.envelope import Found, open_package, seal
+from tenant_q.package.package import Package
+
+
+def retry(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
+    """Queue dead packages again, with their tries forgotten.
+
+    Parameters: `broker`, the one that has them; `chosen`, of any tenants; `actor`, who does it, for the audit trail.
+    Returns how many were still there. Raises `BrokerError` or `DatabaseAway`.
+    """
+    return _each_tenant(
+        broker, chosen, actor, "retry", lambda own: broker.retry_dead({dead.id: _fresh(dead) for dead in own})
+    )
+
+
+def purge(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
+    """Forget dead packages for good. Parameters, what is returned and what is raised are those of `retry`."""
+    return _each_tenant(broker, chosen, actor, "purge", lambda own: broker.purge_dead([dead.id for dead in own]))
+
+
+def _each_tenant(
+    broker: Broker, chosen: Sequence[Dead], actor: str, act: str, do: Callable[[Sequence[Dead]], int]
+) -> int:
+    """An audit record for each tenant. It comes first: what cannot be recorded is not done."""
+    by_schema: dict[str, list[Dead]] = {}
+    for dead in chosen:
+        by_schema.setdefault(dead.schema, []).append(dead)
+    done = 0
+    for schema, own in by_schema.items():
+        with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+            after = {"cluster": broker.cluster, "count": len(own)}
+            audit.record(actor, act, schema=schema, target=" ".join(dead.id for dead in own), after=after)
+            done += do(own)
+    return done
+
+
+def _fresh(dead: Dead) -> str:
+    """The package with its count of tries forgotten; one that cannot be opened goes back as it is."""
+    try:
+        key = tenancy.keys_of([dead.schema]).get(dead.schema)
+        task = open_package(dead.payload, Found(dead.id, dead.schema, key)).task
+    except BadPackage:
+        return ""
+    return seal(Package({name: value for name, value in task.items() if name != "put_off"}))

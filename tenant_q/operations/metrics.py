@@ -1,0 +1,163 @@
+"""The site's figures for Prometheus. This needs `prometheus_client`, the extra `metrics`.
+
+Tenants and functions have series of their own up to `TENANT_Q["metrics_labels"]` of each; the rest is summed up as
+"other". Every cluster and every web process tells the same of the site, so do not sum over instances.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import add
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tenant_q import tenancy
+from tenant_q.brokers import Broker, site_brokers
+from tenant_q.brokers.loads import BOUNDS, Figures, Totals
+from tenant_q.conf import conf
+from tenant_q.operations.site import NO_LOAD, Site, Tenant, read_site
+from tenant_q.operations.status import age
+from tenant_q.support.visible import visible
+
+OTHER = "other"
+# Every second bound is enough for Prometheus: 1 ms, 4 ms, 16 ms, ... 70 min.
+_EVERY = 2
+_CLUSTER = ("cluster", "host", "id")
+_V = TypeVar("_V")
+
+
+def registry() -> CollectorRegistry:
+    """A registry with the site's figures, read anew each time it is collected."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(SiteCollector())
+    return made
+
+
+class SiteCollector(Collector):
+    """Reads the figures once for each scrape. Raises as `figures.site()`."""
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing is asked of the servers when it is registered
+
+    def collect(self) -> Iterator[Metric]:
+        site = read_site()
+        brokers = site_brokers()
+        totals = _totals(brokers)
+        tenants = sorted((one.schema for one in site.tenants if _is_there(one)), key=_busiest(totals.tenants))
+        functions = sorted(totals.functions, key=_busiest(totals.functions))
+        most = conf().metrics_labels
+        named_tenants = brokers[0].name_labels("tenants", tenants, most=most)
+        named_functions = brokers[0].name_labels("functions", functions, most=most)
+        yield from _of_clusters(site)
+        yield from _of_the_site(site)
+        yield _packages(site, named_tenants)
+        yield from _of_tenants(_bounded(totals.tenants, named_tenants, add))
+        yield from _of_functions(_bounded(totals.functions, named_functions, add))
+
+
+def _totals(brokers: Iterable[Broker]) -> Totals:
+    tenants: dict[str, Figures] = {}
+    functions: dict[str, Figures] = {}
+    for broker in brokers:
+        found = broker.totals()
+        for kept, more in ((tenants, found.tenants), (functions, found.functions)):
+            for name, one in more.items():
+                kept[name] = kept[name] + one if name in kept else one
+    return Totals(tenants, functions)
+
+
+def _is_there(one: Tenant) -> bool:
+    """Whether it is a tenant, or something of it waits or ran lately; of one that was dropped the totals stay."""
+    return one.is_known or one.load != NO_LOAD or one.schema == tenancy.public_schema()
+
+
+def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
+    """A sort key that puts those in front that have done most."""
+    return lambda name: (-(found[name].done + found[name].failed) if name in found else 0, name)
+
+
+def _bounded(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
+    """The values of those that are named, and of all others joined."""
+    kept = {visible(name): value for name, value in found.items() if name in named}
+    for name, value in found.items():
+        if name not in named:  # a tenant may have the name of the others
+            kept[OTHER] = join(kept[OTHER], value) if OTHER in kept else value
+    return kept
+
+
+def _of_clusters(site: Site) -> Iterator[Metric]:
+    up = GaugeMetricFamily("tenant_q_cluster_up", "1 while it tells its status, 0 when it is gone", labels=_CLUSTER)
+    seen = GaugeMetricFamily("tenant_q_sentinel_age_seconds", "Since the sentinel told its status", labels=_CLUSTER)
+    processes = GaugeMetricFamily("tenant_q_processes", "Living processes", labels=(*_CLUSTER, "role"))
+    busy = GaugeMetricFamily("tenant_q_workers_busy", "Workers that run a task", labels=_CLUSTER)
+    restarts = CounterMetricFamily("tenant_q_restarts", "Processes that died and were replaced", labels=_CLUSTER)
+    silent = GaugeMetricFamily("tenant_q_scheduler_silent_seconds", "Since the scheduler's last sign", labels=_CLUSTER)
+    for one in site.clusters:
+        labels = (one.name, one.host, one.id[:8])
+        up.add_metric(labels, 0 if one.is_gone else 1)
+        seen.add_metric(labels, age(one.seen))
+        if one.is_gone:
+            continue
+        for role in ("worker", "scheduler", "exporter"):
+            processes.add_metric((*labels, role), len(one.of_role(role)))
+        busy.add_metric(labels, sum(process.is_busy for process in one.of_role("worker")))
+        restarts.add_metric(labels, one.restarts)
+        for process in one.of_role("scheduler"):
+            silent.add_metric(labels, process.silent)
+    yield from (up, seen, processes, busy, restarts, silent)
+
+
+def _of_the_site(site: Site) -> Iterator[Metric]:
+    yield GaugeMetricFamily("tenant_q_tenants", "Tenants", value=sum(one.is_known for one in site.tenants))
+    paused = sum(one.policy.paused for one in site.tenants)
+    yield GaugeMetricFamily("tenant_q_tenants_paused", "Tenants of which nothing is started", value=paused)
+    yield GaugeMetricFamily("tenant_q_scheduler_late_seconds", "Of the schedule that is due longest", value=site.late)
+    expired = "Leases that ran out with nobody left to see their worker"
+    yield CounterMetricFamily("tenant_q_leases_expired", expired, value=site.expired_leases)
+    yield CounterMetricFamily("tenant_q_stale_acks", "Acknowledgements that were refused", value=site.stale_acks)
+
+
+def _packages(site: Site, named: set[str]) -> Metric:
+    packages = GaugeMetricFamily("tenant_q_packages", "Packages by place", labels=("schema", "place"))
+    places: dict[tuple[str, str], int] = defaultdict(int)
+    for one in site.tenants:
+        schema = visible(one.schema) if one.schema in named else OTHER
+        for place in ("queued", "leased", "delayed", "dead"):
+            places[schema, place] += getattr(one.load, place)
+    for labels, count in places.items():
+        packages.add_metric(labels, count)
+    return packages
+
+
+def _of_tenants(found: Mapping[str, Figures]) -> Iterator[Metric]:
+    yield _ended("tenant_q_tasks", "schema", found)
+    waits = HistogramMetricFamily("tenant_q_task_wait_seconds", "From enqueued or due to started", labels=("schema",))
+    for schema, one in found.items():
+        waits.add_metric((schema,), _buckets(one.waits), one.wait_seconds)
+    yield waits
+
+
+def _of_functions(found: Mapping[str, Figures]) -> Iterator[Metric]:
+    yield _ended("tenant_q_function_tasks", "func", found)
+    runs = HistogramMetricFamily("tenant_q_function_run_seconds", "How long they ran", labels=("func",))
+    for func, one in found.items():
+        runs.add_metric((func,), _buckets(one.runs), one.run_seconds)
+    yield runs
+
+
+def _ended(name: str, label: str, found: Mapping[str, Figures]) -> Metric:
+    tasks = CounterMetricFamily(name, "Tasks that came to their end", labels=(label, "outcome"))
+    for value, one in found.items():
+        tasks.add_metric((value, "done"), one.done)
+        tasks.add_metric((value, "failed"), one.failed)
+    return tasks
+
+
+def _buckets(counts: tuple[int, ...]) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus has them."""
+    told = [(str(bound), float(sum(counts[: n + 1]))) for n, bound in enumerate(BOUNDS) if n % _EVERY == 0]
+    return [*told, ("+Inf", float(sum(counts)))]

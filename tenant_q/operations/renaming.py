@@ -1,0 +1,155 @@
+"""Rename a tenant's schema and keep all that it has: queued and delayed tasks, schedules, results, policy.
+
+Everything of a tenant is kept under the key of its row, so a rename moves nothing in the broker. No task may run
+meanwhile: a session in the old schema would fall through to the public one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from psycopg import sql
+
+from tenant_q import audit, policies, tenancy
+from tenant_q.brokers import site_brokers
+from tenant_q.exceptions import ConfigurationError, TenantBusy
+from tenant_q.lifecycle import cached
+from tenant_q.models import AuditRecord, GroupPart, TenantPolicy, TenantRecord
+from tenant_q.schedules import due_index
+from tenant_q.tenancy.names import validate_schema_name
+
+RENAME = "rename"
+LOOK_SECONDS = 0.1
+
+
+def rename(old: str, new: str, *, actor: str, wait: float) -> None:
+    """Rename a tenant's schema. A rename that was interrupted, or done by hand, is completed.
+
+    The tenant is paused, its running tasks are waited for, and afterwards the pause ends. Parameters: `actor`, who
+    renames, for the audit trail; `wait`, the longest wait in seconds.
+
+    Raises `UnknownTenant`, `ConfigurationError` when it cannot have that name, `TenantBusy` when tasks still run after
+    `wait` seconds, `BrokerError`, `DatabaseAway`; then nothing is renamed.
+    """
+    key = _key_of(old, new)
+    names = tenancy.keys_of([old, new])
+    if new not in names:
+        _check_name(new)
+        _hold(old, key, actor=actor, wait=wait)
+        _move(old, new, key, actor=actor)
+    elif new not in tenancy.names_of(key)[:1]:  # its schema has the name already
+        _note(old, new, key, actor=actor)
+    _follow(old, new, key)
+    if not _was_paused(key):
+        policies.change(new, actor=actor, act="resume", paused=False)
+
+
+def _key_of(old: str, new: str) -> str:
+    """The key of the tenant to be renamed, or of the one that was: its record still has the old name, or had it."""
+    found = tenancy.keys_of([old, new])
+    if old in found:
+        if new in found:
+            raise ConfigurationError(f"A tenant has the schema name {new!r} already; choose another name for {old!r}.")
+        return found[old]
+    if new in found and old in tenancy.names_of(found[new]):
+        return found[new]
+    tenancy.get_tenant(old)  # raises
+    raise AssertionError(old)
+
+
+def _check_name(new: str) -> None:
+    try:
+        validate_schema_name(new)
+    except ValidationError as error:
+        raise ConfigurationError(" ".join(error.messages)) from error
+    if due_index.has_schema(tenancy.physical_schema(new)):
+        raise ConfigurationError(
+            f"The database has a schema {tenancy.physical_schema(new)!r} already; choose another name."
+        )
+    if tenancy.is_taken(new):
+        raise ConfigurationError(f"A tenant's schema name differs from {new!r} in capitals only; choose another name.")
+
+
+def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
+    """Pause the tenant and wait until none of its tasks runs. If that does not come to its end, the pause ends."""
+    was_paused = _was_paused(key) if _is_interrupted(key) else policies.is_paused(old)
+    audit.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
+    try:
+        policies.change(old, actor=actor, act="pause", paused=True)
+        deadline = time.monotonic() + wait
+        while running := _running_of(old):
+            if time.monotonic() > deadline:
+                raise TenantBusy(f"{running} tasks of {old} still run after {wait:g} s; try again, or cancel them.")
+            time.sleep(LOOK_SECONDS)
+    except BaseException:
+        _give_up(old, key, actor=actor, was_paused=was_paused)
+        raise
+
+
+def _running_of(schema: str) -> int:
+    loads = (broker.loads().get(schema) for broker in site_brokers())
+    return sum(load.leased for load in loads if load)
+
+
+def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
+    audit.record(actor, RENAME, schema=old, target=key, after={"schema": old})
+    if not was_paused:
+        policies.change(old, actor=actor, act="resume", paused=False)
+
+
+def _move(old: str, new: str, key: str, *, actor: str) -> None:
+    """Rename the schema and what names it in the public schema, in one transaction."""
+    names = sql.Identifier(tenancy.physical_schema(old)), sql.Identifier(tenancy.physical_schema(new))
+    with tenancy.in_public(), tenancy.in_patient_transaction():
+        with tenancy.raw_cursor() as cursor:
+            cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
+        # Past `save()`: a tenancy package would make the schema of the new name.
+        tenancy.tenant_model()._default_manager.using(tenancy.database_alias()).filter(pk=key).update(schema_name=new)
+        _note(old, new, key, actor=actor)
+    tenancy.forget_tenants()
+
+
+def _note(old: str, new: str, key: str, *, actor: str) -> None:
+    """Give the new name to what names the schema in the public schema."""
+    alias = tenancy.database_alias()
+    with tenancy.in_public(), transaction.atomic(using=alias):
+        record = TenantRecord.objects.using(alias).select_for_update().get(key=key)
+        record.former_names = [
+            name for name in dict.fromkeys([*record.former_names, record.schema_name]) if name != new
+        ]
+        record.schema_name = new
+        record.save(update_fields=["schema_name", "former_names"])
+        TenantPolicy.objects.using(alias).filter(schema_name=new).delete()
+        TenantPolicy.objects.using(alias).filter(schema_name=old).update(schema_name=new)
+        GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
+        due_index.forget(tenancy.physical_schema(old))
+        due_index.install_now(tenancy.physical_schema(new))
+        audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
+
+
+def _follow(old: str, new: str, key: str) -> None:
+    """Tell the clusters the new name, and give it to cached results."""
+    for broker in site_brokers():
+        broker.rename_tenant(key, old, new)
+        cached.rename(old, new, broker.cached_ids(new, key))
+    policies.put_in_force_everywhere()
+
+
+def _was_paused(key: str) -> bool:
+    """Whether the tenant was paused before its rename began."""
+    return next((bool(one.before.get("paused")) for one in _records(key) if one.before), False)
+
+
+def _is_interrupted(key: str) -> bool:
+    """Whether a rename of the tenant began and neither took place nor was given up: its pause is still there."""
+    return any(one.before is not None for one in _records(key)[:1])
+
+
+def _records(key: str) -> list[Any]:
+    """The audit records of a tenant's renames, the latest first."""
+    with tenancy.in_public():
+        found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
+        return list(found.order_by("-id"))

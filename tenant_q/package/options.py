@@ -1,0 +1,166 @@
+"""What a call may say besides its function and arguments: the options, their checks and defaults.
+
+A task dict with options in it travels as a package; see `package`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+
+from tenant_q.conf import conf, switches_schemas
+from tenant_q.exceptions import EnqueueError
+from tenant_q.package.functions import LONGEST_NAME, stored_name
+from tenant_q.support.call_checks import (
+    LONGEST_SECONDS,
+    is_broker,
+    is_cached,
+    is_flag,
+    is_function,
+    is_label,
+    is_number,
+    shown,
+)
+
+# Options that Django-Q2 takes as keywords of `async_task`; a function's own keywords must not have these names.
+KEYWORD_OPTIONS = (
+    "hook",
+    "group",
+    "save",
+    "sync",
+    "cached",
+    "ack_failure",
+    "iter_count",
+    "iter_cached",
+    "chain",
+    "broker",
+    "cluster",
+    "timeout",
+)
+# Options of ours. They are read from `q_options` only, so that no keyword of a user's function is swallowed.
+TENANT_OPTIONS = (
+    "max_deliveries",
+    "max_attempts",
+    "retry_delay",
+    "retry_backoff",
+    "delay",
+    "on_commit",
+    "transactional",
+    "databases",
+    "tenant_cache_seconds",
+)
+# The longest values that Django-Q2's columns hold.
+LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
+
+
+def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take `q_options` out of a call's keywords. Raises `EnqueueError` when it is no dict."""
+    q_options = kwargs.pop("q_options", None)
+    if q_options is None:
+        return {}
+    if not isinstance(q_options, dict):
+        raise EnqueueError(f"q_options is {shown(q_options)}; it must be a dict of options.")
+    return dict(q_options)
+
+
+def refuse_unknown(q_options: Mapping[str, Any]) -> None:
+    """Raise `EnqueueError` when an option has a name that none has."""
+    known = (*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name")
+    for name in q_options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
+            raise EnqueueError(f"q_options has an unknown option '{name}': {hint}")
+
+
+def refuse_wrong_values(task: Mapping[str, Any]) -> None:
+    """Raise `EnqueueError` when an option has a value that it cannot have, or two do not go together."""
+    for option in _CHECKS.keys() & task.keys():
+        wanted, fits = _CHECKS[option]
+        if not fits(task[option]):
+            raise EnqueueError(f"q_options['{option}'] is {shown(task[option])}; it must be {wanted}.")
+    if "databases" in task:
+        _refuse_unknown_databases(task["databases"])
+    if task.get("transactional") and (task.get("save") is False or task.get("cached")):
+        raise EnqueueError(
+            "q_options['transactional'] needs a result in the tenant's table; leave out 'save=False' and 'cached'."
+        )
+
+
+def _refuse_unknown_databases(value: Any) -> None:
+    if not isinstance(value, list | tuple) or not all(switches_schemas(alias) for alias in value):
+        known = ", ".join(sorted(filter(switches_schemas, settings.DATABASES)))
+        raise EnqueueError(
+            f"q_options['databases'] is {shown(value)}; it must be aliases of databases with tenants: {known}."
+        )
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_bool_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+# What a value must be, in words and as a test.
+_CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "hook": ("a function, its dotted path, or None", lambda value: value in (None, "") or is_function(value)),
+    "group": ("a text, or None", lambda value: value is None or is_label(value)),
+    "save": ("True or False", lambda value: value is None or is_flag(value)),
+    "sync": ("True or False", lambda value: value is None or is_flag(value)),
+    "ack_failure": ("True or False", lambda value: value is None or is_flag(value)),
+    "broker": ("a broker of Django-Q2, or None for the configured one", is_broker),
+    "timeout": (
+        "seconds, more than 0, or None for no limit",
+        lambda value: value in (None, -1) or (is_number(value) and 0 < value <= LONGEST_SECONDS),
+    ),
+    "cluster": ("a cluster's name", lambda value: value is None or isinstance(value, str)),
+    "cached": ("True, False, or seconds", is_cached),
+    "iter_cached": ("True, False, or seconds", is_cached),
+    "chain": ("a list of links", lambda value: value is None or isinstance(value, list | tuple)),
+    "iter_count": ("a whole number", lambda value: value is None or isinstance(value, int)),
+    "max_deliveries": ("a whole number of at least 1", lambda value: _is_whole(value, 1)),
+    "max_attempts": ("a whole number, 0 for no limit", lambda value: _is_whole(value, 0)),
+    "retry_delay": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
+    "retry_backoff": ("a factor of at least 1", lambda value: is_number(value) and value >= 1),
+    "delay": (
+        "seconds or a timedelta, 0 or more",
+        lambda value: 0 <= in_seconds(value) <= LONGEST_SECONDS,
+    ),
+    "on_commit": ("True or False", _is_bool_or_none),
+    "transactional": ("True or False", _is_bool_or_none),
+    "tenant_cache_seconds": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
+}
+
+
+def in_seconds(delay: Any) -> float:
+    """A delay in seconds, given so or as a timedelta; below 0 when it is neither."""
+    if isinstance(delay, timedelta):
+        return delay.total_seconds()
+    return float(delay) if is_number(delay) else -1.0
+
+
+def refuse_too_long(task: Mapping[str, Any]) -> None:
+    """Raise `EnqueueError` when a text of the task does not fit into the column it is saved in."""
+    for field, longest in LONGEST.items():
+        value = task.get(field)
+        text = stored_name(value) if field in ("func", "hook") and value else str(value or "")
+        if len(text) > longest:
+            raise EnqueueError(f"The {field} of a task to enqueue has {len(text)} characters; use at most {longest}.")
+        if "\0" in text or text != text.encode("utf-8", "replace").decode():
+            raise EnqueueError(
+                f"The {field} of a task to enqueue has a character that PostgreSQL cannot hold: {text!r}."
+            )
+
+
+def fill_defaults(task: dict[str, Any]) -> None:
+    """Put in the options that the settings have a default for."""
+    ours = conf()
+    for option, value in (("cached", ours.cached), ("sync", ours.sync), ("ack_failure", ours.ack_failures)):
+        if option not in task and value:
+            task[option] = value

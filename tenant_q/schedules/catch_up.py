@@ -1,0 +1,89 @@
+"""Find schedules that are behind: with `Q_CLUSTER["catch_up"]`, each missed run is made up for, one after another.
+
+A schedule whose first run was years ago has thousands. The log, the admin and `msschedules --check` name it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+
+from django_q.models import Schedule
+
+from tenant_q.conf import conf
+from tenant_q.exceptions import BadSchedule
+from tenant_q.schedules import recurrence
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.schedules")
+
+MANY = 100
+"""The number of missed runs from which a schedule is reported. An outage leaves fewer."""
+MOST_OF_CRON = 1000
+"""The most runs of a cron text that are counted, because each is searched for."""
+
+# The schedules that are behind, by schema and id, so that each is logged once.
+_behind: set[tuple[str, int]] = set()
+_MOST_KEPT = 10_000
+
+
+def runs_behind(
+    kind: str | None,
+    planned: datetime | None,
+    now: datetime,
+    *,
+    minutes: int | None = None,
+    cron: str | None = None,
+    repeats: int = -1,
+) -> int:
+    """Return the number of runs up to `now` that a schedule makes up for, beginning with its next run `planned`.
+
+    For a cron text it is at most one more than `MOST_OF_CRON`. It is 0 if the schedule does not catch up, is paused,
+    has ended, runs once, or has a recurrence that cannot be understood.
+    """
+    if planned is None or planned > now or kind in (None, Schedule.ONCE) or repeats == 0 or not conf().catch_up:
+        return 0
+    count = 0
+    with suppress(BadSchedule):
+        count = 1 + recurrence.missed(
+            str(kind), planned, now, most=MOST_OF_CRON, zone=conf().zone, minutes=minutes, cron=cron
+        )
+    return min(count, repeats) if repeats > 0 else count
+
+
+def runs_of(row: Schedule, now: datetime) -> int:
+    """Return the same as `runs_behind` for a schedule's row."""
+    return runs_behind(row.schedule_type, row.next_run, now, minutes=row.minutes, cron=row.cron, repeats=row.repeats)
+
+
+def in_words(count: int) -> str:
+    """Return a number of counted runs as a text for a log or a terminal."""
+    return f"{count:,} runs" + (" or more" if count == 1 + MOST_OF_CRON else "")
+
+
+def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
+    """Log a schedule that begins to make up for many runs, once until it has caught up.
+
+    Parameters: `row`, which fired at the moment `row.clock` and has its new next run; `planned` and `repeats`, its next
+    run and its repeats before that.
+    """
+    key = (schema, row.pk)
+    if row.schedule_type == Schedule.ONCE or row.repeats == 0 or row.next_run > row.clock:
+        _behind.discard(key)
+        return
+    if key in _behind:
+        return
+    if len(_behind) >= _MOST_KEPT:  # it also holds schedules that were deleted while they were behind
+        _behind.clear()
+    _behind.add(key)
+    count = runs_behind(row.schedule_type, planned, row.clock, minutes=row.minutes, cron=row.cron, repeats=repeats)
+    if count >= MANY:
+        logger.warning(
+            "Schedule %s of %s makes up for %s, one by one, the first of %s: to leave them out, set its next_run to "
+            "a moment in the future, or Q_CLUSTER['catch_up'] to False",
+            f"{row.name!r} (id {row.pk})" if row.name else f"id {row.pk}",
+            schema,
+            in_words(count),
+            planned.isoformat(),
+            extra={"schema": schema, "task_id": row.task or "", "func": row.func},
+        )

@@ -1,0 +1,91 @@
+"""Which rights the due index needs where tables, functions and cluster belong to several database roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import errors, sql
+
+from tenant_q import tenancy
+from tenant_q.exceptions import ConfigurationError
+from tenant_q.sql import statement
+
+# What a cluster and the commands call.
+_CALLED = (
+    "tenant_q_forget_schema(text)",
+    "tenant_q_foreign_code(text)",
+    "tenant_q_index_errors(text)",
+    "tenant_q_install_index(text)",
+    "tenant_q_install_triggers(text)",
+    "tenant_q_require_plain(text[], text[])",
+    "tenant_q_stale_schemas()",
+)
+# Only these errors show that a query met a missing right.
+REFUSED = errors.InsufficientPrivilege
+LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
+
+
+def functions() -> sql.Composed:
+    """Return the statements that make the functions of the index, or replace them."""
+    return sql.SQL(statement("due_index")).format(
+        public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
+    )
+
+
+def require_functions() -> None:
+    """Raise `ConfigurationError` where functions of the index are missing, or the current role may not execute them."""
+    public = tenancy.public_schema()
+    paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in _CALLED}
+    missing = _fetch(
+        sql.SQL(
+            "SELECT name FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name) "
+            "WHERE pg_catalog.to_regprocedure(asked.name) IS NULL"
+        ).format(sql.Literal(list(paths)))
+    )
+    if missing:
+        raise ConfigurationError(
+            f"The schema {public!r} has no function {paths[missing[0][0]]}, a part of the index of all tenants' "
+            "schedules; run `python manage.py migrate_schemas --shared`. If that changes nothing, run "
+            "`python manage.py migrate_schemas --shared tenant_q 0004_admin_pages` and then the first command again."
+        )
+    names = [function.partition("(")[0] for function in _CALLED]
+    query = sql.SQL(statement("unusable_functions")).format(names=sql.Literal(names), public=sql.Literal(public))
+    unusable = _fetch(query)
+    if unusable:
+        listed = ", ".join(function for function, _ in unusable)
+        raise ConfigurationError(
+            f"The role {unusable[0][1]} may not execute functions of the index of all tenants' schedules; run as their "
+            f"owner: GRANT EXECUTE ON FUNCTION {listed} TO {unusable[0][1]};"
+        )
+
+
+def why_not(schema: str, error: BaseException) -> str:
+    """Return in a sentence why a schema could not be put into the index, with the way out.
+
+    Parameters: `error`, what the server said. Raises `DatabaseAway`.
+    """
+    cause = error.__cause__ or error
+    if isinstance(cause, LOCKED):
+        return "its table is locked"
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if not isinstance(cause, REFUSED):
+        return said
+    grants = missing_grants(schema)
+    return f"{said}; run as the owner of what is named: {'; '.join(grants)};" if grants else said
+
+
+def missing_grants(schema: str) -> list[str]:
+    """Return the statements that let the current role put a schema into the index; none where it may. One statement."""
+    table = sql.Identifier(schema, "django_q_schedule").as_string()
+    query = sql.SQL(statement("missing_rights")).format(
+        name=sql.Literal(schema),
+        table=sql.Literal(table),
+        public=sql.Literal(sql.Identifier(tenancy.public_schema()).as_string()),
+    )
+    return [grant for (grant,) in _fetch(query)]
+
+
+def _fetch(query: sql.Composed) -> Sequence[tuple[Any, ...]]:
+    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+        return list(cursor.execute(query).fetchall())

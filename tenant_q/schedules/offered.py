@@ -1,0 +1,253 @@
+"""What a tenant's staff may name in a schedule: the functions that the project offers, and options that harm nobody.
+
+Offered are the public functions that the modules `tasks` of the tenants' apps define, and what
+`TENANT_Q["admin_functions"]` adds. A path is compared with that list and never imported to find out, since importing a
+module runs its code. In the public schema, where operators work, nothing is limited.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.signals import setting_changed
+from django.utils.translation import gettext as _
+from django_q.models import Schedule, Task
+from psycopg import sql
+
+from tenant_q import tenancy
+from tenant_q.conf import conf, site_clusters
+from tenant_q.exceptions import BadSchedule, NotOffered
+from tenant_q.lifecycle import execute
+from tenant_q.package.options import KEYWORD_OPTIONS
+from tenant_q.package.package import CODE
+from tenant_q.schedules.arguments import parse_arguments
+from tenant_q.sql import statement
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.offered")
+
+GUARDED = ("func", "hook", "args", "kwargs", "intended_date_kwarg", "cluster")
+"""The fields of a schedule that say which code runs, and with what."""
+HARMLESS_OPTIONS = ("task_name", "group", "ack_failure")
+"""The options that staff may set. Every other one names code, or takes from others: workers, memory, evidence."""
+_COMPARED = ("id", "name", "func", "hook", "kwargs", "intended_date_kwarg", "cluster")
+_RESERVED = {*KEYWORD_OPTIONS, "task_name", "q_options", "schema_name"}
+_EVERYTHING_IN = ".*"
+_OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_tenants")
+
+
+def is_limited() -> bool:
+    """Return whether the current schema is a tenant's, whose staff is limited."""
+    return tenancy.current_schema() != tenancy.public_schema()
+
+
+# Functions
+
+
+def functions() -> dict[str, list[str]]:
+    """Return the paths of the offered functions, grouped by the title of their app or module."""
+    groups: dict[str, list[str]] = {}
+    for name, (title, module) in _modules().items():
+        found = [f"{name}.{public}" for public in vars(module) if _is_defined(module, public)]
+        if found:
+            groups.setdefault(title, []).extend(found)
+    known = {path for paths in groups.values() for path in paths}
+    for path in _named_functions() - known:
+        groups.setdefault(path.rpartition(".")[0], []).append(path)
+    return {title: sorted(set(paths)) for title, paths in sorted(groups.items())}
+
+
+def is_offered(path: object) -> bool:
+    """Return whether a path is one of the offered functions, letter by letter. Nothing that it names is imported."""
+    if not isinstance(path, str):
+        return False
+    if path in _named_functions():
+        return True
+    name, _dot, function = path.rpartition(".")
+    return name in _modules() and _is_defined(_modules()[name][1], function)
+
+
+def fruitless_entries() -> Iterator[tuple[str, str]]:
+    """Return the entries of `TENANT_Q["admin_functions"]` that offer nothing here, each with the reason."""
+    for entry in conf().admin_functions:
+        try:
+            if entry.endswith(_EVERYTHING_IN):
+                modules = list(_import_all(entry.removesuffix(_EVERYTHING_IN)))
+                found = any(_is_defined(module, name) for module in modules for name in vars(module))
+                reason = "" if found else "no public function is defined there"
+            else:
+                execute.resolve(entry)
+                reason = ""
+        except Exception as error:  # whatever a module raises while it is imported
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            yield entry, reason
+
+
+def _named_functions() -> set[str]:
+    return {entry for entry in conf().admin_functions if not entry.endswith(_EVERYTHING_IN)}
+
+
+def _is_defined(module: ModuleType, name: str) -> bool:
+    """Return whether a module defines a public function at its top level, decorated or not.
+
+    A class, a lambda, a partial, and a name for a function of another module or of another name are none.
+    """
+    found: Any = vars(module).get(name)
+    if name.startswith("_") or not _stands_at(found, module, name):
+        return False
+    function = inspect.unwrap(found)
+    return inspect.isfunction(function) and _stands_at(function, module, name)
+
+
+def _stands_at(found: Any, module: ModuleType, name: str) -> bool:
+    return (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) == (module.__name__, name)
+
+
+@functools.cache
+def _modules() -> dict[str, tuple[str, ModuleType]]:
+    """Return the modules whose functions are offered by their names, each with its title. They are imported once."""
+    found: dict[str, tuple[str, ModuleType]] = {}
+    for config in apps.get_app_configs():
+        if _is_of_tenants(config):
+            found |= _titled(f"{config.name}.tasks", str(config.verbose_name))
+    for entry in conf().admin_functions:
+        if entry.endswith(_EVERYTHING_IN):
+            name = entry.removesuffix(_EVERYTHING_IN)
+            found = _titled(name, name) | found
+    return found
+
+
+def _titled(name: str, title: str) -> dict[str, tuple[str, ModuleType]]:
+    if not _is_there(name):
+        return {}
+    try:
+        return {module.__name__: (title, module) for module in _import_all(name)}
+    except Exception as error:  # whatever a module raises while it is imported
+        logger.error("The functions of %s are not offered to tenants' staff: it cannot be imported: %s", name, error)
+        return {}
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _import_all(name: str) -> Iterator[ModuleType]:
+    """Import a module and, where it is a package, the modules in it, but tests and those whose names begin with "_"."""
+    module = importlib.import_module(name)
+    yield module
+    for _finder, inner, _is_package in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if not inner.startswith(("_", "test_")) and inner != "tests":
+            yield from _import_all(f"{name}.{inner}")
+
+
+def _is_of_tenants(config: AppConfig) -> bool:
+    if config.name.partition(".")[0] in _OWN_PACKAGES:
+        return False
+    names = {config.name, f"{type(config).__module__}.{type(config).__qualname__}"}
+    return not names.isdisjoint(tenancy.tenant_apps())
+
+
+def _forget(*, setting: str, **_kwargs: object) -> None:
+    if setting in ("TENANT_Q", "INSTALLED_APPS", "TENANT_APPS", "TENANT_TYPES"):
+        _modules.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="tenant_q.offered")
+
+
+# Schedules
+
+
+def problems(row: Schedule) -> Iterator[tuple[str, str]]:
+    """Return what of a schedule is not offered: the field's name, and a sentence. Nothing is imported for it."""
+    if not is_offered(row.func):
+        yield "func", _("%(path)s is not a function that is offered here.") % {"path": row.func or "-"}
+    if row.hook and not is_offered(row.hook):
+        yield "hook", _("%(path)s is not a function that is offered here.") % {"path": row.hook}
+    if row.cluster and row.cluster not in site_clusters():
+        yield "cluster", _("%(name)s is not a cluster of this site.") % {"name": row.cluster}
+    if row.intended_date_kwarg in _RESERVED:
+        yield (
+            "intended_date_kwarg",
+            _("%(name)s is not an argument of the function.") % {"name": row.intended_date_kwarg},
+        )
+    refused = _refused_options(row)
+    if refused:
+        yield "kwargs", _("These are options of the task that cannot be set here: %(names)s.") % {"names": refused}
+
+
+def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
+    """Return the schedules of several tenants that are not offered: the schema, the row, and the reasons.
+
+    One round trip. The rows have only the fields that are compared. Parameters: `schemas`, as PostgreSQL names them.
+    Raises `DatabaseError` when one of their tables is locked or cannot be read, `ForeignCode` and `DatabaseAway`.
+    """
+    if not schemas:
+        return []
+    parts = [
+        sql.SQL(statement("staff_fields")).format(
+            schema=sql.Literal(schema), table=sql.Identifier(schema, Schedule._meta.db_table)
+        )
+        for schema in schemas
+    ]
+    # Not by UNION, which casts columns of different types, perhaps by a function of the table's owner.
+    with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
+        tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
+        cursor.execute(sql.SQL(";\n").join(parts))
+        found = list(cursor.fetchall())
+        while cursor.nextset():
+            found += cursor.fetchall()
+    rows = [(schema, Schedule(**dict(zip(_COMPARED, values, strict=True)))) for schema, *values in found]
+    reasons = ((schema, row, [reason for _field, reason in problems(row)]) for schema, row in rows)
+    return [one for one in reasons if one[2]]
+
+
+def is_listed(row: Schedule) -> bool:
+    """Return whether a tenant's staff could have made a schedule: its function, hook and options are offered."""
+    return not any(problems(row))
+
+
+def refuse_unlisted(row: Schedule) -> None:
+    """Raise `NotOffered` when a tenant is current, and its staff may not name what a schedule runs."""
+    if is_limited():
+        for _field, reason in problems(row):
+            raise NotOffered(reason)
+
+
+def refuse_again(task: Task, origin: str | None) -> None:
+    """Raise `NotOffered` when a tenant is current, and its staff may not run a task again.
+
+    What code enqueued may run again, with the row's arguments. What came from a schedule or an admin may only where its
+    function and its hook are offered. Parameters: `origin`, who enqueued it, as the row's signature says.
+    """
+    if origin == CODE or not is_limited():
+        return
+    for path in filter(None, (task.func, task.hook)):
+        if not is_offered(path):
+            raise NotOffered(
+                _("it came from a schedule, and %(path)s is not a function that is offered here.") % {"path": path}
+            )
+
+
+def _refused_options(row: Schedule) -> str:
+    """Return the options in a schedule's keyword arguments that its tenant's staff may not set, by name."""
+    try:
+        _args, kwargs = parse_arguments(None, row.kwargs)
+    except BadSchedule:  # such a schedule runs nothing
+        return ""
+    options = kwargs.get("q_options")
+    names = {name for name in kwargs if name in _RESERVED - {"q_options"}}
+    names |= {str(name) for name in options} if isinstance(options, dict) else set()
+    return ", ".join(sorted(names - set(HARMLESS_OPTIONS)))

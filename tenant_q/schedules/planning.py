@@ -1,0 +1,108 @@
+"""Plan the next run anew when `Schedule.save()` changes the recurrence.
+
+Django-Q2 plans only a new cron schedule. A changed schedule would run once more at the moment that its previous
+recurrence planned. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
+`bulk_update()` and SQL do not, and plan nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
+from django.db.models import Model
+from django.utils import timezone
+from django_q.models import Schedule
+
+from tenant_q.exceptions import BadSchedule
+from tenant_q.schedules import fire
+
+RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
+"""The fields of a schedule that determine its next run."""
+_LOADED = "_tenant_q_loaded_next_run"
+_POSITIONAL = ("force_insert", "force_update", "using", "update_fields")
+
+
+def install() -> None:
+    """Replace `Schedule.save()` by one that plans a changed recurrence anew. A second call has no effect."""
+    if not hasattr(Schedule.save, "tenant_q_original"):
+        Schedule.save = _planning(Schedule.save)
+        Schedule.from_db = classmethod(_from_db)
+
+
+def recurrence_of(row: Schedule) -> tuple[Any, ...]:
+    """Return the values that determine the next run of a schedule, without those that its type ignores."""
+    if row.schedule_type == Schedule.CRON:
+        return row.schedule_type, row.cron
+    return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
+
+
+def _from_db(cls: Any, db: str | None, field_names: Any, values: Any) -> Any:
+    row = Model.from_db.__func__(cls, db, field_names, values)  # type: ignore[attr-defined]
+    row.__dict__[_LOADED] = row.__dict__.get("next_run")
+    return row
+
+
+def _planning(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def save(self: Schedule, *args: Any, **kwargs: Any) -> None:
+        options = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        fields = options.get("update_fields")
+        if self.pk is None or options.get("force_insert") or (fields is not None and RECURRENCE.isdisjoint(fields)):
+            original(self, **options)
+        else:
+            _save_planned(original, self, options)
+        self.__dict__[_LOADED] = self.__dict__.get("next_run")
+
+    save.tenant_q_original = original  # type: ignore[attr-defined]
+    return save
+
+
+def _save_planned(original: Callable[..., None], row: Schedule, options: dict[str, Any]) -> None:
+    """Save an existing row. Lock it first, so that no scheduler changes it in the meantime."""
+    using, fields = options.get("using") or router.db_for_write(type(row), instance=row), options.get("update_fields")
+    with transaction.atomic(using=using):
+        stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
+        if stored is not None and not _is_given(stored, row, fields):
+            changed = _changed(stored, row, fields)
+            if recurrence_of(changed) != recurrence_of(stored):
+                row.next_run = _next_run(changed)
+                if fields is not None:
+                    options["update_fields"] = {*fields, "next_run"}
+        original(row, **options)
+
+
+def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
+    """Return whether the caller set a next run.
+
+    `update_or_create()` always names the field, so the value decides. A value from before the last run does not count.
+    """
+    if fields is not None and "next_run" not in fields:
+        return False
+    return row.next_run not in (stored.next_run, row.__dict__.get(_LOADED, stored.next_run))
+
+
+def _changed(stored: Schedule, row: Schedule, fields: Any) -> Schedule:
+    """Return a copy of the stored row with the new recurrence."""
+    changed = copy(stored)
+    for name in RECURRENCE if fields is None else RECURRENCE.intersection(fields):
+        value = getattr(row, name)
+        with suppress(ValidationError, TypeError):  # an expression, or a value that the database will refuse
+            value = Schedule._meta.get_field(name).to_python(value)
+        setattr(changed, name, value)
+    return changed
+
+
+def _next_run(row: Schedule) -> datetime | None:
+    if row.next_run is None:  # paused
+        return None
+    try:
+        return fire.planned_anew(row, row.next_run, timezone.now())
+    except BadSchedule:  # its next fire leaves a failed task that says why
+        return row.next_run  # type: ignore[no-any-return]

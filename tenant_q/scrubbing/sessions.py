@@ -1,0 +1,208 @@
+"""Nothing survives a task: what it left in its database sessions and in Django's idea of them is taken back.
+
+Language, time zone and all other context variables end with the context in which the executor calls the task.
+
+A task that asked nothing of a session left nothing in it, so the sessions are watched: each raw connection notes when
+something is sent over it, by whatever cursor. Only those are scrubbed, in one round trip; one that is in a
+transaction, in the middle of a query, broken, set up in another way or opened by the task is closed.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from django.db import connections
+from django.db.backends.signals import connection_created
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from tenant_q.scrubbing import process_state
+from tenant_q.scrubbing.connection_setup import NOTED, RawSetup, Settings, Setup, copied
+from tenant_q.sql import statement
+from tenant_q.support.forks import no_return
+from tenant_q.support.log_labels import get_logger
+from tenant_q.tenancy.connection import USED, forget_transaction, leave_in_other_threads
+
+logger = get_logger("tenant_q.session")
+
+# Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
+_wrappers: dict[str, list[Any]] = {}
+# Those that were open.
+_open: set[str] = set()
+# Django's connections of the watching thread, and the settings of all databases.
+_watched: dict[str, Any] = {}
+_settings: list[Settings] = []
+
+
+def watch() -> None:
+    """From here on, know which sessions are used. Call it when every session is as it should be."""
+    _open.clear()
+    _wrappers.clear()
+    _watched.clear()
+    if not _settings or not _settings[0].hold():
+        _settings[:] = [Settings()]
+    for connection in connections.all(initialized_only=True):
+        _watched[connection.alias] = connection
+        _wrappers[connection.alias] = list(connection.execute_wrappers)
+        if connection.vendor == "postgresql" and connection.connection is not None:
+            _open.add(connection.alias)
+            _watch(connection.connection)
+        setup = getattr(connection, NOTED, None)
+        if setup is None or not setup.holds(connection):
+            setattr(connection, NOTED, Setup(connection))
+
+
+def copied_settings() -> dict[str, Any]:
+    """Return a copy of the settings of all databases, for `use_settings`. Call it when no task runs."""
+    return copied(connections.settings)  # type: ignore[no-any-return]
+
+
+def use_settings(settings: Mapping[str, Any]) -> None:
+    """Have this thread connect as `settings` say, whatever a task changes meanwhile: the others' are shared."""
+    for alias, own in settings.items():
+        connection = connections[alias]
+        connection.settings_dict = own
+        setattr(connection, NOTED, Setup(connection))
+
+
+def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
+    """Take back what was left since `watch()`.
+
+    Parameters: `labels`, of the task that ran, for the log; `is_last`, whether other code than its tenant's tasks may
+    run next. What only another tenant could see is taken back then.
+
+    Returns whether a session was used, and so does not know its schema any more.
+    """
+    was_used = False
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        process_state.restore(labels, is_last=is_last)
+        if is_last:
+            was_used = _put_settings_back(labels)
+            leave_in_other_threads()
+    for connection in connections.all(initialized_only=True):
+        if is_main and _watched.get(connection.alias, connection) is not connection:
+            connection = _put_connection_back(connection, labels)
+            was_used = True
+        connection.run_on_commit = []
+        _restore_wrappers(connection)
+        if is_last:
+            connection.queries_log.clear()
+            _restore_setup(connection, labels)
+        if connection.connection is None:
+            was_used = was_used or connection.alias in _open
+        elif connection.vendor != "postgresql":
+            _reset_other(connection, labels)
+        elif _is_used(connection.connection):
+            _scrub(connection, labels)
+            was_used = True
+    return was_used
+
+
+def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
+    """Have each alias name the database again that it named. Returns whether one did not."""
+    changed = _settings[0].restore() if _settings else []
+    if changed:
+        logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=labels)
+    return bool(changed)
+
+
+def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
+    """Have an alias name the connection again that it named. Returns that."""
+    connection = connections[other.alias] = _watched[other.alias]
+    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=labels)
+    _close(other, "the task put it in the place of another", labels)
+    return connection
+
+
+def _restore_setup(connection: Any, labels: Mapping[str, str] | None) -> None:
+    setup = getattr(connection, NOTED, None)
+    if setup is None:  # the task was the first to ask for it
+        setattr(connection, NOTED, Setup(connections.create_connection(connection.alias)))
+        setup = getattr(connection, NOTED)
+    if changed := setup.restore(connection):
+        names = ", ".join(changed)
+        logger.warning("What the task changed in connection %s is put back: %s", connection.alias, names, extra=labels)
+
+
+def _restore_wrappers(connection: Any) -> None:
+    connection.execute_wrappers = list(_wrappers.get(connection.alias, ()))
+
+
+def _watch(raw: Any) -> None:
+    if not hasattr(raw, NOTED):
+        send = raw.wait  # all that a cursor sends goes through it
+
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            setattr(raw, USED, True)
+            return send(*args, **kwargs)
+
+        raw.wait = wait
+        setattr(raw, NOTED, RawSetup(raw))
+    setattr(raw, USED, False)
+
+
+def _is_set_up_as_noted(raw: Any) -> bool:
+    """Whether a connection is set up as it was; of one that the task opened nobody knows."""
+    setup = getattr(raw, NOTED, None)
+    return setup is not None and setup.holds(raw)
+
+
+def _is_used(raw: Any) -> bool:
+    idle = not raw.closed and raw.pgconn.transaction_status == TransactionStatus.IDLE
+    untouched = idle and raw.autocommit and _is_set_up_as_noted(raw)
+    return bool(getattr(raw, USED, True)) or not untouched or _was_spoken_to(raw)
+
+
+def _was_spoken_to(raw: Any) -> bool:
+    """Whether the server said something unasked: as a rule that it ended the session."""
+    readable, _, _ = select.select([raw.fileno()], [], [], 0)
+    return bool(readable)
+
+
+def _reset_other(connection: Any, labels: Mapping[str, str] | None) -> None:
+    """Of a database that is not PostgreSQL only transactions are known."""
+    if connection.in_atomic_block:
+        _close(connection, "the task left a transaction open", labels)
+    else:
+        connection.close_if_unusable_or_obsolete()
+
+
+def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
+    raw = connection.connection
+    if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
+        _close(connection, "the task left it in a transaction or in the middle of a query", labels)
+        return
+    if not _is_set_up_as_noted(raw):
+        why = "set it up in another way" if hasattr(raw, NOTED) else "opened it"
+        _close(connection, f"the task {why}", labels)
+        return
+    try:
+        if not raw.autocommit:
+            connection.set_autocommit(True)
+        threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its own statements too
+        with psycopg.ClientCursor(raw) as cursor:
+            cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
+            if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
+                cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        raw.prepare_threshold = threshold
+        connection.errors_occurred = False
+        # What a project sets in each new session is set again.
+        with no_return():
+            connection_created.send(sender=type(connection), connection=connection)
+        setattr(raw, NOTED, RawSetup(raw))
+        if connection.alias in _open:  # else those it has are the new connection's own
+            _restore_wrappers(connection)
+    except Exception as error:
+        _close(connection, " ".join(str(error).split()), labels)
+
+
+def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
+    """Close a connection that cannot be brought back; the next use opens a new one."""
+    logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
+    forget_transaction(connection)
+    connection.close()

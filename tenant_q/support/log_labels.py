@@ -1,0 +1,68 @@
+"""The loggers of tenant_q: every record says which tenant, which task and which function it is about.
+
+Whatever a record says of tenants is one line without control characters: see `visible`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from tenant_q.support.visible import visible, visible_traceback
+
+# What a record says where there is no tenant, no task or no function to name.
+NOTHING = "-"
+NAMES = ("schema", "task_id", "func")
+# What is logged as it is, also by `%d` and `%.1f`.
+_AS_IT_IS = (bool, int, float, type(None))
+
+
+class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records carry `schema`, `task_id` and `func`, as "-" where the call's `extra` has them not."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.isEnabledFor(level):
+            msg, labelled = self.process(msg, kwargs)
+            labelled["stacklevel"] = labelled.get("stacklevel", 1) + 1  # the record's place is the caller's
+            self.logger.log(level, msg, *map(_shown, args), **labelled)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        given = kwargs.get("extra") or {}
+        kwargs["extra"] = {**given, **{name: visible(str(given.get(name) or NOTHING)) for name in NAMES}}
+        return msg, kwargs
+
+
+class _Shown:
+    """An argument of a record, whose text is made when the record is written."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        return visible(str(self.value))
+
+    def __repr__(self) -> str:
+        return visible(repr(self.value))
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return value if value.isprintable() else _Shown(value)
+    if isinstance(value, Mapping):  # the only argument, by whose names the message is filled
+        return {name: _shown(one) for name, one in value.items()}
+    return value if isinstance(value, _AS_IT_IS) else _Shown(value)
+
+
+def _show_traceback(record: logging.LogRecord) -> bool:
+    """A filter: the text of a record's traceback, which formatters take when it is there."""
+    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        record.exc_text = visible_traceback(record.exc_info[1])
+    return True
+
+
+def get_logger(name: str) -> LabelledLogger:
+    """The logger `name`, with the labels."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_show_traceback)  # once: a filter that is there is not added again
+    return LabelledLogger(logger, {})
