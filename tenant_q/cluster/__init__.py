@@ -1,1 +1,1 @@
-"""TODO"""
+"""The processes of a cluster: parent, sentinel, workers, scheduler and exporter."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What operators see and do: status, health, metrics, dead letters, renamed and deleted tenants."""
