@@ -21,7 +21,7 @@ def test_no_module_logs_past_the_labels():
     """Only the command looks at the logger itself: whether the project has given it a handler."""
     modules = Path(tenant_q.__file__).parent.rglob("*.py")
     found = {path.name for path in modules if "logging.getLogger(" in path.read_text()}
-    assert found == {"labels.py", "mscluster.py", "watched_logging.py"}
+    assert found == {"log_labels.py", "mscluster.py", "watched_logging.py"}
 
 
 def test_labels_are_not_shared_between_records(caplog):
