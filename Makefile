@@ -68,6 +68,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
 
 test-all: $(STAMP)
 	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)

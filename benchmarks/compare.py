@@ -1,7 +1,7 @@
 """`make bench`: tenant_q beside Django-Q2, and beside Celery and dramatiq where `make bench-peers` installed them.
 
 All have the same servers, the same number of workers, the same tasks and a database of their own, and keep every result
-in it. They run in turns, and what is told is the median of the rounds. Tasks are enqueued before the workers start.
+in it. They run in turns, and the figure is the median of the rounds. Tasks are enqueued before the workers start.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def _scans(node: dict[str, Any]) -> Iterator[str]:
         yield from _scans(child)
 
 
-# What is told
+# Reports
 
 
 def surroundings() -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Workers:
 
 @contextmanager
 def started(contender: Contender, servers: Any, **environment: str) -> Iterator[Workers]:
-    """Its workers, until the end of the block. When it fails, the end of their log is told."""
+    """Its workers, until the end of the block. When it fails, the error has the end of their log."""
     with tempfile.TemporaryFile() as log, closing(contender.connect()) as session:
         session.execute("SELECT 1")
         workers = Workers(contender, contender.start(log, **environment), session)

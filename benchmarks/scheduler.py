@@ -1,7 +1,7 @@
 """`make bench-scheduler`: what a look at ten thousand tenants' schedules costs, and how late a schedule starts.
 
 Each number of tenants is measured in rounds, and each round alternates between the scheduler and a loop over all
-schemas as the package of 2020 makes it, on the same tables; what is told is the median of the rounds. Lateness is that
+schemas as the package of 2020 makes it, on the same tables; the figure is the median of the rounds. Lateness is that
 of a real `mscluster`, from the planned moment until the broker has the task, and until a worker runs it.
 """
 
@@ -132,7 +132,7 @@ def report_starts(starts: Mapping[str, Starts]) -> str:
         (f"{due}: {what}", one.planned, times.p50, times.p99, times.most, one.missed, one.twice)
         for due, one in starts.items()
         for what, times in (("enqueued", one.enqueued), ("started", one.started))
-        if (due, what) != ("each second, workers idle", "started")  # they are told to wait
+        if (due, what) != ("each second, workers idle", "started")  # they wait on purpose
     ]
     return harness.table(("due", "schedules", "p50 ms", "p99 ms", "max ms", "missed", "twice"), rows)
 

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with a project's settings, and how to mend it.
+"""System checks: report what is wrong with a project's settings, and how to correct it.
 
 `mscluster` refuses to start with the same sentences.
 """

@@ -147,7 +147,7 @@ class SchemaNotMigrated(TenantUnavailable):
 
 
 class ProgressError(TenantQError):
-    """A task's progress cannot be told: outside of a task, or as something other than a fraction from 0 to 1."""
+    """A task's progress cannot be set: outside of a task, or to something other than a fraction from 0 to 1."""
 
 
 class BadPackage(TenantQError):

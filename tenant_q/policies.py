@@ -23,7 +23,7 @@ from tenant_q.models import TenantPolicy
 from tenant_q.schedules import due_index
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
-# The first key of the advisory lock; the second tells the cluster.
+# The first key of the advisory lock; the second names the cluster.
 _LOCK = zlib.crc32(b"tenant_q.policies") & 0x7FFFFFFF
 
 

@@ -1,4 +1,4 @@
-"""How far a task has come: its state, and the progress that it tells of itself."""
+"""The state of a task, and the progress that it reports."""
 
 from __future__ import annotations
 

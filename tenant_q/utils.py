@@ -194,13 +194,13 @@ class QUtilities:
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
         """Cancel a task, by its id. It leaves a failed row whose text begins with "TaskCancelled".
 
-        One that waits never runs. One that runs is told within about a second, by a `CancelException` raised in it; if
+        A queued task never runs. A running one gets a `CancelException` within about a second; if
         it goes on for three seconds more, its worker is killed and replaced. It may still succeed first. A cancelled
         link ends its chain; a cancelled part makes its iter a failure.
 
         Parameters: `by`, who cancels it, for the audit trail and the failed row.
 
-        Returns True when it will not run or has been told to stop, also when it was cancelled before; False when it is
+        Returns True when it will not run or is being stopped, also when it was cancelled before; False when it is
         unknown or has finished. Raises `BrokerError`, and `ConfigurationError` with another broker than Redis.
         """
         require("cancel", task_id=task_id, by=by)

@@ -232,7 +232,7 @@ TWICE = (
 
 
 def terminate_a_child() -> int | None:
-    """Returns the exit code of a child that is told to end."""
+    """Returns the exit code of a child that gets SIGTERM."""
     child = multiprocessing.get_context("fork").Process(target=signal.pause)
     child.start()
     child.terminate()
@@ -250,7 +250,7 @@ def signal_a_child(number: int) -> int:
 
 
 def progress_of_a_child(key: str) -> None:
-    """The child tells more than the task."""
+    """The child reports more than the task."""
     from tenant_q.utils import QUtilities
     from tests import tasks
 

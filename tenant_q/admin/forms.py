@@ -84,7 +84,7 @@ class ScheduleForm(ModelForm):
         )
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Django-Q2's own check of the cron text is left out: that of the scheduler tells the place."""
+        """Skip Django-Q2's own check of the cron text: the scheduler's check names the wrong field."""
         return super()._get_validation_exclusions() | {"cron"}  # type: ignore[misc, no-any-return]
 
     def _post_clean(self) -> None:

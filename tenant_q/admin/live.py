@@ -30,7 +30,7 @@ from tenant_q.utils import QUtilities
 SHOWN = 100
 """So many tasks are listed; the others come when these are done."""
 SHOWN_ARGUMENTS = 10
-"""So many of a task's arguments, and of its keywords."""
+"""The most arguments, and the most keywords, of a task that the page shows."""
 _PLACES = {
     "leased": (gettext_lazy("Running"), "tenant-q-good"),
     "queued": (gettext_lazy("Queued"), "tenant-q-soft"),

@@ -78,7 +78,7 @@ def _make_other(cluster: str) -> Any:
         return django_q_broker(cluster)
     except (ImportError, AttributeError, ValueError) as error:
         chosen = conf().q_cluster.get("broker_class") or "the configured broker"
-        raise ConfigurationError(f"Q_CLUSTER's broker {chosen} cannot be loaded: {error}; mend it.") from error
+        raise ConfigurationError(f"Q_CLUSTER's broker {chosen} cannot be loaded: {error}; correct it.") from error
 
 
 def uses_redis() -> bool:

@@ -1,4 +1,4 @@
-"""What an operator is told of a tenant: what it has where, and how its tasks of the last hour went.
+"""The load of a tenant, for operators: its packages by place, and how its tasks went in the last hour.
 
 Times are counted by fixed bounds, each twice the one before. So a tenant costs the broker a few bytes however much it
 does, and two counts can be added and subtracted.
@@ -13,7 +13,7 @@ from operator import add
 
 # In seconds: 1 ms to 2.3 hours. What is longer is counted behind the last one.
 BOUNDS: tuple[float, ...] = tuple(2**n / 1000 for n in range(24))
-# The last hour is that since the end of a period of so many seconds, an hour to an hour and one period ago.
+# The length of a period in seconds. The last hour begins at the end of a period, an hour to an hour and one period ago.
 PERIOD_SECONDS = 300
 PERIODS = 12
 
@@ -83,12 +83,12 @@ class Load:
 
     @property
     def wait_p95(self) -> float | None:
-        """95 of 100 tasks waited no longer than so many seconds, from when they were enqueued or due; None of none."""
+        """Return the 95th percentile of the seconds that tasks waited since they were due; None without tasks."""
         return quantile(self.hour.waits, 0.95)
 
     @property
     def run_p95(self) -> float | None:
-        """95 of 100 tasks ran no longer than so many seconds; None of none."""
+        """Return the 95th percentile of the seconds that tasks ran; None without tasks."""
         return quantile(self.hour.runs, 0.95)
 
 

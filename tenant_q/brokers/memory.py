@@ -134,7 +134,7 @@ class MemoryBroker:
         self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.figures_then: dict[int, dict[str, list[int]]] = {}
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-        # Of each kind of labels: who has series of its own (or was told among the others), and how many could.
+        # For each kind of label: whether a name has series of its own, and how many names could have.
         self.labelled: dict[str, dict[str, bool]] = defaultdict(dict)
         self.most_labels: dict[str, int] = {}
         self.told_last: dict[str, str] = {}

@@ -18,7 +18,7 @@ from tenant_q.states import Progress, State
 REMEMBER_SECONDS = 24 * 3600
 # What a function that never ran is charged until it has.
 UNKNOWN_COST_MS = 10
-# A function that is new to its tenant is taken for so many times as long as it takes other tenants.
+# The expected run time of a function that is new to a tenant, as a multiple of the mean over all tenants.
 NEW_FACTOR = 3
 # A batch holds about this much expected work, and at most this many packages.
 BATCH_SECONDS = 0.05
@@ -29,7 +29,7 @@ SMALL_BATCH = 64
 BATCH_BYTES = 4 * 1024 * 1024
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
-# The next tenant's turn comes after one part in so many of a batch's work.
+# A batch is divided into this many slices; the next tenant's turn comes after each.
 SLICES = 4
 # The largest debt of a tenant, in seconds of virtual time; also in `lua/common.lua`.
 MOST_DEBT_SECONDS = 3600
@@ -333,7 +333,7 @@ class Broker(Protocol):
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         """Which of `names` have series of their own in the metrics, those in front first, `most` at most.
 
-        It is the same in every process. Who has them keeps them; who was told among the others stays among them until
+        It is the same in every process. A name keeps its series; one that was counted under "other" stays there until
         `most` is raised. So no counter ever goes back, but that of the others when it is raised.
 
         Parameters: `kind`, what they are, as "tenants"; `names`, all that are there: who is not makes room.
@@ -371,7 +371,7 @@ class Broker(Protocol):
         """
 
     def cancelled(self) -> list[Cancelled]:
-        """The leased packages whose workers are to be told that they were cancelled."""
+        """Return the leased packages that were cancelled, whose workers are still to be notified."""
 
     def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
         """Keep the progress of leased packages for as long as their leases.

@@ -1,4 +1,4 @@
-"""A process of the cluster as the sentinel sees it: how it is forked, what it is told and why it was killed."""
+"""A process of the cluster as the sentinel sees it: its fork, its cancels and the reason of its death."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Child:
     `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
     starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
     ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
-    was told, and when. `progress` is how often it had told progress when that was last passed on. `is_doubtful` says
+    was notified, and when. `progress` is the number of the last report that was passed on. `is_doubtful` says
     that its packages could not be given back, for a reason that concerns this child alone.
     """
 
@@ -70,7 +70,7 @@ class Child:
 
     @property
     def ignored(self) -> str | None:
-        """The id of a cancelled package that goes on although its worker was told `KILL_MARGIN` seconds ago."""
+        """The id of a cancelled package that still runs `KILL_MARGIN` seconds after its worker was notified."""
         if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
             return None
         return self.told[0] if self.slot.task == self.told[0] else None

@@ -1,6 +1,6 @@
 """What a worker has run and not yet settled: outcomes to save or retry, links to enqueue, leases to acknowledge.
 
-It is kept in hand through an outage of either server. While a task runs long, a thread of its own settles what had
+It keeps outcomes through an outage of either server. While a task runs long, a thread of its own settles what had
 finished before it, with database connections of its own.
 """
 
@@ -79,14 +79,14 @@ class Outbox:
         self._closing = threading.Event()
 
     def add(self, lease: Lease, outcome: Outcome) -> None:
-        """Take an outcome in hand."""
+        """Add an outcome."""
         with self._lock:
             if not self._unsettled:
                 self._waiting_since = time.monotonic()
             self._unsettled.append(Finished(lease, outcome))
 
     def is_empty(self) -> bool:
-        """Whether nothing is in hand."""
+        """Return whether nothing is left to settle or acknowledge."""
         return not (self._unsettled or self._untold or self._links or self._unacknowledged or self._complete)
 
     def is_waiting(self) -> bool:

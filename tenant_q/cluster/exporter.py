@@ -60,7 +60,7 @@ class Exporter(Role):
             self._told = True
             return False
         self._server.timeout = 0  # whether there is a request is asked before
-        logger.info("Metrics are told at http://%s:%s/metrics", address, port)
+        logger.info("Serving metrics at http://%s:%s/metrics", address, port)
         return True
 
 

@@ -33,7 +33,7 @@ class Surroundings:
 def survey() -> Surroundings:
     """Check settings, broker and database, and say what is there.
 
-    Raises `TenantQError` with one sentence about the first thing that is missing, and how to mend it.
+    Raises `TenantQError` with one sentence about the first thing that is missing, and how to correct it.
     """
     try:
         found = configuration_problems()
@@ -91,7 +91,7 @@ def _database() -> tuple[str, int]:
     except tenancy.DATABASE_ERRORS as error:  # the tenancy packages let the driver's own through
         reason = " ".join(str(error).split())
         raise TenantQError(
-            f"The database {place} cannot be used: {reason}. Start it, or mend DATABASES; "
+            f"The database {place} cannot be used: {reason}. Start it, or correct DATABASES; "
             "a new one needs `python manage.py migrate_schemas`."
         ) from error
 

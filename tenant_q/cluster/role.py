@@ -101,11 +101,11 @@ class Role(ABC):
         return []
 
     def has_unfinished(self) -> bool:
-        """Whether something in hand must be finished before this process may leave."""
+        """Return whether this process must finish something before it ends."""
         return False
 
     def abandon(self) -> None:
-        """In a process that a task forked: let go of what the sentinel reads, so that nothing of it is told there."""
+        """Detach from the memory that the sentinel reads, in a process that a task forked."""
         self.slot.detach()
 
     def close(self) -> None:  # noqa: B027 (most roles have nothing to leave in order)

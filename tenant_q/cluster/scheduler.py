@@ -24,7 +24,7 @@ from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.scheduler")
 
-# A notification tells of what is planned meanwhile; should one be lost, it is seen after this long.
+# Notifications announce schedules that are planned meanwhile. A lost one is noticed after this time.
 POLL_SECONDS = 30.0
 # A tenant whose pass failed, or that is not ready, is left alone this long.
 HOLD_SECONDS = 30.0
@@ -32,11 +32,10 @@ HOLD_SECONDS = 30.0
 UNKNOWN_SECONDS = 60.0
 # A busy tick ends after about this long, so that nothing else waits.
 BUSY_SECONDS = 0.5
-# Tenants are served so many together; one by one if they are only a few.
+# This many tenants are served together; a few are served one by one.
 TOGETHER = 100
 FEW = 4
-# What is due and cannot be fired, as another cluster has it in hand, is tried again after this long, and then after
-# longer and longer.
+# A due schedule that another cluster has locked is tried again after this time, then after longer and longer ones.
 AGAIN_SECONDS = 0.1
 # After so many rounds in which nothing could be fired, the index is compared with the schedules.
 DOUBTFUL_ROUNDS = 4
@@ -50,7 +49,7 @@ TABLES_A_SESSION = 2000
 
 
 class Scheduler(Role):
-    """Sleeps until something is due, or until the database tells that something earlier is planned."""
+    """Sleeps until something is due, or until the database announces an earlier one."""
 
     name = "scheduler"
 
@@ -154,7 +153,7 @@ class Scheduler(Role):
             fired = fire.fire_due_together(served) if served else {}
         except (BrokerError, DatabaseAway):
             raise
-        except Exception as error:  # it is told when that tenant is served
+        except Exception as error:  # it is logged when that tenant is served
             logger.info("%s tenants are served one by one: %s", len(some), " ".join(str(error).split()))
             self._alone.update(some)
             return
@@ -177,7 +176,7 @@ class Scheduler(Role):
         try:
             if not due_index.errors(schema) or not due_index.install(schema):
                 return
-        except tenancy.DATABASE_ERRORS:  # its table is locked, or of another shape: that is told when it is due
+        except tenancy.DATABASE_ERRORS:  # its table is locked or has another shape: logged when it is due
             return
         logger.warning("The due index was wrong about %s and is repaired", schema, extra={"schema": schema})
 
@@ -204,7 +203,7 @@ class Scheduler(Role):
     def _is_paused(self, schema: str) -> bool:
         try:
             return policies.is_paused(schema)
-        except tenancy.DATABASE_ERRORS:  # it is told when policies are put in force
+        except tenancy.DATABASE_ERRORS:  # logged when policies are applied
             return False
 
     def _fire_schedules_of(self, schema: str) -> bool:
@@ -292,7 +291,7 @@ class Scheduler(Role):
         return bool(self._stale) and self.slot.done == 0
 
     def _release_what_was_held(self) -> None:
-        """The settings may say otherwise than those of the scheduler before, and what failed under it may be mended."""
+        """Start over: the settings may have changed since the previous scheduler, and its failures may be fixed."""
         if "held" not in self._due:
             due_index.release(due_index.UNREADY)
             due_index.release(due_index.FAILED)

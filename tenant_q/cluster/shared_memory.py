@@ -28,7 +28,7 @@ _RENEWED_SINCE, _RENEWED_UNTIL = 576, 584
 _LEASES = 592
 _CANCELLED = _LEASES + BATCH_LIMIT * _LEASE.size  # how many
 _CANCELS = _CANCELLED + _NUMBER.size
-_TOLD = _CANCELS + BATCH_LIMIT * _CANCEL.size  # how often progress was told, twice; odd while it is being told
+_TOLD = _CANCELS + BATCH_LIMIT * _CANCEL.size  # twice the number of progress reports; odd while one is being written
 _AT_PROGRESS = _TOLD + _NUMBER.size
 _SIZE = _AT_PROGRESS + _PROGRESS.size
 _LABELS = ("task_id", "schema", "func")
@@ -210,12 +210,12 @@ class Slot:
 
     @property
     def task(self) -> str | None:
-        """The id of the package whose task is being run; None while its hook is told."""
+        """The id of the package whose task is being run; None while its hook is called."""
         return self.running if self._memory[_BUSY] == _TASK else None
 
     @property
     def progress(self) -> tuple[int, str, Progress] | None:
-        """How often progress was told, of which package, and the last of it. None where none was, or is just now."""
+        """The number of reports, the package's id, and the last report. None without one, or while one is written."""
         told = self._get(_TOLD)
         id, fraction, text = _PROGRESS.unpack(self._memory[_AT_PROGRESS : _AT_PROGRESS + _PROGRESS.size])
         is_whole = told and told % 2 == 0 and told == self._get(_TOLD)

@@ -1,4 +1,4 @@
-"""The one way onto the broker: stamp the schema, tell the receivers, sign, push, at once or on commit."""
+"""Enqueue packages: stamp the schema, call the receivers, sign and push, at once or on commit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def push(
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
     """Put packages on their tenants' queues when the transaction commits that is open on the tenants' connection.
 
-    At once where none is open, and not at all where it rolls back. What does not pickle is told now; what `push`
+    At once where none is open, and not at all where it rolls back. Values that do not pickle raise now; what `push`
     raises besides is raised by the commit, which has taken place then.
     """
     looked_up = _address(packages)

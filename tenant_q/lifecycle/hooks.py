@@ -23,7 +23,7 @@ logger = get_logger("tenant_q.flows")
 
 
 def has_listeners(outcome: Outcome) -> bool:
-    """Whether a hook or a receiver of `post_execute` is to be told of an outcome."""
+    """Return whether an outcome has a hook or a receiver of `post_execute`."""
     return bool(outcome.package.option("hook") or post_execute.receivers)
 
 

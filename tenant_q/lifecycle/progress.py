@@ -1,6 +1,6 @@
-"""A task tells how far it is, and whoever knows its id asks.
+"""A task reports its progress, and any process that knows its id reads it.
 
-In a worker it is told in memory shared with the sentinel, which passes what is new on to the broker a few times a
+A worker writes it into memory that it shares with the sentinel, which passes it on to the broker a few times a
 second, of all its workers at once. So telling costs a task no round trip, and the last value arrives also when nothing
 follows it.
 """
@@ -28,10 +28,12 @@ def report_to(report: Callable[[str, Progress], None] | None) -> None:
 
 
 def tell(fraction: float, text: str = "") -> None:
-    """Tell how far the running task is. Raises `ProgressError` outside of a task, and for a wrong fraction."""
+    """Report the progress of the running task. Raises `ProgressError` outside of a task, and for a wrong fraction."""
     package = running.get()
     if package is None:
-        raise ProgressError("set_progress() tells the progress of the task that calls it, and no task runs here.")
+        raise ProgressError(
+            "set_progress() sets the progress of the running task, and none runs here; call it in a task."
+        )
     if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:  # NaN is not either
         raise ProgressError(f"A task's progress is a fraction from 0 to 1, not {shown(fraction)}; divide by the whole.")
     progress = Progress(float(fraction), str(text).encode()[:LONGEST_TEXT].decode(errors="ignore"))

@@ -15,7 +15,7 @@ from tenant_q.operations.site import Site, Tenant
 from tenant_q.operations.status import Cluster, Process, age, recent_deaths
 from tenant_q.support.moments import at
 
-# A death is told for so long.
+# Seconds for which a death is shown.
 DEATH_SECONDS = 300
 _PLACES = ("queued", "leased", "delayed", "dead")
 _CLUSTER = ("cluster", "state", "host", "parent", "sentinel", "up", "workers", "restarts", "version", "trouble")

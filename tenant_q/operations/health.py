@@ -24,9 +24,9 @@ from tenant_q.schedules import due_index
 
 # A process that shows no life for so long, and runs no task, is stuck.
 STUCK_SECONDS = 15.0
-# A schedule that is so late is told.
+# Seconds after which a late schedule is reported.
 LATE_SECONDS = 60.0
-# A death of a process that was replaced is told for so long.
+# Seconds for which the death of a process that was replaced is reported.
 DEATH_SECONDS = 60.0
 
 
@@ -34,7 +34,7 @@ DEATH_SECONDS = 60.0
 class Health:
     """What was found, a sentence each. `problems` are what is wrong, `outages` servers that do not answer.
 
-    `notes` are what an operator should know and what mends itself; `clusters` those that were judged.
+    `notes` are what an operator should know and needs no action; `clusters` those that were judged.
     """
 
     problems: tuple[str, ...]
@@ -94,7 +94,7 @@ class _Question(threading.Thread):
     def run(self) -> None:
         try:
             self.answer = self.ask()
-        except Exception as error:  # whatever it is, it is told
+        except Exception as error:  # whatever it is, it is reported
             self.error = error
 
     def wait(self, deadline: float) -> str | None:

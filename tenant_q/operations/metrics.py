@@ -1,7 +1,7 @@
 """The site's figures for Prometheus. This needs `prometheus_client`, the extra `metrics`.
 
 Tenants and functions have series of their own up to `TENANT_Q["metrics_labels"]` of each; the rest is summed up as
-"other". Every cluster and every web process tells the same of the site, so do not sum over instances.
+"other". Every cluster and every web process reports the same figures, so do not sum over instances.
 """
 
 from __future__ import annotations

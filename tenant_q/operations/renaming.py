@@ -131,7 +131,7 @@ def _note(old: str, new: str, key: str, *, actor: str) -> None:
 
 
 def _follow(old: str, new: str, key: str) -> None:
-    """Tell the clusters the new name, and give it to cached results."""
+    """Rename the tenant's queues in each cluster, and its cached results."""
     for broker in site_brokers():
         broker.rename_tenant(key, old, new)
         cached.rename(old, new, broker.cached_ids(new, key))

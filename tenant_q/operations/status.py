@@ -35,7 +35,7 @@ logger = get_logger("tenant_q.status")
 STAT_SECONDS = 3
 # A cluster that did not stop in order is shown as gone for this long.
 GONE_SECONDS = 600
-# So many deaths of processes are told, the latest.
+# The most deaths of processes that are reported, the latest.
 DEATHS_TOLD = 5
 
 
@@ -59,7 +59,7 @@ class Process:
     """A worker or the scheduler of a cluster, at the moment of the status.
 
     `key` names it towards the broker; `done` is how many tasks or ticks it completed; `silent` the seconds since its
-    last sign of life. `task_id`, `schema` and `func` tell what it has been running for `seconds`; None when it runs
+    last sign of life. `task_id`, `schema` and `func` name the task that has run for `seconds`; None when it runs
     nothing. `late` is how many seconds the scheduler was behind when it looked last.
     """
 
@@ -263,7 +263,7 @@ def _made(kind: type[_T], fields: Mapping[str, Any]) -> _T:
 
 def age(moment: datetime) -> float:
     """Seconds since `moment`, as this machine's clock tells."""
-    return max(0.0, time.time() - moment.timestamp())  # whatever USE_TZ was when it was told
+    return max(0.0, time.time() - moment.timestamp())  # whatever USE_TZ was when it was written
 
 
 def recent_deaths(cluster: Cluster, seconds: float) -> list[Death]:

@@ -1,6 +1,6 @@
 """A schedule's arguments, from the text of its row: literals only, never evaluated.
 
-What cannot be understood is `BadSchedule`, never another error, so that one bad row is told to its tenant and stops
+A text that cannot be understood raises `BadSchedule` only, so that a bad row is reported to its tenant and stops
 nothing else.
 """
 

@@ -302,7 +302,7 @@ def require_tables() -> None:
 
 def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
     """Receiver of `post_migrate`: puts the schema that was just migrated into the index, if both have their tables."""
-    if using != tenancy.database_alias() or app_config.name != "django_q":  # it is told once for each app
+    if using != tenancy.database_alias() or app_config.name != "django_q":  # the signal comes once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
     if not tenancy.scheduled_among([schema]):

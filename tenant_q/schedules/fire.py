@@ -352,7 +352,7 @@ def upcoming(row: Schedule, now: datetime, count: int) -> list[datetime]:
     """The next occurrences of a schedule, at most `count`, if each is fired on time from `now` on.
 
     The first is its `next_run`, also when that has passed. None while it is paused or has run as often as it should.
-    Raises `BadSchedule` when not even what follows the first can be told.
+    Raises `BadSchedule` when not even the second run can be computed.
     """
     if row.next_run is None or row.repeats == 0:
         return []

@@ -1,7 +1,7 @@
 """The moments a schedule asks for.
 
 Pure functions: no database, no settings, no clock. What cannot be understood is `BadSchedule`, never another error, so
-that one bad row is told to its tenant and stops nothing else.
+that a bad row is reported to its tenant and stops nothing else.
 
 Where the local clock jumps:
 

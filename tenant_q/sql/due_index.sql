@@ -269,7 +269,7 @@ BEGIN
             CONTINUE;
         END IF;
         IF current_setting('transaction_isolation') <> 'read committed' THEN
-            reason := 'what its tables run can be told in READ COMMITTED only';
+            reason := 'its tables can be checked for foreign code in READ COMMITTED only';
         ELSE
             FOR path IN
                 SELECT format('%I.%I', name, relname) FROM pg_class

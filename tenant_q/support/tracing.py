@@ -64,7 +64,7 @@ def _in_span(trace: Any, call: Callable[..., _R], package: Any, *arguments: Any)
 def _record(span: Any, error: BaseException) -> None:
     try:
         span.record_exception(error)
-    except BaseException:  # an error that breaks whatever looks at it: its class is told, and its row tells more
+    except BaseException:  # an error that breaks whatever looks at it: the span has its class; its row has more
         return
 
 

@@ -33,7 +33,7 @@ from tenant_q.tenancy.verification import verify
 def task_schema(schema: str | None = None) -> str:
     """The schema a task or result call is for: `schema`, or the current one.
 
-    In a coroutine of a task only that task's tenant can be told, and is.
+    In a coroutine of a task, it is that task's tenant.
 
     Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
     has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` when

@@ -97,7 +97,7 @@ def look_up_together(schemas: Iterable[str]) -> None:
 
     Those that are not ready, not found or folded are left to a look-up of their own, which tells why.
     """
-    # Early enough that none is forgotten while they are in hand, which would be a look-up for each.
+    # Early enough that no entry expires while the batch runs, which would be a look-up for each.
     now, limit = time.monotonic(), conf().tenant_cache_seconds / 2
     wanted = [
         name
@@ -111,7 +111,7 @@ def look_up_together(schemas: Iterable[str]) -> None:
             named = _tenants().filter(schema_name__in=wanted)
             ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
             found = list(named)
-        except Exception:  # the project's function fails, say: that is told of each tenant
+        except Exception:  # the project's function fails, say: each tenant's own look-up reports it
             if is_lost(tenant_connection()):
                 raise
             return
@@ -133,7 +133,7 @@ def tenants_to_schedule() -> list[str]:
             if is_lost(tenant_connection()):
                 raise
             path = conf().ready_tenants
-            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {words(error)}; mend it.") from error
+            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {words(error)}; correct it.") from error
         return sorted(names - conf().excluded_schemas)
 
 
@@ -224,7 +224,7 @@ def _why_unready(named: Any, schema: str) -> str | None:
     except Exception as error:
         if is_lost(tenant_connection()):
             raise
-        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {words(error)}; mend it."
+        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {words(error)}; correct it."
     return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
 
 

@@ -75,7 +75,7 @@ def see_tables_together(schemas: Iterable[str]) -> None:
     """Look at the columns of several schemas' tables at once, where that was not done lately.
 
     It takes a fifth of the time of one after another, which is most of what a tenant costs a fresh worker. A table that
-    is not seen here is looked at by `verify`, which tells what is wrong. Raises `DatabaseAway`.
+    is not seen here is checked by `verify`, which raises the reason. Raises `DatabaseAway`.
     """
     wanted = [name for name in map(physical_schema, schemas) if not _seen_lately(name)]
     if len(wanted) < 2:
@@ -83,7 +83,7 @@ def see_tables_together(schemas: Iterable[str]) -> None:
     now = time.monotonic()
     try:
         found = _whole_among(wanted)
-    except DATABASE_ERRORS:  # whatever it is, it is told of each tenant
+    except DATABASE_ERRORS:  # whatever it is, each tenant's own check reports it
         return
     for name, table in found.items():
         _whole_tables[name] = table, now

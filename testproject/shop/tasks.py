@@ -32,7 +32,7 @@ def revenue_report(title="Revenue"):
 
 
 def import_catalogue(seconds=10):
-    """Slow: stands for the download of a big file. It tells how far it is, and can be cancelled at any point."""
+    """Slow: stands for the download of a big file. It reports its progress, and can be cancelled at any point."""
     pages = 40
     for page in range(1, pages + 1):
         time.sleep(seconds / pages)

@@ -1,4 +1,4 @@
-"""The real cluster: tasks are cancelled wherever they are, and tell how far they are."""
+"""The real cluster: tasks are cancelled wherever they are, and report their progress."""
 
 from __future__ import annotations
 

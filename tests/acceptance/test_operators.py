@@ -72,7 +72,7 @@ def killed(pid: int, shows: Callable[[], Any], what: str) -> None:
 
 
 def test_killed_processes_show(tenants, mscluster, clusters_page):
-    """A status that is not told again is gone after `STAT_SECONDS`, and it is told each second: 5 s are enough."""
+    """A status that is not sent again is gone after `STAT_SECONDS`, and it is sent each second: 5 s are enough."""
     assert STAT_SECONDS < 5
     cluster = mscluster()
     with in_schema("acme_corp"):
@@ -93,7 +93,7 @@ def test_killed_processes_show(tenants, mscluster, clusters_page):
     scheduler = cluster.pids("scheduler")[0]
     killed(worker.pid, lambda: f"worker {worker.pid}: was killed" in clusters_page(), "the worker on the page")
     killed(scheduler, lambda: f"scheduler {scheduler}: was killed" in clusters_page(), "the scheduler on the page")
-    wait_until(lambda: len(told(cluster).deaths) == 2, what="two deaths to be told")
+    wait_until(lambda: len(told(cluster).deaths) == 2, what="two deaths to be shown")
     deaths = {death.role: death for death in told(cluster).deaths}
     assert (deaths["worker"].pid, deaths["scheduler"].pid) == (worker.pid, scheduler)
     assert deaths["worker"].func == "tests.tasks.hold" and deaths["worker"].how.startswith(
@@ -250,7 +250,7 @@ def test_a_cluster_answers_prometheus(tenants, mscluster):
     wait_until(lambda: any(death.role == "exporter" for death in told(cluster).deaths))
     wait_until(lambda: scrape(port), what="one of them to answer")
     assert cluster.stop() == 0
-    wait_until(lambda: "Metrics are told at" in second.log and scrape(port), what="the other to answer")
+    wait_until(lambda: "Serving metrics at" in second.log and scrape(port), what="the other to answer")
     assert second.stop() == 0
 
 

@@ -36,7 +36,7 @@ def test_postgres_is_killed_and_comes_back(tenants, mscluster, postgres):
     postgres.kill_postgres()
     connections.close_all()
     tasks.let_go(cluster.name)
-    wait_until(lambda: "waits, nothing is lost" in cluster.log, what="the outage to be told")
+    wait_until(lambda: "waits, nothing is lost" in cluster.log, what="the outage to be logged")
     pids = cluster.pids("worker")
     postgres.start_postgres()
     with in_schema("acme_corp"):
@@ -70,7 +70,7 @@ def test_a_broker_that_refuses_is_told_once(tenants, mscluster):
     client = tasks.client()
     client.execute_command("ACL", "SETUSER", "default", "-evalsha")
     try:
-        wait_until(lambda: cluster.log.count("The worker waits, nothing is lost") == 2, what="the outage to be told")
+        wait_until(lambda: cluster.log.count("The worker waits, nothing is lost") == 2, what="the outage to be logged")
         wait_until(lambda: "goes on without the broker" in cluster.log)
         time.sleep(3)
     finally:

@@ -62,7 +62,7 @@ def check_on_time(task: Task, added: Any, planned: Any, how: str, capsys: Any) -
     late = (task.started - planned).total_seconds()
     told(capsys, f"{how}: started {1000 * late:.0f} ms late, {(task.started - added).total_seconds():.2f} s after it")
     assert late > -0.001, "never too early"
-    assert late < POLL_SECONDS / 2, "it was told: no poll found it"
+    assert late < POLL_SECONDS / 2, "it was notified: no poll found it"
 
 
 @pytest.mark.seam

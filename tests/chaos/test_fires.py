@@ -98,7 +98,7 @@ class Battle:
         self.planned += [(schema, name, first + timedelta(hours=n)) for n in range(fires)]
 
     def kill_at(self, point: str) -> None:
-        """The next scheduler that comes to a point ends there; what it has in hand is planned first."""
+        """The next scheduler that comes to a point ends there; what it has locked is planned first."""
 
         def has_come() -> bool:
             if not due_index.look():

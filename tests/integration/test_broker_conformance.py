@@ -1098,7 +1098,7 @@ def test_the_dead_are_purged(broker):
 
 
 def test_reclaiming_charges_only_what_ran(broker):
-    """And not what its sentinel killed: that is told by the verdict."""
+    """And not what its sentinel killed: the verdict says that."""
     know(broker, 0.1)
     put(broker, *"abcd")
     broker.fetch("w1", limit=3)
@@ -1411,7 +1411,7 @@ def test_cancelling_what_waits(broker):
     know(broker, 0.1)
     put(broker, *"abc")
     assert broker.cancel("acme_corp", "b", BY_ADA) == "queued"
-    assert broker.cancelled() == [], "whoever takes it is told then"
+    assert broker.cancelled() == [], "the next worker gets it then"
     assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [
         ("b", BY_ADA),
         ("a", None),
@@ -1567,7 +1567,7 @@ def test_the_status_of_clusters(driver, broker):
     assert broker.get_stats("*") == [b"2"], "one that is not refreshed is gone"
 
 
-# What operators are told
+# What operators see
 
 
 def run(broker: Broker, *ids: str, schema: str = "acme_corp", func: str = "f", **settled: Any) -> None:
@@ -1718,7 +1718,7 @@ def test_who_has_labels_keeps_them_and_who_is_gone_makes_room_for_who_is_new(bro
     assert named("a") == {"a"}
     assert named("c", "a", "b") == {"a", "c"}, "those in front first"
     assert named("b", "c", "a") == {"a", "c"}
-    assert named("b", "c") == {"c"}, "b was told among the others"
+    assert named("b", "c") == {"c"}, "b was counted among the others"
     assert named("b", "c", "d", "e") == {"c", "d"}
     assert named("a", "b", "d") == {"d"}, "a is among the others since it was gone"
     assert broker.name_labels("functions", ["a", "b"], most=2) == {"a", "b"}, "others"

@@ -254,7 +254,7 @@ class TwoBrokers(RuleBasedStateMachine):
     # The dead
 
     @precondition(lambda self: self.model.broker.died)
-    @rule(wanted=st.dictionaries(ids, st.sampled_from(["", "mended"]), max_size=6))
+    @rule(wanted=st.dictionaries(ids, st.sampled_from(["", "repaired"]), max_size=6))
     def retry_dead(self, wanted):
         self.both("retry_dead", wanted)
 
@@ -381,7 +381,7 @@ class TwoBrokers(RuleBasedStateMachine):
             policy = model.in_force.get(schema, Policy())
             at_cap = policy.max_running is not None and len(keys["running"][schema]) >= policy.max_running
             assert (schema in keys["ready"]) == (bool(keys["queue"][schema]) and not policy.paused and not at_cap)
-        # What a lease holds is told by it alone.
+        # Only the lease itself says what it holds.
         assert set(keys["leased"]) == set(keys["leases"])
         assert Counter(id for held in keys["held"].values() for id in held) == Counter(set(keys["leases"]))
         holders = {id: worker for worker, held in keys["held"].items() for id in held}

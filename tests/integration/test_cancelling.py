@@ -62,7 +62,7 @@ def row(id: str, schema: str = A) -> Task:
 
 
 def tell_worker() -> None:
-    """What the sentinel does: it tells the worker in this process what was cancelled."""
+    """What the sentinel does: it notifies the worker in this process of cancels."""
     (worker,) = WORKERS
     verdicts = {one.id: one.verdict for one in worker.broker.cancelled() if one.worker == worker.key}
     worker.slot.cancel(verdicts)
@@ -578,7 +578,7 @@ def test_a_dead_workers_number_is_not_signalled(sentinel, rung):
 
 
 def test_a_worker_that_left_in_order_charges_nobody(sentinel):
-    """As one does that is told to stop while PostgreSQL is away, with packages in hand that it never started."""
+    """As one does that stops while PostgreSQL is away, with packages that it never started."""
     id, child = add("see"), sentinel.children.alive[0]
     for _ in range(3):
         assert get_broker().fetch("w1").leases

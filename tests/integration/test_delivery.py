@@ -285,7 +285,7 @@ def use_up_and_lose_the_server_once(values: list[Any]) -> str:
 
 
 def test_an_attempt_is_put_back_through_an_outage_of_the_broker(tenants, worker, monkeypatch):
-    """The outcome stays in hand: the failed attempt counts, and the task is not run again meanwhile."""
+    """The worker keeps the outcome: the failed attempt counts, and the task is not run again meanwhile."""
     id = add("fail_until", 2, max_attempts=2, retry_delay=0)
     broken = BrokerError("away")
 
@@ -377,7 +377,7 @@ def test_a_delayed_task_is_not_run_before_its_time(tenants, worker):
 
 
 def test_a_delay_is_kept_to_the_moment(tenants, worker):
-    """It ends by the broker's clock; a worker that looks when it is told to finds it."""
+    """It ends by the broker's clock; a worker that looks at that time finds it."""
     add("fail_until", 1, delay=0.3)
     begun = time.monotonic()
     first = get_broker().fetch("looks").next_delayed

@@ -1,4 +1,4 @@
-"""The examples of `docs` are right: they run and give what they say. `tests.documents` tells how blocks are written.
+"""The examples of `docs` are right: they run and give what they say. `tests.documents` says how blocks are written.
 
 All pages share one cluster, and the files that they show are in one folder; each page has a namespace of its own.
 Blocks of `sh` are commands of `manage.py`. A block of `console` shows what they answer. The tutorials have a test of

@@ -217,7 +217,7 @@ def test_a_lost_notification_is_made_up_for_by_the_next_poll(tenants, scheduler,
             "VALUES ('tests.tasks.nothing', 'D', -1, now())"
         )
         other.commit()
-    assert scheduler.stopping.wait(pause, *scheduler.files()) == [], "nothing was told"
+    assert scheduler.stopping.wait(pause, *scheduler.files()) == [], "no notification came"
     scheduler.tick()
     assert get_broker().queue_size("acme_corp") == 1
 
@@ -318,7 +318,7 @@ def test_what_is_due_in_the_index_alone_does_not_spin_the_scheduler(tenants, sch
     with caplog.at_level(logging.WARNING, "tenant_q"):
         pauses = [scheduler.tick() for _ in range(scheduler_module.DOUBTFUL_ROUNDS)]
     assert pauses[:-1] == [pytest.approx(scheduler_module.AGAIN_SECONDS * 2**n) for n in range(len(pauses) - 1)]
-    assert pauses[-1] == 0, "what was put right is told"
+    assert pauses[-1] == 0, "a correction is notified"
     assert entries() == {}
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == ["The due index was wrong about acme_corp and is repaired"]

@@ -114,7 +114,7 @@ def test_the_cache_of_sites_is_cleared(tenants, settings):
 
 def test_a_receiver_that_fails_puts_off_its_tenants_tasks(tenants, worker):
     def receiver(schema: str, **_: Any) -> None:
-        if schema == "acme_corp" and not CACHE.get("mended"):
+        if schema == "acme_corp" and not CACHE.get("repaired"):
             raise ValueError("the cache is away")
 
     tenant_entered.connect(receiver)
@@ -123,7 +123,7 @@ def test_a_receiver_that_fails_puts_off_its_tenants_tasks(tenants, worker):
         work(worker)
         assert QUtilities.get_result(ids["globex_inc"], schema_name="globex_inc") == 1
         assert QUtilities.get_result(ids["acme_corp"], schema_name="acme_corp") is None
-        CACHE["mended"] = "yes"
+        CACHE["repaired"] = "yes"
         make_due()
         work(worker)
         assert QUtilities.get_result(ids["acme_corp"], schema_name="acme_corp") == 1

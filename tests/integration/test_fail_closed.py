@@ -167,7 +167,7 @@ def test_a_fresh_worker_sees_the_tables_of_its_batch_together(newcomer, worker):
     tenancy.forget_tenants()
     with on_the_wire() as sent:
         worker.tick()
-    assert sum("pg_attribute" in one for one in sent) == 2, "one for all, one that tells of the newcomer"
+    assert sum("pg_attribute" in one for one in sent) == 2, "one for all, one for the newcomer"
     assert get_broker().counts().delayed == 1
 
 

@@ -172,7 +172,7 @@ def test_a_crash_before_the_commit(tenants, then_together):
 
 
 def test_two_clusters_at_once(tenants):
-    """What another one has in hand is left to it."""
+    """What another one has locked is left to it."""
     for name in tenants:
         insert(name, PAST)
     with elsewhere() as other:

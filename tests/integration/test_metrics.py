@@ -1,4 +1,4 @@
-"""What Prometheus is told: the names, the bound on labels, counters that never go back, and who may ask."""
+"""The series for Prometheus: the names, the bound on labels, counters that never go back, and who may ask."""
 
 from __future__ import annotations
 

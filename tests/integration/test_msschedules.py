@@ -1,4 +1,4 @@
-"""`python manage.py msschedules`, and what is told where the index was not migrated."""
+"""`python manage.py msschedules`, and what it says where the index was not migrated."""
 
 from __future__ import annotations
 

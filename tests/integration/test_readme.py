@@ -1,7 +1,7 @@
 """The README is right: its examples run and give what they say, its tables and commands are those of the code.
 
 A block of Python whose first line is `# settings.py` is checked as settings; the others are run where `acme_corp` is
-current and a cluster is running. `tests.documents` tells how.
+current and a cluster is running. `tests.documents` describes how.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def test_every_public_name_has_an_example():
 
 
 def test_every_method_takes_schema_name():
-    for name in METHODS - {"set_progress"}:  # a task tells of itself
+    for name in METHODS - {"set_progress"}:  # only a task calls it
         parameter = inspect.signature(getattr(QUtilities, name)).parameters["schema_name"]
         assert parameter.default is None, name
 

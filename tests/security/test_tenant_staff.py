@@ -177,7 +177,7 @@ KWARGS = [
 
 @pytest.fixture(autouse=True)
 def bait(settings, monkeypatch, tmp_path: Path) -> Iterator[Path]:
-    """Modules on the path: one that is offered, one that tells when it is imported. Returns where it tells that."""
+    """Modules on the path: one that is offered, one that notes when it is imported. Returns where it notes that."""
     told = tmp_path / "imported"
     (tmp_path / "bait.py").write_text(BAIT)
     (tmp_path / "trap.py").write_text(f"open({str(told)!r}, 'w').close()\ndef job(*args): pass\n")

@@ -91,7 +91,7 @@ local function add_figures(name, all_done)
   redis.call(unpack(call))
 end
 
--- With what was there when five minutes began, the figures tell what was done since.
+-- Keep the figures as they were when a period of five minutes began: the difference is what was done since.
 local function keep_figures_as_they_were()
   local kept = key('figures:' .. math.floor(now / period_ms))
   if redis.call('EXISTS', kept) == 0 then

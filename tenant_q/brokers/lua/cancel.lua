@@ -2,7 +2,7 @@
 --
 -- The verdict stays with the package until that is gone, so whoever gets it next gives it up. One that waits comes to
 -- the head of its queue for that; far back in a long queue it stays where it is, so that nobody else waits for the
--- search. Of a leased one the worker's sentinel is told (see cancelled.lua).
+-- search. For a leased one, the worker's sentinel is notified (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id, 4 verdict, 5 how far from the head of its queue it is looked for

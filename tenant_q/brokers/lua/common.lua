@@ -63,8 +63,8 @@
 --   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
 --                                 of the epoch; it expires after 70 minutes
 --   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
---                                 where it was told among the others
---   <tag>:most_labels:<kind> string  how many could have series of their own when they were told last
+--                                 where it was counted under "other"
+--   <tag>:most_labels:<kind> string  how many could have series of their own at the last scrape
 --
 -- These keys stay when no package is queued or runs:
 --   for each tenant    its queue's name, policy, figures (224 bytes), label, learned costs, an entry of <tag>:waited, and its

@@ -33,7 +33,7 @@ if gap > tonumber(ARGV[1]) then
 end
 
 local ids = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 256)
--- A batch has one deadline, so it is the tokens that tell the order in which the packages were leased.
+-- A batch has one deadline, so only the tokens hold the order in which the packages were leased.
 local leases, due = {}, ids
 ids = {}
 for _, id in ipairs(due) do

@@ -204,7 +204,7 @@ end
 
 local due_in = first[2] and math.max(0, tonumber(first[2]) - now) or -1
 
--- A worker that saw no reason to look again (its token was used up by an empty fetch) is told that there is more, or
+-- A worker that saw no reason to look again (its token was used up by an empty fetch) gets a token, because there is more, or
 -- that something is due soon: this one is busy now.
 local is_more = (full or #taken == limit) and redis.call('ZCARD', key('ready')) > 0
 local is_soon = #taken > 0 and due_in >= 0 and due_in < 1000

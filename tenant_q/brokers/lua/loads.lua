@@ -1,4 +1,4 @@
--- What each tenant has where, and what tells how its last hour was.
+-- Return the packages of each tenant by place, and the figures of its last hour.
 --
 -- Every tenant with a queue has a virtual time, or a policy that keeps it out of the ring.
 --

@@ -1,4 +1,4 @@
--- Which names have series of their own in the metrics. Who has them keeps them while it is there; who was told among the
+-- Which names have series of their own in the metrics. A name keeps them while it exists; a name that was counted among the
 -- others stays among them until more may have series, so that the counters of neither go back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)

@@ -39,7 +39,7 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--live",
             action="store_true",
-            help="For a liveness probe: a server that is away is told, and fails nothing: a restart would not help.",
+            help="For a liveness probe: report a server that is away without failing, since a restart would not help.",
         )
         super().add_arguments(parser)
 

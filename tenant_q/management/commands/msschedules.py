@@ -207,7 +207,7 @@ def _needed(schema: str | None) -> str:
 
 
 def _errors(schemas: list[str]) -> dict[str, int | str]:
-    """How many schedules the index has wrong, by schema; or why that cannot be told."""
+    """Return the number of wrong entries of the index, by schema, or why it cannot be found out."""
     if not schemas:
         return {}
     try:

@@ -18,7 +18,7 @@ document.addEventListener("DOMContentLoaded", () => {
         shown.innerHTML = text;
       }
     } catch {
-      // Without an answer the preview stays as it was; saving tells what is wrong.
+      // Without an answer the preview stays as it was; saving shows what is wrong.
     }
   };
   const soon = () => {
