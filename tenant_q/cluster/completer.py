@@ -30,7 +30,7 @@ from tenant_q.exceptions import (
     EntryRefused,
     TenantUnavailable,
 )
-from tenant_q.lifecycle import enqueue, hooks, iters, results, retries, settle
+from tenant_q.lifecycle import enqueue, hooks, iters, prune_results, retries, save_results, settle
 from tenant_q.lifecycle.execute import give_up, timeout_of
 from tenant_q.package.envelope import open_package, seal
 from tenant_q.package.package import Outcome, Package, labels, with_outcome
@@ -270,7 +270,7 @@ class Outbox:
             raise
         except Exception as error:
             logger.exception("The link %s cannot be enqueued", link.name, extra=labels(link))
-            for why in results.save([give_up(link, error)]).values():
+            for why in save_results.save([give_up(link, error)]).values():
                 logger.error("The failure of %s cannot be saved: %s", link.name, why, extra=labels(link))
 
     def _acknowledge(self) -> None:
@@ -282,7 +282,7 @@ class Outbox:
         # Their rows may be pruned soon, and a failover may undo the acknowledgement.
         late = [one.lease.id for one in self._unacknowledged if _age(one.outcome) > conf().lease]
         if late:
-            self.broker.note_late(late, seconds=results.spared().total_seconds())
+            self.broker.note_late(late, seconds=prune_results.spared().total_seconds())
         refused = self.broker.acknowledge(self.key, settled)
         for finished in self._unacknowledged:
             if finished.lease.id in refused:

@@ -42,7 +42,7 @@ from tenant_q.exceptions import (
     TenantUnavailable,
     WorkerDied,
 )
-from tenant_q.lifecycle import progress, results, retries
+from tenant_q.lifecycle import progress, prune_results, results, retries
 from tenant_q.lifecycle.execute import execute, give_up, timeout_of
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package, seal
@@ -367,10 +367,14 @@ class Worker(Role):
         for schema in list(self.outbox.saved):
             self.outbox.saved.discard(schema)
             self._to_prune.setdefault(schema, time.monotonic())
-        due = [s for s, since in self._to_prune.items() if time.monotonic() - since > results.spared().total_seconds()]
+        due = [
+            s
+            for s, since in self._to_prune.items()
+            if time.monotonic() - since > prune_results.spared().total_seconds()
+        ]
         for schema in due[:10]:
             try:
-                has_more = results.prune(schema, _may_come)
+                has_more = prune_results.prune(schema, _may_come)
                 del self._to_prune[schema]
                 if has_more:
                     self._to_prune[schema] = -math.inf  # the next time

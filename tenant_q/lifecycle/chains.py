@@ -9,9 +9,9 @@ from tenant_q.exceptions import (
     EnqueueError,
     WrongArgument,
 )
-from tenant_q.lifecycle import enqueue, results
+from tenant_q.lifecycle import enqueue, save_results
 from tenant_q.lifecycle.execute import give_up
-from tenant_q.lifecycle.results import Key
+from tenant_q.lifecycle.save_results import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
@@ -83,7 +83,7 @@ def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
             if link:
                 settlement.links.append(link)
                 settlement.sources[link.id] = outcome.package.id
-    for key, why in results.save([unbuilt for _, unbuilt in failed.values()]).items():
+    for key, why in save_results.save([unbuilt for _, unbuilt in failed.values()]).items():
         settlement.unsaved[failed[key][0].package.key] = why
 
 

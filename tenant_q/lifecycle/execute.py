@@ -47,7 +47,7 @@ from tenant_q.exceptions import (
     UnknownFunction,
     UnpicklableResult,
 )
-from tenant_q.lifecycle import results, transactional
+from tenant_q.lifecycle import save_results, transactional
 from tenant_q.package.package import Outcome, Package, labels
 from tenant_q.package.running import running
 from tenant_q.scrubbing import process_state
@@ -153,7 +153,7 @@ def _call_in_transaction(
             else:
                 with _noted(own):
                     done = _call(package, outcome, during)
-                results.save_in_transaction(done)
+                save_results.save_in_transaction(done)
                 if before_commit is not None:
                     before_commit()
     except (TenantUnavailable, DatabaseAway) as error:

@@ -10,7 +10,7 @@ from django_q.models import Task
 from django_q.signals import post_execute
 
 from tenant_q import tenancy
-from tenant_q.lifecycle import enqueue, results
+from tenant_q.lifecycle import enqueue, outcome_rows, save_results
 from tenant_q.lifecycle.execute import alarm, resolve, timeout_of
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.package import Outcome, labels
@@ -29,7 +29,7 @@ def has_listeners(outcome: Outcome) -> bool:
 
 def called_receivers(settlement: Settlement) -> bool:
     """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
-    return results.has_own_receivers() or (bool(settlement.links) and enqueue.has_listeners())
+    return save_results.has_own_receivers() or (bool(settlement.links) and enqueue.has_listeners())
 
 
 def tell(outcome: Outcome) -> None:
@@ -57,8 +57,8 @@ def _tell(outcome: Outcome) -> None:
 
 
 def _hook_task(outcome: Outcome) -> Task:
-    task = results.as_task(outcome)
-    task._state.adding = not results.wants_row(outcome)
+    task = outcome_rows.as_task(outcome)
+    task._state.adding = not outcome_rows.wants_row(outcome)
     return task
 
 

@@ -20,8 +20,8 @@ from tenant_q.exceptions import (
     OversizedResult,
     ResultRefused,
 )
-from tenant_q.lifecycle import cached, results
-from tenant_q.lifecycle.results import Key
+from tenant_q.lifecycle import cached, save_results
+from tenant_q.lifecycle.save_results import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.options import take_q_options
 from tenant_q.package.package import Outcome, Package, build, deterministic_id, labels, without_values
@@ -105,7 +105,7 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
             return max(_add_parts([one], broker, settlement) for one in signed)
         outcome = signed[0][0]
         logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
-        refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+        refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
         settlement.failed[package.key] = refused
         return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
 

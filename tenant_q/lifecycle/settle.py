@@ -16,7 +16,7 @@ from tenant_q.exceptions import (
     ResultRefused,
     TaskCancelled,
 )
-from tenant_q.lifecycle import cached, chains, hooks, iters, results
+from tenant_q.lifecycle import cached, chains, hooks, iters, save_results
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.package import Outcome, labels, without_values
 from tenant_q.support.log_labels import get_logger
@@ -35,7 +35,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     settlement = Settlement()
     collated, last_parts = iters.record_parts(outcomes, broker, settlement)
     everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
-    saved = results.write(everything, between=between)
+    saved = save_results.write(everything, between=between)
     settlement.unsaved |= saved.errors
     # Drop a success that comes after a cancel: its result, its chain and its hook.
     everything = [o for o in everything if not (o.success and o.package.key in saved.cancelled)]
@@ -59,7 +59,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
 
 def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[Outcome]:
     """Save outcomes whose values PostgreSQL refuses as failures. Return all outcomes as they are now."""
-    refused = {key: error for key, error in settlement.unsaved.items() if results.is_refused(error)}
+    refused = {key: error for key, error in settlement.unsaved.items() if save_results.is_refused(error)}
     return [
         _as_failed(outcome, refused[outcome.package.key], settlement) if outcome.package.key in refused else outcome
         for outcome in outcomes
@@ -70,9 +70,9 @@ def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Ou
     """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
     package = outcome.package
     logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
-    refused = without_values(outcome, ResultRefused(results.refusal_text(error)))
+    refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
     settlement.unsaved.pop(package.key, None)
-    settlement.unsaved |= results.save([refused])
+    settlement.unsaved |= save_results.save([refused])
     settlement.failed[package.key] = refused
     return refused
 

@@ -28,7 +28,7 @@ from psycopg import sql
 from tenant_q import tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
-from tenant_q.lifecycle import enqueue, results
+from tenant_q.lifecycle import enqueue, save_results
 from tenant_q.lifecycle.execute import give_up
 from tenant_q.package.options import take_q_options
 from tenant_q.package.package import SCHEDULE, Outcome, Package, build, deterministic_id
@@ -68,7 +68,7 @@ def _fire_due(schema: str) -> int:
         tenant = _tenants([schema])[schema]
         fires = [_fire(row, tenant) for row in _claim()]
         _store([fire.row for fire in fires])
-        results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
+        save_results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
         _push_or_fail(schema, fires)
         return len(fires)
 
@@ -85,7 +85,7 @@ def _push_or_fail(schema: str, fires: Sequence[_Fire]) -> None:
             except EnqueueError as error:
                 failed = _failed(row, schema, package.id, error)
                 failed.package.task["tenant"] = package.tenant
-                results.save_or_raise([failed])
+                save_results.save_or_raise([failed])
 
 
 def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
@@ -106,7 +106,7 @@ def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
         tenants = _tenants(schemas)
         fires = [(schema, _fire(row, tenants[schema])) for schema, row in _claim_together(schemas)]
         _store_together([(schema, fire.row) for schema, fire in fires])
-        results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
+        save_results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
         push([fire.what for _, fire in fires if isinstance(fire.what, Package)])
         return Counter(schema for schema, _ in fires)
 

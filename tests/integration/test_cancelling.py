@@ -21,7 +21,7 @@ from tenant_q.cluster.worker import Worker
 from tenant_q.custom import Iter
 from tenant_q.exceptions import BrokerError, NoTenant, ProgressError
 from tenant_q.lifecycle import progress as progress_module
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import save_results
 from tenant_q.lifecycle.execute import execute, running
 from tenant_q.lifecycle.submit import submit
 from tenant_q.models import AuditRecord
@@ -240,7 +240,7 @@ def test_one_that_had_succeeded_stays_so(tenants, make_worker):
     lease = broker.fetch(worker.key).leases[0]
     work_of = worker._open(lease)
     with in_schema(A):
-        results.save([execute(work_of)])
+        save_results.save([execute(work_of)])
     assert QUtilities.cancel(id, A)
     broker.reclaim(worker.key, running=None)
     work(worker)

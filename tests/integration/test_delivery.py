@@ -27,7 +27,7 @@ from tenant_q.cluster import shared_memory as slots
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, EnqueueError
-from tenant_q.lifecycle import results, retries
+from tenant_q.lifecycle import prune_results, results, retries
 from tenant_q.package.envelope import seal
 from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
@@ -511,7 +511,7 @@ def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_w
 
 def forget(id: str, *, others: int = 3) -> None:
     """Let a long time pass for the row of a task, in which more tasks succeed than rows are kept."""
-    past = timezone.now() - 100 * results.spared()
+    past = timezone.now() - 100 * prune_results.spared()
     with in_schema("acme_corp"):
         Task.objects.filter(id=id).update(started=past, stopped=past)
         for n in range(others):

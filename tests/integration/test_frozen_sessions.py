@@ -16,7 +16,7 @@ from tenant_q.cluster import preflight
 from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.cluster.role import Role
 from tenant_q.exceptions import DatabaseAway, TenantQError
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import prune_results
 from tenant_q.schedules import due_index
 from tenant_q.tenancy import limits
 from tenant_q.utils import QUtilities
@@ -111,10 +111,10 @@ def test_the_wait_for_an_answer_has_a_limit(proxy):
     connection.ensure_connection()
     proxy.choose = nth(1, REQUEST)
     with pytest.raises(DatabaseAway, match=r"the server has not answered for 0\.2 s, so the session is dropped"):
-        results.prune("acme_corp")
+        prune_results.prune("acme_corp")
     (frozen,) = proxy.frozen()
     proxy.choose = lambda _: None
-    results.prune("acme_corp")
+    prune_results.prune("acme_corp")
     assert connection.connection is not None
     assert frozen.closed_at is not None, "the socket is closed at once"
 

@@ -27,7 +27,7 @@ from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerError, ConfigurationError, NoTenant, QueueFull, TenantQError, UnknownTenant
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import prune_results, save_results
 from tenant_q.models import AuditRecord, TenantPolicy
 from tenant_q.package.package import Outcome, build
 from tenant_q.policies import change
@@ -318,11 +318,11 @@ def test_a_tenant_keeps_as_many_successes_as_its_policy_says(settings):
     for schema in (A, B):
         moments = [begin + timedelta(seconds=n) for n in range(6)]
         built = [(build("tests.tasks.add", (), {}, schema=schema), moment) for moment in moments]
-        results.save([Outcome(package, True, "done", moment, moment, 1.0) for package, moment in built])
+        save_results.save([Outcome(package, True, "done", moment, moment, 1.0) for package, moment in built])
     change(A, actor="olga", act="limit", max_results=2)
     for schema in (A, B):
         with in_schema_alone(B):
-            results.prune(schema)
+            prune_results.prune(schema)
             assert connection.schema_name == B
     with in_schema(B):
         assert Task.objects.count() == 4, "without one of its own, as many as save_limit says"
@@ -330,7 +330,7 @@ def test_a_tenant_keeps_as_many_successes_as_its_policy_says(settings):
         assert Task.objects.count() == 2
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 0}
     change(A, actor="olga", act="limit", max_results=1)
-    results.prune(A)
+    prune_results.prune(A)
     with in_schema(A):
         assert Task.objects.count() == 1
 

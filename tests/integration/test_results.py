@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_q.models import Task
 
 from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import outcome_rows, prune_results, results, save_results, task_statements
 from tenant_q.lifecycle.execute import execute, give_up
 from tenant_q.package.package import Outcome, build, deterministic_id
 from tenant_q.tenancy import current_key, in_schema
@@ -84,7 +84,7 @@ def test_a_row_is_as_django_q2_writes_it():
         "acme_corp", 1, [2], b={"c": None}, id="a" * 32, task_name="n", group="g", hook="tests.tasks.hook",
         result={"r": (1, 2)}, attempt=3, cluster="long",
     )  # fmt: skip
-    assert results.save([done]) == {}
+    assert save_results.save([done]) == {}
     (row,) = rows()
     assert (row.id, row.name, row.func, row.group, row.hook) == (
         "a" * 32,
@@ -97,20 +97,20 @@ def test_a_row_is_as_django_q2_writes_it():
     assert (row.started, row.stopped, row.success) == (done.started, done.stopped, True)
     assert (row.attempt_count, row.cluster) == (3, "long")
     assert str(row) == "n"
-    own = results.as_task(done)
+    own = outcome_rows.as_task(done)
     for field in Task._meta.fields:
         assert getattr(own, field.name) == getattr(row, field.name), field.name
 
 
 @pytest.mark.parametrize("result", [None, "", 0, False, [], "ä'\"%s {} ; DROP", b"\x00", "\x00\ud800", {1: object}])
 def test_any_result_is_read_as_it_was_saved(result):
-    results.save([outcome(result=result)])
+    save_results.save([outcome(result=result)])
     assert rows()[0].result == result
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE x; --", "%s %(a)s {} {a}", 'ä"\\', pytest.param("\n")])
 def test_any_name_and_group(text):
-    assert results.save([outcome(task_name=text, group=text)]) == {}
+    assert save_results.save([outcome(task_name=text, group=text)]) == {}
     assert (rows()[0].name, rows()[0].group) == (text, text)
 
 
@@ -118,7 +118,7 @@ def test_any_name_and_group(text):
 def test_a_text_is_never_a_statement(field):
     text = "\n; CREATE TABLE public.injected (); --"
     try:
-        results.save([outcome(**{field: text})])
+        save_results.save([outcome(**{field: text})])
         assert sql("SELECT to_regclass('public.injected')") == [(None,)]
     finally:
         sql("DROP TABLE IF EXISTS public.injected")
@@ -126,13 +126,13 @@ def test_a_text_is_never_a_statement(field):
 
 
 def test_a_functions_and_a_hooks_name(settings):
-    results.save([outcome(func=tasks.add, hook=tasks.hook)])
+    save_results.save([outcome(func=tasks.add, hook=tasks.hook)])
     assert (rows()[0].func, rows()[0].hook) == ("tests.tasks.add", "tests.tasks.hook")
     assert rows()[0].cluster == settings.Q_CLUSTER["name"]
 
 
 def test_nothing_is_saved(round_trips):
-    assert results.save([]) == {}
+    assert save_results.save([]) == {}
     assert round_trips == []
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_saved(round_trips):
 @pytest.mark.seam
 def test_many_tenants_in_one_round_trip_and_one_commit(tenants, round_trips):
     several = [outcome(name, n, id=deterministic_id(name, n)) for n in range(20) for name in tenants]
-    assert results.save(several) == {}
+    assert save_results.save(several) == {}
     assert len(round_trips) == 1
     transactions = {row[0] for name in tenants for row in sql(f"SELECT xmin::text FROM {name}.django_q_task")}
     assert len(transactions) == 1
@@ -152,13 +152,13 @@ def test_many_tenants_in_one_round_trip_and_one_commit(tenants, round_trips):
 
 def test_saving_does_not_depend_on_the_current_schema(tenants):
     with in_schema("globex_inc"):
-        results.save([outcome("acme_corp")])
+        save_results.save([outcome("acme_corp")])
         assert connection.schema_name == "globex_inc"
     assert (len(rows("acme_corp")), len(rows("globex_inc"))) == (1, 0)
 
 
 def test_equal_ids_of_two_tenants(tenants):
-    results.save([outcome(name, id="a" * 32, result=name) for name in tenants])
+    save_results.save([outcome(name, id="a" * 32, result=name) for name in tenants])
     for name in tenants:
         assert [row.result for row in rows(name)] == [name]
 
@@ -181,7 +181,7 @@ def test_the_first_success_stays(receive, receivers, first, second, stays):
         receive(lambda **_: None)
     for attempt, (success, result) in enumerate((first, second), start=1):
         one = outcome(id="a" * 32, success=success, result=result, attempt=attempt, after=attempt)
-        assert results.save([one]) == {}
+        assert save_results.save([one]) == {}
     (row,) = rows()
     assert (row.success, row.result) == stays
     assert row.attempt_count == (1 if stays[1] == "first" else 2)
@@ -204,8 +204,10 @@ def test_a_cancelled_task_stays_so(receive, receivers, how, second):
     if receivers:
         receive(lambda **_: None)
     late = outcome(func=f"{__name__}.be_cancelled", id="a" * 32, success=second, result="late", after=9)
-    assert results.save([CANCELS[how](late.package)]) == {}
-    assert results.write([late, outcome(id="b" * 32)]) == results.Saved({}, frozenset({("acme_corp", "a" * 32)}))
+    assert save_results.save([CANCELS[how](late.package)]) == {}
+    assert save_results.write([late, outcome(id="b" * 32)]) == save_results.Saved(
+        {}, frozenset({("acme_corp", "a" * 32)})
+    )
     (row,) = rows(id="a" * 32)
     assert not row.success
     assert row.result.startswith("TaskCancelled: ")
@@ -218,8 +220,8 @@ def test_cancelled_tasks_stay_so_of_a_schema_whose_packages_name_its_tenant_or_n
         receive(lambda **_: None)
     keyed, keyless = (outcome(id=letter * 32, result="late", after=9) for letter in "ab")
     keyed.package.task["tenant"], keyless.package.task["tenant"] = current_key("acme_corp"), None
-    results.save([give_up(one.package, TaskCancelled("cancelled by Ada")) for one in (keyed, keyless)])
-    cancelled = results.write([keyed, keyless]).cancelled
+    save_results.save([give_up(one.package, TaskCancelled("cancelled by Ada")) for one in (keyed, keyless)])
+    cancelled = save_results.write([keyed, keyless]).cancelled
     assert cancelled == {("acme_corp", "a" * 32), ("acme_corp", "b" * 32)}
 
 
@@ -231,24 +233,24 @@ def be_cancelled() -> None:
 def test_a_failure_that_tells_of_a_cancel_is_an_ordinary_one(receive, receivers):
     if receivers:
         receive(lambda **_: None)
-    results.save([outcome(id="a" * 32, success=False, result="ValueError: TaskCancelled: no")])
-    assert results.write([outcome(id="a" * 32)]) == results.Saved({})
+    save_results.save([outcome(id="a" * 32, success=False, result="ValueError: TaskCancelled: no")])
+    assert save_results.write([outcome(id="a" * 32)]) == save_results.Saved({})
     assert [row.result for row in rows()] == ["done"]
 
 
 def test_a_cancel_and_a_success_of_one_id_in_a_batch():
     late = outcome(id="a" * 32)
-    results.save([give_up(late.package, TaskCancelled("cancelled")), late])
+    save_results.save([give_up(late.package, TaskCancelled("cancelled")), late])
     assert [row.result for row in rows()] == ["TaskCancelled: cancelled"]
 
 
 def test_the_same_id_twice_in_a_batch():
-    assert results.save([outcome(id="a" * 32, result=n) for n in (1, 2)]) == {}
+    assert save_results.save([outcome(id="a" * 32, result=n) for n in (1, 2)]) == {}
     assert [row.result for row in rows()] == [1], "the first success stays"
 
 
 def test_a_success_and_a_failure_of_one_id_in_a_batch():
-    results.save([outcome(id="a" * 32, result="good"), outcome(id="a" * 32, result="bad", success=False)])
+    save_results.save([outcome(id="a" * 32, result="good"), outcome(id="a" * 32, result="bad", success=False)])
     assert [row.result for row in rows()] == ["good"]
 
 
@@ -274,7 +276,7 @@ def test_a_success_and_a_failure_of_one_id_in_a_batch():
 )
 def test_which_outcomes_leave_a_row(settings, success, keywords, limit, saved):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": limit}
-    results.save([outcome(success=success, **keywords)])
+    save_results.save([outcome(success=success, **keywords)])
     assert len(rows()) == saved
 
 
@@ -283,7 +285,7 @@ def test_which_outcomes_leave_a_row(settings, success, keywords, limit, saved):
 
 def test_a_broken_tenant_costs_no_other(tenants):
     with table_gone("globex_inc"):
-        failed = results.save([outcome(name) for name in tenants])
+        failed = save_results.save([outcome(name) for name in tenants])
     assert {schema for schema, _ in failed} == {"globex_inc"}
     assert "does not exist" in str(*failed.values())
     assert [len(rows(name)) for name in tenants] == [1, 0, 1]
@@ -292,11 +294,11 @@ def test_a_broken_tenant_costs_no_other(tenants):
 def test_a_tenant_alone_that_is_broken():
     with table_gone("acme_corp"):
         several = [outcome(), outcome()]
-        assert set(results.save(several)) == {one.package.key for one in several}
+        assert set(save_results.save(several)) == {one.package.key for one in several}
 
 
 def test_a_tenant_whose_schema_is_gone_gets_no_row_in_public(tenants):
-    failed = results.save([outcome("nobody"), outcome("acme_corp")])
+    failed = save_results.save([outcome("nobody"), outcome("acme_corp")])
     assert {schema for schema, _ in failed} == {"nobody"}
     assert len(rows()) == 1
     assert sql("SELECT to_regclass('public.django_q_task')") == [(None,)]
@@ -308,12 +310,12 @@ def test_text_that_postgresql_cannot_hold_is_saved_as_far_as_it_can(field, text)
     """Plain `async_task` checks nothing."""
     one = outcome()
     one.package.task[field] = text
-    assert results.save([one]) == {}
+    assert save_results.save([one]) == {}
     assert getattr(rows()[0], field) == f"{text[:-1]}?"
 
 
 def test_a_row_that_cannot_be_saved_costs_no_other_tenant(tenants):
-    failed = results.save([outcome("globex_inc", attempt=2**40), outcome("acme_corp")])
+    failed = save_results.save([outcome("globex_inc", attempt=2**40), outcome("acme_corp")])
     assert {schema for schema, _ in failed} == {"globex_inc"}
     assert len(rows()) == 1
 
@@ -322,24 +324,24 @@ def test_arguments_that_no_longer_pickle_after_the_task_cost_no_other_tenant(ten
     spoilt: list[Any] = []
     broken = outcome("globex_inc", spoilt)
     spoilt.append(lambda: None)
-    results.save([broken, outcome("acme_corp")])
+    save_results.save([broken, outcome("acme_corp")])
     assert len(rows()) == 1
 
 
 def test_save_or_raise():
-    results.save_or_raise([outcome()])
+    save_results.save_or_raise([outcome()])
     with table_gone("acme_corp"), pytest.raises(Exception, match="does not exist"):
-        results.save_or_raise([outcome()])
+        save_results.save_or_raise([outcome()])
     assert len(rows()) == 1
 
 
 def test_a_locked_tenant_is_not_waited_for(tenants, monkeypatch):
-    monkeypatch.setattr(results, "LOCK_MS", 20)
+    monkeypatch.setattr(task_statements, "LOCK_MS", 20)
     locker = connections.create_connection("default")
     try:
         with locker.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE globex_inc.django_q_task")
-        failed = results.save([outcome(name) for name in tenants])
+        failed = save_results.save([outcome(name) for name in tenants])
     finally:
         locker.close()
     assert {schema for schema, _ in failed} == {"globex_inc"}
@@ -351,8 +353,8 @@ def test_a_database_that_is_away_is_told(monkeypatch):
     connection.ensure_connection()
     schemas.terminate(connection.connection.info.backend_pid)
     with pytest.raises(DatabaseAway, match="Database 'default' cannot be reached"):
-        results.save([outcome(), outcome("globex_inc")])
-    assert results.save([outcome()]) == {}, "the next use opens a new connection"
+        save_results.save([outcome(), outcome("globex_inc")])
+    assert save_results.save([outcome()]) == {}, "the next use opens a new connection"
 
 
 # Receivers of post_save
@@ -380,7 +382,7 @@ def test_a_projects_receivers_run_in_the_tenants_schema(tenants, receive):
 
     receive(receiver)
     several = [outcome(name, result=name) for name in tenants]
-    assert results.save(several) == {}
+    assert save_results.save(several) == {}
     assert seen == [(one.package.id, True, one.package.schema, one.package.schema) for one in several]
     for name in tenants:
         assert [row.result for row in rows(name)] == [name]
@@ -390,7 +392,7 @@ def test_the_hook_is_left_to_be_called_once(tenants, receive):
     """Django-Q2's own receiver would call it while saving; ours is called when all is saved."""
     receive(lambda **_: None)
     one = outcome(hook="tests.tasks.hook")
-    results.save([one])
+    save_results.save([one])
     assert rows()[0].hook == "tests.tasks.hook"
     assert tasks.notes(f"hook:{one.package.id}") == []
 
@@ -403,7 +405,7 @@ def test_receivers_of_other_models_do_not_slow_down_saving(round_trips):
 
     post_save.connect(receiver, sender=Schedule, weak=False)
     try:
-        results.save([outcome()])
+        save_results.save([outcome()])
     finally:
         post_save.disconnect(receiver, sender=Schedule)
     assert len(round_trips) == 1
@@ -415,7 +417,7 @@ def test_a_receiver_that_raises_costs_no_other_tenant(tenants, receive):
             raise ValueError("the receiver is broken")
 
     receive(receiver)
-    results.save([outcome(name) for name in ("globex_inc", "acme_corp")])
+    save_results.save([outcome(name) for name in ("globex_inc", "acme_corp")])
     assert len(rows()) == 1
 
 
@@ -432,27 +434,27 @@ def kept(**where: Any) -> list[int]:
 
 def test_the_oldest_successes_are_pruned(tenants, settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 3}
-    results.save(old(6) + old(6, "globex_inc"))
-    results.prune("acme_corp")
+    save_results.save(old(6) + old(6, "globex_inc"))
+    prune_results.prune("acme_corp")
     assert kept() == [3, 4, 5]
     assert len(rows("globex_inc")) == 6, "each tenant by itself"
-    results.prune("acme_corp")
+    prune_results.prune("acme_corp")
     assert kept() == [3, 4, 5]
 
 
 def test_many_are_pruned_in_portions(tenants, settings, monkeypatch):
     """No statement of ours may take as long as an answer is waited for."""
-    monkeypatch.setattr(results, "PRUNED_AT_ONCE", 4)
+    monkeypatch.setattr(prune_results, "PRUNED_AT_ONCE", 4)
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
-    results.save(old(10))
-    assert [results.prune("acme_corp") for _ in range(3)] == [True, True, False]
+    save_results.save(old(10))
+    assert [prune_results.prune("acme_corp") for _ in range(3)] == [True, True, False]
     assert kept() == [9]
 
 
 def test_failures_are_kept(settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
-    results.save(old(4, success=False) + old(4))
-    results.prune("acme_corp")
+    save_results.save(old(4, success=False) + old(4))
+    prune_results.prune("acme_corp")
     assert (len(rows(success=False)), kept(success=True)) == (4, [3])
 
 
@@ -461,16 +463,16 @@ def test_the_limit_counts_for_each(settings, per):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2, "save_limit_per": per}
     option = {"group": "group", "name": "task_name", "func": "func"}[per]
     several = [one for value in ("a.b", "c.d") for one in old(4, **{option: value})]
-    results.save(several)
-    results.prune("acme_corp")
+    save_results.save(several)
+    prune_results.prune("acme_corp")
     for value in ("a.b", "c.d"):
         assert kept(**{per: value}) == [2, 3]
 
 
 def test_tasks_without_a_group_are_one_group(settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2, "save_limit_per": "group"}
-    results.save(old(4) + old(1, group="g"))
-    results.prune("acme_corp")
+    save_results.save(old(4) + old(1, group="g"))
+    prune_results.prune("acme_corp")
     assert (kept(group=None), kept(group="g")) == ([2, 3], [0])
 
 
@@ -478,18 +480,18 @@ def test_recent_rows_are_spared(settings):
     """A package that is delivered again is looked up among them before it runs."""
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     settings.TENANT_Q = {"lease": 10}
-    assert results.spared() == timedelta(seconds=40)
+    assert prune_results.spared() == timedelta(seconds=40)
     now = (timezone.now() - BEGIN).total_seconds()
-    results.save([outcome(result=n, after=now - seconds) for n, seconds in enumerate((100, 60, 30, 20, 10))])
-    results.prune("acme_corp")
+    save_results.save([outcome(result=n, after=now - seconds) for n, seconds in enumerate((100, 60, 30, 20, 10))])
+    prune_results.prune("acme_corp")
     assert kept() == [2, 3, 4]
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_no_limit(settings, limit):
-    results.save(old(4))
+    save_results.save(old(4))
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": limit}
-    results.prune("acme_corp")
+    prune_results.prune("acme_corp")
     assert len(rows()) == 4
 
 
@@ -498,7 +500,7 @@ def test_no_limit(settings, limit):
 
 def test_find_by_id_and_name(tenants):
     several = [outcome(task_name="n", result=n, after=n) for n in range(3)]
-    results.save([*several, outcome(task_name="a" * 32, result="named as an id")])
+    save_results.save([*several, outcome(task_name="a" * 32, result="named as an id")])
     with in_schema("acme_corp"):
         for one in several:
             found = results.find(one.package.id)
@@ -512,14 +514,14 @@ def test_find_by_id_and_name(tenants):
 
 
 def test_the_latest_of_a_name_is_the_one_that_stopped_last(tenants):
-    results.save([outcome(task_name="n", result="late", after=5), outcome(task_name="n", result="early")])
+    save_results.save([outcome(task_name="n", result="late", after=5), outcome(task_name="n", result="early")])
     with in_schema("acme_corp"):
         assert results.find("n").result == "late"
 
 
 def test_a_group_in_its_order(tenants):
     several = [outcome(group="g", result=n, after=-n, success=n != 1) for n in range(3)]
-    results.save([*several, outcome(group="other"), outcome("globex_inc", group="g")])
+    save_results.save([*several, outcome(group="other"), outcome("globex_inc", group="g")])
     with in_schema("acme_corp"):
         assert [task.result for task in results.group("g", failures=True)] == [2, 1, 0]
         assert [task.result for task in results.group("g", failures=False)] == [2, 0]
@@ -529,7 +531,7 @@ def test_a_group_in_its_order(tenants):
 
 
 def test_a_groups_label_is_taken_off(tenants):
-    results.save([outcome(group="g"), outcome("globex_inc", group="g")])
+    save_results.save([outcome(group="g"), outcome("globex_inc", group="g")])
     with in_schema("acme_corp"):
         assert results.delete("g", tasks=False) == 1
         assert results.count("g", failures=False) == 0
@@ -538,7 +540,7 @@ def test_a_groups_label_is_taken_off(tenants):
 
 
 def test_a_groups_rows_are_deleted(tenants):
-    results.save([outcome(group="g"), outcome(), outcome("globex_inc", group="g")])
+    save_results.save([outcome(group="g"), outcome(), outcome("globex_inc", group="g")])
     with in_schema("acme_corp"):
         assert results.delete("g", tasks=True)[0] == 1
     assert (len(rows()), len(rows("globex_inc"))) == (1, 1)
@@ -546,7 +548,7 @@ def test_a_groups_rows_are_deleted(tenants):
 
 def test_those_that_succeeded_before(tenants):
     several = [outcome(result=n, success=n != 1) for n in range(3)]
-    results.save(several)
+    save_results.save(several)
     with in_schema("acme_corp"):
         found = results.successes(one.package.id for one in several)
     assert {id: task.result for id, task in found.items()} == {several[0].package.id: 0, several[2].package.id: 2}

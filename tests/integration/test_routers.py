@@ -19,7 +19,7 @@ from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.checks import check_all
 from tenant_q.exceptions import QueueFull
-from tenant_q.lifecycle import results, task_rows
+from tenant_q.lifecycle import prune_results, task_rows
 from tenant_q.models import AuditRecord, GroupPart
 from tenant_q.schedules import by_hand
 from tenant_q.tenancy import in_public, in_schema
@@ -103,7 +103,7 @@ def test_a_redelivered_task_finds_its_row(elsewhere, make_worker, monkeypatch):
 def test_pruning(elsewhere, settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     policies.change(A, actor="boss", act="set", max_results=1)
-    results.prune(A)
+    prune_results.prune(A)
 
 
 def ignore(**_: object) -> None:

@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import prune_results, results
 from tenant_q.schedules import due_index, fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -43,7 +43,7 @@ def lock_rows_in_vain() -> None:
 
 
 def prune() -> None:
-    results.prune("acme_corp")
+    prune_results.prune("acme_corp")
 
 
 def lock_timeout() -> str:

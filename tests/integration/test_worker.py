@@ -22,9 +22,9 @@ from tenant_q.brokers.protocol import Message
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import LONGEST_BATCH, Worker
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
-from tenant_q.lifecycle import results
-from tenant_q.lifecycle.results import _save_rows
+from tenant_q.lifecycle import prune_results, save_results
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
+from tenant_q.lifecycle.save_results import _save_rows
 from tenant_q.package.envelope import seal
 from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
@@ -275,7 +275,7 @@ def test_an_iter_whose_result_cannot_be_saved_at_once(tenants, worker, monkeypat
     id = QUtilities.add_async_tasks_from_iter(f"{HERE}.see", [1, 2], schema_name="acme_corp")
     worker.tick()
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
         worker.tick()
     assert get_broker().counts().delayed == 1
     make_due()
@@ -552,7 +552,7 @@ def test_waiting_for_a_tenant_uses_up_no_try(tenants, worker, monkeypatch):
     finally:
         sql("ALTER TABLE globex_inc.away RENAME TO django_q_task")
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("globex_inc"))
+        broken.setattr(save_results, "_save_rows", fail_for("globex_inc"))
         work(worker)
     assert get_broker().counts().dead == 0
     make_due()
@@ -579,7 +579,7 @@ def test_an_outcome_that_cannot_be_saved_is_saved_later(tenants, worker, monkeyp
     know_as_short(f"{HERE}.see", *tenants)
     ids = {name: add(name, f"{HERE}.see", name, hook="tests.tasks.hook", group="g") for name in tenants}
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("globex_inc"))
+        broken.setattr(save_results, "_save_rows", fail_for("globex_inc"))
         worker.tick()
         assert len(SEEN) == 3
         assert [schemas.count_tasks(name) for name in tenants] == [1, 0, 1], "it costs no other tenant"
@@ -600,7 +600,7 @@ def test_an_outcome_that_cannot_be_saved_is_saved_later(tenants, worker, monkeyp
 def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypatch):
     id = add("acme_corp", "tests.tasks.fail")
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
         worker.tick()
     make_due()
     work(worker)
@@ -610,7 +610,7 @@ def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypa
 def test_an_outcome_is_saved_later_whatever_became_of_the_arguments(tenants, worker, monkeypatch):
     id = add("acme_corp", f"{HERE}.spoil", [])
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
         worker.tick()
     make_due()
     work(worker)
@@ -624,7 +624,7 @@ def test_a_last_attempt_that_cannot_be_saved_stays_the_last(tenants, worker, mon
     get_broker().fetch("dies")
     get_broker().reclaim("dies", running=id)
     with monkeypatch.context() as broken:
-        broken.setattr(results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
         worker.tick()
     make_due()
     worker.tick()
@@ -634,7 +634,7 @@ def test_a_last_attempt_that_cannot_be_saved_stays_the_last(tenants, worker, mon
 
 def test_an_outcome_that_can_never_be_saved_is_buried(tenants, worker, monkeypatch):
     id = add("acme_corp", f"{HERE}.see", 1)
-    monkeypatch.setattr(results, "_save_rows", fail_for("acme_corp"))
+    monkeypatch.setattr(save_results, "_save_rows", fail_for("acme_corp"))
     for _ in range(MOST_PUT_OFFS + 1):
         work(worker)
         make_due()
@@ -649,7 +649,7 @@ def test_what_is_finished_is_kept_through_an_outage(tenants, worker, monkeypatch
     id = add("acme_corp", f"{HERE}.see", 1)
     with monkeypatch.context() as away:
         if server == "postgresql":
-            away.setattr(results, "_save_rows", raising(DatabaseAway("away")))
+            away.setattr(save_results, "_save_rows", raising(DatabaseAway("away")))
         else:
             away.setattr(type(worker.broker), "acknowledge", raising(BrokerError("away")))
         for _ in range(3):
@@ -846,12 +846,12 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     settings.TENANT_Q = {"lease": 1}
     pruned: list[str] = []
-    monkeypatch.setattr(results, "prune", lambda schema, *_: pruned.append(schema))
+    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema))
     add("acme_corp", "tests.tasks.add", 1)
     add("globex_inc", "tests.tasks.add", 1)
     work(worker)
     assert pruned == [], "what was saved just now is spared"
-    monkeypatch.setattr(results, "spared", lambda: type("Zero", (), {"total_seconds": lambda self: -1.0})())
+    monkeypatch.setattr(prune_results, "spared", lambda: type("Zero", (), {"total_seconds": lambda self: -1.0})())
     worker._next_prune = 0.0
     worker.tick()
     assert sorted(pruned) == ["acme_corp", "globex_inc"]
@@ -861,7 +861,7 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
 
 
 def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings, monkeypatch):
-    monkeypatch.setattr(results, "prune", lambda schema, *_: pruned.append(schema) or len(pruned) < 3)
+    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema) or len(pruned) < 3)
     pruned: list[str] = []
     worker._to_prune["acme_corp"] = float("-inf")
     for _ in range(5):
@@ -874,7 +874,7 @@ def test_a_tenant_that_cannot_be_pruned_stops_nobody(tenants, worker, monkeypatc
     def prune(schema: str, *_: Any) -> None:
         raise DatabaseError("broken")
 
-    monkeypatch.setattr(results, "prune", prune)
+    monkeypatch.setattr(prune_results, "prune", prune)
     worker._to_prune = {"acme_corp": -1e9, "globex_inc": -1e9}
     worker._next_prune = 0.0
     worker.tick()

@@ -25,7 +25,7 @@ from picklefield.fields import dbsafe_decode
 
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnsignedResult
-from tenant_q.lifecycle import results, row_signing
+from tenant_q.lifecycle import row_signing, save_results
 from tenant_q.lifecycle.transactional import only_success
 from tenant_q.package.package import CODE, Outcome, build
 from tenant_q.package.plain_pickles import ALLOWED, NotPlain, load_plain
@@ -74,7 +74,7 @@ def done(schema: str = A, *, id: str = ID, success: bool = True, **changes: Any)
     now = timezone.now()
     values = {"result": 3 if success else "broken", **changes}
     outcome = Outcome(package=package, success=success, started=now, stopped=now, seconds=0.0, **values)
-    results.save_or_raise([outcome])
+    save_results.save_or_raise([outcome])
     with in_schema(schema):
         return Task.objects.get(pk=id)
 
@@ -367,7 +367,7 @@ def test_saving_beside_a_row_that_was_written_loads_nothing_of_it(tenants, explo
     try:
         package = build("tests.tasks.add", (1, 2), {}, schema=A, id=ID)
         now = timezone.now()
-        results.save_or_raise([Outcome(package, True, 3, now, now, 0.0)])
+        save_results.save_or_raise([Outcome(package, True, 3, now, now, 0.0)])
     finally:
         post_save.disconnect(_receiver, sender=Task)
     assert not exploded.exists()

@@ -27,7 +27,7 @@ from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import prune_results, results, save_results
 from tenant_q.management.tenants import show_all_tenants
 from tenant_q.package.package import Outcome, build
 from tenant_q.schedules import due_index, index_rights
@@ -124,7 +124,7 @@ def act(spare) -> Iterator[Callable[[], list[Any]]]:
             scheduler.tick()
         for _ in range(3):
             worker.tick()
-        _try(lambda: results.prune(spare))
+        _try(lambda: prune_results.prune(spare))
         _try(_read_back)
         _try(show_all_tenants)
         _try(lambda: call_command("qinfo"))
@@ -381,10 +381,10 @@ def outcome(schema: str = "spare") -> Outcome:
 
 
 LATE = {
-    "save": lambda: results.save_or_raise([outcome()]),
-    "save several": lambda: results.save_or_raise([outcome(), outcome("acme_corp")]),
-    "save one by one": lambda: results._save_rows_one_by_one({("spare", None): [outcome()]}),
-    "prune": lambda: results.prune("spare"),
+    "save": lambda: save_results.save_or_raise([outcome()]),
+    "save several": lambda: save_results.save_or_raise([outcome(), outcome("acme_corp")]),
+    "save one by one": lambda: save_results._save_rows_one_by_one({("spare", None): [outcome()]}),
+    "prune": lambda: prune_results.prune("spare"),
     "read back": _read_back,
     "index": lambda: due_index.errors("spare"),
     "details": lambda: due_index.upcoming(10, "spare"),

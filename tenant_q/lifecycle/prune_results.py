@@ -1,0 +1,61 @@
+"""Delete a tenant's old successes beyond its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from django.utils import timezone
+from psycopg import sql
+
+from tenant_q.conf import conf
+from tenant_q.lifecycle.task_statements import execute, table_of
+from tenant_q.models import TenantPolicy
+from tenant_q.sql import statement
+from tenant_q.tenancy import (
+    database_alias,
+    in_public,
+    told_when_away,
+)
+
+# A statement that deletes this many rows takes a fraction of the time limit for an answer.
+PRUNED_AT_ONCE = 10_000
+
+
+def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda ids: ()) -> bool:
+    """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
+
+    The row of a success stays as long as its package can be delivered, because it tells a later delivery that the task
+    is done. So rows of the last four leases stay, and rows whose packages the brokers still have. One call deletes at
+    most `PRUNED_AT_ONCE` rows, so that the statement ends within the time limit.
+
+    Parameters: `may_come`, a function that returns the ids, among those given, whose packages may be delivered again.
+
+    Returns whether more rows may be left. Raises `DatabaseError`, `DatabaseAway` or an error of `may_come`.
+    """
+    settings = conf()
+    limit = _most_results(schema) or settings.save_limit
+    if limit <= 0:
+        return False
+    partition = sql.Identifier(settings.save_limit_per) if settings.save_limit_per else sql.SQL("true")
+    *_, found = execute(
+        [schema],
+        sql.SQL(statement("prunable_tasks")).format(table=table_of(schema), partition=partition),
+        {"limit": limit, "spared": timezone.now() - spared(), "portion": PRUNED_AT_ONCE},
+    )
+    ids = [id for (id,) in found.rows]
+    spared_ids = set(may_come(ids)) if ids else set()
+    if over := [id for id in ids if id not in spared_ids]:
+        execute([schema], sql.SQL(statement("prune_tasks")).format(table=table_of(schema)), [over])
+    return len(ids) == PRUNED_AT_ONCE and bool(over)
+
+
+def _most_results(schema: str) -> int | None:
+    with told_when_away(), in_public():
+        policies = TenantPolicy.objects.using(database_alias()).filter(schema_name=schema)
+        return policies.values_list("max_results", flat=True).first()
+
+
+def spared() -> timedelta:
+    """How long a row is safe from pruning."""
+    return timedelta(seconds=4 * conf().lease)

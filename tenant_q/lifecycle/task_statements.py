@@ -1,0 +1,77 @@
+"""Run statements on the tenants' task tables in one round trip, past the search path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import psycopg
+from django_q.models import Task
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from tenant_q.tenancy import (
+    LOCK_MS,
+    insist,
+    physical_schema,
+    plain_tables_query,
+    tenant_connection,
+    told_when_away,
+)
+
+_NOTE_LIMIT = sql.SQL(
+    "SELECT pg_catalog.set_config('tenant_q.lock_timeout', pg_catalog.current_setting('lock_timeout'), true)"
+)
+_FORMER_LIMIT = sql.SQL(
+    "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('tenant_q.lock_timeout'), true)"
+)
+
+
+class Answer(NamedTuple):
+    """The answer to a statement: the number of rows that it wrote or read, and the rows that it read."""
+
+    written: int
+    rows: list[tuple[Any, ...]]
+
+
+def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> list[Answer]:
+    """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
+
+    Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
+
+    Waits for a lock for at most `LOCK_MS`, so that a tenant with locked tables does not block others. In a transaction
+    of the caller, the caller's own limit is restored afterwards.
+
+    Returns the answers to all statements sent; those to `statement` come last.
+    """
+    return insist(lambda: _execute_once(schemas, statement, parameters))
+
+
+def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> list[Answer]:
+    connection = tenant_connection()
+    with told_when_away():
+        connection.ensure_connection()
+        with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
+            is_callers = connection.connection.info.transaction_status != TransactionStatus.IDLE
+            checked = plain_tables_query(schemas, Task._meta.db_table)
+            parts = [*_limit_of_locks(is_callers), *([checked] if checked else []), statement]
+            ends = [_FORMER_LIMIT] if is_callers else []
+            cursor.execute(sql.SQL(";\n").join([*parts, *ends]), parameters)
+            answers = [_answer(cursor)]
+            while cursor.nextset():
+                answers.append(_answer(cursor))
+            return answers[: len(answers) - len(ends)]
+
+
+def _answer(cursor: psycopg.ClientCursor[Any]) -> Answer:
+    return Answer(cursor.rowcount, cursor.fetchall() if cursor.description else [])
+
+
+def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
+    """Return the statements that limit waits for locks. In a transaction of the caller, they also store its limit."""
+    limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
+    return [_NOTE_LIMIT, limit] if is_callers else [limit]
+
+
+def table_of(schema: str) -> sql.Identifier:
+    return sql.Identifier(physical_schema(schema), Task._meta.db_table)
