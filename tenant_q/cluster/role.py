@@ -80,7 +80,7 @@ class StopFlag:
 
 
 class Role(ABC):
-    """The base of worker and scheduler. `slot` is what the sentinel reads."""
+    """The base of worker, scheduler and exporter. `slot` is the memory that the sentinel reads."""
 
     name: ClassVar[str]
 

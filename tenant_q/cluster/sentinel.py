@@ -1,4 +1,4 @@
-"""The sentinel: forks the workers and the scheduler, watches and replaces them, kills overdue workers.
+"""The sentinel: forks workers, scheduler and exporter, watches and replaces them, kills overdue workers.
 
 It alone renews leases, for every worker it sees alive, so a task may hold the interpreter for as long as it likes. It
 opens no database connection and starts no thread: it forks.

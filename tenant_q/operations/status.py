@@ -56,7 +56,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A worker or the scheduler of a cluster, at the moment of the status.
+    """A worker, the scheduler or the exporter of a cluster, at the moment of the status.
 
     `key` names it towards the broker; `done` is how many tasks or ticks it completed; `silent` the seconds since its
     last sign of life. `task_id`, `schema` and `func` name the task that has run for `seconds`; None when it runs
