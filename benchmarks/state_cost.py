@@ -24,9 +24,13 @@ import django
 django.setup()
 import logging
 logging.getLogger("tenant_q").setLevel(logging.WARNING)
-from tenant_q import role, worker
 from tenant_q.brokers import get_broker
-from tenant_q.slot import Slot
+try:
+    from tenant_q.cluster import role, worker
+    from tenant_q.cluster.shared_memory import Slot
+except ImportError:  # a version before the folders
+    from tenant_q import role, worker
+    from tenant_q.slot import Slot
 from tenant_q.utils import QUtilities
 
 func, tasks, tenants = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")

@@ -41,7 +41,7 @@ def steps() -> list[tuple[Any, str, str]]:
     from tenant_q import tenancy
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster import slices, worker
-    from tenant_q.lifecycle import results
+    from tenant_q.lifecycle import save_results
 
     return [
         (RedisBroker, "fetch", "fetch a batch"),
@@ -50,7 +50,7 @@ def steps() -> list[tuple[Any, str, str]]:
         (slices, "_enter", "enter the schema, ask where it is"),
         (worker, "execute", "run the task"),
         (slices, "clean_up", "take back what it left"),
-        (results, "write", "save the rows"),
+        (save_results, "write", "save the rows"),
         (RedisBroker, "acknowledge", "acknowledge"),
         (worker.Worker, "tick", "all else"),
     ]

@@ -25,7 +25,11 @@ django.setup()
 import logging
 logging.getLogger("tenant_q").setLevel(logging.ERROR)
 from benchmarks.harness import timed, wait_until
-from tenant_q import enqueue, package
+try:
+    from tenant_q.lifecycle import enqueue
+    from tenant_q.package import package
+except ImportError:  # a version before the folders
+    from tenant_q import enqueue, package
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -41,9 +41,9 @@ def run_now(row: Schedule, *, actor: str) -> str:
     Parameters: `actor`, who does it, for the audit trail. Returns the task's id. Raises `BadSchedule`, `EnqueueError`,
     `QueueFull` or `BrokerError`.
     """
-    fire = copy(row)
-    fire.next_run = timezone.now()
-    package = fire.package_of(fire, tenancy.task_schema(), uuid()[1])
+    due = copy(row)
+    due.next_run = timezone.now()
+    package = fire.package_of(due, tenancy.task_schema(), uuid()[1])
     package.task["origin"] = ADMIN
     package.task.pop("delay", None)  # its place in `schedule_spread`, or what its row says: now is now
     id = submit.submit_package(package)

@@ -47,7 +47,7 @@ def restore_default_handlers() -> None:
     """
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):
-        if str(getattr(get_handler(number), "__module__", "")).partition(".")[0] == __package__:
+        if str(getattr(get_handler(number), "__module__", "")).partition(".")[0] == __name__.partition(".")[0]:
             set_handler(number, signal.default_int_handler if number == signal.SIGINT else DEFAULT)
     mask = set(_here.mask)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - set(SIGNALS) if getattr(_here, "blocks", False) else mask)

@@ -100,6 +100,7 @@ def install() -> None:
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster import scheduler
     from tenant_q.lifecycle import enqueue, settle
+    from tenant_q.schedules import fire
 
     def claimed(batch: Any) -> None:
         ids = [lease.id for lease in batch.leases]
@@ -139,7 +140,7 @@ def install() -> None:
     _wrap(RedisBroker, "acknowledge", after=lambda _: reached("after-ack"))
     _wrap(RedisBroker, "reclaim", before=lambda *a, **k: reached("before-reclaim", held(*a, **k)))
     _wrap(RedisBroker, "reclaim", after=lambda _: reached("after-reclaim"))
-    _wrap(scheduler, "push", before=firing, after=lambda _: fired and reached("after-push", fired))
+    _wrap(fire, "push", before=firing, after=lambda _: fired and reached("after-push", fired))
     _wrap(scheduler.Scheduler, "run", before=lambda *_, **__: note("scheduler"))
 
 

@@ -1016,7 +1016,7 @@ def test_a_connection_that_is_closed_names_the_task_that_left_it_so(tenants, wor
     add("acme_corp", "tests.tasks.add", 1)
     worker.tick()
     (record,) = [record for record in records if "is closed" in record.getMessage()]
-    assert record.name == "tenant_q.scrubbing.sessions"
+    assert record.name == "tenant_q.session"
     assert labels_of(record) == ("acme_corp", id, f"{HERE}.begin")
 
 

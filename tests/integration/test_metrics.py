@@ -154,6 +154,6 @@ def test_the_view_says_that_the_broker_is_away(tenants, monkeypatch):
     def away() -> Any:
         raise BrokerError("Redis at nowhere does not serve")
 
-    monkeypatch.setattr("tenant_q.operations.metrics.figures.site", away)
+    monkeypatch.setattr("tenant_q.operations.metrics.read_site", away)
     response = views.metrics(RequestFactory().get("/metrics/"))
     assert response.status_code == 503 and b"Redis at nowhere" in response.content

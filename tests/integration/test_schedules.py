@@ -124,7 +124,7 @@ def test_a_failed_fire_that_cannot_be_saved_stays_due(make, fire, pushed, monkey
     """Its row is in the transaction that moves the schedule on: both or neither."""
     schedule = make(schedule_type="H")
     change(schedule, args="(((")
-    monkeypatch.setattr(firing.results, "save", lambda outcomes: {"acme_corp": OSError("disk full")})
+    monkeypatch.setattr(firing.save_results, "save", lambda outcomes: {"acme_corp": OSError("disk full")})
     with pytest.raises(OSError, match="disk full"):
         fire()
     assert again(schedule).next_run == schedule.next_run

@@ -87,7 +87,7 @@ def test_where_it_is_not_set_up_nothing_is_done(first):
     code = (
         f"import sys; {first}\n"
         "import django; django.setup()\n"
-        "from tenant_q import executor, tracing\n"
+        "from tenant_q.lifecycle import execute; from tenant_q.support import tracing\n"
         "from tenant_q.package.package import build\n"
         "package = build('f', (), {}, schema='a')\n"
         "assert 'trace' not in package.task\n"

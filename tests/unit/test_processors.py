@@ -11,7 +11,7 @@ import pytest
 
 from tenant_q.support import processors
 
-CODE = "from tenant_q import processors; print(processors.count())"
+CODE = "from tenant_q.support import processors; print(processors.count())"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
