@@ -32,7 +32,7 @@ def tell(fraction: float, text: str = "") -> None:
     package = running.get()
     if package is None:
         raise ProgressError(
-            "set_progress() sets the progress of the running task, and none runs here; call it in a task."
+            "set_progress() sets the progress of a running task, and no task runs here; call it in a task."
         )
     if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:  # NaN is not either
         raise ProgressError(f"A task's progress is a fraction from 0 to 1, not {shown(fraction)}; divide by the whole.")

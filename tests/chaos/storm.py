@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenant_q.lifecycle import submit
 from testproject.servers import Servers
 from tests.chaos import points
 from tests.chaos.ledger import Accepted, Account, Line, kills, read_log, recoveries
@@ -153,6 +152,7 @@ class Storm:
         self._enqueue_chain(links)
 
     def _enqueue_task(self) -> None:
+        from tenant_q.lifecycle import submit
 
         key, schema = uuid.uuid4().hex, self.random.choice(TENANTS)
         transactional = self.random.random() < 0.5
@@ -164,6 +164,7 @@ class Storm:
     def _enqueue_chain(self, length: int) -> None:
         """A chain made again after an error would be another chain, so each link's effect might be there twice."""
         from tenant_q.brokers import get_broker
+        from tenant_q.lifecycle import submit
 
         schema, keys = self.random.choice(TENANTS), [uuid.uuid4().hex for _ in range(length)]
         chain = [(EFFECT, (key,), {"q_options": PERSISTENT}) for key in keys]
