@@ -6,7 +6,9 @@ that one that was killed is seen to be gone.
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import socket
 import time
 import uuid
@@ -16,15 +18,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from django.core.signing import BadSignature
 from django.utils import timezone
+from django.utils.encoding import force_str
 from django_q.conf import Conf
-from django_q.signing import SignedPackage
+from django_q.signing import BadSignature, SignedPackage
 from django_q.status import Stat
 
 from tenant_q import __version__
 from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
+from tenant_q.package.signing import unsign
 from tenant_q.support import moments
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import visible
@@ -171,14 +174,18 @@ class ClusterStat(Stat):  # type: ignore[misc]
             "trouble": trouble,
         }
 
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
     def publish(self, broker: Broker) -> None:
         """Show this status for `STAT_SECONDS`. Raises `BrokerError`."""
-        broker.set_stat(self.key, SignedPackage.dumps(self, True), STAT_SECONDS)
+        broker.set_stat(self.key, SignedPackage.dumps(self._as_in_django_q, True), STAT_SECONDS)
         if self.tenant_q["state"] == State.STOPPED and not self.tenant_q["trouble"]:
             broker.forget_stats([self.key])  # an orderly end is no news
+
+    @property
+    def _as_in_django_q(self) -> Stat:
+        """The same, of Django-Q2's class: a pickle that names a module of ours does not open where that has moved."""
+        stat = Stat.__new__(Stat)
+        vars(stat).update(vars(self), broker=None)  # a broker is what it drops when it is pickled
+        return stat
 
 
 _T = TypeVar("_T", Process, Death)
@@ -216,12 +223,19 @@ def _opened(packed: Iterable[Any]) -> Iterator[Any]:
     """The statuses that open; those that were signed with another key, or by another program, are passed over."""
     for one in packed:
         try:
-            stat = SignedPackage.loads(one)
-        except (BadSignature, AttributeError, ImportError) as error:
+            stat = _Unpickler(io.BytesIO(unsign(force_str(one)))).load()
+        except (BadSignature, AttributeError, ImportError, ValueError, pickle.UnpicklingError) as error:
             logger.debug("A status is passed over: %s", error)
             continue
         if isinstance(stat, Stat):
             yield stat
+
+
+class _Unpickler(pickle.Unpickler):
+    """Also opens what clusters from before the folders publish: an instance of `tenant_q.status.ClusterStat`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return Stat if (module, name) == ("tenant_q.status", "ClusterStat") else super().find_class(module, name)
 
 
 def _is_ours(stat: Any) -> bool:
