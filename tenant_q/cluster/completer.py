@@ -31,7 +31,8 @@ from tenant_q.exceptions import (
     TenantUnavailable,
 )
 from tenant_q.lifecycle import enqueue, hooks, iters, prune_results, retries, save_results, settle
-from tenant_q.lifecycle.execute import give_up, timeout_of
+from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.envelope import open_package, seal
 from tenant_q.package.package import Outcome, Package, labels, with_outcome
 from tenant_q.scrubbing import entering, sessions

@@ -43,7 +43,9 @@ from tenant_q.exceptions import (
     WorkerDied,
 )
 from tenant_q.lifecycle import progress, prune_results, results, retries
-from tenant_q.lifecycle.execute import execute, give_up, timeout_of
+from tenant_q.lifecycle.execute import execute
+from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package, seal
 from tenant_q.package.package import Outcome, Package, carried_outcome, labels, sentence

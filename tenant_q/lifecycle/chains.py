@@ -10,7 +10,7 @@ from tenant_q.exceptions import (
     WrongArgument,
 )
 from tenant_q.lifecycle import enqueue, save_results
-from tenant_q.lifecycle.execute import give_up
+from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.save_results import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.functions import stored_name

@@ -1,21 +1,48 @@
-"""What a failed task's text says: the cause, the message and the traceback."""
+"""Write and read the text of a failed task: the cause, the message and the traceback.
+
+The text is the result of the task's row. Django-Q2 writes a message, " : " and a traceback. A cause of tenant_q's own,
+such as `TaskTimeout`, stands in front of it, followed by a colon.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import traceback
 from dataclasses import dataclass
 
-from tenant_q.exceptions import TaskDeath
+from django.utils import timezone
+from django_q.exceptions import TimeoutException
+
+from tenant_q.exceptions import (
+    CancelException,
+    CoroutineCancelled,
+    TaskCancelled,
+    TaskDeath,
+    TaskExited,
+    TaskInterrupted,
+    TaskOutOfMemory,
+    TaskTimeout,
+)
+from tenant_q.package.package import Outcome, Package
+
+# The longest text of a failure in its row, in characters.
+LONGEST_TEXT = 1_000_000
 
 _TRACEBACK = "Traceback (most recent call last):"
 _NAMED = re.compile(r"([A-Za-z_]\w*): ")
 _DEATHS = {death.__name__ for death in TaskDeath.__subclasses__()}
 _ERROR = re.compile(r"([A-Za-z_][\w.<>]*)(:|$)")
+_CAUSES: dict[type[BaseException], type[TaskDeath]] = {
+    KeyboardInterrupt: TaskInterrupted,
+    asyncio.CancelledError: CoroutineCancelled,
+    MemoryError: TaskOutOfMemory,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed task's text, taken apart. `cause` is the class name of the error; `traceback` may be empty."""
+    """The text of a failed task, taken apart. `cause` is the class name of the error; `traceback` may be empty."""
 
     cause: str
     message: str
@@ -23,19 +50,19 @@ class Failure:
 
 
 def read_failure(text: str) -> Failure:
-    """Take a failed task's text apart, as the executor writes it; what is missing is an empty string."""
+    """Take the text of a failed task apart. A missing part is an empty string."""
     message, head, rest = text.partition(_TRACEBACK)
     message = message.removesuffix(" ").removesuffix(":").strip()
     traceback = f"{head}{rest}".rstrip()
     named = _NAMED.match(message)
-    # A cause of tenant_q's own stands in front; else it is what the traceback ends with.
+    # A cause of tenant_q's own stands in front; otherwise the traceback ends with the cause.
     if named and (not traceback or named[1] in _DEATHS):
         return Failure(named[1], message[named.end() :], traceback)
     return Failure(_last_error(traceback), message, traceback)
 
 
 def _last_error(traceback: str) -> str:
-    """The class that the last traceback in a text ends with: the first line behind its frames."""
+    """Return the class at the end of the last traceback in a text: the one in the first line behind its frames."""
     cause, is_in_frames = "", False
     for line in traceback.splitlines():
         if line.startswith(" "):
@@ -43,3 +70,82 @@ def _last_error(traceback: str) -> str:
         elif is_in_frames and (found := _ERROR.match(line)):
             cause, is_in_frames = found[1], False
     return cause.rpartition(".")[2]
+
+
+def write_failure(error: BaseException) -> tuple[str, BaseException]:
+    """Return the text of a task that failed with this error.
+
+    Args:
+        error: Whatever the task raised. It may break any code that looks at it, its own `__str__` included.
+
+    Returns:
+        The text, at most about `LONGEST_TEXT` characters, and the cause: a `TaskDeath` that stands for the error, or
+        the error itself.
+    """
+    try:
+        cause = _cause(error)
+        text = f"{message_of(cause)} : {''.join(traceback.format_exception(error))}"
+    except BaseException:
+        cause = error
+        where = "".join(traceback.format_tb(BaseException.__getattribute__(error, "__traceback__")))
+        text = f"{message_of(error)} : {_TRACEBACK}\n{where}{type(error).__name__}"
+    if type(cause) is not type(error):
+        text = f"{type(cause).__name__}: {text}"
+    return _shortened(text), cause
+
+
+def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
+    """Return the outcome of a package that is not run.
+
+    Args:
+        package: The package.
+        error: Why it is not run. The failed row names its class and its message.
+        attempt: The number of the start that does not take place, counted from 1.
+        is_final: Whether the task ends with this outcome, even if it has attempts left.
+
+    Returns:
+        A failure that took no time.
+    """
+    now = timezone.now()
+    return Outcome(
+        package=package,
+        success=False,
+        result=f"{type(error).__name__}: {error}",
+        started=now,
+        stopped=now,
+        seconds=0.0,
+        attempt=attempt,
+        death=type(error).__name__,
+        is_final=is_final,
+    )
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, or a replacement if its `__str__` raises."""
+    try:
+        return str(error)
+    except BaseException:
+        return f"<{type(error).__name__} whose text cannot be shown>"
+
+
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, TaskDeath):
+        return error
+    if isinstance(error, TimeoutException):
+        return TaskTimeout(str(error))
+    if isinstance(error, CancelException):
+        return TaskCancelled(str(error))
+    if isinstance(error, SystemExit):
+        return TaskExited(f"the task called sys.exit({error.code!r})")
+    for raised, death in _CAUSES.items():
+        if isinstance(error, raised):
+            return death(f"the task raised {type(error).__name__}")
+    return error
+
+
+def _shortened(text: str) -> str:
+    """Return a text without its middle if it is long: the message of an exception may contain any value."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"

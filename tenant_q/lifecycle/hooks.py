@@ -11,8 +11,9 @@ from django_q.signals import post_execute
 
 from tenant_q import tenancy
 from tenant_q.lifecycle import enqueue, outcome_rows, save_results
-from tenant_q.lifecycle.execute import alarm, resolve, timeout_of
+from tenant_q.lifecycle.execute import resolve
 from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package.package import Outcome, labels
 from tenant_q.package.running import running
 from tenant_q.scrubbing import process_state

@@ -29,7 +29,7 @@ from tenant_q import tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, EnqueueError, ScheduleFailed, TenantQError
 from tenant_q.lifecycle import enqueue, save_results
-from tenant_q.lifecycle.execute import give_up
+from tenant_q.lifecycle.failures import give_up
 from tenant_q.package.options import take_q_options
 from tenant_q.package.package import SCHEDULE, Outcome, Package, build, deterministic_id
 from tenant_q.schedules import catch_up, due_index, recurrence

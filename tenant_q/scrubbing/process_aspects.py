@@ -114,7 +114,7 @@ def _restore_handlers(numbers: tuple[int, ...], handlers: list[Any]) -> str:
 
 
 _SIGNALS = tuple(sorted(int(number) for number in signal.valid_signals()))
-# Those that are sent in practice. For SIGALRM see `executor.alarm`.
+# Those that are sent in practice. For SIGALRM see `time_limits.alarm`.
 _COMMON = tuple(
     int(getattr(signal, f"SIG{name}"))
     for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "PIPE", "TERM", "CHLD", "CONT", "XCPU", "XFSZ", "VTALRM", "PROF"]

@@ -15,7 +15,7 @@ from django_q.tasks import async_task
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
-from tenant_q.lifecycle import enqueue, execute, save_results
+from tenant_q.lifecycle import enqueue, failures, result_checks, save_results
 from tenant_q.package.package import build
 from tenant_q.package.signing import size_of
 from tenant_q.tenancy import in_schema
@@ -120,7 +120,7 @@ def test_the_list_of_an_iter_has_a_limit_of_its_own(limited, worker):
 
 
 def test_the_text_of_a_failure_is_shortened(worker, monkeypatch):
-    monkeypatch.setattr(execute, "LONGEST_TEXT", 10_000)
+    monkeypatch.setattr(failures, "LONGEST_TEXT", 10_000)
     with in_schema(ACME):
         id = QUtilities.add_async_task(f"{__name__}.fail_at_length", 1_000_000)
     work(worker)
@@ -241,12 +241,12 @@ def an_exception() -> Exception:
 def test_plain_values_are_not_loaded(tenants, monkeypatch):
     """It would double the cost of the check."""
     loaded: list[bytes] = []
-    monkeypatch.setattr(execute.pickle, "loads", loaded.append)
+    monkeypatch.setattr(result_checks.pickle, "loads", loaded.append)
     package = build("tests.tasks.add", (), {}, schema=ACME)
     for value in (None, 1, "x", [1, {"a": (1, 2.0, b"x", {3}, frozenset())}], True):
-        execute._check_pickles(value, package)
+        result_checks.check_result(value, package)
     assert loaded == []
-    execute._check_pickles(time.struct_time(range(9)), package)
+    result_checks.check_result(time.struct_time(range(9)), package)
     assert len(loaded) == 1
 
 

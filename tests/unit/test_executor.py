@@ -18,7 +18,9 @@ from django_q.signals import post_execute_in_worker, pre_execute
 
 from tenant_q.exceptions import TaskTimeout, UnknownFunction
 from tenant_q.lifecycle import execute as execute_module
-from tenant_q.lifecycle.execute import execute, give_up, running, timeout_of
+from tenant_q.lifecycle.execute import execute, running
+from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.package import Outcome, build
 
 HERE = __name__

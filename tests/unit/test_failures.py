@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tenant_q.exceptions import WorkerDied
-from tenant_q.lifecycle.execute import execute, give_up
-from tenant_q.lifecycle.failures import Failure, read_failure
+from tenant_q.lifecycle.execute import execute
+from tenant_q.lifecycle.failures import Failure, give_up, read_failure
 from tenant_q.package.package import build
 
 
