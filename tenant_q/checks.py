@@ -155,9 +155,9 @@ def _check_pointless_keys() -> list[CheckMessage]:
     if not isinstance(configured, dict):
         return []
     return [
-        Warning(f"Q_CLUSTER['{key}'] has no meaning for mscluster: {instead}.", id="tenant_q.W001")
-        for key, instead in pointless_keys().items()
-        # Brokers with receipts of their own redeliver by it.
+        Warning(f"Q_CLUSTER['{key}'] has no effect on mscluster: {reason}; remove it.", id="tenant_q.W001")
+        for key, reason in pointless_keys().items()
+        # Brokers with their own receipts redeliver after this time.
         if key != "retry" or brokers.uses_redis()
     ]
 

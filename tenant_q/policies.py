@@ -6,7 +6,6 @@ the scheduler, so that a broker that was away or lost its data has it too.
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
@@ -21,6 +20,7 @@ from tenant_q.brokers.protocol import Policy
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tenant_q.models import TenantPolicy
 from tenant_q.schedules import due_index
+from tenant_q.support.hints import did_you_mean
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
 # The first key of the advisory lock; the second names the cluster.
@@ -136,9 +136,7 @@ def _locked(schema: str) -> TenantPolicy:
 def _check_names(values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(FIELDS)}."
-            raise ConfigurationError(f"A tenant's policy has no '{name}': {hint}")
+            raise ConfigurationError(f"A tenant's policy has no '{name}': {did_you_mean(name, FIELDS)}")
 
 
 def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ A task dict with options in it travels as a package; see `package`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -25,6 +24,7 @@ from tenant_q.support.call_checks import (
     is_number,
     shown,
 )
+from tenant_q.support.hints import did_you_mean
 
 # Options that Django-Q2 takes as keywords of `async_task`; a function's own keywords must not have these names.
 KEYWORD_OPTIONS = (
@@ -72,9 +72,7 @@ def refuse_unknown(q_options: Mapping[str, Any]) -> None:
     known = (*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name")
     for name in q_options:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
-            raise EnqueueError(f"q_options has an unknown option '{name}': {hint}")
+            raise EnqueueError(f"q_options has an unknown option '{name}': {did_you_mean(name, known)}")
 
 
 def refuse_wrong_values(task: Mapping[str, Any]) -> None:

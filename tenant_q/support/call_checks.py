@@ -12,7 +12,8 @@ from tenant_q.exceptions import WrongArgument
 
 LONGEST_SECONDS = 10**9
 """A time in seconds that every timer of the operating system accepts: about 30 years."""
-_LARGEST = 10**15
+LARGEST_NUMBER = 10**15
+"""The largest number in an argument or a setting."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -66,7 +67,7 @@ def is_flag(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a usable number: not a bool, not infinite or NaN, and not beyond a limit."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 def is_cached(value: Any) -> bool:

@@ -168,7 +168,7 @@ def test_a_change_is_saved_recorded_and_in_force():
         ({"max_results": 2**31}, "max_results of acme_corp cannot be 2147483648: "),
         ({"paused": "x"}, "paused of acme_corp cannot be 'x': "),
         ({"wieght": 1}, "A tenant's policy has no 'wieght': did you mean 'weight'?"),
-        ({"zzz": 1}, "A tenant's policy has no 'zzz': it has weight, max_running, max_queued, max_results, paused."),
+        ({"zzz": 1}, "A tenant's policy has no 'zzz': known are max_queued, max_results, max_running, paused, weight."),
     ],
 )
 def test_a_value_that_cannot_be_changes_nothing(values, message):

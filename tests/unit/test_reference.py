@@ -7,6 +7,7 @@ import ast
 import importlib
 import inspect
 import re
+import runpy
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from django.core.management.base import DjangoHelpFormatter
 from django.dispatch import Signal
 
 from tenant_q import exceptions
-from tenant_q.conf import Q_CLUSTER_KEYS, TENANT_Q_KEYS, WITHOUT_MEANING, conf
+from tenant_q.conf import conf
+from tenant_q.conf.table import ATTRIBUTES, OTHERS, Q_CLUSTER, TENANT_Q
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.package.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.utils import QUtilities
@@ -28,41 +30,34 @@ COMMANDS = sorted(path.stem for path in (ROOT / "tenant_q/management/commands").
 # Settings
 
 
-def _settings() -> dict[tuple[str, str], list[str]]:
-    table = [row for row in rows(section(REFERENCE / "settings.md", "Settings")) if len(row) == 6]
-    found = {(row[1].strip("`"), row[0].strip("`")): row[2:] for row in table}
-    assert len(found) == len(table), "a key is there twice"
-    return found
+def test_the_tables_of_settings_are_those_of_the_code():
+    """If this fails, run `python scripts/write_settings.py`."""
+    writer = runpy.run_path(str(ROOT / "scripts/write_settings.py"))
+    page = (REFERENCE / "settings.md").read_text()
+    assert page == writer["written"](page)
 
 
-def test_every_key_is_there_and_no_other():
-    assert set(_settings()) == {("Q_CLUSTER", key) for key in Q_CLUSTER_KEYS} | {
-        ("TENANT_Q", key) for key in TENANT_Q_KEYS
-    }
+def test_every_setting_is_described():
+    for setting in (*ATTRIBUTES.values(), *OTHERS):
+        assert setting.help or setting.no_effect, setting.key
+        assert not setting.help.endswith("."), setting.key
+        numbers = {int, float} & set(setting.types)
+        assert setting.unit or setting.no_effect or not numbers or setting.key == "retry", setting.key
 
 
 def test_defaults_are_those_of_the_code(settings):
     settings.Q_CLUSTER, settings.TENANT_Q = {}, {}
-    compared = set()
-    for (where, key), (_, default, *_) in _settings().items():
-        if hasattr(conf(), key) and default.startswith("`") and default != "`TIME_ZONE`":
-            assert getattr(conf(), key) == ast.literal_eval(default.strip("`")), key
-            compared.add((where, key))
-    assert compared >= {("TENANT_Q", key) for key in TENANT_Q_KEYS}
-    assert len(compared) >= len(TENANT_Q_KEYS) + 12
-    assert (conf().cluster, conf().site) == ("default", "default")
+    read, compared = conf(), 0
+    for name, setting in ATTRIBUTES.items():
+        if setting.default.startswith("`") and name not in ("cluster", "time_zone"):
+            assert getattr(read, name) == ast.literal_eval(setting.default.strip("`")), name
+            compared += 1
+    assert compared >= len(TENANT_Q) + 12
+    assert (read.cluster, read.site) == ("default", "default")
 
 
-def test_keys_without_meaning_are_said_to_be_so():
-    said = {key for (_, key), (_, _, meaning, _) in _settings().items() if meaning.startswith("no effect")}
-    assert said == set(WITHOUT_MEANING)
-
-
-def test_keys_of_ours_are_said_to_be_new_and_numbers_have_a_unit():
-    for (where, key), (unit, _, _, differs) in _settings().items():
-        assert (differs == "new") == (where == "TENANT_Q"), key
-        if where == "TENANT_Q" and {int, float} & set(TENANT_Q_KEYS[key][0]):
-            assert unit, key
+def test_a_key_is_described_once():
+    assert len(Q_CLUSTER) + len(TENANT_Q) == len(ATTRIBUTES) + len(OTHERS)
 
 
 def test_every_option_of_a_task_is_there():

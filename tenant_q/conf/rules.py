@@ -1,0 +1,54 @@
+"""Rules for values of settings that a type and limits do not express."""
+
+from __future__ import annotations
+
+import logging
+from keyword import iskeyword
+from zoneinfo import available_timezones
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.utils.connection import ConnectionDoesNotExist
+
+from tenant_q.conf.setting import Rule
+from tenant_q.support.call_checks import is_text
+
+NAME: Rule = (is_text, "a name that is not empty")
+LOG_LEVEL: Rule = (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'")
+SAVE_LIMIT_PER: Rule = (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None")
+TIME_ZONE: Rule = (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'")
+
+# Packages whose functions enqueue and call what their arguments name.
+_NEVER_OFFERED = ("django_q", "tenant_q")
+
+
+def switches_schemas(alias: object) -> bool:
+    """Return whether a database of `DATABASES` has the engine of a tenancy package."""
+    try:
+        return hasattr(connections[str(alias)], "set_tenant")
+    except (ConnectionDoesNotExist, ImproperlyConfigured):
+        return False
+
+
+def database_problem(alias: object) -> str | None:
+    """Return what is wrong with an item of `TENANT_Q["databases"]`, or None."""
+    if not isinstance(alias, str) or alias not in settings.DATABASES:
+        return f"names {alias!r}, which DATABASES does not have; add it or remove it."
+    if not switches_schemas(alias):
+        return f"names {alias!r}, which does not switch schemas; give it the ENGINE of the tenants' database."
+    return None
+
+
+def function_problem(entry: object) -> str | None:
+    """Return what is wrong with an item of `TENANT_Q["admin_functions"]`, or None."""
+    parts = entry.removesuffix(".*").split(".") if isinstance(entry, str) else []
+    if len(parts) < (1 if str(entry).endswith(".*") else 2) or not all(map(_is_name, parts)):
+        return f"names {entry!r}; name a function by its dotted path, or a module's functions as 'billing.reports.*'."
+    if parts[0] in _NEVER_OFFERED:
+        return f"names {entry!r}; its functions call others by name, so offer functions of your own instead."
+    return None
+
+
+def _is_name(part: str) -> bool:
+    return part.isascii() and part.isidentifier() and not iskeyword(part)
