@@ -16,7 +16,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.lifecycle import cached as cached_results
 from tenant_q.lifecycle import cancel, progress, results, state, submit
-from tenant_q.schedules import fire
+from tenant_q.schedules import schedule_rows
 from tenant_q.states import Progress, State
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import (
@@ -79,7 +79,7 @@ class QUtilities:
         """
         require("create_schedule", func_path=func, **_schedule_fields(kwargs))
         with _tenant(schema_name):
-            return fire.create(func, args, kwargs)
+            return schedule_rows.create(func, args, kwargs)
 
     @staticmethod
     def get_result(

@@ -58,7 +58,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
 
     from tenant_q import brokers, tenancy
     from tenant_q.models import TenantPolicy
-    from tenant_q.schedules import due_index
+    from tenant_q.schedules import index_upkeep
 
     name = f"t{uuid.uuid4().hex[:8]}"
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
@@ -71,7 +71,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     connection.set_schema_to_public()
     truncate(TENANTS)
     TenantPolicy.objects.all().delete()
-    due_index.bring_up_to_date(due_index.stale_schemas())  # an earlier test may have renamed or dropped a schema
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()
     broker = brokers.get_broker()

@@ -75,7 +75,7 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
     Parameters: `tables`, those that they have; all when there are none.
     """
     from tenant_q import tenancy
-    from tenant_q.schedules import due_index
+    from tenant_q.schedules import index_upkeep
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
@@ -89,7 +89,7 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
                 cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
     model.objects.bulk_create(model(schema_name=name, name=name, **domain_of(model, name)) for name in names)
     for name in names:
-        due_index.install(tenancy.physical_schema(name))
+        index_upkeep.install(tenancy.physical_schema(name))
 
 
 def make_dead(name: str) -> None:

@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import by_hand, fire, offered
+from tenant_q.schedules import by_hand, occurrences, offered
 from tenant_q.schedules.planning import recurrence_of
 from tenant_q.schedules.validation import problems
 
@@ -129,7 +129,7 @@ class ScheduleForm(ModelForm):
         if is_changed or (self._is_new and row.schedule_type == Schedule.CRON):
             now = timezone.now()
             try:
-                row.next_run = fire.planned_anew(row, row.next_run or now, now)
+                row.next_run = occurrences.replan(row, row.next_run or now, now)
             except BadSchedule as error:
                 self._tell("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True

@@ -28,7 +28,7 @@ from tenant_q.admin.shown import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, due_index, fire, offered
+from tenant_q.schedules import by_hand, catch_up, due_index, occurrences, offered, schedule_rows
 
 PREVIEWED = 5
 _HELD = {
@@ -168,7 +168,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         context["behind"] = _behind(row)
         context["zone"] = timezone.get_current_timezone_name()
         try:
-            context["moments"] = fire.upcoming(row, timezone.now(), PREVIEWED)
+            context["moments"] = occurrences.preview(row, timezone.now(), PREVIEWED)
         except BadSchedule as error:
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)
@@ -212,7 +212,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         """
         if not offered.is_limited():
             return
-        if changed is not None and self._is_locked(fire.rows().select_for_update().filter(pk=obj.pk).first()):
+        if changed is not None and self._is_locked(schedule_rows.rows().select_for_update().filter(pk=obj.pk).first()):
             is_allowed = changed.isdisjoint(offered.GUARDED)
         else:
             is_allowed = offered.is_listed(obj)

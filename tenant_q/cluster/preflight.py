@@ -15,7 +15,7 @@ from tenant_q.checks import configuration_problems
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
 from tenant_q.models import TenantRecord
-from tenant_q.schedules import due_index
+from tenant_q.schedules import catalogue, index_upkeep
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def survey() -> Surroundings:
         for connection in tenancy.switched_connections():
             _refuse_shared_sessions(connection)
         tenancy.note_role_settings()
-    due_index.require_tables()
+    index_upkeep.require_tables()
     _require_records()
     tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
     excluded = tuple(sorted(conf().excluded_schemas))
@@ -65,7 +65,7 @@ def survey() -> Surroundings:
 
 def _require_records() -> None:
     table = TenantRecord._meta.db_table
-    if not due_index.are_there(("regclass", None, table)):
+    if not catalogue.has_all(catalogue.Table(table)):
         raise ConfigurationError(
             f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
             "run `python manage.py migrate_schemas --shared`."

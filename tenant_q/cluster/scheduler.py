@@ -19,7 +19,7 @@ from tenant_q.exceptions import (
     UnknownTenant,
 )
 from tenant_q.operations import departures
-from tenant_q.schedules import due_index, fire
+from tenant_q.schedules import due_index, fire, index_upkeep, schedule_rows
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.scheduler")
@@ -130,7 +130,7 @@ class Scheduler(Role):
 
     def _portions(self, schemas: Sequence[str]) -> Iterator[Sequence[str]]:
         """The schemas that are served together, and then, one by one, those that are not served yet."""
-        if len(schemas) > FEW and not fire.is_watched():
+        if len(schemas) > FEW and not schedule_rows.has_receivers():
             together = [schema for schema in schemas if schema not in self._alone]
             yield from (together[first : first + TOGETHER] for first in range(0, len(together), TOGETHER))
         yield from ([schema] for schema in schemas if schema not in self._served)
@@ -174,7 +174,7 @@ class Scheduler(Role):
     def _doubt(self, schema: str) -> None:
         """Put right what the index says of a schema, if it is wrong."""
         try:
-            if not due_index.errors(schema) or not due_index.install(schema):
+            if not index_upkeep.errors(schema) or not index_upkeep.install(schema):
                 return
         except tenancy.DATABASE_ERRORS:  # its table is locked or has another shape: logged when it is due
             return
@@ -207,7 +207,7 @@ class Scheduler(Role):
             return False
 
     def _fire_schedules_of(self, schema: str) -> bool:
-        if fire.is_watched():
+        if schedule_rows.has_receivers():
             with tenancy.in_schema(schema):
                 fire.begin(schema)
         fired = fire.fire_due(schema)
@@ -258,7 +258,7 @@ class Scheduler(Role):
         connection = tenancy.tenant_connection()
         connection.ensure_connection()
         if connection.connection is not self._session:
-            due_index.listen()
+            due_index.subscribe()
             self._session = connection.connection
             self._session.add_notify_handler(self._note)
             if after_loss:
@@ -279,13 +279,13 @@ class Scheduler(Role):
         left: list[tuple[str, str]] = []
         begun = time.monotonic()
         while self._stale and time.monotonic() - begun < BUSY_SECONDS:
-            left += due_index.bring_up_to_date(self._stale[-1:])
+            left += index_upkeep.bring_up_to_date(self._stale[-1:])
             self._stale.pop()
         for schema, reason in left:
             logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
         if self._unsure:
             # Every role that can connect can notify, so ignore schemas that the index does not know.
-            self._to_verify += sorted((self._unsure & due_index.known_schemas()).difference(self._to_verify))
+            self._to_verify += sorted((self._unsure & index_upkeep.known_schemas()).difference(self._to_verify))
             self._unsure.clear()
         self._verify_some()
         return bool(self._stale) and self.slot.done == 0
@@ -300,11 +300,11 @@ class Scheduler(Role):
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due
-        self._stale = due_index.stale_schemas(thorough=is_first)
+        self._stale = index_upkeep.stale_schemas(thorough=is_first)
         if self._stale:
             logger.info("%s schemas are brought up to date in the due index", len(self._stale))
         if is_first:
-            self._to_verify = sorted(set(due_index.indexed_schemas()) - {schema for schema, _ in self._stale})
+            self._to_verify = sorted(set(index_upkeep.indexed_schemas()) - {schema for schema, _ in self._stale})
 
     def _put_policies_in_force(self) -> None:
         self._try(policies.put_in_force_everywhere, "Policies are not put in force")

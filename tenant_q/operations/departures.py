@@ -21,7 +21,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle import cached
 from tenant_q.models import GroupPart, TenantPolicy, TenantRecord
-from tenant_q.schedules import due_index
+from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.departures")
@@ -63,7 +63,7 @@ def tenant_deleted(*, instance: Any, using: str, **_: Any) -> None:
 def _is_recorded(instance: Any, using: str) -> bool:
     if using != tenancy.database_alias() or instance.schema_name == tenancy.public_schema():
         return False
-    return due_index.are_there(("regclass", None, TenantRecord._meta.db_table))
+    return catalogue.has_all(catalogue.Table(TenantRecord._meta.db_table))
 
 
 def _note_deleted(schema: str, key: str) -> None:
@@ -74,7 +74,7 @@ def _note_deleted(schema: str, key: str) -> None:
         GroupPart.objects.using(alias).filter(schema_name=schema, tenant__in=(key, "")).delete()
         values = {"schema_name": schema, "deleted": timezone.now(), "cleared": None}
         _records().update_or_create(key=key, defaults=values)
-    due_index.forget(tenancy.physical_schema(schema))
+    index_upkeep.forget(tenancy.physical_schema(schema))
 
 
 # In the broker

@@ -18,7 +18,7 @@ from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.lifecycle import cached
 from tenant_q.models import AuditRecord, GroupPart, TenantPolicy, TenantRecord
-from tenant_q.schedules import due_index
+from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.tenancy.names import validate_schema_name
 
 RENAME = "rename"
@@ -65,7 +65,7 @@ def _check_name(new: str) -> None:
         validate_schema_name(new)
     except ValidationError as error:
         raise ConfigurationError(" ".join(error.messages)) from error
-    if due_index.has_schema(tenancy.physical_schema(new)):
+    if catalogue.has_schema(tenancy.physical_schema(new)):
         raise ConfigurationError(
             f"The database has a schema {tenancy.physical_schema(new)!r} already; choose another name."
         )
@@ -125,8 +125,8 @@ def _note(old: str, new: str, key: str, *, actor: str) -> None:
         TenantPolicy.objects.using(alias).filter(schema_name=new).delete()
         TenantPolicy.objects.using(alias).filter(schema_name=old).update(schema_name=new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
-        due_index.forget(tenancy.physical_schema(old))
-        due_index.install_now(tenancy.physical_schema(new))
+        index_upkeep.forget(tenancy.physical_schema(old))
+        index_upkeep.install_now(tenancy.physical_schema(new))
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
 
 

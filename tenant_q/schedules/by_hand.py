@@ -25,7 +25,7 @@ from tenant_q.lifecycle import submit
 from tenant_q.models import AuditRecord
 from tenant_q.package.functions import is_path
 from tenant_q.package.package import ADMIN, Package, build
-from tenant_q.schedules import fire
+from tenant_q.schedules import fired_packages, occurrences, schedule_rows
 from tenant_q.schedules.planning import recurrence_of
 
 PAUSE, RESUME, RUN_NOW, RUN_AGAIN = "pause schedule", "resume schedule", "run schedule now", "run task again"
@@ -43,7 +43,7 @@ def run_now(row: Schedule, *, actor: str) -> str:
     """
     due = copy(row)
     due.next_run = timezone.now()
-    package = fire.package_of(due, tenancy.task_schema(), uuid()[1])
+    package = fired_packages.package_of(due, tenancy.task_schema(), uuid()[1])
     package.task["origin"] = ADMIN
     package.task.pop("delay", None)  # its place in `schedule_spread`, or what its row says: now is now
     id = submit.submit_package(package)
@@ -97,7 +97,7 @@ def resume(pk: int, *, actor: str) -> bool:
 
 def _locked(pk: int) -> Schedule | None:
     """The row, which no scheduler moves until the transaction ends."""
-    return fire.rows().select_for_update().filter(pk=pk).first()
+    return schedule_rows.rows().select_for_update().filter(pk=pk).first()
 
 
 def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> None:
@@ -141,10 +141,10 @@ def _next_run(row: Schedule, planned: datetime | None, is_changed: bool) -> date
     if row.schedule_type == Schedule.ONCE:
         return planned or now
     if is_changed:
-        return fire.planned_anew(row, planned or now, now)
+        return occurrences.replan(row, planned or now, now)
     if planned is not None and planned > now:
         return planned
-    return fire.following(row, planned or now, now, catch_up=False)
+    return occurrences.after_fire(row, planned or now, now, catch_up=False)
 
 
 # Tasks

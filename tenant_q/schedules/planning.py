@@ -21,7 +21,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import fire
+from tenant_q.schedules import occurrences
 
 RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
 """The fields of a schedule that determine its next run."""
@@ -103,6 +103,6 @@ def _next_run(row: Schedule) -> datetime | None:
     if row.next_run is None:  # paused
         return None
     try:
-        return fire.planned_anew(row, row.next_run, timezone.now())
+        return occurrences.replan(row, row.next_run, timezone.now())
     except BadSchedule:  # its next fire leaves a failed task that says why
         return row.next_run  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import execute, hooks
-from tenant_q.schedules import fire
+from tenant_q.schedules import fired_packages, occurrences
 from tenant_q.schedules.arguments import parse_arguments
 
 
@@ -74,7 +74,7 @@ def _sentence(text: str) -> str:
 
 def _check_recurrence(row: Schedule) -> None:
     now = timezone.now()
-    fire.following(row, row.next_run or now, now, catch_up=False)
+    occurrences.after_fire(row, row.next_run or now, now, catch_up=False)
 
 
 def _check_keyword(name: str | None) -> None:
@@ -90,4 +90,4 @@ def _check_hook(path: str) -> None:
 def _whole(row: Schedule, schema: str) -> None:
     row = copy(row)
     row.next_run = row.next_run or timezone.now()
-    fire.package_of(row, schema, "0" * 32)
+    fired_packages.package_of(row, schema, "0" * 32)

@@ -18,7 +18,7 @@ from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.models import TenantPolicy
-from tenant_q.schedules import due_index
+from tenant_q.schedules import due_index, index_upkeep
 from tests import schemas, tasks
 
 
@@ -90,7 +90,7 @@ def spare(tenants) -> Iterator[str]:
     schemas.drop_tenant("moved")
     schemas.drop_tenant("spare")
     tenancy.forget_tenants()
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 @pytest.fixture

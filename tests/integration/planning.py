@@ -15,7 +15,7 @@ import psycopg
 from django.db import connection, transaction
 
 from tenant_q import tenancy
-from tenant_q.schedules import due_index, fire
+from tenant_q.schedules import due_index, fire, index_upkeep
 from tests.integration.conftest import sql
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
@@ -49,7 +49,7 @@ def entries(schema: str = "acme_corp") -> dict[int, tuple[str, Any, str]]:
 
 
 def is_right(schema: str = "acme_corp") -> bool:
-    return due_index.errors(schema) == 0 and schema not in dict(due_index.stale_schemas())
+    return index_upkeep.errors(schema) == 0 and schema not in dict(index_upkeep.stale_schemas())
 
 
 def due_schemas() -> list[str]:

@@ -28,7 +28,7 @@ from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle.row_signing import RowSigner
 from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.package.package import CODE
-from tenant_q.schedules import by_hand, due_index
+from tenant_q.schedules import by_hand, index_upkeep
 from tenant_q.states import State
 from tenant_q.tenancy import current_key, in_public, in_schema
 from tenant_q.utils import QUtilities
@@ -353,7 +353,7 @@ def test_a_paused_schedule_does_not_fire_whatever_happens_to_the_index(site, sch
     still = make_schedule(name="still", next_run=due)
     site(A).post("/admin/django_q/schedule/", {"action": "pause", "_selected_action": [row.pk]})
     for schema in (A, B):
-        due_index.install(schema)  # a repair of the index
+        index_upkeep.install(schema)  # a repair of the index
     scheduler.tick()
     broker = get_broker()
     assert (broker.queue_size(A), broker.queue_size(B)) == (1, 1), "its neighbours fire"

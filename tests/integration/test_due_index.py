@@ -14,7 +14,7 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import DatabaseAway
-from tenant_q.schedules import due_index
+from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -246,9 +246,9 @@ def test_a_restored_schema(spare, make_scheduler):
     )
     sql(f"DROP TABLE {spare}.django_q_schedule")
     sql(f"ALTER TABLE {spare}.restored RENAME TO django_q_schedule")
-    assert due_index.stale_schemas() == [(spare, False)]
+    assert index_upkeep.stale_schemas() == [(spare, False)]
     make_scheduler().tick()
-    assert due_index.stale_schemas() == []
+    assert index_upkeep.stale_schemas() == []
     assert list(entries(spare)) == [7]
     sql(f"DELETE FROM {spare}.django_q_schedule")
     assert entries(spare) == {}, "its triggers are there again"
@@ -258,9 +258,9 @@ def test_a_renamed_schema(spare, make_scheduler):
     insert(spare, id=1)
     sql(f"ALTER SCHEMA {spare} RENAME TO moved")
     sql(f"UPDATE {tenancy.tenant_model()._meta.db_table} SET schema_name = 'moved' WHERE schema_name = 'spare'")
-    assert sorted(due_index.stale_schemas()) == [("moved", False), (spare, True)]
+    assert sorted(index_upkeep.stale_schemas()) == [("moved", False), (spare, True)]
     make_scheduler().tick()
-    assert due_index.stale_schemas() == []
+    assert index_upkeep.stale_schemas() == []
     assert (entries(spare), list(entries("moved"))) == ({}, [1])
     sql("UPDATE moved.django_q_schedule SET repeats = 0")
     assert entries("moved") == {}
@@ -270,10 +270,10 @@ def test_a_renamed_schema(spare, make_scheduler):
 def test_a_dropped_schema(spare, make_scheduler, how):
     insert(spare, id=1)
     sql(how.format(spare))
-    assert due_index.stale_schemas() == [(spare, True)]
+    assert index_upkeep.stale_schemas() == [(spare, True)]
     make_scheduler().tick()
-    assert (due_index.stale_schemas(), entries(spare)) == ([], {})
-    assert spare not in due_index.indexed_schemas()
+    assert (index_upkeep.stale_schemas(), entries(spare)) == ([], {})
+    assert spare not in index_upkeep.indexed_schemas()
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_a_dropped_schema(spare, make_scheduler, how):
 def test_a_trigger_that_is_off(spare, make_scheduler, how):
     sql(how)
     insert(spare, id=1)
-    assert due_index.stale_schemas() == [(spare, False)]
+    assert index_upkeep.stale_schemas() == [(spare, False)]
     make_scheduler().tick()
-    assert due_index.stale_schemas() == []
+    assert index_upkeep.stale_schemas() == []
     assert list(entries(spare)) == [1]
     insert(spare, id=2)
     assert list(entries(spare)) == [1, 2]
@@ -303,8 +303,8 @@ def test_a_scheduler_that_starts_finds_what_was_written_past_the_triggers(tenant
         "INSERT INTO acme_corp.django_q_schedule (func, schedule_type, repeats, next_run) "
         "VALUES ('tests.tasks.nothing', 'D', -1, now())"
     )
-    assert due_index.stale_schemas() == []
-    assert due_index.errors("acme_corp") == 1
+    assert index_upkeep.stale_schemas() == []
+    assert index_upkeep.errors("acme_corp") == 1
     make_scheduler().tick()
     assert is_right()
     assert get_broker().queue_size("acme_corp") == 1
@@ -353,7 +353,7 @@ def test_a_tenant_is_in_the_index_as_soon_as_it_is_created_and_gone_with_it(tena
         tenant.auto_drop_schema = True
         tenant.delete()
         assert entries("newcomer") == {}
-        assert "newcomer" not in due_index.indexed_schemas()
+        assert "newcomer" not in index_upkeep.indexed_schemas()
     finally:
         schemas.drop_tenant("newcomer")
         tenancy.forget_tenants()
@@ -383,16 +383,16 @@ def test_what_is_not_committed_yet_is_no_error(tenants, make_scheduler):
             assert get_broker().queue_size("globex_inc") == 0
             assert entries("globex_inc").popitem()[1][2] == due_index.FAILED, "it is tried again later"
             dropping.commit()
-            assert due_index.bring_up_to_date([("leaving", False)]) == [], "it went after it was found"
+            assert index_upkeep.bring_up_to_date([("leaving", False)]) == [], "it went after it was found"
             make_scheduler().tick()
-        assert "leaving" not in due_index.indexed_schemas()
+        assert "leaving" not in index_upkeep.indexed_schemas()
         due_index.release(due_index.FAILED)
         make_scheduler().tick()
         assert get_broker().queue_size("globex_inc") == 1
     finally:
         schemas.drop_tenant("leaving")
         tenancy.forget_tenants()
-        due_index.bring_up_to_date(due_index.stale_schemas())
+        index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 def test_a_table_that_is_locked_is_installed_later(spare, make_scheduler, caplog):
@@ -404,12 +404,12 @@ def test_a_table_that_is_locked_is_installed_later(spare, make_scheduler, caplog
         scheduler.tick()
     assert caplog.records[0].getMessage() == ("Schedules of spare are not in the index yet: its table is locked")
     assert get_broker().queue_size("acme_corp") == 1, "nobody else waits"
-    assert due_index.stale_schemas() == [(spare, False)]
+    assert index_upkeep.stale_schemas() == [(spare, False)]
     make_scheduler().tick()
-    assert due_index.stale_schemas() == []
+    assert index_upkeep.stale_schemas() == []
 
 
 def test_an_installation_keeps_no_reader_out(tenants):
     with elsewhere() as reader:
         reader.execute("SELECT * FROM acme_corp.django_q_schedule")
-        assert due_index.install("acme_corp")
+        assert index_upkeep.install("acme_corp")

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from psycopg import IsolationLevel
 
 from tenant_q.cluster import scheduler as scheduler_module
-from tenant_q.schedules import due_index
+from tenant_q.schedules import due_index, index_upkeep
 from tests.integration.conftest import sql
 from tests.integration.planning import PAST, entries, insert, is_right
 
@@ -105,7 +105,7 @@ def test_what_the_scheduler_writes_fails_no_users_transaction(tenants, scheduler
             case "hold":
                 due_index.hold(A, due_index.FAILED, 30)
             case "install":
-                assert due_index.install(A)
+                assert index_upkeep.install(A)
             case "release":
                 due_index.release(due_index.FAILED)
         for statement in CHANGES[change]:
@@ -205,13 +205,13 @@ def orphans(tenants) -> Iterator[None]:
             number,
         )
     yield
-    due_index.forget("gone")
+    index_upkeep.forget("gone")
 
 
 def test_entries_of_a_schema_that_is_gone_are_forgotten(orphans, make_scheduler):
-    assert due_index.stale_schemas() == [("gone", True)]
+    assert index_upkeep.stale_schemas() == [("gone", True)]
     make_scheduler().tick()
-    assert (due_index.stale_schemas(), entries("gone")) == ([], {})
+    assert (index_upkeep.stale_schemas(), entries("gone")) == ([], {})
 
 
 def test_the_command_says_so_and_removes_them(orphans):

@@ -21,7 +21,7 @@ from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.exceptions import BrokerError, SchemaNotMigrated, TenantNotReady
 from tenant_q.package.package import Package
-from tenant_q.schedules import due_index, fire
+from tenant_q.schedules import claims, due_index, fire
 from tenant_q.schedules.fire import push
 from tenant_q.tenancy import in_schema
 from tests import schemas
@@ -115,7 +115,7 @@ def test_together_they_do_what_each_does_alone(tenants, settings, catch_up):
 
 
 def test_a_limit_for_each(tenants, monkeypatch):
-    monkeypatch.setattr(fire, "FIRES_TOGETHER", 6)
+    monkeypatch.setattr(claims, "FIRES_TOGETHER", 6)
     for n in range(5):
         insert("acme_corp", PAST + timedelta(seconds=n), id=n)
     insert("globex_inc", PAST)

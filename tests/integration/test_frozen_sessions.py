@@ -17,7 +17,7 @@ from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.cluster.role import Role
 from tenant_q.exceptions import DatabaseAway, TenantQError
 from tenant_q.lifecycle import prune_results
-from tenant_q.schedules import due_index
+from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.tenancy import limits
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -55,7 +55,7 @@ def spares(tenants) -> Iterator[list[str]]:
     for name in names:
         schemas.drop_tenant(name)
     tenancy.forget_tenants()
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 @pytest.fixture

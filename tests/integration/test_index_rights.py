@@ -20,7 +20,7 @@ from django.db import connection
 from tenant_q import tenancy
 from tenant_q.cluster import preflight
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.schedules import due_index, index_rights
+from tenant_q.schedules import index_rights, index_upkeep
 from tests import schemas
 from tests.integration.conftest import sql
 from tests.integration.planning import LATER, elsewhere, entries, insert, is_right, on_the_wire
@@ -49,7 +49,7 @@ def roles(tenants) -> Iterator[None]:
     for role in (CLUSTER, MIGRATOR):
         sql(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
     tenancy.forget_tenants()
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_it_can_be_taken_back(tenants):
         assert functions() == []
     finally:
         call_command("migrate_schemas", "--shared", interactive=False, verbosity=0)
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
     assert is_right("acme_corp")
 
 
@@ -217,19 +217,19 @@ def test_a_cluster_without_the_right_to_the_functions_names_the_grant(roles):
         acting_as(CLUSTER),
         pytest.raises(ConfigurationError, match=r"GRANT EXECUTE ON FUNCTION .* TO tq_test_cluster") as e,
     ):
-        due_index.require_tables()
+        index_upkeep.require_tables()
     with acting_as(CLUSTER), pytest.raises(ConfigurationError, match="may not execute"):
         preflight.survey()
     grant(str(e.value))
     with acting_as(CLUSTER):
-        due_index.require_tables()
+        index_upkeep.require_tables()
 
 
 def test_an_upgrade_grants_it_to_who_may_write_to_the_index(roles):
     sql(index_rights.functions().as_string())
     with acting_as(CLUSTER):
-        due_index.require_tables()
-        assert due_index.stale_schemas() == []
+        index_upkeep.require_tables()
+        assert index_upkeep.stale_schemas() == []
 
 
 def test_a_cluster_without_the_right_to_a_tenants_table_names_the_grants(migrated, caplog, make_scheduler):
@@ -255,7 +255,7 @@ def test_a_cluster_without_the_right_to_a_tenants_table_names_the_grants(migrate
     grant(record.getMessage())
     with acting_as(CLUSTER):
         make_scheduler().tick()
-        assert due_index.stale_schemas() == []
+        assert index_upkeep.stale_schemas() == []
         call_command("msschedules", "--check", "--schema", "spare", stdout=StringIO())
     assert list(entries(migrated)) == [1]
 
@@ -266,7 +266,7 @@ def test_a_cluster_without_the_right_to_a_tenants_table_names_the_grants(migrate
 def migrate_as(role: str) -> None:
     """What `migrate_schemas` sends when it has migrated the tenant."""
     with acting_as(role), tenancy.in_schema("spare"):
-        due_index.install_where_migrated(app_config=apps.get_app_config("django_q"), using="default")
+        index_upkeep.install_where_migrated(app_config=apps.get_app_config("django_q"), using="default")
 
 
 @pytest.mark.seam
@@ -302,7 +302,7 @@ def test_with_the_one_grant_a_migration_makes_the_triggers(migrated, caplog, mak
     sql(f"REVOKE TRIGGER ON spare.django_q_schedule FROM {CLUSTER}")
     with acting_as(CLUSTER):
         make_scheduler().tick()
-        assert due_index.stale_schemas() == [], "a cluster that could not make them finds them"
+        assert index_upkeep.stale_schemas() == [], "a cluster that could not make them finds them"
     insert(migrated, id=1)
     assert list(entries(migrated)) == [1]
 
@@ -319,40 +319,40 @@ def another(tenants) -> Iterator[str]:
     yield "tq_test_app"
     sql("DROP SCHEMA tq_test_app CASCADE")
     sql(f"DROP ROLE {MIGRATOR}")
-    due_index.bring_up_to_date(due_index.stale_schemas(thorough=True))
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas(thorough=True))
 
 
 @pytest.mark.seam
 def test_a_table_of_another_applications_is_left_alone(another, make_scheduler, caplog):
     insert(another, id=1)
-    assert due_index.stale_schemas() == due_index.stale_schemas(thorough=True) == []
+    assert index_upkeep.stale_schemas() == index_upkeep.stale_schemas(thorough=True) == []
     with caplog.at_level(logging.WARNING, "tenant_q"):
         make_scheduler().tick()
         call_command("msschedules", "--check", stdout=StringIO())
     assert caplog.records == []
     assert sql("SELECT * FROM pg_trigger WHERE tgrelid = 'tq_test_app.django_q_schedule'::regclass") == []
-    assert another not in due_index.indexed_schemas()
+    assert another not in index_upkeep.indexed_schemas()
 
 
 @pytest.mark.seam
 def test_one_that_has_our_triggers_is_forgotten(another, make_scheduler):
     """The version before put them there."""
     sql(f"ALTER TABLE {another}.django_q_schedule OWNER TO postgres; ALTER SCHEMA {another} OWNER TO postgres")
-    assert due_index.install(another)
+    assert index_upkeep.install(another)
     insert(another, id=1)
     assert list(entries(another)) == [1]
-    assert due_index.stale_schemas() == [], "nothing is asked of tenants while nothing is stale"
+    assert index_upkeep.stale_schemas() == [], "nothing is asked of tenants while nothing is stale"
     make_scheduler().tick()
     assert entries(another) == {}
     insert(another, id=2)
     assert entries(another) == {}
     call_command("msschedules", "--check", stdout=StringIO())
-    assert another not in due_index.indexed_schemas()
+    assert another not in index_upkeep.indexed_schemas()
 
 
 def test_it_is_repaired_by_the_command_as_well(another):
     sql(f"ALTER TABLE {another}.django_q_schedule OWNER TO postgres; ALTER SCHEMA {another} OWNER TO postgres")
-    assert due_index.install(another)
+    assert index_upkeep.install(another)
     with pytest.raises(CommandError, match="wrong about 1 schema"):
         call_command("msschedules", "--check", stdout=StringIO())
     call_command("msschedules", "--check", "--repair", stdout=StringIO())
@@ -379,9 +379,9 @@ def test_a_tenant_with_capitals_is_a_tenant(tenants):
     schemas.clone_tenants(["Capital"])
     physical = tenancy.physical_schema("Capital")
     try:
-        assert due_index.stale_schemas(thorough=True) == []
+        assert index_upkeep.stale_schemas(thorough=True) == []
         assert tenancy.scheduled_among([physical, "nobody"]) == {physical}
-        assert physical in due_index.indexed_schemas()
+        assert physical in index_upkeep.indexed_schemas()
     finally:
         schemas.drop_tenant("Capital")
         tenancy.forget_tenants()
@@ -389,5 +389,5 @@ def test_a_tenant_with_capitals_is_a_tenant(tenants):
 
 def test_one_statement_while_nothing_is_stale(tenants):
     with on_the_wire() as messages:
-        due_index.stale_schemas()
+        index_upkeep.stale_schemas()
     assert len(messages) == 1

@@ -26,7 +26,7 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.models import AuditRecord, TenantPolicy
-from tenant_q.schedules import due_index
+from tenant_q.schedules import index_upkeep
 from tenant_q.tenancy import in_schema
 from tests import schemas
 
@@ -81,7 +81,7 @@ def full(crowd: list[str], tenants: tuple[str, ...]) -> list[str]:
     for name in crowd:
         _fill(name, ROWS)
     _fill("acme_corp", BIG)
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
     broker = get_broker()
     for name in ["acme_corp", *crowd]:
         broker.enqueue([Message(id=uuid.uuid4().hex, schema=name, func="tests.tasks.add", payload="x" * 200)])

@@ -19,7 +19,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.package.package import Package
-from tenant_q.schedules import due_index, fire, recurrence
+from tenant_q.schedules import claims, due_index, fire, index_upkeep, recurrence
 from tenant_q.schedules.fire import push
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -132,7 +132,7 @@ def test_an_idle_tick_is_one_statement(tenants, scheduler, tenants_more):
     finally:
         for name in names:
             schemas.drop_tenant(name)
-        due_index.bring_up_to_date(due_index.stale_schemas())
+        index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
         tenancy.forget_tenants()
 
 
@@ -236,7 +236,7 @@ def test_a_backlog_does_not_hide_the_others(tenants, scheduler, monkeypatch):
     """More is due of one tenant than a look sees."""
     settle(scheduler)
     monkeypatch.setattr(due_index, "LOOK", 5)
-    monkeypatch.setattr(fire, "FIRES_A_PASS", 2)
+    monkeypatch.setattr(claims, "FIRES_A_PASS", 2)
     for n in range(12):
         insert("acme_corp", PAST + timedelta(seconds=n))
     insert("globex_inc", PAST + timedelta(days=1))
@@ -249,7 +249,7 @@ def test_a_backlog_does_not_hide_the_others(tenants, scheduler, monkeypatch):
 def test_what_is_left_of_a_pass_is_fired_at_once(tenants, scheduler, monkeypatch):
     """A pass takes a part only, and a schedule that catches up is due again: neither waits for the poll."""
     settle(scheduler)
-    monkeypatch.setattr(fire, "FIRES_A_PASS", 2)
+    monkeypatch.setattr(claims, "FIRES_A_PASS", 2)
     for _ in range(5):
         insert(next_run=timezone.now() - timedelta(minutes=90), schedule_type="H")
     pauses = []

@@ -21,7 +21,7 @@ from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import BrokerError, DatabaseAway
 from tenant_q.package.envelope import open_package
 from tenant_q.package.package import Package, deterministic_id
-from tenant_q.schedules import due_index, recurrence
+from tenant_q.schedules import claims, due_index, index_upkeep, recurrence
 from tenant_q.schedules import fire as firing
 from tenant_q.schedules.fire import push
 from tenant_q.tenancy import in_schema
@@ -404,7 +404,7 @@ def test_the_scheduler_sleeps_until_the_next_run(tenants, make, scheduler):
 
 
 def test_many_due_schedules_of_a_tenant_fire_in_several_passes(tenants, make, fire, pushed, monkeypatch):
-    monkeypatch.setattr(firing, "FIRES_A_PASS", 3)
+    monkeypatch.setattr(claims, "FIRES_A_PASS", 3)
     for n in range(7):
         make(name=f"{n}", next_run=PAST + timedelta(minutes=n))
     assert [fire() for _ in range(3)] == [3, 3, 3]
@@ -634,7 +634,7 @@ def test_a_broken_tenant_stops_nobody(tenants, make, scheduler, how):
     tenancy.forget_tenants()
     due_index.release(due_index.UNREADY)
     due_index.release(due_index.FAILED)
-    due_index.install("globex_inc")
+    index_upkeep.install("globex_inc")
     scheduler.tick()
     assert get_broker().queue_size("globex_inc") == 1
 

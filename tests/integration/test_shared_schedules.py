@@ -10,7 +10,7 @@ from django.db import connection
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster import scheduler as scheduler_module
-from tenant_q.schedules import due_index
+from tenant_q.schedules import index_upkeep
 from tests import schemas
 from tests.integration.conftest import sql, work
 from tests.integration.planning import PAST, entries, insert
@@ -26,7 +26,7 @@ def shared(tenants, settings, request) -> Iterator[None]:
     if not request.param:
         sql(f"DELETE FROM {public._meta.db_table} WHERE schema_name = 'public'")
     tenancy.forget_tenants()
-    assert due_index.install("public")
+    assert index_upkeep.install("public")
     yield
     connection.set_schema_to_public()
     for table in ("django_q_schedule", "django_q_task"):
@@ -34,7 +34,7 @@ def shared(tenants, settings, request) -> Iterator[None]:
     if not request.param:
         public.save(force_insert=True)
     tenancy.forget_tenants()
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 @pytest.mark.seam

@@ -21,7 +21,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
-from tenant_q.schedules import due_index
+from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema, role_settings
 from tenant_q.utils import QUtilities
@@ -304,9 +304,9 @@ def test_what_a_task_leaves_reaches_nobody_else(prize, name):
         assert QUtilities.get_result(id, schema_name="globex_inc") == "globex_inc"
         assert schemas.count_tasks("acme_corp") == 2
         assert schemas.count_tasks("globex_inc") == 2, "its task, and its schedule's"
-        assert due_index.errors("globex_inc") == 0
+        assert index_upkeep.errors("globex_inc") == 0
         tenancy.forget_tenants()
-        assert due_index.errors("acme_corp") == 0
+        assert index_upkeep.errors("acme_corp") == 0
         assert prize() == []
     finally:
         worker.stopping.restore()

@@ -30,7 +30,7 @@ from tenant_q.exceptions import ForeignCode, TenantUnavailable
 from tenant_q.lifecycle import prune_results, results, save_results
 from tenant_q.management.tenants import show_all_tenants
 from tenant_q.package.package import Outcome, build
-from tenant_q.schedules import due_index, index_rights
+from tenant_q.schedules import index_rights, index_upkeep, planned_runs
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -83,7 +83,7 @@ def roles(tenants) -> Iterator[None]:
         sql(f"DROP OWNED BY {role} CASCADE")
         sql(f"DROP ROLE {role}")
     tenancy.forget_tenants()
-    due_index.bring_up_to_date(due_index.stale_schemas())
+    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def act(spare) -> Iterator[Callable[[], list[Any]]]:
             ):
                 _try(lambda text=statement: raw.execute(text))
         for schema in ("acme_corp", spare):
-            due_index.install(schema)
-        _try(lambda: due_index.errors(spare))
-        _try(lambda: due_index.upcoming(10, spare))
+            index_upkeep.install(schema)
+        _try(lambda: index_upkeep.errors(spare))
+        _try(lambda: planned_runs.planned_runs(10, spare))
         for _ in range(3):
             scheduler.tick()
         for _ in range(3):
@@ -349,9 +349,9 @@ def test_a_tenant_whose_plain_tables_belong_to_a_role_is_served(act):
     assert sql("SELECT tenant_q_foreign_code('spare')") == [(None,)]
     assert act() == []
     assert schemas.count_tasks("spare") >= 2, "the task, and the schedule's"
-    assert due_index.errors("spare") == 0
+    assert index_upkeep.errors("spare") == 0
     insert("spare")
-    assert due_index.upcoming(1, "spare")[0].func == "tests.tasks.nothing"
+    assert planned_runs.planned_runs(1, "spare")[0].func == "tests.tasks.nothing"
 
 
 def test_a_refused_tenant_is_told_to_the_operator(spare, caplog):
@@ -386,8 +386,8 @@ LATE = {
     "save one by one": lambda: save_results._save_rows_one_by_one({("spare", None): [outcome()]}),
     "prune": lambda: prune_results.prune("spare"),
     "read back": _read_back,
-    "index": lambda: due_index.errors("spare"),
-    "details": lambda: due_index.upcoming(10, "spare"),
+    "index": lambda: index_upkeep.errors("spare"),
+    "details": lambda: planned_runs.planned_runs(10, "spare"),
 }
 
 
@@ -589,7 +589,7 @@ def test_a_transaction_older_than_the_index_of_its_tenant_is_seen(spare, isolati
     with as_role(OWNER) as raw:
         raw.execute(f"BEGIN ISOLATION LEVEL {isolation}")
         raw.execute("SELECT 1 FROM spare.django_q_task")
-        assert due_index.install("spare")
+        assert index_upkeep.install("spare")
         raw.execute(
             "INSERT INTO spare.django_q_schedule (id, func, schedule_type, repeats, next_run) "
             "VALUES (1, 'f', 'D', 1, '2999-01-01 00:00+00')"
@@ -605,10 +605,10 @@ def test_a_trigger_that_only_has_our_name_is_replaced(spare):
             "CREATE TRIGGER tenant_q_index_schedule AFTER UPDATE ON spare.django_q_schedule FOR EACH ROW "
             "EXECUTE FUNCTION suppress_redundant_updates_trigger()"
         )
-    assert due_index.stale_schemas() == [("spare", False)]
+    assert index_upkeep.stale_schemas() == [("spare", False)]
     own("spare", "postgres")
-    assert due_index.bring_up_to_date(due_index.stale_schemas()) == []
-    assert due_index.stale_schemas() == []
+    assert index_upkeep.bring_up_to_date(index_upkeep.stale_schemas()) == []
+    assert index_upkeep.stale_schemas() == []
 
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])

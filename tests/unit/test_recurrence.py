@@ -11,7 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules.recurrence import MAX_CRON, MOVED, Kind, following, missed, next_run, planned_anew
+from tenant_q.schedules.cron import MAX_CRON
+from tenant_q.schedules.recurrence import Kind, following, missed, next_run, replanned
+from tenant_q.schedules.wall_clock import MOVED
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: 02:00 → 03:00 on 29 March, 03:00 → 02:00 on 25 October
 NEW_YORK = ZoneInfo("America/New_York")  # 2026: 02:00 → 03:00 on 8 March, 02:00 → 01:00 on 1 November
@@ -542,8 +544,8 @@ def test_an_error_in_a_cron_text_names_the_part(text, place):
         (Kind.ONCE, None, "2027-01-01 06:00", "2026-02-01 07:00", None, "2027-01-01 06:00"),
     ],
 )
-def test_planned_anew(kind, zone, planned, now, minutes, expected):
-    found = planned_anew(kind, at(zone, planned), at(zone, now), zone=zone, minutes=minutes)
+def test_replanned(kind, zone, planned, now, minutes, expected):
+    found = replanned(kind, at(zone, planned), at(zone, now), zone=zone, minutes=minutes)
     assert shown(zone, found) == expected
 
 
@@ -559,7 +561,7 @@ def test_what_is_planned_anew_is_the_first_later_than_now(kind, zone, planned, n
     planned, now = (
         moment if zone is None else moment.replace(tzinfo=zone).astimezone(UTC) for moment in (planned, now)
     )
-    found = planned_anew(kind, planned, now, zone=zone, minutes=minutes)
+    found = replanned(kind, planned, now, zone=zone, minutes=minutes)
     assert found > now
     longest = timedelta(minutes=minutes) if kind == Kind.MINUTES else LONGEST_STEP[kind]
     assert found - now <= longest + timedelta(days=1), "no occurrence is passed over"
@@ -581,15 +583,15 @@ LONGEST_STEP = {
 
 @pytest.mark.parametrize("planned", ["2020-01-01 06:00", "2027-01-01 06:00"])
 def test_a_cron_text_is_planned_anew_from_now(planned):
-    found = planned_anew(Kind.CRON, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, cron="30 6 * * *")
+    found = replanned(Kind.CRON, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, cron="30 6 * * *")
     assert shown(None, found) == "2026-02-02 06:30"
 
 
 @pytest.mark.parametrize(("kind", "minutes"), [("?", None), (Kind.MINUTES, -1)])
 @pytest.mark.parametrize("planned", ["2020-01-01 06:00", "2027-01-01 06:00"])
-def test_what_cannot_be_planned_anew(kind, minutes, planned):
+def test_what_cannot_be_replanned(kind, minutes, planned):
     with pytest.raises(BadSchedule):
-        planned_anew(kind, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, minutes=minutes)
+        replanned(kind, at(None, planned), at(None, "2026-02-01 07:00"), zone=None, minutes=minutes)
 
 
 # What was missed

@@ -14,8 +14,8 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.exceptions import ForeignCode
 from tenant_q.management.console import OperatorCommand, moment, table
-from tenant_q.schedules import catch_up, due_index, index_rights, offered
-from tenant_q.schedules.due_index import Upcoming
+from tenant_q.schedules import catch_up, index_rights, index_upkeep, offered
+from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 LISTED = 50
 # So many schemas are compared in one round trip.
@@ -76,7 +76,7 @@ class Command(OperatorCommand):
             raise CommandError(
                 "--limit is for the list, and --check always looks at everything; leave one of them out."
             )
-        due_index.require_tables()
+        index_upkeep.require_tables()
         schema = _physical(options["schema"])
         if options["check"]:
             self._check(schema, repair=options["repair"], as_json=options["json"])
@@ -86,7 +86,7 @@ class Command(OperatorCommand):
     # The list
 
     def _list(self, schema: str | None, limit: int, *, as_json: bool) -> None:
-        found = due_index.upcoming(limit, schema)
+        found = planned_runs(limit, schema)
         if as_json:
             self.answer([_as_json(one) for one in found])
         elif found:
@@ -99,7 +99,7 @@ class Command(OperatorCommand):
     # The check
 
     def _check(self, schema: str | None, *, repair: bool, as_json: bool) -> None:
-        schemas = [name for name in due_index.indexed_schemas() if schema in (None, name)]
+        schemas = [name for name in index_upkeep.indexed_schemas() if schema in (None, name)]
         wrong = _problems(schemas)
         why = _repair(wrong) if repair else {}
         left = _problems(list(wrong)) if repair else wrong
@@ -159,7 +159,7 @@ def _physical(schema: str | None) -> str | None:
     return tenancy.physical_schema(schema)
 
 
-def _kind(one: Upcoming) -> str | None:
+def _kind(one: PlannedRun) -> str | None:
     """The type in words, with what it needs to be understood."""
     if one.kind == Schedule.CRON:
         return f"cron {one.cron}"
@@ -169,7 +169,7 @@ def _kind(one: Upcoming) -> str | None:
     return str(label).lower() if label else one.kind
 
 
-def _as_json(one: Upcoming) -> dict[str, Any]:
+def _as_json(one: PlannedRun) -> dict[str, Any]:
     return {
         "schema": one.schema,
         "id": one.id,
@@ -183,13 +183,13 @@ def _as_json(one: Upcoming) -> dict[str, Any]:
     }
 
 
-def _cells(one: Upcoming) -> tuple[Any, ...]:
+def _cells(one: PlannedRun) -> tuple[Any, ...]:
     return (one.schema, one.name or one.id, one.func, _kind(one), one.next_run, _LAST[one.last], one.held)
 
 
 def _problems(schemas: list[str]) -> dict[str, str]:
     """What is wrong, by schema."""
-    stale = dict(due_index.stale_schemas(thorough=True))
+    stale = dict(index_upkeep.stale_schemas(thorough=True))
     found = {}
     for first in range(0, len(schemas), AT_ONCE):
         some = schemas[first : first + AT_ONCE]
@@ -211,7 +211,7 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
     if not schemas:
         return {}
     try:
-        return dict(due_index.errors_of(schemas))
+        return dict(index_upkeep.errors_of(schemas))
     except tenancy.DATABASE_ERRORS as error:
         if len(schemas) > 1:  # at least one of them
             return {schema: count for one in schemas for schema, count in _errors([one]).items()}
@@ -222,7 +222,7 @@ def _behind(schema: str | None) -> list[Behind]:
     """Return the schedules with many missed runs to make up for, among those that have been due longest."""
     now = timezone.now()
     found = []
-    for one in due_index.upcoming(DUE, schema):
+    for one in planned_runs(DUE, schema):
         runs = catch_up.runs_behind(one.kind, one.next_run, now, minutes=one.minutes, cron=one.cron)
         if runs >= catch_up.MANY:
             found.append(Behind(one.schema, one.id, one.name, one.func, one.next_run, runs))
@@ -231,7 +231,7 @@ def _behind(schema: str | None) -> list[Behind]:
 
 def _unlisted(schemas: list[str]) -> list[Unlisted]:
     """Schedules of tenants that are not offered to their staff; schemas that cannot be read are reported elsewhere."""
-    gone = {schema for schema, is_gone in due_index.stale_schemas() if is_gone}
+    gone = {schema for schema, is_gone in index_upkeep.stale_schemas() if is_gone}
     there = [schema for schema in schemas if schema not in gone | {tenancy.public_schema()}]
     found: list[Unlisted] = []
     for first in range(0, len(there), AT_ONCE):
@@ -263,8 +263,8 @@ def _problem(is_gone: bool | None, errors: int | str) -> str | None:
 
 def _repair(wrong: dict[str, str]) -> dict[str, str]:
     """Put right what can be. Returns why the others could not, by schema."""
-    gone = dict(due_index.stale_schemas(thorough=True))
-    return dict(due_index.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong]))
+    gone = dict(index_upkeep.stale_schemas(thorough=True))
+    return dict(index_upkeep.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong]))
 
 
 def _way_out(left: dict[str, str], *, repair: bool) -> str:

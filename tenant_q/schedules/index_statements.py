@@ -1,0 +1,46 @@
+"""Read and write the tables of the due index, and call its functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+
+from tenant_q import tenancy
+from tenant_q.models import DueSchedule
+
+INDEXED_SCHEMAS = "tenant_q_indexedschema"
+"""The table of the schemas that are in the index."""
+
+
+def entries() -> Any:
+    """Return a queryset of the entries of the index, on the tenants' connection."""
+    return DueSchedule.objects.using(tenancy.database_alias())
+
+
+def in_public(name: str) -> sql.Identifier:
+    """Return the qualified name of a table or function of the public schema."""
+    return sql.Identifier(tenancy.public_schema(), name)
+
+
+def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
+    """Return a statement that calls a function of the index.
+
+    Args:
+        form: The statement, with two places: for the function and for its arguments.
+        function: The name of the function.
+        arguments: The values of its arguments.
+    """
+    return sql.SQL(form).format(in_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
+
+
+def fetch(query: sql.Composed) -> list[Any]:
+    """Return the rows of a statement. Raises `DatabaseAway`."""
+    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+        return list(cursor.execute(query).fetchall())
+
+
+def execute(query: sql.Composed) -> None:
+    """Execute a statement that returns no rows. Raises `DatabaseAway`."""
+    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+        cursor.execute(query)

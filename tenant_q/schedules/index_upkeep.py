@@ -1,0 +1,190 @@
+"""Put schemas into the due index, take them out, and compare them with it.
+
+The triggers notice every change of a schedule. They do not notice a schema that is new, restored, renamed or dropped:
+`stale_schemas()` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from psycopg import sql
+
+from tenant_q import tenancy
+from tenant_q.exceptions import ConfigurationError, DatabaseAway
+from tenant_q.models import DueSchedule
+from tenant_q.schedules import index_rights
+from tenant_q.schedules.catalogue import Function, Table, has_all
+from tenant_q.schedules.index_statements import INDEXED_SCHEMAS, call, execute, fetch, in_public
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.due_index")
+
+INSTALL_LOCK_MS = 250
+"""The longest wait for a locked table, in milliseconds: meanwhile the other schemas wait too."""
+
+
+def require_tables() -> None:
+    """Raise `ConfigurationError` if the index has not been migrated, or this role may not use it."""
+    public = tenancy.public_schema()
+    if not has_all(Table(DueSchedule._meta.db_table)):
+        raise ConfigurationError(
+            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
+    index_rights.require_functions()
+
+
+# Schemas come and go
+
+
+def install(schema: str) -> bool:
+    """Put a schema's schedules into the index, and the triggers on its table.
+
+    Returns:
+        Whether it succeeded. It does not while another transaction locks the table, or without the rights.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    return _install(schema) is None
+
+
+def _install(schema: str) -> str | None:
+    """Install a schema as `install` does. Return why it failed, or None."""
+    try:
+        tenancy.insist(lambda: _install_in_transaction(schema))
+    except DatabaseAway:
+        raise
+    except tenancy.DATABASE_ERRORS as error:  # locked by a migration, for example; it stays stale until the next try
+        return index_rights.why_not(schema, error)
+    return None
+
+
+def _install_in_transaction(schema: str) -> None:
+    with tenancy.in_patient_transaction(INSTALL_LOCK_MS):
+        install_now(schema)
+
+
+def install_now(schema: str) -> None:
+    """Install a schema in the transaction of the caller. Raises `DatabaseError` if its table is locked."""
+    execute(call("SELECT {}({})", "tenant_q_install_index", schema))
+
+
+def forget(schema: str) -> None:
+    """Take a schema that is gone out of the index. Raises `DatabaseAway`."""
+    execute(call("SELECT {}({})", "tenant_q_forget_schema", schema))
+
+
+def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
+    """Receive `post_migrate`: put the migrated schema into the index, if both have their tables."""
+    if using != tenancy.database_alias() or app_config.name != "django_q":  # the signal comes once for each app
+        return
+    schema = tenancy.physical_schema(tenancy.current_schema())
+    if not tenancy.scheduled_among([schema]):
+        return
+    if has_all(Table(INDEXED_SCHEMAS), Function("tenant_q_install_index"), Table("django_q_schedule", schema)):
+        _install_as_migrating_role(schema, using)
+
+
+def _install_as_migrating_role(schema: str, using: str) -> None:
+    """Do what this role may, and leave the rest to the cluster, so that a migration does not fail."""
+    if _try_call("tenant_q_install_index", schema, using) is None:
+        return
+    if refusal := _try_call("tenant_q_install_triggers", schema, using):
+        logger.warning(
+            "Left the schedules of %s to the cluster, which puts them into the index: %s",
+            schema,
+            index_rights.why_not(schema, refusal),
+            extra={"schema": schema},
+        )
+
+
+def _try_call(function: str, schema: str, using: str) -> BaseException | None:
+    """Call a function of the index for a schema. Return the error if this role lacks a right; raise others."""
+    try:
+        with transaction.atomic(using=using):
+            execute(call("SELECT {}({})", function, schema))
+    except tenancy.DATABASE_ERRORS as error:
+        if not isinstance(error.__cause__ or error, index_rights.REFUSED):
+            raise
+        return error
+    return None
+
+
+# Index and schemas, compared
+
+
+def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
+    """Return the schemas that differ from the index, each with whether it is to be forgotten.
+
+    A schema is forgotten when it is gone, and when it is not a tenant's: another application may have a table of that
+    name. It costs one statement while nothing is stale.
+
+    Args:
+        thorough: Whether to check all schemas in the index for being a tenant's, not only those that differ.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    found: dict[str, bool] = dict(fetch(call("SELECT * FROM {}({})", "tenant_q_stale_schemas")))
+    unsure = {schema for schema, is_gone in found.items() if not is_gone}
+    if not unsure and not thorough:
+        return list(found.items())
+    known = known_schemas()
+    checked = unsure | known if thorough else unsure
+    strangers = checked - tenancy.scheduled_among(checked)
+    found |= dict.fromkeys(strangers & known, True)
+    return [(schema, is_gone) for schema, is_gone in found.items() if schema not in strangers - known]
+
+
+def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]:
+    """Install or forget schemas.
+
+    Args:
+        stale: The schemas, as from `stale_schemas`.
+
+    Returns:
+        The schemas that could not be installed, each with the reason.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    left = []
+    for schema, is_gone in stale:
+        if is_gone:
+            forget(schema)
+        elif reason := _install(schema):
+            left.append((schema, reason))
+    return left
+
+
+def indexed_schemas() -> list[str]:
+    """Return every schema that the index knows, or should know. Raises `DatabaseAway`."""
+    return sorted(known_schemas() | {schema for schema, _ in stale_schemas()})
+
+
+def known_schemas() -> set[str]:
+    """Return the schemas that the index knows. Raises `DatabaseAway`."""
+    return {schema for (schema,) in fetch(sql.SQL("SELECT schema_name FROM {}").format(in_public(INDEXED_SCHEMAS)))}
+
+
+def errors(schema: str) -> int:
+    """Return the number of schedules of a schema that are wrong in the index.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+        DatabaseError: The schema's table is locked or cannot be read.
+    """
+    return errors_of([schema])[schema]
+
+
+def errors_of(schemas: Sequence[str]) -> dict[str, int]:
+    """Return the same as `errors` for several schemas, by schema, in one round trip. Raises the same errors."""
+    query = sql.SQL("SELECT name, {}(name) FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name)").format(
+        in_public("tenant_q_index_errors"), sql.Literal(list(schemas))
+    )
+    with tenancy.in_patient_transaction(INSTALL_LOCK_MS):
+        return {schema: int(count) for schema, count in fetch(query)}

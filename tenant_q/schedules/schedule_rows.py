@@ -1,0 +1,64 @@
+"""The schedules of the current schema, as rows on the tenants' connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import IntegrityError
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.utils import timezone
+from django_q.models import Schedule
+
+from tenant_q import tenancy
+from tenant_q.support.receivers import receivers_of
+
+# The fields that callers pass beside the function's own arguments, with Django-Q2's defaults.
+_DEFAULTS: dict[str, Any] = {
+    "name": None,
+    "hook": None,
+    "schedule_type": Schedule.ONCE,
+    "minutes": None,
+    "repeats": -1,
+    "next_run": None,
+    "cron": None,
+    "cluster": None,
+    "intended_date_kwarg": None,
+}
+
+
+def rows() -> Any:
+    """Return the schedules of the current schema, on the tenants' connection, whatever the project's routers say."""
+    return Schedule.objects.using(tenancy.database_alias())
+
+
+def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
+    """Create a schedule in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
+
+    Args:
+        func: The path of the function.
+        args: The positional arguments of the function.
+        kwargs: The keyword arguments of the function, and the fields of the schedule.
+
+    Returns:
+        The saved schedule.
+
+    Raises:
+        IntegrityError: There is a schedule of that name.
+        ValidationError: A field is wrong.
+    """
+    given = {name: kwargs.pop(name) for name in _DEFAULTS if name in kwargs}
+    fields = _DEFAULTS | {"next_run": timezone.now()} | given
+    if fields["name"] and rows().filter(name=fields["name"]).exists():
+        raise IntegrityError("A schedule with the same name already exists.")
+    row = Schedule(func=func, args=args, kwargs=kwargs, **fields)
+    row.full_clean()
+    row.save(using=tenancy.database_alias())
+    return row
+
+
+def has_receivers() -> bool:
+    """Return whether the project has receivers for schedules that are saved or deleted."""
+    signals = (pre_save, post_save, pre_delete, post_delete)
+    found = [receiver for signal in signals for receiver in receivers_of(signal, sender=Schedule)]
+    # The receiver of django-tenants looks for tenants among everything that is deleted.
+    return not all(map(tenancy.is_of_tenancy_package, found))
