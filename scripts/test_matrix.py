@@ -27,7 +27,7 @@ PROBE = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 @dataclass
 class Outcome:
     name: str
-    verdict: str
+    result: str
     detail: str
 
 
@@ -126,15 +126,15 @@ def main() -> int:
     for version in options.python or PYTHONS:
         for django in options.django or list(DJANGOS):
             for outcome in run_pair(version, django, options.tenancy or TENANCIES, options.pytest):
-                print(f"{outcome.name}: {outcome.verdict}: {outcome.detail}", flush=True)
+                print(f"{outcome.name}: {outcome.result}: {outcome.detail}", flush=True)
                 outcomes.append(outcome)
 
     print("\nSummary")
     width = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:
-        print(f"  {outcome.verdict:<7}  {outcome.name:<{width}}  {outcome.detail}")
-    count = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "FAILED", "skipped")}
-    print(", ".join(f"{number} {verdict.lower()}" for verdict, number in count.items()))
+        print(f"  {outcome.result:<7}  {outcome.name:<{width}}  {outcome.detail}")
+    count = {result: sum(o.result == result for o in outcomes) for result in ("passed", "FAILED", "skipped")}
+    print(", ".join(f"{number} {result.lower()}" for result, number in count.items()))
     if not count["passed"] and not count["FAILED"]:
         print("Error: nothing ran; install Python 3.11, 3.12 or 3.13.", file=sys.stderr)
         return 1

@@ -100,9 +100,9 @@ def make_dead(name: str) -> None:
 
     with in_schema(name):
         QUtilities.add_async_task("tests.tasks.nothing")
-    first, *others = get_broker().fetch("undertaker", limit=1000).leases
-    get_broker().bury("undertaker", first, "for the test")
-    get_broker().give_back("undertaker", others)
+    first, *others = get_broker().fetch("w", limit=1000).leases
+    get_broker().dead_letter("w", first, "for the test")
+    get_broker().give_back("w", others)
 
 
 def truncate(names: Sequence[str]) -> None:

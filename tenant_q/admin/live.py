@@ -125,7 +125,7 @@ def find_one(id: str) -> Live | None:
 
 def as_row(live: Live) -> Row:
     """A package as it is shown, also one that cannot be read."""
-    is_cancelled = (live.verdict or "").startswith(CANCELLED)
+    is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
     state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
     due = moments.at(live.at) if live.at is not None else None
     words: dict[str, Any] = {

@@ -130,7 +130,7 @@ class AdaptedBroker:
         # These brokers know no delay: this process holds the package meanwhile.
         self._due.append((time.monotonic() + delay, payload or lease.payload, lease))
 
-    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         if lease.token is not None:
             self._call("fail", lease.token)
 
@@ -149,7 +149,7 @@ class AdaptedBroker:
         worker: str,
         *,
         running: str | None,
-        verdict: str | None = None,
+        give_up_reason: str | None = None,
         charged: bool = True,
         death: str | None = None,
     ) -> int:
@@ -207,7 +207,7 @@ class AdaptedBroker:
     def state(self, schema: str, id: str) -> State | None:
         raise self._refusal("tell where a task is")
 
-    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
         raise self._refusal("cancel a task")
 
     def cancelled(self) -> list[Cancelled]:
@@ -287,7 +287,7 @@ class AdaptedBroker:
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
         """There is nothing to forget."""
 
-    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         with in_public():
             GroupPart.rows().filter(schema_name=schema, tenant__in=(tenant, "")).delete()
         return 0

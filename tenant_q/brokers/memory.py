@@ -57,13 +57,13 @@ class History:
 
     starts: int | None = None
     death: str | None = None
-    verdict: str | None = None
+    give_up_reason: str | None = None
     alone: bool = False
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether its verdict is that of a cancel, which nothing takes back."""
-        return (self.verdict or "").startswith(CANCELLED)
+        """Whether it was cancelled, which nothing takes back."""
+        return (self.give_up_reason or "").startswith(CANCELLED)
 
 
 @dataclass(slots=True)
@@ -181,7 +181,7 @@ class MemoryBroker:
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
         self.cached[self._queue(schema, tenant)].difference_update(ids)
 
-    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         is_let_go = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
         self.deleted[tenant] = self.clock() + seconds
         if is_let_go:
@@ -192,7 +192,7 @@ class MemoryBroker:
         own = [id for id, message in self.messages.items() if message.schema == queue]
         for id in own:
             if id in self.leased:
-                self._cancel_leased(id, verdict)
+                self._cancel_leased(id, reason)
                 continue
             for place in (self.delayed, self.died, self.messages, self.histories, self.followed):
                 place.pop(id, None)
@@ -409,7 +409,7 @@ class MemoryBroker:
         message, history = self.messages[id], self.histories[id]
         self.last_token += 1
         token = f"{self.last_token}.{secrets.token_hex(4)}"
-        lease = Lease(id, message.schema, message.payload, token, history.starts, history.verdict, history.death)
+        lease = Lease(id, message.schema, message.payload, token, history.starts, history.give_up_reason, history.death)
         self.queues[message.schema].remove(id)
         self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
         return lease
@@ -490,16 +490,16 @@ class MemoryBroker:
             message = self.messages[lease.id]
             self.messages[lease.id] = replace(message, payload=payload or message.payload)
             if not self._is_cancelled(lease.id):
-                self.histories[lease.id].verdict = None
+                self.histories[lease.id].give_up_reason = None
             self.delayed[lease.id] = self.clock() + delay
             self.unready |= {lease.id} if unready else set()
 
-    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         if self._is_in_force(worker, lease):
             self._end_lease(lease.id)
             history = self.histories.pop(lease.id, History())
             if history.is_cancelled:
-                self.histories[lease.id] = History(verdict=history.verdict)
+                self.histories[lease.id] = History(give_up_reason=history.give_up_reason)
             self.died[lease.id] = (self.clock(), cause)
 
     # Leases
@@ -517,7 +517,7 @@ class MemoryBroker:
         worker: str,
         *,
         running: str | None,
-        verdict: str | None = None,
+        give_up_reason: str | None = None,
         charged: bool = True,
         death: str | None = None,
     ) -> int:
@@ -525,12 +525,13 @@ class MemoryBroker:
         for history, is_it in [(self.histories[id], id == running) for id in lost]:
             # A worker that ran nothing may have died of a package it had finished. The others come one at a time
             # from now on, and one that did so already is charged.
-            is_guilty = (is_it and not verdict) if running else history.alone
+            may_be_cause = (is_it and not give_up_reason) if running else history.alone
+            is_charged = charged and may_be_cause
             history.alone = history.alone or (charged and not running)
-            history.starts = (history.starts or 0) + (charged and is_guilty)
-            history.death = death if charged and is_guilty and death else history.death
-            is_told = is_it and verdict and not history.is_cancelled
-            history.verdict = verdict if is_told else history.verdict
+            history.starts = (history.starts or 0) + is_charged
+            history.death = death if is_charged and death else history.death
+            if is_it and give_up_reason and not history.is_cancelled:
+                history.give_up_reason = give_up_reason
         return self._return_unrun(lost)
 
     def expire(self) -> int:
@@ -544,7 +545,7 @@ class MemoryBroker:
             return 0
         late = [id for id, held in self.leased.items() if held.deadline <= now]
         for id in late:
-            # Of a larger batch each may be innocent: it is not charged, and comes alone the next time.
+            # In a larger batch any one may be the cause: none is charged, and each comes alone the next time.
             history = self.histories[id]
             history.starts = (history.starts or 0) + self.leased[id].alone
             history.death = None if self.leased[id].alone else history.death
@@ -637,7 +638,9 @@ class MemoryBroker:
 
     def _live(self, id: str, place: str) -> Live:
         message = self.messages[id]
-        return Live(id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._verdict(id))
+        return Live(
+            id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._give_up_reason(id)
+        )
 
     def find(self, schema: str, id: str) -> Live | None:
         place = self.place(schema, id)
@@ -654,23 +657,23 @@ class MemoryBroker:
         if place is None:
             return None
         may_run = place == "leased" and self.leased[id].is_cancelled
-        return state_at(place, self._verdict(id), may_run=may_run)
+        return state_at(place, self._give_up_reason(id), may_run=may_run)
 
-    def _verdict(self, id: str) -> str | None:
-        return self.histories[id].verdict if id in self.histories else None
+    def _give_up_reason(self, id: str) -> str | None:
+        return self.histories[id].give_up_reason if id in self.histories else None
 
     def _is_cancelled(self, id: str) -> bool:
         return id in self.histories and self.histories[id].is_cancelled
 
-    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
         place = self.place(schema, id)
         if place in (None, "dead"):
             return None
         schema = self._queue(schema)
         if place == "leased":
-            self._cancel_leased(id, verdict)
+            self._cancel_leased(id, reason)
         elif not self._is_cancelled(id):
-            self.histories[id].verdict = verdict
+            self.histories[id].give_up_reason = reason
             if place == "delayed":
                 del self.delayed[id]
                 self.unready.discard(id)
@@ -680,14 +683,14 @@ class MemoryBroker:
                 self.queues[schema].insert(0, id)
         return place
 
-    def _cancel_leased(self, id: str, verdict: str) -> None:
+    def _cancel_leased(self, id: str, reason: str) -> None:
         if not self._is_cancelled(id):
-            self.histories[id].verdict = verdict
+            self.histories[id].give_up_reason = reason
             self.leased[id].is_cancelled = True
 
     def cancelled(self) -> list[Cancelled]:
         leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
-        return [Cancelled(id, held.worker, self.histories[id].verdict or "") for id, held in leased]
+        return [Cancelled(id, held.worker, self.histories[id].give_up_reason or "") for id, held in leased]
 
     def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
         for worker, (id, progress) in told.items():

@@ -33,7 +33,7 @@ LONGEST_WAIT = 1.0
 SLICES = 4
 # The largest debt of a tenant, in seconds of virtual time; also in `lua/common.lua`.
 MOST_DEBT_SECONDS = 3600
-# With this a cancel's verdict begins, which nothing takes back; also in `lua/common.lua`.
+# The reason of a cancel, which nothing takes back, begins with this; also in `lua/common.lua`.
 CANCELLED = "TaskCancelled"
 # So many functions have figures and estimates of their own. The others are counted together, under `OTHER_FUNCTIONS`
 # (also in `lua/common.lua`), and run alone, as any function does whose run time is not known.
@@ -71,7 +71,7 @@ class Lease:
     `schema` is the name of the queue it was in. For the second tenant of a schema's name and later ones that is the
     name followed by `#` and the tenant's key; a tenant that was renamed keeps its queue.
     `starts` counts the runs that ended with their worker's death; None says that it was never given back by a death.
-    `verdict` is the cause with which the package is to be given up instead of run. `death` says how the worker died
+    `give_up_reason` is why the package is to be given up instead of run. `death` says how the worker died
     that was charged to it last, where that is known.
     """
 
@@ -80,7 +80,7 @@ class Lease:
     payload: str
     token: Any
     starts: int | None = None
-    verdict: str | None = None
+    give_up_reason: str | None = None
     death: str | None = None
 
     @property
@@ -169,7 +169,7 @@ class Live:
     """A package that is still to be run, or is being run.
 
     `place` is "leased", "queued" or "delayed". `at` is when a delayed one is due, in seconds since the epoch; None for
-    the others. `verdict` is the cause with which it is to be given up instead of run.
+    the others. `give_up_reason` is why it is to be given up instead of run.
     """
 
     id: str
@@ -178,7 +178,7 @@ class Live:
     place: str
     at: float | None
     payload: str
-    verdict: str | None = None
+    give_up_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +187,14 @@ class Cancelled:
 
     id: str
     worker: str
-    verdict: str
+    reason: str
 
 
-def state_at(place: str, verdict: str | None, *, may_run: bool) -> State:
+def state_at(place: str, give_up_reason: str | None, *, may_run: bool) -> State:
     """The state of a package: `may_run` where it was cancelled, if at all, only since its worker took it."""
     if place == "dead":
         return State.FAILURE
-    if verdict is not None and verdict.startswith(CANCELLED) and not may_run:
+    if give_up_reason is not None and give_up_reason.startswith(CANCELLED) and not may_run:
         return State.CANCELLED
     return State.RUNNING if place == "leased" else State(place)
 
@@ -284,7 +284,7 @@ class Broker(Protocol):
         Parameters: `seconds`, the worker-seconds it used; `unready`, whether it waits for its tenant to be there.
         """
 
-    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         """Move a package to the dead, with the cause."""
 
     def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
@@ -298,11 +298,11 @@ class Broker(Protocol):
         worker: str,
         *,
         running: str | None,
-        verdict: str | None = None,
+        give_up_reason: str | None = None,
         charged: bool = True,
         death: str | None = None,
     ) -> int:
-        """Give back a dead worker's packages. The id it was running is charged a start, or given the verdict.
+        """Give back a dead worker's packages. The id it was running is charged a start, or given the give-up reason.
 
         Parameters: `charged`, whether its death counts as a start of the package that it ran; False if it was killed to
         stop the cluster; `death`, how it died, in words, which is kept with the charged package.
@@ -362,8 +362,8 @@ class Broker(Protocol):
         What was cancelled before its worker took it is CANCELLED; what a worker may still be running is RUNNING.
         """
 
-    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
-        """Have a tenant's package given up with this verdict, which begins with `CANCELLED`, instead of run.
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
+        """Have a tenant's package given up instead of run, for a reason that begins with `CANCELLED`.
 
         It is at the head of its queue then, unless it was far back; if it was leased, it is among those of `cancelled`.
         Returns where it was:
@@ -445,12 +445,12 @@ class Broker(Protocol):
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
         """Note that these results of a tenant are in no cache any more."""
 
-    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         """Forget all that a deleted tenant has: packages, policy, groups, estimates, figures.
 
         What its workers hold is cancelled; call it again when they have ended it.
 
-        Parameters: `schema` and `tenant`, its last name and its key; `verdict`, the cause for what runs, which begins
+        Parameters: `schema` and `tenant`, its last name and its key; `reason`, the one for what runs, which begins
         with `CANCELLED`; `seconds`, how long packages for it are refused and nothing else is kept for it. Returns how
         many packages its workers still hold.
         """

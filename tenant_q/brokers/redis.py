@@ -185,17 +185,17 @@ class RedisBroker:
         return Batch(leases, next_delayed=None if due < 0 else due / 1000)
 
     def _readable(
-        self, worker: str, id: bytes, token: bytes, starts: bytes, verdict: bytes, message: bytes, death: bytes
+        self, worker: str, id: bytes, token: bytes, starts: bytes, reason: bytes, message: bytes, death: bytes
     ) -> Lease | None:
         """Return a lease of a fetch; None if its package is not a text, which is then forgotten."""
         try:
             schema, _, _, payload = message.decode().split("\n", 3)
             name = id.decode()
         except UnicodeDecodeError:
-            self._run("bury", worker, "", token, "")
+            self._run("dead_letter", worker, "", token, "")
             return None
         times = int(starts) if starts else None
-        return Lease(name, schema, payload, token.decode(), times, _text(verdict), _text(death))
+        return Lease(name, schema, payload, token.decode(), times, _text(reason), _text(death))
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
         try:
@@ -204,7 +204,7 @@ class RedisBroker:
             if len(settled) > 1:
                 logger.warning("%s acknowledgements are sent one by one: %s", len(settled), error)
                 return [id for one in settled for id in self.acknowledge(worker, [one])]
-            self._bury_by_token(worker, settled[0].lease, error)
+            self._dead_letter_by_token(worker, settled[0].lease, error)
             return []
 
     def _acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
@@ -229,7 +229,7 @@ class RedisBroker:
         except REFUSALS as error:
             if len(leases) > 1:
                 return sum(self.give_back(worker, [lease]) for lease in leases)
-            self._bury_by_token(worker, leases[0], error)
+            self._dead_letter_by_token(worker, leases[0], error)
             return 0
 
     def put_off(
@@ -245,13 +245,13 @@ class RedisBroker:
         used = round(seconds * 1000, 3)
         self._run("put_off", worker, lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
 
-    def bury(self, worker: str, lease: Lease, cause: str) -> None:
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         try:
-            self._run("bury", worker, lease.id, lease.token, cause)
+            self._run("dead_letter", worker, lease.id, lease.token, cause)
         except REFUSALS as error:
-            self._bury_by_token(worker, lease, error)
+            self._dead_letter_by_token(worker, lease, error)
 
-    def _bury_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
+    def _dead_letter_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
         """Dead-letter a package whose id the server refuses. The server finds it by the token of its lease.
 
         If the server refuses that too, the package stays leased until its worker fetches again.
@@ -259,7 +259,7 @@ class RedisBroker:
         extra = {"schema": lease.schema, "task_id": lease.id}
         logger.error("Package %s of %s is given up: %s", lease.id, lease.schema, error, exc_info=error, extra=extra)
         try:
-            self._run("bury", worker, "", lease.token, f"{type(error).__name__}: {error}")
+            self._run("dead_letter", worker, "", lease.token, f"{type(error).__name__}: {error}")
         except REFUSALS:
             logger.exception("Package %s of %s cannot be given up", lease.id, lease.schema, extra=extra)
 
@@ -276,12 +276,12 @@ class RedisBroker:
         worker: str,
         *,
         running: str | None,
-        verdict: str | None = None,
+        give_up_reason: str | None = None,
         charged: bool = True,
         death: str | None = None,
     ) -> int:
         try:
-            return int(self._run("reclaim", worker, running or "", verdict or "", int(charged), death or ""))
+            return int(self._run("reclaim", worker, running or "", give_up_reason or "", int(charged), death or ""))
         except REFUSALS:
             if not running:
                 raise
@@ -371,8 +371,8 @@ class RedisBroker:
 
     def find(self, schema: str, id: str) -> Live | None:
         match self._run("find", *self._owner(schema), id, "whole"):
-            case [place, due, verdict, _, message] if place != b"dead":
-                return _live(id.encode(), place, due, verdict, message)
+            case [place, due, reason, _, message] if place != b"dead":
+                return _live(id.encode(), place, due, reason, message)
         return None
 
     def place(self, schema: str, id: str) -> str | None:
@@ -381,12 +381,12 @@ class RedisBroker:
 
     def state(self, schema: str, id: str) -> State | None:
         match self._run("find", *self._owner(schema), id):
-            case [place, _, verdict, may_run]:
-                return state_at(place.decode(), _text(verdict), may_run=bool(may_run))
+            case [place, _, reason, may_run]:
+                return state_at(place.decode(), _text(reason), may_run=bool(may_run))
         return None
 
-    def cancel(self, schema: str, id: str, verdict: str) -> str | None:
-        return _text(self._run("cancel", *self._owner(schema), id, verdict, CANCEL_REACH))
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
+        return _text(self._run("cancel", *self._owner(schema), id, reason, CANCEL_REACH))
 
     def cancelled(self) -> list[Cancelled]:
         return [Cancelled(*map(_shown, found)) for found in self._run("cancelled")]
@@ -497,9 +497,9 @@ class RedisBroker:
     def _kept(self, schema: str, tenant: str) -> list[str]:
         return [what.decode() for what in self._run("kept", schema, tenant, tag=self._site_tag)]
 
-    def forget_tenant(self, schema: str, tenant: str, verdict: str, *, seconds: float) -> int:
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         milliseconds = round(seconds * 1000)
-        arguments = schema, tenant, verdict, CHUNK, milliseconds
+        arguments = schema, tenant, reason, CHUNK, milliseconds
         forgotten, held, queue = self._run("forget_tenant", *arguments)
         while forgotten:
             forgotten, held, queue = self._run("forget_tenant", *arguments)
@@ -665,9 +665,9 @@ def _shown(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
-def _live(id: bytes, place: bytes, due: bytes, verdict: bytes, message: bytes) -> Live:
+def _live(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes) -> Live:
     schema, func, _, payload = _shown(message).split("\n", 3)
-    return Live(_shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, _text(verdict))
+    return Live(_shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, _text(reason))
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

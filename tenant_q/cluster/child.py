@@ -31,18 +31,18 @@ KILL_MARGIN = 3.0
 class Child:
     """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
 
-    `verdict` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
+    `kill_reason` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
     starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
-    ran. `cancelled` are the verdicts on packages that it holds, by id; `told` says which of them it was running when it
-    was notified, and when. `progress` is the number of the last report that was passed on. `is_doubtful` says
-    that its packages could not be given back, for a reason that concerns this child alone.
+    ran. `cancelled` are the cancelled packages that it holds, by id, with their reasons; `told` says which of them it
+    was running when it was notified, and when. `progress` is the number of the last report that was passed on.
+    `is_doubtful` says that its packages could not be given back, for a reason that concerns this child alone.
     """
 
     role: str
     key: str
     slot: Slot
     process: Forked
-    verdict: str | None = None
+    kill_reason: str | None = None
     killed_for: str | None = None
     recalled: int = 0
     is_stopped: bool = False
@@ -75,10 +75,10 @@ class Child:
             return None
         return self.told[0] if self.slot.task == self.told[0] else None
 
-    def kill(self, verdict: str, id: str | None) -> None:
+    def kill(self, reason: str, id: str | None) -> None:
         """Kill the worker for what it runs."""
-        self.verdict, self.killed_for = verdict, id
-        logger.critical("Worker %s is killed: %s", self.process.pid, verdict, extra=self.slot.labels)
+        self.kill_reason, self.killed_for = reason, id
+        logger.critical("Worker %s is killed: %s", self.process.pid, reason, extra=self.slot.labels)
         self.process.kill()
 
     @property
@@ -90,7 +90,7 @@ class Child:
     def how_it_died(self) -> str:
         """How its process ended, in words."""
         code = self.process.exitcode or 0
-        if self.verdict is not None:
+        if self.kill_reason is not None:
             how = "was killed by its sentinel"
         elif code == -signal.SIGKILL:
             how = "was killed by SIGKILL, often the kernel's out-of-memory killer"
@@ -104,7 +104,7 @@ class Child:
     @property
     def was_killed_for_another(self) -> bool:
         """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
-        return self.verdict is not None and self.slot.running != self.killed_for
+        return self.kill_reason is not None and self.slot.running != self.killed_for
 
     def as_process(self) -> Process:
         """What the status says of it."""

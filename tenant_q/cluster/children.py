@@ -145,7 +145,7 @@ class Children:
     def kill_overdue(self) -> None:
         """Kill the workers whose task ignores its timeout or its cancellation."""
         for child in self.workers:
-            if child.verdict is not None:
+            if child.kill_reason is not None:
                 continue
             if child.slot.overdue(KILL_MARGIN):
                 text = "the task ran over its timeout and did not react to it, so its worker was killed"

@@ -180,7 +180,7 @@ class Outbox:
     # Settling
 
     def _settle(self) -> None:
-        """Settle all at once; where that fails in a way nobody foresaw, one by one, and bury what fails then."""
+        """Settle all at once; where that fails in a way nobody foresaw, one by one, and dead-letter what fails then."""
         self._retry_failed()
         try:
             self._settle_these(self._unsettled)
@@ -201,7 +201,7 @@ class Outbox:
             logger.exception(
                 "The outcome of %s cannot be settled", finished.lease.id, extra=labels(finished.outcome.package)
             )
-            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
+            self.broker.dead_letter(self.key, finished.lease, f"{type(error).__name__}: {error}")
         self._unsettled.remove(finished)
 
     def _settle_these(self, unsettled: Sequence[Finished]) -> None:
@@ -334,7 +334,7 @@ class Outbox:
         logger.error("The result of %s cannot be saved (try %s): %s", package.name, tries, error, extra=labels(package))
         is_outage = isinstance(error, CacheAway)  # it may last longer than the tries
         if tries > retries.MOST_PUT_OFFS and not is_outage:
-            self.broker.bury(self.key, finished.lease, f"{type(error).__name__}: {error}")
+            self.broker.dead_letter(self.key, finished.lease, f"{type(error).__name__}: {error}")
             return
         carried = seal(with_outcome(replace(finished.outcome, package=_as_enqueued(finished)), put_off=tries))
         try:
@@ -342,7 +342,7 @@ class Outbox:
             self.broker.put_off(self.key, finished.lease, delay=retries.put_off_delay(tries), payload=carried)
         except (EntryRefused, BrokerDefect) as refusal:  # with its result it may be too large
             cause = f"{type(error).__name__}: {error} It cannot be put off: {refusal}"
-            self.broker.bury(self.key, finished.lease, cause)
+            self.broker.dead_letter(self.key, finished.lease, cause)
 
 
 def _as_enqueued(finished: Finished) -> Package:

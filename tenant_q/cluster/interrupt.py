@@ -8,7 +8,7 @@ from typing import Any
 
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import CancelException
-from tenant_q.package.package import sentence
+from tenant_q.package.package import death_of
 from tenant_q.support.unix_signals import get_handler, set_handler
 
 SIGNAL = signal.SIGUSR1
@@ -44,7 +44,7 @@ class Interrupt(AbstractContextManager[None]):
 
     def _ring(self, signum: int, frame: Any) -> None:
         id = self._armed_for
-        verdict = self.slot.cancellation(id) if id is not None else None
-        if verdict is not None:
+        reason = self.slot.cancellation(id) if id is not None else None
+        if reason is not None:
             self._armed_for = None  # what the task does to end in order is not interrupted again
-            raise CancelException(str(sentence(verdict)))
+            raise CancelException(str(death_of(reason)))

@@ -96,12 +96,12 @@ class LeaseKeeper:
 
     def _reclaim(self, child: Child) -> None:
         has_left = child.has_left and not child.slot.running  # in order, during an outage for example
-        innocent = child.was_killed_for_another or has_left
+        is_blameless = child.was_killed_for_another or has_left
         given = self.broker.reclaim(
             child.key,
             running=child.slot.running,
-            verdict=None if innocent else child.verdict,
-            charged=not (child.is_stopped or innocent),
+            give_up_reason=None if is_blameless else child.kill_reason,
+            charged=not (child.is_stopped or is_blameless),
             death=child.how_it_died,
         )
         if given:
@@ -109,11 +109,11 @@ class LeaseKeeper:
 
     def pass_on_cancels(self) -> None:
         """Pass on to the workers which of their packages were cancelled."""
-        verdicts: dict[str, dict[str, str]] = {}
+        reasons: dict[str, dict[str, str]] = {}
         for one in self.broker.cancelled():
-            verdicts.setdefault(one.worker, {})[one.id] = one.verdict
+            reasons.setdefault(one.worker, {})[one.id] = one.reason
         for child in self.children.workers:
-            child.tell(verdicts.get(child.key, {}))
+            child.tell(reasons.get(child.key, {}))
 
     def pass_on_progress(self) -> None:
         """Send the new progress of tasks to the broker. Brokers other than Redis keep no progress."""

@@ -17,7 +17,7 @@ _RUNNING = struct.Struct("<dd32s63s256s")  # started (monotonic), timeout (0: no
 _NUMBER = struct.Struct("<Q")
 _TIME = struct.Struct("<d")
 _LEASE = struct.Struct("<32s24s")  # id, token
-_CANCEL = struct.Struct("<32s224s")  # id, verdict
+_CANCEL = struct.Struct("<32s224s")  # id, reason
 _PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
 
 _BUSY, _LEFT = 0, 1
@@ -106,12 +106,12 @@ class Slot:
         self._put(_DONE, self.done + 1)
 
     def cancellation(self, id: str) -> str | None:
-        """The verdict with which a package was cancelled that the child holds, or None."""
+        """Return why a package that the child holds was cancelled; None if it was not."""
         for place in range(self._get(_CANCELLED)):
             at = _CANCELS + place * _CANCEL.size
-            cancelled, verdict = _CANCEL.unpack(self._memory[at : at + _CANCEL.size])
+            cancelled, reason = _CANCEL.unpack(self._memory[at : at + _CANCEL.size])
             if _text(cancelled) == id:
-                return _text(verdict)
+                return _text(reason)
         return None
 
     def tell_progress(self, id: str, progress: Progress) -> None:
@@ -132,11 +132,11 @@ class Slot:
 
     # What the sentinel writes
 
-    def cancel(self, verdicts: Mapping[str, str]) -> None:
+    def cancel(self, reasons: Mapping[str, str]) -> None:
         """These packages, of those that the child holds, are not to be started, and not to be run any further."""
         self._put(_CANCELLED, 0)
-        shown = list(verdicts.items())[:BATCH_LIMIT]
-        packed = b"".join(_CANCEL.pack(id.encode(), verdict.encode()) for id, verdict in shown)
+        shown = list(reasons.items())[:BATCH_LIMIT]
+        packed = b"".join(_CANCEL.pack(id.encode(), reason.encode()) for id, reason in shown)
         self._memory[_CANCELS : _CANCELS + len(packed)] = packed
         self._put(_CANCELLED, len(shown))
 

@@ -48,7 +48,7 @@ from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package, seal
-from tenant_q.package.package import Outcome, Package, carried_outcome, labels, sentence
+from tenant_q.package.package import Outcome, Package, carried_outcome, death_of, labels
 from tenant_q.scrubbing import process_state, sessions
 from tenant_q.support import clock, forks, tracing
 from tenant_q.support.log_labels import get_logger
@@ -227,7 +227,7 @@ class Worker(Role):
             if error.package is not None:
                 self.outbox.add(lease, give_up(error.package, error))
             else:
-                self.broker.bury(self.key, lease, f"BadPackage: {error}")
+                self.broker.dead_letter(self.key, lease, f"BadPackage: {error}")
         return None
 
     def _saved_before(self, packages: Sequence[tuple[Lease, Package]]) -> dict[str, Outcome]:
@@ -250,7 +250,7 @@ class Worker(Role):
 
     def _run(self, lease: Lease, package: Package, saved: dict[str, Outcome]) -> bool:
         """Run one package and put its outcome into the outbox. Returns False when it has been recalled before."""
-        outcome = carried_outcome(package) or saved.get(lease.id) or _verdict(lease, package)
+        outcome = carried_outcome(package) or saved.get(lease.id) or _given_up(lease, package)
         if outcome is None:
             try:
                 slices.enter_as_asked(package)
@@ -274,9 +274,9 @@ class Worker(Role):
         own_labels = labels(package)
         if not self.slot.start(own_labels, timeout):
             return False
-        if verdict := self.slot.cancellation(package.id):
+        if reason := self.slot.cancellation(package.id):
             self.slot.leave()
-            self.outbox.add(lease, _sentenced(lease, package, verdict))
+            self.outbox.add(lease, _failure_for(lease, package, reason))
             return True
         logger.debug("Running %s", package.name, extra=own_labels)
         self.started += 1
@@ -357,7 +357,7 @@ class Worker(Role):
 
     def _bury(self, lease: Lease, package: Package, cause: str) -> None:
         logger.error("Package %s is given up: %s", lease.id, cause, extra=labels(package))
-        self.broker.bury(self.key, lease, cause)
+        self.broker.dead_letter(self.key, lease, cause)
 
     # Between batches
 
@@ -405,11 +405,11 @@ def _may_come(ids: list[str]) -> set[str]:
     return {id for broker in site_brokers() for id in broker.may_come(ids)}
 
 
-def _verdict(lease: Lease, package: Package) -> Outcome | None:
+def _given_up(lease: Lease, package: Package) -> Outcome | None:
     """The failure of a package that is not to be started again, or None."""
     starts = lease.starts or 0
-    if lease.verdict:
-        return _sentenced(lease, package, lease.verdict)
+    if lease.give_up_reason:
+        return _failure_for(lease, package, lease.give_up_reason)
     if starts >= package.max_deliveries:
         times = "once" if starts == 1 else f"{starts} times"
         last = "it" if starts == 1 else "the last one"
@@ -419,9 +419,12 @@ def _verdict(lease: Lease, package: Package) -> Outcome | None:
     return None
 
 
-def _sentenced(lease: Lease, package: Package, verdict: str) -> Outcome:
-    """The failure that a verdict is. A cancelled task is not tried again; after a timeout it may be."""
-    death = sentence(verdict)
+def _failure_for(lease: Lease, package: Package, reason: str) -> Outcome:
+    """Return the failure of a package that is given up for a reason.
+
+    A cancelled task is not tried again; after a timeout it may be.
+    """
+    death = death_of(reason)
     return give_up(package, death, attempt=_attempt(lease, package), is_final=isinstance(death, TaskCancelled))
 
 

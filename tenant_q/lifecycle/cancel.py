@@ -1,7 +1,8 @@
 """Cancelling a task, wherever it is: queued, delayed, or in a worker's hands.
 
-The broker keeps the cancel with the package, as a verdict, until the package is gone. So whoever gets the package next
-gives it up and leaves its failed row, whoever dies in between. A worker that holds it is interrupted by its sentinel.
+The broker keeps the cancel with the package, as its give-up reason, until the package is gone. So the worker that gets
+the package next gives it up and leaves its failed row, whichever process dies in between. A worker that holds it is
+interrupted by its sentinel.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.1
 # Nothing is enqueued for a deleted tenant as long as a process may still have it in its cache, and these seconds more.
 REFUSE_SECONDS = 10.0
 RECORD_DAYS = 30
-_VERDICT = f"{CANCELLED}: its tenant was deleted"
+_CANCEL_REASON = f"{CANCELLED}: its tenant was deleted"
 
 
 # Receivers of the tenant model's signals
@@ -104,7 +104,7 @@ def clear(schema: str, key: str) -> bool:
     brokers = site_brokers()
     is_cache_clear = _clear_cache(brokers[0], schema, key)  # cached results are of all clusters of the site
     seconds = conf().tenant_cache_seconds + REFUSE_SECONDS
-    held = sum(broker.forget_tenant(schema, key, _VERDICT, seconds=seconds) for broker in brokers)
+    held = sum(broker.forget_tenant(schema, key, _CANCEL_REASON, seconds=seconds) for broker in brokers)
     if held:
         return False
     if is_cache_clear:

@@ -213,10 +213,10 @@ def carried_outcome(package: Package) -> Outcome | None:
     return Outcome(package=Package(task), **carried)
 
 
-def sentence(verdict: str) -> TaskDeath:
-    """The cause of death that a broker's verdict names: a cancel, or a timeout that the task did not react to."""
-    cause, _, text = verdict.partition(": ")
-    return TaskCancelled(text) if cause == TaskCancelled.__name__ else TaskTimeout(verdict)
+def death_of(reason: str) -> TaskDeath:
+    """Return the death that a give-up reason names: a cancel, or a timeout that the task did not react to."""
+    cause, _, text = reason.partition(": ")
+    return TaskCancelled(text) if cause == TaskCancelled.__name__ else TaskTimeout(reason)
 
 
 def build(

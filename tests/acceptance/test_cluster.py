@@ -154,14 +154,14 @@ def test_a_task_that_kills_its_worker_is_given_up(tenants, mscluster):
     cluster = mscluster("--workers", "1")
     key = cluster.name
     with in_schema("acme_corp"):
-        innocent = [QUtilities.add_async_task("tests.tasks.add", n) for n in range(5)]
+        others = [QUtilities.add_async_task("tests.tasks.add", n) for n in range(5)]
         killer = QUtilities.add_async_task("tests.tasks.kill_worker", key, q_options={"max_deliveries": 2})
         task = QUtilities.fetch_task(killer, wait=WAIT)
         assert not task.success
         assert task.result.startswith("WorkerDied: the worker process died 2 times")
         assert task.attempt_count == 2
-        assert [QUtilities.get_result(id, wait=WAIT) for id in innocent] == list(range(5))
-        assert {QUtilities.fetch_task(id).attempt_count for id in innocent} == {1}
+        assert [QUtilities.get_result(id, wait=WAIT) for id in others] == list(range(5))
+        assert {QUtilities.fetch_task(id).attempt_count for id in others} == {1}
     assert len(tasks.notes(key)) == 2
 
 

@@ -127,7 +127,7 @@ def test_an_operator_edits_a_policy_and_purges_what_is_dead(visit):
     broker = get_broker()
     broker.enqueue([Message(id="d" * 32, schema=A, func="tests.tasks.add", payload="nothing that was signed")])
     (lease,) = broker.fetch("w").leases
-    broker.bury("w", lease, "Because: a test")
+    broker.dead_letter("w", lease, "Because: a test")
     page = visit("public", "/admin/tenant_q/tenantpolicy/")
     row = page.locator("#result_list tr", has_text=A)
     row.get_by_role("link", name="Edit").click()

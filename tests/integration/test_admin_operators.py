@@ -71,7 +71,7 @@ def kill(*ids: str, schema: str = A, func: str = "tests.tasks.add") -> None:
     broker.enqueue([Message(id=id, schema=schema, func=func, payload="payload") for id in ids])
     for _ in ids:
         for lease in broker.fetch("w").leases:
-            broker.bury("w", lease, "Cause: a test")
+            broker.dead_letter("w", lease, "Cause: a test")
 
 
 def filled_in(client: Client) -> dict[str, str]:

@@ -183,10 +183,10 @@ def test_a_package_whose_lease_is_gone_is_returned(broker):
 def test_messages_that_vanish_while_their_packages_are_leased(broker):
     """Whatever a worker does next with such a package, it is forgotten then."""
     for act in (
-        lambda lease: broker.bury("w1", lease, "c"),
+        lambda lease: broker.dead_letter("w1", lease, "c"),
         lambda lease: broker.put_off("w1", lease, delay=0.0),
         lambda lease: broker.give_back("w1", [lease]),
-        lambda lease: broker.reclaim("w1", running=lease.id, verdict="v"),
+        lambda lease: broker.reclaim("w1", running=lease.id, give_up_reason="v"),
         lambda lease: broker.acknowledge("w1", [Settled(lease, 0.1)]),
     ):
         put(broker, "a")

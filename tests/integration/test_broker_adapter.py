@@ -157,7 +157,7 @@ def test_a_bad_payload_is_fetched_without_id_and_tenant(broker):
     broker.enqueue([Message("1" * 32, A, "f", "no package")])
     (lease,) = fetch(broker)
     assert (lease.id, lease.schema, lease.payload) == ("", "", "no package")
-    broker.bury("w", lease, "cause")
+    broker.dead_letter("w", lease, "cause")
     assert broker.counts().open == 0
 
 
@@ -273,7 +273,7 @@ def test_receipts_are_given_once_for_each_package(broker):
     leases = [fetch(broker)[0] for _ in range(4)]
     broker.acknowledge("w", [Settled(leases[0], 1.0)])
     broker.put_off("w", leases[1], delay=60)
-    broker.bury("w", leases[2], "cause")
+    broker.dead_letter("w", leases[2], "cause")
     broker.give_back("w", leases[3:])
     assert inner.calls == [
         ("acknowledge", leases[0].token),

@@ -279,7 +279,7 @@ def test_a_package_comes_as_it_was_enqueued(broker):
     assert put(broker, "a", payload="line\nline\n\nä:b") == 1
     lease = fetch_one(broker)
     assert (lease.id, lease.schema, lease.payload) == ("a", "acme_corp", "line\nline\n\nä:b")
-    assert (lease.starts, lease.verdict, lease.is_redelivered) == (None, None, False)
+    assert (lease.starts, lease.give_up_reason, lease.is_redelivered) == (None, None, False)
 
 
 def test_nothing_is_enqueued(broker):
@@ -299,7 +299,7 @@ def test_a_known_id_is_not_enqueued_again(broker, place, once):
     if place in ("leased", "dead"):
         lease = fetch_one(broker)
         if place == "dead":
-            broker.bury("w1", lease, "a test")
+            broker.dead_letter("w1", lease, "a test")
     assert put(broker, "a", "b", "b", once=once, payload="other") == 1, "only b, and b once"
     assert put(broker, "a", schema="globex_inc") == 0, "whosever it is"
     assert getattr(broker.counts(), place) == 1 + (place == "queued")
@@ -323,7 +323,7 @@ def test_what_follows_a_package_is_known_as_long_as_that_is_there(driver, broker
     assert put(broker, "link", once=True, follows="first") == 1
     finish(broker, fetch_one(broker, "w2"), worker="w2")
     finish(broker, fetch_one(broker, "w2"), worker="w2")
-    broker.bury("w1", first, "a test")
+    broker.dead_letter("w1", first, "a test")
     for _ in range(2):
         driver.advance(24 * 3600 + 1)
         put(broker, "another")
@@ -564,7 +564,7 @@ def test_what_is_put_off_is_charged_what_it_used(broker):
     assert [run_one(broker, SECONDS) for _ in range(6)] == ["globex_inc"] * 5 + ["acme_corp"]
 
 
-@pytest.mark.parametrize("how", ["give_back", "reclaim", "bury", "expire"])
+@pytest.mark.parametrize("how", ["give_back", "reclaim", "dead_letter", "expire"])
 def test_what_was_not_run_is_not_charged(driver, broker, how):
     know(broker, 10, "acme_corp", "globex_inc")
     put(broker, *(f"a{n}" for n in range(6)))
@@ -574,8 +574,8 @@ def test_what_was_not_run_is_not_charged(driver, broker, how):
         broker.give_back("w1", [lease])
     elif how == "reclaim":
         broker.reclaim("w1", running=lease.id)
-    elif how == "bury":
-        broker.bury("w1", lease, "c")
+    elif how == "dead_letter":
+        broker.dead_letter("w1", lease, "c")
     else:
         run_out(driver)
     assert fetch_one(broker).schema == "acme_corp", "it is still its turn"
@@ -761,7 +761,7 @@ def test_a_cap_counts_workers_not_packages(broker):
     assert broker.counts().runnable == 10, "they need nobody but a worker"
 
 
-@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "bury", "reclaim", "expire", "fetch"])
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "dead_letter", "reclaim", "expire", "fetch"])
 def test_a_worker_that_is_done_makes_room_under_the_cap(driver, broker, how):
     know(broker, 1)
     broker.set_policies({"acme_corp": Policy(max_running=1)})
@@ -776,8 +776,8 @@ def test_a_worker_that_is_done_makes_room_under_the_cap(driver, broker, how):
         broker.give_back("w1", [second])
     elif how == "put_off":
         broker.put_off("w1", second, delay=60)
-    elif how == "bury":
-        broker.bury("w1", second, "c")
+    elif how == "dead_letter":
+        broker.dead_letter("w1", second, "c")
     elif how == "reclaim":
         broker.reclaim("w1", running=None)
     elif how == "expire":
@@ -786,7 +786,7 @@ def test_a_worker_that_is_done_makes_room_under_the_cap(driver, broker, how):
         broker.set_policies({"acme_corp": Policy(max_running=1, paused=True)})
         assert fetch(broker, "w1") == []
         broker.set_policies({"acme_corp": Policy(max_running=1)})
-    assert fetch(broker, "w2", limit=1) == ["c" if how in ("acknowledge", "put_off", "bury") else "b"]
+    assert fetch(broker, "w2", limit=1) == ["c" if how in ("acknowledge", "put_off", "dead_letter") else "b"]
     assert fetch(broker, "w3") == []
 
 
@@ -840,10 +840,10 @@ def act_stale(broker: Broker, how: str, worker: str, lease: Lease) -> None:
     elif how == "put_off":
         broker.put_off(worker, lease, delay=1, payload="other")
     else:
-        broker.bury(worker, lease, "stale")
+        broker.dead_letter(worker, lease, "stale")
 
 
-STALE = ["acknowledge", "give_back", "put_off", "bury"]
+STALE = ["acknowledge", "give_back", "put_off", "dead_letter"]
 
 
 @pytest.mark.parametrize("how", STALE)
@@ -890,7 +890,7 @@ def test_which_packages_may_come(driver, broker):
     put(broker, *"abcd")
     put(broker, "e", delay=60)
     held, done, late = broker.fetch("w1", limit=3).leases
-    broker.bury("w2", fetch_one(broker, "w2"), "c")
+    broker.dead_letter("w2", fetch_one(broker, "w2"), "c")
     assert broker.may_come([*"abcde", "unknown"]) == set("abcde")
     broker.note_late([late.id], seconds=60)
     broker.note_late([], seconds=60)
@@ -1013,10 +1013,10 @@ def test_what_is_put_off_keeps_its_starts_but_no_verdict(broker):
     fetch_one(broker)
     broker.reclaim("w1", running="a")
     fetch_one(broker)
-    broker.reclaim("w1", running="a", verdict="v")
+    broker.reclaim("w1", running="a", give_up_reason="v")
     broker.put_off("w1", fetch_one(broker), delay=0)
     lease = fetch_one(broker)
-    assert (lease.starts, lease.verdict) == (1, None)
+    assert (lease.starts, lease.give_up_reason) == (1, None)
 
 
 def test_what_is_put_off_goes_behind_what_waits(broker):
@@ -1042,7 +1042,7 @@ def test_what_waits_for_its_tenant(driver, broker):
 
 def test_burying(broker):
     put(broker, "a", "b")
-    broker.bury("w1", fetch_one(broker), "Because: of\na test ä")
+    broker.dead_letter("w1", fetch_one(broker), "Because: of\na test ä")
     (dead,) = broker.dead()
     assert (dead.id, dead.schema, dead.func, dead.cause) == ("a", "acme_corp", "f", "Because: of\na test ä")
     assert dead.payload == "payload of a"
@@ -1054,7 +1054,7 @@ def test_burying(broker):
 def test_the_dead_by_tenant_and_oldest_first(driver, broker):
     for n, schema in enumerate(("acme_corp", "globex_inc", "acme_corp")):
         put(broker, f"{9 - n}", schema=schema)
-        broker.bury("w1", fetch_one(broker), "c")
+        broker.dead_letter("w1", fetch_one(broker), "c")
         driver.advance(10)
     assert [dead.id for dead in broker.dead("acme_corp")] == ["9", "7"]
     assert [dead.id for dead in broker.dead(limit=2)] == ["9", "8"]
@@ -1074,13 +1074,13 @@ def test_the_dead_by_tenant_and_oldest_first(driver, broker):
 def test_the_dead_are_retried_with_a_clean_slate(broker):
     put(broker, "a")
     fetch_one(broker)
-    broker.reclaim("w1", running="a", verdict="too long")
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.reclaim("w1", running="a", give_up_reason="too long")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     assert broker.retry_dead({"a": "", "unknown": ""}) == 1
     lease = fetch_one(broker)
-    assert (lease.starts, lease.verdict, lease.payload) == (0, None, "payload of a")
+    assert (lease.starts, lease.give_up_reason, lease.payload) == (0, None, "payload of a")
     assert lease.is_redelivered, "it may have succeeded, and died of what followed"
-    broker.bury("w1", lease, "c")
+    broker.dead_letter("w1", lease, "c")
     assert broker.retry_dead({"a": "other"}) == 1
     assert fetch_one(broker).payload == "other"
     assert broker.retry_dead({"a": ""}) == 0, "only the dead are"
@@ -1088,7 +1088,7 @@ def test_the_dead_are_retried_with_a_clean_slate(broker):
 
 def test_the_dead_are_purged(broker):
     put(broker, "a", "b", once=True)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     assert broker.purge_dead(["a", "b", "unknown"]) == 1
     assert broker.counts() == Counts(1, 0, 0, 0)
     assert put(broker, "a", once=True) == 1, "what was never acknowledged is not known"
@@ -1098,15 +1098,15 @@ def test_the_dead_are_purged(broker):
 
 
 def test_reclaiming_charges_only_what_ran(broker):
-    """And not what its sentinel killed: the verdict says that."""
+    """And not what its sentinel killed: the give-up reason says that."""
     know(broker, 0.1)
     put(broker, *"abcd")
     broker.fetch("w1", limit=3)
     broker.fetch("other")
-    assert broker.reclaim("w1", running="b", verdict="it took too long") == 3
+    assert broker.reclaim("w1", running="b", give_up_reason="it took too long") == 3
     assert broker.counts() == Counts(3, 1, 0, 0)
     leases = broker.fetch("w2").leases
-    told = [(lease.id, lease.starts, lease.verdict) for lease in leases]
+    told = [(lease.id, lease.starts, lease.give_up_reason) for lease in leases]
     assert told == [("a", 0, None), ("b", 0, "it took too long"), ("c", 0, None)]
     assert all(lease.is_redelivered for lease in leases)
 
@@ -1139,7 +1139,7 @@ def test_how_a_worker_died_is_kept_with_what_is_charged(driver, broker):
     assert {lease.id: lease.death for lease in broker.fetch("w1").leases} == {"a": None, "b": "was killed"}
     broker.reclaim("w1", running="b", charged=False, death="was stopped")
     broker.fetch("w1")
-    broker.reclaim("w1", running="b", verdict="v", death="was killed for its timeout")
+    broker.reclaim("w1", running="b", give_up_reason="v", death="was killed for its timeout")
     broker.fetch("w1")
     broker.reclaim("w1", running="b")
     leases = broker.fetch("w1").leases
@@ -1154,7 +1154,7 @@ def test_how_a_worker_died_is_kept_with_what_is_charged(driver, broker):
     lease = fetch_one(broker, "w2")
     assert (lease.starts, lease.death) == (3, None), "nobody knows how this worker died"
     broker.reclaim("w2", running="b", death="was killed again")
-    broker.bury("w2", fetch_one(broker, "w2"), "a cause")
+    broker.dead_letter("w2", fetch_one(broker, "w2"), "a cause")
     broker.retry_dead({"b": ""})
     assert fetch_one(broker, "w2").death is None
 
@@ -1199,7 +1199,7 @@ def test_leases_that_ran_out_are_given_back(driver, broker):
     assert broker.statistics()["expired"] == 2
     assert broker.counts() == Counts(2, 1, 0, 0)
     (lease,) = broker.fetch("w2").leases
-    assert (lease.id, lease.starts) == ("a", 0), "it comes alone, and is not charged: it may be innocent"
+    assert (lease.id, lease.starts) == ("a", 0), "it comes alone, and is not charged: it may not be the cause"
     assert run_out(driver, but=["living"]) == 1
     assert fetch_one(broker).starts == 1, "it was alone"
 
@@ -1258,7 +1258,7 @@ def test_counts(broker):
     put(broker, "g", schema="globex_inc")
     put(broker, "later", delay=60)
     fetch_one(broker, "w1")
-    broker.bury("w2", fetch_one(broker, "w2"), "c")
+    broker.dead_letter("w2", fetch_one(broker, "w2"), "c")
     counts = broker.counts()
     assert counts == Counts(queued=3, leased=1, delayed=1, dead=1)
     assert (counts.open, counts.runnable) == (5, 5)
@@ -1271,7 +1271,7 @@ def test_purging_leaves_what_runs(driver, broker):
     put(broker, *"abc", once=True)
     put(broker, "g", schema="globex_inc")
     put(broker, "later", delay=60)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     broker.put_off("w1", fetch_one(broker), delay=60, unready=True)
     running = fetch_one(broker)
     broker.purge()
@@ -1332,7 +1332,7 @@ def test_what_a_worker_holds_of_others_is_not_shown(broker):
 def test_where_a_package_is(driver, broker):
     put(broker, *"abc")
     put(broker, "later", delay=60)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     running = fetch_one(broker)
     assert [broker.place("acme_corp", id) for id in ("a", "b", "c", "later")] == ["dead", "leased", "queued", "delayed"]
     assert [broker.place("globex_inc", id) for id in ("a", "b", "c", "later", "nobody")] == [None] * 5
@@ -1346,7 +1346,7 @@ def test_where_a_package_is(driver, broker):
 def test_a_package_is_found_by_its_id(broker):
     put(broker, *"abc", payload="line\nline")
     put(broker, "later", delay=60)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     fetch_one(broker)
     broker.cancel("acme_corp", "c", BY_ADA)
     assert {one.id: one for one in broker.live("acme_corp")} == {
@@ -1360,16 +1360,16 @@ def test_a_package_is_found_by_its_id(broker):
 def test_what_is_to_be_given_up_is_told(broker):
     put(broker, "a")
     fetch_one(broker)
-    assert broker.live("acme_corp")[0].verdict is None
-    broker.reclaim("w1", running="a", verdict="v")
-    assert broker.live("acme_corp")[0].verdict == "v"
+    assert broker.live("acme_corp")[0].give_up_reason is None
+    broker.reclaim("w1", running="a", give_up_reason="v")
+    assert broker.live("acme_corp")[0].give_up_reason == "v"
     assert broker.state("acme_corp", "a") is State.QUEUED, "a worker saves its failed row, and gives it up"
 
 
 def test_the_state_of_a_package(broker):
     put(broker, *"abc")
     put(broker, "later", delay=60)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     fetch_one(broker)
     assert [broker.state("acme_corp", id) for id in ("a", "b", "c", "later")] == [
         State.FAILURE,
@@ -1412,7 +1412,7 @@ def test_cancelling_what_waits(broker):
     put(broker, *"abc")
     assert broker.cancel("acme_corp", "b", BY_ADA) == "queued"
     assert broker.cancelled() == [], "the next worker gets it then"
-    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [
+    assert [(lease.id, lease.give_up_reason) for lease in broker.fetch("w1").leases] == [
         ("b", BY_ADA),
         ("a", None),
         ("c", None),
@@ -1435,7 +1435,7 @@ def test_cancelling_what_is_delayed(driver, broker):
     put(broker, "a")
     put(broker, "later", "latest", delay=60)
     assert broker.cancel("acme_corp", "later", BY_ADA) == "delayed"
-    assert [(lease.id, lease.verdict) for lease in broker.fetch("w1").leases] == [("later", BY_ADA), ("a", None)]
+    assert [(lease.id, lease.give_up_reason) for lease in broker.fetch("w1").leases] == [("later", BY_ADA), ("a", None)]
     driver.advance(61)
     assert fetch(broker, "w2") == ["latest"]
     assert broker.live("acme_corp")[-1].place == "leased"
@@ -1462,7 +1462,7 @@ def test_a_cancel_stays_with_its_package(driver, broker, how):
         case "its worker died":
             broker.reclaim("w1", running="a")
         case "killed for its timeout":
-            broker.reclaim("w1", running="a", verdict="another")
+            broker.reclaim("w1", running="a", give_up_reason="another")
         case "lease ran out":
             assert run_out(driver) == 1
         case "put off":
@@ -1470,29 +1470,29 @@ def test_a_cancel_stays_with_its_package(driver, broker, how):
             assert broker.place("acme_corp", "a") == "delayed"
             driver.advance(61)
     again = fetch_one(broker)
-    assert again.verdict == BY_ADA
+    assert again.give_up_reason == BY_ADA
     assert broker.cancelled() == [], "it came with the lease"
     finish(broker, again)
     put(broker, "a")
-    assert fetch_one(broker).verdict is None, "and ends with it"
+    assert fetch_one(broker).give_up_reason is None, "and ends with it"
 
 
 def test_the_first_who_cancels(broker):
     put(broker, "a")
     assert broker.cancel("acme_corp", "a", BY_ADA) == "queued"
     assert broker.cancel("acme_corp", "a", "TaskCancelled: by Bob") == "queued"
-    assert broker.live("acme_corp")[0].verdict == BY_ADA
+    assert broker.live("acme_corp")[0].give_up_reason == BY_ADA
 
 
 def test_what_cannot_be_cancelled(broker):
     put(broker, *"ab")
     assert broker.cancel("globex_inc", "a", BY_ADA) is None
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     assert broker.cancel("acme_corp", "a", BY_ADA) is None
     finish(broker, fetch_one(broker))
     assert broker.cancel("acme_corp", "b", BY_ADA) is None
     broker.retry_dead({"a": ""})
-    assert fetch_one(broker).verdict is None
+    assert fetch_one(broker).give_up_reason is None
 
 
 # Progress
@@ -1590,7 +1590,7 @@ def test_loads_tell_what_each_tenant_has_where(broker):
     put(broker, "later", delay=60.0)
     put(broker, "other", schema="globex_inc", func="g")
     for lease in broker.fetch("w1", limit=1).leases:
-        broker.bury("w1", lease, "it cannot be saved")
+        broker.dead_letter("w1", lease, "it cannot be saved")
     broker.fetch("w2", limit=1)
     places = {name: (one.queued, one.leased, one.delayed, one.dead) for name, one in broker.loads().items()}
     held = [name for name, one in places.items() if one[1]]
@@ -1615,7 +1615,7 @@ def test_loads_know_the_queue_of_a_paused_tenant(broker):
 def test_the_dead_are_counted_until_they_are_retried_or_purged(broker):
     for id in ("a", "b", "c"):
         put(broker, id)
-        broker.bury("w1", fetch_one(broker), "why not")
+        broker.dead_letter("w1", fetch_one(broker), "why not")
     assert broker.loads()["acme_corp"].dead == 3
     broker.retry_dead({"a": "", "unknown": ""})
     assert (broker.loads()["acme_corp"].dead, broker.loads()["acme_corp"].queued) == (2, 1)

@@ -229,8 +229,8 @@ class TwoBrokers(RuleBasedStateMachine):
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), cause=st.sampled_from(["a cause", "another\ncause"]))
-    def bury(self, data, cause):
-        self.each_lease(data, "bury", cause)
+    def dead_letter(self, data, cause):
+        self.each_lease(data, "dead_letter", cause)
 
     def each_lease(self, data: Any, method: str, *arguments: Any, **options: Any) -> None:
         ((worker, *leases),) = self.some_leases(data, most=1)
@@ -285,13 +285,14 @@ class TwoBrokers(RuleBasedStateMachine):
     @rule(
         worker=workers,
         data=st.data(),
-        verdict=st.sampled_from([None, None, "a verdict"]),
+        give_up_reason=st.sampled_from([None, None, "a reason"]),
         death=st.sampled_from([None, "was killed", "ended"]),
     )
-    def die(self, worker, data, verdict, death):
+    def die(self, worker, data, give_up_reason, death):
         held = [id for id, held in self.model.broker.leased.items() if held.worker == worker]
         running = data.draw(st.sampled_from([*held, None, IDS[0]]))
-        self.both("reclaim", worker, running=running, verdict=verdict, charged=data.draw(st.booleans()), death=death)
+        charged = data.draw(st.booleans())
+        self.both("reclaim", worker, running=running, give_up_reason=give_up_reason, charged=charged, death=death)
 
     @rule()
     def expire(self):
@@ -403,7 +404,9 @@ class TwoBrokers(RuleBasedStateMachine):
         assert set(keys["causes"]) == set(keys["dead"])
         assert {*keys["starts"], *keys["alone"]} <= self.alive - set(keys["dead"])
         assert set(keys["verdicts"]) <= self.alive
-        assert all(model.histories[id].verdict.startswith(CANCELLED) for id in {*keys["verdicts"]} & {*keys["dead"]})
+        assert all(
+            model.histories[id].give_up_reason.startswith(CANCELLED) for id in {*keys["verdicts"]} & {*keys["dead"]}
+        )
         assert keys["wake"] <= 64
 
 
@@ -412,11 +415,11 @@ def places_of(loads: Any) -> dict[str, tuple[int, ...]]:
 
 
 def without_token(lease: Lease) -> tuple[Any, ...]:
-    return (lease.id, lease.schema, lease.payload, lease.starts, lease.verdict, lease.death)
+    return (lease.id, lease.schema, lease.payload, lease.starts, lease.give_up_reason, lease.death)
 
 
 def live_without_time(one: Any) -> tuple[Any, ...]:
-    return (one.id, one.schema, one.func, one.place, one.payload, one.verdict)
+    return (one.id, one.schema, one.func, one.place, one.payload, one.give_up_reason)
 
 
 def dead_without_time(one: Any) -> tuple[Any, ...]:

@@ -152,7 +152,7 @@ def test_a_package_comes_as_it_was_enqueued(broker):
     assert broker.enqueue([message("a", "acme_corp", func="shop.tasks.f", payload="line\nline\n\nä:b")]) == 1
     lease = fetch_one(broker)
     assert (lease.id, lease.schema, lease.payload) == ("a", "acme_corp", "line\nline\n\nä:b")
-    assert (lease.starts, lease.verdict, lease.is_redelivered) == (None, None, False)
+    assert (lease.starts, lease.give_up_reason, lease.is_redelivered) == (None, None, False)
 
 
 def test_nothing_is_enqueued(broker):
@@ -173,7 +173,7 @@ def test_a_known_id_is_not_enqueued_again(broker, place, once):
     if place in ("leased", "dead"):
         lease = fetch_one(broker)
         if place == "dead":
-            broker.bury("w1", lease, "a test")
+            broker.dead_letter("w1", lease, "a test")
     assert put(broker, "a", "b", "b", once=once, payload="other") == 1, "only b, and b once"
     assert getattr(broker.counts(), place) == 1 + (place == "queued")
     assert places(broker) == {"a": 1, "b": 1}
@@ -395,7 +395,7 @@ def test_what_is_not_leased_cannot_be_acknowledged(broker):
     assert broker.acknowledge("w1", [Settled(lease, 0.1)]) == ["a"], "not twice"
 
 
-@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "bury"])
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "put_off", "dead_letter"])
 def test_a_stale_worker_changes_nothing(broker, how):
     """Its lease ran out, and another worker has the package now."""
     put(broker, "a")
@@ -411,7 +411,7 @@ def test_a_stale_worker_changes_nothing(broker, how):
     elif how == "put_off":
         broker.put_off("stale", stale, delay=1, payload="other")
     else:
-        broker.bury("stale", stale, "stale")
+        broker.dead_letter("stale", stale, "stale")
     assert broker.counts().leased == 1
     assert broker.client.hget(key(broker, "messages"), "a") == b"acme_corp\nf\n0\npayload of a"
     assert broker.acknowledge("fresh", [Settled(fresh, 0.1)]) == []
@@ -500,7 +500,7 @@ def test_what_is_put_off_goes_behind_what_waits(broker):
 
 def test_burying(broker):
     put(broker, "a", "b")
-    broker.bury("w1", fetch_one(broker), "Because: of\na test ä")
+    broker.dead_letter("w1", fetch_one(broker), "Because: of\na test ä")
     (dead,) = broker.dead()
     assert (dead.id, dead.schema, dead.func, dead.cause) == ("a", "acme_corp", "f", "Because: of\na test ä")
     assert dead.payload == "payload of a"
@@ -512,7 +512,7 @@ def test_burying(broker):
 def test_the_dead_by_tenant_and_oldest_first(broker):
     for n, schema in enumerate(("acme_corp", "globex_inc", "acme_corp")):
         put(broker, f"{n}", schema=schema)
-        broker.bury("w1", fetch_one(broker), "c")
+        broker.dead_letter("w1", fetch_one(broker), "c")
     assert [dead.id for dead in broker.dead("acme_corp")] == ["0", "2"]
     assert [dead.id for dead in broker.dead(limit=2)] == ["0", "1"]
     assert [dead.id for dead in broker.dead(limit=2, newest_first=True)] == ["2", "1"]
@@ -521,12 +521,12 @@ def test_the_dead_by_tenant_and_oldest_first(broker):
 
 def test_a_few_of_the_dead_cost_nothing_for_the_others(broker):
     put(broker, "a")
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     broker.dead()  # the server knows the script then
     before = calls(broker, lambda: broker.dead(ids=["a"]))
     for n in range(30):
         put(broker, f"other {n}")
-        broker.bury("w1", fetch_one(broker), "c")
+        broker.dead_letter("w1", fetch_one(broker), "c")
     assert calls(broker, lambda: broker.dead(ids=["a"])) == before
     assert calls(broker, lambda: broker.dead(limit=1)) <= before
 
@@ -534,12 +534,12 @@ def test_a_few_of_the_dead_cost_nothing_for_the_others(broker):
 def test_the_dead_are_retried_with_a_clean_slate(broker):
     put(broker, "a")
     fetch_one(broker)
-    broker.reclaim("w1", running="a", verdict="too long")
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.reclaim("w1", running="a", give_up_reason="too long")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     assert broker.retry_dead({"a": "", "unknown": ""}) == 1
     lease = fetch_one(broker)
-    assert (lease.starts, lease.verdict, lease.payload) == (0, None, "payload of a")
-    broker.bury("w1", lease, "c")
+    assert (lease.starts, lease.give_up_reason, lease.payload) == (0, None, "payload of a")
+    broker.dead_letter("w1", lease, "c")
     assert broker.retry_dead({"a": "other"}) == 1
     assert fetch_one(broker).payload == "other"
     assert broker.retry_dead({"a": ""}) == 0, "only the dead are"
@@ -547,7 +547,7 @@ def test_the_dead_are_retried_with_a_clean_slate(broker):
 
 def test_the_dead_are_purged(broker):
     put(broker, "a", "b")
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     assert broker.purge_dead(["a", "b", "unknown"]) == 1
     assert places(broker) == {"b": 1}
     assert put(broker, "a") == 1
@@ -579,8 +579,8 @@ def test_a_verdict_comes_with_the_package(broker):
     know(broker, 0.1)
     put(broker, "a", "b")
     broker.fetch("w1")
-    broker.reclaim("w1", running="a", verdict="it took too long")
-    assert [lease.verdict for lease in broker.fetch("w2").leases] == ["it took too long", None]
+    broker.reclaim("w1", running="a", give_up_reason="it took too long")
+    assert [lease.give_up_reason for lease in broker.fetch("w2").leases] == ["it took too long", None]
     broker.reclaim("w2", running=None)
 
 
@@ -615,7 +615,7 @@ def test_a_lease_that_ran_out_is_given_back(broker, settings):
     assert broker.expire() == 0
     assert broker.counts().leased == 1, "the other one has time"
     (lease,) = broker.fetch("w2").leases
-    assert (lease.id, lease.starts) == ("a", 0), "it comes alone, and is not charged: it may be innocent"
+    assert (lease.id, lease.starts) == ("a", 0), "it comes alone, and is not charged: it may not be the cause"
     run_out(broker, "a")
     assert broker.expire() == 1
     assert fetch_one(broker, "w2").starts == 1, "it was alone"
@@ -740,7 +740,7 @@ def test_counts(broker):
     put(broker, "g", schema="globex_inc")
     put(broker, "later", delay=60)
     fetch_one(broker, "w1")
-    broker.bury("w2", fetch_one(broker, "w2"), "c")
+    broker.dead_letter("w2", fetch_one(broker, "w2"), "c")
     counts = broker.counts()
     assert (counts.leased, counts.delayed, counts.dead, counts.queued, counts.open) == (1, 1, 1, 3, 5)
     assert broker.queue_size() == 3
@@ -752,7 +752,7 @@ def test_purging_leaves_what_runs(broker):
     put(broker, *"abc", once=True)
     put(broker, "g", schema="globex_inc")
     put(broker, "later", delay=60)
-    broker.bury("w1", fetch_one(broker), "c")
+    broker.dead_letter("w1", fetch_one(broker), "c")
     running = fetch_one(broker)
     broker.purge()
     assert places(broker) == {running.id: 1}
@@ -796,21 +796,21 @@ def test_a_purge_costs_the_same_however_much_is_there(broker):
     assert calls[0] == calls[1]
 
 
-def bury(broker: RedisBroker, schema: str, count: int) -> None:
+def dead_letter(broker: RedisBroker, schema: str, count: int) -> None:
     for n in range(count):
         put(broker, f"{schema} {n:04}", schema=schema)
-        broker.bury("w1", fetch_one(broker), "c")
+        broker.dead_letter("w1", fetch_one(broker), "c")
 
 
 def test_the_dead_are_looked_through_by_slices(broker):
     put(broker, *(f"a{n:04}" for n in range(2500)))
-    for start in (0, 1000, 2000):  # as burying each of them would do
+    for start in (0, 1000, 2000):  # as dead-lettering each of them would do
         names = [f"a{n:04}" for n in range(start, min(2500, start + 1000))]
         broker.client.zadd(key(broker, "dead"), dict.fromkeys(names, 1000 + start))
     broker.client.ltrim(key(broker, "queue:acme_corp"), 2500, -1)
     broker.client.hset(key(broker, "causes"), mapping=dict.fromkeys((f"a{n:04}" for n in range(2500)), "c"))
     broker.client.hset(key(broker, "dead_of"), "acme_corp", 2500)
-    bury(broker, "globex_inc", 2)
+    dead_letter(broker, "globex_inc", 2)
     own = ["globex_inc 0000", "globex_inc 0001"]
     assert [one.id for one in broker.dead("globex_inc")] == own
     assert [one.id for one in broker.dead("globex_inc", newest_first=True)] == own[::-1]
@@ -931,7 +931,7 @@ def test_a_full_server_is_worked_off(broker, full):
     broker.expire()
     assert broker.give_back("w1", leases[6:]) == 1
     broker.put_off("w1", leases[5], delay=60)
-    broker.bury("w1", leases[4], "cause")
+    broker.dead_letter("w1", leases[4], "cause")
     broker.enqueue([message("i")])  # a chain's next link: its place is made free by the acknowledgement
     assert broker.add_parts("acme_corp", "group", {"0": "part"}, seconds=None) == 1
     assert broker.acknowledge("w1", [Settled(lease, 0.001) for lease in leases[:3]]) == []
@@ -959,7 +959,7 @@ LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")
         ("acknowledge", {"worker": "w", "settled": [Settled(LEASE, 0.0)]}),
         ("give_back", {"worker": "w", "leases": [LEASE]}),
         ("put_off", {"worker": "w", "lease": LEASE, "delay": 1}),
-        ("bury", {"worker": "w", "lease": LEASE, "cause": "c"}),
+        ("dead_letter", {"worker": "w", "lease": LEASE, "cause": "c"}),
         ("renew", {"workers": ["w"], "seconds": 1}),
         ("reclaim", {"worker": "w", "running": None}),
         ("expire", {}),
@@ -1216,9 +1216,9 @@ class Walk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
-    def bury(self, data):
+    def dead_letter(self, data):
         worker, lease = self.a_lease(data)
-        self.broker.bury(worker, lease, "c")
+        self.broker.dead_letter(worker, lease, "c")
 
     @rule(worker=WORKERS, data=st.data())
     def die(self, worker, data):

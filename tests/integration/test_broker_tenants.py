@@ -9,7 +9,7 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import TenantDeleted
 from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis, fetch_one, finish, put
 
-VERDICT = "TaskCancelled: its tenant was deleted"
+REASON = "TaskCancelled: its tenant was deleted"
 
 
 class Site:
@@ -30,7 +30,7 @@ class Site:
 
     def replace(self, *, seconds: float = 0.001) -> int:
         """The tenant is deleted, and another one has the name. Returns how many packages are still held."""
-        held = self.broker.forget_tenant("acme_corp", self.keys["acme_corp"], VERDICT, seconds=seconds)
+        held = self.broker.forget_tenant("acme_corp", self.keys["acme_corp"], REASON, seconds=seconds)
         self.keys["acme_corp"] = str(int(self.keys["acme_corp"]) + 1)
         return held
 
@@ -52,7 +52,7 @@ def test_a_tenant_that_is_deleted_leaves_nothing(site):
     site.put(*"abcd")
     site.put("later", delay=60)
     lease = fetch_one(site.broker)
-    site.broker.bury("w1", lease, "broken")
+    site.broker.dead_letter("w1", lease, "broken")
     finish(site.broker, fetch_one(site.broker))
     site.broker.set_policies({"acme_corp": Policy(weight=2, paused=True)})
     site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60)
@@ -83,9 +83,9 @@ def test_what_runs_is_cancelled_and_counted_until_it_has_ended(site):
     lease = fetch_one(site.broker)
     assert site.replace() == 1
     [cancelled] = site.broker.cancelled()
-    assert (cancelled.id, cancelled.verdict) == ("a", VERDICT)
+    assert (cancelled.id, cancelled.reason) == ("a", REASON)
     site.broker.acknowledge("w1", [Settled(lease, 0.1, failed=True)])
-    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=0.001) == 0
+    assert site.broker.forget_tenant("acme_corp", "1", REASON, seconds=0.001) == 0
     assert site.broker.loads() == {}
 
 
@@ -104,7 +104,7 @@ def test_a_later_tenant_meets_nothing_of_one_that_is_not_gone_yet(site):
     assert site.broker.queue_size("acme_corp") == 1
     assert fetch_one(site.broker, "w2").schema == "acme_corp#2"
     site.broker.give_back("w1", [lease])
-    site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=0.001)
+    site.broker.forget_tenant("acme_corp", "1", REASON, seconds=0.001)
     assert site.broker.counts().open == 1
     assert site.broker.cached_ids("acme_corp", "2") == []
 
@@ -155,13 +155,13 @@ def test_clearing_a_deleted_tenant_again_leaves_the_next_one_alone(site):
     site.replace(seconds=60)
     put(site.broker, "b", "c", tenant="")  # of an earlier version
     finish(site.broker, fetch_one(site.broker))
-    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.forget_tenant("acme_corp", "1", REASON, seconds=60) == 0
     assert (site.broker.queue_size("acme_corp"), site.broker.loads()["acme_corp"].done) == (1, 1)
     lease = fetch_one(site.broker)
-    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.forget_tenant("acme_corp", "1", REASON, seconds=60) == 0
     assert site.broker.cancelled() == []
     finish(site.broker, lease)
-    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.forget_tenant("acme_corp", "1", REASON, seconds=60) == 0
     assert site.broker.loads()["acme_corp"].done == 2
 
 
@@ -172,9 +172,9 @@ def test_a_name_keeps_its_series_while_a_tenant_has_it(site):
     site.put("b")
     assert site.broker.name_labels("tenants", ["acme_corp"], most=1) == {"acme_corp"}
     site.broker.give_back("w1", [lease])
-    assert site.broker.forget_tenant("acme_corp", "1", VERDICT, seconds=60) == 0
+    assert site.broker.forget_tenant("acme_corp", "1", REASON, seconds=60) == 0
     assert site.broker.name_labels("tenants", ["globex_inc", "acme_corp"], most=1) == {"acme_corp"}
-    assert site.broker.forget_tenant("acme_corp", "2", VERDICT, seconds=60) == 0
+    assert site.broker.forget_tenant("acme_corp", "2", REASON, seconds=60) == 0
     assert site.broker.name_labels("tenants", ["initech_llc", "acme_corp"], most=1) == {"initech_llc"}
 
 
@@ -194,7 +194,7 @@ def test_a_place_for_figures_is_used_again(site):
 def test_a_tenant_that_is_renamed_keeps_what_it_has(site):
     site.put("a", "b")
     site.put("later", delay=60)
-    site.broker.bury("w1", fetch_one(site.broker), "broken")
+    site.broker.dead_letter("w1", fetch_one(site.broker), "broken")
     site.broker.set_policies({"acme_corp": Policy(weight=2)})
     site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60)
     site.keys["new_name"] = site.keys.pop("acme_corp")

@@ -64,9 +64,9 @@ def row(id: str, schema: str = A) -> Task:
 def tell_worker() -> None:
     """What the sentinel does: it notifies the worker in this process of cancels."""
     (worker,) = WORKERS
-    verdicts = {one.id: one.verdict for one in worker.broker.cancelled() if one.worker == worker.key}
-    worker.slot.cancel(verdicts)
-    if worker.slot.task in verdicts:
+    reasons = {one.id: one.reason for one in worker.broker.cancelled() if one.worker == worker.key}
+    worker.slot.cancel(reasons)
+    if worker.slot.task in reasons:
         os.kill(os.getpid(), SIGNAL)
 
 
@@ -397,7 +397,7 @@ def test_a_task_whose_text_only_looks_like_it(tenants, worker):
 def test_a_dead_package_is_a_failure(tenants):
     id = add("see")
     broker = get_broker()
-    broker.bury("w1", broker.fetch("w1").leases[0], "c")
+    broker.dead_letter("w1", broker.fetch("w1").leases[0], "c")
     assert status(id) == "failure"
     assert QUtilities.cancel(id, A) is False
 
@@ -564,7 +564,7 @@ def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung
     sentinel.children.ended.append(child)
     sentinel.leases.reclaim()
     (lease,) = get_broker().fetch("w2").leases
-    assert (lease.starts, lease.verdict) == (0, "TaskCancelled: cancelled by Ada"), "no start is charged"
+    assert (lease.starts, lease.give_up_reason) == (0, "TaskCancelled: cancelled by Ada"), "no start is charged"
 
 
 def test_a_dead_workers_number_is_not_signalled(sentinel, rung):
@@ -594,7 +594,7 @@ def test_a_cancelled_package_that_died_and_is_queued_again_does_not_run(tenants,
     id, broker = add("see"), get_broker()
     (lease,) = broker.fetch("w2").leases
     QUtilities.cancel(id, A, by="Ada")
-    broker.bury("w2", lease, "its tenant cannot be entered")
+    broker.dead_letter("w2", lease, "its tenant cannot be entered")
     assert broker.retry_dead({id: ""}) == 1
     work(worker)
     assert row(id).result.startswith("TaskCancelled: cancelled by Ada")
@@ -617,7 +617,7 @@ def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
     assert len(rung) == 1 and child.told is None
     # It ended just as its worker was killed for it.
     broker.give_back("w2", [lease])
-    child.verdict, child.killed_for = "TaskCancelled: cancelled", first
+    child.kill_reason, child.killed_for = "TaskCancelled: cancelled", first
     know_as_short(f"{HERE}.see", A)
     assert second in [lease.id for lease in broker.fetch("w1").leases]
     sentinel.children.ended.append(child)

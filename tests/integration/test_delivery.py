@@ -332,7 +332,7 @@ def test_a_task_that_was_killed_over_its_timeout_is_tried_again(tenants, worker)
     """As one whose timeout is raised in it. It is no second start that a death is charged for."""
     id = add("fail_until", 1, max_attempts=2, retry_delay=0)
     get_broker().fetch("killed")
-    get_broker().reclaim("killed", running=id, verdict="it ran over its timeout")
+    get_broker().reclaim("killed", running=id, give_up_reason="it ran over its timeout")
     work_through_attempts(worker)
     assert (row(id).success, row(id).attempt_count, len(RUNS)) == (True, 2, 1)
 
@@ -541,7 +541,7 @@ def test_the_record_of_a_success_lives_as_long_as_its_package(tenants, worker, m
         if place == "delayed":
             broker.put_off("w2", lease, delay=60)
         elif place == "dead":
-            broker.bury("w2", lease, "the tenant was not there")
+            broker.dead_letter("w2", lease, "the tenant was not there")
     forget(id)
     prune(worker)
     assert row(id) is not None, "its package may come again"

@@ -106,10 +106,10 @@ def test_dead_packages_are_purged(newcomer, worker):
     with in_schema(newcomer):
         ids = [QUtilities.add_async_task("tests.tasks.add", n) for n in range(3)]
     for lease in [lease for _ in ids for lease in get_broker().fetch("w", limit=1).leases]:
-        get_broker().bury("w", lease, "Because: it is a test")
+        get_broker().dead_letter("w", lease, "Because: it is a test")
     while get_broker().counts().dead < 3:
         for lease in get_broker().fetch("w", limit=1).leases:
-            get_broker().bury("w", lease, "Because: it is a test")
+            get_broker().dead_letter("w", lease, "Because: it is a test")
     with pytest.raises(CommandError, match="Say which packages to purge"):
         dead("purge")
     with pytest.raises(CommandError, match="No dead package has the id nothing"):

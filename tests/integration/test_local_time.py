@@ -93,7 +93,7 @@ def test_dead_packages_and_deaths():
     broker = get_broker()
     QUtilities.add_async_task("math.floor", 2.5, schema_name=A)
     (lease,) = broker.fetch("w").leases
-    broker.bury("w", lease, "a cause")
+    broker.dead_letter("w", lease, "a cause")
     (found,) = broker.dead()
     assert is_now(operators._as_dead_row(found)["when"])
     assert f"{now():%Y-%m-%d %H:}" in command("msdead", "list") and "+05:30" in command("msdead", "list")

@@ -601,16 +601,16 @@ def test_errors_name_the_thing_and_the_way_out(arguments, message):
 # msdead
 
 
-def bury(*ids: str, schema: str = A) -> None:
+def dead_letter(*ids: str, schema: str = A) -> None:
     for id in ids:
         put(id, schema=schema)
         (lease,) = get_broker().fetch("w", limit=1).leases
-        get_broker().bury("w", lease, "Because: it is a test")
+        get_broker().dead_letter("w", lease, "Because: it is a test")
 
 
 def test_a_retry_and_a_purge_of_dead_packages_are_recorded():
-    bury("a1", "a2")
-    bury("b1", schema=B)
+    dead_letter("a1", "a2")
+    dead_letter("b1", schema=B)
     assert command("msdead", "retry", "--all") == "3 queued again"
     by_schema = {one["schema_name"]: one for one in records()}
     assert {one["act"] for one in records()} == {"retry"}
@@ -619,7 +619,7 @@ def test_a_retry_and_a_purge_of_dead_packages_are_recorded():
     assert (by_schema[B]["actor"], by_schema[B]["target"], by_schema[B]["after"]["count"]) == ("olga", "b1", 1)
     get_broker().purge()
 
-    bury("a3")
+    dead_letter("a3")
     assert command("msdead", "purge", "a3") == "1 purged"
     assert (records()[0]["act"], records()[0]["target"], len(records())) == ("purge", "a3", 3)
     with pytest.raises(CommandError):
@@ -629,11 +629,11 @@ def test_a_retry_and_a_purge_of_dead_packages_are_recorded():
 
 def test_the_dead_of_all_the_sites_clusters_are_found(settings):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"ALT_CLUSTERS": {"long": {"timeout": 600}}}
-    bury("a1")
+    dead_letter("a1")
     other = get_broker("long")
     other.enqueue([Message(id="b1", schema=B, func="f", payload="p")])
     (lease,) = other.fetch("w").leases
-    other.bury("w", lease, "Because: it is a test")
+    other.dead_letter("w", lease, "Because: it is a test")
     try:
         listed = {one["id"]: one["cluster"] for one in json.loads(command("msdead", "--json"))}
         assert listed == {"a1": get_broker().cluster, "b1": "long"}
@@ -644,7 +644,7 @@ def test_the_dead_of_all_the_sites_clusters_are_found(settings):
 
 
 def test_what_cannot_be_recorded_is_not_done():
-    bury("a1")
+    dead_letter("a1")
     sql("ALTER TABLE tenant_q_auditrecord RENAME TO records_away")
     try:
         with pytest.raises(Exception, match="tenant_q_auditrecord"):
@@ -655,7 +655,7 @@ def test_what_cannot_be_recorded_is_not_done():
 
 
 def test_what_is_not_done_is_not_recorded(monkeypatch):
-    bury("a1")
+    dead_letter("a1")
 
     def fail(*_: Any) -> int:
         raise BrokerError("Redis went away just now")

@@ -254,7 +254,7 @@ def _raising(error: Exception) -> Any:
     return act
 
 
-@pytest.mark.parametrize("operation", ["give_back", "bury", "set_progress", "reclaim", "acknowledge"])
+@pytest.mark.parametrize("operation", ["give_back", "dead_letter", "set_progress", "reclaim", "acknowledge"])
 @pytest.mark.parametrize("error", ERRORS)
 def test_each_operation_gets_by_without_the_entry_that_is_refused(tenants, monkeypatch, operation, error):
     from tenant_q.states import Progress
@@ -268,9 +268,9 @@ def test_each_operation_gets_by_without_the_entry_that_is_refused(tenants, monke
         match operation:
             case "give_back":
                 assert broker.give_back("w1", leases) == 1
-            case "bury":
+            case "dead_letter":
                 for lease in leases:
-                    broker.bury("w1", lease, "c")
+                    broker.dead_letter("w1", lease, "c")
             case "set_progress":
                 one, two = (broker.fetch(worker, limit=1).leases[0] for worker in ("w1", "w2"))
                 progress = {"w1": (one.id, Progress(0.5, "")), "w2": (two.id, Progress(0.25, ""))}

@@ -89,7 +89,7 @@ def full(crowd: list[str], tenants: tuple[str, ...]) -> list[str]:
     broker.enqueue(dead)
     while broker.counts().dead < TENANTS // 2:
         for lease in broker.fetch("w").leases:
-            broker.bury("w", lease, "Cause: a test")
+            broker.dead_letter("w", lease, "Cause: a test")
     TenantPolicy.objects.bulk_create(TenantPolicy(schema_name=name, weight=2) for name in crowd[: TENANTS // 2])
     AuditRecord.objects.bulk_create(AuditRecord(actor="a", act="pause", schema_name=name) for name in crowd)
     return crowd

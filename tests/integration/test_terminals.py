@@ -59,7 +59,7 @@ def test_schedules_and_dead_tasks_on_a_terminal(tenants, monkeypatch):
         Schedule.objects.create(name=EVIL, func=EVIL, next_run=timezone.now() + timedelta(hours=1))
         QUtilities.add_async_task("a.b")
     broker = get_broker()
-    broker.bury("w1", broker.fetch("w1").leases[0], FORGED)
+    broker.dead_letter("w1", broker.fetch("w1").leases[0], FORGED)
     for command in ("msschedules", "msdead", "msinfo", "mstenant"):
         shown = answer(command)
         assert not has_control(shown, but="\n"), ascii(shown)

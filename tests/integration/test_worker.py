@@ -409,7 +409,7 @@ def test_the_settings_limit_of_starts(tenants, worker, settings):
 def test_a_task_killed_for_its_timeout_is_given_up(tenants, worker):
     id = add("acme_corp", f"{HERE}.see", 1)
     get_broker().fetch("dead")
-    get_broker().reclaim("dead", running=id, verdict="Task exceeded maximum timeout value (1 seconds)")
+    get_broker().reclaim("dead", running=id, give_up_reason="Task exceeded maximum timeout value (1 seconds)")
     worker.tick()
     assert SEEN == []
     assert row(id).result == "TaskTimeout: Task exceeded maximum timeout value (1 seconds)"

@@ -150,7 +150,7 @@ def world(tenants) -> Iterator[World]:
     while not broker.counts().dead:
         for lease in broker.fetch("w").leases:  # one at a time: nothing is known of their functions
             if lease.id == DEAD:
-                broker.bury("w", lease, SECRET)
+                broker.dead_letter("w", lease, SECRET)
             else:
                 broker.put_off("w", lease, delay=600.0)
     with ExitStack() as stack:
@@ -183,7 +183,7 @@ def state() -> Any:
         found.append(list(AuditRecord.objects.order_by("pk").values_list("pk", flat=True)))
         found.append(LogEntry.objects.count())
     counts = broker.counts()
-    return [*found, counts.queued, counts.delayed, counts.dead, [one.verdict for one in broker.live(A)]]
+    return [*found, counts.queued, counts.delayed, counts.dead, [one.give_up_reason for one in broker.live(A)]]
 
 
 def is_refused(client: Client, page: Page, answer: Any) -> bool:
@@ -376,7 +376,7 @@ def test_a_superuser_of_another_tenant_with_this_ones_ids(world):
     client = world.boss(B)
     with in_schema(A):
         kept = list(Schedule.objects.values()), list(Task.objects.values_list("pk", "stopped"))
-    live = [one.verdict for one in get_broker().live(A)]
+    live = [one.give_up_reason for one in get_broker().live(A)]
     for page in of(world, operators=False):
         for method in METHODS:
             for payload in world.payloads(page) if method == "post" else [{}]:
@@ -385,7 +385,7 @@ def test_a_superuser_of_another_tenant_with_this_ones_ids(world):
                 assert SECRET.encode() not in answer.content, (method, page)
     with in_schema(A):
         assert kept == (list(Schedule.objects.values()), list(Task.objects.values_list("pk", "stopped")))
-    assert live == [one.verdict for one in get_broker().live(A)]
+    assert live == [one.give_up_reason for one in get_broker().live(A)]
 
 
 @pytest.mark.seam

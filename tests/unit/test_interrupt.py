@@ -13,7 +13,7 @@ from tenant_q.cluster.interrupt import SIGNAL, Interrupt
 from tenant_q.cluster.shared_memory import _TOLD, Slot
 from tenant_q.exceptions import CancelException
 from tenant_q.lifecycle.execute import execute
-from tenant_q.package.package import build, sentence
+from tenant_q.package.package import build, death_of
 from tenant_q.states import LONGEST_TEXT, Progress
 
 HERE = __name__
@@ -118,9 +118,9 @@ def test_nobody_who_is_not_armed_is_interrupted(slot):
 
 
 def test_a_slot_knows_what_was_cancelled(slot):
-    verdicts = {f"{n:032}": f"TaskCancelled: {n}" for n in range(3)}
-    slot.cancel(verdicts)
-    assert {id: slot.cancellation(id) for id in verdicts} == verdicts
+    reasons = {f"{n:032}": f"TaskCancelled: {n}" for n in range(3)}
+    slot.cancel(reasons)
+    assert {id: slot.cancellation(id) for id in reasons} == reasons
     assert slot.cancellation("x" * 32) is None
     slot.cancel({})
     assert slot.cancellation(f"{0:032}") is None
@@ -173,5 +173,5 @@ def test_an_interrupt_while_progress_is_told_leaves_the_next_readable(slot):
 
 
 def test_a_verdict_names_a_cause():
-    assert repr(sentence(BY_ADA)) == "TaskCancelled('cancelled by Ada')"
-    assert repr(sentence("it took too long")) == "TaskTimeout('it took too long')"
+    assert repr(death_of(BY_ADA)) == "TaskCancelled('cancelled by Ada')"
+    assert repr(death_of("it took too long")) == "TaskTimeout('it took too long')"

@@ -1,23 +1,23 @@
 -- Have a tenant's package given up instead of run, or stopped where it runs.
 --
--- The verdict stays with the package until that is gone, so whoever gets it next gives it up. One that waits comes to
+-- The reason stays with the package until that is gone, so the next worker gives it up. A package that waits comes to
 -- the head of its queue for that; far back in a long queue it stays where it is, so that nobody else waits for the
 -- search. For a leased one, the worker's sentinel is notified (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 tenant or '', 3 id, 4 verdict, 5 how far from the head of its queue it is looked for
+-- ARGV     1 schema, 2 tenant or '', 3 id, 4 reason, 5 how far from the head of its queue it is looked for
 -- Returns  where it was, or '' where the tenant has no such package that is still to be run; who cancelled it before
 --          stays
 
 write_though_full()
-local schema, id, verdict, reach = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local schema, id, reason, reach = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local place = place_of(schema, id)
 if not place or place == 'dead' then
   return ''
 elseif is_cancelled(id) then
   return place
 end
-redis.call('HSET', key('verdicts'), id, verdict)
+redis.call('HSET', key('verdicts'), id, reason)
 if place == 'leased' then
   local lease = lease_of(id)
   if lease then

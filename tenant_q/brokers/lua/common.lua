@@ -26,7 +26,7 @@
 --   <tag>:deaths          hash    id -> how the last worker died whose death was charged to it; expires a week after the last
 --                                 death, because clusters of an earlier version do not delete its entries
 --   <tag>:alone           set     ids to be delivered one at a time
---   <tag>:verdicts        hash    id -> the cause with which it is given up instead of run
+--   <tag>:verdicts        hash    id -> its give-up reason: why it is given up instead of run
 --   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
 --   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
 --   <tag>:delayed         zset    id -> due time in ms
@@ -525,10 +525,10 @@ local function drop_history(id)
   drop_histories({ id })
 end
 
--- Whether a package is never to be run (again): its verdict is that of a cancel, which nothing takes back.
+-- Whether a package was cancelled. It is never run (again), and nothing takes that back.
 local function is_cancelled(id)
-  local verdict = redis.call('HGET', key('verdicts'), id)
-  return verdict and string.match(verdict, '^TaskCancelled')
+  local reason = redis.call('HGET', key('verdicts'), id)
+  return reason and string.match(reason, '^TaskCancelled')
 end
 
 -- Return a leased package whose lease is missing or broken to the head of its queue, if it has a message.

@@ -3,7 +3,7 @@
 -- The scan remembers when it last ran. After a gap (the server or every cluster was away) each deadline is extended
 -- by that gap instead, so that an outage does not expire the living; but not beyond a new lease, for some were taken
 -- when the gap was nearly over. A package that was leased alone is charged a
--- start; one of a larger batch may have been innocent, and is delivered alone the next time.
+-- start; in a larger batch any one may be the cause: none is charged, and each is delivered alone the next time.
 --
 -- If the server's clock is before the last scan, it was set back. From then on the cluster's clock is ahead of it by the
 -- difference, so that leases and delays take no longer. The time since the last scan is not counted.

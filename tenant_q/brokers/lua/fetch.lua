@@ -13,7 +13,7 @@
 --          10 packages of a small batch: a larger one is at most a quarter of what is queued, so that the other workers
 --          have their share of a burst
 -- Returns  { ms until the first delayed package is due or -1,
---            { id, token, starts or '', verdict or '', message as it is stored,
+--            { id, token, starts or '', give-up reason or '', message as it is stored,
 --              how the last worker died whose death was charged to it, or '' }, ... }
 
 write_though_full()
@@ -185,10 +185,10 @@ local function lease_taken()
   redis.call('HSET', key('leased'), unpack(packed))
   redis.call('ZADD', key('held:' .. worker), unpack(held))
   local starts = redis.call('HMGET', key('starts'), unpack(ids))
-  local verdicts = redis.call('HMGET', key('verdicts'), unpack(ids))
+  local reasons = redis.call('HMGET', key('verdicts'), unpack(ids))
   for i, one in ipairs(taken) do
     local death = starts[i] and redis.call('HGET', key('deaths'), one.id)
-    answer[i] = { one.id, fencing_token(one.lease), starts[i] or '', verdicts[i] or '', one.message, death or '' }
+    answer[i] = { one.id, fencing_token(one.lease), starts[i] or '', reasons[i] or '', one.message, death or '' }
   end
   return answer
 end

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id, 4 'whole' with the message
--- Returns  { its place, ms when it is due or '', its verdict or '', '1' where it was cancelled since its worker took it
+-- Returns  { its place, ms when it is due or '', its give-up reason or '', '1' where it was cancelled since its worker took it
 --          (which may be running it) or '', and its message as it is stored where that is asked for },
 --          or nothing where the tenant has no such package
 

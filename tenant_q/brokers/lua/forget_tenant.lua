@@ -2,12 +2,12 @@
 -- hold is cancelled, and forgotten by a later call when they have ended it. What others leave behind is not looked at.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 tenant, 3 the cancel's verdict, 4 how many packages at most, 5 ms for which nothing is enqueued for the
+-- ARGV     1 schema, 2 tenant, 3 the reason of the cancel, 4 how many packages at most, 5 ms for which nothing is enqueued for the
 --          tenant any more
 -- Returns  { how many packages were forgotten, how many its workers hold, the name of its queue }
 
 write_though_full()
-local tenant, verdict, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local tenant, reason, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local is_let_go = is_deleted(tenant) and redis.call('HEXISTS', key('queues'), tenant) == 0
 note_deleted(tenant, tonumber(ARGV[5]))
 if is_let_go then  -- the name may be the next tenant's by now
@@ -41,7 +41,7 @@ for _, worker in ipairs(redis.call('HKEYS', key('running:' .. queue))) do
     if lease and lease.schema == queue then
       held = held + 1
       if not is_cancelled(id) then
-        redis.call('HSET', key('verdicts'), id, verdict)
+        redis.call('HSET', key('verdicts'), id, reason)
         redis.call('HSET', key('cancelled'), id, lease.token)
       end
     end

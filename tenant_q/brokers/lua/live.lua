@@ -4,7 +4,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 how many at most
--- Returns  { id, place, ms when it is due or '', verdict or '', message as it is stored }, ...
+-- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored }, ...
 
 local schema, limit = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3])
 local found = {}

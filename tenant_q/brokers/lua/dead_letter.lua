@@ -20,10 +20,10 @@ if cause == '' or not open_message(redis.call('HGET', key('messages'), id)) then
   forget_broken(id)
   return 1
 end
-local verdict = is_cancelled(id) and redis.call('HGET', key('verdicts'), id)
+local reason = is_cancelled(id) and redis.call('HGET', key('verdicts'), id)
 drop_history(id)
-if verdict then  -- which nothing takes back
-  redis.call('HSET', key('verdicts'), id, verdict)
+if reason then  -- which nothing takes back
+  redis.call('HSET', key('verdicts'), id, reason)
 end
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
