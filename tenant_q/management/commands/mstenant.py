@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -64,8 +65,7 @@ class Command(OperatorCommand):
 
     def _list(self, schema: str | None, *, every_tenant: bool, as_json: bool) -> None:
         found = [policies.policy_of(schema)] if schema else policies.policies(every_tenant=every_tenant)
-        queued = _queued()
-        rows = [_row(policy, queued) for policy in found]
+        rows = [_row(policy, queued) for policy, queued in zip(found, _queued(found), strict=True)]
         if as_json:
             self.answer(rows)
         elif rows:
@@ -85,7 +85,8 @@ class Command(OperatorCommand):
     def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
         if act != "limit":
             values = {"paused": act == "pause"}
-        row = _row(policies.change(schema, actor=audit.operator(), act=act, **values), _queued())
+        policy = policies.change(schema, actor=audit.operator(), act=act, **values)
+        row = _row(policy, *_queued([policy]))
         if as_json:
             self.answer(row)
         else:
@@ -128,19 +129,20 @@ def _weight(text: str) -> float:
         ) from None
 
 
-def _queued() -> Counter[str] | None:
-    """How many tasks of each tenant are queued, in all clusters; None where the broker has one queue for all."""
+def _queued(found: Sequence[TenantPolicy]) -> list[int | None]:
+    """Return the number of queued tasks of each tenant, over all clusters; None if the broker has one queue for all."""
     if not uses_redis():
-        return None
-    found: Counter[str] = Counter()
+        return [None] * len(found)
+    if len(found) == 1:
+        return [sum(broker.queue_size(found[0].schema_name) for broker in site_brokers())]
+    sizes: Counter[str] = Counter()
     for broker in site_brokers():
-        found.update({schema: load.queued for schema, load in broker.loads().items()})
-    return found
+        sizes.update({schema: load.queued for schema, load in broker.loads().items()})
+    return [sizes[policy.schema_name] for policy in found]
 
 
-def _row(policy: TenantPolicy, queued: Counter[str] | None) -> dict[str, Any]:
-    schema = policy.schema_name
-    return {"schema": schema, **policies.values_of(policy), "queued": queued[schema] if queued is not None else None}
+def _row(policy: TenantPolicy, queued: int | None) -> dict[str, Any]:
+    return {"schema": policy.schema_name, **policies.values_of(policy), "queued": queued}
 
 
 def _sentence(act: str, row: dict[str, Any]) -> str:
