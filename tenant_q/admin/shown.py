@@ -126,21 +126,6 @@ def unsigned_note() -> SafeString:
     return format_html('<p class="tenant-q-note">{}</p>', note)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in words: 3 ms, 1.25 s, 2 min 5 s, 3 h 4 min."""
-    if seconds is None:
-        return "-"
-    if seconds < 1:
-        return f"{max(seconds, 0) * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
 def kind_of(row: Schedule) -> str:
     """How often a schedule runs, in words."""
     if row.schedule_type == Schedule.CRON:

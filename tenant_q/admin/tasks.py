@@ -17,12 +17,13 @@ from django_q.models import Task
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.shown import as_text, block, duration, stored_block, unsigned_note
+from tenant_q.admin.shown import as_text, block, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.lifecycle.failures import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED, Stored
 from tenant_q.schedules import by_hand, offered
+from tenant_q.support.durations import duration
 
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
 _SHORT = 100

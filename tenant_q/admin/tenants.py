@@ -20,11 +20,11 @@ from django.views.decorators.http import require_POST
 from tenant_q import policies
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.shown import duration
 from tenant_q.exceptions import BrokerError, TenantQError
 from tenant_q.models import TenantPolicy
 from tenant_q.operations.site import Tenant, read_site
 from tenant_q.schedules import due_index
+from tenant_q.support.durations import duration
 
 TENANTS_A_PAGE = 1000
 HELD = {

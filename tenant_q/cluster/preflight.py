@@ -16,6 +16,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
 from tenant_q.models import TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
+from tenant_q.support.visible import one_line
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _database() -> tuple[str, int]:
         version = connection.connection.info.server_version
         return f"PostgreSQL {version // 10000}.{version % 10000}, {place}", tenancy.tenant_count()
     except tenancy.DATABASE_ERRORS as error:  # the tenancy packages let the driver's own through
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TenantQError(
             f"The database {place} cannot be used: {reason}. Start it, or correct DATABASES; "
             "a new one needs `python manage.py migrate_schemas`."

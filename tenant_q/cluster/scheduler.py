@@ -21,6 +21,7 @@ from tenant_q.exceptions import (
 from tenant_q.operations import departures
 from tenant_q.schedules import due_index, fire, index_upkeep, schedule_rows
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.scheduler")
 
@@ -154,7 +155,7 @@ class Scheduler(Role):
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:  # it is logged when that tenant is served
-            logger.info("%s tenants are served one by one: %s", len(some), " ".join(str(error).split()))
+            logger.info("%s tenants are served one by one: %s", len(some), one_line(error))
             self._alone.update(some)
             return
         self._alone.update(names[schema] for schema in special)
@@ -229,7 +230,7 @@ class Scheduler(Role):
             "Schedules of %s are put off, for %g s each time: %s",
             physical,
             seconds,
-            " ".join(str(error).split()),
+            one_line(error),
             exc_info=not foreseen,
             extra={"schema": physical},
         )
@@ -320,7 +321,7 @@ class Scheduler(Role):
             raise
         except Exception as error:
             foreseen = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
-            logger.error("%s: %s", failure, " ".join(str(error).split()), exc_info=not foreseen)
+            logger.error("%s: %s", failure, one_line(error), exc_info=not foreseen)
 
     def _when_due(self, what: str, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):

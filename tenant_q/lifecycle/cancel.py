@@ -13,6 +13,7 @@ from tenant_q import audit, tenancy
 from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.cancelling")
 
@@ -25,7 +26,7 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
     Returns whether there was something to cancel. Raises `ConfigurationError` when the broker cannot, `BrokerError`,
     and `DatabaseAway` when there is somebody to be recorded.
     """
-    by = " ".join(by.split())[:150]
+    by = one_line(by)[:150]
     broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
     if broker is None:
         return False

@@ -40,6 +40,7 @@ from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers
+from tenant_q.support.visible import one_line
 from tenant_q.tenancy import (
     database_alias,
     in_patient_transaction,
@@ -168,7 +169,7 @@ def refusal_text(error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:1000]
+    return one_line(error)[:1000]
 
 
 def _owner(outcome: Outcome) -> Owner:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from tenant_q.exceptions import TenantQError
 from tenant_q.support.moments import aware
-from tenant_q.support.visible import visible
+from tenant_q.support.visible import one_line, visible
 
 # What is written where there is nothing.
 NOTHING = "-"
@@ -138,25 +138,12 @@ def words(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, datetime):
         return moment(value)
-    return visible(" ".join(str(value).split()))
+    return visible(one_line(value))
 
 
 def moment(value: datetime) -> str:
     """A moment to the second, in the current time zone."""
     return timezone.localtime(aware(value)).isoformat(sep=" ", timespec="seconds")
-
-
-def duration(seconds: float | None) -> str:
-    """A duration in two figures: 4 ms, 1.2 s, 12 s, 3 min, 2.5 h, 4 d."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 0.9995:
-        return f"{1000 * seconds:.0f} ms"
-    for unit, size, most in (("s", 1, 99.5), ("min", 60, 99.5), ("h", 3600, 47.5), ("d", 86400, float("inf"))):
-        count = seconds / size
-        if count < most:
-            return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
-    raise AssertionError("the last unit takes everything")
 
 
 def as_data(value: Any) -> Any:

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tenant_q.brokers.loads import Load
-from tenant_q.management.console import duration, moment, styled, table, words
+from tenant_q.management.console import moment, styled, table, words
 from tenant_q.operations.site import Site, Tenant
 from tenant_q.operations.status import Cluster, Process, age, recent_deaths
+from tenant_q.support.durations import duration
 from tenant_q.support.moments import at
 
 # Seconds for which a death is shown.

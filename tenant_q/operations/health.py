@@ -21,6 +21,7 @@ from tenant_q.conf import conf, site_clusters
 from tenant_q.operations import status
 from tenant_q.operations.status import Cluster, Process, State, age, recent_deaths
 from tenant_q.schedules import due_index
+from tenant_q.support.visible import one_line
 
 # A process that shows no life for so long, and runs no task, is stuck.
 STUCK_SECONDS = 15.0
@@ -101,7 +102,7 @@ class _Question(threading.Thread):
         """What is wrong with the server, or None."""
         self.join(max(0.0, deadline - time.monotonic()))
         if self.error is not None:
-            return f"The {self.server} cannot be used: {' '.join(str(self.error).split())}"
+            return f"The {self.server} cannot be used: {one_line(self.error)}"
         if self.answer is None:
             return f"The {self.server} does not answer within {time.monotonic() - self.asked:.1f} s."
         return None

@@ -15,6 +15,7 @@ from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import execute, hooks
 from tenant_q.schedules import fired_packages, occurrences
 from tenant_q.schedules.arguments import parse_arguments
+from tenant_q.support.visible import one_line
 
 
 def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tuple[str | None, str]]:
@@ -68,7 +69,7 @@ def _reason(check: Callable[[], Any]) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())
+    text = one_line(text)
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 

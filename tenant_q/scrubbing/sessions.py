@@ -25,6 +25,7 @@ from tenant_q.scrubbing.connection_setup import NOTED, RawSetup, Settings, Setup
 from tenant_q.sql import statement
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
 from tenant_q.tenancy.connection import USED, forget_transaction, leave_in_other_threads
 
 logger = get_logger("tenant_q.session")
@@ -198,7 +199,7 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
         if connection.alias in _open:  # else those it has are the new connection's own
             _restore_wrappers(connection)
     except Exception as error:
-        _close(connection, " ".join(str(error).split()), labels)
+        _close(connection, one_line(error), labels)
 
 
 def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:

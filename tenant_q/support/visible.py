@@ -24,6 +24,11 @@ def visible(text: str) -> str:
     return text if text.isprintable() else _UNSAFE.sub(_written_out, text)
 
 
+def one_line(text: object) -> str:
+    """Return the text of an object, such as an error, with its line breaks and runs of blanks as single blanks."""
+    return " ".join(str(text).split())
+
+
 def visible_lines(text: str) -> str:
     """Return a text with its control characters written out; line breaks and tabs stay."""
     return text if text.isprintable() else _UNSAFE_BUT_LINES.sub(_written_out, text)

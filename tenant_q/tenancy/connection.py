@@ -17,6 +17,7 @@ from psycopg import generators
 from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
+from tenant_q.support.visible import one_line
 from tenant_q.tenancy import limits
 from tenant_q.tenancy.loops import refuse_in_event_loop
 from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
@@ -57,7 +58,7 @@ def told_when_away() -> Iterator[None]:
         for connection in switched_connections():
             if not connection.in_atomic_block and (was_lost(before.get(connection), error) or is_lost(connection)):
                 connection.close()
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise DatabaseAway(
                     f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can."
                 ) from error

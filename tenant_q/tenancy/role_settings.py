@@ -17,6 +17,7 @@ from psycopg import sql
 
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
 from tenant_q.tenancy.seam import switched_connections
 
 logger = get_logger("tenant_q.tenancy")
@@ -166,7 +167,7 @@ def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
             except psycopg.Error as error:
                 if cursor.connection.closed:
                     raise
-                logger.error("%s cannot be set back in an open session: %s", item[0], " ".join(str(error).split()))
+                logger.error("%s cannot be set back in an open session: %s", item[0], one_line(error))
 
 
 def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:

@@ -15,9 +15,9 @@ from django.utils import timezone
 from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.management.console import duration
 from tenant_q.operations import health
 from tenant_q.operations.status import Cluster, Death, Process, State
+from tenant_q.support.durations import duration
 
 NOW = timezone.now()
 WORKER = Process("worker", 14, "w1", done=3)

@@ -17,6 +17,7 @@ from tenant_q.management import shown
 from tenant_q.management.console import OperatorCommand, moment, styled
 from tenant_q.management.terminal import keys
 from tenant_q.operations.site import Site, read_site
+from tenant_q.support.visible import one_line
 
 REFRESH_SECONDS = 1.0
 # How long a key that was pressed may wait for its effect.
@@ -54,7 +55,7 @@ class Reader(threading.Thread):
         try:
             self.site, self.error = read_site(), ""
         except Exception as error:  # whatever it is, it is shown, and tried again
-            self.error = " ".join(str(error).split()) or type(error).__name__
+            self.error = one_line(error) or type(error).__name__
         self.count += 1
 
     def end(self) -> None:

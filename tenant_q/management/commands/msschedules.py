@@ -16,6 +16,7 @@ from tenant_q.exceptions import ForeignCode
 from tenant_q.management.console import OperatorCommand, moment, table
 from tenant_q.schedules import catch_up, index_rights, index_upkeep, offered
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
+from tenant_q.support.visible import one_line
 
 LISTED = 50
 # So many schemas are compared in one round trip.
@@ -215,7 +216,7 @@ def _errors(schemas: list[str]) -> dict[str, int | str]:
     except tenancy.DATABASE_ERRORS as error:
         if len(schemas) > 1:  # at least one of them
             return {schema: count for one in schemas for schema, count in _errors([one]).items()}
-        return {schemas[0]: f"its table django_q_schedule cannot be read: {' '.join(str(error).split())}"}
+        return {schemas[0]: f"its table django_q_schedule cannot be read: {one_line(error)}"}
 
 
 def _behind(schema: str | None) -> list[Behind]:
