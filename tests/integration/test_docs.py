@@ -1,13 +1,14 @@
-"""The examples of `docs` are right: they run and give what they say. `tests.documents` says how blocks are written.
+"""The examples of `docs` and of the README are right: they run and give what they say.
 
-All pages share one cluster, and the files that they show are in one folder; each page has a namespace of its own.
-Blocks of `sh` are commands of `manage.py`. A block of `console` shows what they answer. The tutorials have a test of
-their own, and so have the files that pages include.
+`tests.documents` describes how blocks are written. All pages share one cluster, and the files that they show are in
+one folder; each page has a namespace of its own. Blocks of `sh` are commands of `manage.py`. A block of `console`
+shows what they answer. The tutorials have a test of their own, and so have the files that pages include.
 """
 
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import call_command, load_command_class
 
+from tenant_q.management import commands as commands_package
+from tenant_q.management import shown
+from tenant_q.management.commands import msschedules
 from tenant_q.tenancy import in_schema
-from tests.documents import DOCS, Block, blocks, pages, run, write_files
+from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
 
-PAGES = [page for page in pages() if page.parent.name != "tutorials"]
+README = ROOT / "README.md"
+PAGES = [README, *(page for page in pages() if page.parent.name != "tutorials")]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 MANAGE = "python manage.py "
 # Written by `make bench`.
@@ -64,7 +69,7 @@ def test_the_examples_run_and_give_what_they_say(tenants, mscluster, settings, m
     # Plain `async_task` reads the cluster's name where Django-Q2 has put it at import.
     monkeypatch.setattr(Conf, "CLUSTER_NAME", settings.Q_CLUSTER["name"])
     path = {"PYTHONPATH": os.pathsep.join([str(written), os.environ["PYTHONPATH"]])}
-    mscluster("--workers", "2", **path)
+    cluster = mscluster("--workers", "2", **path)
     mscluster("--workers", "1", "--name", "long", wait=False, **path)
     namespaces: dict[Path, dict[str, Any]] = {page: {"__name__": page.stem} for page in PAGES}
     try:
@@ -76,6 +81,20 @@ def test_the_examples_run_and_give_what_they_say(tenants, mscluster, settings, m
         client = get_broker().client
         for key in client.scan_iter("{tq:long}*"):
             client.delete(key)
+    assert cluster.stop() == 0
+    assert "lease of acme_corp: acme_corp: invoice 18 over 120" in cluster.log, "the hook was called"
+    (head,) = (block.text for block in BLOCKS if "mscluster\n  cluster" in block.text)
+    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, cluster.log)]
+    assert heads[0] == heads[1], "the block at the start of a cluster"
+    assert head.splitlines()[1] == cluster.log.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "columns", [shown._CLUSTER, shown._PROCESS, shown._TENANT, msschedules._COLUMNS], ids=lambda columns: columns[1]
+)
+def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):
+    lines = [line.split() for block in BLOCKS for line in block.text.splitlines()]
+    assert " ".join(columns).split() in lines
 
 
 def test_the_commands_run(tenants, mscluster, capsys):
@@ -100,7 +119,10 @@ def test_what_a_command_answers_is_what_the_page_says(tenants, capsys):
         assert said == block.text, block.place
 
 
-SETTINGS = [block for block in of("python") if block.file == "settings.py"]
+# Two pages have tests of their own for both tenancy packages, in `test_readme.py`.
+SETTINGS = [
+    block for block in of("python") if block.file == "settings.py" and block.path.stem not in ("README", "install")
+]
 
 
 @pytest.mark.parametrize("block", SETTINGS, ids=lambda block: block.path.stem)
@@ -124,7 +146,26 @@ def test_every_command_that_is_named_is_there():
     """In pages and files, also in blocks that are not run."""
     from django.core.management import get_commands
 
-    for path in DOCS.rglob("*.*"):
+    for path in (README, *DOCS.rglob("*.*")):
         if path.suffix in (".md", ".yaml", ".service"):
             for name in re.findall(r"manage\.py,? ([a-z]\w+)", path.read_text()):
-                assert name in get_commands(), f"{path.relative_to(DOCS)} names {name}"
+                assert name in get_commands(), f"{path.relative_to(ROOT)} names {name}"
+
+
+def test_every_option_that_is_named_is_there():
+    """Of our own commands, also in blocks that are not run."""
+    ours = {module.name for module in pkgutil.iter_modules(commands_package.__path__)}
+    found = 0
+    for page in PAGES:
+        for name, words in re.findall(r"python manage\.py (\w+)((?: +(?:--)?[\w-]+)*)", page.read_text()):
+            parser = load_command_class("tenant_q", name).create_parser("manage.py", name) if name in ours else None
+            for option in re.findall(r"--[\w-]+", words) if parser else ():
+                found += 1
+                assert option in parser._option_string_actions or _takes(parser, option), f"{page}: {name} {option}"
+    assert found > 10
+
+
+def _takes(parser: Any, option: str) -> bool:
+    """Whether a word of the command, as `mstenant limit`, takes the option."""
+    groups = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    return any(option in one._option_string_actions for group in groups for one in group.values())

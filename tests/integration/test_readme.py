@@ -1,7 +1,6 @@
-"""The README is right: its examples run and give what they say, its tables and commands are those of the code.
+"""The README, the page about installing, and what they name: settings pass the checks, commands and links are there.
 
-A block of Python whose first line is `# settings.py` is checked as settings; the others are run where `acme_corp` is
-current and a cluster is running. `tests.documents` describes how.
+The examples of the README are run with those of `docs`, by `test_docs.py`.
 """
 
 from __future__ import annotations
@@ -14,87 +13,30 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.core.management import load_command_class
 
 from tenant_q.custom import AsyncTask, Chain, Iter
-from tenant_q.management import commands, shown
-from tenant_q.management.commands import msschedules
-from tenant_q.management.commands.mscluster import Command
-from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import MANAGE
-from tests.documents import ROOT, Block, attributes, blocks, names, run, section, write_files
+from tests.documents import DOCS, ROOT, Block, attributes, blocks, names, pages, run, section
 
 README = ROOT / "README.md"
-TEXT = README.read_text()
+INSTALL = DOCS / "how-to/install.md"
 METHODS = {
     "add_async_task", "create_schedule", "get_result", "get_result_group", "fetch_task", "fetch_task_group",
     "get_group_count", "delete_task_group", "delete_task_from_cache", "get_queue_size", "add_async_tasks_from_iter",
     "create_async_tasks_chain", "get_status", "cancel", "set_progress", "get_progress",
 }  # fmt: skip
-
-
-PYTHON = [block for block in blocks(README) if block.language == "python"]
-EXAMPLES = [block for block in PYTHON if block.file is None]
-CALLED = attributes(PYTHON)  # also what the files that it shows call
+PYTHON = [block for page in [README, *pages()] for block in blocks(page) if block.language == "python"]
+CALLED = attributes([block for block in PYTHON if not block.why_not])
 
 
 # The examples
 
 
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with the files that the README shows, on the path of this process."""
-    write_files(PYTHON, tmp_path / "written")
-    monkeypatch.syspath_prepend(tmp_path / "written")
-    return tmp_path / "written"
-
-
-def test_every_example_runs_and_gives_what_it_says(tenants, mscluster, settings, monkeypatch, written):
-    from django_q.conf import Conf
-
-    # Plain `async_task` reads the cluster's name where Django-Q2 has put it at import.
-    monkeypatch.setattr(Conf, "CLUSTER_NAME", settings.Q_CLUSTER["name"])
-    cluster = mscluster("--workers", "2", PYTHONPATH=os.pathsep.join([str(written), os.environ["PYTHONPATH"]]))
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    with in_schema("acme_corp"):
-        for block in EXAMPLES:
-            run(block, namespace)
-        assert QUtilities.get_result_group("May", wait=5000), "what an example starts without looking"
-    assert cluster.stop() == 0
-    assert "rent of acme_corp: acme_corp: invoice 18 over 120" in cluster.log, "the hook was called"
-    (shown,) = (block.text for block in blocks(README) if "mscluster\n  cluster" in block.text)
-    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (shown, cluster.log)]
-    assert heads[0] == heads[1], "the block at the start of a cluster"
-    assert shown.splitlines()[1] == cluster.log.splitlines()[0]
-
-
-@pytest.mark.parametrize(
-    "columns", [shown._CLUSTER, shown._PROCESS, shown._TENANT, msschedules._COLUMNS], ids=lambda columns: columns[1]
-)
-def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):
-    lines = [line.split() for block in blocks(README) for line in block.text.splitlines()]
-    assert " ".join(columns).split() in lines
-
-
-def test_the_commands_that_are_shown_are_there():
-    called = re.findall(r"python manage\.py (\w+)((?: +(?:--)?[\w-]+)*)", TEXT)
-    ours = {module.name for module in pkgutil.iter_modules(commands.__path__)}
-    assert len(called) > 10
-    for name, words in called:
-        parser = load_command_class("tenant_q", name).create_parser("manage.py", name) if name in ours else None
-        known = parser._option_string_actions if parser else {}
-        for option in re.findall(r"--[\w-]+", words) if parser else ():
-            assert option in known or _takes(parser, option), f"{name} {option}"
-
-
-def _takes(parser: Any, option: str) -> bool:
-    """Whether a word of the command, as `mstenant limit`, takes the option."""
-    groups = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
-    return any(option in one._option_string_actions for group in groups for one in group.values())
+def test_the_readme_is_a_landing_page():
+    assert len(README.read_text().splitlines()) <= 200
 
 
 def test_an_example_that_is_wrong_is_found():
@@ -108,12 +50,13 @@ def test_every_public_name_has_an_example():
     public = {name for name in vars(QUtilities) if not name.startswith("_")}
     assert public == METHODS
     assert public <= CALLED
+    examples = [block for block in PYTHON if block.file is None and not block.why_not]
     for one in (Chain, Iter, AsyncTask):
-        assert f"{one.__name__}(" in "".join(block.text for block in EXAMPLES)
+        assert f"{one.__name__}(" in "".join(block.text for block in examples)
         methods = {name for name, _ in inspect.getmembers(one, inspect.isfunction) if not name.startswith("_")}
         assert methods <= CALLED, one
     for word in ("schema_name=", "in_schema(", " async_task(", "q_options="):
-        assert any(word in block.text for block in EXAMPLES), word
+        assert any(word in block.text for block in examples), word
 
 
 def test_every_method_takes_schema_name():
@@ -125,13 +68,11 @@ def test_every_method_takes_schema_name():
 # The settings
 
 
-@pytest.mark.parametrize("tenancy", ["tenant_schemas", "django_tenants"])
-def test_the_settings_pass_every_check(tenants, written, tenancy):
-    """The block as it stands, over those of the test project that it does not name, with both tenancy packages."""
-    (block,) = (block for block in PYTHON if block.file == "settings.py")
-    text = block.text.replace('"tenant_schemas"', f'"{tenancy}"')
-    assert text.count(tenancy) == 1
-    (written / "readme_settings.py").write_text(
+def _check(text: str, folder: Path, tenancy: str) -> None:
+    """Run the checks with settings that are laid over those of the test project."""
+    (folder / "billing").mkdir()
+    (folder / "billing/__init__.py").touch()
+    (folder / "page_settings.py").write_text(
         f"from config.settings import *\n\n{text}\n"
         "assert INSTALLED_APPS.index('tenant_q') < INSTALLED_APPS.index('django_q')\n"
         "ROOT_URLCONF = 'config.urls_public'\n"
@@ -141,8 +82,8 @@ def test_the_settings_pass_every_check(tenants, written, tenancy):
         env=os.environ
         | {
             "TENANCY": tenancy,
-            "DJANGO_SETTINGS_MODULE": "readme_settings",
-            "PYTHONPATH": os.pathsep.join([str(written), os.environ["PYTHONPATH"]]),
+            "DJANGO_SETTINGS_MODULE": "page_settings",
+            "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]),
         },
         capture_output=True,
         text=True,
@@ -150,6 +91,28 @@ def test_the_settings_pass_every_check(tenants, written, tenancy):
     )
     assert checked.returncode == 0, checked.stderr
     assert "no issues" in checked.stdout
+
+
+def _settings_of(page: Path) -> str:
+    (block,) = (block for block in blocks(page) if block.file == "settings.py")
+    return block.text
+
+
+@pytest.mark.parametrize("tenancy", ["tenant_schemas", "django_tenants"])
+def test_the_settings_of_install_pass_every_check(tenants, tmp_path, tenancy):
+    text = _settings_of(INSTALL).replace('"tenant_schemas"', f'"{tenancy}"')
+    assert text.count(tenancy) == 1
+    _check(text, tmp_path, tenancy)
+
+
+@pytest.mark.parametrize("tenancy", ["tenant_schemas", "django_tenants"])
+def test_the_settings_of_the_readme_pass_every_check(tenants, tmp_path, tenancy):
+    """They add to the settings of a project that does not use tenant_q yet."""
+    without = """\
+SHARED_APPS = [app for app in SHARED_APPS if app != "tenant_q"]
+TENANT_APPS = [app for app in TENANT_APPS if app != "django_q"]
+"""
+    _check(without + _settings_of(README), tmp_path, tenancy)
 
 
 # The commands
@@ -167,29 +130,10 @@ def test_every_command_is_there():
             assert re.search(rf"^{variable} \?=", makefile, re.MULTILINE), variable
 
 
-def test_every_management_command_is_there():
-    commands = {path.stem for path in (ROOT / "tenant_q/management/commands").glob("[a-z]*.py")}
-    assert commands <= set(re.findall(r"(?:`|manage\.py )(ms\w+|q\w+)", TEXT))
-
-
-def test_every_option_of_mscluster_is_there():
-    parser = Command().create_parser("manage.py", "mscluster")
-    common = {"--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--skip-checks"}
-    common |= {"--no-color", "--force-color"}
-    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    for option in options - common:
-        assert option in TEXT, option
-    for option in set(re.findall(r"`(--[a-z-]+)", section(README, "Settings for your project"))) - {
-        "--schema",
-        "--all",
-    }:
-        assert option in options, option
-
-
 def test_every_extra_is_there():
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(ROOT / "setup.cfg")
-    assert set(parser["options.extras_require"]) <= names(section(README, "Settings for your project"))
+    assert set(parser["options.extras_require"]) <= names(section(INSTALL, "The package"))
 
 
 def test_every_module_has_its_place():

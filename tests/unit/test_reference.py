@@ -131,7 +131,7 @@ def test_every_signal_of_tenant_q_is_there():
 def test_every_signal_is_there_with_its_arguments():
     module = importlib.import_module("django_q.signals")
     source = inspect.getsource(module)
-    said = {row[0].strip("`"): names(row[2]) for row in rows(section(REFERENCE / "signals.md", "Signals"))}
+    said = {row[0].strip("`"): names(row[2]) for row in rows(section(REFERENCE / "signals.md", "Signals of Django-Q2"))}
     assert set(said) == {
         name for name, value in vars(module).items() if isinstance(value, Signal) and name != "post_save"
     }
@@ -139,6 +139,32 @@ def test_every_signal_is_there_with_its_arguments():
         found = re.search(rf"# args: (.*)\n{name} = Signal\(\)", source)
         assert found
         assert arguments == set(found[1].split(", ")), name
+
+
+# Logging and diagrams
+
+
+def test_the_loggers_are_those_of_the_page():
+    """Their names are public: what filters and alerts of a project name must stay."""
+    said = {row[0].strip("`") for row in rows(section(REFERENCE / "logging.md", "Loggers"))}
+    found = set()
+    for path in (ROOT / "tenant_q").rglob("*.py"):
+        found |= set(re.findall(r'(?:get_logger|getLogger)\("(tenant_q[\w.]*)"\)', path.read_text()))
+    assert said == found
+    watched = set(
+        re.findall(r"^\| (`.*?`(?:, `.*?`)*) \| [A-Z]+", section(DOCS / "how-to/watch.md", "Logs"), re.MULTILINE)
+    )
+    assert {name.strip("`") for cell in watched for name in cell.split(", ")} <= said
+
+
+def test_the_operations_of_the_diagram_and_the_page_are_those_of_the_broker():
+    lua = {path.stem for path in (ROOT / "tenant_q/brokers/lua").glob("*.lua")}
+    drawn = set(re.findall(r'class="op">(\w+)<', (DOCS / "assets/package-states.svg").read_text()))
+    listed = set()
+    for row in rows(section(DOCS / "explanation/architecture.md", "The states of a package")):
+        listed |= names(row[0])
+    assert drawn == listed
+    assert drawn <= lua
 
 
 def _members(one: type) -> dict[str, Any]:
