@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from tenant_q.package.package import Package
 
 
 class BenchmarksConfig(AppConfig):
     name = "benchmarks"
 
     def ready(self) -> None:
+        from benchmarks import work
         from tenant_q.schedules import fire
 
-        fire.push = noting(fire.push)
+        push = fire.push
 
+        def push_and_note(packages: Sequence[Package]) -> None:
+            push(packages)
+            now = time.time()
+            notes = [(one.schema, one.kwargs["name"], one.kwargs["planned"], now) for one in packages]
+            work.leave(work.ENQUEUED, *notes)
 
-def noting(push: Callable[[Sequence[Any]], None]) -> Callable[[Sequence[Any]], None]:
-    from benchmarks import work
-
-    def push_and_note(packages: Sequence[Any]) -> None:
-        push(packages)
-        now = time.time()
-        notes = [(one.schema, one.kwargs["name"], one.kwargs["planned"], now) for one in packages]
-        work.leave(work.ENQUEUED, *notes)
-
-    return push_and_note
+        fire.push = push_and_note

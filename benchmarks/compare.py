@@ -11,13 +11,19 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks import contenders, gauges, harness, report
 from benchmarks.contenders import DJANGO_Q2, Contender
 from benchmarks.harness import BenchmarkError, median
 from benchmarks.runs import latency, run
+
+if TYPE_CHECKING:
+    from servers import Servers
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).with_name("results.json")
 DOC = harness.ROOT / "docs" / "explanation" / "performance.md"
@@ -109,7 +115,7 @@ class Contest:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    number = {"type": int, "metavar": "N"}
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--tasks", default=20_000, **number, help="of each kind, in each round")
     parser.add_argument("--rounds", default=5, **number, help="how often all contenders have their turn")
     parser.add_argument("--tenants", nargs="+", default=[1, 100, 1000], **number, help="of tenant_q, in turns too")
@@ -158,7 +164,7 @@ def late_ones(compared: list[Contender], options: argparse.Namespace) -> list[Co
     return [one for one in compared if one.key in keys]
 
 
-def measure(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+def measure(contender: Contender, servers: Servers, options: argparse.Namespace, found: Found) -> None:
     """One round."""
     is_peer = contender.kind in ("celery", "dramatiq")
     tasks = options.peer_tasks if is_peer else options.tasks
@@ -179,7 +185,7 @@ def measure(contender: Contender, servers: Any, options: argparse.Namespace, fou
     contender.clear()
 
 
-def measure_latency(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+def measure_latency(contender: Contender, servers: Servers, options: argparse.Namespace, found: Found) -> None:
     # The sender has its share of the same processors, so that what it can send is a limit too.
     run_per_s = median([one.tasks_per_s for one in found["no-op"][contender.key]])
     singles = found["single"].get(contender.key) or found["single"].get(contenders.tenant_q(middle(options)).key)
@@ -188,12 +194,12 @@ def measure_latency(contender: Contender, servers: Any, options: argparse.Namesp
         found[kind][contender.key].append(
             step(
                 f"{contender.title}, {kind}",
-                lambda what=what, rate=rate: latency(contender, servers, what, rate, options.seconds),
+                partial(latency, contender, servers, what, rate, options.seconds),
             )
         )
 
 
-def count(contender: Contender, servers: Any, options: argparse.Namespace, found: Found) -> None:
+def count(contender: Contender, servers: Servers, options: argparse.Namespace, found: Found) -> None:
     few = run(contender, servers, "nothing", 1, counted=True)
     many = run(contender, servers, "nothing", options.counted, counted=True)
     found["counted"][contender.key].append((many.cost - few.cost) / (options.counted - 1))
@@ -216,7 +222,7 @@ def _close_connections() -> None:
     connections.close_all()
 
 
-def step(what: str, act: Callable[[], Any]) -> Any:
+def step(what: str, act: Callable[[], T]) -> T:
     begun = time.monotonic()
     result = act()
     say(f"{what}: {time.monotonic() - begun:.1f} s")

@@ -12,13 +12,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 
 from benchmarks import harness
 from benchmarks.harness import MANAGE, ROOT, BenchmarkError
+
+if TYPE_CHECKING:
+    import redis
 
 PEERS = ROOT / ".venvs" / "peers" / "bin" / "python"
 WORKERS = 2
@@ -119,7 +122,7 @@ class Contender:
             raise BenchmarkError(f"{self.title}, {' '.join(map(str, words))}: {done.stderr[-3000:]}")
         return json.loads(done.stdout.splitlines()[-1])
 
-    def start(self, log: Any, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, log: IO[bytes], **environment: str) -> subprocess.Popen[bytes]:
         command = [self.python, *self.command]
         return subprocess.Popen(
             command, env=self.environ(**environment), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
@@ -222,7 +225,7 @@ def maintenance_url() -> str:
     return os.environ["DATABASE_URL"].replace("/testproject?", "/postgres?")
 
 
-def redis_client() -> Any:
+def redis_client() -> redis.Redis:
     import redis
 
     return redis.Redis.from_url(os.environ["REDIS_URL"])

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import psycopg
 
 from benchmarks.contenders import maintenance_url, redis_client, redis_socket
 from benchmarks.harness import BenchmarkError
+
+if TYPE_CHECKING:
+    from servers import Servers
 
 MARK = b"what came before is counted"
 
@@ -48,7 +51,9 @@ class Gauges:
     def __init__(self, database: str) -> None:
         self.database = database
         self.session = psycopg.connect(maintenance_url(), autocommit=True)
-        self.postgres = psutil.Process(self.session.info.backend_pid).parent()
+        postgres = psutil.Process(self.session.info.backend_pid).parent()
+        assert postgres is not None, "PostgreSQL has ended"
+        self.postgres = postgres
         self.redis = psutil.Process(redis_client().info("server")["process_id"])
         self._redis_commands = 0
         self._caught_up = threading.Event()
@@ -126,7 +131,7 @@ def _seconds(process: psutil.Process, with_children: bool) -> float:
     return float(times.user + times.system + children)
 
 
-def enable_statements(servers: Any) -> None:
+def enable_statements(servers: Servers) -> None:
     """Have PostgreSQL know how to count statements, which it does only when told to. It is started anew."""
     with closing(psycopg.connect(maintenance_url(), autocommit=True)) as session:
         session.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")

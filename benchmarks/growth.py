@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import contenders
 from benchmarks.contenders import Contender
 from benchmarks.harness import ROOT, median
 from benchmarks.runs import Run, run
+
+if TYPE_CHECKING:
+    from servers import Servers
 
 PICTURES = ROOT / "docs" / "explanation" / "img"
 # All results of a run are this many bytes at most.
@@ -18,11 +22,11 @@ MOST_BYTES = 200_000_000
 WIDTH, HEIGHT, MARGIN = 640, 320, 60
 
 Point = dict[str, Any]
-Step = Callable[[str, Callable[[], Any]], Any]
+Step = Callable[[str, Callable[[], Run]], Run]
 
 
 def measure(
-    servers: Any, options: argparse.Namespace, compared: Sequence[Contender], others: Sequence[Run], step: Step
+    servers: Servers, options: argparse.Namespace, compared: Sequence[Contender], others: Sequence[Run], step: Step
 ) -> dict[str, list[Point]]:
     """The three series, and their pictures.
 
@@ -37,18 +41,15 @@ def measure(
             one.prepare()
         return made[one.key]
 
+    def run_with(tenants: int, job: str, tasks: int, *args: int) -> Run:
+        return run(with_tenants(tenants), servers, job, tasks, *args)
+
     middle = sorted(options.tenants)[len(options.tenants) // 2]
     plans: dict[str, list[tuple[int, Callable[[], Run]]]] = {
-        "tenants": [
-            (count, lambda count=count: run(with_tenants(count), servers, "nothing", options.tasks))
-            for count in options.growth_tenants
-        ],
-        "backlog": [
-            (count, lambda count=count: run(with_tenants(middle), servers, "nothing", count))
-            for count in options.growth_backlog
-        ],
+        "tenants": [(count, partial(run_with, count, "nothing", options.tasks)) for count in options.growth_tenants],
+        "backlog": [(count, partial(run_with, middle, "nothing", count)) for count in options.growth_backlog],
         "result bytes": [
-            (size, lambda size=size: run(with_tenants(middle), servers, "sized", fewer(options.tasks, size), size))
+            (size, partial(run_with, middle, "sized", fewer(options.tasks, size), size))
             for size in options.growth_results
         ],
     }
@@ -82,7 +83,7 @@ def _point(name: str, x: int, runs: Sequence[Run]) -> Point:
 def picture(title: str, name: str, points: Sequence[Point], beside: float | None = None) -> str:
     """A line of medians with the span of each point, over a logarithmic scale; `beside` is a dashed line."""
     low, high = math.log10(points[0][name]), math.log10(points[-1][name])
-    top = 1.1 * max(*(point["max"] for point in points), beside or 0)
+    top: float = 1.1 * max(*(point["max"] for point in points), beside or 0)
 
     def across(value: float) -> float:
         return MARGIN + (math.log10(value) - low) / ((high - low) or 1) * (WIDTH - 2 * MARGIN)

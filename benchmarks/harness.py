@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MANAGE = ROOT / "testproject" / "manage.py"
 sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
 
-from testproject.servers import Servers, start_servers  # noqa: E402
+from servers import Servers, start_servers  # noqa: E402
 
 TEMPLATE = "template"
 # Each makes several locks, and the server has room for so many in one transaction.
@@ -234,10 +234,9 @@ def _scans(node: dict[str, Any]) -> Iterator[str]:
 
 def surroundings() -> dict[str, Any]:
     """The machine, its load now, and the versions of what is measured."""
-    from django.db import connection
+    from tenant_q import brokers, tenancy
 
-    from tenant_q import brokers
-
+    connection = tenancy.tenant_connection()
     connection.ensure_connection()
     packages = ("Django", "django-q2", "django-tenant-schemas", "psycopg", "redis")
     return {

@@ -36,7 +36,7 @@ def tables(compared: Sequence[Contender], found: Found, growth: Mapping[str, Any
     return "\n\n".join(told)
 
 
-def throughput(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def throughput(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     kinds = ("no-op", "1 ms", "default")
     heads = ("contender", "tasks", "no-op", "min-max", "x", "1 ms", "min-max", "x", "default conn.", "min-max", "x")
     rows = [
@@ -46,7 +46,7 @@ def throughput(compared: Sequence[Contender], found: Found) -> tuple[Row, list[R
     return heads, rows
 
 
-def enqueueing(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def enqueueing(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     rows = [
         (one.title, *_speed(one, found["single"], float), *_speed(one, found["bulk"], float))
         for one in compared
@@ -55,7 +55,7 @@ def enqueueing(compared: Sequence[Contender], found: Found) -> tuple[Row, list[R
     return ("contender", "one by one", "min-max", "x", "in bulk", "min-max", "x"), rows
 
 
-def latencies(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def latencies(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     heads = ("contender", "load", "tasks/s", "p50", "min-max", "p99", "min-max", "max", "sender p99")
     rows = []
     for one in compared:
@@ -68,7 +68,7 @@ def latencies(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Ro
     return heads, rows
 
 
-def costs(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def costs(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     heads = ("contender", "CPU ms", "min-max", "Redis commands", "statements", "commits")
     rows = []
     for one in compared:
@@ -81,7 +81,7 @@ def costs(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
     return heads, rows
 
 
-def steps(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def steps(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     taken = {one.title: found["steps"][one.key][0] for one in compared if found["steps"].get(one.key)}
     names = list(dict.fromkeys(step for seen in taken.values() for step in seen))
     rows = [(name, *(seen.get(name, 0.0) for seen in taken.values())) for name in names]
@@ -94,7 +94,7 @@ def cost_per_task(contender: Contender, found: Found) -> list[Cost]:
     return [(many.cost - few.cost) / (many.tasks - few.tasks) for few, many in pairs]
 
 
-def sizes(compared: Sequence[Contender], found: Found) -> tuple[Row, list[Row]]:
+def sizes(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Row]]:
     rows = []
     for one in compared:
         idle = [run.memory_mb for run in found["start"][one.key]]
@@ -113,7 +113,7 @@ def guarantees(compared: Sequence[Contender]) -> str:
     )
 
 
-def grown(points: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+def grown(points: Sequence[Mapping[str, Any]]) -> tuple[Row, Sequence[Row]]:
     heads = tuple(points[0])
     return heads, [tuple(point.values()) for point in points]
 

@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from benchmarks.contenders import Contender, Saved
 from benchmarks.gauges import Cost, Gauges, memory_mb
 from benchmarks.harness import BenchmarkError, percentile
+
+if TYPE_CHECKING:
+    from servers import Servers
 
 PATIENCE = 900.0
 POLL = 0.05
@@ -55,7 +58,9 @@ class Latency:
 class Workers:
     """The running workers of a contender, and a session of the benchmark's in its database."""
 
-    def __init__(self, contender: Contender, process: subprocess.Popen[bytes], session: Any) -> None:
+    def __init__(
+        self, contender: Contender, process: subprocess.Popen[bytes], session: psycopg.Connection[Any]
+    ) -> None:
         self.contender = contender
         self.process = process
         self.session = session
@@ -72,7 +77,7 @@ class Workers:
                 time.sleep(POLL)
 
     def _number(self) -> int:
-        last, is_called = self.session.execute("SELECT last_value, is_called FROM public.saved").fetchone()
+        [(last, is_called)] = self.session.execute("SELECT last_value, is_called FROM public.saved").fetchall()
         return int(last) if is_called else 0
 
     def memory_mb(self) -> float:
@@ -99,7 +104,7 @@ class Workers:
 
 
 @contextmanager
-def started(contender: Contender, servers: Any, **environment: str) -> Iterator[Workers]:
+def started(contender: Contender, servers: Servers, **environment: str) -> Iterator[Workers]:
     """Its workers, until the end of the block. When it fails, the error has the end of their log."""
     with tempfile.TemporaryFile() as log, closing(contender.connect()) as session:
         session.execute("SELECT 1")
@@ -116,7 +121,7 @@ def started(contender: Contender, servers: Any, **environment: str) -> Iterator[
 
 
 def run(
-    contender: Contender, servers: Any, job: str, count: int, *args: int, counted: bool = False, **environment: str
+    contender: Contender, servers: Servers, job: str, count: int, *args: int, counted: bool = False, **environment: str
 ) -> Run:
     """Have `count` tasks run that were enqueued before. With `counted` everything is counted, and slower."""
     contender.clear()
@@ -143,7 +148,7 @@ def check(contender: Contender, saved: Saved, count: int) -> None:
         raise BenchmarkError(f"{contender.title} has saved {saved.count} of {count} tasks.")
 
 
-def latency(contender: Contender, servers: Any, what: str, rate: float, seconds: float) -> Latency:
+def latency(contender: Contender, servers: Servers, what: str, rate: float, seconds: float) -> Latency:
     """Enqueue `start` at this rate, by "trickle" or "stream", to workers that wait and have met nearly every tenant.
 
     The first second does not count.

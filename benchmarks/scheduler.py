@@ -45,7 +45,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-scheduler", description=__doc__.partition("\n")[0])
-    number = {"type": int, "metavar": "N"}
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--tenants", nargs="+", default=[1000, 10000], **number, help="how many, one after another")
     parser.add_argument("--rounds", default=3, **number, help="how often each tick is measured")
     parser.add_argument("--seconds", default=60, **number, help="for how long schedules are due each second")

@@ -5,10 +5,10 @@ Imported once Django is set up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection, connections, transaction
 from django.utils import timezone
@@ -23,6 +23,8 @@ from tenant_q.lifecycle import enqueue
 from tenant_q.models import DueSchedule
 from tenant_q.package import package
 from tenant_q.schedules import due_index, index_upkeep
+
+T = TypeVar("T")
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 # Schedules of each tenant that are never due here; and so many tenants have one that is, in a busy tick.
@@ -72,7 +74,7 @@ class SchemaLoop:
 
     def __init__(self) -> None:
         connections.settings["loop"] = dict(connections.settings["default"])
-        self.connection = connections["loop"]
+        self.connection: Any = connections["loop"]
         with self.connection.cursor() as cursor:
             cursor.execute("SET session_replication_role = replica")
 
@@ -95,13 +97,13 @@ class SchemaLoop:
 # Ticks
 
 
-def new_scheduler() -> Any:
+def new_scheduler() -> Scheduler:
     scheduler = Scheduler(Slot())
     scheduler.stopping.restore()  # Ctrl-C is this command's
     return scheduler
 
 
-def work_off(scheduler: Any) -> list[float]:
+def work_off(scheduler: Scheduler) -> list[float]:
     """Tick until nothing is left to do. Returns the milliseconds of each tick."""
     found, pause = [], 0.0
 
@@ -139,7 +141,7 @@ def measure(names: Sequence[str], rounds: int) -> Size:
     harness.analyze()
     due = names[:: max(1, len(names) // BUSY_TENANTS)][:BUSY_TENANTS]
 
-    def busy(act: Any) -> Any:
+    def busy(act: Callable[[], T]) -> T:
         make_due(due)
         try:
             return act()

@@ -29,8 +29,8 @@ if CONTENDER in ("django_q2", "dramatiq"):
     ROOT_URLCONF = "benchmarks.urls"
     MIDDLEWARE = [path for path in MIDDLEWARE if path != TENANT_MIDDLEWARE]
     DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
-    DATABASE_ROUTERS: list[str] = []
-    MIGRATION_MODULES: dict[str, str] = {}
+    DATABASE_ROUTERS = []
+    MIGRATION_MODULES = {}
     del CACHES["default"]["KEY_FUNCTION"]
 
 if CONTENDER == "django_q2":

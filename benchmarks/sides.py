@@ -183,8 +183,9 @@ class Celery(Side):
         TASKS["nothing"].delay()
 
     def _enter(self, schema: str) -> None:
-        from django.db import connection
+        from django.db import connections
 
+        connection: Any = connections["default"]
         connection.set_schema(schema)
 
 

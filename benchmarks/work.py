@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 import redis
-from django.db import connection
+
+from tenant_q.tenancy import current_schema
 
 STARTED, ENQUEUED = "benchmark-started", "benchmark-enqueued"
 
@@ -22,7 +23,7 @@ def client() -> redis.Redis:
 
 def note(name: str, planned: str) -> None:
     """The task of the schedule `name`."""
-    leave(STARTED, (connection.schema_name, name, planned, time.time()))
+    leave(STARTED, (current_schema(), name, planned, time.time()))
 
 
 def leave(where: str, *notes: Any) -> None:

@@ -22,18 +22,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
 
 import demo  # noqa: E402
-from servers import ServersError, start_servers  # noqa: E402
+from servers import Servers, ServersError, start_servers  # noqa: E402
+
+if TYPE_CHECKING:
+    import playwright.sync_api as playwright
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 # As high as the admin's menu; what a page has more is in its picture too.
 SIZE_IN_DOCS = (1280, 620)
-SCHEMES = ("light", "dark")
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 DOCS = ROOT / "docs" / "assets"
 TENANT, ADMIN, OPERATORS = "acme_corp", "/admin/django_q", "/admin/tenant_q"
 
@@ -44,7 +48,7 @@ class Page:
 
     schema: str
     path: str | Callable[[], str]
-    act: Callable[[Any], None] | None = None
+    act: Callable[[playwright.Page], None] | None = None
 
 
 def first(model: str, **wanted: Any) -> Callable[[], str]:
@@ -69,7 +73,7 @@ def live_id(func: str) -> str:
     return next(one.id for one in get_broker().live(TENANT) if one.func == func)
 
 
-def send_wrong_schedule(page: Any) -> None:
+def send_wrong_schedule(page: playwright.Page) -> None:
     page.select_option("[name=func]", "shop.tasks.revenue_report")
     page.fill("[name=args]", "1, date.today()")
     page.select_option("[name=schedule_type]", "C")
@@ -77,21 +81,21 @@ def send_wrong_schedule(page: Any) -> None:
     page.click("[name=_save]")
 
 
-def preview_cron(page: Any) -> None:
+def preview_cron(page: playwright.Page) -> None:
     page.select_option("[name=func]", "shop.tasks.revenue_report")
     page.select_option("[name=schedule_type]", "C")
     page.fill("[name=cron]", "0 6 * * 1-5")
     page.wait_for_selector("#tenant-q-upcoming li:nth-child(5)")
 
 
-def move_to_srv(page: Any) -> None:
+def move_to_srv(page: playwright.Page) -> None:
     """A traceback shows where the code is; let that be a place that says nothing of this machine."""
     script = """root => document.querySelectorAll("pre").forEach(
         block => { block.textContent = block.textContent.replaceAll(root, "/srv/shop"); })"""
     page.evaluate(script, str(ROOT))
 
 
-def purge_first(page: Any) -> None:
+def purge_first(page: playwright.Page) -> None:
     page.check("[name=id] >> nth=0")
     page.click("[name=act][value=purge]")
 
@@ -122,7 +126,7 @@ PAGES: dict[str, Page] = {
     "operators-record": Page("public", f"{OPERATORS}/auditrecord/1/change/"),
 }
 # What the documentation shows, and in which scheme.
-SHOWN = (
+SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("live", "light"),
     ("schedule-add", "light"),
     ("failure", "light"),
@@ -138,7 +142,7 @@ class Picture:
 
     page: str
     size: tuple[int, int]
-    scheme: str
+    scheme: Scheme
     path: Path
 
 
@@ -155,7 +159,7 @@ def pictures_of_docs() -> list[Picture]:
     return [Picture(page, SIZE_IN_DOCS, scheme, DOCS / f"{page}-{scheme}.png") for page, scheme in SHOWN]
 
 
-def fill(servers: Any) -> None:
+def fill(servers: Servers) -> None:
     """Work of every kind, done, failed, running, queued, planned and dead."""
     from django.utils import timezone
     from django_q.models import Schedule
@@ -275,7 +279,7 @@ def url_of(schema: str, port: int) -> str:
     return f"http://{host}:{port}"
 
 
-def log_in(browser: Any, port: int, schema: str) -> Any:
+def log_in(browser: playwright.Browser, port: int, schema: str) -> playwright.StorageState:
     """The cookies of a user who may do everything."""
     context = browser.new_context()
     tab = context.new_page()

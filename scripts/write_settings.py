@@ -32,9 +32,10 @@ def written(page: str) -> str:
     for name, rows in tables.items():
         begin, end = f"<!-- table: {name} -->\n", "<!-- end of table -->\n"
         pattern = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.DOTALL)
-        assert pattern.search(page), f"{PAGE} has no table {name!r}"
+        found = pattern.search(page)
+        assert found, f"{PAGE} has no table {name!r}"
         text = "\n".join(["", *("| " + " | ".join(row) + " |" for row in rows), "", ""])
-        page = pattern.sub(lambda found, text=text: found[1] + text + found[2], page)
+        page = page[: found.start()] + found[1] + text + found[2] + page[found.end() :]
     return page
 
 

@@ -19,9 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servers import Servers, ServersError, start_servers
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 TENANTS = ["acme_corp", "globex_inc", "initech_llc"]
@@ -359,7 +362,7 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
             time.sleep(1)
 
 
-def figures(works: list[Work]) -> Any:
+def figures(works: list[Work]) -> Table:
     from django_q.models import Schedule, Task
     from rich.table import Table
 

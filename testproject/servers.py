@@ -211,7 +211,7 @@ class Servers:
             "fsync": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
         }
-        command = [str(self._postgres_bin / "postgres"), "-D", str(self._postgres_data), "-k", str(self._sockets)]
+        command = [self._postgres_program("postgres"), "-D", str(self._postgres_data), "-k", str(self._sockets)]
         command += ["-p", "5432", *(f"--{name}={value}" for name, value in options.items())]
         self._run("postgres", command, signal.SIGINT, self._postgres_answers, as_user=True)
 
@@ -229,13 +229,17 @@ class Servers:
     def _init_postgres(self) -> None:
         if (self._postgres_data / "PG_VERSION").exists():
             return
-        command = [str(self._postgres_bin / "initdb"), "-D", str(self._postgres_data), "-U", "postgres"]
+        command = [self._postgres_program("initdb"), "-D", str(self._postgres_data), "-U", "postgres"]
         command += ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
         if not self.durable:
             command.append("--no-sync")
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, **self._as_user())
         if done.returncode:
             raise ServersError(f"initdb cannot make a database in {self._postgres_data}: {done.stderr.strip()}")
+
+    def _postgres_program(self, name: str) -> str:
+        assert self._postgres_bin is not None, "PostgreSQL is not ours"
+        return str(self._postgres_bin / name)
 
     def _create_database(self) -> None:
         import psycopg

@@ -15,7 +15,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "testproject")]
 
-from testproject.servers import Servers, start_servers  # noqa: E402
+from servers import Servers, start_servers  # noqa: E402
 
 SERVERS = pytest.StashKey[Servers]()
 _DATABASE = f"tenant_q_test_{os.getpid()}"

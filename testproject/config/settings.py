@@ -15,6 +15,7 @@ Environment variables, all optional; the defaults fit `test-compose.yml`:
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import dj_database_url
@@ -105,7 +106,7 @@ Q_CLUSTER = {
     "workers": int(os.environ.get("Q_WORKERS", "2")),
     "timeout": 60,
 }
-TENANT_Q = {}
+TENANT_Q: dict[str, Any] = {}
 SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = ["public"]
 
 # Web

@@ -15,11 +15,11 @@ class Customer(TenantMixin):
     name = models.CharField(max_length=100)
     created = models.DateTimeField(auto_now_add=True)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
     @property
-    def host(self):
+    def host(self) -> str:
         """The host name the tenant is served at. A host name has no underscore."""
         if self.schema_name == "public":
             return "localhost"
@@ -32,7 +32,7 @@ if settings.TENANCY == "django_tenants":
         """A host name of a tenant. `django-tenant-schemas` keeps it in the tenant's own `domain_url`."""
 
 
-def create_customer(schema_name, name=None):
+def create_customer(schema_name: str, name: str | None = None) -> Customer:
     """Make a tenant with its schema and its host name."""
     customer = Customer(schema_name=schema_name, name=name or schema_name.replace("_", " ").title())
     if settings.TENANCY == "tenant_schemas":

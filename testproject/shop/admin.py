@@ -1,7 +1,6 @@
-from typing import Any
-
 from django.contrib import admin
 from django.db import connection
+from django.http import HttpRequest
 
 from shop.models import Order, Report
 
@@ -9,7 +8,7 @@ from shop.models import Order, Report
 class TenantsOwnAdmin(admin.ModelAdmin):
     """Pages of a tenant's site. The public schema has no tables for them, so there they are not shown."""
 
-    def has_module_permission(self, request: Any) -> bool:
+    def has_module_permission(self, request: HttpRequest) -> bool:
         return connection.schema_name != "public" and super().has_module_permission(request)
 
 

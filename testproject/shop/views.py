@@ -4,9 +4,12 @@ Nothing here names the tenant. The middleware has chosen its schema by the host 
 schema that is current.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 from django_q.models import Schedule, Task
@@ -18,12 +21,12 @@ SHOWN = 12
 FOLLOWED = 5
 
 
-def follow(request, task_id):
+def follow(request: HttpRequest, task_id: str) -> None:
     """Show the task on this visitor's page from now on, with those they started last."""
     request.session["followed"] = [task_id, *request.session.get("followed", [])][:FOLLOWED]
 
 
-def standing(task_id):
+def standing(task_id: str) -> dict[str, Any]:
     """What has become of a task of this tenant, as the page's script reads it."""
     state, progress = QUtilities.get_status(task_id), QUtilities.get_progress(task_id)
     waits = state in ("queued", "delayed")
@@ -37,22 +40,22 @@ def standing(task_id):
     }
 
 
-def report(request):
+def report(request: HttpRequest) -> str:
     QUtilities.add_async_task("shop.tasks.revenue_report", "Revenue", task_name="revenue report")
     return "A report is on the queue."
 
 
-def slow(request):
+def slow(request: HttpRequest) -> str:
     follow(request, QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10, task_name="catalogue import"))
     return "The import is on the queue; it takes 10 seconds."
 
 
-def failing(request):
-    QUtilities.add_async_task("shop.tasks.charge_card", Order.objects.first().pk)
+def failing(request: HttpRequest) -> str:
+    QUtilities.add_async_task("shop.tasks.charge_card", Order.objects.earliest("id").pk)
     return "The payment is on the queue; the bank will decline it."
 
 
-def chain(request):
+def chain(request: HttpRequest) -> str:
     order = Order.objects.filter(status=Order.Status.NEW).first()
     if order is None:
         return "Every order is shipped already."
@@ -61,13 +64,13 @@ def chain(request):
     return f"A chain of three tasks ships order {order.number}."
 
 
-def iterate(request):
+def iterate(request: HttpRequest) -> str:
     orders = list(Order.objects.values_list("pk", flat=True))
     QUtilities.add_async_tasks_from_iter("shop.tasks.total_with_tax", orders)
     return f"One task for each of {len(orders)} orders is on the queue."
 
 
-def schedule(request):
+def schedule(request: HttpRequest) -> str:
     if Schedule.objects.filter(name="report each minute").exists():
         return "The schedule is there already; the admin can change it."
     QUtilities.create_schedule(
@@ -76,7 +79,7 @@ def schedule(request):
     return "A report is made each minute from now on."
 
 
-ACTIONS = {
+ACTIONS: dict[str, tuple[str, Callable[[HttpRequest], str]]] = {
     "report": ("Make a report", report),
     "slow": ("Import the catalogue (slow)", slow),
     "failing": ("Charge a card (fails)", failing),
@@ -87,7 +90,7 @@ ACTIONS = {
 
 
 @login_required
-def dashboard(request):
+def dashboard(request: HttpRequest) -> HttpResponse:
     # The page asks for its figures alone, once a second.
     template = "shop/figures.html" if "figures" in request.GET else "shop/dashboard.html"
     return render(
@@ -109,7 +112,7 @@ def dashboard(request):
 
 @login_required
 @require_POST
-def start(request, action):
+def start(request: HttpRequest, action: str) -> HttpResponse:
     if action not in ACTIONS:
         raise Http404(f"No action is called {action!r}.")
     _, act = ACTIONS[action]
@@ -118,7 +121,7 @@ def start(request, action):
 
 
 @login_required
-def task(request, task_id):
+def task(request: HttpRequest, task_id: str) -> HttpResponse:
     found = QUtilities.fetch_task(task_id)
     followed = [] if found else known([task_id])
     if not found and not followed:
@@ -127,14 +130,14 @@ def task(request, task_id):
 
 
 @login_required
-def followed(request):
+def followed(request: HttpRequest) -> JsonResponse:
     """What the page asks for once a second, for each task that it shows and that has not ended."""
     return JsonResponse({"tasks": known(request.GET.getlist("id")[:FOLLOWED])})
 
 
 @login_required
 @require_POST
-def cancel(request, task_id):
+def cancel(request: HttpRequest, task_id: str) -> HttpResponse:
     if QUtilities.cancel(task_id, by=request.user.get_username()):
         messages.info(request, "The task is cancelled. One that runs ends in a second or so.")
     else:
@@ -142,5 +145,5 @@ def cancel(request, task_id):
     return redirect("dashboard")
 
 
-def known(task_ids):
+def known(task_ids: Iterable[str]) -> list[dict[str, Any]]:
     return [one for one in map(standing, task_ids) if one["state"] != "unknown"]

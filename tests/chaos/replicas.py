@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from testproject import servers
+import servers
 from tests.conftest import wait_until
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testproject.servers import Servers
+from servers import Servers
 from tests.chaos import points
 from tests.chaos.ledger import Accepted, Account, Line, kills, read_log, recoveries
 from tests.conftest import RunningCluster, wait_until

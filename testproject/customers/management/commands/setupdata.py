@@ -1,7 +1,9 @@
 """`python manage.py setupdata`: migrate, and make the public tenant and some tenants with a user and orders each."""
 
+import argparse
 import re
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -23,10 +25,10 @@ class Command(BaseCommand):
     # The checks ask the database, which has no tables before the first run.
     requires_system_checks = []
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("tenants", nargs="*", default=["testone", "testtwo"], help="schema names of the tenants")
 
-    def handle(self, *args, tenants, verbosity, **options):
+    def handle(self, *args: Any, tenants: list[str], verbosity: int, **options: Any) -> None:
         for name in tenants:
             if not SCHEMA_NAME.fullmatch(name):
                 raise CommandError(
@@ -62,14 +64,14 @@ class Command(BaseCommand):
                 self.stdout.write(f"{name}: http://{customer.host}:8000/admin/ (user admin, password {name})")
 
 
-def make_user(name, password):
+def make_user(name: str, password: str) -> None:
     """Make a user who may do everything in the current schema's admin, where there is none of that name."""
     users = get_user_model().objects
     if not users.filter(username=name).exists():
         users.create_superuser(name, password=password)
 
 
-def fill(tenant):
+def fill(tenant: str) -> None:
     """Make the tenant's user and orders, where they are missing."""
     make_user("admin", tenant)
     if not Order.objects.exists():
