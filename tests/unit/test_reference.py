@@ -167,6 +167,20 @@ def test_the_operations_of_the_diagram_and_the_page_are_those_of_the_broker():
     assert drawn <= lua
 
 
+def test_decisions_have_one_form():
+    """A title with its number, status and date, and the same sections; the index has them all."""
+    index = {row[0]: row[1:] for row in rows((DOCS / "adr/index.md").read_text())}
+    pages = sorted((DOCS / "adr").glob("0*.md"))
+    assert len(index) == len(pages)
+    for page in pages:
+        text, number = page.read_text(), str(int(page.name[:4]))
+        head = re.match(r"# (\d+)\. (.+)\n\n- Status: ([a-z]+).*\n- Date: (\d{4}-\d\d-\d\d)\n\n## Context\n", text)
+        assert head and head[1] == number, page.name
+        assert index[number] == [f"[{head[2]}]({page.name})", head[3], head[4]], page.name
+        sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert [name for name in sections if name != "Why not"] == ["Context", "Decision", "Consequences"], page.name
+
+
 def _members(one: type) -> dict[str, Any]:
     return {name: getattr(one, name) for name in vars(one) if not name.startswith("_")}
 
