@@ -56,7 +56,8 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     from django.db import connection
     from django_q.conf import Conf
 
-    from tenant_q import brokers, tenancy
+    from tenant_q import brokers
+    from tenant_q.cluster.reset import reset
     from tenant_q.models import TenantPolicy
     from tenant_q.schedules import index_upkeep
 
@@ -66,8 +67,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Conf, "PREFIX", name)
     monkeypatch.setattr(Conf, "CLUSTER_NAME", name)
     monkeypatch.setattr(Conf, "Q_STAT", f"django_q:{name}:cluster")
-    brokers.forget_brokers()
-    tenancy.forget_tenants()
+    reset()
     connection.set_schema_to_public()
     truncate(TENANTS)
     TenantPolicy.objects.all().delete()
@@ -79,15 +79,15 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     if client is not None:
         for key in client.scan_iter(f"{{tq:{broker.cluster}}}*"):
             client.delete(key)
-    brokers.forget_brokers()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_put_back() -> Iterator[None]:
-    """A worker in this process notes what is to be put back after tasks; that is over with its test."""
+def _fresh_process() -> Iterator[None]:
+    """Each test begins in a process that has cached nothing."""
     yield
-    if "tenant_q.scrubbing.process_state" in sys.modules:
-        sys.modules["tenant_q.scrubbing.process_state"].forget()
+    from tenant_q.cluster.reset import reset
+
+    reset()
 
 
 def _session(pid: int) -> int | None:

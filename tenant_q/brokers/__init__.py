@@ -102,7 +102,10 @@ def install() -> None:
 
 
 def forget_brokers() -> None:
-    """Drop the brokers made so far: settings changed, or this process was just forked."""
+    """Forget the brokers and clients of Redis made so far. The next use makes new ones, by the settings of that moment.
+
+    A broker of another kind is made by Django-Q2, which reads its settings only once.
+    """
     _made.clear()
     strays.forget()
     connect.cache_clear()

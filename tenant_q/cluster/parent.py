@@ -12,10 +12,11 @@ import time
 
 from setproctitle import getproctitle, setproctitle
 
-from tenant_q import brokers, tenancy
+from tenant_q import tenancy
 from tenant_q.cluster import heartbeat
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.heartbeat import Heartbeat, Watchdog
+from tenant_q.cluster.reset import reset_in_child
 from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.sentinel import KILL, STOP, Plan, Sentinel
 from tenant_q.conf import conf
@@ -110,6 +111,5 @@ def _say(order: int, what: bytes) -> None:
 
 def _sentinel(plan: Plan, orders: int, order: int, pulse: Heartbeat) -> None:
     os.close(order)
-    tenancy.drop_inherited_connections()
-    brokers.forget_brokers()
+    reset_in_child()
     raise SystemExit(Sentinel(plan, orders, pulse).run())

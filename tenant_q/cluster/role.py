@@ -17,7 +17,8 @@ from django.conf import settings
 from django.core.cache import caches
 from setproctitle import setproctitle
 
-from tenant_q import brokers, tenancy
+from tenant_q import tenancy
+from tenant_q.cluster.reset import reset_in_child
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
@@ -171,17 +172,12 @@ def settle_in_child(parent: int) -> None:
     """
     orphans.die_with(parent)
     orphans.adopt()
-    _drop_what_is_inherited()
+    reset_in_child()
     tenancy.keep_connections_open()
     tenancy.limit_waits()
     tenancy.watch_role_settings()
     tenancy.note_connections()
-    forks.install(_drop_what_is_inherited, _drop_caches)
-
-
-def _drop_what_is_inherited() -> None:
-    tenancy.drop_inherited_connections()
-    brokers.forget_brokers()
+    forks.install(reset_in_child, _drop_caches)
 
 
 def _drop_caches() -> None:

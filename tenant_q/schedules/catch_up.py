@@ -61,6 +61,11 @@ def in_words(count: int) -> str:
     return f"{count:,} runs" + (" or more" if count == 1 + MOST_OF_CRON else "")
 
 
+def forget() -> None:
+    """Forget which schedules are behind, so that each is logged again."""
+    _behind.clear()
+
+
 def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
     """Log a schedule that begins to make up for many runs, once until it has caught up.
 
