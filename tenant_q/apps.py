@@ -1,4 +1,4 @@
-"""The Django app: puts our broker in Django-Q2's hands and stamps every task with its schema."""
+"""The Django app: make Django-Q2 use our broker, and stamp every task with its schema."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from django.conf import settings
 from django.db.models.signals import post_delete, post_migrate, post_save
 from django.utils.translation import gettext_lazy as _
 
-# Django-Q2 says so at import whenever `timeout` is not below `retry`. Leases are renewed here, and there is no `retry`.
+# Django-Q2 warns at import if `timeout` is not below `retry`. Here leases are renewed, and `retry` has no effect.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured", module="django_q")
 
 
 def _read_settings_of_django_q() -> None:
-    """Import Django-Q2's settings, with an empty ALT_CLUSTERS if there is none: `Q_CLUSTER_NAME` makes it required.
+    """Import Django-Q2's settings, with an empty `ALT_CLUSTERS` if there is none: `Q_CLUSTER_NAME` makes it required.
 
-    Raises `ConfigurationError` if a value of the wrong type makes the import fail with a traceback in Django-Q2.
+    Raises:
+        ConfigurationError: A value of the wrong type makes the import fail. Django-Q2 would show a traceback.
     """
     from tenant_q.conf import q_cluster_problems
     from tenant_q.exceptions import ConfigurationError
@@ -41,7 +42,7 @@ _read_settings_of_django_q()
 
 
 class TenantQConfig(AppConfig):
-    """Connects tenant_q to Django-Q2 and to the tenancy package."""
+    """The configuration of the app, which connects tenant_q to Django-Q2 and to the tenancy package."""
 
     name = "tenant_q"
     verbose_name = _("Tenant Q")
@@ -65,7 +66,7 @@ class TenantQConfig(AppConfig):
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")
-        if not problems():  # else the system checks tell them
+        if not problems():  # otherwise the system checks report them
             brokers.install()
             tenancy.note_configured_database()
 

@@ -1,8 +1,8 @@
 """Every error tenant_q raises or records, in one tree.
 
 `TenantQError` is the root. Below it stand two families: errors a caller meets (`ConfigurationError`,
-`EnqueueError`, `BrokerError`, …) and `TaskDeath`, one class per cause of death of a task. A death's class name and
-text are what a tenant's failed row shows.
+`EnqueueError`, `BrokerError`, ...) and `TaskDeath`, with one class for each cause of death of a task. The failed row of
+a task shows the class name and the text of its death.
 """
 
 from __future__ import annotations
@@ -28,46 +28,50 @@ class EnqueueError(TenantQError):
 
 
 class NoTenant(EnqueueError):
-    """A task was enqueued, or a result asked for, where no tenant with task tables is current."""
+    """A task was enqueued or a result requested while no tenant with task tables was current."""
 
 
 class WrongArgument(EnqueueError, TypeError):
-    """An argument of a call has the wrong type or an impossible value. It is a `TypeError` too."""
+    """An argument of a call has the wrong type or an invalid value. It is also a `TypeError`."""
 
 
 class InEventLoop(TenantQError, SynchronousOnlyOperation):
     """A call that needs the connection's tenant was made in a running event loop, whose coroutines share a connection.
 
-    It is Django's `SynchronousOnlyOperation` too.
+    It is also a `SynchronousOnlyOperation` of Django.
     """
 
 
 class QueueFull(EnqueueError):
-    """A tenant has as many tasks waiting as its policy's `max_queued` allows."""
+    """A tenant already has as many queued tasks as `max_queued` in its policy allows."""
 
 
 class NotOffered(EnqueueError):
-    """A tenant's staff asked to run what the project does not offer them."""
+    """A tenant's staff tried to run a function that the project does not offer them."""
 
 
 class BadSchedule(TenantQError):
-    """A schedule's arguments, cron text or type cannot be understood."""
+    """The arguments, cron text or type of a schedule are invalid."""
 
 
 class BrokerError(TenantQError):
-    """The broker cannot be reached, or serves no client at the moment: it is full, read-only, or lacks a permission."""
+    """The broker cannot be reached, or cannot serve clients now: it is full, read-only, or lacks a permission."""
 
 
 class EntryRefused(TenantQError):
-    """The broker refuses one entry, and would refuse it again: it is too large, or its key has the wrong type."""
+    """The broker refused one entry and would refuse it again: the entry is too large, or its key has the wrong type."""
 
 
 class BrokerDefect(TenantQError):
-    """A script of tenant_q fails on the broker's server."""
+    """A script of tenant_q failed on the broker's server."""
 
 
 class GroupTooLarge(TenantQError):
-    """The parts of a group are together larger than their reader allows. `size` is their size in bytes."""
+    """The parts of a group are together larger than the limit.
+
+    Attributes:
+        size: The size of all parts, in bytes.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(f"its parts take {size} bytes together")
@@ -79,35 +83,35 @@ class UnsignedResult(TenantQError):
 
 
 class DatabaseAway(TenantQError):
-    """The tenants' database cannot be reached: what was to be done is kept and tried again."""
+    """The tenants' database cannot be reached. The pending work is kept and tried again."""
 
 
 class TenantUnavailable(TenantQError):
-    """A tenant cannot be served: unknown, its schema missing, or not migrated."""
+    """A tenant cannot be served: for example, it is unknown, or its schema is missing or not migrated."""
 
 
 class UnknownTenant(TenantUnavailable):
-    """No tenant row has this schema name. It may be in a transaction still open."""
+    """No tenant has this schema name. Its row may be in a transaction that is still open."""
 
 
 class TenantDeleted(UnknownTenant):
-    """The tenant that a task is to be enqueued for was deleted a short time ago."""
+    """A task was enqueued for a tenant that was deleted a short time ago."""
 
 
 class TenantReplaced(TenantUnavailable):
-    """The tenant that a package or a connection is for is gone, and another one has its schema's name now."""
+    """The tenant of a package or a connection is gone, and another tenant has its schema name now."""
 
 
 class TenantNotReady(TenantUnavailable):
-    """The tenant is there, and the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
+    """The tenant exists, but the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
 
 
 class TenantBusy(TenantUnavailable):
-    """The tenant's tables stay locked, by a migration as a rule."""
+    """The tenant's tables stay locked, usually by a migration."""
 
 
 class TenantBroken(TenantUnavailable):
-    """The tenant's tables cannot be read: a view or a trigger raises, a right is missing."""
+    """The tenant's tables cannot be read: a view or a trigger raises an error, or a permission is missing."""
 
 
 class ForeignCode(TenantUnavailable):
@@ -115,11 +119,15 @@ class ForeignCode(TenantUnavailable):
 
 
 class ReplicaAway(TenantUnavailable):
-    """One of the other databases whose schema is the task's cannot be reached."""
+    """One of the further databases in which the task's schema is current cannot be reached."""
 
 
 class TakenBack(TenantQError):
-    """A transactional task is as if it had not run. `why` is the error that took it back."""
+    """A transactional task was rolled back, so it counts as not run.
+
+    Attributes:
+        why: The error that caused the rollback.
+    """
 
     def __init__(self, message: str, why: Exception) -> None:
         super().__init__(message)
@@ -131,19 +139,19 @@ class CacheAway(TenantUnavailable):
 
 
 class LeaseLost(TenantQError):
-    """The worker no longer holds the lease of a package that it ran; another worker may have run it."""
+    """The worker no longer holds the lease of a package that it ran; another worker may have run the package."""
 
 
 class CannotSave(TenantUnavailable):
-    """The tenant's table refuses a result (disk full, a trigger), so a transactional task was taken back."""
+    """The tenant's table refuses a result (full disk, a trigger), so a transactional task was rolled back."""
 
 
 class SchemaMissing(TenantUnavailable):
-    """The tenant's row is there, its PostgreSQL schema is not."""
+    """The tenant has a row, but its PostgreSQL schema does not exist."""
 
 
 class SchemaNotMigrated(TenantUnavailable):
-    """The tenant's schema is there, Django-Q2's tables in it are not."""
+    """The tenant's schema exists, but has no tables of Django-Q2."""
 
 
 class ProgressError(TenantQError):
@@ -153,14 +161,15 @@ class ProgressError(TenantQError):
 class BadPackage(TenantQError):
     """A package from the queue is refused: bad signature, removed class, or another tenant's queue.
 
-    `package` holds the readable rest when the signature is right and only a class in it is gone, else None.
+    Attributes:
+        package: The readable rest of the package if the signature is right and only a class in it is gone; else None.
     """
 
     package: Any = None
 
 
 class CancelException(SystemExit):
-    """Raised in a running task that is cancelled; as with a timeout, `except Exception` lets it through."""
+    """The error that a cancelled running task gets. As with a timeout, `except Exception` does not catch it."""
 
 
 # Causes of death of a task
@@ -173,7 +182,7 @@ class TaskDeath(TenantQError):
 class TaskTimeout(TaskDeath):
     """The task ran longer than its timeout.
 
-    In the task itself Django-Q2's `TimeoutException` is raised, a `SystemExit`, which `except Exception` lets through.
+    The task itself gets Django-Q2's `TimeoutException`, a `SystemExit`, which `except Exception` does not catch.
     """
 
 
@@ -184,12 +193,12 @@ class TaskExited(TaskDeath):
 class TaskCancelled(TaskDeath):
     """Somebody cancelled the task, before it ran or while it ran.
 
-    In the task itself `CancelException` is raised.
+    The task itself gets `CancelException`.
     """
 
 
 class CoroutineCancelled(TaskDeath):
-    """The task raised `asyncio.CancelledError`: a coroutine of its own was cancelled, by nobody outside."""
+    """The task raised `asyncio.CancelledError`: it cancelled a coroutine of its own; nobody cancelled the task."""
 
 
 class TaskInterrupted(TaskDeath):
@@ -201,7 +210,7 @@ class TaskOutOfMemory(TaskDeath):
 
 
 class RolledBack(TaskDeath):
-    """A transactional task rolled its own transaction back."""
+    """A transactional task rolled back its own transaction."""
 
 
 class UnknownFunction(TaskDeath):
@@ -217,12 +226,12 @@ class OversizedResult(TaskDeath):
 
 
 class ResultRefused(TaskDeath):
-    """The server that stores the task's result refuses it, and would refuse it again."""
+    """The server that stores the task's result refused it and would refuse it again."""
 
 
 class WorkerDied(TaskDeath):
-    """The worker process died while it ran the task, as often as `max_deliveries` allows."""
+    """The worker process died while it ran the task, for the last time that `max_deliveries` allows."""
 
 
 class ScheduleFailed(TaskDeath):
-    """A schedule's occurrence could not be turned into a task."""
+    """A planned run of a schedule could not be turned into a task."""

@@ -1,4 +1,4 @@
-"""The tenant and the task in every log record, also in those of a project's own loggers."""
+"""Add the tenant and the task to every log record, including those of a project's own loggers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tenant_q.support.visible import visible
 
 
 class TenantFilter(logging.Filter):
-    """Gives each record `schema`, `task_id` and `func`, where it does not have them.
+    """A filter that adds `schema`, `task_id` and `func` to each record that lacks them.
 
-    Put it on a handler in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`; then a formatter
-    may use `{schema}`, `{task_id}` and `{func}`. Outside a task the last two are "-"; until the apps are loaded, and in
-    a coroutine outside a task, all three are.
+    Put it on a handler in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`. Then a formatter
+    can use `{schema}`, `{task_id}` and `{func}`. Outside of a task the last two are "-". All three are "-" until the
+    apps are loaded, and in a coroutine outside of a task.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -28,12 +28,12 @@ class TenantFilter(logging.Filter):
 def _found() -> dict[str, str]:
     if not apps.ready:
         return {"schema": NOTHING, "task_id": NOTHING, "func": NOTHING}
-    # `LOGGING` is read before the apps are, and models cannot be imported then.
+    # `LOGGING` is read before the apps are loaded, and models cannot be imported then.
     from tenant_q.package.running import running
     from tenant_q.tenancy import current_schema, is_in_event_loop
 
     package = running.get()
-    # The connection that a coroutine sees may be set to another coroutine's tenant.
+    # The connection that a coroutine sees may be in the schema of another coroutine's tenant.
     schema = NOTHING if package is None and is_in_event_loop() else ""
     return {
         "schema": package.schema if package else schema or current_schema(),

@@ -1,19 +1,20 @@
-"""The state of a task, and the progress that it reports."""
+"""The state of a task, and the progress that a task reports."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-# A progress' text is cut to so many bytes.
+# The text of a progress is cut to this number of bytes.
 LONGEST_TEXT = 400
 
 
 class State(StrEnum):
-    """What has become of a task so far. Each is a `str`, equal to its name in lower case.
+    """The state of a task. Each state is a `str`, equal to its name in lower case.
 
-    `RUNNING` is also what a worker has taken and not started yet. `UNKNOWN` is what has left no trace: never enqueued,
-    not enqueued yet (`on_commit`), deleted or pruned, another tenant's, or a success that was not to be saved.
+    `RUNNING` includes tasks that a worker has fetched and not started yet. `UNKNOWN` stands for a task without a trace:
+    it was never enqueued, is not enqueued yet (`on_commit`), was deleted or pruned, belongs to another tenant, or
+    succeeded with `save=False`.
     """
 
     QUEUED = "queued"
@@ -26,13 +27,18 @@ class State(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will come of the task."""
+        """Whether the task has reached its last state."""
         return self in (State.SUCCESS, State.FAILURE, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running task says it is: `fraction` from 0 to 1, and a `text` of its own."""
+    """The progress that a running task reports.
+
+    Attributes:
+        fraction: The part of the work that is done, from 0 to 1.
+        text: A text for people.
+    """
 
     fraction: float
     text: str = ""

@@ -1,4 +1,4 @@
-"""The statements in `sql/`, read once."""
+"""Load the SQL statements, one from each file of this folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _SQL = Path(__file__).parent
 
 @cache
 def statement(name: str) -> Any:
-    """The text of `sql/<name>.sql` without its head: nothing is to be filled into a comment, which a line break ends.
+    """Return the text of `<name>.sql` without its comments.
 
-    Typed as Any, since psycopg takes only literals, so that nobody builds statements of strings.
+    A parameter in a comment would be filled in too, and a line break in its value would end the comment. The type is
+    Any, because psycopg accepts only literals as statements, so that nobody builds them from strings.
     """
     lines = (_SQL / f"{name}.sql").read_text().splitlines()
     return "\n".join(line for line in lines if not line.startswith("--"))
