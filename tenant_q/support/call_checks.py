@@ -19,9 +19,14 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def require(call: str, **arguments: Any) -> None:
-    """Raise `WrongArgument` for the first argument of a call that has a wrong type or value.
+    """Check the arguments of a public call.
 
-    Parameters: `call`, the name of the method; `arguments`, by the names of `_WANTED`.
+    Args:
+        call: The name of the method, for the message.
+        **arguments: The arguments by their names in `_WANTED`.
+
+    Raises:
+        WrongArgument: An argument has a wrong type or value. The message names the first one.
     """
     for name, value in arguments.items():
         wanted, fits = _WANTED[name]
@@ -31,16 +36,16 @@ def require(call: str, **arguments: Any) -> None:
 
 
 def require_schema_name(schema: Any) -> None:
-    """Raise `WrongArgument` if a schema's name is not a text. None stands for the current tenant."""
+    """Raise `WrongArgument` if a schema name is neither a text nor None, which stands for the current tenant."""
     if schema is not None and not is_text(schema):
         raise WrongArgument(f"The schema_name of a call is {shown(schema)}; it must be {_WANTED['schema_name'][0]}.")
 
 
 def shown(value: Any) -> str:
-    """Return a short text for a value, with its type except for None. Never raises."""
+    """Return a short text for a value, followed by its type unless it is None. Never raise an error."""
     try:
         text = _SHORT.repr(value)
-    except Exception:  # a `__repr__` of the project's
+    except Exception:  # a `__repr__` of the project
         text = "an object"
     return text if value is None else f"{text} ({type(value).__name__})"
 
@@ -56,7 +61,7 @@ def is_function(value: Any) -> bool:
 
 
 def is_label(value: Any) -> bool:
-    """Return whether a value can name a group or a task, which are saved and found by its text."""
+    """Return whether a value can be the name of a group or a task. It is saved, and found, as text."""
     return isinstance(value, str | int | UUID) and not isinstance(value, bool)
 
 
@@ -66,12 +71,12 @@ def is_flag(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a usable number: not a bool, not infinite or NaN, and not beyond a limit."""
+    """Return whether a value is a usable number: not a bool, not infinite, not NaN, and within `LARGEST_NUMBER`."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 def is_cached(value: Any) -> bool:
-    """Return whether a value can say how a result is cached."""
+    """Return whether a value is valid for the option `cached`."""
     return value is None or (isinstance(value, int) and 0 <= value <= LONGEST_SECONDS)
 
 
@@ -81,7 +86,7 @@ def is_broker(value: Any) -> bool:
 
 
 def is_many(value: Any) -> bool:
-    """Return whether a value is a list or another iterable. A text is not, because its items would be its letters."""
+    """Return whether a value is a list or another iterable, but not a text, whose items would be its letters."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
 
 
@@ -94,7 +99,7 @@ def _is_string(value: Any) -> bool:
 
 
 _A_NAME = "a text, or None"
-# For each argument, the value that it must have, as a text for messages and as a test.
+# For each argument: the value it must have, in words for the message, and a test.
 _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "func": ("a function, or its dotted path such as 'shop.tasks.send'", is_function),
     "func_path": ("a function's dotted path, such as 'shop.tasks.send'", is_text),
@@ -102,7 +107,7 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "task_id": ("a task's id or name, a text that is not empty", is_text),
     "group_id": ("a group's name, not empty", lambda value: is_label(value) and value != ""),
     "group": ("a group's name, or None", _or_none(is_label)),
-    "wait": ("milliseconds, negative to wait for ever", is_number),
+    "wait": ("milliseconds, negative to wait without limit", is_number),
     "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: is_number(value) and value >= 0)),
     "cached": ("True, False, seconds, or None for what Q_CLUSTER['cached'] says", is_cached),
     "sync": ("True, False or None", _or_none(is_flag)),

@@ -1,8 +1,8 @@
-"""Processes that a task forks: what they must not share with the worker, and that none goes on in its place.
+"""Keep processes that a task forks apart from the worker.
 
 `os.fork()` returns twice. The second time it returns in a copy of the worker, with the worker's sessions, its leases
-and the memory it shares with the sentinel. `install()` makes each such copy let go of all that; `no_return()` ends it
-where the project's code would return into the worker's.
+and the memory that it shares with the sentinel. `install()` makes each such copy let go of all that; `no_return()` ends
+the copy where the project's code would return into the worker's code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, NoReturn
 from tenant_q.support import orphans
 from tenant_q.support.unix_signals import hold_signals, release_signals, restore_default_handlers
 
-# What each process forked from this one does first.
+# What each process forked from this one calls first.
 _in_child: list[Callable[[], None]] = []
-# The process that forks, and whether its main thread does.
+# The id of the forking process, and whether its main thread forks.
 _forking = threading.local()
 
 
 def install(*acts: Callable[[], None]) -> None:
-    """Make every process that is forked from this one, and from those, call `acts` before anything else.
+    """Make every process that is forked from this one, and their own forks, call `acts` before anything else.
 
     Call it once, in a process of the cluster that runs code of the project.
     """
@@ -36,12 +36,12 @@ def install(*acts: Callable[[], None]) -> None:
 
 
 def also(act: Callable[[], None]) -> None:
-    """Call `act` too in each forked process."""
+    """Add a function that each forked process calls."""
     _in_child.append(act)
 
 
 def is_installed() -> bool:
-    """Whether processes forked from this one are kept apart from it."""
+    """Return whether processes forked from this one are kept apart from it."""
     return bool(_in_child)
 
 
@@ -51,10 +51,10 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Release everything that belongs to the parent. A child that cannot exits: it would share the worker's session.
+    """Release everything that belongs to the parent. A child that fails to do so exits, to share no session.
 
-    It ends with its parent, even if the whole cluster is killed. For the kernel its parent is the thread that forked
-    it. A child of a thread other than the main one is excluded, because it must be able to outlive that thread.
+    The child ends with its parent, even if the whole cluster is killed. For the kernel its parent is the thread that
+    forked it. So a child of another thread than the main one is excluded: it must be able to outlive that thread.
     """
     try:
         restore_default_handlers()
@@ -67,10 +67,10 @@ def _after_fork() -> None:
 
 
 class no_return(AbstractContextManager["no_return"]):
-    """A block in which code of the project runs: a process that was forked in it ends where the block does.
+    """A block that runs code of the project. A process that was forked in it ends at the end of the block.
 
-    It exits with 0, with the code of a `SystemExit`, or with 1 and a traceback on standard error. It does nothing where
-    `install()` was not called.
+    Such a process exits with 0, with the code of a `SystemExit`, or with 1 and a traceback on standard error. The block
+    does nothing if `install()` was not called.
     """
 
     __slots__ = ("_pid",)
@@ -80,7 +80,7 @@ class no_return(AbstractContextManager["no_return"]):
         return self
 
     def returned(self) -> None:
-        """Code of the project has returned within the block."""
+        """End a forked process as soon as code of the project has returned within the block."""
         if self._pid != os.getpid() and _in_child:
             leave()
 
@@ -92,7 +92,7 @@ class no_return(AbstractContextManager["no_return"]):
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """End a forked process at once, past everything that the worker would do at its end."""
+    """End a forked process at once, without anything that the worker would do at its end."""
     status = 1
     try:
         status = _status(error)
@@ -106,7 +106,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
 
 
 def _status(error: BaseException | None) -> int:
-    """The exit code that Python gives a process which ends by `error`."""
+    """Return the exit code of a Python process that ends with this error."""
     if error is None:
         return 0
     code = error.code if isinstance(error, SystemExit) else 1
@@ -117,7 +117,7 @@ def _status(error: BaseException | None) -> int:
 
 
 class Abandoned:
-    """Takes the place of what is the worker's own. A forked process that uses it goes on as the worker, and ends."""
+    """A stand-in for an object of the worker. A forked process that uses it has gone on as the worker, and is ended."""
 
     def __getattr__(self, name: str) -> Any:
-        leave(RuntimeError(f"A process that a task forked went on as the worker and asked for {name!r}; it is ended."))
+        leave(RuntimeError(f"A process that a task forked went on as the worker and used {name!r}; it is ended."))

@@ -1,6 +1,6 @@
-"""The loggers of tenant_q: every record says which tenant, which task and which function it is about.
+"""The loggers of tenant_q: every record names its tenant, its task and its function.
 
-Whatever a record says of tenants is one line without control characters: see `visible`.
+Text of tenants in a record is one line without control characters: see `visible`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 
 from tenant_q.support.visible import visible, visible_traceback
 
-# What a record says where there is no tenant, no task or no function to name.
+# The value of a label without a tenant, task or function.
 NOTHING = "-"
 NAMES = ("schema", "task_id", "func")
-# What is logged as it is, also by `%d` and `%.1f`.
+# Types that are logged as they are, also with `%d` and `%.1f`.
 _AS_IT_IS = (bool, int, float, type(None))
 
 
 class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records carry `schema`, `task_id` and `func`, as "-" where the call's `extra` has them not."""
+    """A logger whose records carry `schema`, `task_id` and `func`; "-" stands for what the call's `extra` lacks."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         if self.isEnabledFor(level):
             msg, labelled = self.process(msg, kwargs)
-            labelled["stacklevel"] = labelled.get("stacklevel", 1) + 1  # the record's place is the caller's
+            labelled["stacklevel"] = labelled.get("stacklevel", 1) + 1  # the caller's line, not this one
             self.logger.log(level, msg, *map(_shown, args), **labelled)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -34,7 +34,7 @@ class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class _Shown:
-    """An argument of a record, whose text is made when the record is written."""
+    """An argument of a record, which becomes text only when the record is written."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -49,20 +49,20 @@ class _Shown:
 def _shown(value: object) -> object:
     if isinstance(value, str):
         return value if value.isprintable() else _Shown(value)
-    if isinstance(value, Mapping):  # the only argument, by whose names the message is filled
+    if isinstance(value, Mapping):  # the only argument, for `%(name)s`
         return {name: _shown(one) for name, one in value.items()}
     return value if isinstance(value, _AS_IT_IS) else _Shown(value)
 
 
 def _show_traceback(record: logging.LogRecord) -> bool:
-    """A filter: the text of a record's traceback, which formatters take when it is there."""
+    """Set the text of a record's traceback. Formatters use it if it is set. This is a filter that keeps each record."""
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
         record.exc_text = visible_traceback(record.exc_info[1])
     return True
 
 
 def get_logger(name: str) -> LabelledLogger:
-    """The logger `name`, with the labels."""
+    """Return the logger with this name, whose records carry the labels."""
     logger = logging.getLogger(name)
-    logger.addFilter(_show_traceback)  # once: a filter that is there is not added again
+    logger.addFilter(_show_traceback)  # a filter is added only once
     return LabelledLogger(logger, {})

@@ -1,4 +1,4 @@
-"""Convert moments between Django's form (aware with `USE_TZ`, else naive local time) and others."""
+"""Convert moments between Django's form (aware with `USE_TZ`, otherwise naive local time) and other forms."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def at(epoch: float) -> datetime:
 
 
 def aware(moment: datetime) -> datetime:
-    """Return an aware moment; a naive one is taken as local time."""
+    """Return the moment as an aware one. A naive moment is in local time."""
     return moment if timezone.is_aware(moment) else timezone.make_aware(moment, timezone.get_default_timezone())

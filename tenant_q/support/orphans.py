@@ -29,7 +29,8 @@ _LOOKS = 2
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when the thread that forked it ends.
 
-    Parameters: `parent`, the process id of that thread. If it has already ended, this process exits at once.
+    Args:
+        parent: The process id of that thread. If it has already ended, this process exits at once.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if _IS_LINUX and os.getppid() != parent:  # it ended before the call
@@ -72,9 +73,13 @@ def reap(known: Collection[int]) -> None:
 def end(known: Collection[int], seconds: float) -> tuple[set[int], set[int]]:
     """Kill and reap every child except `known`, and the orphans that these leave in turn.
 
-    Parameters: `seconds`, the longest wait for them.
-    Returns the ids of the children found, and of those that still exist: they belong to another user, or are in a call
-    that the kernel does not interrupt, and do not return to their own code.
+    Args:
+        known: The ids of the children to spare.
+        seconds: The longest wait for the others.
+
+    Returns:
+        The ids of the children found, and of those that still exist. Those belong to another user, or are in a call
+        that the kernel does not interrupt, and do not return to their own code.
     """
     found: set[int] = set()
     deadline, empty = time.monotonic() + seconds, 0

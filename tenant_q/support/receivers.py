@@ -1,4 +1,4 @@
-"""Who listens to a signal."""
+"""Find the receivers of Django's signals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.dispatch import Signal
 
 
 def receivers_of(signal: Signal, *, sender: Any) -> list[Any]:
-    """The receivers of a signal of that sender."""
+    """Return the live receivers of a signal from a sender."""
     live: Any = signal._live_receivers(sender)
-    # Since Django 5.0: those that are functions, and those that are coroutines.
+    # Since Django 5.0 a pair: functions, and coroutines.
     return list(itertools.chain.from_iterable(live) if isinstance(live, tuple) else live)
 
 
 def has_receivers(signal: Signal, *, sender: Any, besides: Callable[..., Any]) -> bool:
-    """Whether a signal of that sender has receivers other than one that is known."""
+    """Return whether a signal from a sender has a receiver other than `besides`."""
     return any(receiver is not besides for receiver in receivers_of(signal, sender=sender))

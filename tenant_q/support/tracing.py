@@ -1,7 +1,7 @@
-"""A span of OpenTelemetry for each task, where the project has set OpenTelemetry up (extra `tracing`); else nothing.
+"""Record an OpenTelemetry span for each task, if the project has set up OpenTelemetry (extra `tracing`).
 
-The span is of its own trace and has a link to the span in which the task was enqueued, which may have ended long ago
-and may have enqueued a thousand others.
+The span begins a new trace and has a link to the span in which the task was enqueued, which may have ended long ago and
+may have enqueued a thousand other tasks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-# Where a package carries the span in which it was enqueued, as the W3C's headers.
+# The key of a package for the span in which it was enqueued, as W3C headers.
 CARRIED = "trace"
 _R = TypeVar("_R")
 
 
 def carry_span(task: dict[str, Any]) -> None:
-    """Put the current span, if there is one, into a task dict that is about to be enqueued."""
+    """Put the current span, if there is one, into the dict of a task that is about to be enqueued."""
     trace = _trace()
     if trace and trace.get_current_span().get_span_context().is_valid:
         from opentelemetry import propagate
@@ -28,7 +28,7 @@ def carry_span(task: dict[str, Any]) -> None:
 
 
 def traced(call: Callable[..., _R]) -> Callable[..., _R]:
-    """Have `call(package, ...)` run in a span, where there is somebody to tell it to."""
+    """Return `call(package, ...)` as a function that runs it in a span, if the project has set up OpenTelemetry."""
 
     @functools.wraps(call)
     def perhaps_in_span(package: Any, *arguments: Any) -> _R:
@@ -55,7 +55,7 @@ def _in_span(trace: Any, call: Callable[..., _R], package: Any, *arguments: Any)
     ) as span:
         try:
             return call(package, *arguments)
-        except BaseException as error:  # also a timeout or `sys.exit()`, which a span takes for no error
+        except BaseException as error:  # also a timeout or `sys.exit()`, which a span does not count as an error
             span.set_status(trace.StatusCode.ERROR, type(error).__name__)
             _record(span, error)
             raise
@@ -64,7 +64,7 @@ def _in_span(trace: Any, call: Callable[..., _R], package: Any, *arguments: Any)
 def _record(span: Any, error: BaseException) -> None:
     try:
         span.record_exception(error)
-    except BaseException:  # an error that breaks whatever looks at it: the span has its class; its row has more
+    except BaseException:  # an error that cannot be shown: the span still has its class, and the row has more
         return
 
 
@@ -79,7 +79,7 @@ def _links(trace: Any, package: Any) -> list[Any]:
 
 
 def _trace() -> Any:
-    """OpenTelemetry's API where the project has set it up, and so has imported it; else None."""
+    """Return OpenTelemetry's API, or None if the project has not set it up. A project that did has imported it."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return None
@@ -87,10 +87,8 @@ def _trace() -> Any:
 
 
 def flush() -> None:
-    """Send the spans that are kept for the next batch: this process ends, and nothing runs at its exit."""
+    """Send the spans of the unfinished batch. Call it before a process ends, because nothing runs at its exit."""
     trace = _trace()
-    send = (
-        getattr(trace.get_tracer_provider(), "force_flush", None) if trace else None
-    )  # of the SDK, where that is used
+    send = getattr(trace.get_tracer_provider(), "force_flush", None) if trace else None  # only the SDK has it
     if send is not None:
         send(2000)

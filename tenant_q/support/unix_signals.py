@@ -1,7 +1,7 @@
-"""Which handler a signal has, asked and set several times a task.
+"""Read and set the handlers of Unix signals, several times for each task.
 
-The functions of `signal` make enums of what they take and give, by raising and catching errors: for a short task that
-is more than its call. These are the ones beneath.
+The functions of `signal` convert arguments and results to enums, by raising and catching errors. For a short task that
+costs more than its call. So this module uses the functions below them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-# Those that the main thread of a worker is to receive: timeouts, stops and cancels.
+# The signals that only the main thread of a worker receives: timeouts, stops and cancels.
 SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# What a signal does that nobody handles.
+# The handler of a signal that nobody handles.
 DEFAULT: int = _signal.SIG_DFL
 
-# Of each thread: its mask before a fork, and whether it is one of the cluster's own that blocks signals.
+# For each thread: its mask before a fork, and whether it is a thread of the cluster that blocks signals.
 _here = threading.local()
 
 get_handler: Callable[[int], Any] = _signal.getsignal
@@ -25,25 +25,25 @@ set_handler: Callable[[int, Any], Any] = _signal.signal
 
 
 def leave_signals_to_main_thread() -> None:
-    """In a thread of the cluster's own: block the signals that are to interrupt what a task waits for."""
+    """Block the signals that interrupt a waiting task. Call it in a thread of the cluster other than the main one."""
     _here.blocks = True
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def hold_signals() -> None:
-    """Before a fork: let a signal wait until the child is ready. Its parent's handler would lose it."""
+    """Hold signals back until a child is ready. Call it before a fork: the handler of the parent would lose them."""
     _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def release_signals() -> None:
-    """After a fork, in the parent."""
+    """Let held signals through again. Call it after a fork, in the parent."""
     signal.pthread_sigmask(signal.SIG_SETMASK, _here.mask)
 
 
 def restore_default_handlers() -> None:
-    """In a forked child: give each signal that the cluster handles its default again, and none to the parent's pipe.
+    """Restore the default handler of each signal that the cluster handles, and detach from the parent's wake-up pipe.
 
-    Handlers and masks that the project set stay.
+    Call it in a forked child. Handlers and masks that the project set stay.
     """
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):

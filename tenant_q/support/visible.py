@@ -1,8 +1,8 @@
-r"""Text of tenants for terminals and logs: shown, never obeyed.
+r"""Show text of tenants in terminals and logs without obeying it.
 
 Names, functions, errors and progress texts come from tenants. An escape sequence in one could move the cursor of an
 operator's terminal, set its title or hide what follows; a line break could forge a log record. `visible` shows such
-characters as Python writes them: `\x1b`, `\n`, `\u202e`.
+characters as Python escapes: `\x1b`, `\n`, `\u202e`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 import traceback
 
-# Control characters (C0, DEL, C1), line and paragraph separators, marks that turn the direction of text, and halves of
-# characters, which no stream can write.
+# Control characters (C0, DEL, C1), line and paragraph separators, marks that change the direction of text, and
+# surrogates, which no stream can write.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# What Python writes between an error and its cause.
+# The lines that Python writes between an error and its cause.
 _BETWEEN = (traceback._cause_message, traceback._context_message)  # type: ignore[attr-defined]
 
 
 def visible(text: str) -> str:
-    """Return a text with its control characters written out, on one line."""
+    """Return a text on one line, with its control characters escaped."""
     return text if text.isprintable() else _UNSAFE.sub(_written_out, text)
 
 
@@ -30,15 +30,15 @@ def one_line(text: object) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return a text with its control characters written out; line breaks and tabs stay."""
+    """Return a text with its control characters escaped, except for line breaks and tabs."""
     return text if text.isprintable() else _UNSAFE_BUT_LINES.sub(_written_out, text)
 
 
 def visible_traceback(error: BaseException) -> str:
-    """Return a traceback as Python formats it, in which no text of an error can stand for a line of its own."""
+    """Return a traceback as Python formats it, but with the text of each error on one line."""
     try:
         parts = list(traceback.TracebackException.from_exception(error).format())
-    except BaseException as broken:  # whatever an error does to those who look at it
+    except BaseException as broken:  # the error raises when it is formatted
         parts = [f"{type(error).__name__} (its traceback cannot be shown: {type(broken).__name__})"]
     return "\n".join(_part(part) for part in parts)
 

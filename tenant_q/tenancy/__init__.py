@@ -1,4 +1,4 @@
-"""Which tenant is current, which exist, which are ready. Only `seam` in this folder imports the tenancy packages."""
+"""Find tenants, enter and leave their schemas, and verify them. Only `seam` imports the tenancy packages."""
 
 from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,

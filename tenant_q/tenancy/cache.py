@@ -1,4 +1,4 @@
-"""The Django cache that `Q_CLUSTER["cache"]` names, apart for each tenant."""
+"""Separate the tenants in the Django cache that `Q_CLUSTER["cache"]` names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tenant_q.tenancy.testing import queue_suffix
 class TenantCache:
     """The Django cache that `Q_CLUSTER["cache"]` names, with the current schema in every key.
 
-    So equal names of two tenants stay apart whatever the cache's own KEY_FUNCTION does.
+    Equal names of two tenants stay apart, regardless of the `KEY_FUNCTION` of the cache.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -41,7 +41,7 @@ class TenantCache:
 
 
 def tenant_cache() -> TenantCache | None:
-    """The tenant-aware cache, or None when `Q_CLUSTER["cache"]` names none of CACHES."""
+    """Return the cache that separates tenants, or None if `CACHES` lacks the one that `Q_CLUSTER["cache"]` names."""
     try:
         return TenantCache(caches[conf().cache])
     except InvalidCacheBackendError:

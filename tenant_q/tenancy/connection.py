@@ -1,4 +1,4 @@
-"""The connections to the tenants' databases: outages told apart, locks not waited for, none across a fork."""
+"""The connections to the tenants' databases: detect outages, wait for locks only briefly, share none across a fork."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from tenant_q.tenancy.seam import database_alias, public_schema, switched_connec
 
 T = TypeVar("T")
 
-# The attribute of a driver's connection that says that something was sent over it (see `session`).
+# The attribute of a driver's connection that is True once something was sent over it (see `scrubbing.sessions`).
 USED = "_tenant_q_used"
-# A lock on one tenant's table (of a migration, say) is waited for this long, so that it holds up nobody else.
+# The longest wait for a lock on one tenant's table, held by a migration for example, so that no other tenant waits.
 LOCK_MS = 1000
-# How often a transaction is begun that conflicts with another one.
+# How often a transaction that conflicts with another one is tried in total.
 ATTEMPTS = 5
-# The tenancy packages let the driver's own errors through when they set the search path.
+# The tenancy packages do not wrap the driver's errors when they set the search path.
 DATABASE_ERRORS = (DatabaseFailure, psycopg.Error)
 
 # Error codes after which the server ends the session: shutdowns, a dropped database, and limits on idle sessions.
 _LOSSES = {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04"}
 
-# Django's connections of all threads of this process, and those of threads that are not the cluster's own.
+# Django's connections of all threads of this process, and those of threads that the cluster did not start.
 _made: weakref.WeakSet[Any] = weakref.WeakSet()
 _elsewhere: weakref.WeakSet[Any] = weakref.WeakSet()
 _own_threads: set[int] = set()
-# What the parent opened. It is kept, since a driver may say goodbye to the server when it lets go of a connection.
+# The parent's connections. They are kept, since a driver may send a goodbye to the server when it frees a connection.
 _inherited: list[Any] = []
 
 
 @contextmanager
 def told_when_away() -> Iterator[None]:
-    """Turn an error of the block into `DatabaseAway` where the server is what failed, not the statement.
+    """Raise `DatabaseAway` for an error of the block if the server failed, not the statement.
 
     The connection is closed then; the next use opens a new one.
     """
-    # At the end of a transaction whose session was lost, Django opens a new one, so check the old session.
+    # At the end of a transaction whose session was lost, Django opens a new one. So the old session is checked.
     before = {connection: connection.connection for connection in switched_connections()}
     try:
         yield
@@ -60,17 +60,23 @@ def told_when_away() -> Iterator[None]:
                 connection.close()
                 reason = one_line(error)
                 raise DatabaseAway(
-                    f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can."
+                    f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can be."
                 ) from error
         raise
 
 
 @contextmanager
 def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
-    """A transaction on the tenants' connection that waits for no lock longer than `lock_ms`, else `LOCK_MS`.
+    """Run a block in a transaction on the tenants' connection, with a limit for each wait for a lock.
 
-    In a transaction of the caller, the caller's own limit is restored afterwards. Raises `DatabaseAway`, and Django's
-    `OperationalError` when a lock was not free in time.
+    In a transaction of the caller, the caller's own limit is restored afterwards.
+
+    Args:
+        lock_ms: The limit in milliseconds; None for `LOCK_MS`.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+        OperationalError: A lock was not free in time.
     """
     connection = tenant_connection()
     is_outermost = not connection.in_atomic_block
@@ -79,7 +85,7 @@ def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
             former = None if is_outermost else _lock_timeout(cursor)
             _limit_locks(cursor, str(lock_ms or LOCK_MS))
         yield
-        if former is not None:  # after an error, the savepoint has restored it
+        if former is not None:  # after an error, the savepoint restores it
             with connection.cursor() as cursor:
                 _limit_locks(cursor, former)
 
@@ -94,10 +100,16 @@ def _limit_locks(cursor: Any, value: str) -> None:
 
 
 def insist(act: Callable[[], T]) -> T:
-    """Call `act`, a transaction, and call it again at once if the server rolled it back in favour of another one.
+    """Run a transaction, and run it again at once if the server rolled it back in favour of another one.
 
-    The reason is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
-    COMMITTED. In a transaction of the caller `act` is not called again.
+    The cause is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
+    COMMITTED. In a transaction of the caller, `act` is called only once.
+
+    Args:
+        act: A function that runs one transaction.
+
+    Returns:
+        What `act` returns.
     """
     is_outermost = not tenant_connection().in_atomic_block
     for attempt in range(1, ATTEMPTS + 1):
@@ -116,18 +128,21 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def on_commit(act: Callable[[], Any]) -> None:
-    """Call `act` when the transaction commits that is open on the tenants' connection; at once where none is.
+    """Call `act` when the open transaction on the tenants' connection commits, or at once if none is open.
 
-    Raises `InEventLoop` in a coroutine, also in one of a task: the transaction is in another thread.
+    Raises:
+        InEventLoop: The caller is a coroutine, even one of a task: the transaction would be in another thread.
     """
     refuse_in_event_loop("on_commit")
     transaction.on_commit(act, using=database_alias())
 
 
 def was_lost(session: Any, error: BaseException) -> bool:
-    """Return whether an error is that of a lost session.
+    """Return whether an error was caused by the loss of a session.
 
-    Parameters: `session`, the session before the error; None if there was none.
+    Args:
+        session: The driver's connection before the error; None if there was none.
+        error: The error.
     """
     cause = error.__cause__ if isinstance(error, DatabaseFailure) and error.__cause__ else error
     if isinstance(cause, psycopg.OperationalError):
@@ -139,13 +154,14 @@ def was_lost(session: Any, error: BaseException) -> bool:
 
 
 def is_lost(connection: Any) -> bool:
+    """Return whether a connection has no usable session."""
     raw = connection.connection
     return raw is None or bool(raw.closed) or not connection.is_usable()
 
 
 @contextmanager
 def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
-    """A cursor of the driver on the tenants' connection, past the search path: every name has to be qualified."""
+    """Yield a cursor of the driver on the tenants' connection. It ignores the search path, so qualify every name."""
     connection = tenant_connection()
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
@@ -155,14 +171,15 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
 def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
     """Return the last row of a query, as text, without a cursor.
 
-    Django's would be a round trip more with a tenancy package, and the driver's costs more than the server's answer.
+    With a tenancy package, Django's cursor would take another round trip, and the driver's cursor costs more than the
+    server's answer.
     """
     with told_when_away(), connection.wrap_database_errors:
         connection.ensure_connection()
         raw = connection.connection
         if raw.closed:
             raise psycopg.OperationalError("the connection is closed")
-        setattr(raw, USED, True)  # what is sent in this way passes by what watches the session
+        setattr(raw, USED, True)  # this way bypasses the method that `scrubbing.sessions` watches
         raw.pgconn.send_query(query)
         result = raw.wait(generators.execute(raw.pgconn))[-1]
         if result.status != ExecStatus.TUPLES_OK:
@@ -172,11 +189,12 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
 
 
 def words(error: BaseException) -> str:
+    """Return the class and the text of an error, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def note_connections() -> None:
-    """From here on, know Django's connections of every thread of this process."""
+    """Keep track of Django's connections in every thread of this process from now on."""
     _made.update(connections.all(initialized_only=True))
     vars(connections)["create_connection"] = _create
 
@@ -190,16 +208,17 @@ def _create(alias: str) -> Any:
 
 
 def keep_own_thread() -> None:
-    """Mark this thread as the cluster's own: no other thread uses its connections, and its waits are limited."""
+    """Mark this thread as one of the cluster: no other thread uses its connections, and its waits are limited."""
     _own_threads.add(threading.get_ident())
     limits.limit_thread()
 
 
 def leave_in_other_threads() -> None:
-    """Have the connections of other threads be in no schema, and let go of their sessions.
+    """Take the connections of other threads out of their schema, and let go of their sessions.
 
-    A thread that is to work for another tenant next chooses that first, or its query is refused; so is all that
-    follows in a transaction. Nothing is closed that a thread is just using: the last that holds it closes it.
+    A thread that works on for another tenant must enter it first; until then its queries are refused, and so is the
+    rest of an open transaction. A session that a thread is just using is not closed: the last object that holds it
+    closes it.
     """
     if not _elsewhere:
         return
@@ -210,7 +229,7 @@ def leave_in_other_threads() -> None:
 
 def _leave_elsewhere(connection: Any) -> None:
     if connection.schema_name != public_schema():
-        connection.set_schema_to_public()  # and then in none: both packages refuse a cursor there
+        connection.set_schema_to_public()  # and then to none: both packages refuse a cursor there
         connection.tenant, connection.schema_name = None, ""
     raw, connection.connection = connection.connection, None
     if connection.in_atomic_block:
@@ -223,9 +242,10 @@ def _leave_elsewhere(connection: Any) -> None:
 
 
 def drop_inherited_connections() -> None:
-    """In a child just forked: forget the parent's connections without a word to their servers.
+    """Let go of the parent's connections without a message to their servers. Call it in a child that was just forked.
 
-    Whoever still holds one of the driver's own, a cursor say, finds it broken: its file is another one in this process.
+    Code that still holds a connection of the driver, in a cursor for example, finds it broken, because its file
+    descriptor leads elsewhere in this process.
     """
     for connection in {*connections.all(initialized_only=True), *_made}:
         if connection.connection is not None:
@@ -233,7 +253,7 @@ def drop_inherited_connections() -> None:
             _inherited.append(connection.connection)
             connection.connection = None
         forget_transaction(connection)
-        # Only the thread that forked is left, and it may use none but its own.
+        # Only the thread that forked is left, and it may close only its own connections.
         if connection._thread_ident == threading.get_ident():
             connection.close()
     _elsewhere.clear()
@@ -241,7 +261,7 @@ def drop_inherited_connections() -> None:
 
 
 def _cut(raw: Any) -> None:
-    """Put the end of a line that nobody holds in the place of a connection's socket."""
+    """Replace the socket of a connection by one whose other end is closed."""
     if not isinstance(raw, psycopg.Connection) or raw.closed:
         return
     ours, other = socket.socketpair()
@@ -251,7 +271,7 @@ def _cut(raw: Any) -> None:
 
 
 def forget_transaction(connection: Any) -> None:
-    """Have Django know of no transaction on a connection."""
+    """Make Django forget the transaction on a connection."""
     connection.in_atomic_block = False
     connection.atomic_blocks = []
     connection.savepoint_ids = []
@@ -262,9 +282,9 @@ def forget_transaction(connection: Any) -> None:
 
 
 def keep_connections_open() -> None:
-    """In a cluster process: connections stay open between tasks and are checked after an error.
+    """Keep connections open between tasks, and let Django check them after an error. For processes of a cluster.
 
-    Not in a pool: it would hand what a task left in a session on to the next.
+    A pool is switched off: it would pass on what a task left in a session to the next task.
     """
     for connection in connections.all():
         connection.settings_dict["CONN_MAX_AGE"] = None
@@ -273,7 +293,7 @@ def keep_connections_open() -> None:
 
 
 def limit_waits() -> None:
-    """In a cluster process, limit waits for a server outside of tasks, and detect dead network paths."""
+    """Limit waits for a server outside of tasks, and detect dead network paths. For processes of a cluster."""
     limits.install()
     for connection in connections.all():
         if connection.vendor == "postgresql":
@@ -281,7 +301,7 @@ def limit_waits() -> None:
 
 
 def close_connections() -> None:
-    """Before a fork: close what no transaction needs, so that no connection crosses it."""
+    """Close each connection without a transaction. Call it before a fork, so that no connection crosses it."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()

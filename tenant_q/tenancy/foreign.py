@@ -1,8 +1,8 @@
-"""Schemas into which a database role that is not trusted can put code: a trigger, a rule, a check, an operator.
+"""Refuse the code of untrusted database roles in tenants' schemas: triggers, rules, checks, operators.
 
-PostgreSQL runs such code with the rights of whoever uses the table, which is the cluster. So before tables of a
-foreign schema are used, the server is asked whether they are plain, in the transaction that uses them.
-`sql/is_foreign.sql` says which schemas are foreign.
+PostgreSQL runs such code with the rights of the role that uses the table, which is the cluster's. A schema into which
+an untrusted role can put code is foreign; `sql/is_foreign.sql` defines it. Before a transaction uses tables of a
+foreign schema, it has the server check that they are plain.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from tenant_q.tenancy.seam import physical_schema, public_schema
 # The SQLSTATE of tenant_q_require_plain().
 REFUSED = "TQ001"
 
-# By schema, whether it is foreign, as it was seen when the columns of its task table were looked at.
+# Whether a schema is foreign, by schema. It is found out together with the columns of the task table.
 _foreign: dict[str, bool] = {}
-# By rights, whether a schema with these is foreign, and since when that is known (monotonic). Most have the same.
+# Whether schemas with these rights are foreign, and when that was found out (monotonic). Most have the same rights.
 _by_rights: dict[str, tuple[bool, float]] = {}
 
 
 def query(schema: sql.Composable) -> sql.Composed:
-    """Return an expression that says whether a schema is foreign. Parameters: `schema`, an expression of type text."""
+    """Return a Boolean expression: whether a schema, an expression of type text, is foreign."""
     return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
 
 
 def rights_query(schema: sql.Composable) -> sql.Composed:
-    """Return an expression of the rights of a schema, as a text. Parameters: as of `query`."""
+    """Return an expression of type text: the rights of a schema, an expression of type text."""
     return sql.SQL(statement("rights")).format(name=schema)
 
 
 def note(schema: str, rights: str, is_foreign: bool) -> None:
-    """Remember whether a schema is foreign, and all that have the same rights."""
+    """Remember whether a schema, and all schemas with the same rights, are foreign."""
     _by_rights[rights] = is_foreign, time.monotonic()
     _foreign[schema] = is_foreign
 
 
 def find_out(schema: str, rights: str) -> None:
-    """Remember whether a schema is foreign. One statement in `tenant_cache_seconds` for all with the same rights."""
+    """Find out whether a schema is foreign. One statement per `tenant_cache_seconds` for all with the same rights."""
     known = _by_rights.get(rights)
     if known is None or time.monotonic() - known[1] > conf().tenant_cache_seconds:
         with told_when_away(), raw_cursor() as cursor:
@@ -55,13 +55,13 @@ def find_out(schema: str, rights: str) -> None:
 
 
 def forget() -> None:
-    """Forget which schemas are foreign. Those that are not known count as foreign."""
+    """Forget which schemas are foreign. Unknown schemas count as foreign."""
     _foreign.clear()
     _by_rights.clear()
 
 
 def refuse_code(schema: str) -> None:
-    """Raise `ForeignCode` where a schema is known to be foreign and its tables would run code of another role."""
+    """Raise `ForeignCode` if a schema is known to be foreign and its tables would run code of another role."""
     if not _foreign.get(schema):
         return
     asked = sql.SQL("SELECT {}({}), current_user").format(
@@ -74,7 +74,7 @@ def refuse_code(schema: str) -> None:
         if not isinstance(error.__cause__ or error, errors.InsufficientPrivilege | errors.UndefinedFunction):
             raise
         raise ForeignCode(
-            f"The tables of {schema!r} belong to another role, and which code they run cannot be asked: "
+            f"The tables of {schema!r} belong to another role, and which code they run cannot be found out: "
             f"{str(error).splitlines()[0]}; run `python manage.py migrate_schemas --shared`, and grant this role "
             "EXECUTE on the functions tenant_q_foreign_code(text) and tenant_q_require_plain(text[], text[])."
         ) from error
@@ -86,15 +86,15 @@ def refuse_code(schema: str) -> None:
 
 
 def is_foreign(schema: str) -> bool:
-    """Return whether a schema may be foreign: where nobody has looked yet, it may. Nothing is asked."""
+    """Return whether a schema may be foreign, without a query. An unknown schema may be."""
     name = physical_schema(schema)
     return name != public_schema() and _foreign.get(name, True)
 
 
 def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
-    """Return the statement that a transaction begins with before it uses `tables` of these schemas, if it needs one.
+    """Return the first statement of a transaction that uses `tables` of these schemas; None if it needs none.
 
-    It locks those of foreign schemas, and fails if they would run the code of another role.
+    The statement locks the tables of foreign schemas, and fails if they would run the code of another role.
     """
     wanted = [physical_schema(schema) for schema in schemas if is_foreign(schema)]
     if not wanted:
@@ -105,7 +105,7 @@ def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | N
 
 
 def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
-    """Carry out `plain_tables_query()`, in the transaction that is open. Raises `ForeignCode`."""
+    """Execute the statement of `plain_tables_query()` in the open transaction. Raises `ForeignCode`."""
     asked = plain_tables_query(schemas, *tables)
     if asked is None:
         return

@@ -1,8 +1,8 @@
-"""Limit how long a cluster process waits for an answer of PostgreSQL outside of a task.
+"""Limit how long a cluster process waits for an answer from PostgreSQL outside of a task.
 
 If a server's backend is frozen, or a proxy drops packets, a connection stays open for ever, because the peer's kernel
-answers keepalives. So the client limits its own wait, and drops a session that is silent for longer. The outage that
-follows is like any other.
+answers keepalives. So the client limits its own wait, and drops a session that is silent for longer. That is handled
+like any other outage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-# The cluster's own statements take much less: they wait for a lock for one second at most, and delete in portions.
+# The cluster's own statements take much less: they wait at most one second for a lock, and delete rows in portions.
 ANSWER_SECONDS = 30.0
 # Defaults in a cluster process for options that the project does not set: seconds, the last one in milliseconds.
 DEFAULTS = {
@@ -32,7 +32,7 @@ DEFAULTS = {
 
 
 class _Limit(threading.local):
-    """The limit of the current thread, in seconds. A thread that a task started has none."""
+    """The limit of the current thread in seconds. A thread that a task started has no limit."""
 
     seconds: float | None = None
 
@@ -107,7 +107,8 @@ def _limited_wait(raw: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
 def wait(raw: Any, gen: Any, seconds: float) -> Any:
     """Run a generator of the driver to its end, as `Connection.wait` does, with pauses of at most `seconds`.
 
-    Raises `psycopg.OperationalError` after a longer pause, and drops the session.
+    Raises:
+        psycopg.OperationalError: The server was silent for longer; the session is dropped.
     """
     poll, file = select.poll(), raw.fileno()
     try:
@@ -125,7 +126,7 @@ def wait(raw: Any, gen: Any, seconds: float) -> Any:
 
 
 def dropped(raw: Any, seconds: float) -> psycopg.OperationalError:
-    """Close a driver's connection without waiting for its peer. Returns the error to raise."""
+    """Close a driver's connection without waiting for its peer, and return the error to raise."""
     if not raw.closed:
         # The copy shares the socket; the driver closes its own file descriptor.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as copy:

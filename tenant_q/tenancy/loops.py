@@ -1,8 +1,8 @@
-"""Coroutines, and the tenant that is current for them.
+"""Find the tenant that is current in a coroutine.
 
 Django keeps a connection for each thread, and all coroutines of a thread share it. While one of them awaits, another
-may set it to its own tenant. So nothing here asks a connection for its tenant in a running event loop. A coroutine of a
-task is the exception: its package names the tenant.
+may switch the connection to its own tenant. So tenant_q reads no tenant from a connection in a running event loop. A
+coroutine of a task is the exception: its package names the tenant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from tenant_q.exceptions import InEventLoop
 from tenant_q.package.running import running
 
-# The schema, and its tenant's key, of the innermost block of `in_schema` or `in_public`.
+# The schema of the innermost block of `in_schema` or `in_public`, and the key of its tenant.
 _entered: ContextVar[tuple[str, str] | None] = ContextVar("tenant_q_entered", default=None)
 
 
@@ -26,9 +26,13 @@ def is_in_event_loop() -> bool:
 
 
 def refuse_in_event_loop(call: str) -> None:
-    """Raise `InEventLoop` when an event loop runs in this thread, unless `DJANGO_ALLOW_ASYNC_UNSAFE` is set.
+    """Refuse a call in a running event loop, unless `DJANGO_ALLOW_ASYNC_UNSAFE` is set.
 
-    Parameters: `call`, what is refused, for the error's text.
+    Args:
+        call: The name of the call, for the error's text.
+
+    Raises:
+        InEventLoop: An event loop runs in this thread.
     """
     if is_in_event_loop() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
         raise InEventLoop(
@@ -40,8 +44,8 @@ def refuse_in_event_loop(call: str) -> None:
 def schema_of_coroutine() -> str | None:
     """Return the schema of the task whose coroutine calls this; None outside of a task and in synchronous code.
 
-    That is the schema of the innermost block of `in_schema` or `in_public` from which the coroutine was started, and
-    otherwise the package's. A bare `connection.set_tenant()` is not seen.
+    That is the schema of the innermost block of `in_schema` or `in_public` in which the coroutine was started, or else
+    the schema of the package. A bare `connection.set_tenant()` has no effect on it.
     """
     package = running.get() if is_in_event_loop() else None
     if package is None:
@@ -51,7 +55,7 @@ def schema_of_coroutine() -> str | None:
 
 
 def key_of_coroutine(schema: str) -> str | None:
-    """Return the key of the tenant with this schema, if a coroutine of a task knows it; see `schema_of_coroutine`."""
+    """Return the key of the tenant with this schema, if it is the tenant of `schema_of_coroutine`; else None."""
     package = running.get() if is_in_event_loop() else None
     if package is None:
         return None
@@ -61,7 +65,7 @@ def key_of_coroutine(schema: str) -> str | None:
 
 @contextmanager
 def noted(schema: str, key: str) -> Iterator[None]:
-    """Note that the block runs in a schema, and its tenant's key, for the coroutines that it starts."""
+    """Note the schema of a block and the key of its tenant, for the coroutines that the block starts."""
     before = _entered.get()
     _entered.set((schema, key))
     try:

@@ -1,4 +1,4 @@
-"""Which names a schema may have."""
+"""Check the names of schemas."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ LONGEST = 63
 
 
 def validate_schema_name(name: str) -> None:
-    """A validator for the schema names of new tenants, in a project's forms and models.
+    """Validate the schema name of a new tenant. Use it in a project's forms and models.
 
-    Allowed are letters, digits and underscores, a letter first, at most 63 characters (PostgreSQL cuts longer names),
-    and no name that is PostgreSQL's own. Such a name needs no quoting anywhere.
+    A name consists of letters, digits and underscores, begins with a letter, has at most 63 characters (PostgreSQL cuts
+    longer names), and is not reserved by PostgreSQL. Such a name needs no quoting anywhere.
 
-    Raises `ValidationError` with the reason.
+    Raises:
+        ValidationError: The name is not valid; the message is the reason.
     """
     reason = _reason(name)
     if reason:
@@ -39,7 +40,7 @@ def _reason(name: str) -> str | None:
     if wrong:
         return f"it contains {wrong.group()!r}, and only letters (a to z), digits and underscores are allowed"
     if name.lower() in ("public", "information_schema"):
-        return "that schema is PostgreSQL's own"
+        return "PostgreSQL reserves that schema"
     if name.lower().startswith("pg_"):
-        return "names that start with 'pg_' are PostgreSQL's own"
+        return "PostgreSQL reserves names that start with 'pg_'"
     return None

@@ -1,7 +1,7 @@
-"""Which tenant a schema's name stands for: the key of its row, and the records of deleted and renamed tenants.
+"""Identify the tenant behind a schema name by its key, and read the records of deleted and renamed tenants.
 
-A package, a cached result and a fire know the key of the tenant they were made for. Keys are primary keys, so they
-survive a dump and a restore.
+A package, a cached result and a fire carry the key of their tenant. Keys are primary keys, so they survive a dump and a
+restore.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ from tenant_q.tenancy.loops import is_in_event_loop, key_of_coroutine
 from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tenant_connection, tenant_model
 from tenant_q.tenancy.tenants import cached_key, known_tenant, look_up_together
 
-# By key, when a tenant was made; that never changes.
+# The moment when a tenant was created, by its key; it never changes.
 _since: dict[str, datetime | None] = {}
 _MOST_REMEMBERED = 10_000
 
 
 def key_of(tenant: Any) -> str:
-    """Return the key of a tenant: the primary key of its row, as text."""
+    """Return the key of a tenant: its primary key, as text."""
     return str(tenant.pk)
 
 
 def current_key(schema: str) -> str:
-    """Return the key of the tenant that has this schema, empty for the public one.
+    """Return the key of the tenant that has this schema, or an empty text for the public schema.
 
-    Where that tenant is current on the connection, nothing is asked. Raises `UnknownTenant`, `DatabaseAway`.
+    No query is needed if that tenant is current on the connection.
+
+    Raises:
+        UnknownTenant: No tenant has this schema name.
+        DatabaseAway: The database cannot be reached.
     """
     return find_key(schema)[0]
 
 
 def find_key(schema: str) -> tuple[str, bool]:
-    """Return the key of the tenant that has this schema, and whether a cache names it, which may be some seconds old.
+    """Return the key of the tenant that has this schema, and whether it comes from the cache, so may be outdated.
 
     Raises as `current_key`.
     """
@@ -59,9 +63,12 @@ def _connected_key(schema: str) -> str | None:
 
 
 def keys_of(schemas: Iterable[str]) -> dict[str, str]:
-    """Return the keys of the tenants that have these schemas, by schema. Those that no tenant has are left out.
+    """Return the keys of the tenants that have these schemas, by schema, with at most one statement.
 
-    One statement at most. Raises `DatabaseAway`.
+    Schemas without a tenant are left out.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     wanted = list(schemas)
     found = {schema: key for schema in wanted if (key := _connected_key(schema)) is not None}
@@ -79,9 +86,11 @@ def keys_of(schemas: Iterable[str]) -> dict[str, str]:
 
 
 def keys_now(schemas: Collection[str]) -> dict[str, str]:
-    """Return the keys of the tenants that have these schemas, as the database says now, by schema.
+    """Return the keys of the tenants that have these schemas now, by schema, without the cache.
 
-    Raises `UnknownTenant` where no tenant has one of them, `DatabaseAway`.
+    Raises:
+        UnknownTenant: No tenant has one of the schemas.
+        DatabaseAway: The database cannot be reached.
     """
     tenants = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=schemas)
     with told_when_away(), in_public():
@@ -92,7 +101,7 @@ def keys_now(schemas: Collection[str]) -> dict[str, str]:
     return found
 
 
-# Records. Their model stands above this layer.
+# Records. Their model belongs to a higher layer, so it is found by name.
 
 
 def _records() -> Any:
@@ -100,9 +109,13 @@ def _records() -> Any:
 
 
 def note_existing(model: Any) -> None:
-    """Record the tenants that have no record. Parameters: `model`, the model of the records.
+    """Record the tenants without a record.
 
-    Where a deleted tenant had the same name, the new one is recorded as made now; else as older than every package.
+    If a deleted tenant had the same name, the new tenant is recorded as created now, otherwise as older than every
+    package.
+
+    Args:
+        model: The model of the records, which a migration has in an earlier form.
     """
     with told_when_away(), in_public():
         records = model._default_manager.using(database_alias())
@@ -120,7 +133,7 @@ def note_existing(model: Any) -> None:
 
 
 def gone() -> list[tuple[str, str]]:
-    """Return schema and key of the recorded tenants whose rows are gone. One statement. Raises `DatabaseAway`."""
+    """Return the schema and key of each recorded tenant whose row is gone, by one statement. Raises `DatabaseAway`."""
     with told_when_away(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
@@ -134,13 +147,13 @@ def returned() -> list[str]:
 
 
 def is_there(key: str) -> bool:
-    """Whether a tenant has this key, whatever its name is. Raises `DatabaseAway`."""
+    """Return whether a tenant has this key, under any name. Raises `DatabaseAway`."""
     with told_when_away(), in_public():
         return bool(tenant_model()._default_manager.using(database_alias()).filter(pk=key).exists())
 
 
 def is_taken(schema: str) -> bool:
-    """Whether a tenant has this schema name, in capitals or not. Raises `DatabaseAway`."""
+    """Return whether a tenant has this schema name, regardless of case. Raises `DatabaseAway`."""
     with told_when_away(), in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
         return bool(tenants.filter(schema_name__iexact=schema).exists())
@@ -152,12 +165,16 @@ def _tenants_with_keys() -> Any:
 
 
 def since(schema: str, key: str) -> datetime | None:
-    """Return when a tenant was made, None when it was there before tenant_q kept records. Raises `DatabaseAway`."""
+    """Return when a tenant was created; None if it is older than the records. Raises `DatabaseAway`."""
     return since_of({schema: key})[schema]
 
 
 def since_of(keys: dict[str, str]) -> dict[str, datetime | None]:
-    """As `since`, of several tenants. Parameters: `keys`, by schema. One statement at most, none for those known."""
+    """Return the same as `since` for several tenants, with at most one statement.
+
+    Args:
+        keys: The keys of the tenants, by schema.
+    """
     missing = {key: schema for schema, key in keys.items() if key not in _since}
     if missing:
         with told_when_away(), in_public():
@@ -167,47 +184,48 @@ def since_of(keys: dict[str, str]) -> dict[str, datetime | None]:
         if len(_since) > _MOST_REMEMBERED:
             _since.clear()
         _since.update(found)
-        # Not remembered: its record will be made.
+        # A tenant without a record is not cached: its record will be made.
         return {schema: _since[key] if key in _since else gone.get(schema) for schema, key in keys.items()}
     return {schema: _since[key] for schema, key in keys.items()}
 
 
 def _deleted_at(schemas: list[str]) -> dict[str, datetime]:
-    """When the last tenant of each of these names was deleted."""
+    """Return when the last tenant with each of these names was deleted."""
     rows = _records().filter(schema_name__in=schemas).exclude(deleted=None).order_by("deleted")
     return dict(rows.values_list("schema_name", "deleted"))
 
 
 def predates(moment: object, schema: str, key: str) -> bool:
-    """Whether something that names no tenant, and was made at `moment`, is older than the tenant.
+    """Return whether something that carries no key and was created at `moment` is older than the tenant.
 
-    Raises `DatabaseAway`.
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     made = since(schema, key)
     if made is None:
         return False
     if not isinstance(moment, datetime):
         return True
-    return moment.timestamp() < made.timestamp()  # whatever USE_TZ was when it was made
+    return moment.timestamp() < made.timestamp()  # regardless of USE_TZ at that time
 
 
 def scope(schema: str, key: str, made: datetime | None) -> str:
-    """Return what stands for a tenant in the ids of its fires.
+    """Return the text that identifies a tenant in the ids of its fires.
 
-    For a tenant from before tenant_q kept records that is the schema's name, so an earlier version makes the same ids.
+    For a tenant older than the records it is the schema name, so that an earlier version computes the same ids.
     """
     return schema if made is None else f"{schema}#{key}"
 
 
 def names_of(key: str) -> list[str]:
-    """Return the names that the schema of a tenant has or had, the one it has now in front. Raises `DatabaseAway`."""
+    """Return the present and former schema names of a tenant, the present one first. Raises `DatabaseAway`."""
     with told_when_away(), in_public():
         found = _records().filter(key=key, deleted=None).values_list("schema_name", "former_names").first()
     return [found[0], *found[1]] if found else []
 
 
 def current_name(schema: str, key: str) -> str | None:
-    """Return the name that the schema of a tenant has now, or None if it never was `schema`. Raises `DatabaseAway`."""
+    """Return the present schema name of a tenant; None if it never was `schema`. Raises `DatabaseAway`."""
     names = names_of(key)
     if schema not in names:
         return None
@@ -217,5 +235,5 @@ def current_name(schema: str, key: str) -> str | None:
 
 
 def forget() -> None:
-    """Ask the database again when a tenant was made."""
+    """Forget when tenants were created."""
     _since.clear()

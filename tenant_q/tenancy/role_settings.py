@@ -1,8 +1,9 @@
-"""Settings of the database role that a task leaves behind: `ALTER ROLE ... SET` and `ALTER DATABASE ... SET`.
+"""Detect settings of the database role that a task changes: `ALTER ROLE ... SET` and `ALTER DATABASE ... SET`.
 
-They outlive the task and come into force in every session that is opened later, of every tenant. A cluster notes when
-it starts which there are. A process of it that opens a session and finds others logs them with the statement that
-removes them, and gives that session the values of then. The role itself is never altered here. One query a session.
+Such settings outlive the task and apply to every session that is opened later, for any tenant. A cluster notes at its
+start which settings exist. If one of its processes opens a session and finds other settings, it logs them with the
+statement that removes them, and gives that session the noted values. The role itself is never altered here. This takes
+one query per session.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from tenant_q.tenancy.seam import switched_connections
 
 logger = get_logger("tenant_q.tenancy")
 
-# The attribute of a driver's connection that holds what is overridden in it, once that was looked at.
+# The attribute of a driver's connection with the settings that are overridden in it, once these are known.
 _OVERRIDDEN = "_tenant_q_overridden"
-# These hold names, quoted where that is needed, rather than one value.
+# Settings whose value is a list of names, each quoted if necessary.
 _LISTS = {"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"}
-# Django sets it in each session, and again after each task.
+# Django sets these in each session, and scrubbing sets them again after each task.
 _DJANGOS = {"timezone"}
-# Sent before a statement, in one round trip with it. The limit of the role counts until this has run, and a limit of
-# a millisecond may be over before: then it is sent again.
+# Sent before a statement, in the same round trip. The role's own limit applies until this has run, and a limit of a
+# millisecond may pass before that. Then both are sent again.
 _NO_LIMIT = "SET LOCAL statement_timeout TO 0; "
 _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class _Place:
-    """A setting of this role, of this database, of both or of all, as `of_role` and `of_database` say."""
+    """A setting of this role, of this database, of both or of all roles."""
 
     of_role: bool
     of_database: bool
@@ -45,7 +46,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """What was set when the cluster started, and the value that each setting had in a new session, by its name."""
+    """The settings at the start of the cluster, and the values of all settings in a new session then, by name."""
 
     settings: Mapping[_Place, str]
     values: Mapping[str, str]
@@ -56,7 +57,7 @@ _logged: set[str] = set()
 
 
 def note() -> None:
-    """Note what is set now, in the process that starts the cluster; those that it forks know it too."""
+    """Note the present settings. The process that starts the cluster calls it, and its children inherit them."""
     for connection in switched_connections():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
@@ -66,23 +67,23 @@ def note() -> None:
 
 
 def forget() -> None:
-    """Forget what was noted."""
+    """Forget the noted settings."""
     _noted.clear()
     _logged.clear()
 
 
 def watch() -> None:
-    """Look from now on at each session that this process opens."""
+    """Check each session that this process opens from now on."""
     connection_created.connect(_look, dispatch_uid="tenant_q.role_settings")
 
 
 def unwatch() -> None:
-    """Look at no more sessions."""
+    """Stop checking sessions."""
     connection_created.disconnect(_look, dispatch_uid="tenant_q.role_settings")
 
 
 def _look(*, connection: Any, **_: Any) -> None:
-    """Receiver of `connection_created`, which is also sent when a session was scrubbed after a task."""
+    """Check a new session. Receiver of `connection_created`, which is also sent after a session was scrubbed."""
     noted, raw = _noted.get(connection.alias), connection.connection
     if noted is None or connection.vendor != "postgresql":
         return
@@ -94,7 +95,7 @@ def _look(*, connection: Any, **_: Any) -> None:
 
 
 def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
-    """The settings that a new session has to have another value of, and that value."""
+    """Return the settings that a new session must override, each with its value."""
     with psycopg.ClientCursor(connection.connection) as cursor:
         found, role, database = _read(cursor)
     changed = {place for place in found.keys() | noted.settings.keys() if found.get(place) != noted.settings.get(place)}
@@ -107,7 +108,7 @@ def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
 
 
 def _value(name: str, noted: _Noted) -> str:
-    """The value that a setting had in a new session; of one that PostgreSQL does not list, what was set for it."""
+    """Return the noted value of a setting in a new session. If PostgreSQL does not list it, return what was set."""
     if name in noted.values:
         return noted.values[name]
     set_then = [value for place, value in sorted(noted.settings.items()) if place.name == name]
@@ -115,7 +116,7 @@ def _value(name: str, noted: _Noted) -> str:
 
 
 def _read(cursor: Any) -> tuple[dict[_Place, str], str, str]:
-    """What is set, and the names of role and database."""
+    """Return the present settings, and the names of the role and the database."""
     _execute(cursor, statement("role_settings"))
     found, role, database = {}, "", ""
     for of_role, of_database, entry, role, database in cursor.fetchall():  # noqa: B007
@@ -130,8 +131,8 @@ def _log(place: _Place, found: str | None, noted: str | None, role: str, databas
         return
     _logged.add(way_out)
     logger.error(
-        "%s was %s since the cluster started, by a task as a rule, and is not in force in the cluster's sessions; run "
-        "%s to take that back, or start the cluster anew to accept it",
+        "%s was %s since the cluster started, usually by a task, and is not in force in the cluster's sessions; run "
+        "%s to undo that, or restart the cluster to accept it",
         place.name,
         f"set to {found!r} for later sessions" if found is not None else "reset for later sessions",
         way_out,
@@ -139,7 +140,7 @@ def _log(place: _Place, found: str | None, noted: str | None, role: str, databas
 
 
 def _way_out(place: _Place, noted: str | None, role: str, database: str) -> str:
-    """The statement that brings back what was noted."""
+    """Return the statement that restores the noted setting."""
     owner, base = sql.Identifier(role).as_string(), sql.Identifier(database).as_string()
     whose = {
         (True, False): f"ROLE {owner}",
@@ -155,8 +156,8 @@ def _way_out(place: _Place, noted: str | None, role: str, database: str) -> str:
 
 
 def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
-    """Set all of them in one statement, and where one of them cannot be, each by itself."""
-    # The role first: another one may lack the right to the rest.
+    """Set all overrides in one statement. If that fails, set each by itself."""
+    # The role first: another role may lack the permission for the rest.
     ordered = sorted(overrides.items(), key=lambda item: item[0] != "role")
     try:
         _set(cursor, ordered)
@@ -167,7 +168,7 @@ def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
             except psycopg.Error as error:
                 if cursor.connection.closed:
                     raise
-                logger.error("%s cannot be set back in an open session: %s", item[0], one_line(error))
+                logger.error("%s cannot be restored in an open session: %s", item[0], one_line(error))
 
 
 def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:
@@ -177,7 +178,7 @@ def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:
 
 
 def _execute(cursor: Any, query: str) -> None:
-    """Execute a statement in a session whose role may have a `statement_timeout` that is too short for any."""
+    """Execute a statement in a session whose role may have a `statement_timeout` too short for any statement."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             cursor.execute(_NO_LIMIT + query)

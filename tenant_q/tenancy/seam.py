@@ -1,4 +1,4 @@
-"""The only importer of `tenant_schemas` and `django_tenants`: what the project's tenancy package is asked."""
+"""The only module that imports `tenant_schemas` and `django_tenants`: all that tenant_q uses of a tenancy package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASK_TABLE = "django_q_task"
 
 @functools.cache
 def _package() -> Any:
-    """The `utils` module of the tenancy package that INSTALLED_APPS names."""
+    """Return the `utils` module of the tenancy package in `INSTALLED_APPS`."""
     if apps.is_installed("django_tenants"):
         from django_tenants import utils
     elif apps.is_installed("tenant_schemas"):
@@ -34,47 +34,47 @@ def _package() -> Any:
 
 
 def database_alias() -> str:
-    """The alias of the database that holds the tenants' schemas."""
+    """Return the alias of the database with the tenants' schemas."""
     ask = getattr(_package(), "get_tenant_database_alias", None)
     return str(ask()) if ask else "default"
 
 
 def tenant_connection() -> Any:
-    """Django's connection to the tenants' database, in this thread. Raises `InEventLoop`."""
+    """Return this thread's Django connection to the tenants' database. Raises `InEventLoop`."""
     refuse_in_event_loop("The connection to the tenants' database")
     return connections[database_alias()]
 
 
 def public_schema() -> str:
-    """The name of the schema that all tenants share."""
+    """Return the name of the schema that all tenants share."""
     return str(_package().get_public_schema_name())
 
 
 def tenant_model() -> Any:
-    """The project's tenant model."""
+    """Return the project's tenant model."""
     return _package().get_tenant_model()
 
 
 def current_schema() -> str:
-    """The schema the tenants' connection is set to in this thread. Raises `InEventLoop`."""
+    """Return the current schema of this thread's connection to the tenants' database. Raises `InEventLoop`."""
     refuse_in_event_loop("current_schema()")
     return str(tenant_connection().schema_name)
 
 
 def physical_schema(schema: str) -> str:
-    """The schema's name as PostgreSQL stores it: `django-tenant-schemas` never quotes, so names are folded."""
+    """Return a schema's name in PostgreSQL: in lower case with `django-tenant-schemas`, which quotes no names."""
     return schema if apps.is_installed("django_tenants") else schema.lower()
 
 
 def shared_apps() -> list[str]:
-    """The apps whose tables are in the public schema."""
+    """Return the apps whose tables are in the public schema."""
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         return list(settings.TENANT_TYPES[public_schema()]["APPS"])
     return list(getattr(settings, "SHARED_APPS", []))
 
 
 def tenant_apps() -> list[str]:
-    """The apps whose tables are in each tenant's schema (of any tenant type)."""
+    """Return the apps whose tables are in the schemas of tenants, of any tenant type."""
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         kinds = (kind for name, kind in settings.TENANT_TYPES.items() if name != public_schema())
         return [app for kind in kinds for app in kind["APPS"]]
@@ -91,20 +91,23 @@ def type_without(app: str, tenant: Any) -> str | None:
 
 
 def lists_app(listed: list[str], name: str) -> bool:
-    """Whether the app `name` stands in `listed`, by its module or by its AppConfig's path."""
+    """Return whether a list names an app, by its module or by the path of its `AppConfig`."""
     return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)
 
 
 def is_of_tenancy_package(function: Any) -> bool:
-    """Whether a function is one of the tenancy package's."""
+    """Return whether a function belongs to a tenancy package."""
     return str(getattr(function, "__module__", "")).partition(".")[0] in ("tenant_schemas", "django_tenants")
 
 
 def switched_connections(databases: Databases = None) -> list[Any]:
-    """The connections whose schema is the task's.
+    """Return the connections that are switched to the schema of a task, first the one to the tenants' own database.
 
-    Parameters: `databases`, their aliases, of a task's own option; else those of `TENANT_Q["databases"]`, else the
-    tenants' own. The tenants' own is always among them. Raises `InEventLoop`.
+    Args:
+        databases: The aliases of further databases, from the task's option; None for `TENANT_Q["databases"]`.
+
+    Raises:
+        InEventLoop: An event loop runs in this thread.
     """
     refuse_in_event_loop("The connections to the tenants' databases")
     aliases = [database_alias(), *(databases or conf().databases or ())]
@@ -112,7 +115,7 @@ def switched_connections(databases: Databases = None) -> list[Any]:
 
 
 def leave() -> None:
-    """Set every connection that knows tenants to the public schema."""
+    """Switch every open connection of a tenancy package to the public schema."""
     for connection in connections.all(initialized_only=True):
         if hasattr(connection, "set_schema_to_public"):
             connection.set_schema_to_public()
@@ -120,7 +123,7 @@ def leave() -> None:
 
 @contextmanager
 def in_public() -> Iterator[None]:
-    """Run a block in the public schema and go back afterwards. Raises `InEventLoop`."""
+    """Run a block in the public schema, then restore the current schema. Raises `InEventLoop`."""
     refuse_in_event_loop("in_public()")
     connection = tenant_connection()
     previous = [(connection, connection.tenant)]
@@ -134,9 +137,9 @@ def in_public() -> Iterator[None]:
 
 @contextmanager
 def under_name(schema: str) -> Iterator[None]:
-    """Run a block in which the connection has this schema's name, whether it exists or not, and go back afterwards.
+    """Run a block under the name of a schema, which need not exist, then restore the current schema.
 
-    It is for keys of a cache, which a tenancy package may derive from that name; statements belong in `in_schema`.
+    Use it for keys of a cache, which a tenancy package may derive from that name. For statements use `in_schema`.
     """
     connection = tenant_connection()
     previous = [(connection, connection.tenant)]
@@ -148,12 +151,13 @@ def under_name(schema: str) -> Iterator[None]:
 
 
 def tenant_table() -> tuple[str, str]:
-    """Return the names of the table of tenants, which is in the public schema, and of its primary key's column."""
+    """Return the name of the tenants' table, which is in the public schema, and of its primary key column."""
     meta = tenant_model()._meta
     return str(meta.db_table), str(meta.pk.column)
 
 
 def restore(previous: list[tuple[Any, Any]]) -> None:
+    """Switch connections back to the tenants that they had before; None stands for the public schema."""
     for connection, tenant in previous:
         if tenant is None:
             connection.set_schema_to_public()

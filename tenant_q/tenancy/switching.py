@@ -1,6 +1,6 @@
-"""Entering a tenant and leaving it.
+"""Enter and leave tenants.
 
-Both tenancy packages switch by `connection.set_tenant()`, which sets the `search_path` of the next cursor.
+Both tenancy packages switch with `connection.set_tenant()`, which sets the `search_path` of the next cursor.
 """
 
 from __future__ import annotations
@@ -31,21 +31,27 @@ from tenant_q.tenancy.verification import verify
 
 
 def task_schema(schema: str | None = None) -> str:
-    """The schema a task or result call is for: `schema`, or the current one.
+    """Return the schema that a call for tasks or results addresses: `schema`, or else the current one.
 
-    In a coroutine of a task, it is that task's tenant.
+    In a coroutine of a task, the current schema is the one of that task.
 
-    Raises `NoTenant` when that is the public schema and `django_q` has no tables there, `UnknownTenant` when no tenant
-    has that schema name, `EnqueueError` when its type in `TENANT_TYPES` lacks `django_q`, `WrongArgument` when
-    `schema` is not a text, and `InEventLoop` in any other coroutine.
+    Args:
+        schema: A tenant's schema name; None for the current tenant.
+
+    Raises:
+        NoTenant: It is the public schema, and `django_q` has no tables there.
+        UnknownTenant: No tenant has this schema name.
+        EnqueueError: The tenant's type in `TENANT_TYPES` lacks `django_q`.
+        WrongArgument: `schema` is not a text.
+        InEventLoop: The caller is a coroutine that belongs to no task.
     """
     return task_address(schema)[0]
 
 
 def task_address(schema: str | None = None) -> tuple[str, str | None]:
-    """Return the schema that a task is for, and the key of its tenant if the tenant is current on the connection.
+    """Return the same as `task_schema`, and the tenant's key if that tenant is current on the connection.
 
-    Parameters and what is raised are those of `task_schema`.
+    Arguments and errors are the same too.
     """
     require_schema_name(schema)
     own = schema_of_coroutine()
@@ -60,7 +66,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
             )
         return chosen, None
-    if own is not None:  # its package runs, so the tenant is known
+    if own is not None:  # its package runs, so the tenant exists
         return chosen, None
     current = tenant_connection().tenant
     is_current = not schema and isinstance(current, tenant_model()) and current.schema_name == chosen
@@ -72,7 +78,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
 
 
 def _refuse_type(tenant: Any) -> None:
-    """Raise `EnqueueError` for a tenant whose type has no task tables: its task would wait for ever."""
+    """Raise `EnqueueError` for a tenant whose type has no task tables: its tasks could never run."""
     kind = type_without("django_q", tenant)
     if kind is not None:
         raise EnqueueError(
@@ -82,9 +88,14 @@ def _refuse_type(tenant: Any) -> None:
 
 
 def enter(schema: str, databases: Databases = None) -> None:
-    """Set every switched connection to `schema`, with its real tenant.
+    """Switch the connections to a schema, with its real tenant.
 
-    Raises `UnknownTenant`, and leaves the connections as they were.
+    Args:
+        schema: The tenant's schema name, or the public schema.
+        databases: The aliases of further databases of the task; None for those of the settings.
+
+    Raises:
+        UnknownTenant: No tenant has this schema name. The connections stay as they were.
     """
     tenant = None if schema == public_schema() else get_tenant(schema)
     for connection in switched_connections(databases):
@@ -95,13 +106,15 @@ def enter(schema: str, databases: Databases = None) -> None:
 
 
 def enter_again(schema: str) -> None:
-    """As `enter(schema)`, for connections that are in it: those that are as they were entered are left so."""
+    """Enter a schema again, unless all connections are still as `enter` left them."""
     if not all(_is_as_entered(connection, schema) for connection in switched_connections()):
         enter(schema)
 
 
 def _is_as_entered(connection: Any, schema: str) -> bool:
-    if getattr(settings, "EXTRA_SET_TENANT_METHOD_PATH", None):  # it may undo what nobody else knows of
+    if getattr(
+        settings, "EXTRA_SET_TENANT_METHOD_PATH", None
+    ):  # that method may undo changes that nobody else knows of
         return False
     is_there = connection.schema_name == connection.settings_dict.get("SCHEMA") == schema
     known = known_tenant(schema)
@@ -115,9 +128,15 @@ def _is_as_entered(connection: Any, schema: str) -> bool:
 
 @contextmanager
 def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
-    """Run a block in `schema`, with `connection.tenant` its real tenant, and go back afterwards.
+    """Run a block in a schema, with its real tenant as `connection.tenant`, then restore the current tenant.
 
-    Raises `UnknownTenant` when no tenant has that schema name, and `InEventLoop` in a coroutine.
+    Args:
+        schema: The tenant's schema name, or the public schema.
+        databases: The aliases of further databases to switch; None for those of the settings.
+
+    Raises:
+        UnknownTenant: No tenant has this schema name.
+        InEventLoop: The caller is a coroutine.
     """
     if not is_text(schema):
         raise WrongArgument(f"in_schema() was called with {shown(schema)}; it must be a schema's name.")
@@ -133,9 +152,15 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
 
 @contextmanager
 def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str | None = None) -> Iterator[None]:
-    """As `in_schema`, sure that the schema is there, is the tenant's and has task tables. Raises besides as `verify`.
+    """Run a block as `in_schema`, after verifying that the schema exists, is the tenant's and has task tables.
 
-    Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that has it now.
+    Args:
+        schema: The tenant's schema name, or the public schema.
+        databases: The aliases of further databases to switch; None for those of the settings.
+        tenant: The key of the tenant that must have the schema; None for the tenant that has it now.
+
+    Raises:
+        TenantUnavailable: See `verify` for the kinds of this error.
     """
     with in_schema(schema, databases):
         verify_entered(schema, databases, tenant=tenant)
@@ -143,10 +168,10 @@ def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str 
 
 
 def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
-    """Verify a schema that was entered by its name, with its tenant as it is now.
+    """Verify a schema that was entered by its name.
 
-    What is remembered of the tenant may be some seconds old: where another one has the schema, that one is entered.
-    Parameters and what is raised are those of `verify`.
+    The cached tenant may be outdated. If another tenant has the schema now, that one is entered. Arguments and errors
+    are those of `verify`.
     """
     if schema == public_schema():
         return
@@ -159,7 +184,7 @@ def verify_entered(schema: str, databases: Databases = None, *, tenant: str | No
 
 
 def forget_tenants() -> None:
-    """Drop what is remembered of tenants: the next look-up asks the database."""
+    """Forget all cached facts about tenants, so that the next look-up queries the database."""
     tenants.forget()
     verification.forget()
     records.forget()

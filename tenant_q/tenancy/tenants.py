@@ -1,4 +1,4 @@
-"""Which tenants there are, and which are ready: looked up through a cache of `tenant_cache_seconds`."""
+"""Look up tenants, and whether they are ready, through a cache of `tenant_cache_seconds`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tenant_q.tenancy.seam import (
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A tenant as it was looked up at the moment `since` (monotonic). `unready` is why it is not to be served yet."""
+    """A tenant as it was looked up at the moment `since` (monotonic). `unready` is the reason not to serve it yet."""
 
     since: float
     tenant: Any
@@ -44,37 +44,42 @@ _folded: dict[str, str] = {}
 
 
 def get_tenant(schema: str) -> Any:
-    """The tenant with this schema name, from a cache of `tenant_cache_seconds`.
+    """Return the tenant with this schema name, from a cache of `tenant_cache_seconds`.
 
-    Returns a copy of its own, so that a task that changes it changes nobody else's. Raises `UnknownTenant`.
+    Each call returns a new copy, so that a task that changes it does not change the tenant of another task.
+
+    Raises:
+        UnknownTenant: No tenant has this schema name.
     """
     tenant = copy.copy(_look_up_cached(schema).tenant)
     for name, value in vars(tenant).items():
-        if isinstance(value, dict | list | set):  # of a JSON field, say
+        if isinstance(value, dict | list | set):  # the value of a JSON field, for example
             setattr(tenant, name, copy.deepcopy(value))
     return tenant
 
 
 def known_tenant(schema: str) -> Any:
-    """The tenant as the cache holds it, not to be handed out; None where it holds none."""
+    """Return the cached tenant itself, which must not be passed on; None if it is not cached."""
     entry = _known.get(schema)
     return entry and entry.tenant
 
 
 def cached_key(schema: str) -> str:
-    """Return the primary key of the tenant with this schema name, as text, from the cache. Raises `UnknownTenant`."""
+    """Return the primary key of a tenant as text, from the cache. Raises `UnknownTenant`."""
     return str(_look_up_cached(schema).tenant.pk)
 
 
 def require_known(schema: str) -> None:
-    """Raise `UnknownTenant` when no tenant has that schema name."""
+    """Raise `UnknownTenant` if no tenant has this schema name."""
     _look_up_cached(schema)
 
 
 def require_ready(schema: str) -> None:
-    """Raise `TenantNotReady` if `TENANT_Q["ready_tenants"]` excludes the tenant, `UnknownTenant` if there is none.
+    """Require that a tenant may be served. The public schema need not have a tenant.
 
-    The public schema may have no tenant.
+    Raises:
+        TenantNotReady: `TENANT_Q["ready_tenants"]` excludes the tenant.
+        UnknownTenant: No tenant has this schema name.
     """
     try:
         _look_up_cached(schema)
@@ -82,22 +87,22 @@ def require_ready(schema: str) -> None:
         if schema == public_schema():
             return
         raise
-    # That it is not ready is not remembered: it may be by now.
+    # Do not rely on a cached refusal: the tenant may be ready by now.
     if _look_up_cached(schema).unready and (unready := _look_up_cached(schema, 0).unready):
         raise TenantNotReady(unready)
 
 
 def refresh_tenant(schema: str, seconds: float) -> None:
-    """Look a tenant up anew if what the cache holds is older than `seconds`. Raises as `get_tenant`."""
+    """Look a tenant up again if its cached row is older than `seconds`. Raises as `get_tenant`."""
     _look_up_cached(schema, seconds)
 
 
 def look_up_together(schemas: Iterable[str]) -> None:
-    """Look up the tenants of several schemas at once, if their time in the cache is over.
+    """Look up the tenants of several schemas at once, unless they are cached.
 
-    Those that are not ready, not found or folded are left to a look-up of their own, which tells why.
+    A tenant that is not ready, unknown or folded is skipped: its own look-up raises the reason.
     """
-    # Early enough that no entry expires while the batch runs, which would be a look-up for each.
+    # Early enough that no entry expires while the batch runs, which would cause one look-up for each tenant.
     now, limit = time.monotonic(), conf().tenant_cache_seconds / 2
     wanted = [
         name
@@ -111,7 +116,7 @@ def look_up_together(schemas: Iterable[str]) -> None:
             named = _tenants().filter(schema_name__in=wanted)
             ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
             found = list(named)
-        except Exception:  # the project's function fails, say: each tenant's own look-up reports it
+        except Exception:  # if the project's function failed, the look-up of each tenant reports it
             if is_lost(tenant_connection()):
                 raise
             return
@@ -122,9 +127,10 @@ def look_up_together(schemas: Iterable[str]) -> None:
 
 
 def tenants_to_schedule() -> list[str]:
-    """The schema names the scheduler serves: all tenants' but the excluded ones.
+    """Return the schema names that the scheduler serves: those of all ready tenants that are not excluded.
 
-    Raises `TenantNotReady` when the project's `ready_tenants` fails.
+    Raises:
+        TenantNotReady: The project's `ready_tenants` fails.
     """
     with told_when_away(), in_public():
         try:
@@ -138,7 +144,12 @@ def tenants_to_schedule() -> list[str]:
 
 
 def logical_schema(physical: str) -> str:
-    """The tenant's own name of a PostgreSQL schema, which may be folded. Raises `UnknownTenant`, `DatabaseAway`."""
+    """Return the schema name of the tenant of a PostgreSQL schema, whose own name may be folded to lower case.
+
+    Raises:
+        UnknownTenant: No tenant has this schema.
+        DatabaseAway: The database cannot be reached.
+    """
     if apps.is_installed("django_tenants"):
         return physical
     if physical not in _folded:
@@ -153,9 +164,12 @@ def logical_schema(physical: str) -> str:
 
 
 def scheduled_among(physical: Collection[str]) -> set[str]:
-    """Those of some PostgreSQL schemas that are a tenant's, or the public one where `django_q` is shared.
+    """Return the PostgreSQL schemas that belong to a tenant, and the public one if `django_q` is shared.
 
-    One statement. Raises `DatabaseAway`.
+    This takes one statement.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     shared = {public_schema()} if lists_app(shared_apps(), "django_q") else set()
     wanted = sorted(set(physical) - {public_schema()})
@@ -171,13 +185,13 @@ def scheduled_among(physical: Collection[str]) -> set[str]:
 
 
 def tenant_count() -> int:
-    """How many tenants there are, the public one not counted."""
+    """Return the number of tenants, without the public one."""
     with in_public():
         return int(_tenants().exclude(schema_name=public_schema()).count())
 
 
 def tenant_names() -> list[str]:
-    """The schema names of all tenants, the public one not among them. One statement. Raises `DatabaseAway`."""
+    """Return the schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
     with told_when_away(), in_public():
         return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
@@ -202,12 +216,12 @@ def _look_up(schema: str) -> _Known:
 
 
 def _as_handed_out(tenant: Any) -> Any:
-    """A copy, for Django notes in one that it is: so that those that are handed out equal this."""
+    """Return a copy. Django marks a copy as such, so the cached tenant must be one to equal the copies passed on."""
     return copy.copy(tenant)
 
 
 def _refuse_folded(schema: str) -> None:
-    """`django-tenant-schemas` folds names, so one with capitals may be where another tenant's tables are."""
+    """Refuse a name with capitals if its folded form is the schema of another tenant in `django-tenant-schemas`."""
     folded = physical_schema(schema)
     others = _tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
     if folded != schema and others.exists():
@@ -241,13 +255,13 @@ def _tenants() -> Any:
 
 
 def _ready(tenants: Any) -> Any:
-    """Those of a queryset of tenants that the project's `TENANT_Q["ready_tenants"]` lets through."""
+    """Return the queryset of those tenants that the project's `TENANT_Q["ready_tenants"]` lets through."""
     path = conf().ready_tenants
     with no_return():
         return import_string(path)(tenants) if path else tenants
 
 
 def forget() -> None:
-    """The next look-up asks the database."""
+    """Forget all tenants, so that the next look-up queries the database."""
     _known.clear()
     _folded.clear()

@@ -1,7 +1,8 @@
-"""Queues of tests are apart from the project's own, as their database is.
+"""Keep the queues of tests apart from the queues of the project, as their databases are.
 
-Django's test environment (its runner's and pytest-django's) replaces the databases with test databases. A tenant of a
-test may have the name of a real one, so the queues, groups and cached results of a test carry the test database's name.
+Django's test environment (in its runner and in pytest-django) replaces the databases with test databases. A tenant of a
+test may have the name of a real tenant, so the names of a test's queues, groups and cached results contain the name of
+the test database.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ _configured: str | None = None
 
 
 def note_configured_database() -> None:
-    """Note the name of the tenants' database while it is the one that the settings name: when the app is ready."""
+    """Note the name of the tenants' database when the app is ready, while it is still the configured name."""
     global _configured
     if _configured is None:
         _configured = _database_name()
 
 
 def database_of_tests() -> str | None:
-    """Return the name of the database whose test queue is in use; None for the project's own queue.
+    """Return the name of the database whose test queue is used, or None if the project's own queue is used.
 
-    That is so where `TENANT_Q["test_queue"]` is set, and in Django's test environment while the database is another
-    than the settings named.
+    The test queue is used if `TENANT_Q["test_queue"]` is set, and in Django's test environment while the database is
+    not the configured one.
     """
     if conf().test_queue:
         return _database_name()
@@ -38,17 +39,17 @@ def database_of_tests() -> str | None:
 
 
 def queue_suffix() -> str:
-    """Return what is added to a cluster's name in Redis and to the keys of cached results; empty outside of tests."""
+    """Return the suffix of a cluster's name in Redis and of keys of cached results. It is empty outside of tests."""
     name = database_of_tests()
     return "" if name is None else f"--{name}"
 
 
 def _is_test_environment() -> bool:
-    """Whether `setup_test_environment()` is in force. Its module is not imported: production has no need of it."""
+    """Return whether `setup_test_environment()` is in force, without importing its module into production."""
     utils = sys.modules.get("django.test.utils")
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def _database_name() -> str:
-    # Not the guarded connection: a coroutine may ask for this, since it is the same in all of them.
+    # Not `tenant_connection()`: the name is the same for all coroutines, so a coroutine may read it.
     return str(connections[database_alias()].settings_dict["NAME"])

@@ -1,7 +1,7 @@
-"""Where a session really is, asked of the server.
+"""Verify with the server in which schema a session really is.
 
-PostgreSQL skips a schema of the search path that is missing and falls through to `public`; so before a tenant's tasks
-run, `verify()` asks.
+PostgreSQL skips a missing schema of the search path and falls through to `public`. So `verify()` queries the server
+before a tenant's tasks run.
 """
 
 from __future__ import annotations
@@ -32,18 +32,28 @@ from tenant_q.tenancy.seam import (
     tenant_table,
 )
 
-# By schema, the OID of the task table that was seen to have all its columns, and when (monotonic).
+# By schema: the OID of the task table, which had all its columns when it was checked, and that moment (monotonic).
 _whole_tables: dict[str, tuple[int, float]] = {}
 
 
 def verify(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
-    """Ask the server that `schema`, already entered, is really where the session is and has Django-Q2's tables.
+    """Verify with the server that the session is in an entered schema, and that the schema has Django-Q2's tables.
 
-    Parameters: `tenant`, the key of the tenant that must have the schema; None for the one that is current.
+    This takes one round trip for each switched connection, and one more for a foreign schema. The columns of the task
+    table are checked once per `tenant_cache_seconds`.
 
-    Raises `TenantReplaced`, `SchemaMissing`, `SchemaNotMigrated`, `ForeignCode`, `ReplicaAway` or `DatabaseAway`. One
-    round trip a switched connection, and one more for a schema that is foreign. The columns of the schema's table are
-    looked at once in `tenant_cache_seconds`.
+    Args:
+        schema: The schema that was entered.
+        databases: The aliases of further databases of the task; None for those of the settings.
+        tenant: The key of the tenant that must have the schema; None for the current tenant.
+
+    Raises:
+        TenantReplaced: Another tenant, or none, has the schema now.
+        SchemaMissing: The schema does not exist.
+        SchemaNotMigrated: The schema lacks the task table, or a column of it.
+        ForeignCode: The tables would run code of another role.
+        ReplicaAway: A further database cannot be reached.
+        DatabaseAway: The tenants' database cannot be reached.
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
@@ -61,7 +71,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
 
 
 def require_migrated(schemas: Collection[str]) -> None:
-    """Raise `SchemaNotMigrated` if one of these is not there or lacks Django-Q2's task table with all its columns."""
+    """Raise `SchemaNotMigrated` if a schema is missing, or its task table is missing or lacks a column."""
     wanted = [physical_schema(schema) for schema in schemas]
     whole = _whole_among(wanted)
     if missing := [name for name in wanted if name not in whole]:
@@ -72,25 +82,28 @@ def require_migrated(schemas: Collection[str]) -> None:
 
 
 def see_tables_together(schemas: Iterable[str]) -> None:
-    """Look at the columns of several schemas' tables at once, where that was not done lately.
+    """Check the columns of the task tables of several schemas at once, unless they were checked recently.
 
-    It takes a fifth of the time of one after another, which is most of what a tenant costs a fresh worker. A table that
-    is not seen here is checked by `verify`, which raises the reason. Raises `DatabaseAway`.
+    The check is most of what a tenant costs a new worker, and takes a fifth of the time if it is done for all at once.
+    `verify` checks each table that is not found here, and raises the reason.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
-    wanted = [name for name in map(physical_schema, schemas) if not _seen_lately(name)]
+    wanted = [name for name in map(physical_schema, schemas) if not _checked_recently(name)]
     if len(wanted) < 2:
         return
     now = time.monotonic()
     try:
         found = _whole_among(wanted)
-    except DATABASE_ERRORS:  # whatever it is, each tenant's own check reports it
+    except DATABASE_ERRORS:  # the check of each tenant reports it
         return
     for name, table in found.items():
         _whole_tables[name] = table, now
 
 
 def _whole_among(schemas: list[str]) -> dict[str, int]:
-    """Those of some schemas whose task table has all its columns, and the OID of that."""
+    """Return the schemas whose task table has all its columns, each with the OID of the table."""
     query = sql.SQL(statement("whole_tables")).format(
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
@@ -121,7 +134,7 @@ def _require_tenant(schema: str, found: str | None, wanted: str | None, current:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Where a session is, whether the schema's task table is there with all its columns, and whose schema it is."""
+    """The schema of a session, whether its task table has all its columns, and the key of its tenant."""
 
     schema: str | None
     is_whole: bool
@@ -129,7 +142,7 @@ class _Found:
 
 
 def _ask(connection: Any, schema: str) -> _Found:
-    """Ask a session. One of another database than the tenants' own holds up its tasks, and nobody else."""
+    """Query a session. A further database that fails delays only the tasks that use it."""
     if connection.alias == database_alias():
         return _look(connection, schema)
     try:
@@ -138,14 +151,14 @@ def _ask(connection: Any, schema: str) -> _Found:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
         raise ReplicaAway(
-            f"Database {connection.alias!r} cannot be asked: {words(error)}; it is waited for."
+            f"Database {connection.alias!r} cannot be queried: {words(error)}; its tasks wait for it."
         ) from error
 
 
 def _look(connection: Any, schema: str) -> _Found:
-    """Ask the tenants' own session: for the columns only where they were not seen lately, since it costs most."""
+    """Query the session of the tenants' database, for the columns only if they were not checked recently."""
     physical = physical_schema(schema)
-    if _seen_lately(physical):
+    if _checked_recently(physical):
         current, table, tenant = _fetch(connection, schema, "verify_schema")
         if table is None or int(table) == _whole_tables[physical][0]:
             return _Found(current, table is not None, tenant)
@@ -158,7 +171,7 @@ def _look(connection: Any, schema: str) -> _Found:
     return _Found(current, is_whole, tenant)
 
 
-def _seen_lately(schema: str) -> bool:
+def _checked_recently(schema: str) -> bool:
     return schema in _whole_tables and time.monotonic() - _whole_tables[schema][1] <= conf().tenant_cache_seconds
 
 
@@ -183,11 +196,11 @@ def _task_columns() -> list[str]:
 
 
 def _search_path(schema: str) -> tuple[str, ...]:
-    """Where the tenancy package has a session look for tables while `schema` is current."""
+    """Return the search path that the tenancy package sets while `schema` is current."""
     return (schema, public_schema(), *getattr(settings, "PG_EXTRA_SEARCH_PATHS", ()))
 
 
 def forget() -> None:
-    """The next verification looks at the tables' columns again."""
+    """Forget the checked tables, so that the next verification checks their columns again."""
     _whole_tables.clear()
     foreign.forget()

@@ -301,8 +301,8 @@ def test_a_tenant_with_capitals(tenants, worker):
         ('x"; DROP', "contains '\"'"),
         ("größe", "contains 'ö'"),
         ("x" * 64, "64 bytes"),
-        ("public", "PostgreSQL's own"),
-        ("Information_Schema", "PostgreSQL's own"),
+        ("public", "PostgreSQL reserves"),
+        ("Information_Schema", "PostgreSQL reserves"),
         ("pg_temp", "start with 'pg_'"),
     ],
 )

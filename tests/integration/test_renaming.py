@@ -185,7 +185,7 @@ def test_a_cached_result_that_cannot_be_read_keeps_no_tenant_from_its_name(old, 
 
 
 @pytest.mark.parametrize(
-    ("new", "why"), [("acme_corp", "has the schema name 'acme_corp' already"), ("pg_x", "PostgreSQL's own")], ids=str
+    ("new", "why"), [("acme_corp", "has the schema name 'acme_corp' already"), ("pg_x", "PostgreSQL reserves")], ids=str
 )
 def test_a_name_that_cannot_be_is_refused(old, new, why):
     with pytest.raises(CommandError, match=why):
