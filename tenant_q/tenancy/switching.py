@@ -112,9 +112,8 @@ def enter_again(schema: str) -> None:
 
 
 def _is_as_entered(connection: Any, schema: str) -> bool:
-    if getattr(
-        settings, "EXTRA_SET_TENANT_METHOD_PATH", None
-    ):  # that method may undo changes that nobody else knows of
+    # Such a method may undo changes that are not visible here.
+    if getattr(settings, "EXTRA_SET_TENANT_METHOD_PATH", None):
         return False
     is_there = connection.schema_name == connection.settings_dict.get("SCHEMA") == schema
     known = known_tenant(schema)
