@@ -40,12 +40,14 @@ _made: dict[str, Broker] = {}
 
 
 def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
-    """The broker of a cluster.
+    """Return the broker of a cluster.
 
-    Parameters: `cluster`, its name, or None for this process's; `broker`, a Django-Q2 broker object that a caller
-    passed as the option of that name, or None.
+    Args:
+        cluster: The name of the cluster, or None for this process's.
+        broker: A Django-Q2 broker that a caller passed as the option of that name, or None.
 
-    Raises `ConfigurationError` when `Q_CLUSTER` names a broker that cannot be used.
+    Raises:
+        ConfigurationError: `Q_CLUSTER` names a broker that cannot be used.
     """
     if isinstance(broker, TenantBroker):
         return broker.inner
@@ -59,7 +61,7 @@ def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
 
 
 def get_impatient_broker(cluster: str | None = None) -> Broker:
-    """Return a broker as `get_broker` does, for a watcher: no call waits much longer than two seconds for Redis."""
+    """Return a broker for monitoring: as `get_broker`, but no call waits much longer than two seconds for Redis."""
     if not uses_redis():
         return get_broker(cluster)
     return RedisBroker(cluster or conf().cluster, connect(patient=False), keys_of)
@@ -82,14 +84,17 @@ def _make_other(cluster: str) -> Any:
 
 
 def uses_redis() -> bool:
-    """Whether Django-Q2 would choose its Redis broker, whose place ours takes."""
+    """Return whether Django-Q2 would choose its Redis broker, whose place ours takes.
+
+    It reads the settings only. Code that has a broker asks its `supports_...` flags instead.
+    """
     settings = conf().q_cluster
     chosen = settings.get("broker_class")
     return chosen == _TENANT_BROKER or not any(settings.get(key) for key in _ELSEWHERE)
 
 
 def uses_orm() -> bool:
-    """Whether Django-Q2's ORM broker is configured, which has one table for all and so cannot be used."""
+    """Return whether Django-Q2's ORM broker is configured, which has one table for all tenants and cannot be used."""
     settings = conf().q_cluster
     chosen = str(settings.get("broker_class") or "")
     return chosen == "django_q.brokers.orm.ORM" or (bool(settings.get("orm")) and not chosen)
@@ -112,7 +117,7 @@ def forget_brokers() -> None:
 
 
 def site_brokers() -> list[Broker]:
-    """The brokers of the site's clusters: its own, those of `ALT_CLUSTERS`, and the one that this process serves."""
+    """Return the brokers of the site's clusters: its own, those of `ALT_CLUSTERS`, and that of this process."""
     if not uses_redis():
         return [get_broker()]
     return [get_broker(name) for name in site_clusters()]

@@ -8,46 +8,42 @@ Parts of iters and cached groups are kept in PostgreSQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db.models import Sum
 from django.db.models.functions import Length
 
-from tenant_q.brokers.loads import Load, Totals
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     BATCH_SECONDS,
     Batch,
-    Cancelled,
+    Broker,
     Counts,
-    Dead,
     Lease,
-    Live,
     Message,
-    Policy,
     Settled,
 )
-from tenant_q.exceptions import (
-    BadPackage,
-    BrokerError,
-    ConfigurationError,
-    EnqueueError,
-    GroupTooLarge,
-    TenantQError,
-)
+from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, GroupTooLarge, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.package import envelope
-from tenant_q.states import Progress, State
 from tenant_q.tenancy import in_public, keys_of
 
 
-class AdaptedBroker:
-    """A Django-Q2 broker in the cluster's hands. `broker` is the Django-Q2 broker instance."""
+class AdaptedBroker(Broker):
+    """A Django-Q2 broker that serves the queues of a cluster.
+
+    It supports neither leases nor tenants' queues; what it does not define here is as `brokers.protocol` says.
+
+    Args:
+        cluster: The name of the cluster.
+        broker: The Django-Q2 broker.
+    """
 
     def __init__(self, cluster: str, broker: Any) -> None:
         self.cluster = cluster
         self.inner = broker
+        self.kind = type(broker).__name__
         # What is put off: due time, payload, and the lease whose receipt is due with it.
         self._due: list[tuple[float, str, Lease]] = []
 
@@ -60,18 +56,16 @@ class AdaptedBroker:
         self._call("ping")
 
     def info(self) -> str:
-        return str(self._call("info") or type(self.inner).__name__)
+        return str(self._call("info") or self.kind)
 
     def warnings(self) -> list[str]:
-        kind = type(self.inner).__name__
-        return [f"The {kind} broker gives its own guarantees only: no leases, one queue for all tenants."]
+        return [f"The {self.kind} broker gives its own guarantees only: no leases, one queue for all tenants."]
 
-    # Packages
+    # Queue
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         if any(message.delay > 0 for message in messages):
-            kind = type(self.inner).__name__
-            raise EnqueueError(f"The {kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
+            raise EnqueueError(f"The {self.kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
         for message in messages:
             self._call("enqueue", message.payload)
         return len(messages)
@@ -79,7 +73,7 @@ class AdaptedBroker:
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
-        """These brokers wait in `dequeue`, for as long as they do."""
+        """Fetch a batch. These brokers wait in `dequeue`, for as long as they do."""
         self._enqueue_due()
         leases = []
         for receipt, payload in self._call("dequeue") or ():
@@ -94,7 +88,7 @@ class AdaptedBroker:
             self._hand_over(entry)
 
     def _hand_over(self, entry: tuple[float, str, Lease]) -> None:
-        """Only what is on the queue again is receipted: a broker that redelivers loses nothing of it."""
+        """Enqueue a package that was put off, and only then acknowledge the old message, so that nothing is lost."""
         _, payload, lease = entry
         self._call("enqueue", payload)
         self._due.remove(entry)
@@ -104,12 +98,6 @@ class AdaptedBroker:
         for one in settled:
             self._receipt(one.lease)
         return []
-
-    def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
-        """Do nothing: these brokers cannot find packages by id."""
-
-    def may_come(self, ids: Sequence[str]) -> set[str]:
-        return set()
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
         for lease in leases:
@@ -138,49 +126,15 @@ class AdaptedBroker:
         if lease.token is not None:
             self._call("acknowledge", lease.token)
 
-    # Leases: the broker has none
+    def purge(self) -> None:
+        for entry in self._due:
+            self._receipt(entry[2])
+        self._due.clear()
+        self._call("purge_queue")
 
-    def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
-        """There is nothing to renew."""
-        return {}
-
-    def reclaim(
-        self,
-        worker: str,
-        *,
-        running: str | None,
-        give_up_reason: str | None = None,
-        charged: bool = True,
-        death: str | None = None,
-    ) -> int:
-        return 0
-
-    def expire(self) -> int:
-        return 0
-
-    # Policies: one queue for all tenants knows none
-
-    def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
-        if any(policy != Policy() for policy in policies.values()):
-            kind = type(self.inner).__name__
-            raise ConfigurationError(f"The {kind} broker cannot pause, cap or weigh tenants; use Redis for that.")
-
-    def policies(self) -> Mapping[str, Policy]:
-        return {}
-
-    # Figures
-
-    def loads(self) -> Mapping[str, Load]:
-        return {}
-
-    def totals(self) -> Totals:
-        return Totals({}, {})
-
-    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
-        return set()
-
-    def statistics(self) -> Mapping[str, int]:
-        return {}
+    def close(self) -> None:
+        for entry in list(self._due):
+            self._hand_over(entry)
 
     def counts(self) -> Counts:
         return Counts(
@@ -192,61 +146,6 @@ class AdaptedBroker:
 
     def queue_size(self, schema: str | None = None) -> int:
         return int(self._call("queue_size") or 0)
-
-    # One tenant's packages: one queue for all tenants cannot tell them apart
-
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        raise self._refusal("list a tenant's tasks")
-
-    def find(self, schema: str, id: str) -> Live | None:
-        raise self._refusal("tell where a task is")
-
-    def place(self, schema: str, id: str) -> str | None:
-        raise self._refusal("tell where a task is")
-
-    def state(self, schema: str, id: str) -> State | None:
-        raise self._refusal("tell where a task is")
-
-    def cancel(self, schema: str, id: str, reason: str) -> str | None:
-        raise self._refusal("cancel a task")
-
-    def cancelled(self) -> list[Cancelled]:
-        return []
-
-    def set_progress(self, told: Mapping[str, tuple[str, Progress]]) -> None:
-        raise self._refusal("keep a task's progress")
-
-    def get_progress(self, schema: str, id: str) -> Progress | None:
-        raise self._refusal("keep a task's progress")
-
-    def _refusal(self, what: str) -> ConfigurationError:
-        return ConfigurationError(f"The {type(self.inner).__name__} broker cannot {what}; use Redis for that.")
-
-    def purge(self) -> None:
-        for entry in self._due:
-            self._receipt(entry[2])
-        self._due.clear()
-        self._call("purge_queue")
-
-    def dead(
-        self,
-        schema: str | None = None,
-        *,
-        limit: int = 1000,
-        newest_first: bool = False,
-        ids: Collection[str] | None = None,
-    ) -> list[Dead]:
-        return []
-
-    def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
-        return 0
-
-    def purge_dead(self, ids: Sequence[str]) -> int:
-        return 0
-
-    def close(self) -> None:
-        for entry in list(self._due):
-            self._hand_over(entry)
 
     # Groups, in PostgreSQL
 
@@ -276,16 +175,7 @@ class AdaptedBroker:
         with in_public():
             return GroupPart.live(schema, _key(schema, tenant), group).delete()[0]
 
-    # The life of a tenant: its queued packages stay in the one queue, and are refused when their turn comes
-
-    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
-        """Cached results of these brokers end with their time."""
-
-    def cached_ids(self, schema: str, tenant: str) -> list[str]:
-        return []
-
-    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
-        """There is nothing to forget."""
+    # Tenants: their queued packages stay in the one queue, and are refused when their turn comes
 
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         with in_public():
@@ -307,21 +197,13 @@ class AdaptedBroker:
     def get_stats(self, pattern: str) -> list[Any]:
         return self._call("get_stats", pattern) or []
 
-    def last_stats(self) -> list[Any]:
-        return []
-
-    def forget_stats(self, keys: Sequence[str]) -> None:
-        """There is nothing to forget."""
-
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self.inner, method)(*arguments)
         except TenantQError:
             raise
         except Exception as error:
-            raise BrokerError(
-                f"{type(self.inner).__name__}.{method} failed for cluster {self.cluster!r}: {error}"
-            ) from error
+            raise BrokerError(f"{self.kind}.{method} failed for cluster {self.cluster!r}: {error}") from error
 
 
 def _key(schema: str, tenant: str | None = None) -> str:
@@ -329,7 +211,7 @@ def _key(schema: str, tenant: str | None = None) -> str:
 
 
 def _lease(receipt: Any, payload: str) -> Lease:
-    """The id and tenant stand inside the signature; a package that does not open is refused by the worker."""
+    """Return the lease of a message. Id and tenant are inside the signature; the worker refuses what does not open."""
     try:
         package = envelope.open_package(payload)
     except BadPackage:

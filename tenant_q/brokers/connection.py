@@ -18,13 +18,11 @@ from redis.retry import Retry
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 
-# The values here of client options that change the form of answers.
+# The values of the client options that change the form of answers.
 SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
-
-
 # No call waits for ever for a server that does not answer, unless the project's options allow it.
 TIMEOUTS: Final = MappingProxyType({"socket_connect_timeout": 5, "socket_timeout": 10})
-# The same for the client of a watcher. The project may set other limits here, but cannot switch them off.
+# The same for a client that monitors. The project may set other limits, but cannot switch them off.
 IMPATIENT: Final = MappingProxyType({"socket_connect_timeout": 2, "socket_timeout": 2})
 
 
@@ -35,13 +33,16 @@ def connect(*, patient: bool = True) -> redis.Redis:
 
 
 def make_client(*, patient: bool = True) -> redis.Redis:
-    """Return a client of the server that `Q_CLUSTER` names.
+    """Return a client of the server that `Q_CLUSTER` names. It does not connect yet.
 
-    `redis` (a URL or the keywords of `redis.Redis`) or `django_redis` (an alias of CACHES); else the local server.
+    The key `redis` is a URL or the keywords of `redis.Redis`, `django_redis` an alias of CACHES; without them it is the
+    local server.
 
-    Parameters: `patient`, whether a call is repeated and waits for its answer; else it fails after two seconds.
+    Args:
+        patient: Whether a call is repeated and waits for its answer; otherwise it fails after two seconds.
 
-    Raises `ConfigurationError` if the settings cannot be used. The client does not connect yet.
+    Raises:
+        ConfigurationError: The settings cannot be used.
     """
     settings, limits = conf().q_cluster, TIMEOUTS if patient else IMPATIENT
     if settings.get("django_redis"):
@@ -113,9 +114,13 @@ def _from_django_redis(alias: str, limits: Mapping[str, float]) -> redis.Redis:
 def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
     """Return a client whose answers are bytes: the client itself, or a new one with its own connection pool.
 
-    Parameters: `defaults`, options to set if the project does not, in a pool of a known class.
+    Args:
+        client: The project's client.
+        place: The setting that it comes from, for messages.
+        defaults: Options to set if the project does not, in a pool of a known class.
 
-    Raises `ConfigurationError` if a pool of another class changes the form of answers.
+    Raises:
+        ConfigurationError: A pool of another class changes the form of answers.
     """
     pool = client.connection_pool
     options = pool.connection_kwargs
@@ -143,7 +148,7 @@ def _is_ours(name: str, value: Any) -> bool:
 
 
 def address(client: Any) -> str:
-    """Where a client connects to, without its password."""
+    """Return where a client connects to, without its password."""
     kwargs = client.connection_pool.connection_kwargs
     if kwargs.get("path"):
         return str(kwargs["path"])

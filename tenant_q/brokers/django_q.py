@@ -1,7 +1,7 @@
-"""The door for Django-Q2's own code: its broker interface over ours.
+"""Django-Q2's broker interface over ours, for Django-Q2's own code.
 
-Django-Q2's `async_task`, `qinfo`, `qmonitor` and admin ask `django_q.brokers.get_broker()` for a broker. They get this
-one, and so share the queues of the cluster.
+Django-Q2's `async_task`, `qinfo`, `qmonitor` and admin get their broker from `django_q.brokers.get_broker()`. It
+returns this one, so they share the queues of the cluster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tenant_q.tenancy.cache import tenant_cache
 
 
 class TenantBroker(Broker):  # type: ignore[misc]
-    """A Django-Q2 broker whose queue is a tenant's. `list_key` is the cluster's name."""
+    """A Django-Q2 broker that puts each task on its tenant's queue. `list_key` is the cluster's name."""
 
     def __init__(self, list_key: str | None = None) -> None:
         self.list_key = list_key or conf().cluster
@@ -39,9 +39,14 @@ class TenantBroker(Broker):  # type: ignore[misc]
         self.__init__(state)  # type: ignore[misc]
 
     def enqueue(self, task: str) -> str:
-        """Put a signed task on its tenant's queue, on commit where `TENANT_Q["on_commit"]` says so.
+        """Put a signed task on its tenant's queue, on commit if `TENANT_Q["on_commit"]` is set.
 
-        Raises `EnqueueError` when it names no tenant, and `QueueFull`.
+        Returns:
+            The id of the task.
+
+        Raises:
+            EnqueueError: The task names no tenant, is not signed, or is too large.
+            QueueFull: The tenant's `max_queued` leaves no room for it.
         """
         try:
             package = envelope.open_package(task)

@@ -1,4 +1,4 @@
-"""The figures as they are in Redis: one string of 32-bit words, so that a tenant is counted by one BITFIELD."""
+"""Read the figures that Redis keeps: one string of 32-bit words, so that one BITFIELD counts a task of a tenant."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _WORD_BYTES = 4
 
 
 class Ledger:
-    """What is kept of each tenant and function.
+    """The figures of each tenant and function.
 
-    Parameters: `places`, names and places by turns, as of a hash; `now`, the string, None when there is none yet.
+    Args:
+        places: The names and their places in the string, as the fields and values of a hash.
+        now: The string; None if there is none yet.
     """
 
     def __init__(self, places: Sequence[bytes], now: bytes | None) -> None:
@@ -28,7 +30,7 @@ class Ledger:
         self._now = self._read(now or b"")
 
     def since(self, before: bytes) -> dict[str, Figures]:
-        """What was done since the string was as `before`, by name."""
+        """Return what was done since the string was as `before`, by name."""
         then = self._read(before)
         used = ((name, place) for name, place in self.places.items() if not name.startswith(FREE))
         return {name: self._difference(place * _WORDS, then) for name, place in used}
@@ -42,7 +44,7 @@ class Ledger:
         return Figures.of(counts, run_us, wait_ms)
 
     def _read(self, text: bytes) -> array[int]:
-        """The words; what was not written yet is 0."""
+        """Return the words; those that were not written yet are 0."""
         words = array("I")
         words.frombytes(text.ljust(len(self.places) * _WORDS * _WORD_BYTES, b"\0"))
         if sys.byteorder == "little":

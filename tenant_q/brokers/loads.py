@@ -11,22 +11,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
 
-# In seconds: 1 ms to 2.3 hours. What is longer is counted behind the last one.
+# In seconds: 1 ms to 2.3 hours. Longer times are counted behind the last one.
 BOUNDS: tuple[float, ...] = tuple(2**n / 1000 for n in range(24))
 # The length of a period in seconds. The last hour begins at the end of a period, an hour to an hour and one period ago.
 PERIOD_SECONDS = 300
 PERIODS = 12
 
 _PLACES = len(BOUNDS) + 1
-# What is counted of a tenant: done, failed, runs by their time, waits by their time.
+# The counts of a tenant: done, failed, runs by their time, waits by their time.
 COUNTS = 2 + 2 * _PLACES
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Tasks that came to their end: how many, and how long they ran and had waited.
+    """How many tasks ended, and how long they ran and had waited.
 
-    `run_seconds` and `wait_seconds` are in all; `runs` and `waits` count them by `BOUNDS`, and behind the last of them.
+    Attributes:
+        done: How many succeeded.
+        failed: How many failed for good.
+        run_seconds: How long they ran, all together.
+        wait_seconds: How long they waited since they were due, all together.
+        runs: How many ran up to each of `BOUNDS`, and, in the last place, longer.
+        waits: How many waited up to each of `BOUNDS`, and, in the last place, longer.
     """
 
     done: int = 0
@@ -38,7 +44,7 @@ class Figures:
 
     @classmethod
     def of(cls, counts: Sequence[int], run_us: int, wait_ms: int) -> Figures:
-        """Of the counts as a broker keeps them, the microseconds run and the milliseconds waited."""
+        """Return the figures for the counts that a broker keeps, the microseconds run and the milliseconds waited."""
         runs, waits = tuple(counts[2 : 2 + _PLACES]), tuple(counts[2 + _PLACES :])
         return cls(counts[0], counts[1], run_us / 1e6, wait_ms / 1e3, runs, waits)
 
@@ -58,7 +64,7 @@ NOTHING = Figures()
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one tenant has where, and in `hour` what became of its tasks in the last hour."""
+    """The packages of one tenant by place, and the figures of its last hour."""
 
     queued: int = 0
     leased: int = 0
@@ -83,27 +89,34 @@ class Load:
 
     @property
     def wait_p95(self) -> float | None:
-        """Return the 95th percentile of the seconds that tasks waited since they were due; None without tasks."""
+        """The 95th percentile of the seconds that tasks waited since they were due; None without tasks."""
         return quantile(self.hour.waits, 0.95)
 
     @property
     def run_p95(self) -> float | None:
-        """Return the 95th percentile of the seconds that tasks ran; None without tasks."""
+        """The 95th percentile of the seconds that tasks ran; None without tasks."""
         return quantile(self.hour.runs, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """All that was acknowledged since the broker's server was new, by tenant and by function."""
+    """The figures of all acknowledged tasks since the broker's server was new, by tenant and by function."""
 
     tenants: Mapping[str, Figures]
     functions: Mapping[str, Figures]
 
 
 def quantile(counts: Sequence[int], part: float) -> float | None:
-    """The time in seconds that `part` (0 to 1) of what is counted by `BOUNDS` does not exceed; None of nothing.
+    """Return a quantile of times that were counted by `BOUNDS`.
 
-    Within two bounds all times are taken for equally likely; what is beyond the last one counts as that.
+    Between two bounds all times are taken as equally likely; longer ones than the last bound count as that bound.
+
+    Args:
+        counts: The counts, one for each bound and one for longer times.
+        part: The quantile, from 0 to 1.
+
+    Returns:
+        The time in seconds; None if nothing was counted.
     """
     wanted, below, lower = part * sum(counts), 0, 0.0
     if not wanted:
@@ -116,7 +129,7 @@ def quantile(counts: Sequence[int], part: float) -> float | None:
 
 
 def places_of(ms: float, waited_ms: float | None, *, failed: bool) -> tuple[int, ...]:
-    """Which counts of its tenant and function a task counts in: by its end, its run time, and its wait if known."""
+    """Return the places of the counts that a task adds to: for its outcome, its run time, and its wait if known."""
     places = (1 if failed else 0, 2 + _place_of_time(ms))
     return places if waited_ms is None else (*places, 2 + _PLACES + _place_of_time(waited_ms))
 

@@ -10,7 +10,7 @@ from tenant_q.package.package import Package
 
 
 def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False, follows: str = "") -> Message:
-    """The message that carries a sealed package."""
+    """Return the message that carries a sealed package."""
     func, tenant = package.counted_func, package.tenant or ""
     return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant, follows=follows)
 

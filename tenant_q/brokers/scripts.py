@@ -32,7 +32,10 @@ _LUA = Path(__file__).parent / "lua"
 class Scripts:
     """The scripts of one cluster on one server.
 
-    Parameters: `cluster`, its name, for messages; `tag`, its hash tag, the key that scripts get; `client`, the client.
+    Args:
+        cluster: The name of the cluster, for messages.
+        tag: Its hash tag, the key that scripts get.
+        client: The client.
     """
 
     def __init__(self, cluster: str, tag: str, client: redis.Redis) -> None:
@@ -45,10 +48,17 @@ class Scripts:
         self._longest_wait = 0.5 * float(client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
 
     def run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
-        """Run a script.
+        """Run a script and return its answer.
 
-        Parameters: `name`, the name of its file; `tag`, its key in place of the cluster's. Returns its answer. Raises
-        `BrokerError`, `EntryRefused` or `BrokerDefect`.
+        Args:
+            name: The name of its file, without the ending.
+            arguments: Its arguments.
+            tag: The key that it gets in place of the cluster's, or None.
+
+        Raises:
+            BrokerError: The server cannot be reached, or serves no client.
+            EntryRefused: The server refuses one of the arguments.
+            BrokerDefect: The script fails.
         """
         script = self._scripts.get(name)
         if script is None:
@@ -74,7 +84,7 @@ class Scripts:
             raise BrokerError(str(error)) from error.__cause__
 
     def run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
-        """Run a script once there is a word to take from the wake list, or `seconds` have passed, in one round trip.
+        """Run a script when a token is in the wake list, or when `seconds` have passed, in one round trip.
 
         The server runs the second command of a connection only after the first, which blocks, has its answer.
         """
@@ -115,9 +125,9 @@ class Scripts:
 
 
 class _Errors(AbstractContextManager[None]):
-    """Translates the client's errors in a block by their kind: `BrokerError`, `EntryRefused` or `BrokerDefect`.
+    """Translate the client's errors in a block by their kind: `BrokerError`, `EntryRefused` or `BrokerDefect`.
 
-    It is entered for each call, and so does as little as can be.
+    It is entered for each call, and so does as little as possible.
     """
 
     def __init__(self, cluster: str, client: redis.Redis) -> None:

@@ -28,5 +28,5 @@ def _databases(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
         try:
             named: dict[str, Any] = parse_url(re.sub("^valkey", "redis", str(url).strip()))  # type: ignore[no-untyped-call]
             yield database({"db": options.get("db", options.get("DB"))} | named)
-        except ValueError:  # the cache's own client reports it
+        except ValueError:  # the cache's own client will report it
             continue

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tenant_q.brokers.loads import BOUNDS, PERIOD_SECONDS, Figures, Load, quantile
-from tenant_q.brokers.memory import MemoryBroker
 from tenant_q.brokers.protocol import (
     BATCH_LIMIT,
     CANCEL_REACH,
@@ -37,6 +36,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull
 from tenant_q.states import Progress, State
 from tests.conftest import wait_until
+from tests.memory_broker import MemoryBroker
 
 # How time passes for a broker, by its cluster's name.
 CLOCKS: dict[str, Callable[[float], None]] = {}
@@ -1664,7 +1664,7 @@ def test_totals_never_go_back(broker, driver):
 
 def test_only_so_many_functions_have_figures_and_estimates_of_their_own(broker, driver, monkeypatch):
     """Whoever makes names in bulk does not fill the server."""
-    monkeypatch.setattr("tenant_q.brokers.protocol.MOST_FUNCTIONS", 3)
+    monkeypatch.setattr("tenant_q.brokers.protocol.limits.MOST_FUNCTIONS", 3)
     for func in ("a", "b", "c", "d", "e", "a", "d"):
         run(broker, f"of {func} {uuid.uuid4()}", func=func, seconds=0.001)
     assert {func: one.done for func, one in broker.totals().functions.items()} == {"a": 2, "b": 1, "c": 1, "other": 3}

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tenant_q.brokers.memory import MemoryBroker
 from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
+from tests.memory_broker import MemoryBroker
 
 WORKERS = 4
 NAMES = [f"tenant_{n}" for n in range(5)]

@@ -127,7 +127,7 @@ def test_schedules_of_a_cluster_that_does_not_run(monkeypatch, settings, typo):
 
 
 def test_no_more_names_are_kept_than_so_many(typo, monkeypatch):
-    monkeypatch.setattr("tenant_q.brokers.redis.MOST_STRAYS", 2)
+    monkeypatch.setattr("tenant_q.brokers.redis.status.MOST_STRAYS", 2)
     for number in range(3):
         RedisBroker(f"{typo}{number}").note_stray()
     assert get_broker().strays() == [f"{typo}0", f"{typo}1"]

@@ -1,0 +1,31 @@
+"""The numbers that every broker keeps to: how large a batch is, what a run is charged, how long an id stays known."""
+
+from __future__ import annotations
+
+# An acknowledged deterministic id stays known this long: longer than any crash and restart.
+REMEMBER_SECONDS = 24 * 3600
+# The charge for a function whose run time is unknown, until it has run.
+UNKNOWN_COST_MS = 10
+# The expected run time of a function that is new to a tenant, as a multiple of the mean over all tenants.
+NEW_FACTOR = 3
+# A batch holds about this much expected work, and at most this many packages.
+BATCH_SECONDS = 0.05
+BATCH_LIMIT = 256
+# A larger batch is at most a quarter of what is queued, so that the other workers get their share of a burst.
+SMALL_BATCH = 64
+# The limit of a batch in bytes of packages; a larger package is fetched alone.
+BATCH_BYTES = 4 * 1024 * 1024
+# Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
+LONGEST_WAIT = 1.0
+# A batch is divided into this many slices; the next tenant's turn comes after each.
+SLICES = 4
+# The largest debt of a tenant, in seconds of virtual time; also in `lua/common.lua`.
+MOST_DEBT_SECONDS = 3600
+# The reason of a cancel begins with this, and nothing takes a cancel back; also in `lua/common.lua`.
+CANCELLED = "TaskCancelled"
+# The number of functions with figures and estimates of their own. The others are counted together, under
+# `OTHER_FUNCTIONS` (also in `lua/common.lua`), and run alone, as does any function whose run time is unknown.
+MOST_FUNCTIONS = 1000
+OTHER_FUNCTIONS = "other"
+# A cancelled package is moved to the head of its queue if it is among the first of this number.
+CANCEL_REACH = 1000

@@ -1,0 +1,75 @@
+"""What operators see: how many packages are where, and how tasks went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenant_q.brokers.loads import Load, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many packages are where.
+
+    Attributes:
+        queued: They wait for a worker.
+        leased: A worker holds them.
+        delayed: They wait until they are due.
+        dead: They are dead letters.
+        paused: Those of paused tenants, among the queued and delayed ones.
+        unready: Those of other tenants that wait for their tenant to be there.
+    """
+
+    queued: int
+    leased: int
+    delayed: int
+    dead: int
+    paused: int = 0
+    unready: int = 0
+
+    @property
+    def open(self) -> int:
+        """Packages that are still to be run."""
+        return self.queued + self.leased + self.delayed
+
+    @property
+    def runnable(self) -> int:
+        """Packages that will be run without anything else happening first."""
+        return self.open - self.paused - self.unready
+
+
+class Monitoring(Protocol):
+    """Counts and figures. A broker without `supports_tenant_queues` counts all tenants together."""
+
+    def counts(self) -> Counts:
+        """Return how many packages are queued, leased, delayed and dead."""
+
+    def queue_size(self, schema: str | None = None) -> int:
+        """Return how many packages are queued: of one tenant, or of all."""
+
+    def loads(self) -> Mapping[str, Load]:
+        """Return the load of each tenant that has or had packages, in one round trip."""
+        return {}
+
+    def totals(self) -> Totals:
+        """Return what was done since the broker's server was new, by tenant and function, in one round trip."""
+        return Totals({}, {})
+
+    def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
+        """Return the names that have series of their own in the metrics. It is the same in every process.
+
+        A name keeps its series. One that was counted under "other" stays there until `most` is raised. So no counter
+        ever goes back, except that of the others when it is raised.
+
+        Args:
+            kind: What they are names of, as "tenants".
+            names: All that exist, the first ones preferred. A name that is missing makes room for another.
+            most: The most names with series of their own.
+        """
+        return set()
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return how often it happened so far: `stale_acks` were refused, leases `expired`, entries were `broken`."""
+        return {}

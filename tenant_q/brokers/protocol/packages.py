@@ -1,0 +1,107 @@
+"""One tenant's packages: find them, cancel them, and read the progress of those that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenant_q.brokers.protocol.limits import CANCELLED
+from tenant_q.brokers.protocol.server import Server, refusal
+from tenant_q.states import Progress, State
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A package that is still to be run, or is being run.
+
+    Attributes:
+        id: The id of the package.
+        schema: The name of its queue.
+        func: The name under which its run time is estimated.
+        place: "leased", "queued" or "delayed".
+        at: When a delayed one is due, in seconds since the epoch; None for the others.
+        payload: The signed package.
+        give_up_reason: Why it is to be given up instead of run; None if it may be run.
+    """
+
+    id: str
+    schema: str
+    func: str
+    place: str
+    at: float | None
+    payload: str
+    give_up_reason: str | None = None
+
+
+class Packages(Server, Protocol):
+    """The packages of one tenant. A broker without `supports_tenant_queues` raises `ConfigurationError`.
+
+    Attributes:
+        supports_tenant_queues: Whether each tenant has a queue of its own, with policies, counts, and packages that
+            are found by their ids.
+    """
+
+    supports_tenant_queues: bool = False
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        """Return the first of a tenant's packages: leased ones, then queued ones in order, then delayed ones."""
+        raise refusal(self, "list a tenant's tasks")
+
+    def find(self, schema: str, id: str) -> Live | None:
+        """Return a tenant's package that is still to be run, or is being run; None if it has no such package."""
+        raise refusal(self, "find a task")
+
+    def place(self, schema: str, id: str) -> str | None:
+        """Return the place of a tenant's package: "queued", "delayed", "leased" or "dead"; None if it has no such."""
+        raise refusal(self, "find a task")
+
+    def state(self, schema: str, id: str) -> State | None:
+        """Return the state of a tenant's package; None if it has no such package.
+
+        A package that was cancelled before its worker took it is CANCELLED; one that a worker may still be running is
+        RUNNING.
+        """
+        raise refusal(self, "find a task")
+
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
+        """Have a tenant's package given up instead of run.
+
+        It moves to the head of its queue, unless it was far back; if it is leased, it is among those of `cancelled`.
+
+        Args:
+            schema: The schema of the tenant.
+            id: The id of the package.
+            reason: The reason, which begins with `CANCELLED`.
+
+        Returns:
+            Where it was, "queued", "delayed" or "leased"; None if the tenant has no such package still to be run.
+        """
+        raise refusal(self, "cancel a task")
+
+    def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
+        """Keep the progress of leased packages for as long as their leases.
+
+        Args:
+            reported: For each worker, the id of a package that it holds and the progress of that package.
+        """
+        raise refusal(self, "keep a task's progress")
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        """Return the progress of a tenant's leased package; None if it reported none, or is not leased."""
+        raise refusal(self, "keep a task's progress")
+
+
+def state_at(place: str, give_up_reason: str | None, *, may_run: bool) -> State:
+    """Return the state of a package.
+
+    Args:
+        place: "queued", "delayed", "leased" or "dead".
+        give_up_reason: Why it is to be given up instead of run, or None.
+        may_run: Whether its worker may be running it: if it was cancelled, then after the worker took it.
+    """
+    if place == "dead":
+        return State.FAILURE
+    if give_up_reason is not None and give_up_reason.startswith(CANCELLED) and not may_run:
+        return State.CANCELLED
+    return State.RUNNING if place == "leased" else State(place)

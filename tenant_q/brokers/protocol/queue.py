@@ -1,0 +1,140 @@
+"""The queues: what goes in, what a worker takes out, and how it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenant_q.brokers.protocol.leases import Lease
+from tenant_q.brokers.protocol.limits import BATCH_LIMIT, BATCH_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A package on its way to the broker.
+
+    Attributes:
+        id: The id of the package.
+        schema: The schema of its tenant.
+        func: The name under which its run time is estimated.
+        payload: The signed package.
+        delay: When it is due, in seconds from now.
+        once: Whether the id is deterministic: it stays known for a day after its acknowledgement, and enqueueing a
+            known id does nothing.
+        tenant: The key of the tenant it was made for, empty for none.
+        follows: The id of the package from which this one follows, empty for none: as long as that one is there, this
+            id stays known.
+    """
+
+    id: str
+    schema: str
+    func: str
+    payload: str
+    delay: float = 0.0
+    once: bool = False
+    tenant: str = ""
+    follows: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The result of a fetch.
+
+    Attributes:
+        leases: The leases that the worker has now, in the order in which to run the packages.
+        next_delayed: The seconds until the first delayed package is due; None if there is none.
+    """
+
+    leases: tuple[Lease, ...] = ()
+    next_delayed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A lease to acknowledge.
+
+    Attributes:
+        lease: The lease.
+        seconds: The worker-seconds that the package used.
+        waited: The seconds from when it was enqueued or due to its start; None where that is not known.
+        failed: Whether its outcome is a failure.
+    """
+
+    lease: Lease
+    seconds: float
+    waited: float | None = None
+    failed: bool = False
+
+
+class Queue(Protocol):
+    """The way of a package: enqueue, fetch, and one of acknowledge, give back, put off, dead-letter."""
+
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        """Put packages on their tenants' queues.
+
+        Args:
+            messages: The packages.
+            limited: Whether their tenant's `max_queued` counts. Then all must be of one tenant.
+
+        Returns:
+            How many were not known before.
+
+        Raises:
+            QueueFull: There is no room for all of those that are not known. None is enqueued.
+            TenantDeleted: One of their tenants was deleted. None is enqueued.
+        """
+
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        """Lease a batch: slices of the tenants whose turn it is.
+
+        Args:
+            worker: The worker's key.
+            wait: For how many seconds at most to block first, until there may be work.
+            limit: The most packages.
+            seconds: The expected work of the batch.
+        """
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        """Forget packages whose outcome is saved.
+
+        Returns:
+            The ids of those whose lease the worker does not hold.
+        """
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        """Return unstarted packages to the heads of their queues, and return how many."""
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        """Return a package that is to be delivered later.
+
+        Args:
+            worker: The worker's key.
+            lease: Its lease on the package.
+            delay: When the package is due, in seconds from now.
+            payload: The signed package that takes the place of its own, or None.
+            seconds: The worker-seconds that it used.
+            unready: Whether it waits for its tenant to be there.
+        """
+
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
+        """Move a package to the dead letters, with the cause."""
+
+    def purge(self) -> None:
+        """Forget every queued, delayed and dead package."""
+
+
+def queue_names(schema: str, tenant: str | None) -> tuple[str, ...]:
+    """Return the names that the queue of a tenant may have, of which its broker has chosen one."""
+    return (schema, f"{schema}#{tenant}") if tenant else (schema,)

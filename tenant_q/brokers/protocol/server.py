@@ -1,0 +1,39 @@
+"""The server behind a broker: whether it answers, takes writes, and is set up well."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tenant_q.exceptions import ConfigurationError
+
+
+class Server(Protocol):
+    """A server with the queues of one cluster.
+
+    Attributes:
+        cluster: The name of the cluster.
+        kind: What kind of broker it is, for messages.
+    """
+
+    cluster: str
+    kind: str
+
+    def ping(self) -> None:
+        """Check that the server answers."""
+
+    def probe(self) -> None:
+        """Check that the server takes new entries."""
+
+    def info(self) -> str:
+        """Return the server's kind and version."""
+
+    def warnings(self) -> list[str]:
+        """Return what an operator should know about the server's settings, one sentence each."""
+
+    def close(self) -> None:
+        """Hand over what this process still keeps for the broker, at its orderly end."""
+
+
+def refusal(broker: Server, what: str) -> ConfigurationError:
+    """Return the error for a caller who wants what the broker cannot do."""
+    return ConfigurationError(f"The {broker.kind} broker cannot {what}; use Redis for that.")

@@ -1,0 +1,43 @@
+"""The end of a tenant and its new name: what a broker keeps of it goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Tenants(Protocol):
+    """What a broker knows of tenants besides their packages. `tenant` is a tenant's key.
+
+    A broker without `supports_tenant_queues` does not note cached results; they end with their time.
+    """
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        """Note that a result of a tenant is kept in a cache for `seconds`; None for good."""
+        return
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        """Return the ids of a tenant's results that are kept in a cache."""
+        return []
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        """Note that these results of a tenant are in no cache any more."""
+        return
+
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
+        """Forget all that a deleted tenant has: packages, policy, groups, estimates, figures.
+
+        What its workers hold is cancelled; call it again when they have ended it.
+
+        Args:
+            schema: The last name of its schema.
+            tenant: The key of the tenant.
+            reason: The reason of the cancel, which begins with `CANCELLED`.
+            seconds: How long packages for it are refused, and nothing else is kept for it.
+
+        Returns:
+            How many packages its workers still hold.
+        """
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        """Note that the schema of a tenant has a new name. All that it has stays where it is."""

@@ -1,0 +1,67 @@
+"""One tenant's packages: find, cancel, and the progress of those that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tenant_q.brokers.protocol.limits import CANCEL_REACH
+from tenant_q.brokers.protocol.packages import Live, state_at
+from tenant_q.brokers.redis.decoding import shown, text
+from tenant_q.brokers.redis.part import Part
+from tenant_q.brokers.scripts import REFUSALS
+from tenant_q.states import Progress, State
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.brokers")
+
+
+class RedisPackages(Part):
+    """The packages of one tenant, see `protocol.packages`."""
+
+    supports_tenant_queues = True
+
+    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+        return [_live(*found) for found in self._run("live", *self._owner(schema), limit)]
+
+    def find(self, schema: str, id: str) -> Live | None:
+        match self._run("find", *self._owner(schema), id, "whole"):
+            case [place, due, reason, _, message] if place != b"dead":
+                return _live(id.encode(), place, due, reason, message)
+        return None
+
+    def place(self, schema: str, id: str) -> str | None:
+        found = self._run("find", *self._owner(schema), id)
+        return text(found[0]) if found else None
+
+    def state(self, schema: str, id: str) -> State | None:
+        match self._run("find", *self._owner(schema), id):
+            case [place, _, reason, may_run]:
+                return state_at(place.decode(), text(reason), may_run=bool(may_run))
+        return None
+
+    def cancel(self, schema: str, id: str, reason: str) -> str | None:
+        return text(self._run("cancel", *self._owner(schema), id, reason, CANCEL_REACH))
+
+    def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
+        arguments = [part for worker, (id, one) in reported.items() for part in (worker, id, one.fraction, one.text)]
+        try:
+            if arguments:
+                self._run("set_progress", *arguments)
+        except REFUSALS as error:
+            if len(reported) > 1:
+                for worker, one in reported.items():
+                    self.set_progress({worker: one})
+            else:
+                logger.warning("The progress of %s is not kept: %s", *(id for id, _ in reported.values()), error)
+
+    def get_progress(self, schema: str, id: str) -> Progress | None:
+        found = self._run("get_progress", *self._owner(schema), id)
+        if found is None:
+            return None
+        fraction, words = found.decode().split("\n", 1)
+        return Progress(float(fraction), words)
+
+
+def _live(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes) -> Live:
+    schema, func, _, payload = shown(message).split("\n", 3)
+    return Live(shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, text(reason))

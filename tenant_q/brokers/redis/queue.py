@@ -1,0 +1,156 @@
+"""The queues: one list per tenant, leased in batches through one fair ring."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from tenant_q.brokers import loads
+from tenant_q.brokers.protocol import limits
+from tenant_q.brokers.protocol.leases import Lease
+from tenant_q.brokers.protocol.limits import (
+    BATCH_BYTES,
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    NEW_FACTOR,
+    REMEMBER_SECONDS,
+    SLICES,
+    SMALL_BATCH,
+    UNKNOWN_COST_MS,
+)
+from tenant_q.brokers.protocol.queue import Batch, Message, Settled
+from tenant_q.brokers.redis.decoding import text
+from tenant_q.brokers.redis.part import CHUNK, Part
+from tenant_q.brokers.scripts import REFUSALS
+from tenant_q.conf import conf
+from tenant_q.exceptions import QueueFull, TenantDeleted
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.brokers")
+
+
+class RedisQueue(Part):
+    """The queues, see `protocol.queue`."""
+
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        accepted = 0
+        for start in range(0, len(messages), CHUNK):
+            arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
+            for m in messages[start : start + CHUNK]:
+                delay = round(m.delay * 1000)
+                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload]
+            new, *refusal = self._run("enqueue", *arguments)
+            if len(refusal) == 1:
+                raise TenantDeleted(text(refusal[0]) or "")
+            if refusal:
+                raise _queue_full(messages, *refusal)
+            accepted += new
+        return accepted
+
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        lease_ms = round(conf().lease * 1000)
+        wait = min(wait, conf().lease / 4)  # the worker's leases count from before it waited
+        word = secrets.token_hex(4)
+        arguments = (
+            worker,
+            lease_ms,
+            limit,
+            round(seconds * 1000),
+            SLICES,
+            UNKNOWN_COST_MS,
+            NEW_FACTOR,
+            word,
+            BATCH_BYTES,
+            SMALL_BATCH,
+        )
+        run = partial(self._scripts.run_when_woken, "fetch", wait) if wait > 0 else partial(self._run, "fetch")
+        due, *rows = run(*arguments)
+        leases = tuple(lease for row in rows if (lease := self._readable(worker, *row)))
+        return Batch(leases, next_delayed=None if due < 0 else due / 1000)
+
+    def _readable(
+        self, worker: str, id: bytes, token: bytes, starts: bytes, reason: bytes, message: bytes, death: bytes
+    ) -> Lease | None:
+        """Return a lease of a fetch; None if its package is not a text, which is then forgotten."""
+        try:
+            schema, _, _, payload = message.decode().split("\n", 3)
+            name = id.decode()
+        except UnicodeDecodeError:
+            self._run("dead_letter", worker, "", token, "")
+            return None
+        times = int(starts) if starts else None
+        return Lease(name, schema, payload, token.decode(), times, text(reason), text(death))
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        try:
+            return self._acknowledge(worker, settled) if settled else []
+        except REFUSALS as error:
+            if len(settled) > 1:
+                logger.warning("%s acknowledgements are sent one by one: %s", len(settled), error)
+                return [id for one in settled for id in self.acknowledge(worker, [one])]
+            self._dead_letter_by_token(worker, settled[0].lease, error)
+            return []
+
+    def _acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        arguments: list[Any] = [worker, REMEMBER_SECONDS * 1000, limits.MOST_FUNCTIONS]
+        for one in settled:
+            ms, waited = round(one.seconds * 1000, 3), None if one.waited is None else round(one.waited * 1000)
+            places = bytes(48 + place for place in loads.places_of(ms, waited, failed=one.failed))
+            arguments += [one.lease.id, one.lease.token, ms, waited or 0, places]
+        return [id.decode() for id in self._run("acknowledge", *arguments)]
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        pairs = [part for lease in leases for part in (lease.id, lease.token)]
+        try:
+            return int(self._run("give_back", worker, *pairs)) if pairs else 0
+        except REFUSALS as error:
+            if len(leases) > 1:
+                return sum(self.give_back(worker, [lease]) for lease in leases)
+            self._dead_letter_by_token(worker, leases[0], error)
+            return 0
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        used = round(seconds * 1000, 3)
+        self._run("put_off", worker, lease.id, lease.token, round(delay * 1000), payload or "", used, int(unready))
+
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
+        try:
+            self._run("dead_letter", worker, lease.id, lease.token, cause)
+        except REFUSALS as error:
+            self._dead_letter_by_token(worker, lease, error)
+
+    def _dead_letter_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
+        """Dead-letter a package whose id the server refuses. The server finds it by the token of its lease.
+
+        If the server refuses that too, the package stays leased until its worker fetches again.
+        """
+        extra = {"schema": lease.schema, "task_id": lease.id}
+        logger.error("Package %s of %s is given up: %s", lease.id, lease.schema, error, exc_info=error, extra=extra)
+        try:
+            self._run("dead_letter", worker, "", lease.token, f"{type(error).__name__}: {error}")
+        except REFUSALS:
+            logger.exception("Package %s of %s cannot be given up", lease.id, lease.schema, extra=extra)
+
+    def purge(self) -> None:
+        self._run("purge")
+
+
+def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:
+    schema, count = messages[0].schema, len(messages)
+    return QueueFull(
+        f"{count} more cannot be enqueued for {schema}: {waiting} tasks wait, and its max_queued is {limit}; "
+        f"try again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
+    )

@@ -1,0 +1,36 @@
+"""The broker protocol in plain Python: the specification that people read, and a broker for tests.
+
+It has the rules of the Redis broker and none of its cleverness, and a clock that the test steers.
+`tests/integration/test_broker_machine.py` holds the two against each other. Costs and virtual times are in
+milliseconds, all other times in seconds. Each module implements one part of `tenant_q.brokers.protocol`.
+"""
+
+from __future__ import annotations
+
+from tests.memory_broker.dead_letters import MemoryDeadLetters
+from tests.memory_broker.groups import MemoryGroups
+from tests.memory_broker.leases import MemoryLeases
+from tests.memory_broker.packages import MemoryPackages
+from tests.memory_broker.policies import MemoryPolicies
+from tests.memory_broker.queue import MemoryQueue
+from tests.memory_broker.tenants import MemoryTenants
+
+
+class MemoryBroker(
+    MemoryQueue, MemoryLeases, MemoryPolicies, MemoryPackages, MemoryDeadLetters, MemoryGroups, MemoryTenants
+):
+    """The queues of one cluster, in this process."""
+
+    kind = "Memory"
+
+    def ping(self) -> None: ...
+
+    def probe(self) -> None: ...
+
+    def info(self) -> str:
+        return "Memory"
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def close(self) -> None: ...

@@ -1,0 +1,233 @@
+"""The queues: what goes in, what a worker takes out, and how it leaves."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from tenant_q.brokers.protocol import (
+    BATCH_BYTES,
+    BATCH_LIMIT,
+    BATCH_SECONDS,
+    MOST_DEBT_SECONDS,
+    NEW_FACTOR,
+    OTHER_FUNCTIONS,
+    REMEMBER_SECONDS,
+    SLICES,
+    SMALL_BATCH,
+    UNKNOWN_COST_MS,
+    Batch,
+    Lease,
+    Message,
+    Settled,
+)
+from tenant_q.conf import conf
+from tenant_q.exceptions import QueueFull, TenantDeleted
+from tests.memory_broker.monitoring import MemoryMonitoring
+from tests.memory_broker.state import Held, History
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A batch while it is filled.
+
+    Attributes:
+        worker: The worker that gets it.
+        limit: The most packages.
+        budget: The most expected work, in milliseconds.
+        leases: The leases taken so far.
+        spent: Their expected work, in milliseconds.
+        bytes: The bytes of their packages.
+        is_full: Whether nothing more is taken.
+    """
+
+    worker: str
+    limit: int
+    budget: float
+    leases: list[Lease] = field(default_factory=list)
+    spent: float = 0.0
+    bytes: int = 0
+    is_full: bool = False
+
+
+class MemoryQueue(MemoryMonitoring):
+    """The queues, see `protocol.queue`."""
+
+    def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
+        for message in messages:
+            if self._is_deleted(message.tenant):
+                raise TenantDeleted(message.tenant)
+        messages = [replace(message, schema=self._claim(message.schema, message.tenant)) for message in messages]
+        if messages and limited:
+            schema = messages[0].schema
+            limit = self._policy(schema).max_queued or math.inf
+            waits = len(self.queues[schema]) + sum(self.messages[id].schema == schema for id in self.delayed)
+            new = sum(not self._is_known(message) for message in messages)
+            if new and waits + new > limit:
+                raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
+        accepted = 0
+        for message in messages:
+            if not self._is_known(message):
+                accepted += 1
+                self.messages[message.id] = message
+                if message.delay > 0:
+                    self.delayed[message.id] = self.clock() + message.delay
+                else:
+                    self._push(message.id)
+            if message.follows in self.messages:
+                self.followed[message.follows] = message.id
+        return accepted
+
+    def _is_known(self, message: Message) -> bool:
+        is_done = message.id in self.known or self.followed.get(message.follows) == message.id
+        return message.id in self.messages or (message.once and is_done)
+
+    def fetch(
+        self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
+    ) -> Batch:
+        """Fetch without waiting: nobody else can bring work meanwhile."""
+        now = self.clock()
+        # A worker that fetches holds nothing. If it still has leases, the answer of their fetch got lost.
+        self._return_unrun(self._held_by(worker))
+        for _, id in sorted((due, id) for id, due in self.delayed.items() if due <= now):
+            del self.delayed[id]
+            self.unready.discard(id)
+            self._push(id)
+        leases = self._take_batch(worker, limit, seconds * 1000)
+        return Batch(leases, next_delayed=min((due - now for due in self.delayed.values()), default=None))
+
+    def _take_batch(self, worker: str, limit: int, budget: float) -> tuple[Lease, ...]:
+        """Take slices of the tenants of least virtual time, until the budget is spent."""
+        queued = sum(map(len, self.queues.values()))
+        batch = _Filling(worker, min(limit, max(SMALL_BATCH, queued // 4)), budget)
+        while self.ring and not batch.is_full and len(batch.leases) < batch.limit:
+            schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
+            self._note_turn(schema)
+            self._take_slice(batch, schema)
+            if not self.queues[schema]:
+                self.ring.remove(schema)
+        # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
+        self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
+        return tuple(batch.leases)
+
+    def _note_turn(self, schema: str) -> None:
+        """Set the ring's virtual time to that of the tenant whose turn it is."""
+        # If no other tenant waits, leases in force are charged only when they end.
+        unsettled = self._ahead(schema) if self.ring == {schema} else 0.0
+        self.ring_time = max(self.ring_time, self.virtual[schema] - unsettled)
+
+    def _take_slice(self, batch: _Filling, schema: str) -> None:
+        """Take packages from the head of a tenant's queue, until a slice or the batch is full.
+
+        A function that is unknown or long runs alone, and so does a package that may have killed a machine.
+        """
+        charged, spent = 0.0, 0.0
+        room = self.ring_time + MOST_DEBT_SECONDS * 1000 - self.virtual[schema]
+        for id in self.queues[schema][: batch.limit - len(batch.leases)]:
+            cost = self._expected(schema, self.messages[id].func)
+            alone = cost is None or cost >= batch.budget or self.histories[id].alone
+            size = self._size(id)
+            if batch.leases and (alone or batch.bytes + size > BATCH_BYTES):
+                batch.is_full = True
+                break
+            charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
+            charge = min(charge, max(0.0, room - charged))
+            batch.leases.append(self._take(batch.worker, id, charge, alone))
+            batch.bytes += size
+            charged += charge
+            batch.spent += cost or 0.0
+            spent += cost or 0.0
+            batch.is_full = alone or batch.spent >= batch.budget
+            if batch.is_full or spent >= batch.budget / SLICES:
+                break
+        self.virtual[schema] += charged
+
+    def _size(self, id: str) -> int:
+        """Return the size of a message in Redis, in bytes."""
+        message = self.messages[id]
+        return len(f"{message.schema}\n{message.func}\n0\n{message.payload}".encode())
+
+    def _expected(self, schema: str, func: str) -> float | None:
+        """Return the expected run time in ms. A function that is new to its tenant alone may run longer."""
+        own, of_all = self.costs.get((schema, func)), self.costs.get(("*", func))
+        return own if own is not None or of_all is None else NEW_FACTOR * of_all
+
+    def _take(self, worker: str, id: str, charged: float, alone: bool) -> Lease:
+        """Lease the head of a queue. Its tenant is charged at once what it is expected to cost."""
+        message, history = self.messages[id], self.histories[id]
+        self.last_token += 1
+        token = f"{self.last_token}.{secrets.token_hex(4)}"
+        lease = Lease(id, message.schema, message.payload, token, history.starts, history.give_up_reason, history.death)
+        self.queues[message.schema].remove(id)
+        self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
+        return lease
+
+    def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
+        refused: list[str] = []
+        used: dict[str, float] = {}
+        self._begin_period()
+        for one in settled:
+            if self._is_in_force(worker, one.lease) and one.lease.id not in used:
+                used[one.lease.id] = round(one.seconds * 1000, 3)
+                self._count(one, used[one.lease.id])
+            else:
+                refused.append(one.lease.id)
+        self._end_leases(used)
+        for id, ms in used.items():
+            self.histories.pop(id, None)
+            self.followed.pop(id, None)
+            message = self.messages.pop(id)
+            if message.once:
+                self.known[id] = self.clock()
+            func = self._counted(message.func)
+            if ms > 0 and func != OTHER_FUNCTIONS:  # a package that was given up without a run teaches nothing
+                self._learn((message.schema, func), ms)
+                self._learn(("*", func), ms)
+        self.happened["stale_acks"] += len(refused)
+        if settled:
+            self.known = {id: at for id, at in self.known.items() if at > self.clock() - REMEMBER_SECONDS}
+        return refused
+
+    def _learn(self, key: tuple[str, str], ms: float) -> None:
+        """Update an estimate. A new time weighs an eighth, so that one slow run does not make a function run alone."""
+        before = self.costs.get(key, ms)
+        self.costs[key] = before + (ms - before) / 8
+
+    def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
+        return self._return_unrun(lease.id for lease in leases if self._is_in_force(worker, lease))
+
+    def put_off(
+        self,
+        worker: str,
+        lease: Lease,
+        *,
+        delay: float,
+        payload: str | None = None,
+        seconds: float = 0.0,
+        unready: bool = False,
+    ) -> None:
+        if self._is_in_force(worker, lease):
+            self._end_lease(lease.id, round(seconds * 1000, 3))
+            message = self.messages[lease.id]
+            self.messages[lease.id] = replace(message, payload=payload or message.payload)
+            if not self._is_cancelled(lease.id):
+                self.histories[lease.id].give_up_reason = None
+            self.delayed[lease.id] = self.clock() + delay
+            self.unready |= {lease.id} if unready else set()
+
+    def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
+        if self._is_in_force(worker, lease):
+            self._end_lease(lease.id)
+            history = self.histories.pop(lease.id, History())
+            if history.is_cancelled:
+                self.histories[lease.id] = History(give_up_reason=history.give_up_reason)
+            self.died[lease.id] = (self.clock(), cause)
+
+    def purge(self) -> None:
+        for kept in (self.messages, self.histories, self.followed):
+            for id in kept.keys() - self.leased.keys():
+                del kept[id]
+        for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
+            place.clear()

@@ -1,0 +1,150 @@
+"""What the in-memory broker keeps: where each package is, whose queue it is in, and what happened to it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tenant_q.brokers import loads
+from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy
+from tenant_q.states import Progress
+
+
+@dataclass(slots=True)
+class History:
+    """What happened to a package.
+
+    Attributes:
+        starts: How many runs ended with the death of their worker; None if it was never given back by a death.
+        death: How the last worker died whose death was charged to it.
+        give_up_reason: Why it is to be given up instead of run.
+        alone: Whether it is delivered by itself, because it may have killed a machine.
+    """
+
+    starts: int | None = None
+    death: str | None = None
+    give_up_reason: str | None = None
+    alone: bool = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled, which nothing takes back."""
+        return (self.give_up_reason or "").startswith(CANCELLED)
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease in force.
+
+    Attributes:
+        lease: The lease.
+        worker: The worker that holds it.
+        deadline: Until when, in seconds since the epoch.
+        charged: The milliseconds that its tenant was charged for it.
+        alone: Whether it is all of its batch.
+        is_cancelled: Whether its package was cancelled since the worker took it.
+        progress: The progress that the package reported.
+    """
+
+    lease: Lease
+    worker: str
+    deadline: float
+    charged: float
+    alone: bool
+    is_cancelled: bool = False
+    progress: Progress | None = None
+
+
+class State:
+    """One cluster's queues in this process. Groups and status are its own, not its site's.
+
+    Args:
+        cluster: The name of the cluster.
+        clock: A function that returns the seconds since the epoch.
+        keys_of: A function that returns the keys of the tenants that have these schemas now, by schema.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        clock: Callable[[], float] = time.time,
+        keys_of: Callable[[Iterable[str]], Mapping[str, str]] = lambda schemas: {},
+    ) -> None:
+        self.cluster = cluster
+        self.clock = clock
+        self.keys_of = keys_of
+        # By key of a tenant, the name of its queue, which stands for its schema in what follows. By that name, whose
+        # it is and what its schema is called now.
+        self.queue_of_tenant: dict[str, str] = {}
+        self.owners: dict[str, tuple[str, str]] = {}
+        self.deleted: dict[str, float] = {}
+        self.cached: dict[str, set[str]] = defaultdict(set)
+        self.messages: dict[str, Message] = {}
+        self.histories: dict[str, History] = defaultdict(History)
+        # The places of an id: its tenant's queue, leased (oldest lease first), delayed until, dead since and why.
+        self.queues: dict[str, list[str]] = defaultdict(list)
+        self.leased: dict[str, Held] = {}
+        self.delayed: dict[str, float] = {}
+        self.died: dict[str, tuple[float, str]] = {}
+        self.unready: set[str] = set()
+        self.known: dict[str, float] = {}
+        # By id of a package that is there, what was enqueued to follow it.
+        self.followed: dict[str, str] = {}
+        self.late: dict[str, float] = {}
+        # The ring: tenants with work queued that neither a pause nor a cap keeps out.
+        self.ring: set[str] = set()
+        self.ring_time = 0.0
+        self.virtual: dict[str, float] = defaultdict(float)
+        # Since when the ring has not been empty, and until when since then each tenant was the only one in it.
+        self.waited_since = 0.0
+        self.alone_until: dict[str, float] = {}
+        self.costs: dict[tuple[str, str], float] = {}
+        self.in_force: dict[str, Policy] = {}
+        self.last_token = 0
+        self.last_scan: float | None = None
+        self.happened = {"stale_acks": 0, "expired": 0, "broken": 0}
+        # What was done: of each tenant and function, and of each tenant when a period with something done began.
+        # The last two are microseconds run and milliseconds waited.
+        self.figures: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        self.figures_then: dict[int, dict[str, list[int]]] = {}
+        self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        # For each kind of label: whether a name has series of its own, and how many names could have.
+        self.labelled: dict[str, dict[str, bool]] = defaultdict(dict)
+        self.most_labels: dict[str, int] = {}
+        self.last_stat_of: dict[str, str] = {}
+        self.stray_names: set[str] = set()
+        self.kept_until: dict[tuple[str, ...], float] = {}
+
+    def _queue(self, schema: str, tenant: str | None = None) -> str:
+        """Return the name of a tenant's queue: its schema's, unless an earlier tenant of that name has it."""
+        tenant = self.keys_of([schema]).get(schema, "") if tenant is None else tenant
+        own = schema if self.owners.get(schema, (tenant, ""))[0] == tenant or not tenant else f"{schema}#{tenant}"
+        return self.queue_of_tenant.get(tenant, own)
+
+    def _claim(self, schema: str, tenant: str | None = None) -> str:
+        tenant = self.keys_of([schema]).get(schema, "") if tenant is None else tenant
+        name = self._queue(schema, tenant)
+        if tenant and tenant not in self.queue_of_tenant:
+            self.queue_of_tenant[tenant] = name
+            self.owners[name] = (tenant, schema)
+        return name
+
+    def _schema(self, queue: str) -> str:
+        return self.owners[queue][1] if queue in self.owners else queue
+
+    def _is_deleted(self, tenant: str | None) -> bool:
+        return tenant is not None and self.deleted.get(tenant, 0.0) > self.clock()
+
+    def _give_up_reason(self, id: str) -> str | None:
+        return self.histories[id].give_up_reason if id in self.histories else None
+
+    def _is_cancelled(self, id: str) -> bool:
+        return id in self.histories and self.histories[id].is_cancelled
+
+    def _cancel_leased(self, id: str, reason: str) -> None:
+        if not self._is_cancelled(id):
+            self.histories[id].give_up_reason = reason
+            self.leased[id].is_cancelled = True

@@ -1,0 +1,56 @@
+"""The end of a tenant and its new name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.memory_broker.state import State
+
+
+class MemoryTenants(State):
+    """What is kept of tenants besides their packages, see `protocol.tenants`."""
+
+    def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
+        if not self._is_deleted(tenant):
+            self.cached[self._claim(schema, tenant)].add(id)
+
+    def cached_ids(self, schema: str, tenant: str) -> list[str]:
+        return sorted(self.cached[self._queue(schema, tenant)])
+
+    def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
+        self.cached[self._queue(schema, tenant)].difference_update(ids)
+
+    def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
+        is_let_go = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
+        self.deleted[tenant] = self.clock() + seconds
+        if is_let_go:
+            return 0
+        queue = self._claim(schema, tenant)
+        self.in_force.pop(queue, None)
+        self.ring.discard(queue)
+        own = [id for id, message in self.messages.items() if message.schema == queue]
+        for id in own:
+            if id in self.leased:
+                self._cancel_leased(id, reason)
+                continue
+            for place in (self.delayed, self.died, self.messages, self.histories, self.followed):
+                place.pop(id, None)
+            self.unready.discard(id)
+        self.queues.pop(queue, None)
+        self.costs = {key: cost for key, cost in self.costs.items() if key[0] != queue}
+        for key in [key for key in self.kept if key[:2] == ("group", queue)]:
+            del self.kept[key]
+        held = sum(id in self.leased for id in own)
+        if not held and not self.cached[queue]:
+            for kept in (self.figures, self.virtual, self.cached):
+                kept.pop(queue, None)
+            for then in self.figures_then.values():
+                then.pop(queue, None)
+            self.queue_of_tenant.pop(tenant, None)
+            _, name = self.owners.pop(queue)
+            if name not in {name for _, name in self.owners.values()}:
+                self.labelled["tenants"].pop(name, None)
+        return held
+
+    def rename_tenant(self, tenant: str, old: str, new: str) -> None:
+        self.owners[self._claim(old, tenant)] = (tenant, new)
