@@ -1,9 +1,11 @@
-"""A cluster of the version before and one of this version share a broker and a database, as in a rolling upgrade."""
+"""A cluster of an earlier version and one of this version share a broker and a database, as in a rolling upgrade."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django_q.models import Schedule, Task
 
 from tenant_q.brokers import get_broker
@@ -20,13 +23,16 @@ from tests import tasks
 from tests.conftest import MANAGE, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-# The last commit whose packages name no tenant, and whose rows are not signed.
-BEFORE = "087c8bb1f8e8d9461ae616abab250d83c72c3928"
+# Earlier versions that a cluster of this one works beside.
+BEFORE = {
+    "packages name no tenant, rows are not signed": "087c8bb1f8e8d9461ae616abab250d83c72c3928",
+    "before the modules moved into folders": "dd67a83cfd72b9d210b4249880050d1fd373d44c",
+}
 COUNT = 200
 
 ENQUEUE = """
 import json
-from tenant_q.due_index import forget_where_dropped  # the version after has it no more
+import tenant_q.outbox  # this version does not have it any more
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 key, count, names = json.loads({!r})
@@ -43,13 +49,14 @@ print(json.dumps(ids))
 """
 
 
-@pytest.fixture(scope="module")
-def version_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of the version before, in a folder of its own."""
+@pytest.fixture(scope="module", params=BEFORE.values(), ids=BEFORE)
+def version_before(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of an earlier version, in a folder of its own."""
     folder = tmp_path_factory.mktemp("before")
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", BEFORE, "tenant_q"], capture_output=True, check=False)
+    commit: str = request.param
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit, "tenant_q"], capture_output=True, check=False)
     if archive.returncode:
-        pytest.skip(f"this clone has no commit {BEFORE[:7]}: git fetch --unshallow")
+        pytest.skip(f"this clone has no commit {commit[:7]}: git fetch --unshallow")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
     return folder
 
@@ -104,6 +111,9 @@ def test_two_versions_share_one_broker(tenants, mscluster, version_before):
     assert get_broker().statistics() == {"stale_acks": 0, "expired": 0, "broken": 0}
     shares = [_done_by(cluster) for cluster in (old, new)]
     assert all(shares), "both took part"
+    shown = io.StringIO()
+    call_command("msinfo", stdout=shown)
+    assert all(re.search(rf"\b{cluster.process.pid}\b", shown.getvalue()) for cluster in (old, new)), shown.getvalue()
 
 
 def look_at(name: str, ids: dict[str, list[str]], before: dict[str, list[str]]) -> None:
