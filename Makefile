@@ -13,18 +13,19 @@ STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test chaos bench bench-peers bench-scheduler lint test-all clean
+.PHONY: help demo docs test wheel chaos bench bench-peers bench-scheduler lint test-all clean
 
 help:
 	@echo "make demo      three tenants at work, until Ctrl-C; DEMO_ARGS=--once does the main job once and checks it"
 	@echo "make test      all tests; TEST_ARGS go to pytest"
+	@echo "make wheel     build the wheel into dist/ and follow the tutorials with it, in an empty environment"
 	@echo "make chaos     some minutes of kills and outages, and figures of fairness; TEST_ARGS go to pytest"
 	@echo "make bench     tenant_q beside Django-Q2: speed, latency, cost, memory; BENCH_ARGS=--quick takes a minute or two;"
 	@echo "               make bench-peers installs Celery and dramatiq for it, into .venvs/peers"
 	@echo "make bench-scheduler  what the schedules of 10,000 tenants cost, and how late they start, in a quarter of an hour;"
 	@echo "               BENCH_ARGS='--tenants 200 --seconds 10 --burst 1000' is quick, BENCH_ARGS=--help shows all"
 	@echo "make docs      the documentation as pages in site/, without the network; a broken link is an error"
-	@echo "make lint      ruff, mypy and import-linter"
+	@echo "make lint      ruff, mypy, import-linter, codespell and the list of avoided phrases"
 	@echo "make test-all  the tests with each Python found, Django and tenancy package; MATRIX_ARGS=--help for less"
 	@echo "make clean     remove all that these commands made"
 	@echo "PYTHON=...     the Python that .venv is made with; now $(PYTHON)"
@@ -36,6 +37,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(TEST_ARGS)
 	TENANCY=django_tenants $(BIN)/python -m pytest -n 3 --dist loadfile -m seam $(TEST_ARGS) || [ $$? -eq 5 ]  # 5: none
+
+# Of a clean build: setuptools would pack what an earlier one left in build/.
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	WHEEL="$$(ls dist/tenant_q-*.whl)" $(BIN)/python -m pytest tests/acceptance/test_tutorials.py $(TEST_ARGS)
 
 # The long form of what `make test` runs short; its figures are printed.
 chaos: $(STAMP)
@@ -69,6 +76,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_words.py
+	$(BIN)/codespell
 
 test-all: $(STAMP)
 	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)

@@ -1,8 +1,8 @@
 """The tutorials, carried out: each step as the page says, in an empty folder, against the servers of this run.
 
-What is not done literally is in `Reader`: packages are those of this run instead of installed ones, the servers are
-this run's, and so are the port and the name of the database. What the page has its reader do in a browser is done by
-requests.
+What is not done literally is in `Reader`: the servers are those of this run, and so are the port and the name of the
+database. Requests do what the page has its reader do in a browser. The packages are those of this run, too, unless
+`WHEEL` names a wheel of tenant_q: then they are installed into an empty environment, as `make wheel` does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import venv
+import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,11 +27,12 @@ import pytest
 import requests
 
 from tests.conftest import wait_until
-from tests.documents import DOCS, Block, blocks
+from tests.documents import DOCS, ROOT, Block, blocks
 
 TUTORIALS = ("django-tenants", "django-tenant-schemas")
-# Seconds that are waited for what takes one on a calm machine.
+# How many seconds a step that takes one on a calm machine may take.
 PATIENCE = 120
+WHEEL = Path(os.environ["WHEEL"]).resolve() if "WHEEL" in os.environ else None
 
 
 def free_port() -> int:
@@ -41,7 +44,7 @@ def free_port() -> int:
 class Reader:
     """Somebody who follows a tutorial. A block is typed into a terminal, or is a file to write."""
 
-    def __init__(self, page: Path, folder: Path) -> None:
+    def __init__(self, page: Path, folder: Path, programs: Path) -> None:
         self.waiting = blocks(page)
         self.page = page
         self.folder = folder
@@ -49,7 +52,7 @@ class Reader:
         self.database = f"myshop_{os.getpid()}"
         # A terminal shows each line at once; a file, which stands for it here, would not.
         unbuffered = {"PYTHONUNBUFFERED": "1"}
-        self.environment = _without_the_runs_own(os.environ) | _server(self.database) | unbuffered
+        self.environment = _terminal(os.environ, programs) | _server(self.database) | unbuffered
         self.running: list[subprocess.Popen[bytes]] = []
         self.answers: list[str] = []
 
@@ -125,12 +128,11 @@ class Reader:
         return [process.wait(PATIENCE) for process in self.running]
 
 
-def _without_the_runs_own(environment: os._Environ[str]) -> dict[str, str]:
-    """The environment of a new terminal, in which the run's virtual environment is active."""
+def _terminal(environment: os._Environ[str], programs: Path) -> dict[str, str]:
+    """Return the environment of a new terminal, in which the virtual environment with these programs is active."""
     ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "PYTHONPATH", "TENANCY", "Q_NAME")
     kept = {name: value for name, value in environment.items() if name not in ours and not name.startswith("PG")}
-    here = sysconfig.get_path("scripts")
-    return kept | {"PATH": os.pathsep.join([here, *_postgres_programs(), kept.get("PATH", os.defpath)])}
+    return kept | {"PATH": os.pathsep.join([str(programs), *_postgres_programs(), kept.get("PATH", os.defpath)])}
 
 
 def _postgres_programs() -> list[str]:
@@ -225,9 +227,25 @@ class Browser:
         self.submit("login/?next=/admin/", username=user, password=password)
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of the environment that the reader activates."""
+    if WHEEL is None:
+        return Path(sysconfig.get_path("scripts"))
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, f"{WHEEL}[tenants]", "psycopg[binary]"], check=True, cwd=environment, env=_clean())
+    return environment / "bin"
+
+
+def _clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 @pytest.fixture(params=TUTORIALS)
-def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
-    followed = Reader(DOCS / "tutorials" / f"{request.param}.md", tmp_path)
+def reader(request: pytest.FixtureRequest, tmp_path: Path, programs: Path) -> Iterator[Reader]:
+    followed = Reader(DOCS / "tutorials" / f"{request.param}.md", tmp_path, programs)
     yield followed
     for process in followed.running:
         if process.poll() is None:
@@ -269,3 +287,21 @@ def _successes(browser: Browser) -> str:
     listed = browser.open("django_q/success/")
     found = re.findall(r'href="(/admin/django_q/success/[0-9a-f]{32}/change/[^"]*)"', listed)
     return listed + "".join(browser.open(link) for link in dict.fromkeys(found))
+
+
+@pytest.mark.skipif(WHEEL is None, reason="`make wheel` builds one and sets WHEEL")
+def test_the_wheel_has_the_files_of_the_package_and_no_others() -> None:
+    assert WHEEL is not None
+    listed = subprocess.run(["git", "ls-files", "tenant_q"], cwd=ROOT, check=True, capture_output=True, text=True)
+    packed = {name for name in zipfile.ZipFile(WHEEL).namelist() if ".dist-info/" not in name}
+    assert packed == set(listed.stdout.split())
+
+
+def test_the_programs_are_those_of_the_wheel(programs: Path, tmp_path: Path) -> None:
+    show = "import tenant_q, pathlib; print(pathlib.Path(tenant_q.__file__).parent)"
+    terminal = _terminal(os.environ, programs)
+    found = subprocess.run(
+        ["python", "-c", show], cwd=tmp_path, env=terminal, check=True, capture_output=True, text=True
+    )
+    folder = Path(found.stdout.strip())
+    assert folder.is_relative_to(programs.parent) if WHEEL else folder == ROOT / "tenant_q"
