@@ -18,7 +18,7 @@ import yaml
 
 from tenant_q.conf import conf
 from tenant_q.management.commands.mshealth import Command
-from tests.documents import DOCS
+from tests.documents import DOCS, ROOT
 
 FOLDER = DOCS / "how-to" / "deploy"
 UNIT = FOLDER / "tenant-q.service"
@@ -28,6 +28,7 @@ MANIFEST = [
     for document in yaml.safe_load_all((FOLDER / name).read_text())
 ]
 COMPOSE = FOLDER / "compose.yaml"
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
 MSCLUSTER = ["python", "manage.py", "mscluster"]
 HEALTH = ["python", "manage.py", "mshealth"]
@@ -142,14 +143,18 @@ def test_the_labels_of_the_manifest_fit():
 # Compose
 
 
-def test_the_compose_file_is_valid():
+def assert_valid(file: Path, schema: str) -> None:
     checked = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)],
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(file)],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_compose_file_is_valid():
+    assert_valid(COMPOSE, "compose-spec")
 
 
 def test_compose_stops_the_cluster_in_order(grace):
@@ -189,3 +194,14 @@ def test_the_pooler_pools_sessions():
     parser.read(FOLDER / "pgbouncer.ini")
     assert parser["pgbouncer"]["pool_mode"] == "session"
     assert "server_reset_query_always" not in parser["pgbouncer"], "session pooling resets each time"
+
+
+# Continuous integration
+
+
+def test_the_workflow_is_valid_and_calls_what_every_change_must_pass():
+    assert_valid(WORKFLOW, "github-workflows")
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    assert jobs["check"]["steps"][-1] == {"run": "bash .ci/run"}
+    checkouts = [step for job in jobs.values() for step in job["steps"] if "checkout" in step.get("uses", "")]
+    assert all(step["with"]["fetch-depth"] == 0 for step in checkouts), "test_versions runs earlier commits"
