@@ -40,16 +40,17 @@ def steps() -> list[tuple[Any, str, str]]:
     """Return the functions that are timed: the owner, the name, and what it does."""
     from tenant_q import tenancy
     from tenant_q.brokers.redis import RedisBroker
-    from tenant_q.cluster import slices, worker
+    from tenant_q.cluster import admission, attempts, worker
     from tenant_q.lifecycle import save_results
+    from tenant_q.scrubbing import serving
 
     return [
         (RedisBroker, "fetch", "fetch a batch"),
-        (worker, "open_package", "check the signature, unpickle"),
+        (admission, "open_package", "check the signature, unpickle"),
         (tenancy, "look_up_together", "look tenants up"),
-        (slices, "_enter", "enter the schema, ask where it is"),
-        (worker, "execute", "run the task"),
-        (slices, "clean_up", "take back what it left"),
+        (serving, "_enter", "enter the schema, ask where it is"),
+        (attempts, "execute", "run the task"),
+        (serving, "clean_up", "take back what it left"),
         (save_results, "write", "save the rows"),
         (RedisBroker, "acknowledge", "acknowledge"),
         (worker.Worker, "tick", "all else"),

@@ -215,7 +215,7 @@ class QUtilities:
 
         Raises `ProgressError` outside of a task (as in a thread that it started), and for a fraction out of range.
         """
-        progress.tell(fraction, text)
+        progress.report(fraction, text)
 
     @staticmethod
     def get_progress(task_id: str, schema_name: str | None = None) -> Progress | None:
@@ -226,7 +226,7 @@ class QUtilities:
         """
         require("get_progress", task_id=task_id)
         with _tenant(schema_name) as schema:
-            return progress.ask(schema, task_id)
+            return progress.read(schema, task_id)
 
     @staticmethod
     def add_async_tasks_from_iter(

@@ -162,5 +162,5 @@ def _call(args: Any, kwargs: Any) -> str:
 
 def _progress(live: Live) -> tuple[float | None, str]:
     """How far a running task says it is."""
-    told = progress.ask(live.schema, live.id) if live.place == "leased" else None
-    return (told.fraction, told.text) if told else (None, "")
+    reported = progress.read(live.schema, live.id) if live.place == "leased" else None
+    return (reported.fraction, reported.text) if reported else (None, "")

@@ -55,7 +55,7 @@ class Child:
     def is_worker(self) -> bool:
         return self.role == Worker.name
 
-    def tell(self, cancelled: dict[str, str]) -> None:
+    def notify(self, cancelled: dict[str, str]) -> None:
         """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
         if cancelled != self.cancelled:
             self.slot.cancel(cancelled)

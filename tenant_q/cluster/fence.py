@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Collection, Mapping
 
 from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import Broker, Lease
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, LeaseLost, TakenBack
+from tenant_q.lifecycle.deliveries import Delivery
+from tenant_q.package.package import labels
 from tenant_q.support import clock
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.fence")
+
+# How long a transactional task whose lease is in doubt waits for the broker before its commit, and between two queries.
+LONGEST_DOUBT = 120.0
+DOUBT_PAUSE = 0.2
 
 
 class Fence:
@@ -38,7 +46,8 @@ class Fence:
     def fetched(self, sent: float) -> None:
         """Trust the leases of a fetch.
 
-        Parameters: `sent`, the value of `clock.now()` before the fetch was sent.
+        Args:
+            sent: The value of `clock.now()` before the fetch was sent.
         """
         with self._lock:
             self._held = None
@@ -48,10 +57,38 @@ class Fence:
         """Return whether the worker still holds a lease of its last fetch. Raises as `lost`."""
         return not self.lost([lease])
 
-    def lost(self, leases: Collection[Lease]) -> set[str]:
-        """Return the ids of those leases of the last fetch that the worker no longer holds.
+    def confirm(self, delivery: Delivery) -> None:
+        """Make sure of the lease of a transactional task before its commit.
 
-        Raises `BrokerError` when that is in doubt and the broker does not answer.
+        It waits for the broker, so that a short outage does not make the task run again.
+
+        Args:
+            delivery: The delivery whose task has just run.
+
+        Raises:
+            LeaseLost: The worker no longer holds the lease.
+            TakenBack: The broker has not answered for `LONGEST_DOUBT` seconds.
+        """
+        func_name, deadline = delivery.package.func_name, time.monotonic() + LONGEST_DOUBT
+        while True:
+            try:
+                if self.holds(delivery.lease):
+                    return
+                raise LeaseLost(f"{func_name} is rolled back: its worker no longer holds the lease")
+            except BrokerError as error:
+                if time.monotonic() > deadline:
+                    raise TakenBack(f"{func_name} is rolled back: {error}", error) from error
+            self.slot.occupy(labels(delivery.package), None)  # the task has ended, so its timeout no longer applies
+            time.sleep(DOUBT_PAUSE)
+
+    def lost(self, leases: Collection[Lease]) -> set[str]:
+        """Return the ids of the leases that the worker no longer holds.
+
+        Args:
+            leases: Leases of the last fetch.
+
+        Raises:
+            BrokerError: It is in doubt, and the broker does not answer.
         """
         if not leases:
             return set()
@@ -69,7 +106,7 @@ class Fence:
         sent = clock.now()
         self._held = self.broker.renew([self.key], conf().lease).get(self.key, {})
         self._trust_from(sent)
-        logger.info("The leases of worker %s may have run out; it still holds %s", self.key, len(self._held))
+        logger.info("The leases of worker %s were in doubt; it still holds %s", self.key, len(self._held))
 
     def _trust_from(self, sent: float) -> None:
         # The leases of brokers other than Redis never run out.

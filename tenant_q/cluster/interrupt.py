@@ -24,9 +24,9 @@ class Interrupt(AbstractContextManager[None]):
         self.slot = slot
         self._id = ""
         self._armed_for: str | None = None
-        self.listen()
+        self.take_signal()
 
-    def listen(self) -> None:
+    def take_signal(self) -> None:
         """Take the signal, also again where a task has taken it."""
         if get_handler(SIGNAL) != self._ring:
             set_handler(SIGNAL, self._ring)

@@ -113,7 +113,7 @@ class LeaseKeeper:
         for one in self.broker.cancelled():
             reasons.setdefault(one.worker, {})[one.id] = one.reason
         for child in self.children.workers:
-            child.tell(reasons.get(child.key, {}))
+            child.notify(reasons.get(child.key, {}))
 
     def pass_on_progress(self) -> None:
         """Send the new progress of tasks to the broker. Brokers other than Redis keep no progress."""

@@ -50,8 +50,8 @@ class StopFlag:
     def _set(self, signum: int, frame: Any) -> None:
         self.count += 1
 
-    def listen(self) -> None:
-        """Take the signals again, whatever a task has done to them."""
+    def take_signals(self) -> None:
+        """Handle the signals again if a task has changed their handlers."""
         for number in self._handlers:
             if get_handler(number) != self._set:
                 set_handler(number, self._set)

@@ -105,7 +105,7 @@ class Scheduler(Role):
         begun = time.monotonic()
         found = due_index.look(but=self._served)
         due = [one for one in found if one.seconds <= 0]
-        self.slot.tell_late(max((-one.seconds for one in due), default=0.0))
+        self.slot.report_lateness(max((-one.seconds for one in due), default=0.0))
         for some in self._portions([one.schema for one in due]):
             self._serve(some)
             if self.stopping or time.monotonic() - begun > BUSY_SECONDS:

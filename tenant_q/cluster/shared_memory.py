@@ -28,8 +28,8 @@ _RENEWED_SINCE, _RENEWED_UNTIL = 576, 584
 _LEASES = 592
 _CANCELLED = _LEASES + BATCH_LIMIT * _LEASE.size  # how many
 _CANCELS = _CANCELLED + _NUMBER.size
-_TOLD = _CANCELS + BATCH_LIMIT * _CANCEL.size  # twice the number of progress reports; odd while one is being written
-_AT_PROGRESS = _TOLD + _NUMBER.size
+_REPORTS = _CANCELS + BATCH_LIMIT * _CANCEL.size  # twice the number of progress reports; odd while one is being written
+_AT_PROGRESS = _REPORTS + _NUMBER.size
 _SIZE = _AT_PROGRESS + _PROGRESS.size
 _LABELS = ("task_id", "schema", "func")
 
@@ -114,19 +114,19 @@ class Slot:
                 return _text(reason)
         return None
 
-    def tell_progress(self, id: str, progress: Progress) -> None:
+    def report_progress(self, id: str, progress: Progress) -> None:
         """How far the package is that the child runs. Its text is cut to `LONGEST_TEXT` bytes."""
-        told = self._get(_TOLD) & ~1  # odd where an interrupt came in between
-        self._put(_TOLD, told + 1)
+        told = self._get(_REPORTS) & ~1  # odd where an interrupt came in between
+        self._put(_REPORTS, told + 1)
         packed = _PROGRESS.pack(id.encode(), progress.fraction, progress.text.encode())
         self._memory[_AT_PROGRESS : _AT_PROGRESS + len(packed)] = packed
-        self._put(_TOLD, told + 2)
+        self._put(_REPORTS, told + 2)
 
     def beat(self) -> None:
         """The child shows that it lives and is not stuck."""
         self._put_seconds(_BEAT, time.monotonic())
 
-    def tell_late(self, seconds: float) -> None:
+    def report_lateness(self, seconds: float) -> None:
         """The scheduler looked, and was so far behind."""
         self._put_seconds(_LATE, seconds)
 
@@ -216,9 +216,9 @@ class Slot:
     @property
     def progress(self) -> tuple[int, str, Progress] | None:
         """The number of reports, the package's id, and the last report. None without one, or while one is written."""
-        told = self._get(_TOLD)
+        told = self._get(_REPORTS)
         id, fraction, text = _PROGRESS.unpack(self._memory[_AT_PROGRESS : _AT_PROGRESS + _PROGRESS.size])
-        is_whole = told and told % 2 == 0 and told == self._get(_TOLD)
+        is_whole = told and told % 2 == 0 and told == self._get(_REPORTS)
         return (told, _text(id), Progress(fraction, _text(text))) if is_whole else None
 
     @property

@@ -70,7 +70,7 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
 
 def announce(packages: Sequence[Package]) -> None:
     """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
-    if has_listeners():  # packages have their schema already
+    if has_own_receivers():  # packages have their schema already
         with no_return():
             for package in packages:
                 schema = package.schema
@@ -79,7 +79,7 @@ def announce(packages: Sequence[Package]) -> None:
                     package.task.pop("tenant", None)
 
 
-def has_listeners() -> bool:
+def has_own_receivers() -> bool:
     """Whether the project listens to Django-Q2's `pre_enqueue`."""
     return has_receivers(pre_enqueue, sender="django_q", besides=stamp)
 

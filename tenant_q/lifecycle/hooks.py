@@ -23,17 +23,17 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.flows")
 
 
-def has_listeners(outcome: Outcome) -> bool:
+def has_receivers(outcome: Outcome) -> bool:
     """Return whether an outcome has a hook or a receiver of `post_execute`."""
     return bool(outcome.package.option("hook") or post_execute.receivers)
 
 
 def called_receivers(settlement: Settlement) -> bool:
     """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
-    return save_results.has_own_receivers() or (bool(settlement.links) and enqueue.has_listeners())
+    return save_results.has_own_receivers() or (bool(settlement.links) and enqueue.has_own_receivers())
 
 
-def tell(outcome: Outcome) -> None:
+def call(outcome: Outcome) -> None:
     """Call the hook and the receivers of `post_execute`, in the tenant's schema, which must be current.
 
     What they raise is logged, and changes nothing. They may take as long as the task might.
@@ -41,12 +41,12 @@ def tell(outcome: Outcome) -> None:
     package = outcome.package
     try:
         with no_return():
-            copy_context().run(_tell, outcome)
+            copy_context().run(_call, outcome)
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
         logger.exception("The hook of %s failed", package.name, extra=labels(package))
 
 
-def _tell(outcome: Outcome) -> None:
+def _call(outcome: Outcome) -> None:
     package = outcome.package
     running.set(package)
     with tenancy.unlimited_waits(), alarm(timeout_of(package)):

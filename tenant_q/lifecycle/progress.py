@@ -27,7 +27,7 @@ def report_to(report: Callable[[str, Progress], None] | None) -> None:
     _report = report
 
 
-def tell(fraction: float, text: str = "") -> None:
+def report(fraction: float, text: str = "") -> None:
     """Report the progress of the running task. Raises `ProgressError` outside of a task, and for a wrong fraction."""
     package = running.get()
     if package is None:
@@ -43,7 +43,7 @@ def tell(fraction: float, text: str = "") -> None:
         _report(package.id, progress)
 
 
-def ask(schema: str, id: str) -> Progress | None:
+def read(schema: str, id: str) -> Progress | None:
     """How far a tenant's running task says it is; None when it has told nothing, or does not run."""
     told = _told_here.get()
     if told and told[0] == id:

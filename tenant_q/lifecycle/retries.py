@@ -1,6 +1,9 @@
-"""When a package is tried again: after an error, for a tenant that is not there, for a result that cannot be saved.
+"""Decide what becomes of a package after something went wrong.
 
-Delays grow exponentially up to a cap. Those after errors have jitter, so that tasks that failed together do not come
+Each function answers for one kind of trouble: the task failed, its tenant cannot be served, or its result cannot be
+saved. The answer is a `Decision`; nobody else counts tries or computes delays.
+
+Delays grow exponentially up to a limit. Those after errors have jitter, so that tasks that failed together do not come
 back together (Brooker, "Exponential Backoff And Jitter", 2015).
 """
 
@@ -8,32 +11,115 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
+from enum import Enum
 
 from tenant_q.conf import conf
+from tenant_q.exceptions import (
+    CacheAway,
+    DatabaseAway,
+    ReplicaAway,
+    SchemaNotMigrated,
+    TenantBusy,
+    TenantNotReady,
+)
 from tenant_q.package.package import Outcome, Package
 
-# A tenant that is not there, or cannot be saved to, is tried again this often before its package is declared dead.
+# A package whose tenant cannot be served, or whose result cannot be saved, is put off this often before it is
+# dead-lettered.
 MOST_PUT_OFFS = 8
 LONGEST_PUT_OFF = 60.0
 LONGEST_RETRY = 3600.0
 # A delay is shortened by up to this share of itself.
 JITTER = 0.25
+# Conditions of a tenant that end by themselves: its packages wait, however long that takes.
+_TEMPORARY = (SchemaNotMigrated, TenantNotReady, TenantBusy, ReplicaAway)
 
 
-def put_off_delay(tries: int) -> float:
-    """Seconds until the next of `tries` is made for a tenant that cannot be served or saved to."""
+class Step(Enum):
+    """What becomes of a package."""
+
+    WAIT = "wait"  # deliver it again later; it did not fail
+    TRY_AGAIN = "try again"  # start it again later; a failure was counted
+    GIVE_UP = "give up"  # the failure is final, and is saved as a row
+    DEAD_LETTER = "dead-letter"  # keep it among the dead letters, because no row can be saved
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a package.
+
+    `tries` counts the tries of this kind, this one included. `counter` is the name under which the package carries
+    their number. `delay` is the number of seconds until the next delivery.
+    """
+
+    step: Step
+    tries: int
+    counter: str
+    delay: float = 0.0
+
+    def counted(self, package: Package) -> Package:
+        """Return the package with the number of its tries, as it is delivered again."""
+        return Package(package.task | {self.counter: self.tries})
+
+
+def after_failure(outcome: Outcome) -> Decision:
+    """Decide about a task that failed: try again, or give up.
+
+    Args:
+        outcome: The failure.
+
+    Returns:
+        The decision. Give up when the failure is final or acknowledged, or no attempt is left.
+    """
+    package, failures = outcome.package, outcome.package.failures + 1
+    attempts = package.option("max_attempts", conf().max_attempts)
+    if outcome.is_final or package.option("ack_failure") or (attempts and failures >= attempts):
+        return Decision(Step.GIVE_UP, failures, "failures")
+    return Decision(Step.TRY_AGAIN, failures, "failures", _retry_delay(package, failures))
+
+
+def while_unavailable(package: Package, error: Exception) -> Decision:
+    """Decide about a package whose tenant cannot be served: wait, give up or dead-letter.
+
+    A tenant that does not exist yet may be in a transaction that is still open. A condition that ends by itself is
+    counted apart, so that it uses up none of the tries for those that may not end.
+
+    Args:
+        package: The package as it was delivered.
+        error: Why its tenant cannot be served.
+
+    Returns:
+        The decision. Give up when the database is lost each time the task runs: then the task causes it.
+    """
+    counter = "waited" if isinstance(error, _TEMPORARY) else "put_off"
+    tries = int(package.option(counter, 0)) + 1
+    if tries > MOST_PUT_OFFS and counter == "put_off":
+        return Decision(Step.GIVE_UP if isinstance(error, DatabaseAway) else Step.DEAD_LETTER, tries, counter)
+    return Decision(Step.WAIT, tries, counter, _put_off_delay(tries))
+
+
+def while_unsaved(package: Package, error: Exception) -> Decision:
+    """Decide about a package whose outcome cannot be saved: wait, or dead-letter.
+
+    Args:
+        package: The package.
+        error: Why its outcome cannot be saved. An outage of the cache may last longer than the tries.
+
+    Returns:
+        The decision.
+    """
+    tries = int(package.option("put_off", 0)) + 1
+    if tries > MOST_PUT_OFFS and not isinstance(error, CacheAway):
+        return Decision(Step.DEAD_LETTER, tries, "put_off")
+    return Decision(Step.WAIT, tries, "put_off", _put_off_delay(tries))
+
+
+def _put_off_delay(tries: int) -> float:
     return min(LONGEST_PUT_OFF, math.ldexp(0.5, min(tries - 1, 10)))
 
 
-def retry_delay(outcome: Outcome) -> float | None:
-    """Seconds until a task that failed is started again, or None when it is not."""
-    package = outcome.package
-    if outcome.success or outcome.is_final or package.option("ack_failure"):
-        return None
-    attempts = package.option("max_attempts", conf().max_attempts)
-    failures = package.failures + 1
-    if attempts and failures >= attempts:
-        return None
+def _retry_delay(package: Package, failures: int) -> float:
     first = float(package.option("retry_delay", conf().retry_delay))
     factor = float(package.option("retry_backoff", conf().retry_backoff))
     try:
@@ -41,8 +127,3 @@ def retry_delay(outcome: Outcome) -> float | None:
     except OverflowError:  # after a thousand attempts
         delay = LONGEST_RETRY
     return delay * (1 - JITTER * random.random())
-
-
-def after_failure(package: Package) -> Package:
-    """The package as it is started again: it knows how often it has failed."""
-    return Package(package.task | {"failures": package.failures + 1})

@@ -53,7 +53,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
             names = outcome.package.func_name, outcome.package.name, outcome.death
             level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
             logger.log(level, "Failed %s (%s): %s", *names, extra=labels(outcome.package))
-    settlement.to_tell = [outcome for outcome in settled if hooks.has_listeners(outcome)]
+    settlement.to_call = [outcome for outcome in settled if hooks.has_receivers(outcome)]
     return settlement
 
 

@@ -17,7 +17,7 @@ class Settlement:
 
     `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
     `failed` are the outcomes that became failures because a server refuses their results, by key. `links` are the
-    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_tell` are those
+    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_call` are those
     whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the id of the
     task that it follows from.
     """
@@ -26,7 +26,7 @@ class Settlement:
     failed: dict[Key, Outcome] = field(default_factory=dict)
     links: list[Package] = field(default_factory=list)
     complete: list[Package] = field(default_factory=list)
-    to_tell: list[Outcome] = field(default_factory=list)
+    to_call: list[Outcome] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
 
     @contextmanager

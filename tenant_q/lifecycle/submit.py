@@ -93,8 +93,8 @@ def run_here(package: Package) -> None:
             verify(package.schema, tenant=travelled.tenant or None)
         outcome = execute(travelled)
         settlement = settle.settle([outcome], broker)
-        for one in settlement.to_tell:
-            hooks.tell(one)
+        for one in settlement.to_call:
+            hooks.call(one)
         iters.close(settlement.complete, broker)
         for error in (outcome.error, *settlement.unsaved.values()):
             if error is not None:

@@ -29,7 +29,7 @@ def make_worker(tenants: tuple[str, ...]) -> Iterator[Callable[..., Worker]]:
 
     def make(key: str = "w1", broker: Any = None) -> Worker:
         made.append(Worker(key, broker or get_broker(), Slot(), once=True))
-        made[-1].longest_batch = math.inf
+        made[-1].lifespan.longest_batch = math.inf
         return made[-1]
 
     yield make

@@ -650,7 +650,7 @@ def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
     lease_and_start(sentinel, id)
     slot = sentinel.children.alive[0].slot
     for n in range(1000):
-        slot.tell_progress(id, Progress(n / 1000))
+        slot.report_progress(id, Progress(n / 1000))
     sentinel.leases.pass_on_progress()
     sentinel.leases.pass_on_progress()
     assert calls == [{"w1": (id, Progress(0.999))}, {}]
@@ -661,7 +661,7 @@ def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
 def test_progress_that_could_not_be_passed_on_is_passed_on_later(sentinel, monkeypatch):
     id = add("see")
     lease_and_start(sentinel, id)
-    sentinel.children.alive[0].slot.tell_progress(id, Progress(0.5))
+    sentinel.children.alive[0].slot.report_progress(id, Progress(0.5))
 
     def away(*_: Any) -> None:
         raise BrokerError("away")
@@ -675,4 +675,4 @@ def test_progress_that_could_not_be_passed_on_is_passed_on_later(sentinel, monke
 
 
 def test_where_a_task_reports_to(worker):
-    assert progress_module._report == worker.slot.tell_progress
+    assert progress_module._report == worker.slot.report_progress

@@ -112,7 +112,7 @@ def test_a_task_costs_little(ten_tenants, long_lived, monkeypatch):
     assert found.round_trips <= 0.1 * TASKS, "2 a task at most are promised"
     assert found.commits <= 0.1 * TASKS, "which is promised"
     assert found.statements <= 0.2 * TASKS
-    # On a busy machine a batch takes so long that the outbox's thread saves what is done, with connections of its own.
+    # On a busy machine a batch takes long, and the completer's thread saves what is done, with connections of its own.
     assert found.connections <= 2
 
 

@@ -25,7 +25,7 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.checks import check_all, configuration_problems
-from tenant_q.cluster import completer as outbox_module
+from tenant_q.cluster import completer as completer_module
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import DatabaseAway, EnqueueError, SchemaMissing, UnknownTenant
@@ -207,11 +207,11 @@ def seen_behind(worker: Worker, func: str, *, schema: str = "acme_corp", **keywo
     know_as_short(func, schema)
     know_as_short(LOOK, schema, other)
     tasks.client().delete(redis_key("vtime"), redis_key("ring"))  # no turn is owed, so names decide
-    before = worker.started
+    before = worker.lifespan.started
     first = add(schema, func, **keywords)
     ids = {name: add(name, LOOK) for name in (schema, other)}
     worker.tick()
-    assert worker.started == before + 3, "all in one batch"
+    assert worker.lifespan.started == before + 3, "all in one batch"
     begun = QUtilities.fetch_task(first, schema_name=schema)
     assert begun.success, begun.result
     rows = {name: QUtilities.fetch_task(id, schema_name=name) for name, id in ids.items()}
@@ -278,7 +278,7 @@ def test_hooks_of_two_tenants_in_one_batch(tenants, worker, hook):
     add("acme_corp", "tests.tasks.add", 1, hook=f"{HERE}.{hook.__name__}")
     add("globex_inc", "tests.tasks.add", 2, hook=f"{HERE}.write")
     worker.tick()
-    assert worker.started == 2, "in one batch"
+    assert worker.lifespan.started == 2, "in one batch"
     called, seen = SEEN
     assert called == ("called", "acme_corp")
     assert seen == clean("globex_inc")
@@ -290,17 +290,17 @@ def test_a_hook_is_not_called_in_public(newcomer, worker, records):
     """The tenant's schema was dropped when its task had run, and nothing of it is saved."""
     id = add(newcomer, "tests.tasks.add", 1, hook=f"{HERE}.write", save=False)
     other = add("acme_corp", "tests.tasks.add", 2)
-    tell_all = worker.outbox._tell_all
+    call_hooks = worker.completer._call_hooks
 
     def drop_first() -> None:
-        if worker.outbox._to_tell:
+        if worker.completer._to_call:
             sql("DROP SCHEMA newcomer CASCADE")
-        tell_all()
+        call_hooks()
 
-    worker.outbox._tell_all = drop_first
+    worker.completer._call_hooks = drop_first
     work(worker)
     assert SEEN == []
-    (record,) = [record for record in records if "is not called" in record.getMessage()]
+    (record,) = [record for record in records if "Did not call" in record.getMessage()]
     assert labels_of(record) == (newcomer, id, "tests.tasks.add")
     assert "The schema 'newcomer' does not exist" in record.getMessage()
     assert get_broker().counts().open == get_broker().counts().dead == 0
@@ -332,7 +332,7 @@ def test_nothing_of_a_receiver_of_post_execute_stays(tenants, worker):
         for name in ("acme_corp", "globex_inc"):
             add(name, "tests.tasks.add", 1)
         worker.tick()
-        assert worker.started == 2, "in one batch"
+        assert worker.lifespan.started == 2, "in one batch"
     assert SEEN[0] == ("called", "acme_corp")
     assert (SEEN[1]["is_own_user"], SEEN[1]["statement_timeout"]) == (True, "0")
     assert elsewhere("SELECT name FROM globex_inc.django_q_schedule") == [("made by a hook",)]
@@ -391,7 +391,7 @@ def test_a_receiver_of_post_save_costs_no_other_tenant_its_row(tenants, worker, 
     with listening(post_save, receiver, sender=Task):
         ids = {name: add(name, "tests.tasks.add", 1) for name in ("acme_corp", "globex_inc")}
         worker.tick()
-        assert worker.started == 2, "in one batch"
+        assert worker.lifespan.started == 2, "in one batch"
     assert SEEN == ["acme_corp", "globex_inc"]
     assert elsewhere("SELECT id FROM globex_inc.django_q_task") == [(ids["globex_inc"],)]
 
@@ -1072,7 +1072,7 @@ def test_a_hooks_own_records_carry_its_task(tenants, worker):
 @pytest.fixture
 def flushed_at_once(monkeypatch) -> None:
     """Each outcome is settled before the batch's next task."""
-    monkeypatch.setattr(outbox_module, "FLUSH_SECONDS", -1)
+    monkeypatch.setattr(completer_module, "FLUSH_SECONDS", -1)
 
 
 def test_a_task_behind_a_flush_is_in_its_schema(tenants, worker, flushed_at_once):
@@ -1082,7 +1082,7 @@ def test_a_task_behind_a_flush_is_in_its_schema(tenants, worker, flushed_at_once
     add("acme_corp", "tests.tasks.add", 1, hook=f"{HERE}.begin")
     id = add("acme_corp", LOOK)
     worker.tick()
-    assert worker.started == 2, "in one batch"
+    assert worker.lifespan.started == 2, "in one batch"
     assert SEEN == [("called", "acme_corp")]
     assert result(id, "acme_corp") == clean("acme_corp")
 
@@ -1093,7 +1093,7 @@ def test_a_task_behind_a_flush_that_uses_no_session_costs_no_statement(tenants, 
     know_as_short("tests.tasks.add", "acme_corp")
     ids = [add("acme_corp", "tests.tasks.add", n) for n in range(4)]
     worker.tick()
-    assert worker.started == 4, "in one batch"
+    assert worker.lifespan.started == 4, "in one batch"
     assert [result(id, "acme_corp") for id in ids] == [0, 1, 2, 3]
     assert scrubbed == []
 

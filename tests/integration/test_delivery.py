@@ -28,8 +28,10 @@ from tenant_q.cluster.child import Child
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.lifecycle import prune_results, results, retries
+from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle.retries import Step
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
+from tenant_q.package.package import Outcome, Package, build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -245,17 +247,22 @@ def test_the_parts_of_an_iter_have_attempts(tenants, worker):
 
 def test_delays_grow_up_to_an_hour(tenants, monkeypatch):
     monkeypatch.setattr(retries.random, "random", lambda: 0.0)
-    package = retries.Package({"retry_delay": 2, "retry_backoff": 3, "max_attempts": 0})
+    package = Package({"retry_delay": 2, "retry_backoff": 3, "max_attempts": 0})
     delays = []
     for _ in range(9):
-        outcome = retries.Outcome(package, False, "", None, None, 0.0)  # type: ignore[arg-type]
-        delays.append(retries.retry_delay(outcome))
-        package = retries.after_failure(package)
+        decision = retries.after_failure(failure_of(package))
+        assert decision.step is Step.TRY_AGAIN
+        delays.append(decision.delay)
+        package = decision.counted(package)
     assert delays == [2, 6, 18, 54, 162, 486, 1458, 3600, 3600]
-    package = retries.Package(package.task | {"failures": 10**6})
-    assert retries.retry_delay(retries.Outcome(package, False, "", None, None, 0.0)) == 3600  # type: ignore[arg-type]
+    package = Package(package.task | {"failures": 10**6})
+    assert retries.after_failure(failure_of(package)).delay == 3600
     monkeypatch.setattr(retries.random, "random", lambda: 1.0)
-    assert retries.retry_delay(retries.Outcome(package, False, "", None, None, 0.0)) == 2700  # type: ignore[arg-type]
+    assert retries.after_failure(failure_of(package)).delay == 2700
+
+
+def failure_of(package: Package) -> Outcome:
+    return give_up(package, ValueError("it failed"), is_final=False)
 
 
 @pytest.mark.parametrize("more", ["value", "what does not pickle"])
@@ -490,7 +497,7 @@ def test_what_fails_on_commit_changes_nothing(tenants, worker, effects, caplog):
 def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_worker, effects):
     """Its worker lost the lease after the commit, and before the acknowledgement."""
     id = add("write", "a", transactional=True)
-    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
     worker.tick()
     get_broker().reclaim(worker.key, running=None)
     work(make_worker("w2"))
@@ -501,7 +508,7 @@ def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_work
 def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_worker, effects, monkeypatch):
     """The other delivery commits after this one's batch was looked up, and before its own transaction."""
     id = add("write", "a", transactional=True)
-    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
     worker.tick()
     get_broker().reclaim(worker.key, running=None)
     monkeypatch.setattr(results, "successes", lambda ids: {})
@@ -522,9 +529,9 @@ def forget(id: str, *, others: int = 3) -> None:
 
 def prune(worker: Any) -> None:
     """Prune now what was saved before."""
-    worker._next_prune = 0.0
-    worker._to_prune["acme_corp"] = -math.inf
-    worker._prune_when_due()
+    worker.pruner._next = 0.0
+    worker.pruner._noted_at["acme_corp"] = -math.inf
+    worker.pruner.prune_when_due(worker.completer.saved)
 
 
 @pytest.mark.parametrize("place", ["delayed", "queued", "leased", "dead"])
@@ -532,7 +539,7 @@ def test_the_record_of_a_success_lives_as_long_as_its_package(tenants, worker, m
     """A worker was paused inside its transaction and committed late; the other delivery had been put off before."""
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2}
     id = add("write", "a", transactional=True)
-    worker.outbox._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
     worker.tick()
     broker = get_broker()
     broker.reclaim(worker.key, running=None)
@@ -578,8 +585,8 @@ def test_pruning_waits_for_the_broker(tenants, worker, settings, monkeypatch):
         with pytest.raises(BrokerError):
             prune(worker)
     assert row(id) is not None
-    worker._next_prune = 0.0
-    worker._prune_when_due()
+    worker.pruner._next = 0.0
+    worker.pruner.prune_when_due(worker.completer.saved)
     assert row(id) is None
 
 
@@ -796,7 +803,7 @@ def test_a_recalled_batch_goes_back(tenants, worker, make_worker):
     assert recalled == ids
     assert get_broker().counts().queued == 3, "they are another worker's now, in their order"
     assert [lease.id for lease in get_broker().fetch("w2").leases] == ids
-    assert worker.started == 1
+    assert worker.lifespan.started == 1
 
 
 @pytest.mark.parametrize("before", ["refused", "put off"])
@@ -814,7 +821,7 @@ def test_what_is_not_run_moves_no_place_in_the_batch(tenants, worker, before):
     ids = [QUtilities.add_async_task("math.floor", 1.5, schema_name="acme_corp") for _ in range(3)]
     tasks.client().zadd(redis_key("ready"), {"acme_corp": 1})
     worker.tick()
-    assert worker.started == 1
+    assert worker.lifespan.started == 1
     assert recalled == ids
     assert [lease.id for lease in broker.fetch("w2").leases] == ids
     assert broker.statistics()["stale_acks"] == 0
@@ -840,7 +847,7 @@ def test_a_finished_outcome_does_not_wait_for_a_long_task(tenants, worker):
     worker.tick()
     assert row(second).result is True
     worker.close()
-    assert worker.outbox._thread is None or not worker.outbox._thread.is_alive()
+    assert not worker.completer._thread.is_alive()
 
 
 def wait_for_the_row_of(id: str) -> bool:
@@ -867,20 +874,20 @@ def test_a_task_that_has_ended_is_not_over_its_timeout(tenants, worker):
     """Its outcome may wait for the thread, which may wait for a server that hangs: nobody is to be killed for that."""
     running: list[Any] = []
     WORKERS[:] = [worker, running]
-    id = add("end_while_the_outbox_is_held")
+    id = add("end_while_the_completer_is_held")
     worker.tick()
     assert running == [None]
     assert row(id).success
 
 
-def end_while_the_outbox_is_held() -> None:
+def end_while_the_completer_is_held() -> None:
     import threading
 
     worker, running = WORKERS
     is_held = threading.Event()
 
     def hold() -> None:
-        with worker.outbox._lock:
+        with worker.completer._lock:
             is_held.set()
             deadline = time.monotonic() + 2
             while worker.slot.running and time.monotonic() < deadline:
@@ -921,8 +928,8 @@ def test_the_threads_signals_are_the_workers(tenants, worker):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_an_outage_in_the_thread_is_the_workers_to_tell(tenants, worker, monkeypatch):
-    box = worker.outbox
+def test_an_outage_in_the_thread_is_left_to_the_worker(tenants, worker, monkeypatch):
+    finished = worker.completer
     know_as_short("tests.tasks.where", "acme_corp")
     QUtilities.add_async_task("tests.tasks.where", schema_name="acme_corp")
 
@@ -930,13 +937,13 @@ def test_an_outage_in_the_thread_is_the_workers_to_tell(tenants, worker, monkeyp
         raise BrokerError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(box, "_acknowledge", away)
+        patch.setattr(finished, "_acknowledge", away)
         with pytest.raises(BrokerError):
             worker.tick()
-        box._flush()
-        assert not box.is_empty()
+        finished._thread.complete()
+        assert not finished.is_empty()
     work(worker)
-    assert box.is_empty()
+    assert finished.is_empty()
     assert get_broker().counts().open == 0
     assert completer.FLUSH_SECONDS < 0.25
     assert tenancy.current_schema() == "public"

@@ -13,7 +13,7 @@ from django_q.models import Task
 
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.cluster import worker as workers
+from tenant_q.cluster import fence as fences
 from tenant_q.cluster.fence import Fence
 from tenant_q.cluster.leases import LeaseKeeper
 from tenant_q.cluster.shared_memory import Slot
@@ -137,7 +137,7 @@ def test_nothing_is_kept_of_a_task_whose_lease_is_lost(tenants, worker, options,
     assert get_broker().counts().leased == 1
     assert get_broker().statistics()["stale_acks"] == 0, "it was not even tried"
     assert f"The lease of {id} ran out" in caplog.text
-    assert worker.outbox.is_empty()
+    assert worker.completer.is_empty()
     get_broker().reclaim("w2", running=None)
     work(worker)
     assert get_broker().counts().open == 0
@@ -203,13 +203,13 @@ def test_a_stale_worker_leaves_the_parts_of_an_iter_alone(tenants, worker, monke
     """They are needed by the worker that has the last part now."""
     with in_schema(A):
         iter_id = QUtilities.add_async_tasks_from_iter(f"{HERE}.effect", [("one",)], cached=False)
-    flush = worker.outbox._acknowledge
+    flush = worker.completer._acknowledge
 
     def lose_first() -> None:
         get_broker().reclaim("w1", running=None)
         flush()
 
-    worker.outbox._acknowledge = lose_first  # type: ignore[method-assign]
+    worker.completer._acknowledge = lose_first  # type: ignore[method-assign]
     worker.tick()
     assert get_broker().count_parts(A, iter_id) == 1
 
@@ -267,7 +267,7 @@ def test_a_transactional_task_waits_for_the_broker_before_its_commit(tenants, wo
         return answers.pop(0)(self, *arguments)
 
     monkeypatch.setattr(RedisBroker, "renew", renew)
-    monkeypatch.setattr(workers, "DOUBT_PAUSE", 0.01)
+    monkeypatch.setattr(fences, "DOUBT_PAUSE", 0.01)
     id = add("pause_and_return", q_options={"transactional": True})
     worker.tick()
     assert (row(id).result, effects(), answers) == ("done", ["done"], [])
@@ -275,8 +275,8 @@ def test_a_transactional_task_waits_for_the_broker_before_its_commit(tenants, wo
 
 
 def test_a_transactional_task_does_not_wait_for_ever(tenants, worker, monkeypatch):
-    monkeypatch.setattr(workers, "LONGEST_DOUBT", -1.0)
-    monkeypatch.setattr(workers, "DOUBT_PAUSE", 0.0)
+    monkeypatch.setattr(fences, "LONGEST_DOUBT", -1.0)
+    monkeypatch.setattr(fences, "DOUBT_PAUSE", 0.0)
     id = add("pause_and_return", q_options={"transactional": True})
     with monkeypatch.context() as outage:
         outage.setattr(RedisBroker, "renew", away)
@@ -431,8 +431,6 @@ def test_the_clock_goes_on_while_the_machine_is_suspended():
 
 
 def test_a_broker_without_leases_leaves_no_doubt(monkeypatch, worker):
-    from tenant_q.cluster import fence as fences
-
     monkeypatch.setattr(fences, "uses_redis", lambda: False)
     fence = Fence("w1", get_broker(), Slot())
     fence.fetched(NOW[0])

@@ -151,7 +151,7 @@ def test_an_outcome_that_waits_for_its_tenant_is_not_limited(limited, worker, mo
     with monkeypatch.context() as broken:
         broken.setattr(save_results, "_save_rows", refuse_rows)
         work(worker)
-    assert (get_broker().counts().delayed, get_broker().counts().dead) == (1, 0), "its outbox puts it off"
+    assert (get_broker().counts().delayed, get_broker().counts().dead) == (1, 0), "its saving is put off"
     sql(f"ALTER TABLE {ACME}.django_q_task RENAME TO away")
     try:
         make_due()

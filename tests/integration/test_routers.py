@@ -91,7 +91,7 @@ def test_a_redelivered_task_finds_its_row(elsewhere, make_worker, monkeypatch):
     first = make_worker("w1")
     id = QUtilities.add_async_task("tests.tasks.add", 1, schema_name=A)
     with monkeypatch.context() as killed:
-        killed.setattr(first.outbox, "_acknowledge", lambda: None)
+        killed.setattr(first.completer, "_acknowledge", lambda: None)
         first.tick()
     get_broker().reclaim("w1", running=None)
     second = make_worker("w2")
@@ -228,7 +228,7 @@ def test_a_transactional_task_takes_effect_once_beside_a_replica_that_lags(tenan
         first = make_worker("w1")
         QUtilities.add_async_task(EFFECT, schema_name=A, q_options={"transactional": True})
         with monkeypatch.context() as killed:
-            killed.setattr(first.outbox, "finish", lambda: None)
+            killed.setattr(first.completer, "finish", lambda: None)
             first.tick()
         get_broker().reclaim("w1", running=None)
         make_due()

@@ -61,8 +61,7 @@ def test_cached_results_and_groups_are_apart(in_test_database, worker, monkeypat
         single = QUtilities.add_async_task("tests.tasks.add", 1, cached=60)
         grouped = QUtilities.add_async_task("tests.tasks.add", 2, cached=60, group="g")
     get_broker()
-    worker.broker = get_broker()
-    worker.outbox.broker = get_broker()
+    worker.broker = worker.completer.broker = worker.returns.broker = get_broker()
     work(worker)
 
     def found() -> Any:

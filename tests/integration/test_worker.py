@@ -19,8 +19,9 @@ from django_q.tasks import async_task
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
+from tenant_q.cluster.lifespan import LONGEST_BATCH
 from tenant_q.cluster.shared_memory import Slot
-from tenant_q.cluster.worker import LONGEST_BATCH, Worker
+from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
 from tenant_q.lifecycle import prune_results, save_results
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
@@ -94,7 +95,7 @@ def test_each_task_runs_in_its_tenants_schema(tenants, worker):
     know_as_short("tests.tasks.where", *tenants)
     ids = {name: [add(name, "tests.tasks.where") for _ in range(3)] for name in tenants}
     worker.tick()
-    assert worker.started == 9, "all in one batch"
+    assert worker.lifespan.started == 9, "all in one batch"
     for name in tenants:
         tenant = tenancy.get_tenant(name)
         for id in ids[name]:
@@ -713,7 +714,7 @@ def test_what_did_not_start_goes_back_when_told_to_stop(tenants, worker):
 def test_a_batch_that_turned_out_long_is_not_gone_on_with(tenants, worker):
     """What its worker has not started waits for whoever is free, in its order, as if it had never been taken."""
     know_as_short(f"{HERE}.drag", "acme_corp", "globex_inc")
-    worker.longest_batch = LONGEST_BATCH
+    worker.lifespan.longest_batch = LONGEST_BATCH
     for n in range(4):
         add("acme_corp", f"{HERE}.drag", n)
         add("globex_inc", f"{HERE}.drag", n)
@@ -816,7 +817,7 @@ def test_a_failure_is_logged_with_its_tenant(tenants, worker, caplog):
 
 def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, make_worker, monkeypatch, caplog):
     id = add("acme_corp", f"{HERE}.see", 1)
-    monkeypatch.setattr(worker.outbox, "_acknowledge", lambda: None)
+    monkeypatch.setattr(worker.completer, "_acknowledge", lambda: None)
     worker.tick()
     monkeypatch.undo()
     get_broker().reclaim(worker.key, running=None)
@@ -852,10 +853,10 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
     work(worker)
     assert pruned == [], "what was saved just now is spared"
     monkeypatch.setattr(prune_results, "spared", lambda: type("Zero", (), {"total_seconds": lambda self: -1.0})())
-    worker._next_prune = 0.0
+    worker.pruner._next = 0.0
     worker.tick()
     assert sorted(pruned) == ["acme_corp", "globex_inc"]
-    worker._next_prune = 0.0
+    worker.pruner._next = 0.0
     worker.tick()
     assert len(pruned) == 2, "each once, until something new is saved"
 
@@ -863,9 +864,9 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
 def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings, monkeypatch):
     monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema) or len(pruned) < 3)
     pruned: list[str] = []
-    worker._to_prune["acme_corp"] = float("-inf")
+    worker.pruner._noted_at["acme_corp"] = float("-inf")
     for _ in range(5):
-        worker._next_prune = 0.0
+        worker.pruner._next = 0.0
         worker.tick()
     assert pruned == ["acme_corp"] * 3
 
@@ -875,10 +876,10 @@ def test_a_tenant_that_cannot_be_pruned_stops_nobody(tenants, worker, monkeypatc
         raise DatabaseError("broken")
 
     monkeypatch.setattr(prune_results, "prune", prune)
-    worker._to_prune = {"acme_corp": -1e9, "globex_inc": -1e9}
-    worker._next_prune = 0.0
+    worker.pruner._noted_at = {"acme_corp": -1e9, "globex_inc": -1e9}
+    worker.pruner._next = 0.0
     worker.tick()
-    assert worker._to_prune == {}
+    assert worker.pruner._noted_at == {}
 
 
 # Plain Django-Q2

@@ -17,9 +17,8 @@ from django.db import connection, connections
 from django_q.models import Task
 
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import slices
 from tenant_q.exceptions import ReplicaAway
-from tenant_q.scrubbing import process_state
+from tenant_q.scrubbing import process_state, serving
 from tenant_q.scrubbing.process_aspects import Aspect
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -160,11 +159,11 @@ def looked_behind(runner, func: str, look: str, names=("acme_corp", "globex_inc"
     know_as_short(func, *pair)
     know_as_short(f"{LEAVING}.{look}", *pair)
     tasks.client().delete(redis_key("vtime"), redis_key("ring"))  # no turn is owed, so names decide
-    begun = runner.started
+    begun = runner.lifespan.started
     first = QUtilities.add_async_task(func, schema_name=pair[0])
     ids = {name: QUtilities.add_async_task(f"{LEAVING}.{look}", schema_name=name) for name in names}
     runner.tick()
-    assert runner.started == begun + 1 + len(names), "all in one batch"
+    assert runner.lifespan.started == begun + 1 + len(names), "all in one batch"
     left = QUtilities.fetch_task(first, schema_name=pair[0])
     assert left.success, left.result
     rows = {name: QUtilities.fetch_task(id, schema_name=name) for name, id in ids.items()}
@@ -192,7 +191,7 @@ def test_what_a_task_changes_ends_with_it_though_its_tenants_next_task_is_put_of
 ):
     looks = ("look_at_the_process", "look_at_the_connection")
     clean = {look: looked_behind(runner, "tests.tasks.nothing", look, ("globex_inc",)) for look in looks}
-    monkeypatch.setattr(slices, "enter_as_asked", is_away)
+    monkeypatch.setattr(serving, "follow_options", is_away)
     for look in looks:
         assert put_off_behind(runner, f"{LEAVING}.{leave.__name__}", look) == clean[look]["globex_inc"]
 
@@ -208,12 +207,12 @@ def put_off_behind(runner, func: str, look: str) -> dict:
     for name in (func, "tests.tasks.nothing", f"{LEAVING}.{look}"):
         know_as_short(name, *pair)
     tasks.client().delete(redis_key("vtime"), redis_key("ring"))
-    begun = runner.started
+    begun = runner.lifespan.started
     first = QUtilities.add_async_task(func, schema_name=pair[0])
     QUtilities.add_async_task("tests.tasks.nothing", schema_name=pair[0], q_options={"databases": ["replica"]})
     id = QUtilities.add_async_task(f"{LEAVING}.{look}", schema_name=pair[1])
     runner.tick()
-    assert runner.started == begun + 2, "both in one batch; the third was put off"
+    assert runner.lifespan.started == begun + 2, "both in one batch; the third was put off"
     assert get_broker().counts().delayed >= 1
     assert QUtilities.fetch_task(first, schema_name=pair[0]).success
     row = QUtilities.fetch_task(id, schema_name=pair[1])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tenant_q.cluster.interrupt import SIGNAL, Interrupt
-from tenant_q.cluster.shared_memory import _TOLD, Slot
+from tenant_q.cluster.shared_memory import _REPORTS, Slot
 from tenant_q.exceptions import CancelException
 from tenant_q.lifecycle.execute import execute
 from tenant_q.package.package import build, death_of
@@ -143,15 +143,15 @@ def test_a_slot_tells_a_task_from_its_hook(slot):
 
 def test_a_slot_tells_the_last_progress(slot):
     assert slot.progress is None
-    slot.tell_progress("a" * 32, Progress(0.25, "first"))
-    slot.tell_progress("a" * 32, Progress(0.5, "ä" * LONGEST_TEXT))
+    slot.report_progress("a" * 32, Progress(0.25, "first"))
+    slot.report_progress("a" * 32, Progress(0.5, "ä" * LONGEST_TEXT))
     times, id, progress = slot.progress
     assert (times, id, progress.fraction) == (4, "a" * 32, 0.5)
     assert progress.text == "ä" * (LONGEST_TEXT // 2)
 
 
 def test_progress_is_not_read_while_it_is_told(slot, monkeypatch):
-    slot.tell_progress("a" * 32, Progress(0.25))
+    slot.report_progress("a" * 32, Progress(0.25))
     seen = []
     put = slot._put
 
@@ -160,15 +160,15 @@ def test_progress_is_not_read_while_it_is_told(slot, monkeypatch):
         seen.append(slot.progress)
 
     monkeypatch.setattr(slot, "_put", look_and_put)
-    slot.tell_progress("a" * 32, Progress(0.5))
+    slot.report_progress("a" * 32, Progress(0.5))
     assert seen == [None, (4, "a" * 32, Progress(0.5))]
 
 
 def test_an_interrupt_while_progress_is_told_leaves_the_next_readable(slot):
-    slot.tell_progress("a" * 32, Progress(0.25))
-    slot._put(_TOLD, 3)  # as an interrupt between the two leaves it
+    slot.report_progress("a" * 32, Progress(0.25))
+    slot._put(_REPORTS, 3)  # as an interrupt between the two leaves it
     assert slot.progress is None
-    slot.tell_progress("b" * 32, Progress(0.5))
+    slot.report_progress("b" * 32, Progress(0.5))
     assert slot.progress == (4, "b" * 32, Progress(0.5))
 
 

@@ -1,0 +1,79 @@
+"""The completer's thread: it completes outcomes in time while the worker's task runs long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from django.db import connections
+
+from tenant_q import tenancy
+from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.scrubbing import sessions
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.unix_signals import leave_signals_to_main_thread
+
+logger = get_logger("tenant_q.outbox")
+
+# How often the thread checks whether an outcome has waited long enough, in seconds.
+LOOK_SECONDS = 0.1
+
+
+class Completable(Protocol):
+    """The finished work that the thread completes."""
+
+    def is_due(self) -> bool:
+        """Return whether there is an outcome to complete now."""
+
+    def finish(self) -> None:
+        """Complete all outcomes."""
+
+
+class CompleterThread:
+    """The thread of the worker `key`. Until the first `start` there is none, since most workers never need it."""
+
+    def __init__(self, key: str, work: Completable) -> None:
+        self.key = key
+        self.work = work
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs already. Call it when no task runs: it copies the database settings."""
+        if self._thread is None:
+            arguments = (sessions.copied_settings(),)
+            self._thread = threading.Thread(target=self._run, args=arguments, name="tenant_q completer", daemon=True)
+            self._thread.start()
+
+    def is_current(self) -> bool:
+        """Return whether the caller runs in this thread."""
+        return threading.current_thread() is self._thread
+
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the thread, and wait for its end."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, settings: Mapping[str, Any]) -> None:
+        leave_signals_to_main_thread()
+        tenancy.keep_own_thread()
+        sessions.use_settings(settings)
+        while not self._closing.wait(LOOK_SECONDS):
+            if self.work.is_due():
+                self.complete()
+        connections.close_all()
+
+    def complete(self) -> None:
+        """Complete the outcomes. What fails is left to the worker, which continues when its task has ended."""
+        try:
+            self.work.finish()
+        except (BrokerError, DatabaseAway):
+            logger.debug("The completer of worker %s waits for a server", self.key)
+        except Exception:
+            logger.exception("The completer's thread left its work to worker %s", self.key)

@@ -1,0 +1,68 @@
+"""Decide how long a worker goes on: with its batch, and as a process."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+
+from tenant_q.brokers import uses_redis
+from tenant_q.brokers.protocol import BATCH_SECONDS
+from tenant_q.cluster.role import StopFlag
+from tenant_q.conf import conf
+from tenant_q.scrubbing import process_state
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.worker")
+
+# A worker does not go on with a batch whose tasks have run for this many seconds: it gives the rest back.
+LONGEST_BATCH = 2 * BATCH_SECONDS
+
+
+class Lifespan:
+    """The lifespan of the worker `key`. It sets the flag `stopping` when a fresh process is to take its place.
+
+    `started` is the number of tasks that the worker has started.
+    """
+
+    def __init__(self, key: str, stopping: StopFlag) -> None:
+        self.key = key
+        self.stopping = stopping
+        self.started = 0
+        # Other brokers have one queue for all tenants, and would append what is given back.
+        self.longest_batch = LONGEST_BATCH if uses_redis() else math.inf
+        self._batch_seconds = 0.0
+
+    def begin_batch(self) -> None:
+        """Start to measure a batch."""
+        self._batch_seconds = 0.0
+
+    def count_task(self, seconds: float) -> None:
+        """Count a task that has ended.
+
+        After `recycle` tasks, or with a peak memory of `max_rss` kB, the worker stops.
+
+        Args:
+            seconds: How long it ran.
+        """
+        self.started += 1
+        self._batch_seconds += seconds
+        settings = conf()
+        if self.started >= settings.recycle or (settings.max_rss and _peak_memory() >= settings.max_rss):
+            logger.info("Recycled worker %s after %s tasks", self.key, self.started)
+            self.stopping.set()
+
+    def leave_if_spoiled(self) -> None:
+        """Stop if a task changed something in this process that cannot be restored."""
+        if process_state.is_spoiled() and not self.stopping:
+            self.stopping.set()
+
+    def makes_way(self) -> bool:
+        """Return whether the rest of the batch is left to other workers: this one stops, or the batch takes long."""
+        return bool(self.stopping) or process_state.is_spoiled() or self._batch_seconds > self.longest_batch
+
+
+def _peak_memory() -> int:
+    """Return the largest resident size that this process has had, in kB."""
+    # ru_maxrss is in kB on Linux, in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)

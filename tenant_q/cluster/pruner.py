@@ -1,0 +1,67 @@
+"""Prune old results in the workers, beside saving new ones."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+from tenant_q import tenancy
+from tenant_q.brokers import site_brokers
+from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway
+from tenant_q.lifecycle import prune_results
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.worker")
+
+# How often a worker looks for tenants to prune, and how many it prunes then.
+PRUNE_SECONDS = 5.0
+PRUNED_AT_ONCE = 10
+
+
+class Pruner:
+    """The tenants that a worker saved results of, and whose tables it prunes once these are old enough."""
+
+    def __init__(self) -> None:
+        self._noted_at: dict[str, float] = {}
+        self._next = 0.0
+
+    def prune_when_due(self, saved: set[str]) -> None:
+        """Prune the tenants whose saved rows are old enough.
+
+        Args:
+            saved: The schemas that results were saved to since the last call. They are removed from the set.
+
+        Raises:
+            BrokerError: A broker does not answer.
+            DatabaseAway: The database does not answer.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PRUNE_SECONDS
+        for schema in list(saved):
+            saved.discard(schema)
+            self._noted_at.setdefault(schema, now)
+        spared = prune_results.spared().total_seconds()
+        due = [schema for schema, noted in self._noted_at.items() if time.monotonic() - noted > spared]
+        for schema in due[:PRUNED_AT_ONCE]:
+            self._prune(schema)
+
+    def _prune(self, schema: str) -> None:
+        try:
+            has_more = prune_results.prune(schema, _may_come)
+            del self._noted_at[schema]
+            if has_more:
+                self._noted_at[schema] = -math.inf  # prune it again the next time
+        except (BrokerError, DatabaseAway):
+            raise
+        except (*tenancy.DATABASE_ERRORS, BrokerDefect) as error:
+            del self._noted_at[schema]
+            logger.warning("Could not prune old results of %s: %s", schema, error, extra={"schema": schema})
+
+
+def _may_come(ids: Iterable[str]) -> set[str]:
+    """Return those ids whose packages one of the site's clusters may still deliver."""
+    ids = list(ids)
+    return {id for broker in site_brokers() for id in broker.may_come(ids)}

@@ -1,0 +1,154 @@
+"""Run one tenant's slice of a batch in its schema, and pass on what comes of each delivery.
+
+A delivery gets an outcome, which the completer saves; or it is put off, dead-lettered or dropped. What is left of the
+slice stays in its list, and the worker gives it back.
+"""
+
+from __future__ import annotations
+
+from tenant_q import tenancy
+from tenant_q.cluster.admission import Admission
+from tenant_q.cluster.attempts import Attempts, Recalled
+from tenant_q.cluster.completer import Completer
+from tenant_q.cluster.lifespan import Lifespan
+from tenant_q.cluster.returns import Returns, cause_of
+from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.slices import Slice
+from tenant_q.exceptions import (
+    DatabaseAway,
+    LeaseLost,
+    TakenBack,
+    TenantBroken,
+    TenantReplaced,
+    TenantUnavailable,
+)
+from tenant_q.lifecycle import known_outcomes, retries
+from tenant_q.lifecycle.deliveries import Delivery
+from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle.retries import Step
+from tenant_q.lifecycle.time_limits import timeout_of
+from tenant_q.package.package import Outcome, labels
+from tenant_q.scrubbing import serving, sessions
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.worker")
+
+
+class SliceRunner:
+    """Runs the slices of a worker's batches, one after another."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        admission: Admission,
+        attempts: Attempts,
+        completer: Completer,
+        returns: Returns,
+        lifespan: Lifespan,
+    ) -> None:
+        self.slot = slot
+        self.admission = admission
+        self.attempts = attempts
+        self.completer = completer
+        self.returns = returns
+        self.lifespan = lifespan
+
+    def run(self, one: Slice) -> None:
+        """Run the deliveries of a slice, or put them off if the tenant cannot be served.
+
+        Args:
+            one: The slice. The deliveries that are left in it afterwards were not started.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            DatabaseAway: The database does not answer.
+        """
+        try:
+            with serving.serving(one.schema, one.tenant):
+                self._run_in_schema(one)
+        except TenantReplaced as error:
+            self.admission.refuse_all(one.waiting, error)
+        except TenantUnavailable as error:
+            self._put_off_all(one.waiting, error)
+        except tenancy.DATABASE_ERRORS as error:  # it concerns this tenant alone
+            self._put_off_all(one.waiting, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+
+    def _run_in_schema(self, one: Slice) -> None:
+        waiting = one.waiting
+        self.admission.refuse_older(one.schema, waiting)
+        earlier = known_outcomes.earlier_successes(waiting)
+        sessions.watch()
+        is_last = not waiting or self.lifespan.makes_way()
+        try:
+            while not is_last:
+                self._complete_when_due(one)
+                try:
+                    self._run_delivery(waiting[0], earlier)
+                except Recalled:
+                    break
+                package = waiting.pop(0).package
+                is_last = not waiting or self.lifespan.makes_way()
+                serving.clean_up(one.schema, package, is_last=is_last)
+        finally:
+            if not is_last:  # the clean-up after the last task was only one between tasks of this tenant
+                sessions.clean_up()
+
+    def _complete_when_due(self, one: Slice) -> None:
+        """Save the outcomes that have waited long enough, and enter the schema again."""
+        if self.completer.is_due():
+            sessions.clean_up()
+            self.completer.finish()
+            serving.begin(one.schema, one.tenant)
+            sessions.watch()
+
+    def _run_delivery(self, delivery: Delivery, earlier: dict[str, Outcome]) -> None:
+        try:
+            outcome = self._outcome_of(delivery, earlier)
+        except TakenBack as error:
+            self._put_off(delivery, error.why)
+        except LeaseLost:
+            logger.warning(
+                "The lease of %s ran out; dropped its package, which is delivered again",
+                delivery.lease.id,
+                extra=labels(delivery.package),
+            )
+        else:
+            self.completer.add(delivery.lease, outcome)
+
+    def _outcome_of(self, delivery: Delivery, earlier: dict[str, Outcome]) -> Outcome:
+        """Return the outcome that a delivery has already, or else that of running it. Raises as `Attempts.run`."""
+        package, timeout = delivery.package, None
+        outcome = known_outcomes.known_outcome(delivery, earlier)
+        if outcome is None:
+            try:
+                serving.follow_options(package)
+                timeout = timeout_of(package)
+            except (TenantUnavailable, DatabaseAway):
+                raise
+            except Exception as error:  # Django-Q2's own `async_task` checks no option
+                outcome = give_up(package, error)
+        if outcome is not None:
+            self.slot.skip()
+            return outcome
+        self.completer.start_thread()
+        return self.attempts.run(delivery, timeout)
+
+    def _put_off_all(self, waiting: list[Delivery], error: Exception) -> None:
+        self.slot.skip(len(waiting))
+        while waiting:
+            self._put_off(waiting.pop(0), error)
+
+    def _put_off(self, delivery: Delivery, error: Exception) -> None:
+        """Put off a package whose tenant cannot be served, or end it if it was put off too often."""
+        lease, package = delivery.lease, delivery.package
+        decision = retries.while_unavailable(package, error)
+        if decision.step is Step.GIVE_UP:
+            self.completer.add(lease, give_up(package, error, attempt=package.failures + decision.tries))
+        elif decision.step is Step.DEAD_LETTER:
+            self.returns.dead_letter(lease, package, cause_of(error))
+        else:
+            if decision.tries == 1:
+                logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
+            again = decision.counted(delivery.original)
+            is_unready = isinstance(error, TenantUnavailable)
+            self.returns.put_off_or_dead_letter(lease, again, error, delay=decision.delay, unready=is_unready)
