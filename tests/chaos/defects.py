@@ -85,19 +85,24 @@ class Lines:
         from tenant_q.brokers.redis import RedisBroker
         from tenant_q.cluster import sentinel
 
-        sentinel.WATCH_SECONDS = ROUND_SECONDS
-        watch, renew = sentinel.Sentinel._watch, RedisBroker.renew
+        sentinel.PAUSE_SECONDS = ROUND_SECONDS
+        run, renew = sentinel.Sentinel.run, RedisBroker.renew
 
         def renewing(broker: Any, workers: Any, seconds: float) -> Any:
             found = renew(broker, workers, seconds)
             self.renewed.update(workers)
             return found
 
+        def running(one: Any) -> int:
+            run_one = one.rounds.run_one
+            one.rounds.run_one = lambda: self._round(one, run_one)
+            return run(one)
+
         RedisBroker.renew = renewing
         self._fail_at_times(RedisBroker, "cancelled", tenant_q.exceptions.BrokerError)
         self._fail_at_times(RedisBroker, "set_progress", ValueError)
         fail_forks(every=7)
-        sentinel.Sentinel._watch = lambda one: self._round(one, watch)
+        sentinel.Sentinel.run = running
 
     def _fail_at_times(self, owner: Any, name: str, kind: type[Exception]) -> None:
         called, calls = getattr(owner, name), count(1)
@@ -109,24 +114,24 @@ class Lines:
 
         setattr(owner, name, failing)
 
-    def _round(self, sentinel: Any, watch: Callable[[Any], None]) -> None:
+    def _round(self, sentinel: Any, run_one: Callable[[], None]) -> None:
         self.pid, self.injected, self.rounds = os.getpid(), None, self.rounds + 1
         workers = sentinel.children.workers
         if workers and self.rounds % 8 == 0:
             os.kill(workers[0].process.pid, signal.SIGKILL)
             os.waitid(os.P_PID, workers[0].process.pid, os.WEXITED | os.WNOWAIT)
-        for step in sentinel._steps():
+        for step in sentinel.rounds.steps():
             step.due = 0.0
         sys.settrace(self._enter)
         try:
-            watch(sentinel)
+            run_one()
         finally:
             sys.settrace(None)
         if self.injected is None:
             return
         self.renewed.clear()
-        sentinel._renew.due = 0.0
-        watch(sentinel)
+        sentinel.rounds.renew.due = 0.0
+        run_one()
         if {child.key for child in sentinel.children.workers} - self.renewed:
             self._note("neither", self.injected)
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import redis
 
-from tenant_q.cluster import children, sentinel
+from tenant_q.cluster import children, rounds
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.heartbeat import Heartbeat
-from tenant_q.cluster.sentinel import Plan, Sentinel, SentinelBroken
+from tenant_q.cluster.rounds import SentinelBroken
+from tenant_q.cluster.sentinel import Plan, Sentinel
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError
-from tenant_q.operations.status import State
+from tenant_q.operations.status import State as ClusterState
 
 ERRORS = [BrokerError("away"), redis.ConnectionError("raw"), MemoryError(), KeyError("a defect")]
 
@@ -34,7 +35,7 @@ def watcher(tenants, settings, monkeypatch):
     settings.TENANT_Q = {"lease": 1}
     made = Sentinel(Plan(workers=1), -1, Heartbeat())
     monkeypatch.setattr(made.stopping, "wait", lambda *_: [])
-    made._local = [step for step in made._local if step.act != made._take_order]
+    made.rounds.local = [step for step in made.rounds.local if step.act != made._take_order]
     process: Any = FakeProcess()
     made.children.alive.append(Child("worker", "w1", Slot(), process))
     yield made
@@ -51,7 +52,7 @@ def fail_with(error: BaseException) -> Any:
 def count_steps(watcher: Sentinel, monkeypatch: Any) -> list[str]:
     """Replace what the steps do by a note of it."""
     done: list[str] = []
-    for step in watcher._steps():
+    for step in watcher.rounds.steps():
         monkeypatch.setattr(step, "act", lambda what=step.what: done.append(what))
         step.due = 0.0
     return done
@@ -60,12 +61,12 @@ def count_steps(watcher: Sentinel, monkeypatch: Any) -> list[str]:
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_step_that_fails_stops_no_other(watcher, monkeypatch, error):
     done = count_steps(watcher, monkeypatch)
-    steps = list(watcher._steps())
+    steps = list(watcher.rounds.steps())
     for failing in steps:
         for step in steps:
             step.due = 0.0
         act, failing.act = failing.act, fail_with(error)
-        watcher._watch()
+        watcher.rounds.run_one()
         failing.act = act
         assert set(done) == {step.what for step in steps} - {failing.what}
         done.clear()
@@ -74,21 +75,21 @@ def test_a_step_that_fails_stops_no_other(watcher, monkeypatch, error):
 @pytest.mark.parametrize("error", ERRORS[1:], ids=lambda error: type(error).__name__)
 def test_a_vital_step_that_stays_broken_ends_the_cluster(watcher, monkeypatch, error):
     count_steps(watcher, monkeypatch)
-    watcher._renew.act = fail_with(error)
+    watcher.rounds.renew.act = fail_with(error)
     begun = time.monotonic()
     with pytest.raises(SentinelBroken, match=r"for 1 seconds it could not renew leases"):
         while time.monotonic() < begun + 20:
-            watcher._watch()
+            watcher.rounds.run_one()
     assert time.monotonic() - begun > 1
 
 
 def test_a_broker_that_is_away_ends_no_cluster(watcher, monkeypatch):
     done = count_steps(watcher, monkeypatch)
-    watcher._renew.act = fail_with(BrokerError("away"))
+    watcher.rounds.renew.act = fail_with(BrokerError("away"))
     watcher._show.act = fail_with(KeyError("a defect"))  # the cluster can do without its status
     begun = time.monotonic()
     while time.monotonic() < begun + 2:
-        watcher._watch()
+        watcher.rounds.run_one()
         time.sleep(0.02)
     assert "expire leases" in done
 
@@ -96,10 +97,10 @@ def test_a_broker_that_is_away_ends_no_cluster(watcher, monkeypatch):
 def test_each_step_shows_the_parent_that_the_round_goes_on(watcher, monkeypatch):
     """So an outage in which each call takes its time is no silence."""
     seen: list[int] = []
-    for step in watcher._steps():
-        monkeypatch.setattr(step, "act", lambda: seen.append(watcher.heartbeat.count))
+    for step in watcher.rounds.steps():
+        monkeypatch.setattr(step, "act", lambda: seen.append(watcher.rounds.heartbeat.count))
         step.due = 0.0
-    watcher._watch()
+    watcher.rounds.run_one()
     assert len(seen) > 8
     assert len(set(seen)) == len(seen)
 
@@ -107,23 +108,23 @@ def test_each_step_shows_the_parent_that_the_round_goes_on(watcher, monkeypatch)
 def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
     """Renewing comes first, and no round waits for more than one slow call after it."""
     done = count_steps(watcher, monkeypatch)
-    monkeypatch.setattr(sentinel, "ROUND_SECONDS", 0.01)
-    for step in watcher._remote:
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.01)
+    for step in watcher.rounds.remote:
         step.every = 0.0
         step.act = lambda what=step.what: (done.append(what), time.sleep(0.02))
-    expected = [step.what for step in watcher._remote]
-    watcher._local = []
+    expected = [step.what for step in watcher.rounds.remote]
+    watcher.rounds.local = []
     for what in expected:
-        watcher._renew.due = 0.0
+        watcher.rounds.renew.due = 0.0
         done.clear()
-        watcher._watch()
+        watcher.rounds.run_one()
         assert done == ["renew leases", what]
 
 
-@pytest.mark.parametrize(("state", "given"), [(State.IDLE, 1), (State.STOPPED, 3)])
+@pytest.mark.parametrize(("state", "given"), [(ClusterState.IDLE, 1), (ClusterState.STOPPED, 3)])
 def test_renewals_do_not_wait_for_many_slow_calls(watcher, monkeypatch, state, given):
     """A round gives back the packages of some dead workers; the end gives back all."""
-    monkeypatch.setattr(sentinel, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
     watcher.children.ended += [Child("worker", f"dead{n}", Slot(), FakeProcess()) for n in range(3)]
     watcher._state = state
     watcher._reclaim()
@@ -144,7 +145,7 @@ def test_a_start_that_fails_is_tried_again_with_back_off(watcher, monkeypatch):
     watcher.children.want("worker", 2)
     deadline = time.monotonic() + 20
     while len(watcher.children.workers) < 2 and time.monotonic() < deadline:
-        watcher._watch()
+        watcher.rounds.run_one()
         if len(tries) == 1:
             assert watcher.children.trouble.startswith("no worker can be started: [Errno 11]")
     assert len(tries) == 4 and watcher.children.trouble == ""
