@@ -30,6 +30,7 @@ from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.package import Outcome, labels
 from tenant_q.scrubbing import serving, sessions
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.worker")
 
@@ -71,7 +72,7 @@ class SliceRunner:
         except TenantUnavailable as error:
             self._put_off_all(one.waiting, error)
         except tenancy.DATABASE_ERRORS as error:  # it concerns this tenant alone
-            self._put_off_all(one.waiting, TenantBroken(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            self._put_off_all(one.waiting, TenantBroken(f"{type(error).__name__}: {one_line(error)}"))
 
     def _run_in_schema(self, one: Slice) -> None:
         waiting = one.waiting

@@ -11,7 +11,7 @@ from tenant_q.exceptions import (
 )
 from tenant_q.lifecycle import enqueue, save_results
 from tenant_q.lifecycle.failures import give_up
-from tenant_q.lifecycle.save_results import Key
+from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long

@@ -21,7 +21,7 @@ from tenant_q.exceptions import (
     ResultRefused,
 )
 from tenant_q.lifecycle import cached, save_results
-from tenant_q.lifecycle.save_results import Key
+from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.options import take_q_options
 from tenant_q.package.package import Outcome, Package, build, deterministic_id, labels, without_values

@@ -1,20 +1,20 @@
 """Build the row of an outcome.
 
-Values that a column or a pickle cannot hold are shortened or replaced by their text, so that one row does not hold up
-its tenant's others.
+Values that a column or a pickle cannot hold are shortened or replaced by their text, so that one row does not delay the
+other rows of its tenant.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
 from django_q.models import Task
 
+from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.conf import conf
-from tenant_q.exceptions import (
-    TaskCancelled,
-)
+from tenant_q.exceptions import TaskCancelled
 from tenant_q.lifecycle.row_signing import RowSigner, tenant_of
 from tenant_q.package.options import LONGEST
 from tenant_q.package.package import Outcome, Package, pickled
@@ -24,9 +24,23 @@ COLUMNS = (
     "cluster", "started", "stopped", "success", "attempt_count",
 )  # fmt: skip
 
+# The beginning of a cancelled task's result, as base64 of its pickle. The text starts at byte 7, 13 or 16, depending on
+# its length, so its first two bytes share a group of base64 with other bytes.
+CANCELLED_MARK = b64encode(f"{CANCELLED}:"[2:].encode()).decode()
+
+# A schema, and the key of the tenant that has it; None where no key is known.
+Owner = tuple[str, str | None]
+# Identifies a package among those of all tenants: its schema and id.
+Key = tuple[str, str]
+
+
+def owner_of(outcome: Outcome) -> Owner:
+    """Return the tenant in whose table an outcome is saved."""
+    return outcome.package.schema, outcome.package.tenant or None
+
 
 def wants_row(outcome: Outcome) -> bool:
-    """Whether an outcome leaves a row: every failure does, and a success unless it is cached or not to be saved."""
+    """Return whether an outcome leaves a row: a failure always, a success unless it is cached or not to be saved."""
     if outcome.is_saved:
         return False
     if not outcome.success or outcome.package.is_transactional:
@@ -37,7 +51,7 @@ def wants_row(outcome: Outcome) -> bool:
 
 
 def as_task(outcome: Outcome) -> Task:
-    """The outcome as Django-Q2's model instance, not saved: what hooks and `post_save` receivers get."""
+    """Return an unsaved instance of Django-Q2's model for an outcome, which hooks and `post_save` receivers get."""
     package = outcome.package
     return Task(
         id=package.id,
@@ -57,7 +71,7 @@ def as_task(outcome: Outcome) -> Task:
 
 
 def unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
-    """Return one outcome for each id: its first success or cancel, else its last failure."""
+    """Return one outcome for each id: its first success or cancel, or else its last failure."""
     unique: dict[str, Outcome] = {}
     for outcome in outcomes:
         before = unique.get(outcome.package.id)
@@ -67,7 +81,7 @@ def unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """What is written of an outcome, by column."""
+    """Return the values that are written for an outcome, by column."""
     package = outcome.package
     return {
         "id": package.id,
@@ -82,7 +96,17 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, str | None]:
-    """The pickled columns with their signatures, and the columns that these bind."""
+    """Return the pickled columns with their signatures, and the columns that the signatures cover.
+
+    Args:
+        package: The package of the row.
+        args: The positional arguments to store.
+        kwargs: The keyword arguments to store.
+        result: The result to store.
+
+    Returns:
+        The values by column.
+    """
     func, hook = _storable("func", package.stored_func), _storable("hook", package.stored_hook)
     cluster = _storable("cluster", package.option("cluster") or conf().cluster)
     signer = RowSigner(tenant_of(package), package.id, func, hook, cluster, package.origin)
@@ -97,9 +121,9 @@ def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict
 
 
 def _storable(column: str, text: str | None) -> str | None:
-    """Text as the column can hold it: not too long, no zero bytes, and no halves of characters.
+    """Return a text that the column can hold: not too long, without zero bytes and halves of characters.
 
-    Plain `async_task` checks nothing, and one row that is refused holds up its tenant's others.
+    Django-Q2's own `async_task` checks nothing, and a refused row delays the other rows of its tenant.
     """
     if text is None:
         return None
@@ -107,7 +131,7 @@ def _storable(column: str, text: str | None) -> str | None:
 
 
 def _pickled(value: Any) -> bytes:
-    """A column's pickle. What the task has made unpicklable by now is kept as it shows itself."""
+    """Return the pickle of a value, or of its `repr` if the task has made it unpicklable since."""
     try:
         return pickled(value)
     except Exception:
@@ -115,7 +139,7 @@ def _pickled(value: Any) -> bytes:
 
 
 def as_pickled(value: Any) -> Any:
-    """The value, or how it shows itself when the task has made it unpicklable by now."""
+    """Return the value, or its `repr` if the task has made it unpicklable since."""
     try:
         pickled(value)
     except Exception:

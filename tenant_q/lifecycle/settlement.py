@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tenant_q.exceptions import BrokerError, DatabaseAway, ResultRefused
-from tenant_q.lifecycle.save_results import Key
+from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.package.package import Outcome, Package
 
 

@@ -238,9 +238,9 @@ def test_one_that_had_succeeded_stays_so(tenants, make_worker):
     broker = get_broker()
     worker = make_worker()
     lease = broker.fetch(worker.key).leases[0]
-    work_of = worker._open(lease)
+    (delivery,) = worker.admission.open_all([lease])
     with in_schema(A):
-        save_results.save([execute(work_of)])
+        save_results.save([execute(delivery.package)])
     assert QUtilities.cancel(id, A)
     broker.reclaim(worker.key, running=None)
     work(worker)

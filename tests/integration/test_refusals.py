@@ -17,7 +17,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerDefect, BrokerError, EnqueueError, EntryRefused
-from tenant_q.lifecycle import cached, save_results, submit
+from tenant_q.lifecycle import bulk_rows, cached, submit
 from tenant_q.support.error_kinds import Kind, kind_of_redis
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -326,8 +326,8 @@ def test_a_worker_survives_a_defect_at_the_broker(worker, monkeypatch, caplog):
 
 def test_a_row_that_postgresql_refuses_is_a_failed_row_without_its_values(worker, monkeypatch):
     """One of a batch; what PostgreSQL takes no more of is made small here."""
-    monkeypatch.setattr(save_results, "LARGEST_ROW", 100_000)
-    monkeypatch.setattr(save_results, "LARGEST_BATCH", 50_000)
+    monkeypatch.setattr(bulk_rows, "LARGEST_ROW", 100_000)
+    monkeypatch.setattr(bulk_rows, "LARGEST_BATCH", 50_000)
     tasks.client().hset(redis_key("costs"), "acme_corp;tests.tasks.text", 0.1)
     with in_schema(ACME):
         ids = [QUtilities.add_async_task("tests.tasks.text", size) for size in (1, 200_000, 60_000, 2)]

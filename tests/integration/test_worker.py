@@ -23,9 +23,8 @@ from tenant_q.cluster.lifespan import LONGEST_BATCH
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
-from tenant_q.lifecycle import prune_results, save_results
+from tenant_q.lifecycle import bulk_rows, prune_results
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
-from tenant_q.lifecycle.save_results import _save_rows
 from tenant_q.package.envelope import seal
 from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
@@ -276,7 +275,7 @@ def test_an_iter_whose_result_cannot_be_saved_at_once(tenants, worker, monkeypat
     id = QUtilities.add_async_tasks_from_iter(f"{HERE}.see", [1, 2], schema_name="acme_corp")
     worker.tick()
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(bulk_rows, "save", fail_for("acme_corp"))
         worker.tick()
     assert get_broker().counts().delayed == 1
     make_due()
@@ -553,7 +552,7 @@ def test_waiting_for_a_tenant_uses_up_no_try(tenants, worker, monkeypatch):
     finally:
         sql("ALTER TABLE globex_inc.away RENAME TO django_q_task")
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("globex_inc"))
+        broken.setattr(bulk_rows, "save", fail_for("globex_inc"))
         work(worker)
     assert get_broker().counts().dead == 0
     make_due()
@@ -566,11 +565,12 @@ def test_waiting_for_a_tenant_uses_up_no_try(tenants, worker, monkeypatch):
 
 def fail_for(*names: str) -> Any:
     """Saving that fails for some tenants."""
+    save = bulk_rows.save
 
     def save_rows(by_tenant: Any) -> Any:
         if {schema for schema, _ in by_tenant} & set(names):
             raise DatabaseError("this table is broken")
-        return _save_rows(by_tenant)
+        return save(by_tenant)
 
     return save_rows
 
@@ -580,7 +580,7 @@ def test_an_outcome_that_cannot_be_saved_is_saved_later(tenants, worker, monkeyp
     know_as_short(f"{HERE}.see", *tenants)
     ids = {name: add(name, f"{HERE}.see", name, hook="tests.tasks.hook", group="g") for name in tenants}
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("globex_inc"))
+        broken.setattr(bulk_rows, "save", fail_for("globex_inc"))
         worker.tick()
         assert len(SEEN) == 3
         assert [schemas.count_tasks(name) for name in tenants] == [1, 0, 1], "it costs no other tenant"
@@ -601,7 +601,7 @@ def test_an_outcome_that_cannot_be_saved_is_saved_later(tenants, worker, monkeyp
 def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypatch):
     id = add("acme_corp", "tests.tasks.fail")
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(bulk_rows, "save", fail_for("acme_corp"))
         worker.tick()
     make_due()
     work(worker)
@@ -611,7 +611,7 @@ def test_a_failure_that_cannot_be_saved_is_saved_later(tenants, worker, monkeypa
 def test_an_outcome_is_saved_later_whatever_became_of_the_arguments(tenants, worker, monkeypatch):
     id = add("acme_corp", f"{HERE}.spoil", [])
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(bulk_rows, "save", fail_for("acme_corp"))
         worker.tick()
     make_due()
     work(worker)
@@ -625,7 +625,7 @@ def test_a_last_attempt_that_cannot_be_saved_stays_the_last(tenants, worker, mon
     get_broker().fetch("dies")
     get_broker().reclaim("dies", running=id)
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", fail_for("acme_corp"))
+        broken.setattr(bulk_rows, "save", fail_for("acme_corp"))
         worker.tick()
     make_due()
     worker.tick()
@@ -635,7 +635,7 @@ def test_a_last_attempt_that_cannot_be_saved_stays_the_last(tenants, worker, mon
 
 def test_an_outcome_that_can_never_be_saved_is_buried(tenants, worker, monkeypatch):
     id = add("acme_corp", f"{HERE}.see", 1)
-    monkeypatch.setattr(save_results, "_save_rows", fail_for("acme_corp"))
+    monkeypatch.setattr(bulk_rows, "save", fail_for("acme_corp"))
     for _ in range(MOST_PUT_OFFS + 1):
         work(worker)
         make_due()
@@ -650,7 +650,7 @@ def test_what_is_finished_is_kept_through_an_outage(tenants, worker, monkeypatch
     id = add("acme_corp", f"{HERE}.see", 1)
     with monkeypatch.context() as away:
         if server == "postgresql":
-            away.setattr(save_results, "_save_rows", raising(DatabaseAway("away")))
+            away.setattr(bulk_rows, "save", raising(DatabaseAway("away")))
         else:
             away.setattr(type(worker.broker), "acknowledge", raising(BrokerError("away")))
         for _ in range(3):

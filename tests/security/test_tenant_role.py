@@ -27,7 +27,7 @@ from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
-from tenant_q.lifecycle import prune_results, results, save_results
+from tenant_q.lifecycle import prune_results, results, rows_one_by_one, save_results
 from tenant_q.management.tenants import show_all_tenants
 from tenant_q.package.package import Outcome, build
 from tenant_q.schedules import index_rights, index_upkeep, planned_runs
@@ -383,7 +383,7 @@ def outcome(schema: str = "spare") -> Outcome:
 LATE = {
     "save": lambda: save_results.save_or_raise([outcome()]),
     "save several": lambda: save_results.save_or_raise([outcome(), outcome("acme_corp")]),
-    "save one by one": lambda: save_results._save_rows_one_by_one({("spare", None): [outcome()]}),
+    "save one by one": lambda: rows_one_by_one.save({("spare", None): [outcome()]}),
     "prune": lambda: prune_results.prune("spare"),
     "read back": _read_back,
     "index": lambda: index_upkeep.errors("spare"),
