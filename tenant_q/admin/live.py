@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from tenant_q import tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.shown import in_short
+from tenant_q.admin.values import in_short
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Live
 from tenant_q.exceptions import BadPackage, TenantQError

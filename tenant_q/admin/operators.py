@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST
 
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.shown import block
+from tenant_q.admin.values import block
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import Broker, Dead
 from tenant_q.exceptions import TenantQError

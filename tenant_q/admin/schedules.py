@@ -24,7 +24,7 @@ from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import ScheduleForm, limited
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.shown import kind_of
+from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule

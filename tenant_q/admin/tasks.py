@@ -17,7 +17,7 @@ from django_q.models import Task
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.shown import as_text, block, stored_block, unsigned_note
+from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.lifecycle.failures import Failure, read_failure

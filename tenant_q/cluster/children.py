@@ -8,7 +8,7 @@ from collections import Counter
 
 from tenant_q.cluster.child import KILL_MARGIN, Child, start
 from tenant_q.conf import conf
-from tenant_q.operations.status import DEATHS_TOLD, Death
+from tenant_q.operations.status import DEATHS_REPORTED, Death
 from tenant_q.support import orphans, processors
 from tenant_q.support.log_labels import get_logger
 
@@ -134,7 +134,9 @@ class Children:
         what = f" while it ran {child.slot.running}" if labels else ""
         follows = "" if self.is_stopping else "; it is replaced"
         logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=labels)
-        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][-DEATHS_TOLD:]
+        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][
+            -DEATHS_REPORTED:
+        ]
         self.replaced += 1
         # Replace it at once the first time, then with back-off, until a task is completed.
         done = sum(one.slot.done for one in self.alive)

@@ -1,16 +1,16 @@
-"""How the operators' commands take their options and answer: one style for all of them.
+"""Options and output of the operators' commands, in one style.
 
-A table has its heads in the first line and two spaces between columns. Colours, and lines that are folded to the
-width, are for terminals; elsewhere a row is a line, for `grep` and `awk`. `--json` is for programs: times are ISO 8601,
-durations seconds.
+A table has its column names in the first line and two spaces between columns. Colours and lines folded to the width are
+for terminals; elsewhere a row is one line, for `grep` and `awk`. `--json` is for programs: times are ISO 8601,
+durations are seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from io import StringIO
 from typing import Any
@@ -25,46 +25,46 @@ from tenant_q.exceptions import TenantQError
 from tenant_q.support.moments import aware
 from tenant_q.support.visible import one_line, visible
 
-# What is written where there is nothing.
 NOTHING = "-"
+"""The text of an empty cell."""
 _STYLES = {
     **dict.fromkeys(("failure", "gone", "dead", "broken"), "bold red"),
     **dict.fromkeys(("excluded", "paused", "unready", "failed", "stopping", "starting", "late"), "yellow"),
     **dict.fromkeys(("success", "working", "ok"), "green"),
 }
-# Wide enough that nothing is folded where nobody looks at a terminal.
 _UNFOLDED = 10_000
+"""The width of output that is not folded, because it does not go to a terminal."""
 
 
 class OperatorCommand(BaseCommand):
-    """A command for operators: `--json`, errors in one sentence, tables. Subclasses have `act(options)`."""
+    """A command for operators: `--json`, errors in one sentence, tables. Subclasses implement `perform`."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+        parser.add_argument("--json", action="store_true", help="Write JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._no_color = bool(options.get("no_color"))
         self._force_color = bool(options.get("force_color"))
         try:
-            self.act(options)
-        except (TenantQError, CommandError) as error:  # names of tenants may be in both
+            self.perform(options)
+        except (TenantQError, CommandError) as error:  # both may contain names of tenants
             raise CommandError(visible(str(error)), returncode=getattr(error, "returncode", 1)) from error
 
-    def act(self, options: dict[str, Any]) -> None:
-        """Do what the command is for. A `TenantQError` ends it with its sentence."""
+    def perform(self, options: dict[str, Any]) -> None:
+        """Do what the command is for. The text of a `TenantQError` becomes the error message of the command."""
         raise NotImplementedError
 
-    def answer(self, data: Any) -> None:
-        """Write JSON."""
+    def write_json(self, data: Any) -> None:
+        """Write data as JSON."""
         text = json.dumps(data, indent=2, default=_plain)
         self.stdout.write(text.replace("\x7f", "\\u007f"))  # the only control character that is left
 
-    def say(self, text: str) -> None:
-        """Write a line, which may hold names of tenants."""
+    def write_line(self, text: str) -> None:
+        """Write a line, which may contain names of tenants."""
         self.stdout.write(visible(text))
 
     def show(self, *parts: RenderableType) -> None:
-        """Write parts below each other, folded and coloured on a terminal only."""
+        """Write texts and tables below each other; on a terminal folded and in colour."""
         is_terminal = self.stdout.isatty()
         out = StringIO()
         console = Console(
@@ -89,11 +89,15 @@ def table(
     width: int | None = None,
     least: Sequence[str] = (),
 ) -> Table:
-    """A table of cells. What is None or empty is a dash.
+    """Return a table. A cell that is None or empty becomes a dash.
 
-    Parameters: `numbers`, the columns whose cells stand on the right; `width`, of a screen on which nothing may be
-    folded: columns that do not fit are left out, those first that `least` names first, and what is too long all the
-    same is cut.
+    Args:
+        columns: The names of the columns.
+        rows: The cells of each row.
+        numbers: The columns that are aligned to the right.
+        width: The width of a screen on which no line may be folded. Columns that do not fit are left out, and cells
+            that are still too long are cut.
+        least: The columns to leave out, the least important first.
     """
     on_the_right = set(numbers)
     cells = [[cell if isinstance(cell, Text) else styled(words(cell)) for cell in row] for row in rows]
@@ -112,7 +116,7 @@ def table(
 
 
 def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int, least: Sequence[str]) -> list[int]:
-    """The places of the columns that fit on a screen, two blanks between them."""
+    """Return the places of the columns that fit on a screen, with two blanks between them."""
     widths = [2 + max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
     kept = list(range(len(columns)))
     for name in least:
@@ -123,13 +127,13 @@ def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int
 
 
 def styled(text: str, style: str | None = None) -> Text:
-    """A text in the colour of what it says, with its control characters written out."""
+    """Return a text with escaped control characters, in a style or in the colour of its word."""
     text = visible(text)
     return Text(text, style=style or _STYLES.get(text, ""))
 
 
 def words(value: Any) -> str:
-    """A value as a cell says it, on one line, with its control characters written out."""
+    """Return a value as the text of a cell, on one line, with escaped control characters."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
@@ -142,15 +146,15 @@ def words(value: Any) -> str:
 
 
 def moment(value: datetime) -> str:
-    """A moment to the second, in the current time zone."""
+    """Return a moment in the current time zone, to the second."""
     return timezone.localtime(aware(value)).isoformat(sep=" ", timespec="seconds")
 
 
-def as_data(value: Any) -> Any:
-    """A frozen dataclass as plain data for JSON."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value
+def positive_integer(text: str) -> int:
+    """Return the value of an option that takes a positive integer."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
 
 
 def _plain(value: Any) -> Any:
@@ -158,4 +162,4 @@ def _plain(value: Any) -> Any:
         return aware(value).isoformat()
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

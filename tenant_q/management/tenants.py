@@ -1,4 +1,4 @@
-"""What lets Django-Q2's own monitor commands count over tenants."""
+"""Let Django-Q2's own monitor commands count the rows of all tenants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tenant_q.support.visible import visible
 
 
 class OverTenants:
-    """Mixed into a command of Django-Q2: it counts all tenants' rows, or with `--schema` those of one."""
+    """A mixin for a command of Django-Q2, which then counts the rows of all tenants, or with `--schema` of one."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)  # type: ignore[misc]
@@ -28,7 +28,7 @@ class OverTenants:
                 with tenancy.in_schema(schema):
                     super().handle(*args, **options)  # type: ignore[misc]
             else:
-                if not options.get("ids") and not options.get("config"):  # those count no rows
+                if not options.get("ids") and not options.get("config"):  # with these options it counts no rows
                     show_all_tenants()
                 super().handle(*args, **options)  # type: ignore[misc]
         except TenantQError as error:
@@ -36,9 +36,9 @@ class OverTenants:
 
 
 def show_all_tenants() -> None:
-    """Lay a temporary view over each of Django-Q2's tables, in this session: the union of all tenants' rows.
+    """Cover each of Django-Q2's tables with a temporary view in this session: the union of all tenants' rows.
 
-    PostgreSQL looks for temporary relations first, so Django-Q2's own queries find them.
+    PostgreSQL looks for temporary relations first, so Django-Q2's own queries find the views.
     """
     with tenancy.in_public(), tenancy.tenant_connection().cursor() as cursor:
         for model in (Task, Schedule):
@@ -64,7 +64,7 @@ def _schemas() -> list[str]:
 
 
 def _with(cursor: Any, table: str, schemas: list[str]) -> list[str]:
-    """Those of the schemas that have the table."""
+    """Return the schemas that have the table."""
     query = sql.SQL(statement("tables_to_read")).format(
         schemas=sql.Literal(schemas),
         table=sql.Literal(table),

@@ -1,4 +1,4 @@
-"""A terminal that gives each key at once, and is as it was before when that ends, however it ends."""
+"""Read single keys from a terminal, and restore it however the program ends."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Signals that are as if "q" was pressed, so that the terminal is put back. Ctrl-Z would leave it as it is: ignored.
+# These signals count as the key "q", so that the terminal is restored. Ctrl-Z would not restore it and is ignored.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Keys:
-    """The keys that are pressed."""
+    """The keys that are pressed on a terminal."""
 
     def __init__(self, file: int) -> None:
         self._file = file
         self._is_ended = False
 
     def end(self, signum: int, frame: Any) -> None:
-        """Handler of the signals that end it."""
+        """Handle a signal that ends the program: `next` returns "q" from now on."""
         self._is_ended = True
 
     def next(self, seconds: float) -> str:
-        """The next key, waited for at most `seconds`; empty when none was pressed, "q" when it is to end."""
+        """Return the next key; empty if none is pressed within `seconds`, "q" if the program is to end."""
         readable, _, _ = select.select([self._file], [], [], seconds)
         if self._is_ended:
             return "q"
@@ -42,7 +42,7 @@ class Keys:
 
 @contextmanager
 def keys() -> Iterator[Keys]:
-    """The keys of the terminal on standard input, unbuffered and not shown."""
+    """Yield the keys of the terminal on standard input, unbuffered and without echo."""
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)
     pressed = Keys(file)

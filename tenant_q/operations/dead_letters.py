@@ -1,4 +1,4 @@
-"""What can be done with dead packages: queue them again, or forget them. Each act leaves an audit record."""
+"""Queue dead packages again, or purge them. Each call leaves an audit record for each tenant."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from tenant_q.package.package import Package
 
 
 def retry(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
-    """Queue dead packages again, with their tries forgotten.
+    """Queue dead packages again, with their count of tries reset.
 
-    Parameters: `broker`, the one that has them; `chosen`, of any tenants; `actor`, who does it, for the audit trail.
-    Returns how many were still there. Raises `BrokerError` or `DatabaseAway`.
+    Args:
+        broker: The broker of their cluster.
+        chosen: The packages, of any tenants.
+        actor: The name of the operator, for the audit trail.
+
+    Returns:
+        The number of packages that were still dead.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        DatabaseAway: The database cannot be reached.
     """
     return _each_tenant(
         broker, chosen, actor, "retry", lambda own: broker.retry_dead({dead.id: _fresh(dead) for dead in own})
@@ -25,14 +34,14 @@ def retry(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
 
 
 def purge(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
-    """Forget dead packages for good. Parameters, what is returned and what is raised are those of `retry`."""
+    """Delete dead packages. Arguments, result and errors are those of `retry`."""
     return _each_tenant(broker, chosen, actor, "purge", lambda own: broker.purge_dead([dead.id for dead in own]))
 
 
 def _each_tenant(
     broker: Broker, chosen: Sequence[Dead], actor: str, act: str, do: Callable[[Sequence[Dead]], int]
 ) -> int:
-    """An audit record for each tenant. It comes first: what cannot be recorded is not done."""
+    """Process the packages tenant by tenant. The audit record comes first, so that nothing is done unrecorded."""
     by_schema: dict[str, list[Dead]] = {}
     for dead in chosen:
         by_schema.setdefault(dead.schema, []).append(dead)
@@ -46,7 +55,7 @@ def _each_tenant(
 
 
 def _fresh(dead: Dead) -> str:
-    """The package with its count of tries forgotten; one that cannot be opened goes back as it is."""
+    """Return the payload with its count of tries reset; empty, to keep it unchanged, if it cannot be opened."""
     try:
         key = tenancy.keys_of([dead.schema]).get(dead.schema)
         task = open_package(dead.payload, Found(dead.id, dead.schema, key)).task

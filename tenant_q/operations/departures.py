@@ -1,8 +1,8 @@
-"""What a deleted tenant leaves behind, and how it is removed.
+"""Remove what a deleted tenant leaves behind.
 
 When the row of a tenant is deleted through the ORM, a receiver records it in the same transaction. When it is deleted
-past the ORM, the scheduler finds a record without a row. What is in the broker is removed after the commit. The
-scheduler repeats that until nothing is left: the broker may be away, and tasks may still run.
+without the ORM, the scheduler finds a record without a row. The tenant's data in the broker is removed after the
+commit. The scheduler repeats this until nothing is left, since the broker may be away and tasks may still run.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.departures")
 
-# Deleting a tenant waits at most this long, in seconds, until its running tasks have stopped.
 STOP_SECONDS = 10.0
-LOOK_SECONDS = 0.1
-# Nothing is enqueued for a deleted tenant as long as a process may still have it in its cache, and these seconds more.
+"""Deleting a tenant waits at most this time until its running tasks have stopped."""
+RETRY_SECONDS = 0.1
+"""The interval at which it checks them."""
 REFUSE_SECONDS = 10.0
+"""The broker refuses tasks of a deleted tenant while a process may still have it in its cache, and this time longer."""
 RECORD_DAYS = 30
+"""The record of a deleted tenant is kept for this time after nothing of it is left."""
 _CANCEL_REASON = f"{CANCELLED}: its tenant was deleted"
 
 
@@ -39,7 +41,7 @@ _CANCEL_REASON = f"{CANCELLED}: its tenant was deleted"
 
 
 def tenant_made(*, instance: Any, created: bool, using: str, **_: Any) -> None:
-    """Receiver of `post_save`: record a new tenant, in the same transaction."""
+    """Receive `post_save`: record a new tenant, in the same transaction."""
     if created and _is_recorded(instance, using):
         with tenancy.in_public():
             key = tenancy.key_of(instance)
@@ -49,12 +51,12 @@ def tenant_made(*, instance: Any, created: bool, using: str, **_: Any) -> None:
 
 
 def tenant_deleted(*, instance: Any, using: str, **_: Any) -> None:
-    """Receiver of `post_delete`: remove what the tenant leaves, when the transaction commits."""
+    """Receive `post_delete`: record that the tenant is gone, and clear what it leaves when the transaction commits."""
     if _is_recorded(instance, using):
         schema, key = instance.schema_name, tenancy.key_of(instance)
         _note_deleted(schema, key)
 
-        def clear_now() -> None:  # no partial: where it fails, Django logs its name
+        def clear_now() -> None:  # a function, not a partial, because Django logs its name if it fails
             _clear_now(schema, key)
 
         transaction.on_commit(clear_now, using=using, robust=True)
@@ -67,7 +69,7 @@ def _is_recorded(instance: Any, using: str) -> bool:
 
 
 def _note_deleted(schema: str, key: str) -> None:
-    """Remove what a tenant has in the public schema, and record that it is gone."""
+    """Delete a tenant's rows in the public schema, and record that it is gone."""
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
         TenantPolicy.objects.using(alias).filter(schema_name=schema).delete()
@@ -81,28 +83,42 @@ def _note_deleted(schema: str, key: str) -> None:
 
 
 def _clear_now(schema: str, key: str) -> None:
-    """Remove what a tenant has in the broker, and stop its running tasks; what is left then, the scheduler removes."""
+    """Clear a tenant and stop its running tasks, for up to `STOP_SECONDS`; the scheduler does the rest."""
     deadline = time.monotonic() + STOP_SECONDS
     try:
         while not clear(schema, key):
             if time.monotonic() > deadline:
-                logger.warning("Tasks of the deleted tenant %s still run", schema, extra={"schema": schema})
+                logger.warning(
+                    "Stopped waiting for the running tasks of the deleted tenant %s", schema, extra={"schema": schema}
+                )
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(RETRY_SECONDS)
     except BrokerError as error:
         logger.warning(
-            "What the deleted tenant %s has in the broker is removed later: %s", schema, error, extra={"schema": schema}
+            "Could not clear the deleted tenant %s in the broker, and left it to the scheduler: %s",
+            schema,
+            error,
+            extra={"schema": schema},
         )
 
 
 def clear(schema: str, key: str) -> bool:
-    """Remove what a deleted tenant has in the broker and in the cache. Cancel what it runs.
+    """Remove the packages and cached results of a deleted tenant, and cancel its running tasks.
 
-    Parameters: `schema` and `key`, its last name and the key of its row. Returns whether nothing of it runs any more.
-    What is left then, in a cache that is away, the scheduler removes. Raises `BrokerError`, `DatabaseAway`.
+    Args:
+        schema: Its last schema name.
+        key: The key of its row.
+
+    Returns:
+        Whether none of its tasks runs any more. Cached results may still be left if the cache is away; the scheduler
+        removes them.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        DatabaseAway: The database cannot be reached.
     """
     brokers = site_brokers()
-    is_cache_clear = _clear_cache(brokers[0], schema, key)  # cached results are of all clusters of the site
+    is_cache_clear = _clear_cache(brokers[0], schema, key)  # the clusters of a site share the cached results
     seconds = conf().tenant_cache_seconds + REFUSE_SECONDS
     held = sum(broker.forget_tenant(schema, key, _CANCEL_REASON, seconds=seconds) for broker in brokers)
     if held:
@@ -114,14 +130,14 @@ def clear(schema: str, key: str) -> bool:
 
 
 def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
-    """Remove a tenant's cached results. Return whether that succeeded: a cache raises errors of its own kind."""
+    """Remove a tenant's cached results. Return whether it succeeded."""
     ids = broker.cached_ids(schema, key)
     names = [schema, *_former_names(key)]
     try:
         cached.delete_of(names, ids)
-    except Exception as error:
+    except Exception as error:  # each cache has error classes of its own
         logger.error(
-            "Cached results of the deleted tenant %s are removed later: %s: %s",
+            "Could not remove the cached results of the deleted tenant %s, and left them to the scheduler: %s: %s",
             schema,
             type(error).__name__,
             error,
@@ -133,7 +149,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
 
 
 def forget_if_gone(schema: str, key: str | None) -> None:
-    """Remove what a tenant has in the broker, if its row is gone, however that came. Raises as `clear`."""
+    """Clear a tenant if its row is gone, however it was deleted. Raises the errors of `clear`."""
     if key and not tenancy.is_there(key):
         clear(schema, key)
 
@@ -142,16 +158,16 @@ def forget_if_gone(schema: str, key: str | None) -> None:
 
 
 def find_and_clear() -> None:
-    """Record new tenants and restored ones, find those whose rows are gone, and remove what deleted ones have left.
+    """Record new and restored tenants, find tenants whose rows are gone, and clear deleted ones.
 
-    Raises as `clear`.
+    Raises the errors of `clear`.
     """
     returned = tenancy.returned()
     if returned:
         with tenancy.in_public():
             _records().filter(key__in=returned).update(deleted=None, cleared=None)
     for schema, key in tenancy.gone():
-        logger.warning("Tenant %s (key %s) is gone; what it left is removed", schema, key, extra={"schema": schema})
+        logger.warning("Found that tenant %s (key %s) is gone, and cleared it", schema, key, extra={"schema": schema})
         _note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)
     with tenancy.told_when_away(), tenancy.in_public():

@@ -1,7 +1,6 @@
-"""Is a cluster well? Asked of the broker, the database and the status of clusters, and answered in time.
+"""Check the health of clusters, broker and database within a time limit.
 
-A server that hangs must not make the question hang: each is asked in a thread of its own, which is waited for so long
-and no longer.
+Each server is checked in a thread of its own, so that a server that hangs does not block the check.
 """
 
 from __future__ import annotations
@@ -19,49 +18,55 @@ from tenant_q.brokers.protocol import Counts
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf, site_clusters
 from tenant_q.operations import status
-from tenant_q.operations.status import Cluster, Process, State, age, recent_deaths
+from tenant_q.operations.status import ClusterState, ClusterStatus, Process, age, recent_deaths
 from tenant_q.schedules import due_index
 from tenant_q.support.visible import one_line
 
-# A process that shows no life for so long, and runs no task, is stuck.
 STUCK_SECONDS = 15.0
-# Seconds after which a late schedule is reported.
+"""A process that runs no task is stuck if it has shown no sign of life for this time."""
 LATE_SECONDS = 60.0
-# Seconds for which the death of a process that was replaced is reported.
+"""A schedule is reported if it is late by more than this time."""
 DEATH_SECONDS = 60.0
+"""The death of a process that was replaced is reported for this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What was found, a sentence each. `problems` are what is wrong, `outages` servers that do not answer.
+    """The result of a check, in sentences.
 
-    `notes` are what an operator should know and needs no action; `clusters` those that were judged.
+    Attributes:
+        problems: What is wrong with the clusters.
+        outages: The servers that do not answer, or refuse.
+        notes: What an operator should know, without being a problem.
+        clusters: The clusters that were judged.
     """
 
     problems: tuple[str, ...]
     outages: tuple[str, ...]
     notes: tuple[str, ...]
-    clusters: tuple[Cluster, ...]
+    clusters: tuple[ClusterStatus, ...]
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is wrong and every server answers."""
+        """Whether there is no problem and every server answers."""
         return not (self.problems or self.outages)
 
 
 def examine(*, host: str | None = None, cluster: str | None = None, seconds: float) -> Health:
-    """Look at clusters, broker and database, for at most about `seconds`.
+    """Check clusters, broker and database.
 
-    Parameters: `host`, whose clusters are judged; None for this machine's, and all of the site's where it has none;
-    `cluster`, of which name, None for any.
+    Args:
+        host: Judge the clusters of this host; None for this machine or, if it runs none, all hosts of the site.
+        cluster: Judge the clusters of this name; None for all names.
+        seconds: The longest time that the check may take, about.
     """
-    broker = _Question("broker", _ask_broker)
-    database = _Question("database", _ask_database)
+    broker = _Probe("broker", _probe_broker)
+    database = _Probe("database", _probe_database)
     deadline = time.monotonic() + seconds
-    outages = [told for question in (broker, database) if (told := question.wait(deadline))]
+    outages = [outage for probe in (broker, database) if (outage := probe.wait(deadline))]
     problems: list[str] = []
     notes: list[str] = []
-    judged: list[Cluster] = []
+    judged: list[ClusterStatus] = []
     if broker.answer is not None:
         everywhere, queues = broker.answer
         notes += [_serves_nobody(one) for one in everywhere if not one.is_ours]
@@ -71,47 +76,47 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             problems.append(_nobody(host, cluster))
         for one in judged:
             (notes if _is_replaced(one, judged) else problems).extend(_problems(one))
-            # Whoever waits for a server that hangs shows no life, and goes on with it.
+            # A process that waits for a server that hangs shows no sign of life, and will go on with the server.
             (notes if outages else problems).extend(_stuck(one))
             notes += _notes(one)
         notes += [_unready(name, counts) for name, counts in queues if counts.unready]
-        # A probe of one machine must not restart it because another machine's cluster does not run.
+        # The probe of one machine must not restart it because the cluster of another machine does not run.
         (problems if host is None else notes).extend(_unserved(ours, queues, database.answer or {}, cluster))
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
 
-class _Question(threading.Thread):
-    """A question to a server, asked at once."""
+class _Probe(threading.Thread):
+    """A query to a server, sent at once in a thread of its own."""
 
-    def __init__(self, server: str, ask: Callable[[], Any]) -> None:
+    def __init__(self, server: str, query: Callable[[], Any]) -> None:
         super().__init__(name=f"mshealth {server}", daemon=True)
         self.server = server
-        self.ask = ask
+        self.query = query
         self.answer: Any = None
         self.error: Exception | None = None
-        self.asked = time.monotonic()
+        self.began = time.monotonic()
         self.start()
 
     def run(self) -> None:
         try:
-            self.answer = self.ask()
-        except Exception as error:  # whatever it is, it is reported
+            self.answer = self.query()
+        except Exception as error:  # any error is reported
             self.error = error
 
     def wait(self, deadline: float) -> str | None:
-        """What is wrong with the server, or None."""
+        """Return what is wrong with the server, or None."""
         self.join(max(0.0, deadline - time.monotonic()))
         if self.error is not None:
             return f"The {self.server} cannot be used: {one_line(self.error)}"
         if self.answer is None:
-            return f"The {self.server} does not answer within {time.monotonic() - self.asked:.1f} s."
+            return f"The {self.server} does not answer within {time.monotonic() - self.began:.1f} s."
         return None
 
 
-def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
+def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
     """Return the clusters of the site, and the counts of each named cluster's queue.
 
-    The server must also take writes: after a failover, or when it is full, it may only answer reads.
+    The probe also writes: after a failover, or when it is full, a server may only answer reads.
     """
     broker = get_impatient_broker()
     found = status.clusters(broker)
@@ -125,7 +130,7 @@ def _ask_broker() -> tuple[list[Cluster], list[tuple[str, Counts]]]:
     return found, queues
 
 
-def _ask_database() -> dict[str, int]:
+def _probe_database() -> dict[str, int]:
     """Return the number of late schedules of each cluster."""
     try:
         with tenancy.raw_cursor() as cursor:
@@ -135,28 +140,28 @@ def _ask_database() -> dict[str, int]:
         tenancy.close_connections()
 
 
-def _serves_nobody(one: Cluster) -> str:
+def _serves_nobody(one: ClusterStatus) -> str:
     return (
         f"A qcluster of Django-Q2 runs on {one.host} (process {one.parent}) and serves no tenants; run "
-        "`python manage.py mscluster` in its place."
+        "`python manage.py mscluster` instead."
     )
 
 
 def _unready(name: str, counts: Counts) -> str:
     tasks = "1 task" if counts.unready == 1 else f"{counts.unready} tasks"
     return (
-        f"Cluster {name}: {tasks} cannot start, because the tenant is gone, not migrated or not ready; the log of the "
-        "workers names it."
+        f"Cluster {name}: {tasks} cannot start, because the tenant is gone, not migrated or not ready; the workers' "
+        "log names it."
     )
 
 
 def _unserved(
-    ours: Sequence[Cluster], queues: Sequence[tuple[str, Counts]], late: Mapping[str, int], cluster: str | None
+    ours: Sequence[ClusterStatus], queues: Sequence[tuple[str, Counts]], late: Mapping[str, int], cluster: str | None
 ) -> Iterator[str]:
-    """Yield a sentence for each cluster that does not run, although others do, and has tasks or schedules waiting."""
+    """Yield a sentence for each cluster that has waiting tasks or schedules and does not run, although others do."""
     live = [one for one in ours if not one.is_gone]
     if not live:
-        return  # another problem says so already
+        return  # reported as another problem
     for name, counts in queues:
         waiting = counts.queued and counts.runnable
         if waiting and cluster in (None, name) and name not in {one.name for one in live}:
@@ -178,7 +183,7 @@ def _way_out(name: str) -> str:
     return f"the settings do not name it either: {start}, or correct the name where tasks are enqueued"
 
 
-def _chosen(found: Sequence[Cluster], host: str | None) -> list[Cluster]:
+def _chosen(found: Sequence[ClusterStatus], host: str | None) -> list[ClusterStatus]:
     if host is not None:
         return [one for one in found if one.host == host]
     return [one for one in found if one.host == socket.gethostname()] or list(found)
@@ -189,32 +194,32 @@ def _nobody(host: str | None, cluster: str | None) -> str:
     return f"{what} runs{f' on {host}' if host else ''}; start one with `python manage.py mscluster`."
 
 
-def _is_replaced(gone: Cluster, judged: Sequence[Cluster]) -> bool:
-    """Whether a cluster that is gone has a successor: of its name, on its host, and started after it was seen last."""
+def _is_replaced(gone: ClusterStatus, judged: Sequence[ClusterStatus]) -> bool:
+    """Return whether a cluster that is gone has a successor: same name, same host, and started since."""
     return gone.is_gone and any(
         not one.is_gone and (one.name, one.host) == (gone.name, gone.host) and one.started >= gone.seen
         for one in judged
     )
 
 
-def _problems(one: Cluster) -> Iterator[str]:
+def _problems(one: ClusterStatus) -> Iterator[str]:
     name = f"Cluster {one.name} on {one.host}"
     if one.is_gone:
         yield f"{name} (parent {one.parent}) is gone, last seen {age(one.seen):.0f} s ago: {one.trouble}."
         return
     if one.trouble:
         yield f"{name} is in trouble: {one.trouble}."
-    if one.state not in (State.IDLE, State.WORKING):
+    if one.state not in (ClusterState.IDLE, ClusterState.WORKING):
         return
     workers, schedulers = one.of_role("worker"), one.of_role("scheduler")
     if len(workers) < one.workers:
-        yield f"{name} has {len(workers)} of {one.workers} workers; its log tells why they end."
+        yield f"{name} has {len(workers)} of {one.workers} workers; its log says why they end."
     if one.has_scheduler and not schedulers:
-        yield f"{name} has no scheduler; its log tells why it ends."
+        yield f"{name} has no scheduler; its log says why it ends."
 
 
-def _stuck(one: Cluster) -> Iterator[str]:
-    if one.is_gone or one.state not in (State.IDLE, State.WORKING):
+def _stuck(one: ClusterStatus) -> Iterator[str]:
+    if one.is_gone or one.state not in (ClusterState.IDLE, ClusterState.WORKING):
         return
     for process in one.processes:
         if _is_stuck(process):
@@ -223,16 +228,16 @@ def _stuck(one: Cluster) -> Iterator[str]:
 
 
 def _is_stuck(process: Process) -> bool:
-    if process.role == "exporter":  # no task waits for it, and who scrapes sees it himself
+    if process.role == "exporter":  # no task waits for it, and the monitoring notices it
         return False
     return process.silent > STUCK_SECONDS and not process.is_busy
 
 
-def _notes(one: Cluster) -> Iterator[str]:
+def _notes(one: ClusterStatus) -> Iterator[str]:
     name = f"Cluster {one.name} on {one.host}"
     for death in recent_deaths(one, DEATH_SECONDS):
         yield f"{name}: the {death.role} {death.pid} {death.how} and was replaced."
-    if not one.is_gone and one.state in (State.STARTING, State.STOPPING):
+    if not one.is_gone and one.state in (ClusterState.STARTING, ClusterState.STOPPING):
         yield f"{name} is {one.state}."
     for process in one.processes:
         if process.late > LATE_SECONDS and not one.is_gone:

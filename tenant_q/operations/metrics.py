@@ -1,7 +1,7 @@
-"""The site's figures for Prometheus. This needs `prometheus_client`, the extra `metrics`.
+"""Export the metrics of the site for Prometheus. This needs `prometheus_client`, the extra `metrics`.
 
-Tenants and functions have series of their own up to `TENANT_Q["metrics_labels"]` of each; the rest is summed up as
-"other". Every cluster and every web process reports the same figures, so do not sum over instances.
+At most `TENANT_Q["metrics_labels"]` tenants and as many functions have series of their own; the rest is summed up as
+"other". Every cluster and every web process exports the metrics of the whole site, so do not sum over instances.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from tenant_q.operations.status import age
 from tenant_q.support.visible import visible
 
 OTHER = "other"
-# Every second bound is enough for Prometheus: 1 ms, 4 ms, 16 ms, ... 70 min.
 _EVERY = 2
+"""Every second bound becomes a bucket: 1 ms, 4 ms, 16 ms, ... 70 min."""
 _CLUSTER = ("cluster", "host", "id")
 _V = TypeVar("_V")
 
 
 def registry() -> CollectorRegistry:
-    """A registry with the site's figures, read anew each time it is collected."""
+    """Return a registry whose metrics are read anew for each scrape."""
     made = CollectorRegistry(auto_describe=False)
     made.register(SiteCollector())
     return made
 
 
 class SiteCollector(Collector):
-    """Reads the figures once for each scrape. Raises as `figures.site()`."""
+    """The metrics of the site, read once for each scrape."""
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # nothing is asked of the servers when it is registered
+        return ()  # so that registering it queries no server
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics. Raises `BrokerError` or `DatabaseAway`."""
         site = read_site()
         brokers = site_brokers()
         totals = _totals(brokers)
@@ -71,31 +72,37 @@ def _totals(brokers: Iterable[Broker]) -> Totals:
 
 
 def _is_there(one: Tenant) -> bool:
-    """Whether it is a tenant, or something of it waits or ran lately; of one that was dropped the totals stay."""
+    """Return whether a tenant exists or has a load. The broker also keeps the totals of dropped tenants."""
     return one.is_known or one.load != NO_LOAD or one.schema == tenancy.public_schema()
 
 
 def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
-    """A sort key that puts those in front that have done most."""
+    """Return a sort key that puts the names with the most tasks first."""
     return lambda name: (-(found[name].done + found[name].failed) if name in found else 0, name)
 
 
 def _bounded(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
-    """The values of those that are named, and of all others joined."""
+    """Return the values of the named ones, and all other values joined as `OTHER`."""
     kept = {visible(name): value for name, value in found.items() if name in named}
     for name, value in found.items():
-        if name not in named:  # a tenant may have the name of the others
+        if name not in named:  # a tenant may be called "other"
             kept[OTHER] = join(kept[OTHER], value) if OTHER in kept else value
     return kept
 
 
 def _of_clusters(site: Site) -> Iterator[Metric]:
-    up = GaugeMetricFamily("tenant_q_cluster_up", "1 while it tells its status, 0 when it is gone", labels=_CLUSTER)
-    seen = GaugeMetricFamily("tenant_q_sentinel_age_seconds", "Since the sentinel told its status", labels=_CLUSTER)
-    processes = GaugeMetricFamily("tenant_q_processes", "Living processes", labels=(*_CLUSTER, "role"))
+    up = GaugeMetricFamily(
+        "tenant_q_cluster_up", "1 while the cluster publishes its status, 0 when it is gone", labels=_CLUSTER
+    )
+    seen = GaugeMetricFamily(
+        "tenant_q_sentinel_age_seconds", "Since the sentinel published its status", labels=_CLUSTER
+    )
+    processes = GaugeMetricFamily("tenant_q_processes", "Running processes", labels=(*_CLUSTER, "role"))
     busy = GaugeMetricFamily("tenant_q_workers_busy", "Workers that run a task", labels=_CLUSTER)
     restarts = CounterMetricFamily("tenant_q_restarts", "Processes that died and were replaced", labels=_CLUSTER)
-    silent = GaugeMetricFamily("tenant_q_scheduler_silent_seconds", "Since the scheduler's last sign", labels=_CLUSTER)
+    silent = GaugeMetricFamily(
+        "tenant_q_scheduler_silent_seconds", "Since the scheduler's last sign of life", labels=_CLUSTER
+    )
     for one in site.clusters:
         labels = (one.name, one.host, one.id[:8])
         up.add_metric(labels, 0 if one.is_gone else 1)
@@ -114,11 +121,13 @@ def _of_clusters(site: Site) -> Iterator[Metric]:
 def _of_the_site(site: Site) -> Iterator[Metric]:
     yield GaugeMetricFamily("tenant_q_tenants", "Tenants", value=sum(one.is_known for one in site.tenants))
     paused = sum(one.policy.paused for one in site.tenants)
-    yield GaugeMetricFamily("tenant_q_tenants_paused", "Tenants of which nothing is started", value=paused)
-    yield GaugeMetricFamily("tenant_q_scheduler_late_seconds", "Of the schedule that is due longest", value=site.late)
-    expired = "Leases that ran out with nobody left to see their worker"
+    yield GaugeMetricFamily("tenant_q_tenants_paused", "Paused tenants", value=paused)
+    yield GaugeMetricFamily("tenant_q_scheduler_late_seconds", "Lateness of the oldest due schedule", value=site.late)
+    expired = "Leases that expired because their worker's sentinel was gone"
     yield CounterMetricFamily("tenant_q_leases_expired", expired, value=site.expired_leases)
-    yield CounterMetricFamily("tenant_q_stale_acks", "Acknowledgements that were refused", value=site.stale_acks)
+    yield CounterMetricFamily(
+        "tenant_q_stale_acks", "Acknowledgements that were refused because the lease was lost", value=site.stale_acks
+    )
 
 
 def _packages(site: Site, named: set[str]) -> Metric:
@@ -143,14 +152,14 @@ def _of_tenants(found: Mapping[str, Figures]) -> Iterator[Metric]:
 
 def _of_functions(found: Mapping[str, Figures]) -> Iterator[Metric]:
     yield _ended("tenant_q_function_tasks", "func", found)
-    runs = HistogramMetricFamily("tenant_q_function_run_seconds", "How long they ran", labels=("func",))
+    runs = HistogramMetricFamily("tenant_q_function_run_seconds", "From started to ended", labels=("func",))
     for func, one in found.items():
         runs.add_metric((func,), _buckets(one.runs), one.run_seconds)
     yield runs
 
 
 def _ended(name: str, label: str, found: Mapping[str, Figures]) -> Metric:
-    tasks = CounterMetricFamily(name, "Tasks that came to their end", labels=(label, "outcome"))
+    tasks = CounterMetricFamily(name, "Tasks that ended", labels=(label, "outcome"))
     for value, one in found.items():
         tasks.add_metric((value, "done"), one.done)
         tasks.add_metric((value, "failed"), one.failed)
@@ -158,6 +167,6 @@ def _ended(name: str, label: str, found: Mapping[str, Figures]) -> Metric:
 
 
 def _buckets(counts: tuple[int, ...]) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus has them."""
-    told = [(str(bound), float(sum(counts[: n + 1]))) for n, bound in enumerate(BOUNDS) if n % _EVERY == 0]
-    return [*told, ("+Inf", float(sum(counts)))]
+    """Return cumulative buckets."""
+    buckets = [(str(bound), float(sum(counts[: n + 1]))) for n, bound in enumerate(BOUNDS) if n % _EVERY == 0]
+    return [*buckets, ("+Inf", float(sum(counts)))]

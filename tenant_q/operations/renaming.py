@@ -1,7 +1,7 @@
-"""Rename a tenant's schema and keep all that it has: queued and delayed tasks, schedules, results, policy.
+"""Rename a tenant's schema and keep its queued and delayed tasks, schedules, results and policy.
 
-Everything of a tenant is kept under the key of its row, so a rename moves nothing in the broker. No task may run
-meanwhile: a session in the old schema would fall through to the public one.
+The broker keeps a tenant under the key of its row, so a rename moves no package. No task may run meanwhile: a session
+in the old schema would fall through to the public one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,27 @@ from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.tenancy.names import validate_schema_name
 
 RENAME = "rename"
-LOOK_SECONDS = 0.1
+RETRY_SECONDS = 0.1
+"""The interval at which `rename` checks whether tasks still run."""
 
 
 def rename(old: str, new: str, *, actor: str, wait: float) -> None:
-    """Rename a tenant's schema. A rename that was interrupted, or done by hand, is completed.
+    """Rename a tenant's schema, or complete a rename that was interrupted or done by hand.
 
-    The tenant is paused, its running tasks are waited for, and afterwards the pause ends. Parameters: `actor`, who
-    renames, for the audit trail; `wait`, the longest wait in seconds.
+    It pauses the tenant, waits for its running tasks, renames, and resumes it. After an error nothing is renamed.
 
-    Raises `UnknownTenant`, `ConfigurationError` when it cannot have that name, `TenantBusy` when tasks still run after
-    `wait` seconds, `BrokerError`, `DatabaseAway`; then nothing is renamed.
+    Args:
+        old: The name of the schema.
+        new: Its new name.
+        actor: The name of the operator, for the audit trail.
+        wait: The longest wait for running tasks, in seconds.
+
+    Raises:
+        UnknownTenant: No tenant has the name `old`.
+        ConfigurationError: The tenant cannot have the name `new`.
+        TenantBusy: Tasks still run after `wait` seconds.
+        BrokerError: The broker cannot be reached.
+        DatabaseAway: The database cannot be reached.
     """
     key = _key_of(old, new)
     names = tenancy.keys_of([old, new])
@@ -48,7 +58,7 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
 
 
 def _key_of(old: str, new: str) -> str:
-    """The key of the tenant to be renamed, or of the one that was: its record still has the old name, or had it."""
+    """Return the key of the tenant with the old name, or of a tenant whose rename from it has begun or is done."""
     found = tenancy.keys_of([old, new])
     if old in found:
         if new in found:
@@ -74,7 +84,7 @@ def _check_name(new: str) -> None:
 
 
 def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
-    """Pause the tenant and wait until none of its tasks runs. If that does not come to its end, the pause ends."""
+    """Pause the tenant and wait until none of its tasks runs. After an error, resume it."""
     was_paused = _was_paused(key) if _is_interrupted(key) else policies.is_paused(old)
     audit.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
     try:
@@ -82,8 +92,9 @@ def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
         deadline = time.monotonic() + wait
         while running := _running_of(old):
             if time.monotonic() > deadline:
-                raise TenantBusy(f"{running} tasks of {old} still run after {wait:g} s; try again, or cancel them.")
-            time.sleep(LOOK_SECONDS)
+                count = "1 task" if running == 1 else f"{running} tasks"
+                raise TenantBusy(f"{count} of {old} did not end within {wait:g} s; try again, or cancel what runs.")
+            time.sleep(RETRY_SECONDS)
     except BaseException:
         _give_up(old, key, actor=actor, was_paused=was_paused)
         raise
@@ -106,14 +117,14 @@ def _move(old: str, new: str, key: str, *, actor: str) -> None:
     with tenancy.in_public(), tenancy.in_patient_transaction():
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
-        # Past `save()`: a tenancy package would make the schema of the new name.
+        # Not by `save()`, in which a tenancy package would create the schema of the new name.
         tenancy.tenant_model()._default_manager.using(tenancy.database_alias()).filter(pk=key).update(schema_name=new)
         _note(old, new, key, actor=actor)
     tenancy.forget_tenants()
 
 
 def _note(old: str, new: str, key: str, *, actor: str) -> None:
-    """Give the new name to what names the schema in the public schema."""
+    """Rename the schema in the rows of the public schema, and record the rename."""
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
         record = TenantRecord.objects.using(alias).select_for_update().get(key=key)
@@ -139,17 +150,17 @@ def _follow(old: str, new: str, key: str) -> None:
 
 
 def _was_paused(key: str) -> bool:
-    """Whether the tenant was paused before its rename began."""
+    """Return whether the tenant was paused before its rename began."""
     return next((bool(one.before.get("paused")) for one in _records(key) if one.before), False)
 
 
 def _is_interrupted(key: str) -> bool:
-    """Whether a rename of the tenant began and neither took place nor was given up: its pause is still there."""
+    """Return whether a rename of the tenant has begun and was neither done nor given up, so that it is still paused."""
     return any(one.before is not None for one in _records(key)[:1])
 
 
 def _records(key: str) -> list[Any]:
-    """The audit records of a tenant's renames, the latest first."""
+    """Return the audit records of a tenant's renames, the latest first."""
     with tenancy.in_public():
         found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
         return list(found.order_by("-id"))

@@ -1,6 +1,6 @@
-"""What an operator looks at, read at one moment: clusters and their processes, tenants and their load, what fires next.
+"""Read a snapshot of the site: clusters and their processes, tenants and their loads, and what fires next.
 
-All doors stand on `site()`: `msinfo`, `msmonitor`, the operators' admin, the metrics. It costs a few statements and
+`msinfo`, `msmonitor`, the operators' admin and the metrics are built on `read_site()`. It costs a few statements and
 round trips, however many tenants there are.
 """
 
@@ -21,7 +21,7 @@ from tenant_q.brokers.protocol import Policy
 from tenant_q.conf import conf
 from tenant_q.models import TenantPolicy
 from tenant_q.operations import status
-from tenant_q.operations.status import Cluster
+from tenant_q.operations.status import ClusterStatus
 from tenant_q.schedules import due_index
 from tenant_q.schedules.due_index import Plans
 
@@ -31,10 +31,18 @@ NO_POLICY = Policy()
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant. `is_known` is False where only the broker, the index or a policy knows it: it was dropped, say.
+    """One tenant in a snapshot.
 
-    `next_fire` is when the scheduler looks at its first schedule, `held` why that is not on time, or empty;
-    `max_results` is how many successes are kept, None for what `save_limit` says.
+    Attributes:
+        schema: The name of its schema.
+        is_known: Whether its row exists. A tenant without one was dropped, and the broker, the index or a policy still
+            knows it.
+        load: Its load, over all clusters.
+        policy: Its policy, as the broker enforces it.
+        max_results: The number of successes that are kept; None for `save_limit`.
+        schedules: The number of its schedules that will run again.
+        next_fire: When the scheduler reads the first of them.
+        held: Why they are held, or empty.
     """
 
     schema: str
@@ -49,16 +57,22 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """All that runs and waits, at the moment `at`.
+    """A snapshot of the site.
 
-    `tenants` are in the order of their names, `total` is the sum of their loads. `late` is by how many seconds the
-    schedule that is due longest has not fired, 0 when none is due. `stale_acks` and `expired_leases` are counted since
-    the broker's server was new.
+    Attributes:
+        name: The name of the site.
+        at: When it was taken.
+        clusters: The clusters that run or went recently.
+        tenants: The tenants, sorted by name.
+        total: The sum of their loads.
+        late: The seconds for which the oldest due schedule has not fired; 0 if none is due.
+        stale_acks: The number of acknowledgements that were refused, since the data of the broker's server began.
+        expired_leases: The number of leases that expired, since then.
     """
 
     name: str
     at: datetime
-    clusters: tuple[Cluster, ...]
+    clusters: tuple[ClusterStatus, ...]
     tenants: tuple[Tenant, ...]
     total: Load
     late: float
@@ -66,12 +80,12 @@ class Site:
     expired_leases: int
 
     def tenant(self, schema: str) -> Tenant | None:
-        """The tenant of this name, or None."""
+        """Return the tenant of this name, or None."""
         return next((tenant for tenant in self.tenants if tenant.schema == schema), None)
 
 
 def read_site() -> Site:
-    """The site as it is now. Raises `BrokerError` and `DatabaseAway`."""
+    """Return a snapshot of the site. Raises `BrokerError` or `DatabaseAway`."""
     brokers = site_brokers()
     clusters = tuple(status.clusters(brokers[0]))
     loads = _loads(brokers)
@@ -92,7 +106,7 @@ def read_site() -> Site:
 
 
 def _loads(brokers: Iterable[Broker]) -> Mapping[str, Load]:
-    """The loads of tenants over the clusters of the site."""
+    """Return the loads of tenants, summed over the clusters of the site."""
     found: dict[str, Load] = {}
     for broker in brokers:
         for schema, load in broker.loads().items():
@@ -110,7 +124,7 @@ def _total(brokers: Iterable[Broker], loads: Mapping[str, Load]) -> Load:
 def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans]) -> tuple[Tenant, ...]:
     known = set(tenancy.tenant_names())
     rows = {row.schema_name: row for row in policies.policies()}
-    # The index has the names as PostgreSQL has them, which may be folded.
+    # The index names schemas as PostgreSQL does, perhaps in lower case.
     logical = {tenancy.physical_schema(name): name for name in known}
     planned = {logical.get(plan.schema, plan.schema): plan for plan in plans}
     return tuple(

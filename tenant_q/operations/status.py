@@ -1,7 +1,8 @@
-"""The cluster's status: told by its sentinel each second, read by every door and by Django-Q2's `qinfo` and `qmonitor`.
+"""Publish and read the status of clusters.
 
-A status that is not told again is no longer live after `STAT_SECONDS`. What a cluster told last is kept for a while, so
-that one that was killed is seen to be gone.
+Each sentinel publishes the status of its cluster every second. The commands, the admin, the metrics and Django-Q2's
+`qinfo` and `qmonitor` read it. A status that is not published again expires after `STAT_SECONDS`. The last status of a
+cluster is kept for longer, so that a cluster that was killed is shown as gone.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from tenant_q.support.visible import visible
 
 logger = get_logger("tenant_q.status")
 
-# A status that is not refreshed is gone after this long.
 STAT_SECONDS = 3
-# A cluster that did not stop in order is shown as gone for this long.
+"""A status that is not published again expires after this time."""
 GONE_SECONDS = 600
-# The most deaths of processes that are reported, the latest.
-DEATHS_TOLD = 5
+"""A cluster that did not stop in order is shown as gone for this time."""
+DEATHS_REPORTED = 5
+"""The number of deaths of processes in a status, the latest ones."""
 
 
-class State(StrEnum):
-    """What a cluster does."""
+class ClusterState(StrEnum):
+    """The state of a cluster."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -53,7 +54,7 @@ class State(StrEnum):
 
     @property
     def as_in_django_q(self) -> Any:
-        """The same for `qinfo` and `qmonitor`."""
+        """The name of the state in `qinfo` and `qmonitor`."""
         return getattr(Conf, self.name)
 
 
@@ -61,9 +62,17 @@ class State(StrEnum):
 class Process:
     """A worker, the scheduler or the exporter of a cluster, at the moment of the status.
 
-    `key` names it towards the broker; `done` is how many tasks or ticks it completed; `silent` the seconds since its
-    last sign of life. `task_id`, `schema` and `func` name the task that has run for `seconds`; None when it runs
-    nothing. `late` is how many seconds the scheduler was behind when it looked last.
+    Attributes:
+        role: "worker", "scheduler" or "exporter".
+        pid: The id of the process.
+        key: The name by which the broker knows it.
+        done: The number of tasks or ticks that it has completed.
+        silent: The seconds since its last sign of life.
+        task_id: The task that it runs; None if it runs nothing, as are `schema` and `func`.
+        schema: The tenant of the task.
+        func: The path of the task's function.
+        seconds: How long the task has run.
+        late: How many seconds the scheduler was behind when it last read the due index.
     """
 
     role: str
@@ -79,13 +88,23 @@ class Process:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it runs a task."""
+        """Whether the process runs a task."""
         return self.task_id is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that ended and was not to. `at` is in seconds since the epoch; what it ran is as in `Process`."""
+    """A process that ended unexpectedly.
+
+    Attributes:
+        at: When it ended, in seconds since the epoch.
+        role: As in `Process`, as are `pid`, `task_id`, `schema` and `func`.
+        pid: The id of the process.
+        how: How it ended, in words: "was killed by SIGKILL", for example.
+        task_id: The task that it ran.
+        schema: The tenant of the task.
+        func: The path of the task's function.
+    """
 
     at: float
     role: str
@@ -97,17 +116,32 @@ class Death:
 
     @property
     def moment(self) -> datetime:
-        """When it ended."""
+        """When the process ended."""
         return moments.at(self.at)
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster as its sentinel told last, at the moment `seen`.
+class ClusterStatus:
+    """The last status of a cluster.
 
-    `workers` is how many there are to be; `restarts` how many processes were replaced after they had died. `is_gone`
-    says that it publishes nothing any more, and `trouble` why, or what is wrong with it, in a few words. `is_ours` is
-    False for a `qcluster` of Django-Q2, which publishes less and serves no tenants.
+    Attributes:
+        id: A UUID of this run of the cluster.
+        name: The name of the cluster.
+        host: The host that it runs on.
+        version: The version of tenant_q.
+        parent: The id of the parent process.
+        sentinel: The id of the sentinel process.
+        started: When the cluster started.
+        seen: When the status was published.
+        state: The state of the cluster.
+        is_gone: Whether it has stopped publishing without having stopped in order.
+        trouble: Why it is gone, or what is wrong with it, in a few words; or empty.
+        workers: The number of workers that it should have.
+        has_scheduler: Whether it should have a scheduler.
+        restarts: The number of processes that died and were replaced.
+        processes: The processes that run.
+        deaths: The latest deaths of processes.
+        is_ours: False for a `qcluster` of Django-Q2, which publishes less and serves no tenants.
     """
 
     id: str
@@ -118,7 +152,7 @@ class Cluster:
     sentinel: int
     started: datetime
     seen: datetime
-    state: State
+    state: ClusterState
     is_gone: bool
     trouble: str
     workers: int
@@ -129,12 +163,12 @@ class Cluster:
     is_ours: bool = True
 
     def of_role(self, role: str) -> list[Process]:
-        """Its processes of one role."""
+        """Return the processes of one role."""
         return [process for process in self.processes if process.role == role]
 
 
 class ClusterStat(Stat):  # type: ignore[misc]
-    """One moment of a cluster, as it travels. `workers` are the workers' real process ids; busy is "Working"."""
+    """The status of a cluster as it is published, in the attributes of Django-Q2's class and in `tenant_q`."""
 
     def __init__(
         self,
@@ -142,7 +176,7 @@ class ClusterStat(Stat):  # type: ignore[misc]
         cluster_id: uuid.UUID,
         parent: int,
         started: datetime,
-        state: State,
+        state: ClusterState,
         workers_wanted: int,
         has_scheduler: bool,
         processes: Sequence[Process],
@@ -162,7 +196,7 @@ class ClusterStat(Stat):  # type: ignore[misc]
         # There is no pusher and no monitor process, and so no queue inside the cluster.
         self.pusher = self.monitor = 0
         self.task_q_size = self.done_q_size = 0
-        # Ours: of plain types, so that another version reads it too.
+        # Plain types, so that other versions of tenant_q can read them.
         self.tenant_q: dict[str, Any] = {
             "name": conf().cluster,
             "version": __version__,
@@ -175,43 +209,37 @@ class ClusterStat(Stat):  # type: ignore[misc]
         }
 
     def publish(self, broker: Broker) -> None:
-        """Show this status for `STAT_SECONDS`. Raises `BrokerError`."""
+        """Publish the status for `STAT_SECONDS`. Raises `BrokerError`."""
         broker.set_stat(self.key, SignedPackage.dumps(self._as_in_django_q, True), STAT_SECONDS)
-        if self.tenant_q["state"] == State.STOPPED and not self.tenant_q["trouble"]:
-            broker.forget_stats([self.key])  # an orderly end is no news
+        if self.tenant_q["state"] == ClusterState.STOPPED and not self.tenant_q["trouble"]:
+            broker.forget_stats([self.key])  # a cluster that stopped in order is not shown as gone
 
     @property
     def _as_in_django_q(self) -> Stat:
-        """The same, of Django-Q2's class: a pickle that names a module of ours does not open where that has moved."""
+        """The same status in Django-Q2's class, so that its pickle names no module of tenant_q, which may move."""
         stat = Stat.__new__(Stat)
-        vars(stat).update(vars(self), broker=None)  # a broker is what it drops when it is pickled
+        vars(stat).update(vars(self), broker=None)  # Django-Q2's class needs a broker in order to be pickled
         return stat
 
 
 _T = TypeVar("_T", Process, Death)
 
 
-def clusters(broker: Broker) -> list[Cluster]:
-    """The clusters of this site that run, and those that are gone since a short time, by name and start.
-
-    Raises `BrokerError`.
-    """
+def clusters(broker: Broker) -> list[ClusterStatus]:
+    """Return the clusters of this site that run or went recently, by name and start. Raises `BrokerError`."""
     live = {stat.key: stat for stat in _opened(broker.get_stats(f"{Conf.Q_STAT}:*"))}
     gone = {stat.key: stat for stat in _opened(broker.last_stats()) if stat.key not in live}
     old = [key for key, stat in gone.items() if _is_old(stat)]
     if old:
         broker.forget_stats(old)
     found = [_cluster(stat, is_gone=False) for stat in live.values()]
-    # A qcluster leaves its last status behind, whether it stopped in order or was killed.
+    # A qcluster leaves its last status behind, even if it stopped in order.
     found += [_cluster(stat, is_gone=True) for key, stat in gone.items() if key not in old and _is_ours(stat)]
     return sorted(found, key=lambda cluster: (cluster.name, cluster.started, cluster.id))
 
 
 def forget_old(broker: Broker) -> None:
-    """Forget the clusters that are gone for longer than `GONE_SECONDS`, also where nobody looks.
-
-    Raises `BrokerError`.
-    """
+    """Delete the status of clusters that have been gone for longer than `GONE_SECONDS`. Raises `BrokerError`."""
     broker.forget_stats([stat.key for stat in _opened(broker.last_stats()) if _is_old(stat)])
 
 
@@ -220,19 +248,19 @@ def _is_old(stat: Any) -> bool:
 
 
 def _opened(packed: Iterable[Any]) -> Iterator[Any]:
-    """The statuses that open; those that were signed with another key, or by another program, are passed over."""
+    """Yield the statuses that open, and skip those signed with another key or by another program."""
     for one in packed:
         try:
             stat = _Unpickler(io.BytesIO(unsign(force_str(one)))).load()
         except (BadSignature, AttributeError, ImportError, ValueError, pickle.UnpicklingError) as error:
-            logger.debug("A status is passed over: %s", error)
+            logger.debug("Skipped a status that does not open: %s", error)
             continue
         if isinstance(stat, Stat):
             yield stat
 
 
 class _Unpickler(pickle.Unpickler):
-    """Also opens what clusters from before the folders publish: an instance of `tenant_q.status.ClusterStat`."""
+    """An unpickler that also opens the status of earlier versions, an instance of `tenant_q.status.ClusterStat`."""
 
     def find_class(self, module: str, name: str) -> Any:
         return Stat if (module, name) == ("tenant_q.status", "ClusterStat") else super().find_class(module, name)
@@ -242,12 +270,12 @@ def _is_ours(stat: Any) -> bool:
     return "tenant_q" in vars(stat)
 
 
-def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
+def _cluster(stat: Any, *, is_gone: bool) -> ClusterStatus:
     ours: Mapping[str, Any] = vars(stat).get("tenant_q", {})
     trouble = ours.get("trouble", "")
     if is_gone and not trouble:
-        trouble = "its sentinel tells nothing any more"
-    return Cluster(
+        trouble = "its sentinel publishes no status any more"
+    return ClusterStatus(
         id=str(stat.cluster_id),
         name=ours.get("name", "qcluster"),
         host=stat.host,
@@ -256,8 +284,8 @@ def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
         sentinel=stat.sentinel,
         started=stat.tob,
         seen=stat.timestamp,
-        state=State(ours.get("state", State.IDLE)),
-        is_gone=is_gone or (bool(trouble) and ours.get("state") == State.STOPPED),
+        state=ClusterState(ours.get("state", ClusterState.IDLE)),
+        is_gone=is_gone or (bool(trouble) and ours.get("state") == ClusterState.STOPPED),
         trouble=trouble,
         workers=ours.get("workers", len(stat.workers)),
         has_scheduler=ours.get("has_scheduler", False),
@@ -269,17 +297,17 @@ def _cluster(stat: Any, *, is_gone: bool) -> Cluster:
 
 
 def _made(kind: type[_T], fields: Mapping[str, Any]) -> _T:
-    """Of the fields that this version knows. Tenants name their functions, and tasks are what processes die of."""
+    """Return an instance of the fields that this version knows. Control characters in tenants' texts are escaped."""
     known = {name: value for name, value in fields.items() if name in kind.__dataclass_fields__}
     texts = {name: visible(known[name]) for name in ("func", "how") if isinstance(known.get(name), str)}
     return kind(**known | texts)
 
 
 def age(moment: datetime) -> float:
-    """Seconds since `moment`, as this machine's clock tells."""
-    return max(0.0, time.time() - moment.timestamp())  # whatever USE_TZ was when it was written
+    """Return the seconds since a moment, by this machine's clock."""
+    return max(0.0, time.time() - moment.timestamp())  # aware or naive, as `USE_TZ` was where it was written
 
 
-def recent_deaths(cluster: Cluster, seconds: float) -> list[Death]:
-    """The deaths of the last `seconds`."""
+def recent_deaths(cluster: ClusterStatus, seconds: float) -> list[Death]:
+    """Return the deaths of the last `seconds`."""
     return [death for death in cluster.deaths if time.time() - death.at <= seconds]

@@ -21,7 +21,7 @@ from django_q import admin as django_q_admin
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
 from tenant_q.admin import FailureAdmin, ScheduleAdmin, SuccessAdmin, register
-from tenant_q.admin.shown import LONGEST, as_text, in_short
+from tenant_q.admin.values import LONGEST, as_text, in_short
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError

@@ -110,7 +110,7 @@ def test_dead_packages_are_purged(newcomer, worker):
     while get_broker().counts().dead < 3:
         for lease in get_broker().fetch("w", limit=1).leases:
             get_broker().dead_letter("w", lease, "Because: it is a test")
-    with pytest.raises(CommandError, match="Say which packages to purge"):
+    with pytest.raises(CommandError, match="Name the packages to purge"):
         dead("purge")
     with pytest.raises(CommandError, match="No dead package has the id nothing"):
         dead("purge", "nothing")

@@ -21,7 +21,7 @@ from tenant_q.cluster.heartbeat import Heartbeat
 from tenant_q.cluster.sentinel import Plan, Sentinel
 from tenant_q.models import DueSchedule
 from tenant_q.operations.site import Tenant, read_site
-from tenant_q.operations.status import GONE_SECONDS, ClusterStat, State
+from tenant_q.operations.status import GONE_SECONDS, ClusterStat, ClusterState
 from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -111,7 +111,13 @@ def test_a_tenant_that_was_dropped_is_told_as_long_as_something_of_it_is_there(t
 def test_a_cluster_that_starts_forgets_those_that_are_long_gone(tenants, settings):
     """Each that was killed leaves one, and perhaps nobody ever looks."""
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"scheduler": False}
-    killed = {"parent": 1, "started": timezone.now(), "state": State.IDLE, "workers_wanted": 1, "has_scheduler": True}
+    killed = {
+        "parent": 1,
+        "started": timezone.now(),
+        "state": ClusterState.IDLE,
+        "workers_wanted": 1,
+        "has_scheduler": True,
+    }
     stats = [ClusterStat(cluster_id=uuid.uuid4(), processes=(), reincarnations=0, **killed) for _ in range(2)]
     for stat, seconds in zip(stats, (GONE_SECONDS - 300, GONE_SECONDS + 1), strict=True):
         stat.timestamp -= timedelta(seconds=seconds)

@@ -274,7 +274,7 @@ def test_a_migration_under_another_role_goes_on_and_the_cluster_installs(migrate
     with caplog.at_level(logging.WARNING, "tenant_q"):
         migrate_as(MIGRATOR)
     (record,) = caplog.records
-    assert "Schedules of spare are put into the index by the cluster, not by this migration" in record.getMessage()
+    assert "Left the schedules of spare to the cluster, which puts them into the index" in record.getMessage()
     assert (
         "GRANT EXECUTE ON FUNCTION public.tenant_q_index_schedule(), public.tenant_q_install_triggers(text) "
         "TO tq_test_migrator;"

@@ -16,13 +16,13 @@ from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.operations import health
-from tenant_q.operations.status import Cluster, Death, Process, State
+from tenant_q.operations.status import ClusterState, ClusterStatus, Death, Process
 from tenant_q.support.durations import duration
 
 NOW = timezone.now()
 WORKER = Process("worker", 14, "w1", done=3)
 SCHEDULER = Process("scheduler", 13, "s1", done=9)
-CLUSTER = Cluster(
+CLUSTER = ClusterStatus(
     id="1",
     name="shop",
     host="web-1",
@@ -31,7 +31,7 @@ CLUSTER = Cluster(
     sentinel=12,
     started=NOW - timedelta(hours=1),
     seen=NOW,
-    state=State.IDLE,
+    state=ClusterState.IDLE,
     is_gone=False,
     trouble="",
     workers=1,
@@ -99,7 +99,7 @@ def test_durations_have_two_figures(seconds, text):
     assert duration(seconds) == text
 
 
-def problems(monkeypatch: pytest.MonkeyPatch, *clusters: Cluster, **asked: Any) -> health.Health:
+def problems(monkeypatch: pytest.MonkeyPatch, *clusters: ClusterStatus, **asked: Any) -> health.Health:
     monkeypatch.setattr(health.status, "clusters", lambda broker: list(clusters))
     return health.examine(seconds=30, **asked)
 
@@ -133,7 +133,7 @@ def test_who_waits_for_a_server_that_is_away_is_not_stuck(tenants, monkeypatch):
     def away() -> bool:
         raise OSError("it is away")
 
-    monkeypatch.setattr(health, "_ask_database", away)
+    monkeypatch.setattr(health, "_probe_database", away)
     silent = replace(CLUSTER, processes=(replace(SCHEDULER, silent=20.0), replace(WORKER, silent=20.0)))
     found = problems(monkeypatch, silent)
     assert (found.problems, found.outages) == ((), ("The database cannot be used: it is away",))
@@ -154,7 +154,7 @@ def test_what_mends_itself_is_a_note(tenants, monkeypatch):
     late = replace(SCHEDULER, late=90.0)
     found = problems(monkeypatch, replace(CLUSTER, deaths=deaths, processes=(late, WORKER)))
     assert found.is_well and len(found.notes) == 2
-    starting = replace(CLUSTER, state=State.STARTING, processes=())
+    starting = replace(CLUSTER, state=ClusterState.STARTING, processes=())
     assert problems(monkeypatch, starting).notes == ("Cluster shop on web-1 is starting.",)
 
 

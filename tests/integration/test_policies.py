@@ -530,7 +530,7 @@ def test_pause_resume_and_limit_say_what_is_in_force():
 
 
 def test_tenants_are_listed():
-    assert mstenant() == "No tenant has a policy; `mstenant list --all` shows those without one."
+    assert mstenant() == "No tenant has a policy; `mstenant list --all` lists every tenant."
     put("a1", "a2")
     mstenant("pause", A)
     mstenant("limit", B, "--weight", "0.5", "--max-running", "12")
@@ -555,7 +555,7 @@ def test_answers_in_json():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pause",), "Say which tenant: `mstenant pause SCHEMA`; `mstenant list --all` shows those there are."),
+        (("pause",), "Name the tenant: `mstenant pause SCHEMA`; `mstenant list --all` lists every tenant."),
         (
             ("pause", "acme_crop"),
             "No tenant has the schema name 'acme_crop'; create it, or name one that Customer lists.",
@@ -566,7 +566,7 @@ def test_answers_in_json():
         ),
         (
             ("limit", A),
-            "Nothing is to change for acme_corp: give --weight, --max-running, --max-queued, --max-results.",
+            "Nothing to change for acme_corp: give one of --weight, --max-running, --max-queued, --max-results.",
         ),
         (("pause", A, "--weight", "2"), "--weight belongs to `mstenant limit`, not to `mstenant pause`."),
         (

@@ -295,7 +295,7 @@ def test_a_deletion_while_the_broker_is_away_is_made_up_for(spare, worker, monke
         patched.setattr(departures, "site_brokers", away)
         schemas.drop_tenant(spare)
     assert spare in everything_in_redis()
-    assert "is removed later" in caplog.text
+    assert "left it to the scheduler" in caplog.text
     departures.find_and_clear()
     assert spare not in everything_in_redis()
     assert TenantRecord.objects.get(schema_name=spare).cleared

@@ -72,9 +72,9 @@ def test_schedules_and_dead_tasks_on_a_terminal(tenants, monkeypatch):
 def test_what_runs_on_a_terminal(tenants, monkeypatch):
     from django.core.management.base import OutputWrapper
 
-    from tenant_q.management import shown
+    from tenant_q.management import site_tables
     from tenant_q.management.commands.msinfo import Command
-    from tenant_q.operations.status import Cluster, Death, Process, State
+    from tenant_q.operations.status import ClusterState, ClusterStatus, Death, Process
 
     monkeypatch.setenv("COLUMNS", "2000")
     now = timezone.now()
@@ -82,16 +82,17 @@ def test_what_runs_on_a_terminal(tenants, monkeypatch):
         role="worker", pid=1, key="k", done=0, seconds=1.0, schema=EVIL, func=FORGED, task_id=EVIL, silent=0.0
     )
     death = Death(at=now.timestamp(), role="worker", pid=1, how=FORGED, schema=EVIL, func=FORGED, task_id=EVIL)
-    one = Cluster(
-        id="1", name=EVIL, host=FORGED, version="1", parent=1, sentinel=2, started=now, seen=now, state=State.WORKING,
+    one = ClusterStatus(
+        id="1", name=EVIL, host=FORGED, version="1", parent=1, sentinel=2, started=now, seen=now,
+        state=ClusterState.WORKING,
         is_gone=False, trouble=FORGED, workers=1, has_scheduler=True, restarts=0, processes=(process,), deaths=(death,),
     )  # fmt: skip
     out = Terminal()
     command = Command(stdout=out, no_color=True)
     command._no_color, command._force_color = True, False
     command.stdout = OutputWrapper(out)
-    found = shown.processes([one])
-    command.show(shown.cluster_table([one]), shown.process_table(found), *shown.death_lines([one]))
+    found = site_tables.processes([one])
+    command.show(site_tables.cluster_table([one]), site_tables.process_table(found), *site_tables.death_lines([one]))
     text = out.getvalue()
     assert not has_control(text, but="\n"), ascii(text)
     assert text.count(SHOWN) >= 8

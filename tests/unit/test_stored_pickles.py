@@ -37,7 +37,7 @@ class Board:
 
 
 def fields() -> dict[str, Any]:
-    return {"cluster_id": uuid.uuid4(), "parent": 7, "started": timezone.now(), "state": status.State.WORKING}
+    return {"cluster_id": uuid.uuid4(), "parent": 7, "started": timezone.now(), "state": status.ClusterState.WORKING}
 
 
 def stat() -> status.ClusterStat:

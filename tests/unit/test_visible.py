@@ -55,7 +55,7 @@ def test_nothing_of_a_tenant_reaches_a_terminal_as_it_is(stream):
     command = OperatorCommand(stdout=stream(), no_color=True)
     command._no_color, command._force_color = True, False
     command.show(table(("name", "func"), [(EVIL, "f\nnext"), (styled(EVIL, "red"), 1)]), styled(EVIL, "red"))
-    command.say(f"x {EVIL}")
+    command.write_line(f"x {EVIL}")
     shown = command.stdout._out.getvalue()
     assert not has_control(shown, but="\n"), ascii(shown)
     assert shown.count(r"\x1b]0;owned\x07\x1b[2J\u202eevil\x9bm") == 4
@@ -63,7 +63,7 @@ def test_nothing_of_a_tenant_reaches_a_terminal_as_it_is(stream):
 
 def test_json_has_no_control_character():
     command = OperatorCommand(stdout=io.StringIO())
-    command.answer({"name": f"{EVIL}\x7f"})
+    command.write_json({"name": f"{EVIL}\x7f"})
     assert not has_control(command.stdout._out.getvalue(), but="\n")
 
 

@@ -1,4 +1,4 @@
-"""`python manage.py mscluster`: one cluster that serves every tenant."""
+"""`python manage.py mscluster`: start a cluster that serves every tenant."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tenant_q.support.visible import visible
 
 class Command(BaseCommand):
     help = "Starts a cluster that runs the tasks and schedules of every tenant, until SIGTERM or Ctrl-C."
-    # The same checks run below, and end in one sentence instead of a page.
+    # The same checks run below, and are reported in one sentence instead of a page.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("-n", "--name", help="The cluster to be, of those in ALT_CLUSTERS or a new one.")
+        parser.add_argument("-n", "--name", help="The name of the cluster, one of ALT_CLUSTERS or a new one.")
         parser.add_argument(
-            "--workers", type=int, metavar="N", help="Worker processes, instead of Q_CLUSTER['workers']."
+            "--workers", type=int, metavar="N", help="The number of worker processes, instead of Q_CLUSTER['workers']."
         )
         ending = parser.add_mutually_exclusive_group()
-        ending.add_argument("--run-once", action="store_true", help="Look once for work and schedules, then stop.")
+        ending.add_argument("--run-once", action="store_true", help="Serve tasks and schedules once, then stop.")
         ending.add_argument("--burst", action="store_true", help="Stop when nothing is queued, delayed or running.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -38,8 +38,8 @@ class Command(BaseCommand):
             plan = self._plan(options)
         except TenantQError as error:
             raise CommandError(visible(str(error))) from error
-        self._introduce(found, plan)
-        _log_somewhere()
+        self._print_banner(found, plan)
+        _log_to_console()
         code = parent.run(plan)
         if code:
             raise CommandError(
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             raise CommandError(f"--workers is {workers}; it must be at least 1.")
         return Plan(workers=workers or conf().workers, once=options["run_once"], burst=options["burst"])
 
-    def _introduce(self, found: preflight.Surroundings, plan: Plan) -> None:
+    def _print_banner(self, found: preflight.Surroundings, plan: Plan) -> None:
         lines = {
             "cluster": found.cluster,
             "broker": found.broker,
@@ -69,8 +69,8 @@ class Command(BaseCommand):
         sys.stdout.flush()
 
 
-def _log_somewhere() -> None:
-    """A project that configures no logging sees the cluster's lines all the same, as with Django-Q2."""
+def _log_to_console() -> None:
+    """Show the cluster's log on the console if the project configures no logging, as Django-Q2 does."""
     logger = logging.getLogger("tenant_q")
     if logger.hasHandlers():
         return

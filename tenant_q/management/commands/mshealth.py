@@ -1,4 +1,4 @@
-"""`python manage.py mshealth`: exit code 0 when the cluster is well, else 1 and what is wrong, within two seconds."""
+"""`python manage.py mshealth`: exit with 0 if all is well, else with 1 and what is wrong, within two seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tenant_q.management.console import OperatorCommand, styled
 from tenant_q.operations import health
 from tenant_q.operations.health import Health
 
-# The answer is to be there this long after the process started; what is left is for its end.
 ANSWER_SECONDS = 1.4
-# What the servers have at least, on a machine where Python itself starts slowly.
+"""The time from the start of the process to its answer; the rest of the two seconds is for its end."""
 LEAST_SECONDS = 0.3
+"""The time that servers have at least, even if Python starts slowly."""
 
 
 class Command(OperatorCommand):
-    help = "Ends with exit code 0 when clusters, broker and database are well, else with 1, within two seconds."
-    # A probe asks often, and settings that are wrong end it in one sentence all the same.
+    help = "Exits with 0 if clusters, broker and database are well, else with 1, within two seconds."
+    # A probe runs often, and wrong settings are reported in one sentence anyway.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -32,10 +32,10 @@ class Command(OperatorCommand):
             "--host",
             nargs="?",
             const=socket.gethostname(),
-            help="Judge the clusters of this host only; without a name, of this machine. Without the option: those of "
-            "this machine if it has any, else all of the site.",
+            help="Judge only the clusters of this host; without a name, of this machine. Without the option: the "
+            "clusters of this machine if it has any, else all clusters of the site.",
         )
-        parser.add_argument("-n", "--name", help="Judge the clusters of this name only.")
+        parser.add_argument("-n", "--name", help="Judge only the clusters of this name.")
         parser.add_argument(
             "--live",
             action="store_true",
@@ -43,15 +43,15 @@ class Command(OperatorCommand):
         )
         super().add_arguments(parser)
 
-    def act(self, options: dict[str, Any]) -> None:
+    def perform(self, options: dict[str, Any]) -> None:
         seconds = max(LEAST_SECONDS, ANSWER_SECONDS - _age())
         use_cluster(options["name"])
         found = self._examine(options, seconds)
         is_well = not found.problems and (options["live"] or not found.outages)
         if options["json"]:
-            self.answer(_as_json(found, is_well))
+            self.write_json(_as_json(found, is_well))
         else:
-            self._tell(found, is_well)
+            self._write(found, is_well)
         if not is_well:
             raise SystemExit(1)
 
@@ -61,7 +61,7 @@ class Command(OperatorCommand):
         except ConfigurationError as error:
             return Health((str(error),), (), (), ())
 
-    def _tell(self, found: Health, is_well: bool) -> None:
+    def _write(self, found: Health, is_well: bool) -> None:
         for problem in (*found.problems, *found.outages):
             self.show(styled(f"broken  {problem}", "red"))
         for note in found.notes:
@@ -86,7 +86,7 @@ def _as_json(found: Health, is_well: bool) -> dict[str, Any]:
 
 
 def _age() -> float:
-    """Seconds since this process started; 0 where the system does not tell."""
+    """Return the seconds since this process started; 0 if the system does not provide them."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

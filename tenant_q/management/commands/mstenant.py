@@ -1,4 +1,4 @@
-"""`python manage.py mstenant`: how tenants share the workers, shown and changed while clusters run."""
+"""`python manage.py mstenant`: show and change tenants' policies while clusters run, and rename tenants."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "pau
 
 
 class Command(OperatorCommand):
-    help = "Shows tenants' policies; pauses, resumes, weighs and limits a tenant, in force at once; renames a tenant."
+    help = "Shows tenants' policies; pauses, resumes, weights and limits a tenant, at once; renames a tenant."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("act", nargs="?", choices=("list", "pause", "resume", "limit", "rename"), default="list")
+        parser.add_argument("action", nargs="?", choices=("list", "pause", "resume", "limit", "rename"), default="list")
         parser.add_argument("schema", nargs="?", metavar="SCHEMA", help="The tenant.")
         parser.add_argument("new", nargs="?", metavar="NEW", help="With rename: the new name of its schema.")
         parser.add_argument(
@@ -32,7 +32,7 @@ class Command(OperatorCommand):
             type=float,
             default=None,
             metavar="SECONDS",
-            help="With rename: how long to wait for its running tasks; TENANT_Q['grace'] by default.",
+            help="With rename: the longest wait for its running tasks; TENANT_Q['grace'] by default.",
         )
         limits: dict[str, Any] = {"type": _limit, "default": argparse.SUPPRESS, "metavar": "N"}
         parser.add_argument(
@@ -40,75 +40,75 @@ class Command(OperatorCommand):
             type=_weight,
             default=argparse.SUPPRESS,
             metavar="W",
-            help=f"Its share of worker time against others', from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}; 1 by default.",
+            help=f"Its share of worker time relative to others, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}; 1 by default.",
         )
-        parser.add_argument("--max-running", help="Workers that may be busy with it at once. 0: no limit.", **limits)
-        parser.add_argument("--max-queued", help="Tasks of it that may wait. 0: no limit.", **limits)
-        parser.add_argument("--max-results", help="Successes kept. 0: as many as save_limit says.", **limits)
-        parser.add_argument("--all", action="store_true", help="List every tenant, also those without a policy.")
-        parser.add_argument("--schema", dest="named", metavar="SCHEMA", help="The tenant, as with the other commands.")
+        parser.add_argument("--max-running", help="The most workers that it may occupy at once. 0: no limit.", **limits)
+        parser.add_argument("--max-queued", help="The most tasks of it that may wait. 0: no limit.", **limits)
+        parser.add_argument("--max-results", help="The number of its successes to keep. 0: save_limit.", **limits)
+        parser.add_argument("--all", action="store_true", help="List every tenant, even without a policy.")
+        parser.add_argument("--schema", dest="named", metavar="SCHEMA", help="The tenant, as in the other commands.")
         super().add_arguments(parser)
 
-    def act(self, options: dict[str, Any]) -> None:
-        act, schema = options["act"], options["schema"] or options["named"]
+    def perform(self, options: dict[str, Any]) -> None:
+        action, schema = options["action"], options["schema"] or options["named"]
         if options["named"] not in (None, schema):
             raise CommandError(f"Two tenants are named, {schema} and {options['named']}; name one.")
         values = {name: options[name] for name in _OPTIONS if name in options}
-        _refuse_what_does_not_fit(act, schema, values, every_tenant=options["all"])
-        _refuse_other_than_rename(act, options["new"], options["wait"])
-        if act == "rename":
+        _check_options(action, schema, values, every_tenant=options["all"])
+        _check_rename_options(action, options["new"], options["wait"])
+        if action == "rename":
             self._rename(schema, options["new"], options["wait"], as_json=options["json"])
-        elif act == "list":
+        elif action == "list":
             self._list(schema, every_tenant=options["all"], as_json=options["json"])
         else:
-            self._change(act, schema, values, as_json=options["json"])
+            self._change(action, schema, values, as_json=options["json"])
 
     def _list(self, schema: str | None, *, every_tenant: bool, as_json: bool) -> None:
         found = [policies.policy_of(schema)] if schema else policies.policies(every_tenant=every_tenant)
         rows = [_row(policy, queued) for policy, queued in zip(found, _queued(found), strict=True)]
         if as_json:
-            self.answer(rows)
+            self.write_json(rows)
         elif rows:
             heads = [name.replace("_", " ") for name in _COLUMNS]
             self.show(table(heads, [[row[name] for name in _COLUMNS] for row in rows], numbers=heads[1:]))
         else:
-            self.say("No tenant has a policy; `mstenant list --all` shows those without one.")
+            self.write_line("No tenant has a policy; `mstenant list --all` lists every tenant.")
 
     def _rename(self, old: str, new: str, wait: float | None, *, as_json: bool) -> None:
         seconds = conf().grace if wait is None else wait
         renaming.rename(old, new, actor=audit.operator(), wait=seconds)
         if as_json:
-            self.answer({"schema": new, "was": old})
+            self.write_json({"schema": new, "was": old})
         else:
-            self.stdout.write(f"{old} is {new} now; its tasks, schedules and results came along.")
+            self.stdout.write(f"Renamed {old} to {new}, and kept its tasks, schedules and results.")
 
-    def _change(self, act: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
-        if act != "limit":
-            values = {"paused": act == "pause"}
-        policy = policies.change(schema, actor=audit.operator(), act=act, **values)
+    def _change(self, action: str, schema: str, values: dict[str, Any], *, as_json: bool) -> None:
+        if action != "limit":
+            values = {"paused": action == "pause"}
+        policy = policies.change(schema, actor=audit.operator(), act=action, **values)
         row = _row(policy, *_queued([policy]))
         if as_json:
-            self.answer(row)
+            self.write_json(row)
         else:
-            self.say(_sentence(act, row))
+            self.write_line(_sentence(action, row))
 
 
-def _refuse_what_does_not_fit(act: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
-    if values and act != "limit":
-        raise CommandError(f"{_OPTIONS[next(iter(values))]} belongs to `mstenant limit`, not to `mstenant {act}`.")
-    if every_tenant and (act != "list" or schema):
+def _check_options(action: str, schema: str | None, values: dict[str, Any], *, every_tenant: bool) -> None:
+    if values and action != "limit":
+        raise CommandError(f"{_OPTIONS[next(iter(values))]} belongs to `mstenant limit`, not to `mstenant {action}`.")
+    if every_tenant and (action != "list" or schema):
         raise CommandError("--all belongs to `mstenant list` without a tenant; all else takes one tenant at a time.")
-    if act != "list" and not schema:
-        raise CommandError(f"Say which tenant: `mstenant {act} SCHEMA`; `mstenant list --all` shows those there are.")
-    if act == "limit" and not values:
-        raise CommandError(f"Nothing is to change for {schema}: give {', '.join(_OPTIONS.values())}.")
+    if action != "list" and not schema:
+        raise CommandError(f"Name the tenant: `mstenant {action} SCHEMA`; `mstenant list --all` lists every tenant.")
+    if action == "limit" and not values:
+        raise CommandError(f"Nothing to change for {schema}: give one of {', '.join(_OPTIONS.values())}.")
 
 
-def _refuse_other_than_rename(act: str, new: str | None, wait: float | None) -> None:
-    if act == "rename" and not new:
+def _check_rename_options(action: str, new: str | None, wait: float | None) -> None:
+    if action == "rename" and not new:
         raise CommandError("Give both names: `mstenant rename SCHEMA NEW`.")
-    if act != "rename" and (new or wait is not None):
-        raise CommandError(f"{new or '--wait'} belongs to `mstenant rename`, not to `mstenant {act}`.")
+    if action != "rename" and (new or wait is not None):
+        raise CommandError(f"{new or '--wait'} belongs to `mstenant rename`, not to `mstenant {action}`.")
 
 
 def _limit(text: str) -> int | None:
@@ -145,11 +145,11 @@ def _row(policy: TenantPolicy, queued: int | None) -> dict[str, Any]:
     return {"schema": policy.schema_name, **policies.values_of(policy), "queued": queued}
 
 
-def _sentence(act: str, row: dict[str, Any]) -> str:
-    """What is in force now."""
+def _sentence(action: str, row: dict[str, Any]) -> str:
+    """Return the policy that is in force now, in a sentence."""
     schema, queued = row["schema"], row["queued"]
     head = f"{schema} is {'paused' if row['paused'] else 'not paused'}"
-    if act == "limit":
+    if action == "limit":
         said = [f"{name.replace('_', ' ')} {words(row[name])}" for name in _OPTIONS]
         head = f"{schema} has {', '.join(said)}{' and is paused' if row['paused'] else ''}"
     if queued is None:

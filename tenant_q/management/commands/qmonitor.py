@@ -1,4 +1,4 @@
-"""`python manage.py qmonitor`: Django-Q2's own command, counting over all tenants."""
+"""`python manage.py qmonitor`: Django-Q2's own command, over all tenants."""
 
 from __future__ import annotations
 

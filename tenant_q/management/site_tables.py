@@ -1,4 +1,4 @@
-"""The site's figures as tables and as JSON: what `msinfo` and `msmonitor` show."""
+"""A snapshot of the site as tables and as JSON, for `msinfo` and `msmonitor`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.text import Text
 from tenant_q.brokers.loads import Load
 from tenant_q.management.console import moment, styled, table, words
 from tenant_q.operations.site import Site, Tenant
-from tenant_q.operations.status import Cluster, Process, age, recent_deaths
+from tenant_q.operations.status import ClusterStatus, Process, age, recent_deaths
 from tenant_q.support.durations import duration
 from tenant_q.support.moments import at
 
-# Seconds for which a death is shown.
 DEATH_SECONDS = 300
+"""The death of a process is shown for this time."""
 _PLACES = ("queued", "leased", "delayed", "dead")
 _CLUSTER = ("cluster", "state", "host", "parent", "sentinel", "up", "workers", "restarts", "version", "trouble")
 _PROCESS = ("cluster", "role", "pid", "runs", "schema", "function", "task", "done", "silent")
@@ -26,7 +26,7 @@ _TENANT = (
     "policy",
 )  # fmt: skip
 
-# What a narrow screen does without, the first of them first.
+# The columns that a narrow screen leaves out, the least important first.
 _LEAST_CLUSTER = ("version", "sentinel", "parent", "up", "restarts")
 _LEAST_PROCESS = ("silent", "task", "done", "cluster")
 _LEAST_TENANT = ("policy", "next fire", "p95 wait", "delayed", "p95 run", "done/h")
@@ -36,7 +36,7 @@ def _work(tenant: Tenant) -> int:
     return tenant.load.queued + tenant.load.leased
 
 
-# By what tenants can be sorted; the largest first, but names.
+# The orders of tenants: the largest first, but names in alphabetical order.
 ORDERS: Mapping[str, Callable[[Tenant], Any]] = {
     "load": lambda tenant: (-_work(tenant), -tenant.load.delayed, -tenant.load.done, tenant.schema),
     "queued": lambda tenant: (-tenant.load.queued, tenant.schema),
@@ -50,12 +50,12 @@ ORDERS: Mapping[str, Callable[[Tenant], Any]] = {
 
 
 def in_order(tenants: Iterable[Tenant], order: str) -> list[Tenant]:
-    """Tenants sorted by one of `ORDERS`."""
+    """Return tenants sorted by one of `ORDERS`."""
     return sorted(tenants, key=ORDERS[order])
 
 
 def headline(site: Site) -> Text:
-    """The site in one line."""
+    """Return the site in one line."""
     total = site.total
     running = sum(not cluster.is_gone for cluster in site.clusters)
     parts = [
@@ -70,13 +70,13 @@ def headline(site: Site) -> Text:
     return text
 
 
-def cluster_table(clusters: Sequence[Cluster], *, width: int | None = None) -> Table:
-    """A row for each cluster. `width` is as in `console.table`."""
+def cluster_table(clusters: Sequence[ClusterStatus], *, width: int | None = None) -> Table:
+    """Return a table with a row for each cluster. `width` is as in `console.table`."""
     numbers = ("parent", "sentinel", "up", "restarts")
     return table(_CLUSTER, map(_cluster_row, clusters), numbers=numbers, width=width, least=_LEAST_CLUSTER)
 
 
-def _cluster_row(one: Cluster) -> tuple[Any, ...]:
+def _cluster_row(one: ClusterStatus) -> tuple[Any, ...]:
     workers = f"{len(one.of_role('worker'))}/{one.workers}"
     if one.is_gone:
         seen = f"{one.trouble}, last seen {duration(age(one.seen))} ago"
@@ -88,8 +88,8 @@ def _cluster_row(one: Cluster) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def processes(clusters: Sequence[Cluster], schema: str | None = None) -> list[tuple[Cluster, Process]]:
-    """The processes of the clusters that live, or those that run something of one tenant."""
+def processes(clusters: Sequence[ClusterStatus], schema: str | None = None) -> list[tuple[ClusterStatus, Process]]:
+    """Return the processes of the clusters that run, or those that run a task of one tenant."""
     return [
         (one, process)
         for one in clusters
@@ -98,14 +98,14 @@ def processes(clusters: Sequence[Cluster], schema: str | None = None) -> list[tu
     ]
 
 
-def process_table(found: Iterable[tuple[Cluster, Process]], *, width: int | None = None) -> Table:
-    """A row for each process. `width` is as in `console.table`."""
+def process_table(found: Iterable[tuple[ClusterStatus, Process]], *, width: int | None = None) -> Table:
+    """Return a table with a row for each process. `width` is as in `console.table`."""
     rows = (_process_row(one, process) for one, process in found)
     return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), width=width, least=_LEAST_PROCESS)
 
 
-def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
-    if process.is_busy:  # what runs a task shows no life meanwhile, and need not
+def _process_row(one: ClusterStatus, process: Process) -> tuple[Any, ...]:
+    if process.is_busy:  # a process that runs a task shows no sign of life meanwhile
         runs = duration(process.seconds)
         what = (runs, process.schema, process.func, process.task_id, process.done, None)
         return (one.name, process.role, process.pid, *what)
@@ -114,8 +114,8 @@ def _process_row(one: Cluster, process: Process) -> tuple[Any, ...]:
     return (one.name, process.role, process.pid, late, None, None, None, process.done, silent)
 
 
-def death_lines(clusters: Iterable[Cluster]) -> list[Text]:
-    """What died lately, a line each."""
+def death_lines(clusters: Iterable[ClusterStatus]) -> list[Text]:
+    """Return a line for each recent death of a process."""
     return [
         styled(f"{moment(at(death.at))}  {death_of(one, death)}", "red")
         for one in clusters
@@ -123,14 +123,14 @@ def death_lines(clusters: Iterable[Cluster]) -> list[Text]:
     ]
 
 
-def death_of(one: Cluster, death: Any) -> str:
-    """A death in words."""
+def death_of(one: ClusterStatus, death: Any) -> str:
+    """Return a death in words."""
     what = f" while it ran {death.func} of {death.schema} ({death.task_id})" if death.task_id else ""
     return f"{death.role} {death.pid} of cluster {one.name} on {one.host} {death.how}{what}, and was replaced"
 
 
 def tenant_table(tenants: Iterable[Tenant], *, width: int | None = None) -> Table:
-    """A row for each tenant. `width` is as in `console.table`."""
+    """Return a table with a row for each tenant. `width` is as in `console.table`."""
     return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], width=width, least=_LEAST_TENANT)
 
 
@@ -146,7 +146,7 @@ def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:
 
 
 def policy_in_words(tenant: Tenant) -> Any:
-    """What of a tenant's policy is not the default; None when all is."""
+    """Return the values of a tenant's policy that are not the default, in words; None if all are."""
     policy = tenant.policy
     said = ["paused"] if policy.paused else []
     said += [f"weight {policy.weight:g}"] if policy.weight != 1 else []
@@ -156,7 +156,7 @@ def policy_in_words(tenant: Tenant) -> Any:
 
 
 def as_json(site: Site, schema: str | None = None) -> dict[str, Any]:
-    """All of it as plain data; durations are seconds. With a schema, of that tenant only."""
+    """Return the site as plain data, with durations in seconds; with a schema, only that tenant."""
     return {
         "site": site.name,
         "at": site.at,
@@ -174,7 +174,7 @@ def _load_as_json(load: Load) -> dict[str, Any]:
     return {name: getattr(load, name) for name in names}
 
 
-def _cluster_as_json(one: Cluster) -> dict[str, Any]:
+def _cluster_as_json(one: ClusterStatus) -> dict[str, Any]:
     return asdict(one) | {
         "state": str(one.state),
         "processes": [asdict(process) for process in one.processes],
