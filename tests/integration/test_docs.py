@@ -20,7 +20,7 @@ import pytest
 from django.core.management import call_command, load_command_class
 
 from tenant_q.management import commands as commands_package
-from tenant_q.management import shown
+from tenant_q.management import site_tables
 from tenant_q.management.commands import msschedules
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
@@ -90,7 +90,9 @@ def test_the_examples_run_and_give_what_they_say(tenants, mscluster, settings, m
 
 
 @pytest.mark.parametrize(
-    "columns", [shown._CLUSTER, shown._PROCESS, shown._TENANT, msschedules._COLUMNS], ids=lambda columns: columns[1]
+    "columns",
+    [site_tables._CLUSTER, site_tables._PROCESS, site_tables._TENANT, msschedules._COLUMNS],
+    ids=lambda columns: columns[1],
 )
 def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):
     lines = [line.split() for block in BLOCKS for line in block.text.splitlines()]

@@ -16,7 +16,7 @@ from tenant_q.cluster.rounds import SentinelBroken
 from tenant_q.cluster.sentinel import Plan, Sentinel
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError
-from tenant_q.operations.status import State as ClusterState
+from tenant_q.operations.status import ClusterState
 
 ERRORS = [BrokerError("away"), redis.ConnectionError("raw"), MemoryError(), KeyError("a defect")]
 
@@ -121,7 +121,7 @@ def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
         assert done == ["renew leases", what]
 
 
-@pytest.mark.parametrize(("state", "given"), [(ClusterClusterState.IDLE, 1), (ClusterClusterState.STOPPED, 3)])
+@pytest.mark.parametrize(("state", "given"), [(ClusterState.IDLE, 1), (ClusterState.STOPPED, 3)])
 def test_renewals_do_not_wait_for_many_slow_calls(watcher, monkeypatch, state, given):
     """A round gives back the packages of some dead workers; the end gives back all."""
     monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
