@@ -130,7 +130,8 @@ def activate_time_zone() -> None:
 
 def on_commit_not_run() -> None:
     connection.set_autocommit(False)
-    connection.run_on_commit.append((set(), lambda: note("hostile:on_commit"), False))
+    waiting: list[Any] = connection.run_on_commit
+    waiting.append((set(), lambda: note("hostile:on_commit"), False))
 
 
 def thread_with_its_own_connection() -> None:

@@ -240,7 +240,7 @@ def ignore_children() -> None:
 
 
 def handle_hangup() -> None:
-    signal.signal(signal.SIGHUP, STOLEN.append)
+    signal.signal(signal.SIGHUP, lambda *_: STOLEN.append("hangup"))
 
 
 def block_hangup() -> None:
@@ -253,7 +253,7 @@ def change_the_environment() -> None:
 
 
 def replace_the_environment() -> None:
-    os.environ = dict(os.environ)  # noqa: B003
+    os.environ = dict(os.environ)  # type: ignore[assignment]  # noqa: B003
 
 
 def change_the_c_time_zone() -> None:
@@ -475,7 +475,7 @@ def limit_core_files() -> None:
 
 
 def handle_a_real_time_signal() -> None:
-    signal.signal(signal.SIGRTMIN + 3, STOLEN.append)
+    signal.signal(signal.SIGRTMIN + 3, lambda *_: STOLEN.append("real time"))
 
 
 def change_the_locale() -> None:
@@ -534,7 +534,7 @@ def look_at_the_process() -> dict[str, Any]:
         "importers": sys.meta_path,
         "stdout": sys.stdout,
         "hooks": (sys.excepthook, threading.excepthook),
-        "traced": (sys.gettrace(), sys.getprofile(), threading._profile_hook),  # type: ignore[attr-defined]
+        "traced": (sys.gettrace(), sys.getprofile(), threading._profile_hook),
         "garbage": (gc.isenabled(), gc.get_threshold()),
         "recursion": sys.getrecursionlimit(),
         "switch": sys.getswitchinterval(),

@@ -42,7 +42,7 @@ def _fork() -> list[int]:
 def _pool() -> list[int]:
     pool = multiprocessing.get_context("fork").Pool(2, initializer=_ignore_hang_up)
     _kept.append(pool)
-    return [child.pid for child in pool._pool]  # type: ignore[attr-defined]
+    return [child.pid for child in pool._pool]
 
 
 def _fork_in_a_thread() -> list[int]:

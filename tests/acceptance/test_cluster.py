@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from functools import partial
 
 import pytest
 from django.db import connection
@@ -31,7 +32,7 @@ def test_tasks_run_in_the_schema_of_their_tenant(tenants, mscluster):
         found = QUtilities.get_result(ids[name], wait=WAIT, schema_name=name)
         assert (found["schema"], found["tenant"]) == (name, name)
         assert found["pk"] is not None, "connection.tenant is the tenant's real row"
-        told = wait_until(lambda id=ids[name]: tasks.notes(f"hook:{id}"))
+        told = wait_until(partial(tasks.notes, f"hook:{ids[name]}"))
         assert told[0]["schema"] == name
 
 
@@ -42,7 +43,7 @@ def test_what_a_task_enqueues_stays_in_its_tenant(tenants, mscluster):
         QUtilities.add_async_task("tests.tasks.enqueue_another", f"{tenants}-ours")
         QUtilities.add_async_task("tests.tasks.plain_async_task", f"{tenants}-plain")
     for key in ("ours", "plain"):
-        assert wait_until(lambda key=key: tasks.notes(f"{tenants}-{key}"))[0]["schema"] == "globex_inc"
+        assert wait_until(partial(tasks.notes, f"{tenants}-{key}"))[0]["schema"] == "globex_inc"
         tasks.client().delete(f"note:{tenants}-{key}")
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -65,7 +66,7 @@ def test_children_of_a_task_cross_no_tenants(tenants, orders, mscluster, nth):
     assert cluster.stop() == 0
 
 
-def _told(what: str) -> list[dict]:
+def _told(what: str) -> list[dict[str, Any]]:
     return tasks.notes(f"{get_broker().cluster}:{what}")
 
 

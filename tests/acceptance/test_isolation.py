@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -57,7 +58,7 @@ def test_equal_names_never_meet(tenants, mscluster):
     for name in pair:
         with in_schema(name):
             for cached in (False, 60):
-                words = {"group": "same", "task_name": "same", "cached": cached}
+                words: dict[str, Any] = {"group": "same", "task_name": "same", "cached": cached}
                 QUtilities.add_async_task("tests.tasks.note_where", f"{get_broker().cluster}", **words)
                 iters[name, cached] = QUtilities.add_async_tasks_from_iter(
                     "tests.tasks.own_schema", [(), ()], cached=cached

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbou
 def pooler(request, servers):
     """A PgBouncer in front of the tests' database, on a unix socket beside PostgreSQL's."""
     info = psycopg.conninfo.conninfo_to_dict(os.environ["DATABASE_URL"])
-    folder = Path(info["host"])
+    folder = Path(str(info["host"]))
     port = 6500 + os.getpid() % 1000
     (folder / "pgbouncer.users").write_text(f'"{info["user"]}" ""\n')
     (folder / "pgbouncer.ini").write_text(

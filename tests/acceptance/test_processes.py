@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -25,7 +26,7 @@ MARGIN = 5.0  # seconds after its grace within which a cluster has ended
 LATE = 2.0  # for a machine under load
 
 
-def add(name: str, *args: object, **options: object) -> str:
+def add(name: str, *args: Any, **options: Any) -> str:
     with in_schema(A):
         return QUtilities.add_async_task(f"{HERE}.{name}", *args, **options)
 

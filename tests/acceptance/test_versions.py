@@ -49,7 +49,7 @@ print(json.dumps(ids))
 """
 
 
-@pytest.fixture(scope="module", params=BEFORE.values(), ids=BEFORE)
+@pytest.fixture(scope="module", params=BEFORE.values(), ids=list(BEFORE))
 def version_before(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of an earlier version, in a folder of its own."""
     folder = tmp_path_factory.mktemp("before")

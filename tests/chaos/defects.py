@@ -88,7 +88,7 @@ class Lines:
         sentinel.PAUSE_SECONDS = ROUND_SECONDS
         run, renew = sentinel.Sentinel.run, RedisBroker.renew
 
-        def renewing(broker: Any, workers: Any, seconds: float) -> Any:
+        def renewing(broker: RedisBroker, workers: Any, seconds: float) -> Any:
             found = renew(broker, workers, seconds)
             self.renewed.update(workers)
             return found
@@ -98,11 +98,11 @@ class Lines:
             one.rounds.run_one = lambda: self._round(one, run_one)
             return run(one)
 
-        RedisBroker.renew = renewing
+        RedisBroker.renew = renewing  # type: ignore[assignment]
         self._fail_at_times(RedisBroker, "cancelled", tenant_q.exceptions.BrokerError)
         self._fail_at_times(RedisBroker, "set_progress", ValueError)
         fail_forks(every=7)
-        sentinel.Sentinel.run = running
+        sentinel.Sentinel.run = running  # type: ignore[assignment]
 
     def _fail_at_times(self, owner: Any, name: str, kind: type[Exception]) -> None:
         called, calls = getattr(owner, name), count(1)

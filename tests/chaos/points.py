@@ -149,7 +149,7 @@ def _wrap(
     name: str,
     *,
     before: Callable[..., None] = lambda *_, **__: None,
-    after: Callable[[Any], None] = lambda _: None,
+    after: Callable[[Any], object] = lambda _: None,
 ) -> None:
     """Call `before` with the arguments and `after` with the result of each call of `owner.name`."""
     wrapped = getattr(owner, name)

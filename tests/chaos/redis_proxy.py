@@ -67,14 +67,14 @@ class RedisProxy:
 
 
 def _line(stream: object) -> bytes:
-    line: bytes = stream.readline()  # type: ignore[attr-defined]
+    line: bytes = stream.readline()
     if not line.endswith(b"\r\n"):
         raise EOFError
     return line
 
 
 def _bulk(stream: object, size: int) -> bytes:
-    data: bytes = stream.read(size + 2)  # type: ignore[attr-defined]
+    data: bytes = stream.read(size + 2)
     if len(data) < size + 2:
         raise EOFError
     return data

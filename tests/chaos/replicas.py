@@ -38,7 +38,7 @@ class Replicated:
 
     def follow(self) -> None:
         """Have the replica follow the primary, and wait until it has all."""
-        self.client(self.replica).replicaof("127.0.0.1", str(self._ports[self.primary]))  # type: ignore[arg-type]
+        self.client(self.replica).replicaof("127.0.0.1", str(self._ports[self.primary]))
 
         def is_there() -> bool:
             info: Any = self.client(self.replica).info("replication")
@@ -50,7 +50,7 @@ class Replicated:
     def cut(self) -> None:
         """From now on the replica gets nothing: what it lacks later is what is written until the failover."""
         assert self.client(self.primary).wait(1, 5000) == 1
-        self.client(self.replica).replicaof("NO", "ONE")  # type: ignore[arg-type]
+        self.client(self.replica).replicaof("NO", "ONE")
 
     def fail_over(self) -> None:
         """Kill the primary; the replica takes over its address, and a new replica is started."""

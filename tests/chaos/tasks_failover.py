@@ -20,6 +20,6 @@ def hook(task: Any) -> None:
 
 
 def _note(key: str, what: str, started: float) -> None:
-    values = [key, what, os.getpid(), started]
+    values = (key, what, os.getpid(), started)
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO failover_effect VALUES (%s, %s, %s, %s)", values)

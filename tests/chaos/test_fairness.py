@@ -12,7 +12,6 @@ import signal
 import statistics
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -178,20 +177,20 @@ def shares_while_busy(
 
     wait_until(is_enough, 120, "enough tasks to be done")
     assert all(get_broker().queue_size(name) for name in names), "all must be busy to be compared"
-    used = Counter(dict.fromkeys(names, 0.0))
+    used = dict.fromkeys(names, 0.0)
     for name, _, start, stop in rows(names):
         if start >= begun:
             used[name] += stop - start
-    return dict(used)
+    return used
 
 
 def kill_now_and_then(cluster: RunningCluster, every: float, most: int) -> Callable[[], None]:
     """Returns what kills a worker when it is time to."""
-    due = itertools.count(1)
-    state = {"at": time.monotonic(), "killed": 0}
+    at, killed = time.monotonic(), 0
 
     def act() -> None:
-        if state["killed"] >= most or time.monotonic() < state["at"]:
+        nonlocal at, killed
+        if killed >= most or time.monotonic() < at:
             return
         pids = cluster.pids("worker")
         if pids:
@@ -199,7 +198,7 @@ def kill_now_and_then(cluster: RunningCluster, every: float, most: int) -> Calla
                 os.kill(random.choice(pids), signal.SIGKILL)
             except ProcessLookupError:
                 return
-            state.update(at=time.monotonic() + every, killed=next(due))
+            at, killed = time.monotonic() + every, killed + 1
 
     return act
 

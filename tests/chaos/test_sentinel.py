@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from itertools import count
 
 import pytest
@@ -45,6 +46,10 @@ def is_enough(done: list[str]) -> bool:
     return len(done) > 140 and {"renew", "notice_ends", "end", "is_alive"} <= {one.split()[-1] for one in done}
 
 
+def is_gone(cluster: RunningCluster) -> bool:
+    return not cluster.processes()
+
+
 def test_an_exception_at_each_line_of_a_round(tenants, defective, tmp_path):
     """A cluster that ends, ends loudly and completely; then another one goes on with the lines after that."""
     ends, last, deadline = 0, (0, 0.0), time.monotonic() + (900 if IS_LONG else 240)
@@ -57,15 +62,15 @@ def test_an_exception_at_each_line_of_a_round(tenants, defective, tmp_path):
                 id = QUtilities.add_async_task("tests.chaos.tasks.report_and_sleep", 1.0)
         elif n % 10 == 5:
             QUtilities.cancel(id, A)
-        done = len(read(tmp_path / "done"))
-        last = last if last[0] == done else (done, time.monotonic())
-        if done and time.monotonic() - last[1] > 60:
+        lines = len(read(tmp_path / "done"))
+        last = last if last[0] == lines else (lines, time.monotonic())
+        if lines and time.monotonic() - last[1] > 60:
             break  # no line is new
         if cluster.process.poll() is not None:
             ends += 1
             assert cluster.process.returncode == 1, cluster.log
             assert " CRITICAL " in cluster.log and "Traceback" in cluster.log
-            wait_until(lambda c=cluster: not c.processes(), 10, "all of the cluster to be gone")
+            wait_until(partial(is_gone, cluster), 10, "all of the cluster to be gone")
             cluster = defective("lines", TEST_TENANT_Q='{"lease": 2, "grace": 1, "max_deliveries": 1000}')
         time.sleep(0.1)
     done = read(tmp_path / "done")
@@ -81,7 +86,7 @@ def test_forks_that_fail(tenants, defective, tmp_path):
         held = QUtilities.add_async_task("tests.tasks.hold", cluster.name, 300, timeout=300)
     wait_until(lambda: tasks.notes(cluster.name), what="the long task to run")
     deadline = time.monotonic() + (60 if IS_LONG else 6)
-    killers = []
+    killers: list[str] = []
     while time.monotonic() < deadline:
         with in_schema(A):
             killers.append(QUtilities.add_async_task("tests.chaos.tasks.die_once", f"{cluster.name}-{len(killers)}"))

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_nothing_of_an_old_tenant_reaches_the_next_one(names, mscluster):
         new.append(begin(life.schema, 2))
 
     for life in new:
-        wait_until(lambda life=life: is_settled(life), 120, what=f"the work of {life.schema}")
+        wait_until(partial(is_settled, life), 120, what=f"the work of {life.schema}")
         look_at(life)
     assert_nothing_is_left(old, new)
 

@@ -448,7 +448,7 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
 @pytest.mark.seam
 def test_a_failed_iter_runs_again_with_all_its_parts(site, make_worker):
     with in_schema(A):
-        words = {"hook": "tests.tasks.nothing", "q_options": {"task_name": "sums"}}
+        words: dict[str, Any] = {"hook": "tests.tasks.nothing", "q_options": {"task_name": "sums"}}
         id = QUtilities.add_async_tasks_from_iter("tests.tasks.add", [(1, 2), (3, "x"), (5,)], **words)
     while get_broker().counts().open:
         run(make_worker)

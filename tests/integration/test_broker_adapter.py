@@ -6,6 +6,7 @@ import os
 import sys
 from datetime import timedelta
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -206,7 +207,8 @@ def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
     orders, order = os.pipe()
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders, Heartbeat())
     try:
-        sentinel.children.alive.append(Child("worker", "w", slot, SimpleNamespace(pid=1)))
+        process: Any = SimpleNamespace(pid=1)
+        sentinel.children.alive.append(Child("worker", "w", slot, process))
         sentinel.leases.recall()
     finally:
         sentinel.stopping.restore()
@@ -487,7 +489,8 @@ def test_a_task_may_tell_progress_that_nobody_keeps(broker, make_worker):
     assert QUtilities.fetch_task(id, schema_name=A).success
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), -1, Heartbeat())
     try:
-        sentinel.children.alive.append(Child("worker", "w1", worker.slot, SimpleNamespace(pid=None)))
+        process: Any = SimpleNamespace(pid=None)
+        sentinel.children.alive.append(Child("worker", "w1", worker.slot, process))
         sentinel.leases.pass_on_progress()
         sentinel.leases.pass_on_cancels()
     finally:

@@ -213,7 +213,7 @@ class TwoBrokers(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_back(self, data):
         leases = self.some_leases(data)
-        self.both_with("give_back", leases[0][0], [pair for _, *pair in leases])
+        self.both_with("give_back", leases[0][0], [(ours, theirs) for _, ours, theirs in leases])
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -349,17 +349,18 @@ class TwoBrokers(RuleBasedStateMachine):
         for schema in SCHEMAS:
             ours, theirs = ([live_without_time(one) for one in d.broker.live(schema)] for d in self.drivers)
             assert ours == theirs
-        ours, theirs = (sorted(driver.broker.cancelled(), key=lambda one: one.id) for driver in self.drivers)
-        assert ours == theirs
-        ours, theirs = (driver.broker.find(SCHEMAS[0], IDS[0]) for driver in self.drivers)
-        assert (ours and live_without_time(ours)) == (theirs and live_without_time(theirs))
+        cancelled = [sorted(driver.broker.cancelled(), key=lambda one: one.id) for driver in self.drivers]
+        assert cancelled[0] == cancelled[1]
+        found = [driver.broker.find(SCHEMAS[0], IDS[0]) for driver in self.drivers]
+        our, their = (one and live_without_time(one) for one in found)
+        assert our == their
         for id in IDS[:3]:
             for method in ("place", "state", "get_progress"):
                 ours, theirs = (getattr(driver.broker, method)(SCHEMAS[0], id) for driver in self.drivers)
                 assert ours == theirs, method
-        ours, theirs = (driver.broker.loads() for driver in self.drivers)
+        loads = [driver.broker.loads() for driver in self.drivers]
         # Of a real server's time no hour passes, so what it has done in the last one is compared elsewhere.
-        assert places_of(ours) == places_of(theirs)
+        assert places_of(loads[0]) == places_of(loads[1])
         assert self.model.broker.totals() == self.real.broker.totals()
 
     @invariant()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tenant_q.brokers.protocol import Broker, Policy, Settled
@@ -25,7 +27,7 @@ class Site:
         else:
             driver.broker.keys_of = known
 
-    def put(self, *ids: str, schema: str = "acme_corp", **fields: object) -> int:
+    def put(self, *ids: str, schema: str = "acme_corp", **fields: Any) -> int:
         return put(self.broker, *ids, schema=schema, tenant=self.keys.get(schema, ""), **fields)
 
     def replace(self, *, seconds: float = 0.001) -> int:

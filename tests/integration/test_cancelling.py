@@ -558,6 +558,7 @@ def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung
     assert child.slot.cancellation(id) == "TaskCancelled: cancelled by Ada"
     sentinel.children.kill_overdue()
     assert not child.process.killed
+    assert child.told is not None
     child.told = (id, child.told[1] - KILL_MARGIN - 0.1)
     sentinel.children.kill_overdue()
     assert child.process.killed

@@ -179,7 +179,8 @@ def test_the_settings_are_the_default(tenants, worker, settings):
 def test_an_acknowledged_failure_is_final(tenants, worker, settings, by_setting):
     if by_setting:
         settings.Q_CLUSTER = settings.Q_CLUSTER | {"ack_failures": True}
-    id = add("fail_until", 2, max_attempts=5, **({} if by_setting else {"ack_failure": True}))
+    options: dict[str, Any] = {} if by_setting else {"ack_failure": True}
+    id = add("fail_until", 2, max_attempts=5, **options)
     work(worker)
     assert (row(id).success, row(id).attempt_count) == (False, 1)
 
@@ -216,7 +217,8 @@ def test_a_chain_goes_on_when_a_link_succeeds_at_last(tenants, worker):
 
 def test_a_link_is_enqueued_once_though_its_task_comes_again_after_its_id_is_forgotten(tenants, worker, monkeypatch):
     """The broker keeps with a package, for as long as it is there, what was enqueued to follow it."""
-    acknowledge, lost = worker.broker.acknowledge, []
+    acknowledge = worker.broker.acknowledge
+    lost: list[Any] = []
 
     def lose_first(key: str, settled: Any) -> list[str]:
         if not lost:
@@ -349,11 +351,11 @@ def test_a_package_of_a_removed_function_is_tried_again(tenants, worker):
     options = {"max_attempts": 2, "retry_delay": 0}
     id = QUtilities.add_async_task("tests.tasks.not_there_yet", schema_name="acme_corp", q_options=options)
     work(worker)
-    tasks.not_there_yet = tasks.nothing  # type: ignore[attr-defined]
+    tasks.not_there_yet = tasks.nothing
     try:
         work_through_attempts(worker)
     finally:
-        del tasks.not_there_yet  # type: ignore[attr-defined]
+        del tasks.not_there_yet
     assert row(id).success
 
 
@@ -497,7 +499,7 @@ def test_what_fails_on_commit_changes_nothing(tenants, worker, effects, caplog):
 def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_worker, effects):
     """Its worker lost the lease after the commit, and before the acknowledgement."""
     id = add("write", "a", transactional=True)
-    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None
     worker.tick()
     get_broker().reclaim(worker.key, running=None)
     work(make_worker("w2"))
@@ -508,7 +510,7 @@ def test_a_delivery_that_finds_a_success_does_not_run(tenants, worker, make_work
 def test_a_success_that_comes_after_the_look_up_is_found(tenants, worker, make_worker, effects, monkeypatch):
     """The other delivery commits after this one's batch was looked up, and before its own transaction."""
     id = add("write", "a", transactional=True)
-    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None
     worker.tick()
     get_broker().reclaim(worker.key, running=None)
     monkeypatch.setattr(results, "successes", lambda ids: {})
@@ -539,7 +541,7 @@ def test_the_record_of_a_success_lives_as_long_as_its_package(tenants, worker, m
     """A worker was paused inside its transaction and committed late; the other delivery had been put off before."""
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 2}
     id = add("write", "a", transactional=True)
-    worker.completer._acknowledge = lambda: None  # type: ignore[method-assign]
+    worker.completer._acknowledge = lambda: None
     worker.tick()
     broker = get_broker()
     broker.reclaim(worker.key, running=None)
@@ -812,7 +814,8 @@ def test_what_is_not_run_moves_no_place_in_the_batch(tenants, worker, before):
     know_as_short(f"{HERE}.recall_the_rest", "acme_corp")
     for schema in ("acme_corp", "nobody"):
         know_as_short("math.floor", schema)
-    broker, recalled = get_broker(), []
+    broker = get_broker()
+    recalled: list[Any] = []
     WORKERS[:] = [worker, recalled]
     schema = "acme_corp" if before == "refused" else "nobody"
     package = seal(build("math.floor", (1.5,), {}, schema="nobody"))

@@ -209,7 +209,7 @@ def test_a_stale_worker_leaves_the_parts_of_an_iter_alone(tenants, worker, monke
         get_broker().reclaim("w1", running=None)
         flush()
 
-    worker.completer._acknowledge = lose_first  # type: ignore[method-assign]
+    worker.completer._acknowledge = lose_first
     worker.tick()
     assert get_broker().count_parts(A, iter_id) == 1
 

@@ -111,7 +111,7 @@ def test_a_tenant_that_was_dropped_is_told_as_long_as_something_of_it_is_there(t
 def test_a_cluster_that_starts_forgets_those_that_are_long_gone(tenants, settings):
     """Each that was killed leaves one, and perhaps nobody ever looks."""
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"scheduler": False}
-    killed = {
+    killed: dict[str, Any] = {
         "parent": 1,
         "started": timezone.now(),
         "state": ClusterState.IDLE,

@@ -76,7 +76,8 @@ WITH_DATA = {
 
 def everything_in_redis() -> str:
     """All that Redis holds under the cluster's tag, but packages."""
-    client, found = tasks.client(), []
+    client = tasks.client()
+    found: list[Any] = []
     for key in client.scan_iter(f"{redis_key('')[:-1]}*"):
         kind = client.type(key)
         if kind == b"hash":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from django.db import connection, connections
@@ -101,7 +102,7 @@ def test_a_session_that_was_used_is_scrubbed_and_not_closed(tenants, worker):
 
 
 def test_a_task_that_uses_no_session_costs_no_statement(tenants, worker, monkeypatch):
-    scrubbed = []
+    scrubbed: list[Any] = []
     monkeypatch.setattr(sessions, "_scrub", scrubbed.append)
     with in_schema("acme_corp"):
         for n in range(5):

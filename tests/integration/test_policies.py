@@ -447,7 +447,7 @@ def test_what_is_put_in_force_last_is_what_was_saved_last():
 
 def test_the_scheduler_puts_in_force_what_it_finds_when_it_starts_and_later_again(scheduler):
     pause()
-    client: Any = get_broker().client  # type: ignore[attr-defined]
+    client: Any = get_broker().client
     client.delete(redis_key("policy"))
     scheduler.tick()
     assert get_broker().policies() == {A: Policy(paused=True)}

@@ -118,8 +118,9 @@ def test_any_name_and_group(text):
 @pytest.mark.parametrize("field", ["task_name", "group", "func", "hook", "cluster"])
 def test_a_text_is_never_a_statement(field):
     text = "\n; CREATE TABLE public.injected (); --"
+    keywords: dict[str, Any] = {field: text}
     try:
-        save_results.save([outcome(**{field: text})])
+        save_results.save([outcome(**keywords)])
         assert sql("SELECT to_regclass('public.injected')") == [(None,)]
     finally:
         sql("DROP TABLE IF EXISTS public.injected")
@@ -564,5 +565,5 @@ def test_polling():
     looks: list[int] = []
     assert results.poll(lambda: looks.append(1), wait=20) is None
     assert len(looks) > 1
-    answers = iter([None] * 3 + [False])
-    assert results.poll(lambda: next(answers), wait=-1) is False, "for ever, until there is an answer"
+    last = iter([None, None, None, False])
+    assert results.poll(lambda: next(last), wait=-1) is False, "for ever, until there is an answer"

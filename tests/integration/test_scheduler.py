@@ -252,7 +252,7 @@ def test_what_is_left_of_a_pass_is_fired_at_once(tenants, scheduler, monkeypatch
     monkeypatch.setattr(claims, "FIRES_A_PASS", 2)
     for _ in range(5):
         insert(next_run=timezone.now() - timedelta(minutes=90), schedule_type="H")
-    pauses = []
+    pauses: list[float] = []
     while not pauses or pauses[-1] == 0:
         pauses.append(scheduler.tick())
     assert get_broker().counts().queued == 10

@@ -125,7 +125,8 @@ def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
 def test_renewals_do_not_wait_for_many_slow_calls(watcher, monkeypatch, state, given):
     """A round gives back the packages of some dead workers; the end gives back all."""
     monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
-    watcher.children.ended += [Child("worker", f"dead{n}", Slot(), FakeProcess()) for n in range(3)]
+    process: Any = FakeProcess()
+    watcher.children.ended += [Child("worker", f"dead{n}", Slot(), process) for n in range(3)]
     watcher._state = state
     watcher._reclaim()
     assert len(watcher.children.ended) == 3 - given

@@ -12,6 +12,7 @@ import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -65,7 +66,7 @@ class Simulation:
                 at = begun + self.random.uniform(0, DAY)
                 delay = self.random.choice([0.0, 0.0, 30.0])
                 for _ in range(burst):
-                    self.at(at, lambda name=name, seconds=seconds, delay=delay: self.put(name, seconds, delay))
+                    self.at(at, partial(self.put, name, seconds, delay))
 
     def at(self, when: float, act: Callable[[], None]) -> None:
         heapq.heappush(self.events, (when, next(self.numbers), act))

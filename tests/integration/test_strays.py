@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,7 @@ A = "acme_corp"
 
 
 @pytest.fixture
-def typo(tenants, settings) -> str:
+def typo(tenants, settings) -> Iterator[str]:
     """A name of a cluster that the settings do not know, in this test's own site."""
     name = f"{settings.Q_CLUSTER['name']}-typo"
     yield name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ ACME = "acme_corp"
 
 
 @pytest.fixture
-def in_test_database(tenants, monkeypatch) -> str:
+def in_test_database(tenants, monkeypatch) -> Iterator[str]:
     """The settings named another database, before the test environment replaced it by the one in use."""
     monkeypatch.setattr("tenant_q.tenancy.testing._configured", "real")
     name: str = connection.settings_dict["NAME"]
@@ -36,7 +37,8 @@ def test_a_test_database_that_is_the_configured_one_changes_nothing(tenants):
 
 
 def test_every_broker_of_a_test_has_the_databases_name(in_test_database):
-    for broker in (get_broker(), get_impatient_broker(), django_q_broker().inner, get_broker("other")):
+    brokers: list[Any] = [get_broker(), get_impatient_broker(), django_q_broker().inner, get_broker("other")]
+    for broker in brokers:
         assert broker.tag == f"{{tq:{broker.cluster}--{in_test_database}}}"
         assert broker._site_tag == f"{{tq:{get_broker().cluster}--{in_test_database}}}"
 

@@ -180,7 +180,7 @@ def test_the_links_of_a_chain_run_in_order_in_its_schema(tenants, worker):
 def test_a_link_is_enqueued_once(tenants, worker, make_worker):
     """Its worker died after it had enqueued the next link, and before it acknowledged."""
     group = QUtilities.create_async_tasks_chain([(f"{HERE}.see", (1,)), (f"{HERE}.see", (2,))], schema_name="acme_corp")
-    worker.broker.acknowledge = die  # type: ignore[method-assign]
+    worker.broker.acknowledge = die
     with pytest.raises(Died):
         worker.tick()
     del worker.broker.acknowledge
@@ -261,7 +261,7 @@ def test_an_iter_is_kept_as_its_options_say(tenants, worker):
 
 def test_a_part_that_runs_twice_is_one_part(tenants, worker, make_worker):
     id = QUtilities.add_async_tasks_from_iter(f"{HERE}.see", [1, 2], schema_name="acme_corp")
-    worker.broker.acknowledge = die  # type: ignore[method-assign]
+    worker.broker.acknowledge = die
     with pytest.raises(Died):
         worker.tick()
     del worker.broker.acknowledge
@@ -343,7 +343,7 @@ def die(*_: Any, **__: Any) -> Any:
 def test_a_package_that_succeeded_is_not_run_again(tenants, worker, make_worker):
     """Its worker died after it had saved, and before it acknowledged."""
     id = add("acme_corp", f"{HERE}.see", 1, hook="tests.tasks.hook")
-    worker.broker.acknowledge = die  # type: ignore[method-assign]
+    worker.broker.acknowledge = die
     with pytest.raises(Died):
         worker.tick()
     del worker.broker.acknowledge
@@ -358,7 +358,7 @@ def test_a_package_that_succeeded_is_not_run_again(tenants, worker, make_worker)
 def test_a_package_that_failed_is_run_again(tenants, worker, make_worker):
     """A failure is no success, and the worker's death may have been its cause."""
     id = add("acme_corp", "tests.tasks.fail")
-    worker.broker.acknowledge = die  # type: ignore[method-assign]
+    worker.broker.acknowledge = die
     with pytest.raises(Died):
         worker.tick()
     del worker.broker.acknowledge
@@ -468,7 +468,7 @@ def test_a_package_without_a_tenant_does_not_run(tenants, worker):
 def test_a_removed_class_leaves_a_failed_row(tenants, worker, monkeypatch, save):
     module = ModuleType("an_old_release")
     monkeypatch.setattr(Own, "__module__", module.__name__)
-    module.Own = Own  # type: ignore[attr-defined]
+    module.Own = Own
     monkeypatch.setitem(sys.modules, module.__name__, module)
     chain = [(f"{HERE}.see", (2,))]
     id = add("acme_corp", f"{HERE}.see", Own(), group="g", save=save, chain=chain)

@@ -10,6 +10,7 @@ import gc
 import signal
 import warnings
 from itertools import combinations
+from typing import Any
 
 import psutil
 import pytest
@@ -153,7 +154,7 @@ def test_how_a_task_sets_up_its_connection_ends_with_it(tenants, runner, aside, 
     assert found["globex_inc"]["row"][:2] == ["text", "mine"]
 
 
-def looked_behind(runner, func: str, look: str, names=("acme_corp", "globex_inc")) -> dict[str, dict]:
+def looked_behind(runner, func: str, look: str, names=("acme_corp", "globex_inc")) -> dict[str, dict[str, Any]]:
     """What tasks see that run behind one, in the same batch: the same tenant's next, and another tenant's."""
     pair = ("acme_corp", "globex_inc")
     know_as_short(func, *pair)
@@ -201,7 +202,7 @@ def is_away(package) -> None:
         raise ReplicaAway("away")
 
 
-def put_off_behind(runner, func: str, look: str) -> dict:
+def put_off_behind(runner, func: str, look: str) -> dict[str, Any]:
     """What a tenant's task sees behind another tenant's, whose next task ended its turn."""
     pair = ("acme_corp", "globex_inc")
     for name in (func, "tests.tasks.nothing", f"{LEAVING}.{look}"):

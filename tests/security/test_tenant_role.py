@@ -12,6 +12,7 @@ import pickle
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def act(spare) -> Iterator[Callable[[], list[Any]]]:
                 "VALUES ('tests.tasks.nothing', 'D', 2, now())",
                 "UPDATE spare.django_q_schedule SET next_run = next_run - interval '1 day'",
             ):
-                _try(lambda text=statement: raw.execute(text))
+                _try(partial(raw.execute, statement))
         for schema in ("acme_corp", spare):
             index_upkeep.install(schema)
         _try(lambda: index_upkeep.errors(spare))

@@ -286,10 +286,10 @@ class PlainForm(forms.ModelForm):  # type: ignore[type-arg]
 class PlainAdmin(ScheduleAdmin):
     """A project's own page: its own form, all fields, some of them to be changed in the list."""
 
-    form = PlainForm
+    form = PlainForm  # type: ignore[assignment]  # not ours
     fieldsets = None
     fields = ("func", "hook", "args", "kwargs", "schedule_type", "next_run", "repeats")
-    list_display = ("label", "func", "hook", "kwargs")
+    list_display = ("label", "func", "hook", "kwargs")  # type: ignore[assignment]  # fewer than ours
     list_display_links = ("label",)
     list_editable = ("func", "hook", "kwargs")
     save_as = True
@@ -300,7 +300,7 @@ def own_page(settings, monkeypatch) -> None:
     site = admin.AdminSite("admin")
     site.register(Schedule, PlainAdmin)
     urls = types.ModuleType("own_urls")
-    urls.urlpatterns = [path("admin/", site.urls)]  # type: ignore[attr-defined]
+    urls.urlpatterns = [path("admin/", site.urls)]
     monkeypatch.setitem(sys.modules, "own_urls", urls)
     settings.ROOT_URLCONF = "own_urls"
 
@@ -353,7 +353,7 @@ def test_a_form_that_is_used_by_itself_is_safe(tenants, bait):
     assert not bait.exists()
 
 
-class TextForm(ScheduleAdmin.form):  # type: ignore[misc]
+class TextForm(ScheduleAdmin.form):  # type: ignore[valid-type,misc]
     """A project's own form, in which function and hook are texts again."""
 
     class Meta:

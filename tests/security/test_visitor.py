@@ -65,7 +65,7 @@ class World:
 
     def pages(self) -> list[Page]:
         """Every page that tenant_q has in the admin."""
-        found = []
+        found: list[Page] = []
         for entry in admin.site.get_urls():
             if isinstance(entry, URLResolver) and str(entry.pattern).startswith(("django_q/", "tenant_q/")):
                 app, name = str(entry.pattern).split("/")[:2]
@@ -172,7 +172,8 @@ def world(tenants) -> Iterator[World]:
 
 def state() -> Any:
     """All that an act could change."""
-    broker, found = get_broker(), []
+    broker = get_broker()
+    found: list[Any] = []
     for schema in (A, B):
         with in_schema(schema):
             found.append(list(Schedule.objects.order_by("pk").values()))

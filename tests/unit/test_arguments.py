@@ -152,8 +152,8 @@ def test_too_long_a_text_is_not_even_parsed():
 
 
 def test_a_call_in_the_text_is_never_made():
-    touched = []
-    sys.modules[__name__].touch = touched.append  # type: ignore[attr-defined]
+    touched: list[int] = []
+    sys.modules[__name__].touch = touched.append
     for text in (f"__import__('{__name__}').touch(1)", "touch(1)", f"__import__('sys').modules['{__name__}'].touch(1)"):
         for args, kwargs in ((text, None), (None, text), (None, f"a={text}"), (None, f"{{'a': {text}}}")):
             with pytest.raises(BadSchedule):

@@ -559,7 +559,7 @@ def test_redis_options_that_cannot_be_used(settings, configured):
     assert message.msg.startswith("Q_CLUSTER['redis'] cannot be used: ")
 
 
-SHARED = {
+SHARED: dict[str, dict[str, Any]] = {
     "redis://localhost:6379/0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://127.0.0.1/0": {"BACKEND": "django_redis.cache.RedisCache"},
     "redis://localhost": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 0}},
@@ -571,7 +571,7 @@ SHARED = {
     },
     "valkey://localhost:6379/0": {"BACKEND": "django_valkey.cache.ValkeyCache"},
 }
-APART = {
+APART: dict[str, dict[str, Any]] = {
     "redis://localhost:6379/1": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://other:6379/0": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://localhost:6379": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "OPTIONS": {"db": 2}},

@@ -55,7 +55,7 @@ def test_every_file_is_on_the_page():
 
 def unit() -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment]
     parser.read(UNIT)
     return dict(parser["Service"])
 

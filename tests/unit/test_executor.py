@@ -380,7 +380,7 @@ def test_receivers_are_told(receive):
 
 @pytest.mark.parametrize("error", [ValueError("the receiver is broken"), KeyboardInterrupt(), SystemExit(1)])
 def test_a_task_whose_receiver_of_pre_execute_breaks_does_not_run(receive, error):
-    ran = []
+    ran: list[int] = []
     receive(pre_execute, lambda **_: do(error))
     outcome = execute(build(ran.append, (1,), {}, schema="acme_corp"))
     assert not outcome.success

@@ -44,7 +44,7 @@ class Account:
     def __repr__(self) -> str:
         return f"<Account {self.iban}>"
 
-    def book(self, amount: int = 0) -> None: ...
+    def book(self, amount: Any = 0, x: Any = None) -> None: ...
 
     book_twice = functools.partialmethod(book, 2)
 

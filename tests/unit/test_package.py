@@ -24,7 +24,7 @@ from tenant_q.package.envelope import Found, open_package, seal
 from tenant_q.package.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
 from tenant_q.package.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "hook": "tests.tasks.hook",
     "group": "g",
     "save": False,
@@ -38,7 +38,7 @@ OPTIONS = {
     "cluster": "long",
     "timeout": 5,
 }
-OURS = {
+OURS: dict[str, Any] = {
     "max_deliveries": 1,
     "max_attempts": 0,
     "retry_delay": 0.5,
@@ -217,7 +217,8 @@ def test_a_wrong_value_of_django_q2s_option_is_refused(option, value):
 def test_options_have_the_settings_defaults(settings, setting, option, value):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {setting: value}
     assert package().option(option) == value
-    assert package(**{option: False}).option(option) is False
+    keywords: dict[str, Any] = {option: False}
+    assert package(**keywords).option(option) is False
 
 
 # Length
@@ -460,7 +461,7 @@ class GoneTuple(NamedTuple):
     value: int
 
 
-def gone_function() -> None:
+def gone_function(*_: Any) -> None:
     """A function of such a module."""
 
 
@@ -592,5 +593,6 @@ def test_most_packages_carry_no_outcome():
 def test_a_pickle_is_what_django_q2s_columns_hold():
     from picklefield.fields import dbsafe_decode
 
-    for value in ((1, "x"), {"a": None}, [], None, "text"):
+    values: list[Any] = [(1, "x"), {"a": None}, [], None, "text"]
+    for value in values:
         assert dbsafe_decode(b64encode(pickled(value)).decode()) == value

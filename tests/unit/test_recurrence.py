@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -37,7 +38,7 @@ def shown(zone: ZoneInfo | None, moment: datetime) -> str:
     return f"{local:%Y-%m-%d %H:%M}" + "+" * local.fold
 
 
-def runs(kind: str, zone: ZoneInfo | None, start: datetime, count: int, **options: object) -> list[str]:
+def runs(kind: str, zone: ZoneInfo | None, start: datetime, count: int, **options: Any) -> list[str]:
     """What the clock shows at the `count` runs after `start`, each counted from the one before."""
     found = []
     for _ in range(count):
@@ -344,7 +345,7 @@ def test_following_is_strictly_after_now(kind):
 def test_long_past_costs_no_more_than_yesterday(kind, year):
     planned = datetime(year, 1, 31, 2, 30, tzinfo=UTC)
     now = at(BERLIN, "2026-03-31 12:00")
-    options = {"catch_up": False, "zone": BERLIN, "minutes": 1, "cron": "*/5 * * * *"}
+    options: dict[str, Any] = {"catch_up": False, "zone": BERLIN, "minutes": 1, "cron": "*/5 * * * *"}
     taken = []
     for _ in range(5):
         begun = time.perf_counter()

@@ -68,8 +68,8 @@ def test_a_package_names_no_module_of_ours():
 
 def test_the_status_of_a_cluster_from_before_the_folders_opens(monkeypatch: pytest.MonkeyPatch):
     before = types.ModuleType("tenant_q.status")
-    kind = type("ClusterStat", (Stat,), {"__module__": before.__name__, "__getstate__": lambda self: vars(self)})
-    before.ClusterStat = kind  # type: ignore[attr-defined]
+    kind: Any = type("ClusterStat", (Stat,), {"__module__": before.__name__, "__getstate__": lambda self: vars(self)})
+    before.ClusterStat = kind
     old = kind.__new__(kind)
     vars(old).update(vars(stat()))
     with monkeypatch.context() as patch:
