@@ -1,16 +1,15 @@
--- Forget packages whose outcome is saved, learn what they cost, and settle their tenants' accounts.
+-- Forget packages whose outcome is saved, learn their run times, and settle their tenants' accounts.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 ms an acknowledged deterministic id stays known, 3 most functions with figures and estimates of
---          their own, then for each package five:
---          id, token, ms used, ms waited, and the words of its tenant's figures (see common.lua) where it counts,
---          a character each, '0' the first
+-- ARGV     1 worker, 2 ms for which an acknowledged deterministic id stays known, 3 the most functions with figures and
+--          estimates of their own, then for each package five: id, token, ms used, ms waited, and the places of the
+--          counts that it adds to (see <tag>:figures in common.lua), one character each, '0' for the first
 -- Returns  the refused ids: the worker does not hold their leases with these tokens
 
 write_though_full()
 local worker, remember_ms, most_functions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
--- New estimates weigh an eighth, so that one slow run does not send a function into solitude.
+-- A new time weighs an eighth in the estimate, so that one slow run does not make a function run alone.
 local new_weight = 0.125
 
 local ids, tokens, used, waited, places = {}, {}, {}, {}, {}
@@ -20,7 +19,7 @@ for i = 4, #ARGV, 5 do
   waited[n], places[n] = tonumber(ARGV[i + 3]), ARGV[i + 4]
 end
 
--- What is settled, by tenant, and the runs, by function.
+-- The settled packages, by tenant, and the run times, by field of <tag>:costs.
 local refused, settled, tenants, known, samples = {}, {}, {}, {}, {}
 
 local function learn(field, ms)
@@ -28,7 +27,7 @@ local function learn(field, ms)
   table.insert(samples[field], ms)
 end
 
--- The operators' figures. What a tenant has done, by function: ms run, ms waited, and how often the same places count.
+-- The operators' figures: the work of a tenant, by function, as ms run, ms waited, and how often the same places count.
 local kept_ms = 14 * period_ms
 
 local function note_done(by_func, func, n)
@@ -52,8 +51,8 @@ local function place_of_figures(name)
   return at
 end
 
--- The name under which a function is counted: its own, or for those above the limit one that they share, and of which
--- no run times are learned. So names that are made in bulk do not fill the server.
+-- Return the name under which a function is counted: its own, or, above the limit, one that all others share. No run
+-- times are learned for that one. So names that are made in bulk do not fill the server.
 local counted_names = {}
 local function counted_name(func)
   local name = counted_names[func]
@@ -91,7 +90,7 @@ local function add_figures(name, all_done)
   redis.call(unpack(call))
 end
 
--- Keep the figures as they were when a period of five minutes began: the difference is what was done since.
+-- Keep the figures as they were when a period of five minutes began. The difference is the work done since then.
 local function keep_figures_as_they_were()
   local kept = key('figures:' .. math.floor(now / period_ms))
   if redis.call('EXISTS', kept) == 0 then
@@ -120,7 +119,7 @@ for i, id in ipairs(ids) do
     end
     func = counted_name(func)
     note_done(tenant.done, func, i)
-    if used[i] > 0 and func ~= other_functions then  -- what was given up without a run tells nothing
+    if used[i] > 0 and func ~= other_functions then  -- a package given up without a run teaches nothing
       learn(cost_field(schema, func), used[i])
       learn(cost_field_of_all(func), used[i])
     end
@@ -142,7 +141,7 @@ for field, runs in pairs(samples) do
   redis.call('HSET', key('costs'), field, expected)
 end
 
--- The figures come last: an error in them is to leave nothing half done.
+-- The figures come last, so that an error in them leaves nothing half done.
 if #settled > 0 then
   drop_histories(settled)
   drop_messages(settled)

@@ -1,9 +1,10 @@
--- Record parts of a group. A part that is there already stays as it is.
+-- Record parts of a group. A part that is recorded already stays as it is.
 --
--- KEYS[1]  the site's tag, {tq:<site>}; the group's hash is <tag>:group:<queue>;<group>, and <tag>:kept:<queue> names it until it
---          expires (see keep.lua)
--- ARGV     1 schema, 2 tenant or '', 3 group, 4 seconds the group is kept, or 0 for good; then for each part two: index, payload
--- Returns  how many parts are recorded; 0 where the tenant was deleted, and nothing is recorded then
+-- KEYS[1]  the site's tag, {tq:<site>}. The group's hash is <tag>:group:<queue>;<group>, and <tag>:kept:<queue> names
+--          it until it expires (see keep.lua)
+-- ARGV     1 schema, 2 tenant or '', 3 group, 4 seconds for which the group is kept, or 0 for good, then for each part
+--          two: index, payload
+-- Returns  how many parts are recorded; 0 if the tenant was deleted, because then nothing is recorded
 
 write_though_full()
 if is_deleted(ARGV[2]) then

@@ -1,13 +1,12 @@
 -- Have a tenant's package given up instead of run, or stopped where it runs.
 --
--- The reason stays with the package until that is gone, so the next worker gives it up. A package that waits comes to
--- the head of its queue for that; far back in a long queue it stays where it is, so that nobody else waits for the
--- search. For a leased one, the worker's sentinel is notified (see cancelled.lua).
+-- The reason stays with the package as long as it exists, so the next worker that gets it gives it up. To be given up
+-- soon, a package that waits moves to the head of its queue. Far back in a long queue it stays where it is, so that
+-- nobody else waits for the search. For a leased package, the worker's sentinel is notified (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id, 4 reason, 5 how far from the head of its queue it is looked for
--- Returns  where it was, or '' where the tenant has no such package that is still to be run; who cancelled it before
---          stays
+-- Returns  its place before; '' if the tenant has no such package that is still to be run. The first cancel stays
 
 write_though_full()
 local schema, id, reason, reach = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])

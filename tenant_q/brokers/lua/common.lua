@@ -1,84 +1,94 @@
--- Shared by every script: it is put in front of each before it is sent.
+-- The functions that the scripts share. A script is sent with those that it uses in front.
 --
 -- KEYS[1]  the cluster's hash tag, {tq:<cluster>}. All keys are derived under it, so they share one slot:
---   <tag>:queues          hash    tenant -> the name of its queue. It stands for the tenant in all keys and fields below, where
---                                 they say "schema": the schema's name for the first tenant of that name, then
---                                 "<schema>#<tenant>" for a later one. So nothing of a tenant meets what its predecessor left
---   <tag>:queue_owners    hash    name of a queue -> "tenant\nschema": its tenant, and the name its schema has now
---   <tag>:deleted         zset    tenants deleted a short time ago -> when that is forgotten, in ms
---   <tag>:messages        hash    id -> "schema\nfunc\nonce\npayload"
---   <tag>:queue:<schema>  list    ids that wait, first to run at the head
---   <tag>:ready           zset    schema -> virtual time; the fair ring: tenants with work
---   <tag>:vtime           hash    schema -> virtual time; a tenant without work keeps it while it is ahead of the ring's
---   <tag>:ahead           hash    schema -> the part of its virtual time that is the charge for leases in force
---   <tag>:ring            string  the ring's own virtual time; it never goes back
---   <tag>:waited          hash    '' -> since when the ring has not been empty, in ms; schema -> until when, since then, the
---                                 tenant was alone in the ring. An earlier version writes neither: then others count as
---                                 waiting
---   <tag>:costs           hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all tenants
---   <tag>:leases          zset    id -> deadline in ms
---   <tag>:leased          hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once, fetch}: `fetch`
---                                 is the random word of the fetch that leased it
---   <tag>:held:<worker>   zset    ids the worker holds, by token
---   <tag>:running:<schema> hash   worker -> how many of the tenant's packages it holds; its length is what a cap counts
---   <tag>:policy          hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
---   <tag>:starts          hash    id -> runs that ended with their worker's death (0: given back unstarted)
---   <tag>:deaths          hash    id -> how the last worker died whose death was charged to it; expires a week after the last
---                                 death, because clusters of an earlier version do not delete its entries
---   <tag>:alone           set     ids to be delivered one at a time
---   <tag>:verdicts        hash    id -> its give-up reason: why it is given up instead of run
---   <tag>:cancelled       hash    id -> token of the lease that was in force when it was cancelled
---   <tag>:progress        hash    id -> "fraction\ntext" of leased packages that tell it
---   <tag>:delayed         zset    id -> due time in ms
---   <tag>:delayed:<schema> zset   the same of one tenant: how many wait, and which
---   <tag>:due             zset    schema -> when the first of its delayed packages is due, in ms; if more were due than one fetch
---                                 moves, the time of that fetch, so that other tenants come first. A tenant whose packages an
---                                 earlier version delayed is missing or too late here: it is found when one of its packages
---                                 is the first of all
---   <tag>:waiting         hash    schema -> how many of its packages are delayed
---   <tag>:unready         set     those delayed ids that wait for their tenant to be there
---   <tag>:dead            zset    id -> when it died, in ms
---   <tag>:causes          hash    id -> why it died
---   <tag>:dead_of         hash    schema -> how many of its packages are dead
---   <tag>:kept:<schema>   zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" -> until when, in
---                                 ms; under the site's tag
---   <tag>:known           zset    ids of acknowledged packages that must not be enqueued again, by time
---   <tag>:followed        hash    id -> the id of what was enqueued to follow it, which is known as long as this one is there
---   <tag>:late            zset    ids acknowledged long after their rows were saved -> until when the id is kept, in ms
---   <tag>:token           string  the last fencing token given
---   <tag>:wake            list    tokens idle workers block on
---   <tag>:expired         string  when the expiry scan last ran, in ms
---   <tag>:shift           string  the ms by which the server's clock was set back. The cluster's clock is ahead of the server's by
---                                 them; times of leases, delays, known and late are by the cluster's clock
---   <tag>:statistics      hash    stale_acks, expired, broken -> how often
---   <tag>:broken          list    broken entries that were dropped or moved aside, "what;name", until they are logged
---   <tag>:aside:<name>    any     a key of the wrong type that was found under <tag>:<name>, for a day
---   <tag>:figures         string  what was acknowledged, words of 32 bits, 56 for each tenant and function: how many done,
---                                 failed, 25 of runs by their time (up to 1, 2, 4 ... 2^23 ms, and longer), 25 of waits by
---                                 their time, and in two words each the microseconds run and the ms waited
---   <tag>:figure_places   hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0; "~free;<n>" -> n
---                                 where the nth place is free again
---   <tag>:free_places     list    the places that are free again
---   <tag>:functions       string  how many functions have words of their own
---   <tag>:figures:<n>     string  <tag>:figures as it was when something was first acknowledged in the nth five minutes
---                                 of the epoch; it expires after 70 minutes
---   <tag>:labels:<kind>   hash    name of a tenant, of a function -> 1 where it has series of its own in the metrics, 0
---                                 where it was counted under "other"
+--   <tag>:queues             hash    tenant -> the name of its queue. It stands for the tenant in all keys and fields
+--                                    below, where they say "schema": the schema's name for the first tenant of that
+--                                    name, "<schema>#<tenant>" for a later one. So nothing of a tenant meets what an
+--                                    earlier one left
+--   <tag>:queue_owners       hash    name of a queue -> "tenant\nschema": its tenant, and the name its schema has now
+--   <tag>:deleted            zset    tenants deleted a short time ago -> when that is forgotten, in ms
+--   <tag>:messages           hash    id -> "schema\nfunc\nonce\npayload"
+--   <tag>:queue:<schema>     list    ids that wait, the first to run at the head
+--   <tag>:ready              zset    schema -> virtual time; the fair ring: tenants with work
+--   <tag>:vtime              hash    schema -> virtual time; a tenant without work keeps it while it is ahead of the
+--                                    ring's
+--   <tag>:ahead              hash    schema -> the part of its virtual time that is the charge for leases in force
+--   <tag>:ring               string  the ring's own virtual time; it never goes back
+--   <tag>:waited             hash    '' -> since when the ring has not been empty, in ms; schema -> until when, since
+--                                    then, the tenant was alone in the ring. An earlier version writes neither: then
+--                                    others count as waiting
+--   <tag>:costs              hash    "schema;func" -> expected milliseconds of one run; "*;func" -> the same over all
+--                                    tenants
+--   <tag>:leases             zset    id -> deadline in ms
+--   <tag>:leased             hash    id -> packed {token, worker, schema, charged virtual ms, alone, func, once,
+--                                    fetch}: `fetch` is the random word of the fetch that leased it
+--   <tag>:held:<worker>      zset    ids the worker holds, by token
+--   <tag>:running:<schema>   hash    worker -> how many of the tenant's packages it holds; a cap counts its length
+--   <tag>:policy             hash    schema -> packed {weight, cap or 0, most that wait or 0, paused}
+--   <tag>:starts             hash    id -> runs that ended with their worker's death (0: given back unstarted)
+--   <tag>:deaths             hash    id -> how the last worker died whose death was charged to it; expires a week after
+--                                    the last death, because clusters of an earlier version do not delete its entries
+--   <tag>:alone              set     ids to be delivered one at a time
+--   <tag>:verdicts           hash    id -> its give-up reason: why it is given up instead of run
+--   <tag>:cancelled          hash    id -> token of the lease that was in force when it was cancelled
+--   <tag>:progress           hash    id -> "fraction\ntext" of leased packages that report it
+--   <tag>:delayed            zset    id -> due time in ms
+--   <tag>:delayed:<schema>   zset    the same of one tenant: how many wait, and which
+--   <tag>:due                zset    schema -> when the first of its delayed packages is due, in ms; if more were due
+--                                    than one fetch moves, the time of that fetch, so that other tenants come first. A
+--                                    tenant whose packages an earlier version delayed is missing or too late here: it
+--                                    is found when one of its packages is the first of all
+--   <tag>:waiting            hash    schema -> how many of its packages are delayed
+--   <tag>:unready            set     those delayed ids that wait for their tenant to be there
+--   <tag>:dead               zset    id -> when it died, in ms
+--   <tag>:causes             hash    id -> why it died
+--   <tag>:dead_of            hash    schema -> how many of its packages are dead
+--   <tag>:kept:<schema>      zset    what is kept of a tenant outside its queue, "group;<group>" or "result;<id>" ->
+--                                    until when, in ms; under the site's tag
+--   <tag>:known              zset    ids of acknowledged packages that must not be enqueued again, by time
+--   <tag>:followed           hash    id -> the id of the package that follows it, which stays known as long as this one
+--                                    exists
+--   <tag>:late               zset    ids acknowledged long after their rows were saved -> until when the id is kept, in
+--                                    ms
+--   <tag>:token              string  the last fencing token given
+--   <tag>:wake               list    tokens that idle workers wait for
+--   <tag>:expired            string  when the last scan for expired leases ran, in ms
+--   <tag>:shift              string  the ms by which the server's clock was set back. The cluster's clock is ahead of
+--                                    the server's by them; times of leases, delays, known and late are by the cluster's
+--                                    clock
+--   <tag>:statistics         hash    stale_acks, expired, broken -> how often
+--   <tag>:broken             list    broken entries that were dropped or moved aside, "what;name", until they are
+--                                    logged
+--   <tag>:aside:<name>       any     a key of the wrong type that was found under <tag>:<name>, for a day
+--   <tag>:figures            string  the figures of acknowledged tasks, in words of 32 bits, 56 for each tenant and
+--                                    function: how many are done, failed, 25 of runs by their time (up to 1, 2, 4 ...
+--                                    2^23 ms, and longer), 25 of waits by their time, and in two words each the
+--                                    microseconds run and the ms waited
+--   <tag>:figure_places      hash    schema or "*;func" -> which 56 words of <tag>:figures are its own, from 0;
+--                                    "~free;<n>" -> n if the nth place is free again
+--   <tag>:free_places        list    the places that are free again
+--   <tag>:functions          string  how many functions have words of their own
+--   <tag>:figures:<n>        string  <tag>:figures as it was when something was first acknowledged in the nth five
+--                                    minutes of the epoch; it expires after 70 minutes
+--   <tag>:labels:<kind>      hash    name of a tenant, of a function -> 1 if it has series of its own in the metrics, 0
+--                                    if it was counted under "other"
 --   <tag>:most_labels:<kind> string  how many could have series of their own at the last scrape
 --
 -- These keys stay when no package is queued or runs:
---   for each tenant    its queue's name, policy, figures (224 bytes), label, learned costs, an entry of <tag>:waited, and its
---                      virtual time while it has a debt; release_queue.lua and its caller remove them with the tenant
+--   for each tenant    its queue's name, policy, figures (224 bytes), label, learned costs, an entry of <tag>:waited,
+--                      and its virtual time while it has a debt; release_queue.lua and its caller remove them with the
+--                      tenant
 --   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
---   for a time         <tag>:known for a day, <tag>:deleted for as long as the caller says, <tag>:figures:<n> for 70 minutes
+--   for a time         <tag>:known for a day, <tag>:deleted for as long as the caller says, <tag>:figures:<n> for 70
+--                      minutes
 --   single values      <tag>:ring, <tag>:token, <tag>:expired, <tag>:statistics, and at most 64 words of <tag>:wake
 
 local tag = KEYS[1]
 local figure_words = 56
--- So long is a period of the figures.
+-- The length of a period of the figures.
 local period_ms = 300000
 
--- The types of the keys that a tenant, a worker or a group has for itself.
+-- The types of the keys that belong to one tenant, worker or group.
 local own_types = { queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash' }
 local full_names = {}
 
@@ -107,13 +117,13 @@ local function key(name)
   return full
 end
 
--- A server that is full (maxmemory, noeviction) refuses a script whose first write needs memory. The first write of
--- what works the queues off is this one, which needs none; otherwise a full server could never be drained.
+-- A full server (maxmemory, noeviction) refuses a script whose first write needs memory. Scripts that work off the
+-- queues begin with this write, which needs none; otherwise a full server could never be drained.
 local function write_though_full()
   redis.call('DEL', key('full'))
 end
 
--- It stands still while a script runs.
+-- Return the server's clock, in ms. It stands still while a script runs.
 local time_now
 local function now_ms()
   if not time_now then
@@ -128,8 +138,9 @@ local function clock_shift()
   return tonumber(redis.call('GET', key('shift')) or '0')
 end
 
--- Return the cluster's clock, in ms, for leases, delays and everything that is kept for a time. It is the server's clock, but
--- never goes back: when that is set back, it stands still until the next scan for expired leases (see expire.lua).
+-- Return the cluster's clock, in ms, for leases, delays and everything that is kept for a time. It is the server's
+-- clock but never goes back: when that is set back, it stands still until the next scan for expired leases (see
+-- expire.lua).
 local clock_now
 local function clock_ms()
   clock_now = clock_now or math.max(now_ms() + clock_shift(), tonumber(redis.call('GET', key('expired')) or '0'))
@@ -147,8 +158,8 @@ local function open_message(message)
     string.sub(message, b + 1, b + 1), string.sub(message, b + 3)
 end
 
--- Return the name of a tenant's queue if the tenant has claimed it. A tenant without a key ('') is that of the schema itself, and
--- needs no claim: the public one, or that of a package made by an earlier version.
+-- Return the name of a tenant's queue if the tenant has claimed it. Without a key ('') the queue is the schema's own
+-- and needs no claim: that of the public schema, or of a package from an earlier version.
 local function claimed_queue(schema, tenant)
   return tenant == '' and schema or redis.call('HGET', key('queues'), tenant)
 end
@@ -163,7 +174,7 @@ local function queue_of(schema, tenant)
   return claimed_queue(schema, tenant) or free_queue(schema, tenant)
 end
 
--- Whether a tenant was deleted a short time ago.
+-- Return whether a tenant was deleted a short time ago.
 local function is_deleted(tenant)
   return tenant ~= '' and redis.call('ZSCORE', key('deleted'), tenant) ~= false
 end
@@ -187,7 +198,7 @@ local function claim_queue(schema, tenant)
   return name
 end
 
--- The name that a queue's schema has now.
+-- Return the name that a queue's schema has now.
 local function schema_of(name)
   local owner = redis.call('HGET', key('queue_owners'), name)
   return owner and string.match(owner, '\n(.*)$') or name
@@ -210,7 +221,7 @@ local function policy_of(schema)
   return { weight = held[1], cap = held[2], limit = held[3], paused = held[4] }
 end
 
--- Whether a tenant is kept out of the ring: paused, or as many workers are busy with it as its cap allows.
+-- Return whether a tenant is kept out of the ring: it is paused, or its cap allows no further worker.
 local function is_held(schema)
   local policy = policy_of(schema)
   return policy.paused or (policy.cap > 0 and redis.call('HLEN', key('running:' .. schema)) >= policy.cap)
@@ -226,8 +237,8 @@ local function note_wait()
   end
 end
 
--- A tenant that becomes busy enters at its own virtual time, or the ring's if that is later: no credit for having
--- been idle, and its debt is kept.
+-- Let a tenant into the ring at its own virtual time, or at the ring's if that is later: it gets no credit for having
+-- been idle, and keeps its debt.
 local function enter_ring(schema)
   if redis.call('ZSCORE', key('ready'), schema) or is_held(schema) then
     return
@@ -250,12 +261,12 @@ local function others_waited(first, schema)
   return clock_ms() - math.max(tonumber(since[1]) or 0, tonumber(since[2]) or 0)
 end
 
--- The largest debt of a tenant, in virtual ms; also in `brokers/protocol.py`.
+-- The largest debt of a tenant, in virtual ms; also in `brokers/protocol/limits.py`.
 local most_debt = 3600000
 
 -- Replace the charge for leases that end by the actual cost. A tenant owes the time in which others waited. If no other
--- waits, the ring's virtual time follows the tenant's, as if it had taken turns with all others. The virtual time of a tenant
--- that has caught up is deleted: the tenant will enter the ring at the ring's.
+-- tenant waits, the ring's virtual time follows the tenant's, as if it had taken turns with all others. The virtual
+-- time of a tenant that has caught up is deleted: the tenant will enter at the ring's.
 -- accounts  the ms that each tenant used and was charged: schema -> { used, charged }
 local function settle(accounts)
   local names = {}
@@ -264,7 +275,8 @@ local function settle(accounts)
   end
   local first = redis.call('ZRANGE', key('ready'), 0, 1)
   local ring_before = tonumber(redis.call('GET', key('ring'))) or 0
-  local times, aheads = redis.call('HMGET', key('vtime'), unpack(names)), redis.call('HMGET', key('ahead'), unpack(names))
+  local times = redis.call('HMGET', key('vtime'), unpack(names))
+  local aheads = redis.call('HMGET', key('ahead'), unpack(names))
   local ring, change = ring_before, {}
   for i, schema in ipairs(names) do
     local used, charged = accounts[schema].used, accounts[schema].charged
@@ -323,7 +335,7 @@ local function settle_one(lease, used)
   settle({ [lease.schema] = { used = used, charged = lease.charged } })
 end
 
--- Wake as many idle workers as there is new work for. The list stays short: a token too many costs one empty fetch.
+-- Wake up to `wanted` idle workers. The list stays short: a surplus token costs one empty fetch.
 local function wake(wanted)
   local room = 64 - redis.call('LLEN', key('wake'))
   for _ = 1, math.min(wanted, room) do
@@ -331,7 +343,7 @@ local function wake(wanted)
   end
 end
 
--- Note what is kept for a tenant outside its queue: "group;<group>", "result;<id>". It is noted as long as it is kept.
+-- Note what is kept of a tenant outside its queue, "group;<group>" or "result;<id>", for as long as it is kept.
 local function keep(queue, what, seconds)
   local kept, now = key('kept:' .. queue), now_ms()
   redis.call('ZREMRANGEBYSCORE', kept, '-inf', now)
@@ -350,7 +362,7 @@ local function push(schema, id, at_head)
   enter_ring(schema)
 end
 
--- A function's expected milliseconds are learned for each tenant; where it never ran, others' runs tell.
+-- The run time of a function is learned for each tenant; for a tenant new to it, that of all tenants counts.
 local function cost_field(schema, func)
   return schema .. ';' .. func
 end
@@ -359,11 +371,12 @@ local function cost_field_of_all(func)
   return '*;' .. func
 end
 
--- The field of <tag>:figure_places that says that a place is free. Its length is the number of the first place never given.
+-- Return the field of <tag>:figure_places that marks a place as free. The length of that hash is the number of the
+-- first place that was never given.
 local function free_place(at)
   return '~free;' .. at
 end
--- What functions are counted under that have no figures of their own; also in `brokers/protocol.py`.
+-- The name under which functions without figures of their own are counted; also in `brokers/protocol/limits.py`.
 local other_functions = 'other'
 
 local function pack_lease(lease)
@@ -372,8 +385,9 @@ local function pack_lease(lease)
   })
 end
 
--- Return the fencing token that a worker gets with a lease. The number orders the leases, but is not enough alone: a replica
--- that takes over may lack the last leases and give their numbers again. A lease of an earlier version has only the number.
+-- Return the fencing token that a worker gets with a lease. The number orders the leases, but is not enough alone: a
+-- replica that takes over may lack the last leases and give their numbers again. A lease of an earlier version has only
+-- the number.
 local function fencing_token(lease)
   return lease.fetch and lease.token .. '.' .. lease.fetch or tostring(lease.token)
 end
@@ -405,7 +419,7 @@ local function lease_held(id, worker, token)
   return is_held_by(lease, worker, token) and lease or nil
 end
 
--- A tenant that its cap or pause kept out of the ring enters it again when it may.
+-- Let a tenant that its cap or pause kept out of the ring enter it again, if it may.
 local function enter_ring_again(schema)
   if redis.call('LLEN', key('queue:' .. schema)) > 0 and not redis.call('ZSCORE', key('ready'), schema) then
     enter_ring(schema)
@@ -413,8 +427,8 @@ local function enter_ring_again(schema)
   end
 end
 
--- End leases that one worker has on packages of one tenant. Their account is settled before: a tenant that its cap kept
--- out may enter the ring here, with what it owes.
+-- End leases of one worker on packages of one tenant. Settle their account first: a tenant that its cap kept out may
+-- enter the ring here, with its debt.
 local function drop_leases(schema, worker, ids)
   redis.call('ZREM', key('leases'), unpack(ids))
   redis.call('HDEL', key('leased'), unpack(ids))
@@ -431,12 +445,12 @@ local function drop_lease(id, lease)
   drop_leases(lease.schema, lease.worker, { id })
 end
 
--- How many of a tenant's packages are delayed.
+-- Return how many of a tenant's packages are delayed.
 local function delayed_of(schema)
   return redis.call('ZCARD', key('delayed:' .. schema))
 end
 
--- Add `change` to the count of a tenant's packages in a hash (<tag>:waiting, <tag>:dead_of). Returns the new count.
+-- Add `change` to the count of a tenant's packages in a hash (<tag>:waiting, <tag>:dead_of), and return the new count.
 local function count_in(name, schema, change)
   local count = redis.call('HINCRBY', key(name), schema, change)
   if count <= 0 then
@@ -473,7 +487,10 @@ local function forget_broken(id)
   for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
     redis.call('ZREM', key(name), id)
   end
-  for _, name in ipairs({ 'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress', 'followed' }) do
+  local hashes = {
+    'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress', 'followed',
+  }
+  for _, name in ipairs(hashes) do
     redis.call('HDEL', key(name), id)
   end
   redis.call('SREM', key('alone'), id)
@@ -494,7 +511,7 @@ local function due_of(id)
   return string.format('%.0f', redis.call('ZSCORE', key('delayed'), id) - clock_shift())
 end
 
--- Where a package is, if it is this tenant's: 'queued', 'delayed', 'leased' or 'dead', else nil.
+-- Return the place of a package of this tenant, 'queued', 'delayed', 'leased' or 'dead'; nil if it has no such package.
 local function place_of(schema, id)
   local message = redis.call('HGET', key('messages'), id)
   if not message or open_message(message) ~= schema then
@@ -507,13 +524,13 @@ local function place_of(schema, id)
   return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
 end
 
--- Forget the messages of packages that are done, dropped or purged, and what followed them.
+-- Forget the messages of packages that are done, dropped or purged, and the ids of those that follow them.
 local function drop_messages(ids)
   redis.call('HDEL', key('messages'), unpack(ids))
   redis.call('HDEL', key('followed'), unpack(ids))
 end
 
--- All that is known of ids but their messages, what followed them and their places.
+-- Forget what happened to packages. Their messages and places stay.
 local function drop_histories(ids)
   redis.call('HDEL', key('starts'), unpack(ids))
   redis.call('HDEL', key('deaths'), unpack(ids))
@@ -525,7 +542,7 @@ local function drop_history(id)
   drop_histories({ id })
 end
 
--- Whether a package was cancelled. It is never run (again), and nothing takes that back.
+-- Return whether a package was cancelled. It is never run (again), and nothing takes that back.
 local function is_cancelled(id)
   local reason = redis.call('HGET', key('verdicts'), id)
   return reason and string.match(reason, '^TaskCancelled')
@@ -551,9 +568,8 @@ local function return_without_lease(id, worker)
   end
 end
 
--- A leased package that was not run goes back to the head of its queue, and its tenant gets its charge back.
---
--- `worker` is the worker that holds it, if its lease may be missing.
+-- Return a leased package that was not run to the head of its queue, and refund its tenant the charge.
+-- worker  the worker that holds it, if its lease may be missing
 local function return_unrun(id, lease, worker)
   if not lease then
     return_without_lease(id, worker)

@@ -1,8 +1,8 @@
--- How many packages are where.
+-- Count the packages by place.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- Returns  { queued, leased, delayed, dead, queued or delayed of paused tenants, others delayed until their tenant is
---            there }
+-- Returns  { queued, leased, delayed, dead, queued or delayed ones of paused tenants, other ones that are delayed until
+--            their tenant is there }
 
 local leased, delayed, dead = redis.call('ZCARD', key('leases')), redis.call('ZCARD', key('delayed')),
   redis.call('ZCARD', key('dead'))

@@ -1,8 +1,8 @@
--- Move a leased package to the dead.
+-- Move a leased package to the dead letters.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 id, or '' to find it by the token, 3 token, 4 cause, or '' to forget the package
--- Returns  1, or 0 when the worker does not hold the lease with this token
+-- Returns  1; 0 if the worker does not hold the lease with this token
 
 write_though_full()
 local worker, id, token, cause = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -22,7 +22,7 @@ if cause == '' or not open_message(redis.call('HGET', key('messages'), id)) then
 end
 local reason = is_cancelled(id) and redis.call('HGET', key('verdicts'), id)
 drop_history(id)
-if reason then  -- which nothing takes back
+if reason then  -- nothing takes a cancel back
   redis.call('HSET', key('verdicts'), id, reason)
 end
 redis.call('ZADD', key('dead'), now_ms(), id)

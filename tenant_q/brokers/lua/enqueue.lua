@@ -1,15 +1,15 @@
--- Put packages on their tenants' queues. An id that is known is passed over.
+-- Put packages on their tenants' queues. Known ids are skipped.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 how many packages the tenant of the first one is to have room for (less those of them that are known
---          already), or 0 where its limit does not count; then for each package eight: id, schema, tenant or '', func,
---          once ('1' or '0'), the id of the package that it follows or '', delay in ms, payload
--- Returns  { how many were not known before }, or where there is no room { 0, the limit, how many wait }, or where a tenant
---          was deleted { 0, the tenant }; then nothing is enqueued
+-- ARGV     1 the number of packages that the tenant of the first one must have room for (known ones are subtracted), or
+--          0 if its limit does not count, then for each package eight: id, schema, tenant or '', func, once ('1' or
+--          '0'), the id of the package that it follows or '', delay in ms, payload
+-- Returns  { how many were not known before }; without room { 0, the limit, how many wait }; if a tenant was deleted
+--          { 0, the tenant }. In the last two cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
 
--- The queue of each package's tenant, and the places of the first packages of those that have not claimed theirs.
+-- The queue of each package, and for each tenant without a claimed queue the place of its first package in ARGV.
 local queues, names, unclaimed = {}, {}, {}
 for i = 2, #ARGV, 8 do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
@@ -27,13 +27,13 @@ for i = 2, #ARGV, 8 do
   queues[i] = names[owner]
 end
 
--- Whether an id of a finished task must not be enqueued again.
+-- Return whether an id belongs to a finished task and must not be enqueued again.
 local function is_done(id, once, source)
   return once == '1' and (redis.call('ZSCORE', key('known'), id)
     or (source ~= '' and redis.call('HGET', key('followed'), source) == id))
 end
 
--- For as long as a package is there, it may be delivered again, and what follows it be enqueued again.
+-- As long as a package exists, it may be delivered again, and the package that follows it enqueued again.
 local function note_followed(id, source)
   if source ~= '' and redis.call('HEXISTS', key('messages'), source) == 1 then
     redis.call('HSET', key('followed'), source, id)
@@ -56,7 +56,7 @@ if wanted > 0 then
     end
   end
 else
-  write_though_full()  -- what the cluster itself enqueues is in place of what it acknowledges
+  write_though_full()  -- a package from the cluster itself takes the place of one that it acknowledges
 end
 
 for _, i in ipairs(unclaimed) do

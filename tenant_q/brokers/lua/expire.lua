@@ -1,12 +1,13 @@
--- Give back the packages whose leases ran out: nobody was left to see their worker die.
+-- Give back the packages whose leases ran out: no sentinel was left to see their worker die.
 --
--- The scan remembers when it last ran. After a gap (the server or every cluster was away) each deadline is extended
--- by that gap instead, so that an outage does not expire the living; but not beyond a new lease, for some were taken
--- when the gap was nearly over. A package that was leased alone is charged a
--- start; in a larger batch any one may be the cause: none is charged, and each is delivered alone the next time.
+-- The scan remembers when it last ran. After a gap, in which the server or every cluster was away, each deadline is
+-- extended by that gap instead, so that an outage does not expire the leases of living workers. The new deadline is at
+-- most that of a new lease, because some leases were taken near the end of the gap. A package that was leased alone is
+-- charged a start. In a larger batch any one may be the cause: none is charged, and each is delivered alone the next
+-- time.
 --
--- If the server's clock is before the last scan, it was set back. From then on the cluster's clock is ahead of it by the
--- difference, so that leases and delays take no longer. The time since the last scan is not counted.
+-- If the server's clock is before the last scan, it was set back. From then on the cluster's clock is ahead of it by
+-- the difference, so that leases and delays take no longer. The time since the last scan is not counted.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 gap in ms that counts as an outage, 2 lease in ms
@@ -33,7 +34,7 @@ if gap > tonumber(ARGV[1]) then
 end
 
 local ids = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, 256)
--- A batch has one deadline, so only the tokens hold the order in which the packages were leased.
+-- A batch has one deadline, so only the tokens show the order in which the packages were leased.
 local leases, due = {}, ids
 ids = {}
 for _, id in ipairs(due) do

@@ -1,17 +1,16 @@
 -- Lease a batch: slices of the tenants with the smallest virtual time.
 --
--- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. One
--- that is new to its tenant, and known of others, may be longer for it: it is taken for several times as long.
--- The next tenant's turn comes when a slice holds its part of the batch's work: short packages share a slice, for each
--- slice costs its worker some round trips.
--- What is taken is charged at once by its expected cost, and settled when it is acknowledged or given back.
+-- A function whose run time is unknown or long runs alone, and so does a package that may have killed a machine. A
+-- function that is new to a tenant, but not to others, is expected to take several times as long as for them.
+-- The next tenant's turn comes when a slice holds its part of the batch's work. Short packages share a slice, because
+-- each slice costs its worker some round trips.
+-- A tenant is charged the expected cost at once; the charge is settled when the package is acknowledged or given back.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch,
---          6 ms charged for an unknown function, 7 factor of the expected cost of a function that is new to a tenant,
---          8 a random word for the fencing tokens, 9 most bytes of packages; a larger package is fetched alone,
---          10 packages of a small batch: a larger one is at most a quarter of what is queued, so that the other workers
---          have their share of a burst
+-- ARGV     1 worker, 2 lease in ms, 3 most packages, 4 budget in ms, 5 slices of a batch, 6 charge in ms for an unknown
+--          function, 7 factor of the expected cost of a function that is new to a tenant, 8 a random word for the
+--          fencing tokens, 9 most bytes of packages; a larger package is fetched alone, 10 packages of a small batch: a
+--          larger one is at most a quarter of what is queued, so that the other workers get their share of a burst
 -- Returns  { ms until the first delayed package is due or -1,
 --            { id, token, starts or '', give-up reason or '', message as it is stored,
 --              how the last worker died whose death was charged to it, or '' }, ... }
@@ -22,13 +21,13 @@ local slice, unknown_cost, new_factor = budget / tonumber(ARGV[5]), tonumber(ARG
 local word, most_bytes = ARGV[8], tonumber(ARGV[9])
 local now = clock_ms()
 
--- A worker fetches with empty hands. What it still holds was leased by a fetch whose answer got lost.
+-- A worker that fetches holds nothing. If it still has leases, the answer of their fetch got lost.
 for _, id in ipairs(redis.call('ZREVRANGE', key('held:' .. worker), 0, -1)) do
   return_unrun(id, lease_of(id), worker)
 end
 
--- Move a tenant's due packages, at most `most`, behind its queued ones. If more are due, its next turn comes after the turns
--- of the other tenants with due packages.
+-- Move a tenant's due packages, at most `most`, behind its queued ones. If more are due, its next turn comes after
+-- those of the other tenants with due packages.
 local function queue_due(schema, most)
   local delayed = key('delayed:' .. schema)
   local ids = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, most)
@@ -80,7 +79,7 @@ local spent, bytes = 0, 0
 local full = false
 local is_any_alone = redis.call('EXISTS', key('alone')) == 1
 
--- What a function is expected to take for a tenant, in ms, or false.
+-- Return the expected run time of a function for a tenant, in ms; false if it is unknown.
 local costs = {}
 local function expected_cost(schema, func)
   local field = cost_field(schema, func)
@@ -95,8 +94,8 @@ end
 -- The charge of each tenant for this batch, and its virtual time after it.
 local charges, times = {}, {}
 
--- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent. The tenant
--- is charged at most `room`.
+-- Take packages from the head of a tenant's queue, at most `most`, until the budget of a slice or a batch is spent. The
+-- tenant is charged at most `room`.
 local function take_slice(schema, most, room)
   local ids = redis.call('LRANGE', key('queue:' .. schema), 0, most - 1)
   local weight = policy_of(schema).weight
@@ -169,7 +168,7 @@ for schema, charged in pairs(charges) do
   redis.call('HINCRBYFLOAT', key('ahead'), schema, charged)
 end
 
--- Give a lease on each, with a token that is greater than all before.
+-- Give a lease on each, with a token that is greater than all earlier ones.
 local function lease_taken()
   local token = redis.call('INCRBY', key('token'), #taken) - #taken
   local ids, deadlines, packed, held, answer = {}, {}, {}, {}, {}
@@ -204,8 +203,8 @@ end
 
 local due_in = first[2] and math.max(0, tonumber(first[2]) - now) or -1
 
--- A worker that saw no reason to look again (its token was used up by an empty fetch) gets a token, because there is more, or
--- that something is due soon: this one is busy now.
+-- This worker is busy now. Wake another one if there is more, or if a package is due soon: the other's last token may
+-- have been used up by an empty fetch.
 local is_more = (full or #taken == limit) and redis.call('ZCARD', key('ready')) > 0
 local is_soon = #taken > 0 and due_in >= 0 and due_in < 1000
 if is_more or is_soon then

@@ -1,16 +1,16 @@
--- Forget what a deleted tenant has in a cluster: its policy and its packages, a part of them in each call. What its workers
--- hold is cancelled, and forgotten by a later call when they have ended it. What others leave behind is not looked at.
+-- Forget what a deleted tenant has in a cluster: its policy and its packages, some of them in each call. What workers
+-- hold is cancelled, and forgotten by a later call when they have ended it. Nothing of other tenants is read.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 tenant, 3 the reason of the cancel, 4 how many packages at most, 5 ms for which nothing is enqueued for the
---          tenant any more
+-- ARGV     1 schema, 2 tenant, 3 the reason of the cancel, 4 the most packages, 5 ms for which nothing more is enqueued
+--          for the tenant
 -- Returns  { how many packages were forgotten, how many its workers hold, the name of its queue }
 
 write_though_full()
 local tenant, reason, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local is_let_go = is_deleted(tenant) and redis.call('HEXISTS', key('queues'), tenant) == 0
 note_deleted(tenant, tonumber(ARGV[5]))
-if is_let_go then  -- the name may be the next tenant's by now
+if is_let_go then  -- the next tenant may have the name by now
   return { 0, 0, queue_of(ARGV[1], tenant) }
 end
 local queue = claim_queue(ARGV[1], tenant)
@@ -28,7 +28,11 @@ local function take(ids, leave)
   end
 end
 
-take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), function() redis.call('LPOP', key('queue:' .. queue)) end)
+local function leave_queue()
+  redis.call('LPOP', key('queue:' .. queue))
+end
+
+take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), leave_queue)
 take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
 for _, id in ipairs(forgotten) do
   drop_history(id)

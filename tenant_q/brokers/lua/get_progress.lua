@@ -1,4 +1,4 @@
--- How far a tenant's running package says it is.
+-- Return the progress that a tenant's running package reported.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id

@@ -2,8 +2,8 @@
 --
 -- KEYS[1]  the site's tag (see add_parts.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 group, 4 'parts', 'count' or 'drop', 5 most bytes of all parts, or 0
--- Returns  for 'parts' { index, payload, ... }, or their size in bytes if it exceeds that; else the number of parts, which
---          'drop' has forgotten
+-- Returns  for 'parts' { index, payload, ... }, or their size in bytes if that exceeds the limit;
+--          for 'count' and 'drop' the number of parts
 
 local queue, act = queue_of(ARGV[1], ARGV[2]), ARGV[4]
 local group = key('group:' .. queue .. ';' .. ARGV[3])

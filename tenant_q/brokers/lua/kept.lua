@@ -1,4 +1,4 @@
--- What is kept of a tenant outside its queue.
+-- List what is kept of a tenant outside its queue.
 --
 -- KEYS[1]  the site's tag
 -- ARGV     1 schema, 2 tenant or ''

@@ -1,9 +1,10 @@
--- The dead packages, oldest or newest first. It looks no further than it must to find as many as are wanted, and where
--- ids are given at no others. A call looks at a thousand; the next one goes on behind the last of them.
+-- List dead packages, oldest or newest first. A call reads no more of them than it needs to find the wanted number, and
+-- at most a thousand; the next call continues behind the last one. If ids are given, it reads only these.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema or '' for all, 2 its tenant or '', 3 how many at most, 4 'oldest' or 'newest', the ones that come first,
---          5 where to begin, from 0, 6 the package at which the previous call ended, or '', then ids, or none for all
+-- ARGV     1 schema, or '' for all, 2 its tenant or '', 3 the most packages, 4 'oldest' or 'newest', the ones that come
+--          first, 5 where to begin, from 0, 6 the package at which the previous call ended, or '', then ids, or none
+--          for all
 -- Returns  { where the next call begins or -1, the package at which this call ended,
 --            { id, schema as it is called now, func, ms when it died, cause, payload }, ... }
 
@@ -45,7 +46,7 @@ local function add_these()
   end
 end
 
--- Returns where the next call begins, and the package at which this one ended.
+-- Return where the next call begins, and the package at which this one ended.
 local function add_page()
   local range, rank = 'ZRANGE', 'ZRANK'
   if newest_first then

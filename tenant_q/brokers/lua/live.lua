@@ -1,9 +1,9 @@
--- A tenant's packages that are still to be run, or are being run: leased first, then queued, then delayed.
+-- List a tenant's packages that are still to be run, or are being run: leased, then queued, then delayed ones.
 --
--- Costs what it returns, and what the workers hold that are busy with the tenant; nothing of others is looked through.
+-- It reads what it returns, and what those workers hold that are busy with the tenant; nothing of other tenants.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 tenant or '', 3 how many at most
+-- ARGV     1 schema, 2 tenant or '', 3 the most packages
 -- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored }, ...
 
 local schema, limit = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3])

@@ -4,8 +4,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many periods of five minutes an hour is
--- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, what that was an hour ago,
---          or nil where nothing was done since, and <tag>:queue_owners
+-- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, its value an hour
+--          ago or nil if nothing was done since, and <tag>:queue_owners
 
 local places = {}
 
@@ -15,7 +15,7 @@ local function add(schema, place, count)
   own[place] = own[place] + count
 end
 
--- A hash as a table.
+-- Return a hash as a table.
 local function read(name)
   local pairs_of, found = redis.call('HGETALL', name), {}
   for i = 1, #pairs_of, 2 do
@@ -47,7 +47,7 @@ for schema, count in pairs(read(key('dead_of'))) do
   add(schema, 4, tonumber(count))
 end
 
--- The oldest of the last hour; where nothing is kept since, nothing was done.
+-- The oldest value of the last hour. If there is none, nothing was done.
 local this_period = math.floor(now_ms() / period_ms)
 local before = false
 for period = this_period - tonumber(ARGV[1]), this_period do

@@ -1,5 +1,5 @@
--- Find the packages that may be delivered (again): those in the broker, dead ones included, and those acknowledged late a
--- short time ago, because a replica that takes over may lack the acknowledgement.
+-- Find the packages that may be delivered (again): those in the broker, dead ones included, and those acknowledged late
+-- a short time ago, because a replica that takes over may lack the acknowledgement.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     the ids

@@ -1,4 +1,4 @@
--- Remember packages that are acknowledged long after their rows were saved. See may_come.lua.
+-- Remember packages that are acknowledged long after their rows were saved (see may_come.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how long to remember them, in ms, then the ids

@@ -1,4 +1,4 @@
--- The policies in force.
+-- List the policies in force.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  { schema, weight, cap or 0, most that may wait or 0, paused (1 or 0) }, ...

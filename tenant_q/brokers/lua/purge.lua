@@ -1,7 +1,7 @@
--- Forget every package that is not leased: queued, delayed and dead.
+-- Forget every package that is not leased: queued, delayed and dead ones.
 --
--- The cost depends on the number of leased packages and of tenants, not of all packages: it unlinks whole keys, which the
--- server frees in the background, and writes the leased packages again. So one call is enough.
+-- The cost depends on the number of leased packages and of tenants, not of all packages: the script unlinks whole keys,
+-- which the server frees in the background, and writes the leased packages again. So one call is enough.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  how many were forgotten
@@ -59,6 +59,6 @@ end
 for first = 1, #queues, chunk do
   redis.call('UNLINK', unpack(queues, first, math.min(first + chunk - 1, #queues)))
 end
-redis.call('UNLINK', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'), key('dead_of'),
-  key('causes'), key('wake'))
+redis.call('UNLINK', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'),
+  key('dead_of'), key('causes'), key('wake'))
 return forgotten - redis.call('HLEN', key('messages'))

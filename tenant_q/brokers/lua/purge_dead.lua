@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     their ids
--- Returns  how many were dead and are forgotten now
+-- Returns  how many of them were dead
 
 local purged = 0
 for _, id in ipairs(ARGV) do

@@ -1,8 +1,9 @@
 -- Return a leased package to be delivered later, with another payload if one is given.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 worker, 2 id, 3 token, 4 delay in ms, 5 payload or '', 6 ms used, 7 '1' if it waits until its tenant is ready
--- Returns  1, or 0 when the worker does not hold the lease with this token
+-- ARGV     1 worker, 2 id, 3 token, 4 delay in ms, 5 payload or '', 6 ms used, 7 '1' if it waits until its tenant is
+--          ready
+-- Returns  1; 0 if the worker does not hold the lease with this token
 
 write_though_full()
 local worker, id, token, delay, payload, ms, unready =

@@ -1,4 +1,4 @@
--- How many of a tenant's packages are queued.
+-- Count a tenant's queued packages.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or ''

@@ -1,7 +1,8 @@
--- Give back the packages of a worker that died. Only the one it was running is charged a start, or given the give-up reason.
+-- Give back the packages of a worker that died. Only the one that it was running is charged a start, or gets the
+-- give-up reason.
 --
--- A worker that died while it ran nothing may have died of what it did with a finished one. Then its packages are
--- delivered one at a time from now on, and one that was so already is charged.
+-- A worker that died while it ran nothing may have died of a package that it had finished. Then its packages are
+-- delivered one at a time from now on, and one that was delivered alone already is charged.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 worker, 2 the id it was running or '', 3 give-up reason for that id or '',

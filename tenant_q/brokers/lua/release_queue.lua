@@ -1,14 +1,14 @@
--- Let a deleted tenant's queue go, once nothing is in it any more: its virtual time, its figures and its name.
+-- Release a deleted tenant's queue once it is empty: its virtual time, its figures and its name.
 --
 -- KEYS[1]  the cluster's tag (see common.lua), or the site's
--- ARGV     1 tenant, 2 schema, 3 how many periods of five minutes figures are kept, 4 ms for which nothing is kept for the
---          tenant any more
--- Returns  1 when it is let go, 0 when something is left in it
+-- ARGV     1 tenant, 2 schema, 3 for how many periods of five minutes figures are kept, 4 ms for which nothing more is
+--          kept for the tenant
+-- Returns  1 if it is released, 0 if something is left in it
 
 write_though_full()
 note_deleted(ARGV[1], tonumber(ARGV[4]))
 local tenant, queue = ARGV[1], queue_of(ARGV[2], ARGV[1])
-if redis.call('HEXISTS', key('queues'), tenant) == 0 then  -- the name may be the next tenant's by now
+if redis.call('HEXISTS', key('queues'), tenant) == 0 then  -- the next tenant may have the name by now
   return 1
 end
 local is_empty = redis.call('LLEN', key('queue:' .. queue)) == 0 and delayed_of(queue) == 0

@@ -1,4 +1,4 @@
--- Note that a tenant's schema has another name now. Its queue, and all else of it, stays where it is.
+-- Note the new name of a tenant's schema. Its queue, and everything else of it, stays where it is.
 --
 -- KEYS[1]  the tag of a cluster, or of the site
 -- ARGV     1 tenant, 2 the schema's name before, 3 its name now

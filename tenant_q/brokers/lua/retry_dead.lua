@@ -1,7 +1,7 @@
--- Put dead packages back on their tenants' queues. Each counts as given back, for its task may have succeeded before.
+-- Put dead packages back on their tenants' queues. Each counts as given back: its task may have succeeded before.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     for each package two: id, payload to carry now or '' for its own
+-- ARGV     for each package two: id, its new payload or '' to keep its own
 -- Returns  how many were dead and are queued now
 
 local retried = 0

@@ -1,8 +1,8 @@
--- Put tenants' policies in force, on what is queued already too.
+-- Put tenants' policies in force. Each also applies to packages already queued.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 number of tenants whose policy is removed, then the names of their queues, then for each other tenant six: schema,
---          tenant or '', weight, cap or 0, most that may wait or 0, paused ('1' or '0')
+-- ARGV     1 number of tenants whose policy is removed, then the names of their queues, then for each other tenant six:
+--          schema, tenant or '', weight, cap or 0, most that may wait or 0, paused ('1' or '0')
 -- Returns  the names of the other tenants' queues
 
 write_though_full()
@@ -13,12 +13,13 @@ local function note_change(schema)
   end
 end
 
--- Keep a tenant's debt in worker-seconds when its weight changes: by another weight it is another virtual time.
+-- Keep a tenant's debt in worker-seconds when its weight changes: with another weight it is another virtual time.
 local function weigh_debt(schema)
   local weight = policy_of(schema).weight
   local own = weight ~= weights[schema] and redis.call('HGET', key('vtime'), schema)
   if own then
-    local start = (tonumber(redis.call('GET', key('ring'))) or 0) + (tonumber(redis.call('HGET', key('ahead'), schema)) or 0)
+    local ring = tonumber(redis.call('GET', key('ring'))) or 0
+    local start = ring + (tonumber(redis.call('HGET', key('ahead'), schema)) or 0)
     if tonumber(own) > start then
       own = start + (tonumber(own) - start) * weights[schema] / weight
       redis.call('HSET', key('vtime'), schema, own)

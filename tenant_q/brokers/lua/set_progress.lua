@@ -1,4 +1,4 @@
--- Keep how far running packages say they are. It is kept as long as their lease.
+-- Keep the progress that running packages reported, for as long as their leases.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     for each package four: worker, id, fraction, text

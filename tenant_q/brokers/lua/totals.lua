@@ -1,4 +1,4 @@
--- What was done since the server was new.
+-- Return what was done since the server was new.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  { <tag>:figure_places, <tag>:figures, <tag>:queue_owners }
