@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from tenant_q import audit, tenancy
-from tenant_q.brokers import Broker, get_broker, site_brokers, uses_redis
+from tenant_q.brokers import Broker, get_broker, site_brokers
 from tenant_q.brokers.protocol import Policy
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tenant_q.models import TenantPolicy
@@ -147,8 +147,9 @@ def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:
     except ValidationError as error:
         name, reasons = next(iter(error.message_dict.items()))
         raise ConfigurationError(f"{name} of {schema} cannot be {values.get(name)!r}: {' '.join(reasons)}") from error
-    if not uses_redis():
-        get_broker().set_policies({schema: in_force_of(policy)})  # raises, before it is saved, what it cannot do
+    broker = get_broker()
+    if not broker.supports_tenant_queues:
+        broker.set_policies({schema: in_force_of(policy)})  # raises, before it is saved, what it cannot do
 
 
 # Putting in force

@@ -6,8 +6,7 @@ The first task for a name is logged, and `mshealth` reports the name.
 
 from __future__ import annotations
 
-from typing import Any
-
+from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf, site_clusters
 from tenant_q.exceptions import TenantQError
 from tenant_q.support.log_labels import get_logger
@@ -19,7 +18,7 @@ _MOST = 100
 _noted: set[str] = set()
 
 
-def note(broker: Any) -> None:
+def note(broker: Broker) -> None:
     """Log that a task was enqueued for a broker's cluster if the settings do not name that cluster.
 
     Each process logs a name once. If the broker does not keep the name, the next task tries again.
@@ -35,12 +34,11 @@ def note(broker: Any) -> None:
         conf().site,
         name,
     )
-    if hasattr(broker, "note_stray"):
-        try:
-            broker.note_stray()
-        except TenantQError as error:  # the task is enqueued by now, so the caller must not see an error
-            _noted.discard(name)
-            logger.warning("The name %r is not kept for mshealth yet: %s", name, error)
+    try:
+        broker.note_stray()
+    except TenantQError as error:  # the task is enqueued by now, so the caller must not see an error
+        _noted.discard(name)
+        logger.warning("The name %r is not kept for mshealth yet: %s", name, error)
 
 
 def forget() -> None:

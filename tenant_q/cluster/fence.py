@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 
-from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import Broker, Lease
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
@@ -109,5 +108,5 @@ class Fence:
         logger.info("The leases of worker %s were in doubt; it still holds %s", self.key, len(self._held))
 
     def _trust_from(self, sent: float) -> None:
-        # The leases of brokers other than Redis never run out.
-        self._since, self._until = (sent, sent + conf().lease) if uses_redis() else (math.inf, math.inf)
+        # Without leases, none runs out.
+        self._since, self._until = (sent, sent + conf().lease) if self.broker.supports_leases else (math.inf, math.inf)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from tenant_q.brokers import uses_redis
 from tenant_q.brokers.protocol import Broker
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.children import Children
@@ -43,11 +42,11 @@ class LeaseKeeper:
         self._has_missed_the_broker = False
 
     def recall(self, seconds: float = math.inf) -> None:
-        """Give back the packages that wait in batches that take long. Brokers other than Redis have no leases.
+        """Give back the packages that wait in batches that take long, if the broker has leases.
 
         Parameters: `seconds`, after which the other workers are left to the next call.
         """
-        if not uses_redis():
+        if not self.broker.supports_leases:
             return
         begun = clock.now()
         for child in self.children.workers:
@@ -116,8 +115,8 @@ class LeaseKeeper:
             child.notify(reasons.get(child.key, {}))
 
     def pass_on_progress(self) -> None:
-        """Send the new progress of tasks to the broker. Brokers other than Redis keep no progress."""
-        if not uses_redis():
+        """Send the new progress of tasks to the broker, if it keeps progress."""
+        if not self.broker.supports_tenant_queues:
             return
         found = [(child, told) for child in self.children.alive if (told := child.slot.progress)]
         new = [(child, told) for child, told in found if told[0] != child.progress]

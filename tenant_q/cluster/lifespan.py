@@ -6,8 +6,7 @@ import math
 import resource
 import sys
 
-from tenant_q.brokers import uses_redis
-from tenant_q.brokers.protocol import BATCH_SECONDS
+from tenant_q.brokers.protocol import BATCH_SECONDS, Broker
 from tenant_q.cluster.role import StopFlag
 from tenant_q.conf import conf
 from tenant_q.scrubbing import process_state
@@ -25,12 +24,12 @@ class Lifespan:
     `started` is the number of tasks that the worker has started.
     """
 
-    def __init__(self, key: str, stopping: StopFlag) -> None:
+    def __init__(self, key: str, broker: Broker, stopping: StopFlag) -> None:
         self.key = key
         self.stopping = stopping
         self.started = 0
-        # Other brokers have one queue for all tenants, and would append what is given back.
-        self.longest_batch = LONGEST_BATCH if uses_redis() else math.inf
+        # A broker without leases appends what is given back to its one queue.
+        self.longest_batch = LONGEST_BATCH if broker.supports_leases else math.inf
         self._batch_seconds = 0.0
 
     def begin_batch(self) -> None:

@@ -37,7 +37,7 @@ class Worker(Role):
         super().__init__(slot, once=once)
         self.key = key
         self.broker = broker
-        self.lifespan = Lifespan(key, self.stopping)
+        self.lifespan = Lifespan(key, broker, self.stopping)
         self.fence = Fence(key, broker, slot)
         self.returns = Returns(key, broker, slot)
         self.completer = Completer(key, broker, slot, self.fence, self.returns)

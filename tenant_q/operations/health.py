@@ -15,7 +15,6 @@ from typing import Any
 from tenant_q import tenancy
 from tenant_q.brokers import get_impatient_broker
 from tenant_q.brokers.protocol import Counts
-from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf, site_clusters
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterState, ClusterStatus, Process, age, recent_deaths
@@ -121,7 +120,7 @@ def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
     broker = get_impatient_broker()
     found = status.clusters(broker)
     broker.probe()
-    if not isinstance(broker, RedisBroker):
+    if not broker.supports_tenant_queues:
         return found, []
     strays = broker.strays()
     names = dict.fromkeys([*site_clusters(), *(one.name for one in found if one.is_ours), *strays])

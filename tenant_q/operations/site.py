@@ -6,7 +6,7 @@ round trips, however many tenants there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -15,7 +15,7 @@ from operator import add
 from django.utils import timezone
 
 from tenant_q import policies, tenancy
-from tenant_q.brokers import Broker, site_brokers, uses_redis
+from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.loads import Load
 from tenant_q.brokers.protocol import Policy
 from tenant_q.conf import conf
@@ -114,8 +114,8 @@ def _loads(brokers: Iterable[Broker]) -> Mapping[str, Load]:
     return found
 
 
-def _total(brokers: Iterable[Broker], loads: Mapping[str, Load]) -> Load:
-    if uses_redis():
+def _total(brokers: Sequence[Broker], loads: Mapping[str, Load]) -> Load:
+    if all(broker.supports_tenant_queues for broker in brokers):
         return reduce(add, loads.values(), NO_LOAD)
     counts = [broker.counts() for broker in brokers]  # one queue for all tenants
     return reduce(add, (Load(one.queued, one.leased, one.delayed) for one in counts), NO_LOAD)

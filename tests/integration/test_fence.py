@@ -431,7 +431,7 @@ def test_the_clock_goes_on_while_the_machine_is_suspended():
 
 
 def test_a_broker_without_leases_leaves_no_doubt(monkeypatch, worker):
-    monkeypatch.setattr(fences, "uses_redis", lambda: False)
+    monkeypatch.setattr(RedisBroker, "supports_leases", False)
     fence = Fence("w1", get_broker(), Slot())
     fence.fetched(NOW[0])
     lease = take(fence)

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from tenant_q import audit, policies
-from tenant_q.brokers import site_brokers, uses_redis
+from tenant_q.brokers import site_brokers
 from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, table, words
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy
@@ -131,12 +131,13 @@ def _weight(text: str) -> float:
 
 def _queued(found: Sequence[TenantPolicy]) -> list[int | None]:
     """Return the number of queued tasks of each tenant, over all clusters; None if the broker has one queue for all."""
-    if not uses_redis():
+    brokers = site_brokers()
+    if not all(broker.supports_tenant_queues for broker in brokers):
         return [None] * len(found)
     if len(found) == 1:
-        return [sum(broker.queue_size(found[0].schema_name) for broker in site_brokers())]
+        return [sum(broker.queue_size(found[0].schema_name) for broker in brokers)]
     sizes: Counter[str] = Counter()
-    for broker in site_brokers():
+    for broker in brokers:
         sizes.update({schema: load.queued for schema, load in broker.loads().items()})
     return [sizes[policy.schema_name] for policy in found]
 
