@@ -108,13 +108,13 @@ def _classes(family: type[Exception]) -> set[str]:
 def test_every_error_is_there():
     page = REFERENCE / "errors.md"
     met = {row[0].strip("`") for row in rows(section(page, "What a call may raise"))}
-    causes = {row[0].strip("`") for row in rows(section(page, "What a failed row says"))}
+    causes = {row[0].strip("`") for row in rows(section(page, "Causes of failed rows"))}
     assert causes == _classes(exceptions.TaskDeath)
     assert met == _classes(exceptions.TenantQError) - _classes(exceptions.TaskDeath) - {"TaskDeath"}
 
 
 def test_every_check_is_there():
-    listed = {row[0].strip("`") for row in rows(section(REFERENCE / "errors.md", "What `manage.py check` says"))}
+    listed = {row[0].strip("`") for row in rows(section(REFERENCE / "errors.md", "What `manage.py check` reports"))}
     source = (ROOT / "tenant_q/checks.py").read_text()
     assert listed == {f"tenant_q.{number}" for number in re.findall(r"\b[EW]\d{3}\b", source)}
 
