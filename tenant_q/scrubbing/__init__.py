@@ -1,1 +1,1 @@
-"""Take back what a task leaves in its sessions and in its process, so that the next tenant's task does not see it."""
+"""Restore the sessions and the process after a task, so that the next tenant's task does not see what it left."""

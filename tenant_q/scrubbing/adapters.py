@@ -1,4 +1,4 @@
-"""How psycopg turns values into text and back: the tables of one connection, and those that new connections get."""
+"""Read and restore psycopg's adapters, which convert values to text and back: of one connection, and the defaults."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from psycopg.adapt import AdaptersMap
 
 
 def _named(adapters: AdaptersMap) -> list[str]:
-    """The attributes of adapters that are tables of dumpers, loaders and types."""
+    """Return the attributes of adapters that are tables of dumpers, loaders and types."""
     names = [*vars(adapters), *(f"types.{name}" for name in vars(adapters.types))]
     return [name for name in names if name != "types" and "_own" not in name]
 
 
-# A copy shares the tables with its template until one of the two registers something, so comparing them is cheap.
+# A copy shares its tables with the original until either registers something, so comparing them is cheap.
 tables: Callable[[AdaptersMap], tuple[Any, ...]] = attrgetter(*_named(AdaptersMap(psycopg.adapters)))
 
 
 class GlobalAdapters:
-    """The adapters of `psycopg` itself, as they were noted."""
+    """The noted state of psycopg's default adapters."""
 
     def __init__(self) -> None:
         self._noted = AdaptersMap(psycopg.adapters)
 
     def look(self) -> tuple[Any, ...]:
-        """Their tables."""
+        """Return their tables."""
         return tables(psycopg.adapters)
 
     def take(self) -> tuple[Any, ...]:
-        """Take them as they are. Returns their tables, which nobody else changes."""
+        """Note their present state, and return a copy of their tables."""
         self._noted = AdaptersMap(psycopg.adapters)
         return tables(self._noted)
 
     def restore(self, _: Any) -> None:
-        """Put them back."""
+        """Restore the noted state."""
         vars(psycopg.adapters).update(vars(AdaptersMap(self._noted)))

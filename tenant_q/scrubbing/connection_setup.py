@@ -1,7 +1,7 @@
-"""How a connection is set up, by the driver and by Django: noted before a task, compared and put back after it.
+"""Note how a connection is set up, by the driver and by Django, and compare and restore it after a task.
 
-Nothing is listed that a task could change. What is listed is the state that changes in normal use; whatever else is
-changed, added or registered shows.
+This module does not list what a task could change. It lists the state that changes in normal use; a change of anything
+else is detected, and so is anything that a task adds or registers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from psycopg.adapt import AdaptersMap
 from tenant_q.scrubbing.adapters import tables
 from tenant_q.tenancy.connection import USED
 
-# The attribute of either kind of connection that holds what is noted of it.
+# The attribute of either kind of connection with its noted setup.
 NOTED = "_tenant_q_setup"
 
-# State of a driver's connection: what was sent and received. Autocommit is looked at by itself.
+# State of a driver's connection, which changes in normal use. Autocommit is checked separately.
 _RAW_STATE = frozenset({NOTED, USED, "_autocommit", "_num_transactions", "_begin_statement"})
 _PREPARING = attrgetter("prepare_threshold", "prepared_max")
 _HANDLERS = attrgetter("notice_handler", "notify_handler")
-# State of Django's: its transaction, its errors, its tenant. Wrappers are looked at by themselves.
+# State of Django's connection: its transaction, its errors, its tenant. Wrappers are checked separately.
 _STATE = frozenset(
     {
         NOTED, "connection", "execute_wrappers", "queries_log", "run_on_commit", "isolation_level",
@@ -40,7 +40,7 @@ _MISSING = object()
 
 
 class RawSetup:
-    """What is noted of a driver's connection."""
+    """The noted setup of a driver's connection."""
 
     def __init__(self, raw: Any) -> None:
         self._tables = tables(AdaptersMap(raw.adapters))
@@ -53,7 +53,7 @@ class RawSetup:
         self._preparing = _PREPARING(raw._prepared)
 
     def holds(self, raw: Any) -> bool:
-        """Whether the connection is set up as it was."""
+        """Return whether the setup of the connection is unchanged."""
         has = vars(raw)
         try:
             return bool(
@@ -63,17 +63,17 @@ class RawSetup:
                 and _HANDLERS(raw.pgconn) == self._handlers
                 and tables(raw.adapters) == self._tables
             )
-        except (KeyError, AttributeError):  # it has not all any more
+        except (KeyError, AttributeError):  # an attribute is missing
             return False
 
 
 def _count(has: dict[str, Any]) -> int:
-    """How many attributes there are besides those that come and go."""
+    """Return the number of attributes, without those that come and go."""
     return len(has) - (USED in has) - (NOTED in has)
 
 
 class Setup:
-    """What is noted of Django's connection."""
+    """The noted setup of Django's connection."""
 
     def __init__(self, connection: Any) -> None:
         self._attributes = {name: value for name, value in vars(connection).items() if name not in _STATE}
@@ -85,15 +85,15 @@ class Setup:
         self._count = len(vars(connection))
 
     def holds(self, connection: Any) -> bool:
-        """Whether the connection is set up as it was."""
+        """Return whether the setup of the connection is unchanged."""
         has = vars(connection)
         try:
             return len(has) == self._count and bool(self._look(has) == self._values)
-        except KeyError:  # one was taken away
+        except KeyError:  # an attribute is missing
             return False
 
     def restore(self, connection: Any) -> list[str]:
-        """Put back what was changed and take away what was added. Returns the names of those attributes."""
+        """Restore changed attributes and remove added ones. Return the names of both."""
         if self.holds(connection):
             return []
         has = vars(connection)
@@ -110,21 +110,21 @@ class Setup:
 
 
 class Settings:
-    """What is noted of the settings of all databases. They are shared by the connections of all threads."""
+    """The noted settings of all databases, which the connections of all threads share."""
 
     def __init__(self) -> None:
         self._noted = copied(connections.settings)
 
     def hold(self) -> bool:
-        """Whether they are as they were."""
+        """Return whether the settings are unchanged."""
         now = connections.settings
         for alias, own in self._noted.items():
-            if "SCHEMA" in now.get(alias, ()):  # where the tenancy packages keep the current one
+            if "SCHEMA" in now.get(alias, ()):  # where the tenancy packages keep the current schema
                 own["SCHEMA"] = now[alias]["SCHEMA"]
         return bool(now == self._noted)
 
     def restore(self) -> list[str]:
-        """Put back what was changed. Returns the aliases of those databases."""
+        """Restore changed settings. Return the aliases of their databases."""
         if self.hold():
             return []
         now = connections.settings
@@ -140,7 +140,7 @@ class Settings:
 
 
 def copied(value: Any) -> Any:
-    """A copy of dicts and lists, with what is in them as it is."""
+    """Return a copy of nested dicts and lists. Other values are not copied."""
     if isinstance(value, Mapping):
         return {name: copied(one) for name, one in value.items()}
     return [copied(one) for one in value] if isinstance(value, list) else value

@@ -1,6 +1,6 @@
-"""What a process remembers of one tenant and must not answer another with: caches that know no tenants.
+"""Clear caches that do not distinguish tenants when another tenant is entered.
 
-Content types are forgotten by the tenancy packages themselves. A project's own caches are cleared by its receivers of
+The tenancy packages themselves clear the cache of content types. A project clears its own caches in receivers of
 `tenant_entered`.
 """
 
@@ -18,7 +18,7 @@ from tenant_q.support.forks import no_return
 
 @functools.cache
 def _clearers() -> tuple[Callable[[], object], ...]:
-    """What clears the caches of apps that are installed."""
+    """Return the functions that clear the caches of installed apps."""
     if not apps.is_installed("django.contrib.sites"):
         return ()
     from django.contrib.sites.models import Site
@@ -27,23 +27,27 @@ def _clearers() -> tuple[Callable[[], object], ...]:
 
 
 def forget_other_tenants() -> None:
-    """Clear the known caches that hold rows of the tenant that was current."""
+    """Clear the known caches, which may hold rows of the previous tenant."""
     for clear in _clearers():
         clear()
 
 
 def has_receivers() -> bool:
-    """Whether the project listens to `tenant_entered`."""
+    """Return whether the project has a receiver of `tenant_entered`."""
     return bool(tenant_entered.receivers)
 
 
 def announce(schema: str) -> None:
-    """Send `tenant_entered`. Raises `TenantNotReady` when a receiver fails: what it was to clear is still there."""
+    """Send `tenant_entered`.
+
+    Raises:
+        TenantNotReady: A receiver failed, so a cache may still hold rows of another tenant.
+    """
     try:
         with no_return():
             tenant_entered.send(sender="tenant_q", schema=schema)
     except Exception as error:
         raise TenantNotReady(
             f"A receiver of tenant_entered failed for tenant {schema!r} ({type(error).__name__}: {error}); "
-            "its tasks wait until it does not."
+            "its tasks wait until the receiver succeeds."
         ) from error

@@ -1,7 +1,7 @@
-"""The list of what a task can change in its process, and how each is read and put back.
+"""The aspects of a process that a task can change, and how each is read and restored.
 
-`look` is called often, so it is as cheap as can be and gives the live object where there is one. What is too dear to
-read is looked at by what changes along with it, and read in full only then.
+`look` is called often, so it is as cheap as possible, and returns the live object if there is one. For an aspect that
+is expensive to read, `look` returns a mark that changes along with it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,16 @@ def _nothing() -> None:
 class Aspect:
     """One thing that a task can change.
 
-    `name` says what, in the log. `look` gives its value, to be compared. `restore` is given the value that it had, and
-    puts it back; it returns what exactly was changed, where that is known, or None where nothing was after all.
-    `by_import` says that an import may change it for good. `prepare` is called before its value is noted.
+    Attributes:
+        name: Its name in log records.
+        look: Returns its present value, or a mark, to be compared.
+        restore: Takes the noted value and restores it. Returns what exactly was changed as a text, if that is known;
+        None
+            if an aspect with a mark was not changed after all.
+        by_import: Whether an import may change it for good.
+        prepare: Called before its value is noted.
+        is_marked: Whether `look` returns a mark instead of its value.
+        take: Returns its value as `look` does, to be kept; None to copy what `look` returns.
     """
 
     name: str
@@ -49,19 +56,20 @@ class Aspect:
     restore: Callable[[Any], Any]
     by_import: bool = False
     prepare: Callable[[], Any] = _nothing
-    is_marked: bool = False  # `look` gives a mark of it and not its value
-    take: Callable[[], Any] | None = None  # gives its value as `look` does, to be kept
+    is_marked: bool = False
+    take: Callable[[], Any] | None = None
 
     def snapshot(self) -> Any:
-        """Its value, which nobody else changes."""
+        """Return a copy of its value."""
         return self.take() if self.take else _copied(self.look())
 
     def put_back(self, was: Any) -> str | None:
+        """Restore the noted value. Return what was changed; empty if that is not known, None if nothing was."""
         found = self.restore(was)
         return found if isinstance(found, str) or self.is_marked else ""
 
     def is_repaired(self) -> bool:
-        """Whether it need not compare equal, once it was put back."""
+        """Return whether it counts as restored even if `look` returns another value than before."""
         return self.is_marked
 
 
@@ -71,7 +79,7 @@ def _copied(value: Any) -> Any:
     return [_copied(one) for one in value] if type(value) is list else value
 
 
-# The kernel's
+# Aspects of the kernel
 
 
 def _cwd() -> str | None:
@@ -114,7 +122,7 @@ def _restore_handlers(numbers: tuple[int, ...], handlers: list[Any]) -> str:
 
 
 _SIGNALS = tuple(sorted(int(number) for number in signal.valid_signals()))
-# Those that are sent in practice. For SIGALRM see `time_limits.alarm`.
+# The signals that are sent in practice. For SIGALRM see `time_limits.alarm`.
 _COMMON = tuple(
     int(getattr(signal, f"SIG{name}"))
     for name in ["HUP", "INT", "QUIT", "USR1", "USR2", "PIPE", "TERM", "CHLD", "CONT", "XCPU", "XFSZ", "VTALRM", "PROF"]
@@ -123,14 +131,14 @@ _RARE = tuple(number for number in _SIGNALS if number not in _COMMON and number 
 
 
 def _restore_identity(_: Any) -> None:
-    raise PermissionError("another user's rights cannot be taken again")
+    raise PermissionError("the former user cannot be restored")
 
 
 def _restore_priority(priority: int) -> None:
     os.setpriority(os.PRIO_PROCESS, 0, priority)
 
 
-# The interpreter's
+# Aspects of the interpreter
 
 
 _environ = os.environ
@@ -189,7 +197,7 @@ def _restore_fault_handler(was: bool) -> None:
 
 
 def _policy() -> Any:
-    """The policy that is set; the default one is made when it is asked for first."""
+    """Return the policy that the project has set. Python makes the default policy only when it is needed."""
     policy = getattr(asyncio.events, "_event_loop_policy", None)
     return None if type(policy).__module__.startswith("asyncio.") else policy
 
@@ -204,7 +212,7 @@ def _restore_locale(was: str) -> None:
 
 _limits, _settings, _receivers, _logging, _adapters = Limits(), Settings(), Receivers(), Logging(), GlobalAdapters()
 
-# What hits the next task, whoever it is: looked at after each task.
+# What affects the next task, even of the same tenant: checked after each task.
 TASK_ASPECTS = (
     Aspect("the timer ITIMER_PROF", partial(_runs, _signal.ITIMER_PROF), partial(_stop, _signal.ITIMER_PROF)),
     Aspect("the timer ITIMER_VIRTUAL", partial(_runs, _signal.ITIMER_VIRTUAL), partial(_stop, _signal.ITIMER_VIRTUAL)),
@@ -212,7 +220,7 @@ TASK_ASPECTS = (
     Aspect("resource limits", _limits.mark, _limits.restore, prepare=_limits.note, is_marked=True),
 )  # fmt: skip
 
-# What another tenant would see: looked at before other code than this tenant's tasks runs.
+# What another tenant would see: checked before code other than this tenant's tasks runs.
 SLICE_ASPECTS = (
     Aspect("signal handlers", partial(_handlers, _COMMON), partial(_restore_handlers, _COMMON), by_import=True),
     Aspect("the working directory", _cwd, os.chdir),
@@ -240,7 +248,7 @@ SLICE_ASPECTS = (
     Aspect("whether faults are handled", faulthandler.is_enabled, _restore_fault_handler, by_import=True),
 )  # fmt: skip
 
-# What is looked at after each batch.
+# What changes rarely and is expensive to read: checked after each batch.
 BATCH_ASPECTS = (
     Aspect("resource limits", _limits.look, _limits.restore),
     Aspect("handlers of rare signals", partial(_handlers, _RARE), partial(_restore_handlers, _RARE), by_import=True),

@@ -1,9 +1,9 @@
-"""What a task can change in its process besides its connections: noted before it, and put back after it.
+"""Note the state of the process before a task, and restore it afterwards. `sessions` does so for connections.
 
-`process_aspects` lists it. What cannot be put back ends the worker after the task, once for each function and
-cause in the life of a cluster. What an import changes belongs to the process; what the kernel keeps is put back anyway.
-Looking costs some microseconds. So only what hits any next task is looked at after each task; what another tenant would
-see, at the end of a tenant's slice; and what is dear and seldom, at the end of a batch.
+`process_aspects` lists the aspects of this state. If one cannot be restored, the worker is replaced after the task,
+once for each function and cause in the life of a cluster. A change by an import stays, unless the kernel keeps that
+aspect. Each check costs some microseconds. So only what affects any next task is checked after each task. What another
+tenant would see is checked at the end of a tenant's slice, and what is rare and expensive at the end of a batch.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ logger = get_logger("tenant_q.process_state")
 
 
 class _Noted:
-    """The values of some aspects, as they were noted."""
+    """The noted values of some aspects."""
 
     def __init__(self, aspects: Sequence[Aspect]) -> None:
         self.aspects = aspects
         self.looks = [aspect.look for aspect in aspects]
         self.values: list[Any] = []
 
-    def is_as_it_is(self) -> bool:
+    def is_unchanged(self) -> bool:
+        """Return whether each aspect has its noted value."""
         try:
             return [look() for look in self.looks] == self.values
-        except Exception:  # something is not what it was at all
+        except Exception:  # a value cannot even be compared
             return False
 
     def note(self) -> None:
-        """Take what is there as what is to be there."""
+        """Note the present values."""
         for aspect in self.aspects:
             aspect.prepare()
         self.values = [aspect.snapshot() for aspect in self.aspects]
 
     def note_imported(self) -> None:
-        """Note again only the aspects that an import may change."""
+        """Note the present values of the aspects that an import may change."""
         for place, aspect in enumerate(self.aspects):
             if aspect.by_import:
                 aspect.prepare()
                 self.values[place] = aspect.snapshot()
 
     def changed(self) -> list[int]:
-        """The places of the aspects that are not as they were."""
+        """Return the positions of the changed aspects."""
         return [n for n, (look, was) in enumerate(zip(self.looks, self.values, strict=True)) if not _is(look, was)]
 
 
@@ -64,38 +65,38 @@ _tasks = _Noted(TASK_ASPECTS)
 _slices = _Noted(SLICE_ASPECTS)
 _batches = _Noted(BATCH_ASPECTS)
 _ALL = (_tasks, _slices, _batches)
-_modules = -1  # how many were loaded; -1 where nothing is watched
+_modules = -1  # the number of loaded modules; -1 if nothing is noted
 _spoiled = False
-# The functions of the slice and of the batch, with the labels of the last task of each.
+# The functions that ran in the slice and in the batch, each with the labels of its last task.
 _in_slice: dict[str, Mapping[str, str]] = {}
 _in_batch: dict[str, Mapping[str, str]] = {}
-# Of what a process, and of what a cluster, has said once.
-_told: set[tuple[str, str]] = set()
+# What this process has already logged, and for what the cluster has replaced a worker.
+_logged: set[tuple[str, str]] = set()
 _replaced = SharedSet()
 
 
 def share() -> None:
-    """Let all processes that are forked from here on know together for what a worker was replaced."""
+    """Let all processes that are forked from now on share the causes for which a worker was replaced."""
     global _replaced
     _replaced = SharedSet()
 
 
 def note() -> None:
-    """From here on, know what tasks change. Call it in the main thread of a worker before each batch.
+    """Note the present state of the process. Call it in the main thread of a worker before each batch.
 
-    In a process of the cluster only tasks, and threads that they left, change anything: what is noted stays noted.
+    In a process of the cluster, only tasks and threads that they left change the state. So the first note stays valid.
     """
     global _modules
     if _modules != -1 and is_installed():
         return
-    if _modules != len(sys.modules) or not all(noted.is_as_it_is() for noted in _ALL):
+    if _modules != len(sys.modules) or not all(noted.is_unchanged() for noted in _ALL):
         for noted in _ALL:
             noted.note()
         _modules = len(sys.modules)
 
 
 def forget() -> None:
-    """Put nothing back until `note()` is called again."""
+    """Forget the noted state. Nothing is restored until `note()` is called again."""
     global _modules
     _modules = -1
     _in_slice.clear()
@@ -103,7 +104,7 @@ def forget() -> None:
 
 
 def after_import() -> None:
-    """A task's function is found and not called yet: what importing it has changed is the process's."""
+    """Accept the changes by the import of a task's function. Call it before the function is called."""
     if _modules != len(sys.modules) and _modules != -1 and threading.current_thread() is threading.main_thread():
         _note_imports()
 
@@ -116,9 +117,11 @@ def _note_imports() -> None:
 
 
 def restore(labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
-    """Put back what a task, hook or receiver changed.
+    """Restore what a task, hook or receiver changed.
 
-    Parameters: `labels`, of the task, for the log; `is_last`, whether other code than its tenant's tasks may run next.
+    Args:
+        labels: The log labels of the task; None for code that belongs to no task.
+        is_last: Whether code other than this tenant's tasks may run next.
     """
     if _modules == -1:
         return
@@ -126,46 +129,48 @@ def restore(labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
         _in_slice[labels["func"]] = labels
     if _modules != len(sys.modules):
         _note_imports()
-    if not _tasks.is_as_it_is():
+    if not _tasks.is_unchanged():
         _restore(_tasks, labels)
     if is_last:
         restore_after_slice()
 
 
 def restore_after_slice() -> None:
-    """Put back what a tenant's tasks changed that another tenant would see."""
+    """Restore what a tenant's tasks changed and another tenant would see."""
     if _modules == -1:
         return
-    if not _slices.is_as_it_is():
+    if not _slices.is_unchanged():
         _restore(_slices, _labels_of(_in_slice), _in_slice)
     _in_batch.update(_in_slice)
     _in_slice.clear()
 
 
 def restore_after_batch() -> None:
-    """Put back what the tasks of a batch changed that is not looked at before."""
-    if _modules != -1 and not _batches.is_as_it_is():
+    """Restore what the tasks of a batch changed and earlier checks do not cover."""
+    if _modules != -1 and not _batches.is_unchanged():
         _restore(_batches, _labels_of(_in_batch), _in_batch)
     _in_batch.clear()
 
 
 def _labels_of(ran: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
-    """Whose doing it is: that of the one function that has run, or of one of several."""
+    """Return the labels for a change: those of the only function that has run, or a list of the suspects."""
     if len(ran) == 1:
         return next(iter(ran.values()))
     return {"func": f"One of {', '.join(sorted(ran))}"} if ran else None
 
 
 def is_spoiled() -> bool:
-    """Whether this process is to make way for a new one, since something cannot be put back."""
+    """Return whether this process must be replaced because something could not be restored."""
     return _spoiled
 
 
 def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
-    """Put back what is not as it was noted.
+    """Restore the changed aspects.
 
-    Parameters: `labels`, of the task that did it, for the log; `suspects`, the functions one of which did it, if
-    they are several.
+    Args:
+        noted: The aspects with their noted values.
+        labels: The log labels of the task that changed them.
+        suspects: The functions, one of which changed them, if several have run.
     """
     for place in noted.changed():
         aspect, was = noted.aspects[place], noted.values[place]
@@ -177,16 +182,16 @@ def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collecti
         if is_back:
             noted.values[place] = aspect.snapshot()
             if what is not None:
-                _tell(aspect.name, what, labels)
+                _log(aspect.name, what, labels)
         else:
             noted.values[place] = aspect.snapshot()
             _replace(aspect.name, what, labels, suspects)
 
 
-def _tell(name: str, what: str, labels: Mapping[str, str] | None) -> None:
+def _log(name: str, what: str, labels: Mapping[str, str] | None) -> None:
     func, schema, id = _who(labels)
-    if (func, name) not in _told:
-        _told.add((func, name))
+    if (func, name) not in _logged:
+        _logged.add((func, name))
         details = f" ({what})" if what else ""
         logger.warning(
             "%s of %s (%s) changed %s%s, which is put back", func, schema, id, name, details, extra=_extra(labels, name)
@@ -194,9 +199,9 @@ def _tell(name: str, what: str, labels: Mapping[str, str] | None) -> None:
 
 
 def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
-    """Have the worker make way for a new one, unless one was for the same function and cause before.
+    """Have the worker replaced, unless a worker was replaced before for the same function and cause.
 
-    Each suspect counts as a cause: the ways in which functions come together in batches are too many to count.
+    Each suspect is counted by itself, because functions come together in batches in too many combinations.
     """
     global _spoiled
     func, schema, id = _who(labels)
@@ -205,14 +210,14 @@ def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, susp
     if new:
         _spoiled = True
         text = "%s of %s (%s) changed %s%s, which cannot be put back, so the worker is replaced"
-    elif (func, name) in _told:
+    elif (func, name) in _logged:
         return
     else:
         text = (
             "%s of %s (%s) changed %s%s, which cannot be put back. A worker was replaced for that before, so this one "
             "goes on as it is; the function must not change it"
         )
-    _told.add((func, name))
+    _logged.add((func, name))
     logger.warning(text, func, schema, id, name, details, extra=_extra(labels, name))
 
 

@@ -1,10 +1,10 @@
-"""Nothing survives a task: what it left in its database sessions and in Django's idea of them is taken back.
+"""Scrub the database sessions after a task, and restore Django's state of them.
 
-Language, time zone and all other context variables end with the context in which the executor calls the task.
+Language, time zone and all other context variables end with the context in which the task is called.
 
-A task that asked nothing of a session left nothing in it, so the sessions are watched: each raw connection notes when
-something is sent over it, by whatever cursor. Only those are scrubbed, in one round trip; one that is in a
-transaction, in the middle of a query, broken, set up in another way or opened by the task is closed.
+A task that sent nothing over a session left nothing in it. So each raw connection notes when something is sent over it,
+by any cursor, and only used sessions are scrubbed, in one round trip. A session that is in a transaction, in the middle
+of a query, broken, set up differently or opened by the task is closed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from tenant_q.tenancy.connection import USED, forget_transaction, leave_in_other
 
 logger = get_logger("tenant_q.session")
 
-# Of each connection that there was at `watch()`, the wrappers that the project had put around its statements.
+# The execute wrappers of the project at `watch()`, by the alias of the connection.
 _wrappers: dict[str, list[Any]] = {}
-# Those that were open.
+# The aliases of the connections that were open.
 _open: set[str] = set()
-# Django's connections of the watching thread, and the settings of all databases.
+# Django's connections of the thread that called `watch()`, and the settings of all databases.
 _watched: dict[str, Any] = {}
 _settings: list[Settings] = []
 
 
 def watch() -> None:
-    """From here on, know which sessions are used. Call it when every session is as it should be."""
+    """Detect from now on which sessions are used. Call it while every session is clean."""
     _open.clear()
     _wrappers.clear()
     _watched.clear()
@@ -58,12 +58,12 @@ def watch() -> None:
 
 
 def copied_settings() -> dict[str, Any]:
-    """Return a copy of the settings of all databases, for `use_settings`. Call it when no task runs."""
+    """Return a copy of the settings of all databases, for `use_settings`. Call it while no task runs."""
     return copied(connections.settings)  # type: ignore[no-any-return]
 
 
 def use_settings(settings: Mapping[str, Any]) -> None:
-    """Have this thread connect as `settings` say, whatever a task changes meanwhile: the others' are shared."""
+    """Give this thread its own settings of the databases, so that no change by a task affects them."""
     for alias, own in settings.items():
         connection = connections[alias]
         connection.settings_dict = own
@@ -71,12 +71,16 @@ def use_settings(settings: Mapping[str, Any]) -> None:
 
 
 def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
-    """Take back what was left since `watch()`.
+    """Restore all that was changed since `watch()`.
 
-    Parameters: `labels`, of the task that ran, for the log; `is_last`, whether other code than its tenant's tasks may
-    run next. What only another tenant could see is taken back then.
+    Args:
+        labels: The log labels of the task that ran.
+        is_last: Whether code other than this tenant's tasks may run next. Only then is restored what only another
+        tenant
+            could see.
 
-    Returns whether a session was used, and so does not know its schema any more.
+    Returns:
+        Whether a session was used, so that its schema must be entered again.
     """
     was_used = False
     is_main = threading.current_thread() is threading.main_thread()
@@ -105,7 +109,7 @@ def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -
 
 
 def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
-    """Have each alias name the database again that it named. Returns whether one did not."""
+    """Restore the settings of all databases. Return whether any was changed."""
     changed = _settings[0].restore() if _settings else []
     if changed:
         logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=labels)
@@ -113,7 +117,7 @@ def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
 
 
 def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
-    """Have an alias name the connection again that it named. Returns that."""
+    """Restore the connection of an alias, and return it."""
     connection = connections[other.alias] = _watched[other.alias]
     logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=labels)
     _close(other, "the task put it in the place of another", labels)
@@ -122,7 +126,7 @@ def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
 
 def _restore_setup(connection: Any, labels: Mapping[str, str] | None) -> None:
     setup = getattr(connection, NOTED, None)
-    if setup is None:  # the task was the first to ask for it
+    if setup is None:  # the task was the first to use it
         setattr(connection, NOTED, Setup(connections.create_connection(connection.alias)))
         setup = getattr(connection, NOTED)
     if changed := setup.restore(connection):
@@ -136,7 +140,7 @@ def _restore_wrappers(connection: Any) -> None:
 
 def _watch(raw: Any) -> None:
     if not hasattr(raw, NOTED):
-        send = raw.wait  # all that a cursor sends goes through it
+        send = raw.wait  # every cursor sends through it
 
         def wait(*args: Any, **kwargs: Any) -> Any:
             setattr(raw, USED, True)
@@ -148,7 +152,7 @@ def _watch(raw: Any) -> None:
 
 
 def _is_set_up_as_noted(raw: Any) -> bool:
-    """Whether a connection is set up as it was; of one that the task opened nobody knows."""
+    """Return whether the setup of a connection is unchanged; False if the task opened it, so that nothing is noted."""
     setup = getattr(raw, NOTED, None)
     return setup is not None and setup.holds(raw)
 
@@ -160,13 +164,13 @@ def _is_used(raw: Any) -> bool:
 
 
 def _was_spoken_to(raw: Any) -> bool:
-    """Whether the server said something unasked: as a rule that it ended the session."""
+    """Return whether the server sent an unexpected message, usually that it ended the session."""
     readable, _, _ = select.select([raw.fileno()], [], [], 0)
     return bool(readable)
 
 
 def _reset_other(connection: Any, labels: Mapping[str, str] | None) -> None:
-    """Of a database that is not PostgreSQL only transactions are known."""
+    """End an open transaction. That is all that is scrubbed in a database other than PostgreSQL."""
     if connection.in_atomic_block:
         _close(connection, "the task left a transaction open", labels)
     else:
@@ -185,25 +189,25 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
     try:
         if not raw.autocommit:
             connection.set_autocommit(True)
-        threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its own statements too
+        threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its statements too
         with psycopg.ClientCursor(raw) as cursor:
             cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
             if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         raw.prepare_threshold = threshold
         connection.errors_occurred = False
-        # What a project sets in each new session is set again.
+        # Receivers of the project set again what they set in each new session.
         with no_return():
             connection_created.send(sender=type(connection), connection=connection)
         setattr(raw, NOTED, RawSetup(raw))
-        if connection.alias in _open:  # else those it has are the new connection's own
+        if connection.alias in _open:  # otherwise its wrappers belong to the new connection
             _restore_wrappers(connection)
     except Exception as error:
         _close(connection, one_line(error), labels)
 
 
 def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
-    """Close a connection that cannot be brought back; the next use opens a new one."""
+    """Close a connection that cannot be scrubbed. The next use opens a new one."""
     logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
     forget_transaction(connection)
     connection.close()

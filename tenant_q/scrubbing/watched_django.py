@@ -1,4 +1,4 @@
-"""What a task changes in Django's own state of the process: settings, and receivers of signals."""
+"""Restore what a task changes in Django: settings, and receivers of signals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from django.conf import settings
 from django.dispatch import Signal
 
-# The last name in the cache of `settings`: a setting that is set leaves the cache, and comes back behind it when read.
+# The last name in the cache of `settings`. A setting that is set leaves the cache, and is behind this name once read.
 _MARK = "_tenant_q_mark"
 _receivers_of = attrgetter("receivers")
 
 
 class Settings:
-    """The settings, as they were noted. All are compared only when the mark says that one was set."""
+    """The noted settings. All are compared only if the mark has changed."""
 
     def __init__(self) -> None:
         self._wrapped: Any = None
@@ -23,13 +23,13 @@ class Settings:
         self._deleted: set[str] = set()
 
     def mark(self) -> tuple[Any, ...]:
-        """What changes when a setting is set, deleted or overridden."""
+        """Return a value that changes when a setting is set, deleted or overridden."""
         cache = vars(settings)
         wrapped = cache["_wrapped"]
         return wrapped is self._wrapped, len(vars(wrapped)), len(cache), next(reversed(cache))
 
     def note(self) -> None:
-        """Take the settings as they are."""
+        """Note the present settings."""
         cache = vars(settings)
         for name in dir(settings):
             if name.isupper():
@@ -44,7 +44,7 @@ class Settings:
         cache[_MARK] = True
 
     def restore(self, _: Any) -> str | None:
-        """Put back what was changed. Returns the names of the settings; None where none was."""
+        """Restore the changed settings. Return their names; None if there are none."""
         changed = []
         if settings._wrapped is not self._wrapped:
             changed.append("all, by an override that was not ended")
@@ -67,7 +67,7 @@ class Settings:
 
 
 class Receivers:
-    """The receivers of every signal that is an attribute of a module: Django's, Django-Q2's, the project's."""
+    """The receivers of every signal that is an attribute of a module, be it of Django, Django-Q2 or the project."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -75,7 +75,7 @@ class Receivers:
         self._names: list[str] = []
 
     def find(self) -> None:
-        """Look for signals in the modules that were loaded since it was called last."""
+        """Find the signals in the modules that were loaded since the last call."""
         known = {id(signal) for signal in self._signals}
         for name in sys.modules.keys() - self._seen:
             self._seen.add(name)
@@ -87,11 +87,11 @@ class Receivers:
                     self._names.append(attribute)
 
     def look(self) -> list[Any]:
-        """The receivers of each signal."""
+        """Return the receivers of each signal."""
         return [*map(_receivers_of, self._signals)]
 
     def restore(self, was: list[Any]) -> str:
-        """Put back the receivers. Returns the names of the signals."""
+        """Restore the receivers. Return the names of the changed signals."""
         changed = []
         for name, signal, receivers in zip(self._names, self._signals, was, strict=True):
             if signal.receivers != receivers:

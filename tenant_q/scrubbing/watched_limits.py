@@ -1,7 +1,7 @@
-"""The limits of the process. Reading all of them after each task would cost more than most other looks together.
+"""Restore the resource limits of the process.
 
-So the two functions that set them count their calls, wherever they are found by name. What went by another way is found
-when all are read, after the batch.
+Reading all of them after each task would cost more than most other checks together. So the two functions that set
+limits count their calls. A change in another way is found when all limits are read, after the batch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _set = resource.setrlimit
 
 
 class Limits:
-    """The limits, as they were noted."""
+    """The noted limits."""
 
     def __init__(self) -> None:
         self._calls = 0
         self._noted: dict[int, tuple[int, int]] = {}
 
     def count_calls(self) -> None:
-        """Know from here on when a limit is set."""
+        """Count the calls that set a limit from now on."""
         for name in ("setrlimit", "prlimit"):
             function = getattr(resource, name, None)
             if function is not None and not hasattr(function, "__wrapped__"):
@@ -38,20 +38,20 @@ class Limits:
         return counting
 
     def mark(self) -> int:
-        """How often one was set."""
+        """Return the number of counted calls."""
         return self._calls
 
     def look(self) -> list[tuple[int, int]]:
-        """All of them."""
+        """Return all limits."""
         return [*map(resource.getrlimit, _NAMES)]
 
     def note(self) -> None:
-        """Take them as they are."""
+        """Note the present limits."""
         self.count_calls()
         self._noted = {number: resource.getrlimit(number) for number in _NAMES}
 
     def restore(self, _: Any) -> str | None:
-        """Put back what was changed, if that is allowed. Returns the names of the limits; None where none was."""
+        """Restore the changed limits, if that is allowed. Return their names; None if there are none."""
         changed = [number for number, was in self._noted.items() if resource.getrlimit(number) != was]
         for number in changed:
             _set(number, self._noted[number])

@@ -1,4 +1,4 @@
-"""What a task changes in the loggers of its process: levels, handlers, filters, `logging.disable`."""
+"""Restore what a task changes in the loggers of its process: levels, handlers, filters, `logging.disable`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 _FIELDS = ("level", "propagate", "disabled")
 _LISTS = ("handlers", "filters")
-# A name in the cache of a logger of our own. `setLevel` of any logger empties all caches.
+# A key in the cache of one of our loggers. `setLevel` of any logger empties the caches of all.
 _MARK = "tenant_q"
 _marked = logging.getLogger("tenant_q.process_state")
 
 
 class Logging:
-    """The loggers, as they were noted. All are read only when the mark says that something was changed."""
+    """The noted loggers. All are read only if the mark has changed."""
 
     def __init__(self) -> None:
         self._noted: dict[str, dict[str, Any]] = {}
         self._disable = 0
 
     def mark(self) -> tuple[Any, ...]:
-        """What changes when a level is set, a handler is made, or the root logger or `disable` is changed."""
+        """Return a value that changes with a level, a new handler, the root logger, or `logging.disable`."""
         root = logging.root
         return (
             root.manager.disable,
@@ -31,13 +31,13 @@ class Logging:
         )
 
     def note(self) -> None:
-        """Take the loggers as they are."""
+        """Note the present loggers."""
         self._noted = {name: _state(logger) for name, logger in _loggers().items()}
         self._disable = logging.root.manager.disable
         _marked._cache[_MARK] = True  # type: ignore[attr-defined]
 
     def restore(self, _: Any) -> str | None:
-        """Put back what was changed. Returns the names of the loggers; None where nothing was."""
+        """Restore the changed loggers. Return their names; None if there are none."""
         changed = []
         if logging.root.manager.disable != self._disable:
             logging.disable(self._disable)
@@ -69,5 +69,5 @@ def _put_back(logger: logging.Logger, was: dict[str, Any]) -> None:
         getattr(logger, name)[:] = was[name]
 
 
-# How a logger is that was just made.
-_NEW = _state(logging.Logger("new"))  # noqa: LOG001 (it is not to be found)
+# The state of a new logger.
+_NEW = _state(logging.Logger("new"))  # noqa: LOG001 (nobody shall find it)

@@ -126,7 +126,7 @@ def aside(tenants):
     before, names = connections["default"], set(vars(connections["default"]))
     before.queries_log.clear()  # of tests before, with DEBUG
     gc.collect()  # what prints of a receiver that is gone is the same whenever it is looked at
-    process_state._told.clear()
+    process_state._logged.clear()
     process_state._spoiled = False
     tasks_leaving.STOLEN.clear()
     yield
