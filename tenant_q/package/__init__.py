@@ -1,1 +1,1 @@
-"""What travels through the broker: a package with its options, and the signed text that carries it."""
+"""The packages that travel through the broker: how they are built, signed and opened."""

@@ -1,4 +1,4 @@
-"""The package on its way: signed with the schema inside, checked and read at the other end."""
+"""Sign a package with its schema inside, and check and read it at the other end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from tenant_q.package.signing import sign, unsign
 
 
 def seal(package: Package, *, most_bytes: int | None = None) -> str:
-    """The signed text of a package. The schema is inside the signature.
+    """Return the signed text of a package. The schema is inside the signature.
 
-    Parameters: `most_bytes`, the largest size of its pickle; None for no limit.
+    Args:
+        package: The package.
+        most_bytes: The largest size of its pickle in bytes; None for no limit.
 
-    Raises `EnqueueError`, with function and cause, when a value in it cannot be pickled or it is too large.
+    Raises:
+        EnqueueError: The package is too large, or a value in it does not pickle. The message names function and cause.
     """
     try:
         pickled = PickleSerializer.dumps(package.task)
@@ -46,9 +49,12 @@ def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where a payload was found: under which id, and with which tenant. None is not compared.
+    """The place where a payload was found. None is not compared.
 
-    `schema` is the tenant's schema and `tenant` its key. A package that names a key is compared by that.
+    Attributes:
+        id: The id under which it was found.
+        schema: The schema name of the tenant in whose queue it was.
+        tenant: The key of that tenant. It is compared instead of the schema if the package carries a key.
     """
 
     id: str | None = None
@@ -60,12 +66,16 @@ ANYWHERE = Found()
 
 
 def open_package(payload: str, found: Found = ANYWHERE) -> Package:
-    """Check the signature of `payload` and read it.
+    """Return the package in a signed text.
 
-    Parameters: `found`, where it was found.
+    Args:
+        payload: The signed text.
+        found: Where it was found.
 
-    Raises `BadPackage` when the signature does not fit, when the package belongs to another tenant, to none, or under
-    another id, or when a class in it is gone. Only in the last case the error carries the readable rest, as `.package`.
+    Raises:
+        BadPackage: The signature is wrong, the package belongs to another tenant, to none, or under another id, or a
+        class
+            in it is gone. Only in the last case the error carries the readable rest as `package`.
     """
     try:
         task = PickleSerializer.loads(unsign(payload))
@@ -110,28 +120,28 @@ class _AnyAttribute(type):
 
 
 class _Missing(metaclass=_AnyAttribute):
-    """Stands in for a class that is gone, so that the rest of its package can still be read.
+    """A stand-in for a class that is gone, so that the rest of the package can still be read.
 
-    It takes whatever a pickle does to an instance, of a list's or a dict's class too, and keeps nothing.
+    It accepts everything that a pickle does to an instance, even of a subclass of list or dict, and keeps nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take any arguments."""
+        """Accept any arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Take any state."""
+        """Accept any state."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Take any item."""
+        """Accept any item."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(type(self), name)
 
     def append(self, value: Any) -> None:
-        """Take any value."""
+        """Accept any value."""
 
     def extend(self, values: Any) -> None:
-        """Take any values."""
+        """Accept any values."""
 
 
 class _LenientUnpickler(pickle.Unpickler):

@@ -1,7 +1,7 @@
-"""Names of functions. They come from the code, never from data.
+"""Name functions by the code, never by data.
 
-A partial, a bound method or a callable object has data in its `repr`, and a new one with each call. A name stays: in
-rows, log records and metrics, and in what the broker has learned.
+A partial, a bound method or a callable object has data in its `repr`, which changes with each call. A name is kept in
+rows, log records, metrics and the broker's estimates, so it must be stable.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import types
 from typing import Any
 
 LONGEST_NAME = 256
-"""Longest name of a function that a row holds and the broker counts, in characters."""
+"""The longest name of a function that a row stores and the broker counts, in characters."""
 NOT_A_PATH = "(not a path)"
-"""What functions are counted under that are given as a text which is no dotted path."""
+"""The name under which functions are counted that are given as a text but not as a dotted path."""
 _UNNAMED = "(unnamed)"
 _FROM_CODE = ("<locals>", "<lambda>")
 _FUNC_OF_PARTIAL = functools.partial.__dict__["func"]
@@ -24,17 +24,18 @@ _OF_CLASSES = (types.MethodDescriptorType, types.WrapperDescriptorType, types.Cl
 
 
 def name_of(func: Any) -> str:
-    """Return the name of a function: its dotted path, or that of the code which a callable with data runs.
+    """Return the name of a function: its dotted path, or for a callable with data the path of the code that it runs.
 
-    Parameters: `func`, a callable, or a text, which is returned as it is.
+    Args:
+        func: A callable, or a text, which is returned unchanged.
     """
     return str(func) if issubclass(type(func), str) else _describe(func)[0]
 
 
 def stored_name(func: Any) -> str:
-    """Return what a row holds of a function: its name, with a remark where the name alone does not stand for it.
+    """Return the text that a row stores for a function: its name, with a remark if the name does not identify it.
 
-    So "shop.tasks.add (partial)" cannot be taken for `shop.tasks.add`, whose arguments differ.
+    So "shop.tasks.add (partial)" cannot be confused with `shop.tasks.add`, whose arguments differ.
     """
     if issubclass(type(func), str):
         return str(func)
@@ -52,15 +53,15 @@ def counted_name(func: Any) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_path(text: str) -> bool:
-    """Return whether a text looks like the dotted path of a function, and so can be that of one."""
+    """Return whether a text has the form of a dotted path."""
     return len(text) <= LONGEST_NAME and all(part.isidentifier() for part in text.split("."))
 
 
 def _describe(func: Any) -> tuple[str, str]:
-    """The name of a callable, and what it is where the name alone does not stand for it."""
+    """Return the name of a callable, and a remark if the name alone does not identify it."""
     try:
         return _describe_by_kind(func)
-    except Exception:  # an object that breaks whatever looks at it
+    except Exception:  # the object raises when it is inspected
         return _of_type(func, "object")
 
 
@@ -81,7 +82,7 @@ def _describe_by_kind(func: Any) -> tuple[str, str]:
 
 
 def _of_method(method: Any) -> tuple[str, str]:
-    """A method, bound to an object or a class; of the builtins also a function, which is bound to its module."""
+    """Describe a method bound to an object or a class, or a builtin function, which is bound to its module."""
     owner, name = method.__self__, _attribute(method, "__name__")
     if owner is None or isinstance(owner, types.ModuleType):
         return _joined(_attribute(method, "__module__"), name) or _UNNAMED, ""
@@ -98,7 +99,7 @@ def _path_of_class(kind: type) -> str:
 
 
 def _global_name(func: Any) -> str | None:
-    """The path of a callable that a module holds under its own name, as it does what a decorator has made."""
+    """Return the path of a callable that a module has under that name, as for the result of a decorator; else None."""
     module, qualname = _attribute(func, "__module__"), _attribute(func, "__qualname__")
     name = _joined(module, qualname)
     if name is None or not is_path(name):
@@ -110,7 +111,7 @@ def _global_name(func: Any) -> str | None:
 
 
 def _joined(module: Any, qualname: Any) -> str | None:
-    """The dotted path of both; None where one of them cannot be a name in code."""
+    """Return the dotted path of a module and a qualified name; None if either cannot be a name in code."""
     return _joined_texts(module, qualname) if type(module) is str and type(qualname) is str else None
 
 
@@ -124,5 +125,5 @@ def _joined_texts(module: str, qualname: str) -> str | None:
 def _attribute(of: Any, name: str) -> Any:
     try:
         return getattr(of, name, None)
-    except Exception:  # a property of the project's
+    except Exception:  # a property of the project
         return None

@@ -1,7 +1,4 @@
-"""What a call may say besides its function and arguments: the options, their checks and defaults.
-
-A task dict with options in it travels as a package; see `package`.
-"""
+"""The options of a task: their names, checks and defaults."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from tenant_q.support.call_checks import (
 )
 from tenant_q.support.hints import did_you_mean
 
-# Options that Django-Q2 takes as keywords of `async_task`; a function's own keywords must not have these names.
+# Options that Django-Q2 accepts as keywords of `async_task`. A function's own keywords must not have these names.
 KEYWORD_OPTIONS = (
     "hook",
     "group",
@@ -41,7 +38,7 @@ KEYWORD_OPTIONS = (
     "cluster",
     "timeout",
 )
-# Options of ours. They are read from `q_options` only, so that no keyword of a user's function is swallowed.
+# Our options. They are read only from `q_options`, so that no keyword of a user's function is swallowed.
 TENANT_OPTIONS = (
     "max_deliveries",
     "max_attempts",
@@ -58,7 +55,7 @@ LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100
 
 
 def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Take `q_options` out of a call's keywords. Raises `EnqueueError` when it is no dict."""
+    """Remove `q_options` from the keywords of a call, and return it. Raises `EnqueueError` if it is not a dict."""
     q_options = kwargs.pop("q_options", None)
     if q_options is None:
         return {}
@@ -68,7 +65,7 @@ def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_unknown(q_options: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` when an option has a name that none has."""
+    """Raise `EnqueueError` if an option is unknown."""
     known = (*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name")
     for name in q_options:
         if name not in known:
@@ -76,7 +73,7 @@ def refuse_unknown(q_options: Mapping[str, Any]) -> None:
 
 
 def refuse_wrong_values(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` when an option has a value that it cannot have, or two do not go together."""
+    """Raise `EnqueueError` if an option has a wrong value, or two options contradict each other."""
     for option in _CHECKS.keys() & task.keys():
         wanted, fits = _CHECKS[option]
         if not fits(task[option]):
@@ -105,7 +102,7 @@ def _is_bool_or_none(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-# What a value must be, in words and as a test.
+# For each option: the value it must have, in words for the message, and a test.
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "hook": ("a function, its dotted path, or None", lambda value: value in (None, "") or is_function(value)),
     "group": ("a text, or None", lambda value: value is None or is_label(value)),
@@ -137,14 +134,14 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def in_seconds(delay: Any) -> float:
-    """A delay in seconds, given so or as a timedelta; below 0 when it is neither."""
+    """Return a delay in seconds, given in seconds or as a timedelta; a negative number if it is neither."""
     if isinstance(delay, timedelta):
         return delay.total_seconds()
     return float(delay) if is_number(delay) else -1.0
 
 
 def refuse_too_long(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` when a text of the task does not fit into the column it is saved in."""
+    """Raise `EnqueueError` if a text of the task does not fit into its column."""
     for field, longest in LONGEST.items():
         value = task.get(field)
         text = stored_name(value) if field in ("func", "hook") and value else str(value or "")
@@ -157,7 +154,7 @@ def refuse_too_long(task: Mapping[str, Any]) -> None:
 
 
 def fill_defaults(task: dict[str, Any]) -> None:
-    """Put in the options that the settings have a default for."""
+    """Add the options that have a default in the settings."""
     ours = conf()
     for option, value in (("cached", ours.cached), ("sync", ours.sync), ("ack_failure", ours.ack_failures)):
         if option not in task and value:

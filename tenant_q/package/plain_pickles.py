@@ -1,4 +1,4 @@
-"""Unpickle values of plain types only: nothing else that a pickle names is imported or called.
+"""Unpickle only values of plain types. Nothing else that a pickle names is imported or called.
 
 An unsigned column may hold any pickle, and unpickling can run any code.
 """
@@ -24,17 +24,19 @@ ALLOWED: Final = frozenset(
         ("uuid", "UUID"),
     }
 )
-"""Classes, by module and name. None of them lets a pickle change the class itself."""
+"""The allowed classes, by module and name. None of them lets a pickle change the class itself."""
 
 
 class NotPlain(pickle.UnpicklingError):
-    """A pickle names something else than a plain type."""
+    """A pickle names something other than a plain type."""
 
 
 def load_plain(pickled: bytes) -> Any:
     """Return the value of a pickle of numbers, texts, bytes, containers, moments, decimals and UUIDs.
 
-    Raises `NotPlain` when it names anything else, and what unpickling raises.
+    Raises:
+        NotPlain: The pickle names anything else.
+        Exception: The bytes are not a pickle.
     """
     return _Unpickler(io.BytesIO(pickled)).load()
 
@@ -42,5 +44,5 @@ def load_plain(pickled: bytes) -> Any:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise NotPlain(f"{module}.{name} is no plain type")
+            raise NotPlain(f"{module}.{name} is not a plain type")
         return super().find_class(module, name)

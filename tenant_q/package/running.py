@@ -1,4 +1,4 @@
-"""Which package runs here: for log records, for progress, and for what a task enqueues."""
+"""The package that runs here, for log records, for progress, and for the tasks that a task enqueues."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from contextvars import ContextVar
 
 from tenant_q.package.package import Package
 
-# A context variable: coroutines and threads that a task starts through asgiref have it too.
+# A context variable, so coroutines and threads that a task starts through asgiref inherit it.
 running: ContextVar[Package | None] = ContextVar("tenant_q_running", default=None)

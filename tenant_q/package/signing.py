@@ -1,8 +1,8 @@
 """Sign the bytes of a package, and check the signature, exactly as Django-Q2's `SignedPackage` does.
 
-The text is `<data>:<timestamp>:<signature>`: base64 without padding, a dot in front of compressed data, and Django's
-salted HMAC. A plain Django-Q2 reads what this module signs, and this module what Django-Q2 signs. The general classes
-of Django derive the key for each text anew; here it is derived once.
+The text is `<data>:<timestamp>:<signature>`: base64 without padding, a dot before compressed data, and Django's salted
+HMAC. A plain Django-Q2 reads what this module signs, and this module reads what Django-Q2 signs. Django's own classes
+derive the key again for each text; this module derives it once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _COMPRESSED = b"."
 def sign(data: bytes, *, compress: bool) -> str:
     """Return the signed text of some bytes.
 
-    Parameters: `compress`, whether the text holds the compressed bytes if they are shorter.
+    Args:
+        data: The bytes.
+        compress: Whether the text contains the compressed bytes, if these are shorter.
     """
     shorter = zlib.compress(data) if compress else data
     encoded = _COMPRESSED + b64_encode(shorter) if len(shorter) < len(data) - 1 else b64_encode(data)

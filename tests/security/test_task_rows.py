@@ -124,7 +124,7 @@ def test_a_pickle_written_by_sql_is_not_loaded_by_any_page(page, exploded, colum
         write(**{column: text})
         said = look_at_everything(page)
         assert "This value is not signed" in said
-        assert "is no plain type" in said
+        assert "is not a plain type" in said
     assert not exploded.exists()
     with in_schema(A):
         Task.objects.get(pk=ID)
