@@ -21,7 +21,7 @@ from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.lifecycle import enqueue
 from tenant_q.models import DueSchedule
-from tenant_q.package import package
+from tenant_q.package.build import build
 from tenant_q.schedules import due_index, index_upkeep
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class SchemaLoop:
             self.connection.set_schema_to_public()
 
     def _fire(self, row: Any, schema: str) -> None:
-        fire = package.build(row.func, (row.name, ""), {"group": row.name}, schema=schema)
+        fire = build(row.func, (row.name, ""), {"group": row.name}, schema=schema)
         enqueue.push([fire])
         row.next_run, row.repeats, row.task = row.next_run + timedelta(days=1), row.repeats - 1, fire.id
         row.save()

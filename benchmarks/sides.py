@@ -89,12 +89,12 @@ class TenantQ(Side):
 
     def queue(self, job: str, count: int, *args: Any) -> None:
         from tenant_q.lifecycle import enqueue
-        from tenant_q.package import package
+        from tenant_q.package.build import build
 
         names = tenants()
         for first in range(0, count, CHUNK):
             some = range(first, min(first + CHUNK, count))
-            enqueue.push([package.build(path(job), args, {}, schema=names[n % len(names)]) for n in some])
+            enqueue.push([build(path(job), args, {}, schema=names[n % len(names)]) for n in some])
 
     def single(self) -> Sequence[AbstractContextManager[Any]]:
         from tenant_q.tenancy import in_schema
@@ -115,9 +115,9 @@ class TenantQ(Side):
 
     def send(self, planned: Sequence[float]) -> None:
         from tenant_q.lifecycle import enqueue
-        from tenant_q.package import package
+        from tenant_q.package.build import build
 
-        enqueue.push([package.build(path("start"), (at,), {}, schema=random.choice(tenants())) for at in planned])
+        enqueue.push([build(path("start"), (at,), {}, schema=random.choice(tenants())) for at in planned])
 
 
 class DjangoQ2(Side):

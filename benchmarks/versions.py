@@ -27,9 +27,10 @@ logging.getLogger("tenant_q").setLevel(logging.ERROR)
 from benchmarks.harness import timed, wait_until
 try:
     from tenant_q.lifecycle import enqueue
-    from tenant_q.package import package
+    from tenant_q.package.build import build
 except ImportError:  # a version before the folders
-    from tenant_q import enqueue, package
+    from tenant_q import enqueue
+    from tenant_q.package import build
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -48,7 +49,7 @@ def one_by_one():
 def in_bulk():
     for name in names:
         for first in range(0, of_each, 500):
-            enqueue.push([package.build(func, (), {}, schema=name) for _ in range(min(500, of_each - first))])
+            enqueue.push([build(func, (), {}, schema=name) for _ in range(min(500, of_each - first))])
 
 
 def iters():

@@ -7,8 +7,9 @@ from typing import Any
 from django_q.models import Task
 from picklefield.fields import PickledObject
 
+from tenant_q.lifecycle.outcome_rows import pickled
 from tenant_q.lifecycle.row_signing import RowSigner
-from tenant_q.package.package import CODE, pickled
+from tenant_q.package.package import CODE
 from tenant_q.tenancy import current_key, current_schema
 
 

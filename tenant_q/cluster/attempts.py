@@ -11,7 +11,7 @@ from tenant_q.exceptions import LeaseLost
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.execute import execute
 from tenant_q.lifecycle.known_outcomes import stopped_outcome
-from tenant_q.package.package import Outcome, labels
+from tenant_q.package.outcome import Outcome
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.worker")
@@ -56,13 +56,13 @@ class Attempts:
         if not self.fence.holds(lease):
             self.slot.skip()
             raise LeaseLost(f"The lease of {lease.id} ran out before {package.func_name} was started.")
-        own_labels = labels(package)
-        if not self.slot.start(own_labels, timeout):
+        log_labels = package.log_labels
+        if not self.slot.start(log_labels, timeout):
             raise Recalled
         if reason := self.slot.cancellation(package.id):
             self.slot.leave()
             return stopped_outcome(delivery, reason)
-        logger.debug("Running %s", package.name, extra=own_labels)
+        logger.debug("Running %s", package.name, extra=log_labels)
         seconds = 0.0
         try:
             outcome = execute(

@@ -78,7 +78,7 @@ class Child:
     def kill(self, reason: str, id: str | None) -> None:
         """Kill the worker for what it runs."""
         self.kill_reason, self.killed_for = reason, id
-        logger.critical("Worker %s is killed: %s", self.process.pid, reason, extra=self.slot.labels)
+        logger.critical("Worker %s is killed: %s", self.process.pid, reason, extra=self.slot.log_labels)
         self.process.kill()
 
     @property
@@ -109,7 +109,7 @@ class Child:
     def as_process(self) -> Process:
         """What the status says of it."""
         # Before `silent`: who ends a task just now is either still busy or has shown life.
-        labels = self.slot.labels
+        log_labels = self.slot.log_labels
         return Process(
             self.role,
             self.process.pid,
@@ -118,7 +118,7 @@ class Child:
             silent=self.slot.silent,
             seconds=self.slot.seconds,
             late=self.slot.late,
-            **labels,
+            **log_labels,
         )
 
 

@@ -130,11 +130,11 @@ class Children:
         self._unkillable = left
 
     def _note_death(self, child: Child) -> None:
-        labels, how = child.slot.labels, child.how_it_died
-        what = f" while it ran {child.slot.running}" if labels else ""
+        log_labels, how = child.slot.log_labels, child.how_it_died
+        what = f" while it ran {child.slot.running}" if log_labels else ""
         follows = "" if self.is_stopping else "; it is replaced"
-        logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=labels)
-        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **labels)][
+        logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=log_labels)
+        self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **log_labels)][
             -DEATHS_REPORTED:
         ]
         self.replaced += 1
@@ -165,7 +165,9 @@ class Children:
         """Kill all children that still run, and all processes that they started. Returns whether none is left."""
         self.is_stopping = True
         for child in self.alive:
-            logger.warning("The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.labels)
+            logger.warning(
+                "The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.log_labels
+            )
             child.is_stopped = True
             child.process.kill()
         deadline = time.monotonic() + KILL_SECONDS

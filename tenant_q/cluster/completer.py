@@ -25,7 +25,8 @@ from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRe
 from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.retries import Step
-from tenant_q.package.package import Outcome, Package, labels, with_outcome
+from tenant_q.package.outcome import Outcome, with_outcome
+from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
 from tenant_q.support.log_labels import get_logger
 
@@ -136,7 +137,7 @@ class Completer:
                 logger.warning(
                     "The lease of %s ran out; dropped its outcome, and the package is delivered again",
                     finished.lease.id,
-                    extra=labels(finished.outcome.package),
+                    extra=finished.outcome.package.log_labels,
                 )
         if lost:
             self._forget(lost)
@@ -172,7 +173,7 @@ class Completer:
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:
-            extra = labels(finished.outcome.package)
+            extra = finished.outcome.package.log_labels
             logger.exception("Could not settle the outcome of %s", finished.lease.id, extra=extra)
             self.returns.dead_letter(finished.lease, finished.outcome.package, cause_of(error))
         self._unsettled.remove(finished)
@@ -201,7 +202,11 @@ class Completer:
         package = finished.outcome.package
         decision = retries.while_unsaved(package, error)
         logger.error(
-            "Could not save the result of %s (try %s): %s", package.name, decision.tries, error, extra=labels(package)
+            "Could not save the result of %s (try %s): %s",
+            package.name,
+            decision.tries,
+            error,
+            extra=package.log_labels,
         )
         if decision.step is Step.DEAD_LETTER:
             self.returns.dead_letter(finished.lease, package, cause_of(error))
@@ -224,7 +229,7 @@ class Completer:
                 again = decision.counted(finished.original)
                 self.returns.put_off(finished.lease, again, delay=delay, seconds=outcome.seconds)
             except (EntryRefused, BrokerDefect) as error:
-                logger.error("Could not start %s again: %s", package.name, error, extra=labels(package))
+                logger.error("Could not start %s again: %s", package.name, error, extra=package.log_labels)
                 self._unsettled[place] = replace(finished, outcome=replace(outcome, is_final=True))
                 continue
             del self._unsettled[place]
@@ -234,7 +239,7 @@ class Completer:
                 outcome.death,
                 outcome.attempt,
                 delay,
-                extra=labels(package),
+                extra=package.log_labels,
             )
 
     # Hooks and acknowledgements
@@ -264,7 +269,7 @@ class Completer:
                 logger.warning(
                     "The lease of %s had been given to another worker; its acknowledgement is refused",
                     finished.lease.id,
-                    extra=labels(finished.outcome.package),
+                    extra=finished.outcome.package.log_labels,
                 )
         self._unacknowledged = []
         if refused:

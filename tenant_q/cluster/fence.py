@@ -18,7 +18,6 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, LeaseLost, TakenBack
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.package.package import labels
 from tenant_q.support import clock
 from tenant_q.support.log_labels import get_logger
 
@@ -77,7 +76,7 @@ class Fence:
             except BrokerError as error:
                 if time.monotonic() > deadline:
                     raise TakenBack(f"{func_name} is rolled back: {error}", error) from error
-            self.slot.occupy(labels(delivery.package), None)  # the task has ended, so its timeout no longer applies
+            self.slot.occupy(delivery.package.log_labels, None)  # the task has ended, so its timeout no longer applies
             time.sleep(DOUBT_PAUSE)
 
     def lost(self, leases: Collection[Lease]) -> set[str]:

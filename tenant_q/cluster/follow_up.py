@@ -10,7 +10,8 @@ from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
 from tenant_q.lifecycle import enqueue, hooks, save_results
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.time_limits import timeout_of
-from tenant_q.package.package import Outcome, Package, labels
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 from tenant_q.scrubbing import entering, serving, sessions
 from tenant_q.support.log_labels import get_logger
 
@@ -34,13 +35,13 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
         with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
             sessions.watch()
             entering.forget_other_tenants()
-            slot.occupy(labels(package), timeout_of(package))
+            slot.occupy(package.log_labels, timeout_of(package))
             hooks.call(outcome)
             slot.leave()
     except TenantUnavailable as error:
-        logger.error("Did not call the hook of %s: %s", package.name, error, extra=labels(package))
+        logger.error("Did not call the hook of %s: %s", package.name, error, extra=package.log_labels)
     finally:
-        sessions.clean_up(labels(package))
+        sessions.clean_up(package.log_labels)
         tenancy.leave()
 
 
@@ -73,6 +74,6 @@ def _push_or_fail(link: Package, sources: Mapping[str, str]) -> None:
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:
-        logger.exception("Could not enqueue the link %s", link.name, extra=labels(link))
+        logger.exception("Could not enqueue the link %s", link.name, extra=link.log_labels)
         for why in save_results.save([give_up(link, error)]).values():
-            logger.error("Could not save the failure of %s: %s", link.name, why, extra=labels(link))
+            logger.error("Could not save the failure of %s: %s", link.name, why, extra=link.log_labels)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import CancelException
-from tenant_q.package.package import death_of
+from tenant_q.lifecycle.cancel import death_of
 from tenant_q.support.unix_signals import get_handler, set_handler
 
 SIGNAL = signal.SIGUSR1

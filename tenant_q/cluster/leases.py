@@ -62,7 +62,7 @@ class LeaseKeeper:
                 "%s packages of a batch of worker %s are given back, because it takes long",
                 recalled,
                 child.process.pid,
-                extra=child.slot.labels,
+                extra=child.slot.log_labels,
             )
         child.recalled = batch
 
@@ -104,7 +104,9 @@ class LeaseKeeper:
             death=child.how_it_died,
         )
         if given:
-            logger.warning("%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.labels)
+            logger.warning(
+                "%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.log_labels
+            )
 
     def pass_on_cancels(self) -> None:
         """Pass on to the workers which of their packages were cancelled."""

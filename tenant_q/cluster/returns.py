@@ -8,7 +8,7 @@ from tenant_q.brokers.protocol import Broker, Lease
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerDefect, EntryRefused
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import Package, labels
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.worker")
@@ -64,7 +64,7 @@ class Returns:
 
     def dead_letter(self, lease: Lease, package: Package, cause: str) -> None:
         """Move a package to the dead letters, and log the cause."""
-        logger.error("Package %s is given up: %s", lease.id, cause, extra=labels(package))
+        logger.error("Package %s is given up: %s", lease.id, cause, extra=package.log_labels)
         self.broker.dead_letter(self.key, lease, cause)
 
     def dead_letter_unread(self, lease: Lease, cause: str) -> None:

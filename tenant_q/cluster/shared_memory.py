@@ -59,26 +59,26 @@ class Slot:
         self._memory[_LEASES : _LEASES + len(packed)] = packed
         self._put(_COUNT, len(shown))
 
-    def start(self, labels: Mapping[str, str], timeout: float | None) -> bool:
+    def start(self, log_labels: Mapping[str, str], timeout: float | None) -> bool:
         """The child starts to run the next package of its batch, for at most `timeout` seconds.
 
         Returns False when the rest of the batch was recalled before: then it is not to be run. The child first says
         what it starts and then looks whether it was recalled; the sentinel first recalls and then looks what was
         started. So whoever comes second sees the other.
         """
-        self._occupy(_TASK, labels, timeout)
+        self._occupy(_TASK, log_labels, timeout)
         self.skip()
         if self._get(_RECALLED) == self._get(_BATCH) and self._get(_COUNT):
             self.leave()
             return False
         return True
 
-    def occupy(self, labels: Mapping[str, str], timeout: float | None) -> None:
+    def occupy(self, log_labels: Mapping[str, str], timeout: float | None) -> None:
         """The child does what follows a task, for at most `timeout` seconds: it tells its hook."""
-        self._occupy(_HOOK, labels, timeout)
+        self._occupy(_HOOK, log_labels, timeout)
 
-    def _occupy(self, what: int, labels: Mapping[str, str], timeout: float | None) -> None:
-        texts = (labels[name].encode() for name in _LABELS)
+    def _occupy(self, what: int, log_labels: Mapping[str, str], timeout: float | None) -> None:
+        texts = (log_labels[name].encode() for name in _LABELS)
         packed = _RUNNING.pack(time.monotonic(), timeout or 0.0, *texts)
         self._memory[_AT_RUNNING : _AT_RUNNING + len(packed)] = packed
         self._memory[_BUSY] = what
@@ -206,7 +206,7 @@ class Slot:
     @property
     def running(self) -> str | None:
         """The id of the package that is being run."""
-        return self.labels.get("task_id")
+        return self.log_labels.get("task_id")
 
     @property
     def task(self) -> str | None:
@@ -222,8 +222,8 @@ class Slot:
         return (told, _text(id), Progress(fraction, _text(text))) if is_whole else None
 
     @property
-    def labels(self) -> dict[str, str]:
-        """The labels of the package that is being run; none when nothing is."""
+    def log_labels(self) -> dict[str, str]:
+        """The log labels of the package that is being run; empty if none is."""
         busy = self._memory[_BUSY]
         _, _, *texts = self._read()
         values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)

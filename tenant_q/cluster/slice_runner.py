@@ -27,7 +27,7 @@ from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.time_limits import timeout_of
-from tenant_q.package.package import Outcome, labels
+from tenant_q.package.outcome import Outcome
 from tenant_q.scrubbing import serving, sessions
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -111,7 +111,7 @@ class SliceRunner:
             logger.warning(
                 "The lease of %s ran out; dropped its package, which is delivered again",
                 delivery.lease.id,
-                extra=labels(delivery.package),
+                extra=delivery.package.log_labels,
             )
         else:
             self.completer.add(delivery.lease, outcome)
@@ -149,7 +149,7 @@ class SliceRunner:
             self.returns.dead_letter(lease, package, cause_of(error))
         else:
             if decision.tries == 1:
-                logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=labels(package))
+                logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=package.log_labels)
             again = decision.counted(delivery.original)
             is_unready = isinstance(error, TenantUnavailable)
             self.returns.put_off_or_dead_letter(lease, again, error, delay=decision.delay, unready=is_unready)

@@ -14,7 +14,7 @@ from psycopg import sql
 from tenant_q.exceptions import ResultRefused
 from tenant_q.lifecycle.outcome_rows import CANCELLED_MARK, COLUMNS, Key, Owner, row_of, unique
 from tenant_q.lifecycle.task_statements import execute, table_of
-from tenant_q.package.package import Outcome
+from tenant_q.package.outcome import Outcome
 from tenant_q.sql import statement
 from tenant_q.support.forks import no_return
 from tenant_q.tenancy import public_schema, tenant_table

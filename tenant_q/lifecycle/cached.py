@@ -25,7 +25,7 @@ from tenant_q.exceptions import (
     TenantQError,
 )
 from tenant_q.package.functions import stored_name
-from tenant_q.package.package import Outcome
+from tenant_q.package.outcome import Outcome
 from tenant_q.support.error_kinds import Kind, kind_of_cache
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import current_key, current_schema, predates, under_name

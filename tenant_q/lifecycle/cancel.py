@@ -12,6 +12,7 @@ from django.db import transaction
 from tenant_q import audit, tenancy
 from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.protocol import CANCELLED
+from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
@@ -39,6 +40,12 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
 
 
 _STILL_TO_BE_RUN = ("queued", "delayed", "leased")
+
+
+def death_of(reason: str) -> TaskDeath:
+    """Return the death that a give-up reason names: a cancel, or a timeout to which the task did not react."""
+    cause, _, text = reason.partition(": ")
+    return TaskCancelled(text) if cause == CANCELLED else TaskTimeout(reason)
 
 
 def _cancel(broker: Broker, schema: str, id: str, text: str) -> bool:

@@ -13,9 +13,11 @@ from tenant_q.lifecycle import enqueue, save_results
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
-from tenant_q.package.package import CODE, Outcome, Package, build, deterministic_id
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import CODE, Package
 from tenant_q.support.call_checks import is_function, shown
 
 Link = tuple[Any, ...]

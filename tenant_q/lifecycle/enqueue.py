@@ -15,7 +15,7 @@ from tenant_q.brokers.protocol import Message
 from tenant_q.conf import conf
 from tenant_q.exceptions import EntryRefused, TenantDeleted
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import CODE, Package, labels
+from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers
@@ -139,7 +139,7 @@ def _send(
         _hand_over(anew(packages), broker=broker, limited=limited)
     if logger.isEnabledFor(logging.DEBUG):  # it would be a tenth of the cost of a thousand packages
         for package in packages:
-            logger.debug("Enqueued %s", package.name, extra=labels(package))
+            logger.debug("Enqueued %s", package.name, extra=package.log_labels)
 
 
 def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:

@@ -35,7 +35,8 @@ from tenant_q.lifecycle.awaiting import wait_for
 from tenant_q.lifecycle.failures import message_of, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
-from tenant_q.package.package import Outcome, Package, labels
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 from tenant_q.package.running import running
 from tenant_q.scrubbing import process_state
 from tenant_q.support.forks import no_return
@@ -176,13 +177,13 @@ def resolve(func: object) -> Callable[..., Any]:
 
 def _report_failure(package: Package, text: str, cause: BaseException) -> None:
     """Report a failure to the log, to Django-Q2's error reporter and to the receivers of its signal."""
-    logger.info("%s failed: %s", package.name, message_of(cause)[:LONGEST_MESSAGE], extra=labels(package))
+    logger.info("%s failed: %s", package.name, message_of(cause)[:LONGEST_MESSAGE], extra=package.log_labels)
     try:
         if error_reporter and not isinstance(cause, TaskCancelled):
             error_reporter.report()
         _send_executed(None, package, text, success=False)
     except BaseException:  # an error of a reporter or a receiver must not end the worker
-        logger.exception("Could not report the failure of %s", package.name, extra=labels(package))
+        logger.exception("Could not report the failure of %s", package.name, extra=package.log_labels)
 
 
 def _send_executed(func: Callable[..., Any] | None, package: Package, result: Any, *, success: bool) -> None:

@@ -24,7 +24,8 @@ from tenant_q.exceptions import (
     TaskOutOfMemory,
     TaskTimeout,
 )
-from tenant_q.package.package import Outcome, Package
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 
 # The longest text of a failure in its row, in characters.
 LONGEST_TEXT = 1_000_000

@@ -14,7 +14,7 @@ from tenant_q.lifecycle import enqueue, outcome_rows, save_results
 from tenant_q.lifecycle.execute import resolve
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
-from tenant_q.package.package import Outcome, labels
+from tenant_q.package.outcome import Outcome
 from tenant_q.package.running import running
 from tenant_q.scrubbing import process_state
 from tenant_q.support.forks import no_return
@@ -43,7 +43,7 @@ def call(outcome: Outcome) -> None:
         with no_return():
             copy_context().run(_call, outcome)
     except BaseException:  # also a hook's sys.exit(): it is not to end the worker
-        logger.exception("The hook of %s failed", package.name, extra=labels(package))
+        logger.exception("The hook of %s failed", package.name, extra=package.log_labels)
 
 
 def _call(outcome: Outcome) -> None:

@@ -23,8 +23,10 @@ from tenant_q.exceptions import (
 from tenant_q.lifecycle import cached, save_results
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.options import take_q_options
-from tenant_q.package.package import Outcome, Package, build, deterministic_id, labels, without_values
+from tenant_q.package.outcome import Outcome, without_values
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.flows")
@@ -104,7 +106,7 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
         if len(signed) > 1:
             return max(_add_parts([one], broker, settlement) for one in signed)
         outcome = signed[0][0]
-        logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+        logger.error("The result of %s is refused: %s", package.name, error, extra=package.log_labels)
         refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
         settlement.failed[package.key] = refused
         return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})

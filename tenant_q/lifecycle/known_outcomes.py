@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from tenant_q.exceptions import TaskCancelled, WorkerDied
 from tenant_q.lifecycle import results
+from tenant_q.lifecycle.cancel import death_of
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.failures import give_up
-from tenant_q.package.package import Outcome, carried_outcome, death_of
+from tenant_q.package.outcome import Outcome, carried_outcome
 
 
 def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:

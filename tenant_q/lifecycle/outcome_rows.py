@@ -6,6 +6,7 @@ other rows of its tenant.
 
 from __future__ import annotations
 
+import pickle
 from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +18,8 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import TaskCancelled
 from tenant_q.lifecycle.row_signing import RowSigner, tenant_of
 from tenant_q.package.options import LONGEST
-from tenant_q.package.package import Outcome, Package, pickled
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 
 COLUMNS = (
     "id", "name", "func", "hook", "args", "kwargs", "result", "group",
@@ -128,6 +130,11 @@ def _storable(column: str, text: str | None) -> str | None:
     if text is None:
         return None
     return str(text)[: LONGEST[column]].replace("\0", "?").encode("utf-8", "replace").decode()
+
+
+def pickled(value: Any) -> bytes:
+    """Return the pickle that a column of a task row stores. Raises the errors of `pickle`."""
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _pickled(value: Any) -> bytes:

@@ -23,7 +23,8 @@ from tenant_q.exceptions import (
     TenantBusy,
     TenantNotReady,
 )
-from tenant_q.package.package import Outcome, Package
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 
 # A package whose tenant cannot be served, or whose result cannot be saved, is put off this often before it is
 # dead-lettered.

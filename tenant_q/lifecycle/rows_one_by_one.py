@@ -12,7 +12,7 @@ from picklefield.fields import PickledObject
 
 from tenant_q.lifecycle import task_rows
 from tenant_q.lifecycle.outcome_rows import CANCELLED_MARK, Key, Owner, as_pickled, as_task, signed_values
-from tenant_q.package.package import Outcome
+from tenant_q.package.outcome import Outcome
 from tenant_q.scrubbing import entering
 from tenant_q.support.forks import no_return
 from tenant_q.tenancy import (

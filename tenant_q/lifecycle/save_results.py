@@ -20,7 +20,7 @@ from django_q.models import Task
 from tenant_q.exceptions import CancelException, CannotSave, DatabaseAway, ResultRefused
 from tenant_q.lifecycle import bulk_rows, rows_one_by_one
 from tenant_q.lifecycle.outcome_rows import Key, Owner, owner_of, wants_row
-from tenant_q.package.package import Outcome
+from tenant_q.package.outcome import Outcome
 from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers

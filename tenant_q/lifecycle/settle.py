@@ -18,7 +18,7 @@ from tenant_q.exceptions import (
 )
 from tenant_q.lifecycle import cached, chains, hooks, iters, save_results
 from tenant_q.lifecycle.settlement import Settlement
-from tenant_q.package.package import Outcome, labels, without_values
+from tenant_q.package.outcome import Outcome, without_values
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import in_schema
 
@@ -52,7 +52,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
             level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
-            logger.log(level, "Failed %s (%s): %s", *names, extra=labels(outcome.package))
+            logger.log(level, "Failed %s (%s): %s", *names, extra=outcome.package.log_labels)
     settlement.to_call = [outcome for outcome in settled if hooks.has_receivers(outcome)]
     return settlement
 
@@ -69,7 +69,7 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
     """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
     package = outcome.package
-    logger.error("The result of %s is refused: %s", package.name, error, extra=labels(package))
+    logger.error("The result of %s is refused: %s", package.name, error, extra=package.log_labels)
     refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
     settlement.unsaved.pop(package.key, None)
     settlement.unsaved |= save_results.save([refused])
@@ -98,6 +98,6 @@ def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) 
             with contextlib.suppress(Exception), in_schema(outcome.package.schema):
                 cached.save(refused, broker)  # for callers that wait for it there
             return refused
-        extra = labels(outcome.package)
+        extra = outcome.package.log_labels
         logger.error("The result of %s is only in its row: %s", outcome.package.name, error, extra=extra)
     return outcome

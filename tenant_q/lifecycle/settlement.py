@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from tenant_q.exceptions import BrokerError, DatabaseAway, ResultRefused
 from tenant_q.lifecycle.outcome_rows import Key
-from tenant_q.package.package import Outcome, Package
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 
 
 @dataclass

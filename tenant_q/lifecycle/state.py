@@ -5,7 +5,7 @@ from __future__ import annotations
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.lifecycle import cached, task_rows
-from tenant_q.package.package import deterministic_id
+from tenant_q.package.build import deterministic_id
 from tenant_q.states import State
 from tenant_q.tenancy.cache import tenant_cache
 

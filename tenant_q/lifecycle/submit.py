@@ -12,8 +12,9 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import chains, enqueue, hooks, iters, settle
 from tenant_q.lifecycle.execute import execute
+from tenant_q.package.build import build
 from tenant_q.package.envelope import open_package
-from tenant_q.package.package import CODE, Package, build
+from tenant_q.package.package import CODE, Package
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema, verify
 

@@ -11,7 +11,7 @@ from django_q.models import Task
 
 from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
 from tenant_q.lifecycle import task_rows
-from tenant_q.package.package import Package, labels
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import DATABASE_ERRORS, tenant_connection, told_when_away
 
@@ -43,7 +43,7 @@ def only_success(package: Package) -> Iterator[Task | None]:
             if isinstance(error, DATABASE_ERRORS) and session.closed and is_outermost:
                 raise DatabaseAway(f"The session of {package.id} was lost: {' '.join(str(error).split())}") from error
             raise
-        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=labels(package))
+        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=package.log_labels)
     if is_outermost and not committed:
         raise RolledBack("the task took its own transaction back, so its result is not kept either")
 

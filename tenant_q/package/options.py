@@ -17,7 +17,7 @@ from tenant_q.support.call_checks import (
     is_cached,
     is_flag,
     is_function,
-    is_label,
+    is_name,
     is_number,
     shown,
 )
@@ -105,7 +105,7 @@ def _is_bool_or_none(value: Any) -> bool:
 # For each option: the value it must have, in words for the message, and a test.
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "hook": ("a function, its dotted path, or None", lambda value: value in (None, "") or is_function(value)),
-    "group": ("a text, or None", lambda value: value is None or is_label(value)),
+    "group": ("a text, or None", lambda value: value is None or is_name(value)),
     "save": ("True or False", lambda value: value is None or is_flag(value)),
     "sync": ("True or False", lambda value: value is None or is_flag(value)),
     "ack_failure": ("True or False", lambda value: value is None or is_flag(value)),

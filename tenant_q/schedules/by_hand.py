@@ -23,8 +23,9 @@ from tenant_q import audit, tenancy
 from tenant_q.exceptions import EnqueueError
 from tenant_q.lifecycle import submit
 from tenant_q.models import AuditRecord
+from tenant_q.package.build import build
 from tenant_q.package.functions import is_path
-from tenant_q.package.package import ADMIN, Package, build
+from tenant_q.package.package import ADMIN, Package
 from tenant_q.schedules import fired_packages, occurrences, schedule_rows
 from tenant_q.schedules.planning import recurrence_of
 

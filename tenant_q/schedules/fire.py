@@ -18,7 +18,9 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.exceptions import BadSchedule, EnqueueError
 from tenant_q.lifecycle import enqueue, save_results
-from tenant_q.package.package import Outcome, Package, deterministic_id
+from tenant_q.package.build import deterministic_id
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 from tenant_q.schedules import catch_up, claims, occurrences
 from tenant_q.schedules.fired_packages import failed_task, package_of
 from tenant_q.scrubbing import entering

@@ -67,7 +67,7 @@ _batches = _Noted(BATCH_ASPECTS)
 _ALL = (_tasks, _slices, _batches)
 _modules = -1  # the number of loaded modules; -1 if nothing is noted
 _spoiled = False
-# The functions that ran in the slice and in the batch, each with the labels of its last task.
+# The functions that ran in the slice and in the batch, each with the log labels of its last task.
 _in_slice: dict[str, Mapping[str, str]] = {}
 _in_batch: dict[str, Mapping[str, str]] = {}
 # What this process has already logged, and for what the cluster has replaced a worker.
@@ -116,21 +116,21 @@ def _note_imports() -> None:
         noted.note_imported()
 
 
-def restore(labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
+def restore(log_labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
     """Restore what a task, hook or receiver changed.
 
     Args:
-        labels: The log labels of the task; None for code that belongs to no task.
+        log_labels: The log labels of the task; None for code that belongs to no task.
         is_last: Whether code other than this tenant's tasks may run next.
     """
     if _modules == -1:
         return
-    if labels is not None:
-        _in_slice[labels["func"]] = labels
+    if log_labels is not None:
+        _in_slice[log_labels["func"]] = log_labels
     if _modules != len(sys.modules):
         _note_imports()
     if not _tasks.is_unchanged():
-        _restore(_tasks, labels)
+        _restore(_tasks, log_labels)
     if is_last:
         restore_after_slice()
 
@@ -153,7 +153,7 @@ def restore_after_batch() -> None:
 
 
 def _labels_of(ran: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
-    """Return the labels for a change: those of the only function that has run, or a list of the suspects."""
+    """Return the log labels for a change: those of the only function that has run, or a list of the suspects."""
     if len(ran) == 1:
         return next(iter(ran.values()))
     return {"func": f"One of {', '.join(sorted(ran))}"} if ran else None
@@ -164,12 +164,12 @@ def is_spoiled() -> bool:
     return _spoiled
 
 
-def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
+def _restore(noted: _Noted, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
     """Restore the changed aspects.
 
     Args:
         noted: The aspects with their noted values.
-        labels: The log labels of the task that changed them.
+        log_labels: The log labels of the task that changed them.
         suspects: The functions, one of which changed them, if several have run.
     """
     for place in noted.changed():
@@ -182,29 +182,35 @@ def _restore(noted: _Noted, labels: Mapping[str, str] | None, suspects: Collecti
         if is_back:
             noted.values[place] = aspect.snapshot()
             if what is not None:
-                _log(aspect.name, what, labels)
+                _log(aspect.name, what, log_labels)
         else:
             noted.values[place] = aspect.snapshot()
-            _replace(aspect.name, what, labels, suspects)
+            _replace(aspect.name, what, log_labels, suspects)
 
 
-def _log(name: str, what: str, labels: Mapping[str, str] | None) -> None:
-    func, schema, id = _who(labels)
+def _log(name: str, what: str, log_labels: Mapping[str, str] | None) -> None:
+    func, schema, id = _who(log_labels)
     if (func, name) not in _logged:
         _logged.add((func, name))
         details = f" ({what})" if what else ""
         logger.warning(
-            "%s of %s (%s) changed %s%s, which is put back", func, schema, id, name, details, extra=_extra(labels, name)
+            "%s of %s (%s) changed %s%s, which is put back",
+            func,
+            schema,
+            id,
+            name,
+            details,
+            extra=_extra(log_labels, name),
         )
 
 
-def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
+def _replace(name: str, what: str | None, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
     """Have the worker replaced, unless a worker was replaced before for the same function and cause.
 
     Each suspect is counted by itself, because functions come together in batches in too many combinations.
     """
     global _spoiled
-    func, schema, id = _who(labels)
+    func, schema, id = _who(log_labels)
     details = f" ({what})" if what else ""
     new = [one for one in suspects or [func] if _replaced.add(f"{one}\n{name}")]
     if new:
@@ -218,13 +224,13 @@ def _replace(name: str, what: str | None, labels: Mapping[str, str] | None, susp
             "goes on as it is; the function must not change it"
         )
     _logged.add((func, name))
-    logger.warning(text, func, schema, id, name, details, extra=_extra(labels, name))
+    logger.warning(text, func, schema, id, name, details, extra=_extra(log_labels, name))
 
 
-def _who(labels: Mapping[str, str] | None) -> tuple[str, str, str]:
-    known = labels or {}
+def _who(log_labels: Mapping[str, str] | None) -> tuple[str, str, str]:
+    known = log_labels or {}
     return known.get("func", "A receiver"), known.get("schema", "some tenant"), known.get("task_id", "-")
 
 
-def _extra(labels: Mapping[str, str] | None, name: str) -> dict[str, str]:
-    return {**(labels or {}), "changed": name}
+def _extra(log_labels: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    return {**(log_labels or {}), "changed": name}

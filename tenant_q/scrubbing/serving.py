@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from tenant_q import tenancy
-from tenant_q.package.package import Package, labels
+from tenant_q.package.package import Package
 from tenant_q.scrubbing import entering, sessions
 
 
@@ -65,7 +65,7 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
         is_last: Whether other code than this tenant's tasks may run next.
     """
     entering.forget_other_tenants()
-    if sessions.clean_up(labels(package), is_last=is_last):
+    if sessions.clean_up(package.log_labels, is_last=is_last):
         tenancy.leave()
         _enter(schema, tenant=package.tenant or None)
         sessions.watch()

@@ -70,11 +70,11 @@ def use_settings(settings: Mapping[str, Any]) -> None:
         setattr(connection, NOTED, Setup(connection))
 
 
-def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
+def clean_up(log_labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
     """Restore all that was changed since `watch()`.
 
     Args:
-        labels: The log labels of the task that ran.
+        log_labels: The log labels of the task that ran.
         is_last: Whether code other than this tenant's tasks may run next. Only then is restored what only another
         tenant
             could see.
@@ -85,53 +85,55 @@ def clean_up(labels: Mapping[str, str] | None = None, *, is_last: bool = True) -
     was_used = False
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
-        process_state.restore(labels, is_last=is_last)
+        process_state.restore(log_labels, is_last=is_last)
         if is_last:
-            was_used = _put_settings_back(labels)
+            was_used = _put_settings_back(log_labels)
             leave_in_other_threads()
     for connection in connections.all(initialized_only=True):
         if is_main and _watched.get(connection.alias, connection) is not connection:
-            connection = _put_connection_back(connection, labels)
+            connection = _put_connection_back(connection, log_labels)
             was_used = True
         connection.run_on_commit = []
         _restore_wrappers(connection)
         if is_last:
             connection.queries_log.clear()
-            _restore_setup(connection, labels)
+            _restore_setup(connection, log_labels)
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
-            _reset_other(connection, labels)
+            _reset_other(connection, log_labels)
         elif _is_used(connection.connection):
-            _scrub(connection, labels)
+            _scrub(connection, log_labels)
             was_used = True
     return was_used
 
 
-def _put_settings_back(labels: Mapping[str, str] | None) -> bool:
+def _put_settings_back(log_labels: Mapping[str, str] | None) -> bool:
     """Restore the settings of all databases. Return whether any was changed."""
     changed = _settings[0].restore() if _settings else []
     if changed:
-        logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=labels)
+        logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=log_labels)
     return bool(changed)
 
 
-def _put_connection_back(other: Any, labels: Mapping[str, str] | None) -> Any:
+def _put_connection_back(other: Any, log_labels: Mapping[str, str] | None) -> Any:
     """Restore the connection of an alias, and return it."""
     connection = connections[other.alias] = _watched[other.alias]
-    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=labels)
-    _close(other, "the task put it in the place of another", labels)
+    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=log_labels)
+    _close(other, "the task put it in the place of another", log_labels)
     return connection
 
 
-def _restore_setup(connection: Any, labels: Mapping[str, str] | None) -> None:
+def _restore_setup(connection: Any, log_labels: Mapping[str, str] | None) -> None:
     setup = getattr(connection, NOTED, None)
     if setup is None:  # the task was the first to use it
         setattr(connection, NOTED, Setup(connections.create_connection(connection.alias)))
         setup = getattr(connection, NOTED)
     if changed := setup.restore(connection):
         names = ", ".join(changed)
-        logger.warning("What the task changed in connection %s is put back: %s", connection.alias, names, extra=labels)
+        logger.warning(
+            "What the task changed in connection %s is put back: %s", connection.alias, names, extra=log_labels
+        )
 
 
 def _restore_wrappers(connection: Any) -> None:
@@ -169,22 +171,22 @@ def _was_spoken_to(raw: Any) -> bool:
     return bool(readable)
 
 
-def _reset_other(connection: Any, labels: Mapping[str, str] | None) -> None:
+def _reset_other(connection: Any, log_labels: Mapping[str, str] | None) -> None:
     """End an open transaction. That is all that is scrubbed in a database other than PostgreSQL."""
     if connection.in_atomic_block:
-        _close(connection, "the task left a transaction open", labels)
+        _close(connection, "the task left a transaction open", log_labels)
     else:
         connection.close_if_unusable_or_obsolete()
 
 
-def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
+def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
     raw = connection.connection
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
-        _close(connection, "the task left it in a transaction or in the middle of a query", labels)
+        _close(connection, "the task left it in a transaction or in the middle of a query", log_labels)
         return
     if not _is_set_up_as_noted(raw):
         why = "set it up in another way" if hasattr(raw, NOTED) else "opened it"
-        _close(connection, f"the task {why}", labels)
+        _close(connection, f"the task {why}", log_labels)
         return
     try:
         if not raw.autocommit:
@@ -203,11 +205,11 @@ def _scrub(connection: Any, labels: Mapping[str, str] | None) -> None:
         if connection.alias in _open:  # otherwise its wrappers belong to the new connection
             _restore_wrappers(connection)
     except Exception as error:
-        _close(connection, one_line(error), labels)
+        _close(connection, one_line(error), log_labels)
 
 
-def _close(connection: Any, why: str, labels: Mapping[str, str] | None) -> None:
+def _close(connection: Any, why: str, log_labels: Mapping[str, str] | None) -> None:
     """Close a connection that cannot be scrubbed. The next use opens a new one."""
-    logger.info("Connection %s is closed: %s", connection.alias, why, extra=labels)
+    logger.info("Connection %s is closed: %s", connection.alias, why, extra=log_labels)
     forget_transaction(connection)
     connection.close()

@@ -60,7 +60,7 @@ def is_function(value: Any) -> bool:
     return callable(value) or is_text(value)
 
 
-def is_label(value: Any) -> bool:
+def is_name(value: Any) -> bool:
     """Return whether a value can be the name of a group or a task. It is saved, and found, as text."""
     return isinstance(value, str | int | UUID) and not isinstance(value, bool)
 
@@ -105,8 +105,8 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "func_path": ("a function's dotted path, such as 'shop.tasks.send'", is_text),
     "schema_name": ("a schema's name, or None for the current tenant", _or_none(is_text)),
     "task_id": ("a task's id or name, a text that is not empty", is_text),
-    "group_id": ("a group's name, not empty", lambda value: is_label(value) and value != ""),
-    "group": ("a group's name, or None", _or_none(is_label)),
+    "group_id": ("a group's name, not empty", lambda value: is_name(value) and value != ""),
+    "group": ("a group's name, or None", _or_none(is_name)),
     "wait": ("milliseconds, negative to wait without limit", is_number),
     "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: is_number(value) and value >= 0)),
     "cached": ("True, False, seconds, or None for what Q_CLUSTER['cached'] says", is_cached),

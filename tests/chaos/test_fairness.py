@@ -21,7 +21,7 @@ from django.db import connection
 from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import enqueue, submit
-from tenant_q.package.package import build
+from tenant_q.package.build import build
 from tests import schemas
 from tests.conftest import RunningCluster, wait_until
 

@@ -30,8 +30,8 @@ from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, N
 from tenant_q.lifecycle import enqueue
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.models import GroupPart
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks

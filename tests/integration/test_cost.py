@@ -19,7 +19,7 @@ from django_q.tasks import async_task
 from tenant_q import tenancy
 from tenant_q.cluster.worker import Worker
 from tenant_q.lifecycle import enqueue
-from tenant_q.package import package
+from tenant_q.package.build import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -89,7 +89,7 @@ def commits(messages: Sequence[str]) -> int:
 
 
 def queue(names: Sequence[str], count: int) -> None:
-    enqueue.push([package.build(NOTHING, (), {}, schema=names[n % len(names)]) for n in range(count)])
+    enqueue.push([build(NOTHING, (), {}, schema=names[n % len(names)]) for n in range(count)])
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import DatabaseAway, EnqueueError, SchemaMissing, UnknownTenant
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.logging import TenantFilter
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -30,8 +30,10 @@ from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.lifecycle import prune_results, results, retries
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.retries import Step
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import Outcome, Package, build
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import Package
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -777,7 +779,7 @@ def test_a_task_that_ends_while_the_status_is_made_does_not_make_its_worker_sile
     now = [0.0]
     process: Any = SimpleNamespace(pid=1)
     monkeypatch.setattr(slots, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    for name in ("silent", "labels"):
+    for name in ("silent", "log_labels"):
         slot = Slot()
         slot.start(LABELS, None)
         now[0] += 1000.0

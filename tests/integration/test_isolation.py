@@ -13,7 +13,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.lifecycle import cached
 from tenant_q.lifecycle.execute import execute
-from tenant_q.package.package import build
+from tenant_q.package.build import build
 from tenant_q.scrubbing import sessions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

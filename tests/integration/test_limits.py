@@ -16,7 +16,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
 from tenant_q.lifecycle import enqueue, failures, result_checks, save_results
-from tenant_q.package.package import build
+from tenant_q.package.build import build
 from tenant_q.package.signing import size_of
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -29,7 +29,8 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerError, ConfigurationError, NoTenant, QueueFull, TenantQError, UnknownTenant
 from tenant_q.lifecycle import prune_results, save_results
 from tenant_q.models import AuditRecord, TenantPolicy
-from tenant_q.package.package import Outcome, build
+from tenant_q.package.build import build
+from tenant_q.package.outcome import Outcome
 from tenant_q.policies import change
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -18,7 +18,8 @@ from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
 from tenant_q.lifecycle import outcome_rows, prune_results, results, save_results, task_statements
 from tenant_q.lifecycle.execute import execute
 from tenant_q.lifecycle.failures import give_up
-from tenant_q.package.package import Outcome, build, deterministic_id
+from tenant_q.package.build import build, deterministic_id
+from tenant_q.package.outcome import Outcome
 from tenant_q.tenancy import current_key, in_schema
 from tests import schemas, tasks
 from tests.integration.conftest import sql

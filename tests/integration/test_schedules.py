@@ -19,8 +19,9 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import BrokerError, DatabaseAway
+from tenant_q.package.build import deterministic_id
 from tenant_q.package.envelope import open_package
-from tenant_q.package.package import Package, deterministic_id
+from tenant_q.package.package import Package
 from tenant_q.schedules import claims, due_index, index_upkeep, recurrence
 from tenant_q.schedules import fire as firing
 from tenant_q.schedules.fire import push

@@ -20,8 +20,9 @@ from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, Unkn
 from tenant_q.lifecycle import cached, enqueue
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.operations import departures
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import Package, build
+from tenant_q.package.package import Package
 from tenant_q.schedules import by_hand, fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import work
@@ -88,7 +88,7 @@ def test_where_it_is_not_set_up_nothing_is_done(first):
         f"import sys; {first}\n"
         "import django; django.setup()\n"
         "from tenant_q.lifecycle import execute; from tenant_q.support import tracing\n"
-        "from tenant_q.package.package import build\n"
+        "from tenant_q.package.build import build\n"
         "package = build('f', (), {}, schema='a')\n"
         "assert 'trace' not in package.task\n"
         "assert tracing.traced(lambda package: tracing._trace())(package) is None\n"

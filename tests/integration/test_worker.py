@@ -25,8 +25,8 @@ from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, NoTenant
 from tenant_q.lifecycle import bulk_rows, prune_results
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -299,7 +299,7 @@ def cache(request, settings):
 @pytest.mark.seam
 def test_cached_results_and_groups_of_two_tenants_are_apart(tenants, cache, worker, monkeypatch):
     """Equal ids and equal groups."""
-    monkeypatch.setattr("tenant_q.package.package.uuid", lambda: ("same name", "a" * 32))
+    monkeypatch.setattr("tenant_q.package.build.uuid", lambda: ("same name", "a" * 32))
     for name in tenants[:2]:
         add(name, f"{HERE}.see", name, cached=60, group="g")
         work(worker)
@@ -830,14 +830,14 @@ def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, ma
 
 def test_a_slot_tells_what_runs(tenants):
     slot = Slot()
-    assert (slot.running, slot.labels) == (None, {})
+    assert (slot.running, slot.log_labels) == (None, {})
     labels = {"task_id": "a" * 32, "schema": "s" * 63, "func": "é" * 200}
     slot.start(labels, None)
     assert slot.running == "a" * 32
-    assert slot.labels | {"func": ""} == labels | {"func": ""}
-    assert slot.labels["func"].startswith("é" * 127), "what is too long is cut"
+    assert slot.log_labels | {"func": ""} == labels | {"func": ""}
+    assert slot.log_labels["func"].startswith("é" * 127), "what is too long is cut"
     slot.finish()
-    assert (slot.labels, slot.done) == ({}, 1)
+    assert (slot.log_labels, slot.done) == ({}, 1)
 
 
 # Pruning

@@ -17,8 +17,8 @@ from tenant_q.admin.live import as_row
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.lifecycle import cached, enqueue
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks

@@ -27,7 +27,9 @@ from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnsignedResult
 from tenant_q.lifecycle import row_signing, save_results
 from tenant_q.lifecycle.transactional import only_success
-from tenant_q.package.package import CODE, Outcome, build
+from tenant_q.package.build import build
+from tenant_q.package.outcome import Outcome
+from tenant_q.package.package import CODE
 from tenant_q.package.plain_pickles import ALLOWED, NotPlain, load_plain
 from tenant_q.tenancy import current_key, in_schema
 from tenant_q.utils import QUtilities

@@ -30,7 +30,8 @@ from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
 from tenant_q.lifecycle import prune_results, results, rows_one_by_one, save_results
 from tenant_q.management.tenants import show_all_tenants
-from tenant_q.package.package import Outcome, build
+from tenant_q.package.build import build
+from tenant_q.package.outcome import Outcome
 from tenant_q.schedules import index_rights, index_upkeep, planned_runs
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

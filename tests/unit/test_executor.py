@@ -21,7 +21,8 @@ from tenant_q.lifecycle import execute as execute_module
 from tenant_q.lifecycle.execute import execute, running
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.time_limits import timeout_of
-from tenant_q.package.package import Outcome, build
+from tenant_q.package.build import build
+from tenant_q.package.outcome import Outcome
 
 HERE = __name__
 LONG = 1.0  # what a task may take when its timeout does not work

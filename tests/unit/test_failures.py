@@ -9,7 +9,7 @@ import pytest
 from tenant_q.exceptions import WorkerDied
 from tenant_q.lifecycle.execute import execute
 from tenant_q.lifecycle.failures import Failure, give_up, read_failure
-from tenant_q.package.package import build
+from tenant_q.package.build import build
 
 
 def failed(func: Any, *args: Any) -> Failure:

@@ -12,8 +12,9 @@ import pytest
 from tenant_q.cluster.interrupt import SIGNAL, Interrupt
 from tenant_q.cluster.shared_memory import _REPORTS, Slot
 from tenant_q.exceptions import CancelException
+from tenant_q.lifecycle.cancel import death_of
 from tenant_q.lifecycle.execute import execute
-from tenant_q.package.package import build, death_of
+from tenant_q.package.build import build
 from tenant_q.states import LONGEST_TEXT, Progress
 
 HERE = __name__

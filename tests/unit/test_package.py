@@ -19,10 +19,12 @@ from django_q.core_signing import TimestampSigner
 from django_q.signing import BadSignature, SignedPackage
 
 from tenant_q.exceptions import BadPackage, EnqueueError
+from tenant_q.lifecycle.outcome_rows import pickled
 from tenant_q.package import signing
+from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.envelope import Found, open_package, seal
 from tenant_q.package.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
-from tenant_q.package.package import Outcome, build, carried_outcome, deterministic_id, pickled, with_outcome
+from tenant_q.package.outcome import Outcome, carried_outcome, with_outcome
 
 OPTIONS: dict[str, Any] = {
     "hook": "tests.tasks.hook",

@@ -15,8 +15,8 @@ from django_q.signing import SignedPackage
 from django_q.status import Stat
 
 from tenant_q.operations import status
+from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.package import build
 from tenant_q.package.signing import unsign
 
 

@@ -1,0 +1,93 @@
+"""Build the package of one call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils import timezone
+from django_q.humanhash import uuid
+
+from tenant_q.exceptions import WrongArgument
+from tenant_q.package.options import (
+    KEYWORD_OPTIONS,
+    TENANT_OPTIONS,
+    fill_defaults,
+    refuse_too_long,
+    refuse_unknown,
+    refuse_wrong_values,
+    take_q_options,
+)
+from tenant_q.package.package import CODE, Package
+from tenant_q.support.call_checks import is_function, is_name, shown
+from tenant_q.support.tracing import carry_span
+
+
+def build(
+    func: Any,
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    schema: str,
+    id: str | None = None,
+    origin: str | None = CODE,
+    tenant: str | None = None,
+) -> Package:
+    """Return the package of one call.
+
+    Args:
+        func: A dotted path, or a callable that pickles.
+        args: The positional arguments of the call.
+        keywords: The keywords of the call, with Django-Q2's options among them or in `q_options`.
+        schema: The tenant's schema name.
+        id: A deterministic id of 32 hexadecimal digits; None for a new one.
+        origin: Who enqueues the package; None if that is not known.
+        tenant: The tenant's key; None if it is to be looked up later.
+
+    Raises:
+        EnqueueError: An option is unknown or has a wrong value, or a name is too long to be saved.
+        WrongArgument: `func` is neither a function nor a path, or the name of the task is not a text.
+    """
+    if not is_function(func):
+        raise WrongArgument(
+            f"The function of a task to enqueue is {shown(func)}; pass a function, or its dotted path such as "
+            "'shop.tasks.send'."
+        )
+    kwargs = dict(keywords)
+    q_options = take_q_options(kwargs)
+    refuse_unknown(q_options)
+    words, fresh = uuid()
+    name = kwargs.pop("task_name", None) or q_options.pop("task_name", None) or words
+    if not is_name(name):
+        raise WrongArgument(f"The task_name of a task to enqueue is {shown(name)}; it must be a text.")
+    task: dict[str, Any] = {
+        "id": id or fresh,
+        "name": str(name),
+        "func": func,
+        "args": args,
+    }
+    for option in KEYWORD_OPTIONS:
+        if option in q_options:
+            task[option] = q_options[option]
+        elif option in kwargs:
+            task[option] = kwargs.pop(option)
+    task.update({option: q_options[option] for option in TENANT_OPTIONS if option in q_options})
+    fill_defaults(task)
+    refuse_wrong_values(task)
+    refuse_too_long(task)
+    task["kwargs"] = kwargs
+    task["started"] = timezone.now()
+    task["schema_name"] = schema
+    if tenant is not None:
+        task["tenant"] = tenant
+    if origin is not None:
+        task["origin"] = origin
+    carry_span(task)
+    return Package(task)
+
+
+def deterministic_id(*parts: object) -> str:
+    """Return an id of 32 hexadecimal digits that depends only on the parts: of a fire, a link or an iter part."""
+    text = "\x1f".join(str(part) for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
