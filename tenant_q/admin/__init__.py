@@ -1,7 +1,7 @@
-"""The admin: of a tenant's tasks and schedules in its own site, and of all tenants in the public one.
+"""The admin pages: of a tenant's tasks and schedules in its own site, and of all tenants in the public site.
 
-`register()` puts these classes in the place of Django-Q2's, whichever app stands first in `INSTALLED_APPS`. A project
-that has registered a class of its own keeps it; subclass `ScheduleAdmin`, `SuccessAdmin` or `FailureAdmin` for that.
+`register()` replaces the classes of Django-Q2, in whatever order `INSTALLED_APPS` names the apps. A class that the
+project has registered stays; it should subclass `ScheduleAdmin`, `SuccessAdmin` or `FailureAdmin`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DJANGO_Q2_OWN = {
     Schedule: django_q_admin.ScheduleAdmin,
     Success: django_q_admin.TaskAdmin,
     Failure: django_q_admin.FailAdmin,
-    # The queue of a broker that no cluster of ours serves.
+    # The queue of the ORM broker, which mscluster does not serve.
     OrmQ: django_q_admin.QueueAdmin,
 }
 _OURS: dict[Any, Any] = {
@@ -42,9 +42,12 @@ _OURS: dict[Any, Any] = {
 
 
 def register(site: Any) -> None:
-    """Register the pages at an admin site, in the place of Django-Q2's own.
+    """Register the pages at an admin site in place of Django-Q2's.
 
-    A model that the project has registered there with another class is left as it is.
+    A model that the project has registered there with a class of its own stays as it is.
+
+    Args:
+        site: An `AdminSite`.
     """
     for model, own in _DJANGO_Q2_OWN.items():
         if site.is_registered(model) and type(site._registry[model]) is own:

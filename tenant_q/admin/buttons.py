@@ -1,4 +1,4 @@
-"""Acts on one row, as buttons above its page: each is a POST of its own, with its own permission."""
+"""Actions on one row, as buttons above its page: each is a POST of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from tenant_q.admin.gate import GatedAdmin
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """`act` names the method that does it, as the admin's actions are named; `label` is what it says."""
+    """A button.
 
-    act: str
+    Attributes:
+        action: The name of the admin's action, which is a method of the admin.
+        label: The text of the button.
+        style: A CSS class.
+    """
+
+    action: str
     label: Any
     style: str = ""
 
@@ -35,11 +41,11 @@ class ButtonsAdmin(GatedAdmin):
         css = {"all": ["tenant_q/admin.css"]}
 
     def label(self, obj: Any) -> str:
-        """What a row is called."""
+        """Return the name of a row."""
         return str(obj)
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
-        """The buttons of a row's page."""
+        """Return the buttons of a row's page."""
         return ()
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
@@ -50,35 +56,35 @@ class ButtonsAdmin(GatedAdmin):
             context["subtitle"] = self.label(obj)
         if obj is not None and self.has_change_permission(request, obj):
             buttons += [
-                {"label": button.label, "style": button.style, "url": self._act_url(obj, button.act)}
+                {"label": button.label, "style": button.style, "url": self._action_url(obj, button.action)}
                 for button in self.get_buttons(request, obj)
             ]
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     def get_urls(self) -> list[Any]:
         opts = self.opts
-        act = path(
-            "<path:object_id>/act/<slug:act>/",
-            self._guarded(self.admin_site.admin_view(require_POST(self.act_view))),
+        button = path(
+            "<path:object_id>/act/<slug:action>/",
+            self._guarded(self.admin_site.admin_view(require_POST(self.action_view))),
             name=f"{opts.app_label}_{opts.model_name}_act",
         )
-        return [act, *super().get_urls()]
+        return [button, *super().get_urls()]
 
-    def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponseRedirect:
-        """Do what a button says, and go back to the row's page, or to the list when the row is gone."""
+    def action_view(self, request: HttpRequest, object_id: str, action: str) -> HttpResponseRedirect:
+        """Carry out the action of a button, and return to the page of the row."""
         obj = self.get_object(request, unquote(object_id))
         if obj is None:
             raise Http404(_("There is no such row here."))
         if not self.has_change_permission(request, obj):
             raise PermissionDenied
-        if act not in [button.act for button in self.get_buttons(request, obj)]:
-            messages.warning(request, _("Nothing was done: this is not possible any more."))
+        if action not in [button.action for button in self.get_buttons(request, obj)]:
+            messages.warning(request, _("Nothing was done, because this is no longer possible."))
         else:
-            getattr(self, act)(request, self.get_queryset(request).filter(pk=obj.pk))
+            getattr(self, action)(request, self.get_queryset(request).filter(pk=obj.pk))
         return HttpResponseRedirect(self._page_url(obj))
 
-    def _act_url(self, obj: Any, act: str) -> str:
-        return self._url("act", quote(obj.pk), act)
+    def _action_url(self, obj: Any, action: str) -> str:
+        return self._url("act", quote(obj.pk), action)
 
     def _page_url(self, obj: Any) -> str:
         return self._url("change", quote(obj.pk))

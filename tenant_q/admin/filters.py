@@ -1,4 +1,4 @@
-"""Filters that stay quick over a long list: none of them asks for everything a column holds."""
+"""Filters and a paginator that stay fast on a long list, because none of them reads all of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from django.utils.translation import gettext_lazy as _
 from tenant_q import tenancy
 
 FUNCTIONS = 50
-"""So many functions are offered; the search finds the others."""
+"""The most functions that the filter lists; the search finds the others."""
 COUNTED = 100_000
-"""So many rows are counted; a list that is longer ends there, and filters lead further."""
+"""The most rows that are counted. A longer list ends there, and filters find the other rows."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts at most `COUNTED` rows, in time that does not grow with the table."""
+    """A paginator that counts at most `COUNTED` rows, so that its time does not grow with the table."""
 
     @cached_property
     def count(self) -> int:
@@ -29,7 +29,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class FunctionFilter(admin.SimpleListFilter):
-    """The functions of the tenant's tasks, the first `FUNCTIONS` of them by name."""
+    """A filter by function, with the first `FUNCTIONS` functions of the tenant's tasks by name."""
 
     title = _("function")
     parameter_name = "func"
@@ -45,14 +45,14 @@ class FunctionFilter(admin.SimpleListFilter):
 
 
 class GroupFilter(admin.SimpleListFilter):
-    """One group, by its whole name: there may be as many groups as tasks, so it is typed, not chosen."""
+    """A filter by the full name of a group, which is typed because there may be as many groups as tasks."""
 
     title = _("group")
     parameter_name = "group"
     template = "tenant_q/admin/text_filter.html"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("", "")]  # one with no choices is not shown
+        return [("", "")]  # a filter without choices is not shown
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         kept = changelist.get_query_string(remove=[self.parameter_name, "p"])

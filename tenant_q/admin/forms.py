@@ -1,4 +1,4 @@
-"""The form of a schedule: what would not run is not saved, and each error stands at its field."""
+"""The form of a schedule, which refuses a schedule that would not run and shows each error at its field."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TIMES = {"schedule_type", "minutes", "cron", *_MOVED_ON}
 
 
 class ScheduleForm(ModelForm):
-    """A schedule, checked by the code that is to run it.
+    """A schedule, checked by the code that will run it.
 
-    A tenant's staff chooses function and hook from what the project offers. Of a schedule that is not offered, which
-    code made, it can change the time and the name only.
+    A tenant's staff chooses function and hook from what the project offers. A schedule that runs something else, which
+    code has made, is locked: staff can change when it runs, and its name.
 
-    What the scheduler moves on, the next run and the repeats that are left, is written only if it was changed on the
-    page: both carry with them what was shown.
+    The scheduler changes the next run and the remaining repeats. The form writes them only if they were changed on the
+    page, and sends the values that were shown along for comparison.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,20 +49,22 @@ class ScheduleForm(ModelForm):
         if self._is_limited:
             self._offer_choices()
         if "repeats" in self.fields:
-            self.fields["repeats"].show_hidden_initial = True  # as that of the next run, whose default is a function
+            self.fields[
+                "repeats"
+            ].show_hidden_initial = True  # Django does so for the next run, whose default is callable
         if "next_run" in self.fields:
             self.fields["next_run"].required = False
             self.fields["next_run"].help_text = (
-                _("Empty while it is paused. A time given here resumes it.")
+                _("Empty while the schedule is paused. Entering a time resumes it.")
                 if self._was_paused
                 else _(
-                    "When it runs next. It is computed for a new cron schedule, and for a schedule that gets another "
-                    "type, interval or cron text."
+                    "When the schedule runs next. It is computed for a new cron schedule, and when the type, the "
+                    "interval or the cron text changes."
                 )
             )
 
     def _offer_choices(self) -> None:
-        """Make lists of the fields in which a tenant's staff may only choose."""
+        """Replace the fields in which a tenant's staff may only choose by lists."""
         paths = [(title, [(path, path) for path in found]) for title, found in offered.functions().items()]
         for name, choices in (("func", paths), ("hook", paths), ("cluster", [(one, one) for one in site_clusters()])):
             if name in self.fields:
@@ -77,14 +79,14 @@ class ScheduleForm(ModelForm):
             choices=[("", "---------"), *choices],
             required=field.required,
             label=field.label,
-            help_text=_("One of the functions that are offered here.") if name == "func" else "",
+            help_text=_("One of the functions that this site offers.") if name == "func" else "",
             initial=field.initial,
             empty_value="" if field.required else None,
-            error_messages={"invalid_choice": _("%(value)s is not offered here; choose one of the list.")},
+            error_messages={"invalid_choice": _("%(value)s is not offered here; choose one from the list.")},
         )
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Skip Django-Q2's own check of the cron text: the scheduler's check names the wrong field."""
+        """Skip Django-Q2's check of the cron text, because the scheduler's check names the part that is wrong."""
         return super()._get_validation_exclusions() | {"cron"}  # type: ignore[misc, no-any-return]
 
     def _post_clean(self) -> None:
@@ -95,29 +97,29 @@ class ScheduleForm(ModelForm):
                 setattr(row, name, self._before[name])
         if self._is_locked:
             self._keep_locked()
-        self._tell_problems()
+        self._add_problems()
         if not self.errors:
             self._plan(row)
 
     def _keep_locked(self) -> None:
-        """Put back what a tenant's staff may not change, whatever was sent."""
+        """Restore the fields that a tenant's staff may not change, whatever was sent."""
         for name in offered.GUARDED:
             setattr(self.instance, name, self._before[name])
             if name in self.changed_data:
-                self._tell(name, _("This cannot be changed here: the schedule runs what is not offered."))
+                self._add(name, _("This cannot be changed here, because the schedule runs what is not offered."))
 
-    def _tell_problems(self) -> None:
+    def _add_problems(self) -> None:
         is_refused = self._is_locked
         if self._is_limited and not self._is_locked:
             for name, reason in offered.problems(self.instance):
                 is_refused = True
-                self._tell(name, reason)
+                self._add(name, reason)
         for field, reason in problems(self.instance, tenancy.current_schema(), imports=not is_refused):
             if not self._is_locked or field in _TIMES:
-                self._tell(field, reason)
+                self._add(field, reason)
 
-    def _tell(self, field: str | None, reason: Any) -> None:
-        """Add an error to a field, unless it has one; to the form where the page does not have the field."""
+    def _add(self, field: str | None, reason: Any) -> None:
+        """Add an error to a field, unless it has one, or to the form if the page does not show the field."""
         if field not in self.errors:
             self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
 
@@ -131,10 +133,10 @@ class ScheduleForm(ModelForm):
             try:
                 row.next_run = occurrences.replan(row, row.next_run or now, now)
             except BadSchedule as error:
-                self._tell("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
+                self._add("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True
         elif row.next_run is None and row.repeats != 0:
-            self._tell("next_run", _("Enter when it runs next; to stop it, pause it."))
+            self._add("next_run", _("Enter when the schedule runs next. To stop it, pause it."))
 
     def _moved(self) -> bool:
         return "next_run" in self.changed_data

@@ -1,4 +1,4 @@
-"""Where a page is: in the sites of tenants, or in the public one. In the other it does not exist."""
+"""Restrict pages to the sites of tenants, or to the public site. Elsewhere they do not exist."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ else:
 
 
 class GatedAdmin(ModelAdmin):
-    """Pages that are there only where `is_here`: else they are in no index, and every link to them is a 404."""
+    """Pages that exist only where `is_here`. Elsewhere no index lists them, and their URLs return 404."""
 
     def is_here(self, request: HttpRequest) -> bool:
-        """Whether these pages are in the site that is asked. Raises `DatabaseAway`."""
+        """Return whether these pages exist in the requested site. Raises `DatabaseAway`."""
         raise NotImplementedError
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -50,7 +50,7 @@ class GatedAdmin(ModelAdmin):
         return self.is_here(request) and super().has_delete_permission(request, obj)
 
     def message_user(self, request: HttpRequest, message: Any, *args: Any, **kwargs: Any) -> None:
-        """As Django's. Control characters in names of tasks and schedules are written out."""
+        """Add a message, with escaped control characters in names of tasks and schedules."""
         message = message if hasattr(message, "__html__") else visible(str(message))
         super().message_user(request, message, *args, **kwargs)
 
@@ -64,14 +64,14 @@ class GatedAdmin(ModelAdmin):
         @functools.wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if not self.is_here(request):
-                raise Http404(_("This page is not in this site."))
+                raise Http404(_("This site does not have this page."))
             return view(request, *args, **kwargs)
 
         return guarded
 
 
 class TenantAdmin(GatedAdmin):
-    """Pages of a schema that has Django-Q2's tables itself: a tenant's, or the public one where it has them too."""
+    """Pages of a schema with Django-Q2's tables: of a tenant, or the public schema if it has them too."""
 
     def is_here(self, request: HttpRequest) -> bool:
         schema = tenancy.current_schema()
@@ -82,14 +82,14 @@ class TenantAdmin(GatedAdmin):
 
 
 class PublicAdmin(GatedAdmin):
-    """Pages of the public site, about all tenants."""
+    """Pages of the public site about all tenants."""
 
     def is_here(self, request: HttpRequest) -> bool:
         return tenancy.current_schema() == tenancy.public_schema()
 
 
 def _has_tables() -> bool:
-    """Whether the current schema has Django-Q2's tables. Without them PostgreSQL would show those of the public one."""
+    """Return whether the current schema has Django-Q2's tables; if not, PostgreSQL would read those in `public`."""
     try:
         schema = tenancy.task_schema()
         if schema != tenancy.public_schema():

@@ -1,4 +1,4 @@
-"""A tenant's running, queued and delayed tasks, as the broker has them now; cancel."""
+"""The admin of a tenant's running, queued and delayed tasks, read from the broker, with cancel."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tenant_q.support import moments
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
-"""So many tasks are listed; the others come when these are done."""
+"""The most tasks that are listed; others follow when these have ended."""
 SHOWN_ARGUMENTS = 10
-"""The most arguments, and the most keywords, of a task that the page shows."""
+"""The most arguments, and the most keyword arguments, of a task that are shown."""
 _PLACES = {
     "leased": (gettext_lazy("Running"), "tenant-q-good"),
     "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
@@ -40,7 +40,7 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A package as the page shows it. `problem` is why it cannot be read, or empty."""
+    """A package as the page shows it. `problem` says why it cannot be read, or is empty."""
 
     id: str
     name: str
@@ -57,7 +57,7 @@ class Row:
 
 
 class LiveTaskAdmin(PagesAdmin, TenantAdmin):
-    """What is still to be run, and what runs now. It is read from the broker each time."""
+    """The tasks that run or wait, read from the broker for each request."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -69,7 +69,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         }
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The list; with `?part=table` only what changes, for the script that refreshes it."""
+        """Show the list; with `?part=table` only the table, for the script that refreshes it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
@@ -84,7 +84,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         return self.page(request, part, **context)
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask, and cancel when that is confirmed."""
+        """Ask for confirmation, then cancel."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         id = unquote(object_id)
@@ -99,17 +99,17 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             return HttpResponseRedirect("../../")
         if row is None:
             raise Http404(_("There is no such task here, or it has ended."))
-        return self.page(request, "cancel", act=_("Cancel"), title=_("Are you sure?"), row=row)
+        return self.page(request, "cancel", step=_("Cancel"), title=_("Are you sure?"), row=row)
 
     def _cancel(self, request: HttpRequest, id: str, name: str) -> None:
         if not QUtilities.cancel(id, by=request.user.get_username()):
-            self.message_user(request, _("%(name)s has ended already.") % {"name": name}, messages.WARNING)
+            self.message_user(request, _("%(name)s has already ended.") % {"name": name}, messages.WARNING)
             return
-        self.message_user(request, _("%(name)s is cancelled.") % {"name": name}, messages.SUCCESS)
+        self.message_user(request, _("%(name)s was cancelled.") % {"name": name}, messages.SUCCESS)
 
 
 def find_live(limit: int) -> list[Live]:
-    """The first `limit` of the current tenant's packages in the site's clusters. Raises as `Broker.live`."""
+    """Return the first packages of the current tenant in the site's clusters. Raises the errors of `Broker.live`."""
     schema = tenancy.task_schema()
     found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
     order = list(_PLACES)
@@ -117,18 +117,18 @@ def find_live(limit: int) -> list[Live]:
 
 
 def find_one(id: str) -> Live | None:
-    """The current tenant's package with this id, if it is still to be run or runs. Raises as `Broker.find`."""
+    """Return the current tenant's package with this id if it waits or runs. Raises the errors of `Broker.find`."""
     schema = tenancy.task_schema()
     found = (broker.find(schema, id) for broker in site_brokers())
     return next((live for live in found if live), None)
 
 
 def as_row(live: Live) -> Row:
-    """A package as it is shown, also one that cannot be read."""
+    """Return a package as it is shown, even if it cannot be read."""
     is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
     state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
     due = moments.at(live.at) if live.at is not None else None
-    words: dict[str, Any] = {
+    common: dict[str, Any] = {
         "id": live.id,
         "state": state,
         "style": style,
@@ -139,7 +139,7 @@ def as_row(live: Live) -> Row:
     try:
         package = open_package(live.payload, Found(live.id, schema, tenancy.current_key(schema)))
     except BadPackage as error:
-        return Row(name=live.id, func=live.func, group="", arguments="", problem=str(error), **words)
+        return Row(name=live.id, func=live.func, group="", arguments="", problem=str(error), **common)
     fraction, text = _progress(live)
     return Row(
         name=package.name,
@@ -149,18 +149,18 @@ def as_row(live: Live) -> Row:
         problem="",
         fraction=fraction,
         progress=text,
-        **words,
+        **common,
     )
 
 
 def _call(args: Any, kwargs: Any) -> str:
-    """A call's arguments, the first of them and of each its start."""
+    """Return the arguments of a call as text, shortened."""
     parts = [in_short(value) for value in args[:SHOWN_ARGUMENTS]]
     parts += [f"{name}={in_short(value)}" for name, value in islice(kwargs.items(), SHOWN_ARGUMENTS)]
     return ", ".join(parts + ["…"] * (max(len(args), len(kwargs)) > SHOWN_ARGUMENTS))
 
 
 def _progress(live: Live) -> tuple[float | None, str]:
-    """How far a running task says it is."""
+    """Return the progress that a running task has reported: its fraction and its text."""
     reported = progress.read(live.schema, live.id) if live.place == "leased" else None
     return (reported.fraction, reported.text) if reported else (None, "")

@@ -1,4 +1,4 @@
-"""The operators' other pages, in the public site only: clusters, dead tasks, and the audit trail."""
+"""The operators' pages in the public site about clusters, dead tasks and the audit trail."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from tenant_q.support import moments
 from tenant_q.support.visible import visible, visible_lines
 
 DEAD_SHOWN = 200
+"""The most dead tasks that are listed."""
 
 
 class ClusterAdmin(PagesAdmin, PublicAdmin):
-    """The clusters of the site, their processes, and what each runs now."""
+    """The clusters of the site, their processes, and the task that each one runs."""
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -40,7 +41,7 @@ class ClusterAdmin(PagesAdmin, PublicAdmin):
         return {"changelist": ("", self.changelist_view)}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The clusters; with `?part=table` only what changes, for the script that refreshes it."""
+        """Show the clusters; with `?part=table` only the table, for the script that refreshes it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         template = "clusters_table" if request.GET.get("part") == "table" else "clusters"
@@ -54,7 +55,7 @@ class ClusterAdmin(PagesAdmin, PublicAdmin):
 
 
 class DeadTaskAdmin(PagesAdmin, PublicAdmin):
-    """Packages that were given up without a row: queue them again, or forget them."""
+    """Packages that were given up without a row, to be queued again or purged."""
 
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
         return {"changelist": ("", self.changelist_view), "act": ("act/", require_POST(self.act_view))}
@@ -73,48 +74,48 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
         return self.page(request, "dead", rows=rows, has_more=len(found) > DEAD_SHOWN, **context)
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
-        """Retry what is chosen, or ask whether it is to be purged, and do it when that is confirmed."""
-        act = request.POST.get("act", "")
+        """Retry the selected tasks, or ask for confirmation and then purge them."""
+        action = request.POST.get("act", "")
         allowed = {"retry": self.has_change_permission, "purge": self.has_delete_permission}
-        if act not in allowed:
-            raise Http404(_("There is no such act."))
-        if not allowed[act](request):
+        if action not in allowed:
+            raise Http404(_("There is no such action."))
+        if not allowed[action](request):
             raise PermissionDenied
         ids = set(request.POST.getlist("id"))
         try:
-            chosen = _these_dead(ids)
-            if act == "purge" and chosen and "confirmed" not in request.POST:
+            chosen = _dead_of(ids)
+            if action == "purge" and chosen and "confirmed" not in request.POST:
                 rows = [dead for broker, dead in chosen]
-                return self.page(request, "purge", act=_("Purge"), title=_("Are you sure?"), rows=rows)
-            self._act(request, act, chosen)
+                return self.page(request, "purge", step=_("Purge"), title=_("Are you sure?"), rows=rows)
+            self._change(request, action, chosen)
         except TenantQError as error:
             self.message_user(request, str(error), messages.ERROR)
         return HttpResponseRedirect("../")
 
-    def _act(self, request: HttpRequest, act: str, chosen: Sequence[tuple[Broker, Dead]]) -> None:
+    def _change(self, request: HttpRequest, action: str, chosen: Sequence[tuple[Broker, Dead]]) -> None:
         by_broker: dict[str, tuple[Broker, list[Dead]]] = {}
         for broker, dead in chosen:
             by_broker.setdefault(broker.cluster, (broker, []))[1].append(dead)
-        do = dead_letters.retry if act == "retry" else dead_letters.purge
+        change = dead_letters.retry if action == "retry" else dead_letters.purge
         actor = request.user.get_username()
-        done = sum(do(broker, own, actor=actor) for broker, own in by_broker.values())
-        if act == "retry":
-            told = ngettext("%(count)s task is queued again.", "%(count)s tasks are queued again.", done)
+        done = sum(change(broker, own, actor=actor) for broker, own in by_broker.values())
+        if action == "retry":
+            text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
         else:
-            told = ngettext("%(count)s task is purged.", "%(count)s tasks are purged.", done)
-        self.message_user(request, told % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+            text = ngettext("%(count)s task was purged.", "%(count)s tasks were purged.", done)
+        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
 
 def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
-    """The latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
+    """Return the latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
     found = [
         (broker, dead) for broker in site_brokers() for dead in broker.dead(schema, limit=limit, newest_first=True)
     ]
     return sorted(found, key=lambda one: one[1].died, reverse=True)
 
 
-def _these_dead(ids: Set[str]) -> list[tuple[Broker, Dead]]:
-    """Those of the packages that are dead, of whichever cluster."""
+def _dead_of(ids: Set[str]) -> list[tuple[Broker, Dead]]:
+    """Return the dead packages with these ids, from all clusters of the site."""
     return [(broker, dead) for broker in site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
 
 
@@ -132,7 +133,7 @@ def _as_dead_row(dead: Dead) -> dict[str, Any]:
 
 
 class AuditRecordAdmin(PublicAdmin):
-    """Who did what to which tenant: to be read, never changed."""
+    """The audit trail: who did what to which tenant. It is read-only."""
 
     list_display = ("at", "actor", "act", "schema_name", "short_target", "change")
     list_filter = ("act", ("at", admin.DateFieldListFilter))
@@ -162,16 +163,16 @@ class AuditRecordAdmin(PublicAdmin):
 
     @admin.display(description=gettext_lazy("change"))
     def change(self, record: Any) -> str:
-        """What is different, in a few words."""
+        """Return what has changed, in a few words."""
         before, after = record.before or {}, record.after or {}
         if not isinstance(before, dict) or not isinstance(after, dict):
             return "-"
         names = [name for name in after if before.get(name) != after[name]]
-        told = [
+        changes = [
             f"{name} {_word(before.get(name))} → {_word(after[name])}" if before else f"{name} {_word(after[name])}"
             for name in names
         ]
-        return ", ".join(told) or "-"
+        return ", ".join(changes) or "-"
 
     @admin.display(description=gettext_lazy("before"))
     def shown_before(self, record: Any) -> Any:

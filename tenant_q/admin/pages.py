@@ -1,4 +1,4 @@
-"""Pages that are not lists of rows: views of their own, in the look of the admin."""
+"""Admin pages that are not lists of rows: views of their own in the look of the admin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tenant_q.admin.gate import GatedAdmin
 
 
 class PagesAdmin(GatedAdmin):
-    """An admin of what no table holds. What it shows is asked for each time."""
+    """An admin of something that no table holds, read anew for each request."""
 
     class Media:
         css = {"all": ["tenant_q/admin.css"]}
@@ -26,7 +26,7 @@ class PagesAdmin(GatedAdmin):
         return False
 
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
-        """The pages: route, and the view; by the last part of the URL's name."""
+        """Return the pages: route and view, by the last part of the URL's name."""
         raise NotImplementedError
 
     def get_urls(self) -> list[Any]:
@@ -37,23 +37,30 @@ class PagesAdmin(GatedAdmin):
         ]
 
     def list_url(self) -> str:
-        """The URL of the first page."""
+        """Return the URL of the first page."""
         return reverse(
             f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist", current_app=self.admin_site.name
         )
 
-    def page(self, request: HttpRequest, template: str, *, act: str = "", **context: Any) -> HttpResponse:
-        """A page of the admin with this template. `act` is what is asked for on a page behind the first one."""
+    def page(self, request: HttpRequest, template: str, *, step: str = "", **context: Any) -> HttpResponse:
+        """Return a page of the admin.
+
+        Args:
+            request: The request.
+            template: The name of the template.
+            step: The name of a page that follows the first one, such as a confirmation; empty for the first page.
+            context: The context of the template.
+        """
         base = {**self.admin_site.each_context(request), "opts": self.opts, "media": self.media}
-        base |= {"crumbs": self._crumbs(act), "crumbs_are_a_list": VERSION >= (6, 1)}  # as those of Django's own pages
+        base |= {"crumbs": self._crumbs(step), "crumbs_are_a_list": VERSION >= (6, 1)}  # as on Django's own pages
         return TemplateResponse(request, f"tenant_q/admin/{template}.html", base | context)
 
-    def _crumbs(self, act: str) -> list[tuple[str, Any]]:
-        """The way to a page: URLs, empty for the last, and labels."""
+    def _crumbs(self, step: str) -> list[tuple[str, Any]]:
+        """Return the breadcrumbs of a page: URLs, empty for the last, and labels."""
         site, label = self.admin_site.name, self.opts.app_label
         way = [
             (reverse("admin:index", current_app=site), _("Home")),
             (reverse("admin:app_list", args=[label], current_app=site), self.opts.app_config.verbose_name),
-            (self.list_url() if act else "", capfirst(self.opts.verbose_name_plural)),
+            (self.list_url() if step else "", capfirst(self.opts.verbose_name_plural)),
         ]
-        return [*way, ("", act)] if act else way
+        return [*way, ("", step)] if step else way

@@ -1,4 +1,4 @@
-"""A tenant's schedules: checked on save, with a preview; run now, pause, resume."""
+"""The admin of a tenant's schedules: checked when saved, with a preview, and with buttons to run, pause and resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse
@@ -22,38 +21,33 @@ from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
-from tenant_q.admin.forms import ScheduleForm, limited
+from tenant_q.admin.forms import ScheduleForm
 from tenant_q.admin.gate import TenantAdmin
+from tenant_q.admin.staff_limits import StaffLimitsAdmin
 from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, due_index, occurrences, offered, schedule_rows
+from tenant_q.schedules import by_hand, catch_up, due_index, occurrences, offered
 
 PREVIEWED = 5
 _HELD = {
-    due_index.PAUSED: _("Waits: tasks of this site are paused"),
+    due_index.PAUSED: _("Held: the tasks of this site are paused"),
     due_index.EXCLUDED: _("Not served by the scheduler"),
-    due_index.UNREADY: _("Waits: this site is not ready"),
-    due_index.FAILED: _("Waits: the last try failed"),
+    due_index.UNREADY: _("Held: this site is not ready"),
+    due_index.FAILED: _("Held: the last attempt failed"),
 }
-
-
-_LOCKED = _(
-    "This schedule runs a function or uses an option that is not offered here. You can pause, resume, delete and "
-    "rename it, and give it another time. Only the operators of this site can change the rest."
-)
 
 
 _BEHIND = _(
     "This schedule has missed %(count)s runs, and makes up for each, one after another. To leave them out, set its "
-    "next run to a moment in the future."
+    "next run to a time in the future."
 )
 _WHEN = {"next_run", "repeats", "schedule_type", "minutes", "cron"}
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Active, paused or ended."""
+    """A filter for active, paused and ended schedules."""
 
     title = _("state")
     parameter_name = "state"
@@ -71,8 +65,8 @@ class StateFilter(admin.SimpleListFilter):
         return queryset if chosen is None else queryset.filter(chosen)
 
 
-class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
-    """The schedules of the tenant whose site this is."""
+class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
+    """The schedules of the current tenant."""
 
     form = ScheduleForm
     change_form_template = "tenant_q/admin/schedule_form.html"
@@ -120,7 +114,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return [state if column == "state" else column for column in super().get_list_display(request)]
 
     def _note_held(self, request: HttpRequest) -> None:
-        """Which schedules wait for something other than their time."""
+        """Keep in the request which schedules are held, and why."""
         schema = tenancy.physical_schema(tenancy.current_schema())
         with tenancy.in_public():
             entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
@@ -148,7 +142,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return format_html('<a href="{}" class="tenant-q-state {}">{}</a>', url, style, words)
 
     def state(self, row: Any, held: Any = None) -> Any:
-        """Whether a schedule runs: active, paused, ended, or what it waits for."""
+        """Return the state of a schedule: active, paused, ended, or why it is held."""
         if row.repeats == 0:
             style, words = "tenant-q-soft", _("Ended")
         elif by_hand.is_paused(row):
@@ -159,7 +153,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
             style, words = "tenant-q-good", _("Active")
         return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
 
-    @admin.display(description=_("next fires"))
+    @admin.display(description=_("next runs"))
     def upcoming(self, row: Any) -> Any:
         return format_html('<div id="tenant-q-upcoming" aria-live="polite">{}</div>', self._preview(row))
 
@@ -173,58 +167,12 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)
 
-    # What a tenant's staff may change
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = super().get_readonly_fields(request, obj)
-        return (*fields, *offered.GUARDED) if self._is_locked(obj) else fields
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        fieldsets = super().get_fieldsets(request, obj)
-        if not self._is_locked(obj):
-            return fieldsets
-        (title, options), *others = fieldsets
-        return [(title, {**options, "description": _LOCKED}), *others]
-
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        if self._is_locked(obj):
-            kwargs.setdefault("help_texts", dict.fromkeys(offered.GUARDED, ""))
-        return limited(super().get_form(request, obj, change=change, **kwargs))
-
-    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
-        formset = super().get_changelist_formset(request, **kwargs)
-        formset.form = limited(formset.form)
-        return formset
-
-    def _is_locked(self, obj: Any) -> bool:
-        """Whether a row runs what is not offered. It is asked once: a form writes what was sent into the row."""
-        if obj is None or not offered.is_limited():
-            return False
-        if not hasattr(obj, "tenant_q_is_locked"):
-            obj.tenant_q_is_locked = not offered.is_listed(obj)
-        return bool(obj.tenant_q_is_locked)
-
-    def _require_offered(self, obj: Any, changed: set[str] | None) -> None:
-        """Raise `PermissionDenied` for a row that a tenant's staff may not save, whichever form it comes from.
-
-        Parameters: `changed`, the fields of a row that is there already. It is locked, so that code that changes its
-        function meanwhile does not get the arguments that were meant for another one.
-        """
-        if not offered.is_limited():
-            return
-        if changed is not None and self._is_locked(schedule_rows.rows().select_for_update().filter(pk=obj.pk).first()):
-            is_allowed = changed.isdisjoint(offered.GUARDED)
-        else:
-            is_allowed = offered.is_listed(obj)
-        if not is_allowed:
-            raise PermissionDenied(_("This is not offered here."))
-
     # What is saved
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])} if change else None
         with transaction.atomic(using=tenancy.database_alias()):
-            self._require_offered(obj, changed)
+            self.require_offered(obj, changed)
             self._save(request, obj, changed)
         if (changed is None or changed & _WHEN) and (count := _behind(obj)):
             self.message_user(request, _BEHIND % {"count": count}, messages.WARNING)
@@ -233,22 +181,22 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         if changed is not None:
             fields = [field.name for field in obj._meta.concrete_fields if field.name in changed]
             obj.save(using=tenancy.database_alias(), update_fields=fields)
-            by_hand.note(by_hand.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
+            by_hand.record(by_hand.EDIT, obj, actor=request.user.get_username(), changed=sorted(changed))
             return
         planned = obj.next_run
         obj.save(using=tenancy.database_alias())
-        if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by rules of its own
+        if obj.next_run != planned:  # Django-Q2 plans a new cron schedule by its own rules
             obj.next_run = planned
             obj.save(using=tenancy.database_alias(), update_fields=["next_run"])
-        by_hand.note(by_hand.ADD, obj, actor=request.user.get_username())
+        by_hand.record(by_hand.ADD, obj, actor=request.user.get_username())
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        by_hand.note(by_hand.DELETE, obj, actor=request.user.get_username())
+        by_hand.record(by_hand.DELETE, obj, actor=request.user.get_username())
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for row in queryset:
-            by_hand.note(by_hand.DELETE, row, actor=request.user.get_username())
+            by_hand.record(by_hand.DELETE, row, actor=request.user.get_username())
         super().delete_queryset(request, queryset)
 
     def get_urls(self) -> list[Any]:
@@ -260,7 +208,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         return [preview, *super().get_urls()]
 
     def preview_view(self, request: HttpRequest) -> HttpResponse:
-        """The next fires of what stands in a form, or its errors. Nothing is saved."""
+        """Return the next runs of the schedule in a form, or the errors of the form. Nothing is saved."""
         obj = self.get_object(request, request.GET.get("id", "")) if "id" in request.GET else None
         if not (self.has_change_permission(request, obj) if obj else self.has_add_permission(request)):
             return HttpResponse(status=403)
@@ -283,7 +231,7 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
     # What is done
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
-        buttons = [] if self._is_locked(obj) else [Button("run_now", _("Run now"))]
+        buttons = [] if self.is_locked(obj) else [Button("run_now", _("Run now"))]
         if by_hand.is_paused(obj):
             buttons.append(Button("resume", _("Resume")))
         elif obj.repeats != 0:
@@ -295,29 +243,29 @@ class ScheduleAdmin(ButtonsAdmin, TenantAdmin):
         actor = request.user.get_username()
         done = self._each(request, queryset, lambda row: _run_now(row, actor))
         if done:
-            text = ngettext("%(count)s task is queued.", "%(count)s tasks are queued.", done)
+            text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
     @admin.action(description=_("Pause selected schedules"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
-        text = ngettext("%(count)s schedule is paused.", "%(count)s schedules are paused.", done)
+        text = ngettext("%(count)s schedule was paused.", "%(count)s schedules were paused.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._each(request, queryset, lambda row: by_hand.resume(row.pk, actor=actor))
-        text = ngettext("%(count)s schedule is resumed.", "%(count)s schedules are resumed.", done)
+        text = ngettext("%(count)s schedule was resumed.", "%(count)s schedules were resumed.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
-    def _each(self, request: HttpRequest, queryset: Any, act: Callable[[Any], bool]) -> int:
-        """Do something to each row; what is wrong with one keeps no other from it. Returns for how many it was done."""
+    def _each(self, request: HttpRequest, queryset: Any, do: Callable[[Any], bool]) -> int:
+        """Do something to each row, and report an error of one without stopping. Return for how many it was done."""
         done = 0
         for row in queryset:
             try:
-                done += act(row)
+                done += do(row)
             except TenantQError as error:
                 self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
         return done

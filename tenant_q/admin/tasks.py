@@ -1,4 +1,4 @@
-"""A tenant's finished tasks, to be read and run again: successes and failures."""
+"""The admin of a tenant's finished tasks, with a button to run a task again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
-from tenant_q.lifecycle import task_rows
+from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failures import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED, Stored
-from tenant_q.schedules import by_hand, offered
+from tenant_q.schedules import offered
 from tenant_q.support.durations import duration
 
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
@@ -30,16 +30,16 @@ _SHORT = 100
 
 
 class TaskAdmin(ButtonsAdmin, TenantAdmin):
-    """Tasks that have ended, read-only. Columns with pickles are read as text, so that a bad one breaks no page."""
+    """Finished tasks, read-only. Columns with pickles are read as text, so that a bad value breaks no page."""
 
     search_fields = ("name", "func", "id__exact")
     list_filter = (("stopped", admin.DateFieldListFilter), FunctionFilter, GroupFilter)
     actions = ("run_again",)
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they count the table once for each choice
+    show_facets = admin.ShowFacets.NEVER  # each facet would count the table
     paginator = BoundedPaginator
     shown_in_list: tuple[str, ...] = ()
-    """The columns with pickles that the list needs."""
+    """The columns with pickles that the list shows."""
 
     # What is read
 
@@ -53,7 +53,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Every field: those who may change a task may run it again, and nothing else."""
+        """Return every field: who may change a task may run it again, and nothing else."""
         return flatten_fieldsets(self.get_fieldsets(request, obj))
 
     def changeform_view(
@@ -108,23 +108,23 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
             except TenantQError as error:
                 self.message_user(request, f"{task.name}: {error}", messages.ERROR)
         if done:
-            text = ngettext("%(count)s task is queued again.", "%(count)s tasks are queued again.", done)
+            text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
         offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
-        result = self._signed(task, "result").value if by_hand.may_be_parts(args.value) else None
-        by_hand.run_again(task, args.value, kwargs.value, result, actor=actor)
+        result = self._signed(task, "result").value if run_again.may_be_parts(args.value) else None
+        run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 
     def _signed(self, task: Any, name: str) -> Stored:
-        """What a column holds. Raises `EnqueueError` when it is not signed or cannot be read."""
+        """Return the value of a column. Raises `EnqueueError` if it is not signed or cannot be read."""
         stored = task_rows.read(task, name)
         what = "result" if name == "result" else "arguments"
         if not stored.is_signed:
             raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")
         if stored.error:
-            raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy what is named there.")
+            raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy the code that this names.")
         return stored
 
 
@@ -167,7 +167,7 @@ class FailureAdmin(TaskAdmin):
 
     @admin.display(description=_("failure"))
     def failure(self, task: Any) -> Any:
-        """The cause, and under it what it says, in a few words."""
+        """Return the cause and the first words of the message."""
         message = " ".join(self._failure(task).message.split())
         short = message if len(message) <= _SHORT else f"{message[:_SHORT]}…"
         return format_html('{}<div class="quiet">{}</div>', self.cause(task), short)

@@ -1,4 +1,4 @@
-"""The operators' table of all tenants: load, last hour, next fire, and the policy, which is changed in its row."""
+"""The operators' table of all tenants: load, last hour, next run and policy, which can be edited in its row."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HELD = {
     due_index.PAUSED: gettext_lazy("paused"),
     due_index.EXCLUDED: gettext_lazy("not served by the scheduler"),
     due_index.UNREADY: gettext_lazy("not ready"),
-    due_index.FAILED: gettext_lazy("the last try failed"),
+    due_index.FAILED: gettext_lazy("the last attempt failed"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table. `key` orders it; a tenant without one comes last, in either direction."""
+    """A column of the table. `key` sorts it; tenants whose key is None come last in both directions."""
 
     name: str
     label: Any
@@ -57,25 +57,25 @@ COLUMNS = (
         "wait",
         gettext_lazy("Wait p95"),
         lambda one: one.load.wait_p95,
-        gettext_lazy("95 of 100 tasks of the last hour waited no longer"),
+        gettext_lazy("95% of the tasks of the last hour waited no longer"),
     ),
     Column(
         "run",
         gettext_lazy("Run p95"),
         lambda one: one.load.run_p95,
-        gettext_lazy("95 of 100 tasks of the last hour ran no longer"),
+        gettext_lazy("95% of the tasks of the last hour ran no longer"),
     ),
-    Column("next", gettext_lazy("Next fire"), lambda one: one.next_fire),
+    Column("next", gettext_lazy("Next run"), lambda one: one.next_fire),
     Column("weight", gettext_lazy("Policy"), lambda one: (one.policy.paused, one.policy.weight)),
 )
 _BY_NAME = {column.name: column for column in COLUMNS}
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What an operator may change of a tenant's policy, in its row of the table; to pause it there are buttons.
+    """A tenant's policy in its row of the table, except for the pause, which has buttons.
 
-    Each field carries with it what was shown, so that `changed_data` is what was changed on the page and not what
-    somebody else changed meanwhile.
+    The values that were shown are sent along, so that `changed_data` holds what was changed on the page and not what
+    somebody else has changed meanwhile.
     """
 
     class Meta:
@@ -142,7 +142,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         )
 
     def policy_view(self, request: HttpRequest, schema: str) -> HttpResponse:
-        """Save what was changed on the page for one tenant; show the table with the errors if there are."""
+        """Save the changes to the policy of one tenant, or show the table with the errors of the form."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         form = PolicyForm(request.POST, auto_id="policy_%s")
@@ -150,23 +150,23 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             return self._table(request, form=form, edited=schema)
         values = {name: form.cleaned_data[name] for name in form.changed_data}
         if values:
-            self._change(request, schema, "limit", values, _("The policy of %(schema)s is saved and in force."))
+            self._change(request, schema, "limit", values, _("The policy of %(schema)s was saved and is in force."))
         else:
             self.message_user(request, _("Nothing was changed."), messages.INFO)
         return HttpResponseRedirect(_list_url(request))
 
     def pause_view(self, request: HttpRequest, schema: str) -> HttpResponse:
-        """Pause a tenant or, with `resume` in what is posted, let it go on."""
+        """Pause a tenant or, if the request has `resume`, resume it."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         if "resume" in request.POST:
-            self._change(request, schema, "resume", {"paused": False}, _("%(schema)s goes on."))
+            self._change(request, schema, "resume", {"paused": False}, _("%(schema)s was resumed."))
         else:
-            told = _("%(schema)s is paused: none of its tasks is started; those that run go on.")
-            self._change(request, schema, "pause", {"paused": True}, told)
+            text = _("%(schema)s was paused. Its running tasks continue, and no other task starts.")
+            self._change(request, schema, "pause", {"paused": True}, text)
         return HttpResponseRedirect(_list_url(request))
 
-    def _change(self, request: HttpRequest, schema: str, act: str, values: dict[str, Any], told: str) -> None:
+    def _change(self, request: HttpRequest, schema: str, act: str, values: dict[str, Any], text: str) -> None:
         try:
             policies.change(schema, actor=request.user.get_username(), act=act, **values)
         except BrokerError as error:
@@ -174,11 +174,11 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         except TenantQError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
-            self.message_user(request, told % {"schema": schema}, messages.SUCCESS)
+            self.message_user(request, text % {"schema": schema}, messages.SUCCESS)
 
 
 def _order(request: HttpRequest) -> tuple[str, bool]:
-    """By which column the table is ordered, and whether from the greatest."""
+    """Return the column by which the table is sorted, and whether in descending order."""
     wanted = request.GET.get("o", "schema")
     name = wanted.removeprefix("-")
     return (name, wanted.startswith("-")) if name in _BY_NAME else ("schema", False)
@@ -190,17 +190,17 @@ def _sorted(tenants: Sequence[Tenant], column: Column, reverse: bool) -> list[Te
 
 
 def _head(request: HttpRequest, column: Column, order: str, reverse: bool) -> dict[str, Any]:
-    """A head of the table: a click orders by it, and another the other way; figures begin with the greatest."""
+    """Return a head of the table. A click sorts by it, a second click reverses; numbers start in descending order."""
     is_chosen = column.name == order
-    is_figure = column.name not in ("schema", "next")
-    turned = not reverse if is_chosen else is_figure
+    is_number = column.name not in ("schema", "next")
+    turned = not reverse if is_chosen else is_number
     sort = ("descending" if reverse else "ascending") if is_chosen else ""
     url = _kept(request, "o", "p", "edit", o=("-" if turned else "") + column.name)
     return {"label": column.label, "title": column.title, "url": url, "sort": sort, "name": column.name}
 
 
 def _kept(request: HttpRequest, *left_out: str, **more: str) -> str:
-    """The query of the page without some of its parts, with others."""
+    """Return the query string of the page without some of its parameters, and with others."""
     query: dict[str, Any] = {name: value for name, value in request.GET.items() if name not in left_out} | more
     return f"?{urlencode(query)}" if query else ""
 
@@ -218,7 +218,7 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
 
 
 def _as_row(tenant: Tenant) -> dict[str, Any]:
-    """A tenant as the table shows it, in what costs a template little."""
+    """Return a tenant as the table shows it, in values that a template renders fast."""
     policy, load = tenant.policy, tenant.load
     said = [_("weight %(weight)s") % {"weight": f"{policy.weight:g}"}] if policy.weight != 1 else []
     limits = (
@@ -244,5 +244,5 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
 
 
 def _count(value: int, *, bad: bool = False) -> tuple[int, str]:
-    """A count with the style that it is shown in."""
+    """Return a count and its CSS class."""
     return value, ("tenant-q-alert" if bad else "") if value else "tenant-q-zero"

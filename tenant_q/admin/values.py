@@ -1,4 +1,4 @@
-"""Values for people: pickled columns, durations, kinds of schedules. Whatever is stored, the page is shown."""
+"""Show stored values in the admin, whatever they are: pickled columns and kinds of schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django_q.models import Schedule
 from tenant_q.lifecycle.task_rows import Stored
 
 LONGEST = 20_000
-"""So many characters of a value are shown."""
+"""The most characters of a value that are shown."""
 _WIDTH = 100
 _DEEPEST = 40
 _SHORT = 300
@@ -24,13 +24,13 @@ _BRIEF.maxstring = _BRIEF.maxother = 100
 
 
 def as_text(value: Any) -> str:
-    """A value as Python shows it, at most `LONGEST` characters of it. Never raises.
+    """Return a value as Python shows it, cut to `LONGEST` characters. Never raises.
 
-    It costs what it shows: of a container that holds more, the rest is not looked at.
+    Its cost depends on what is shown: the rest of a large container is not read.
     """
     try:
         text = value if isinstance(value, str) else _pretty(value)
-    except Exception as error:  # a `__repr__` of the project's
+    except Exception as error:  # from a `__repr__` of the project
         return _unshowable(value, error)
     if len(text) > LONGEST:
         text = text[:LONGEST] + "\n" + _("… and more")
@@ -38,7 +38,7 @@ def as_text(value: Any) -> str:
 
 
 def in_short(value: Any) -> str:
-    """A value in a line, some hundred characters of it. Never raises."""
+    """Return a value on one line, cut to a few hundred characters. Never raises."""
     try:
         text = _BRIEF.repr(value)
     except Exception as error:
@@ -56,7 +56,7 @@ def _unshowable(value: Any, error: Exception) -> str:
 
 
 class _Start:
-    """The part of a value that the first `room` characters of its text come from; what is left out is an ellipsis."""
+    """The part of a value that fills the first `room` characters of its text. The rest becomes an ellipsis."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -80,7 +80,7 @@ class _Start:
             if self.room <= 0:
                 yield _Left("")
                 return
-            self.room -= 1  # each takes a character at least
+            self.room -= 1  # each takes at least one character
             yield self.of(value, depth + 1)
 
     def _items(self, values: dict[Any, Any], depth: int) -> Iterator[tuple[Any, Any]]:
@@ -93,7 +93,7 @@ class _Start:
 
 
 class _Left:
-    """What is left of a value that was cut, and stands for the rest."""
+    """The start of a value that was cut."""
 
     def __init__(self, start: str) -> None:
         self.start = start
@@ -103,31 +103,31 @@ class _Left:
 
 
 def block(text: str, label: Any) -> SafeString:
-    """Text as it is, in a block that scrolls by itself and can be reached with the keyboard."""
+    """Return preformatted text in a block that scrolls and can be reached with the keyboard."""
     return format_html('<pre class="tenant-q-block" tabindex="0" role="region" aria-label="{}">{}</pre>', label, text)
 
 
 def stored_block(stored: Stored, label: Any) -> SafeString | str:
-    """A pickled column's value in a block, or what is wrong with it; with a note where it is not signed."""
+    """Return the value of a pickled column in a block, or why it cannot be read; with a note if it is not signed."""
     if stored.error:
-        told = format_html(
+        shown = format_html(
             '<p class="tenant-q-note">{}</p>{}', _("The stored value cannot be read."), block(stored.error, label)
         )
     elif stored.value is None:
         return "-"
     else:
-        told = block(as_text(stored.value), label)
-    return told if stored.is_signed else unsigned_note() + told
+        shown = block(as_text(stored.value), label)
+    return shown if stored.is_signed else unsigned_note() + shown
 
 
 def unsigned_note() -> SafeString:
-    """What is said above a value whose signature does not fit."""
-    note = _("This value is not signed by a cluster of this site, so only plain types in it are loaded.")
+    """Return the note above a value that has no valid signature."""
+    note = _("This value is not signed by a cluster of this site, so only plain types are loaded from it.")
     return format_html('<p class="tenant-q-note">{}</p>', note)
 
 
 def kind_of(row: Schedule) -> str:
-    """How often a schedule runs, in words."""
+    """Return how often a schedule runs, in words."""
     if row.schedule_type == Schedule.CRON:
         return _("Cron %(text)s") % {"text": row.cron}
     if row.schedule_type == Schedule.MINUTES:

@@ -22,14 +22,14 @@ _PLACES = ("queued", "leased", "delayed", "dead")
 _CLUSTER = ("cluster", "state", "host", "parent", "sentinel", "up", "workers", "restarts", "version", "trouble")
 _PROCESS = ("cluster", "role", "pid", "runs", "schema", "function", "task", "done", "silent")
 _TENANT = (
-    "schema", "queued", "running", "delayed", "dead", "done/h", "failed/h", "p95 wait", "p95 run", "next fire",
+    "schema", "queued", "running", "delayed", "dead", "done/h", "failed/h", "p95 wait", "p95 run", "next run",
     "policy",
 )  # fmt: skip
 
 # The columns that a narrow screen leaves out, the least important first.
 _LEAST_CLUSTER = ("version", "sentinel", "parent", "up", "restarts")
 _LEAST_PROCESS = ("silent", "task", "done", "cluster")
-_LEAST_TENANT = ("policy", "next fire", "p95 wait", "delayed", "p95 run", "done/h")
+_LEAST_TENANT = ("policy", "next run", "p95 wait", "delayed", "p95 run", "done/h")
 
 
 def _work(tenant: Tenant) -> int:
@@ -62,7 +62,7 @@ def headline(site: Site) -> Text:
         f"{site.name}: {running} {'cluster' if running == 1 else 'clusters'}, {len(site.tenants)} tenants",
         f"{total.queued} queued, {total.leased} running, {total.delayed} delayed, {total.dead} dead",
         f"in the last hour {total.done} done and {total.failed} failed",
-        f"95 of 100 waited up to {duration(total.wait_p95)} and ran up to {duration(total.run_p95)}",
+        f"95% waited at most {duration(total.wait_p95)} and ran at most {duration(total.run_p95)}",
     ]
     text = styled("; ".join(parts))
     if site.late >= 1:

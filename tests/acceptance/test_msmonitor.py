@@ -91,7 +91,7 @@ def test_keys_and_quitting(msmonitor):
     terminal = msmonitor()
     terminal.wait_for("sort (by load)")
     terminal.wait_for("globex_inc")
-    assert "No cluster runs" in terminal.shown
+    assert "No cluster is running" in terminal.shown
     assert termios.tcgetattr(terminal.slave) != terminal.before
     terminal.press("s")
     terminal.wait_for("sort (by queued)")

@@ -53,7 +53,7 @@ def test_a_schedule_is_added_and_run(visit, mscluster):
     page.click("#result_list >> text=by hand")
     mscluster()
     page.click("text=Run now")
-    assert "1 task is queued." in page.text_content(".messagelist")
+    assert "1 task was queued." in page.text_content(".messagelist")
     wait_until(done(A, group="by hand"), what="the task to be done")
     with in_schema(A):
         assert Schedule.objects.get().next_run.year == 2090
@@ -118,7 +118,7 @@ def test_a_failed_task_tells_why_and_is_run_again(visit, mscluster):
     page.click("#result_list tbody a >> text=root")
     assert "ValueError" in page.text_content("#content")
     page.click("text=Run again")
-    assert "1 task is queued again." in page.text_content(".messagelist")
+    assert "1 task was queued again." in page.text_content(".messagelist")
     with in_schema(A):
         wait_until(lambda: Task.objects.filter(name="root").count() == 2, what="the second failure")
 
@@ -137,9 +137,9 @@ def test_an_operator_edits_a_policy_and_purges_what_is_dead(visit):
     assert broker.policies()[A].weight == 4
     page.click("#nav-sidebar >> text=Dead tasks")
     page.check("#result_list tbody input[type=checkbox]")
-    page.get_by_role("button", name="Purge the chosen ones").click()
+    page.get_by_role("button", name="Purge selected tasks").click()
     page.get_by_role("button", name="Yes, purge").click()
-    page.wait_for_selector("text=1 task is purged.")
+    page.wait_for_selector("text=1 task was purged.")
     assert broker.counts().dead == 0
     with in_public():
         assert {record.act for record in AuditRecord.objects.all()} >= {"purge"}

@@ -26,6 +26,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle.row_signing import RowSigner
+from tenant_q.lifecycle.run_again import RUN_AGAIN
 from tenant_q.models import AuditRecord, LiveTask
 from tenant_q.package.package import CODE
 from tenant_q.schedules import by_hand, index_upkeep
@@ -174,7 +175,7 @@ def test_a_schedule_is_added(site):
         ("hook", {"hook": "tests.gone.job"}, "Function tests.gone.job is not defined"),
         ("hook", {"hook": "tests.tasks.gone"}, "is not offered here"),
         ("intended_date_kwarg", {"intended_date_kwarg": "not a name"}, "cannot be the name"),
-        ("next_run", {"next_run_0": "", "next_run_1": ""}, "Enter when it runs next"),
+        ("next_run", {"next_run_0": "", "next_run_1": ""}, "Enter when the schedule runs next"),
         ("kwargs", {"kwargs": "q_options={'timeot': 3}"}, "cannot be set here: timeot"),
         (None, {"kwargs": f"q_options={{'group': '{'x' * 101}'}}"}, "use at most 100"),
     ],
@@ -214,7 +215,7 @@ def test_a_next_run_long_past_is_warned_of(site):
     client, past = site(A), timezone.now() - 30 * 24 * HOUR
     data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
     data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}
-    words = "runs were missed and are made up for, one after another"
+    words = "missed runs will be made up for, one after another"
     assert words in client.post("/admin/django_q/schedule/preview/", data).content.decode()
     page = client.post("/admin/django_q/schedule/add/", data, follow=True).content.decode()
     assert "runs, and makes up for each, one after another" in page
@@ -308,7 +309,7 @@ def test_the_preview_follows_the_form(site):
 def test_run_now_runs_once_and_leaves_the_next_run(site, make_worker):
     row = make_schedule()
     answer = site(A).post(f"/admin/django_q/schedule/{row.pk}/act/run_now/", follow=True)
-    assert "1 task is queued." in answer.content.decode()
+    assert "1 task was queued." in answer.content.decode()
     run(make_worker)
     with in_schema(A):
         task = Task.objects.get()
@@ -370,7 +371,7 @@ def test_a_resumed_schedule_keeps_its_time_of_day(site):
     client = site(A)
     client.post(f"/admin/django_q/schedule/{row.pk}/act/pause/")
     page = client.get(change_url("schedule", row.pk)).content.decode()
-    assert "None: it is paused." in page and "Resume" in page
+    assert "None, because the schedule is paused." in page and "Resume" in page
     client.post(f"/admin/django_q/schedule/{row.pk}/act/resume/")
     with in_schema(A):
         row.refresh_from_db()
@@ -436,12 +437,12 @@ def test_a_failed_task_tells_why_and_runs_again(site, make_worker):
     assert "File &quot;x.py&quot;, line 1, in f" in page and "(4, 5)" in page and "2.0 s" in page
     assert 'name="_save"' not in page
     answer = client.post(f"/admin/django_q/failure/{task.pk}/act/run_again/", follow=True)
-    assert "1 task is queued again." in answer.content.decode()
+    assert "1 task was queued again." in answer.content.decode()
     run(make_worker)
     with in_schema(A):
         again = Task.objects.exclude(pk=task.pk).get()
         assert (again.name, again.group, again.result, again.success) == ("job", "g", 9, True)
-    (told,) = audited(by_hand.RUN_AGAIN)
+    (told,) = audited(RUN_AGAIN)
     assert (told.actor, told.schema_name, told.target, told.after["task_id"]) == ("boss", A, task.pk, again.pk)
 
 
@@ -455,7 +456,7 @@ def test_a_failed_iter_runs_again_with_all_its_parts(site, make_worker):
     with in_schema(A):
         assert not Task.objects.get(pk=id).success
     answer = site(A).post(f"/admin/django_q/failure/{id}/act/run_again/", follow=True)
-    assert "1 task is queued again." in answer.content.decode()
+    assert "1 task was queued again." in answer.content.decode()
     assert get_broker().queue_size(A) == 3
     while get_broker().counts().open:
         run(make_worker)
@@ -472,7 +473,7 @@ def test_what_may_be_an_iter_or_one_call_does_not_run_again(site):
     failed = make_task(id="3" * 32, args=((1, 2), (3, 4)), result="broken", success=False)
     client = site(A)
     answer = client.post(f"/admin/django_q/success/{'1' * 32}/act/run_again/", follow=True)
-    assert "its row may be that of an iter of 2 parts or of one call" in answer.content.decode()
+    assert "its row may belong to an iter of 2 parts or to one call" in answer.content.decode()
     assert get_broker().queue_size(A) == 0
     client.post(f"/admin/django_q/success/{single.pk}/act/run_again/")
     client.post(f"/admin/django_q/failure/{failed.pk}/act/run_again/")
@@ -582,7 +583,7 @@ def test_what_waits_is_listed_and_can_be_cancelled(site, make_worker):
     question = client.get(f"{LIVE}{id}/cancel/").content.decode()
     assert "Cancel the task “sum”" in question
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
-    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
+    assert [str(m) for m in answer.context["messages"]] == ["sum was cancelled."]
     make_worker().tick()
     with in_schema(A):
         task = Task.objects.get()
@@ -601,7 +602,7 @@ def test_a_task_far_back_in_a_long_queue_can_be_cancelled(site):
     client = site(A)
     assert "Cancel the task “sum”" in client.get(f"{LIVE}{id}/cancel/").content.decode()
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True)
-    assert [str(m) for m in answer.context["messages"]] == ["sum is cancelled."]
+    assert [str(m) for m in answer.context["messages"]] == ["sum was cancelled."]
     assert broker.state(A, id) is State.CANCELLED
 
 
@@ -629,7 +630,7 @@ def test_another_tenants_queue_is_behind_no_door(site):
         assert "theirs" not in client.get(LIVE + query).content.decode()
     assert client.get(f"{LIVE}{id}/cancel/").status_code == 404
     answer = client.post(f"{LIVE}{id}/cancel/", follow=True).content.decode()
-    assert "theirs" not in answer and "has ended already" in answer
+    assert "theirs" not in answer and "has already ended" in answer
     assert get_broker().place(A, id) == "queued" and get_broker().state(A, id) is State.QUEUED
 
 

@@ -186,7 +186,7 @@ def test_dead_tasks_are_queued_again_or_purged(site):
     client.post(f"{DEAD}act/", {"act": "retry", "id": ["d1"]})
     assert get_broker().place(A, "d1") == "queued"
     question = client.post(f"{DEAD}act/", {"act": "purge", "id": ["d2"]})
-    assert "forgotten for good" in question.content.decode() and get_broker().place(A, "d2") == "dead"
+    assert "cannot be restored" in question.content.decode() and get_broker().place(A, "d2") == "dead"
     client.post(f"{DEAD}act/", {"act": "purge", "id": ["d2"], "confirmed": "yes"})
     assert get_broker().place(A, "d2") is None and get_broker().place(A, "d3") == "dead"
     records = AuditRecord.objects.order_by("id").values_list("actor", "act", "schema_name", "target")

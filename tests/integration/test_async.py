@@ -117,13 +117,13 @@ CALLS: dict[str, Callable[[], Any]] = {
     "get_tenant": lambda: (tenancy.forget_tenants(), tenancy.get_tenant(ACME)),
     "policies.change": lambda: policies.change(ACME, actor="me", act="pause", paused=True),
     "policies.policy_of": lambda: policies.policy_of(ACME),
-    "acts.pause": lambda: by_hand.pause(1, actor="me"),
+    "by_hand.pause": lambda: by_hand.pause(1, actor="me"),
     "TenantCache": lambda: tenant_cache().get("x"),
 }
 
 
 # Django itself does.
-DJANGO_REFUSES = ("Django-Q2's schedule", "Django-Q2's result", "acts.pause")
+DJANGO_REFUSES = ("Django-Q2's schedule", "Django-Q2's result", "by_hand.pause")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -15,9 +15,9 @@ from prometheus_client import generate_latest
 from tenant_q.admin.live import as_row, find_live
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import EnqueueError
+from tenant_q.lifecycle.run_again import run_again
 from tenant_q.operations import metrics
 from tenant_q.package.functions import NOT_A_PATH
-from tenant_q.schedules import by_hand
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks
@@ -120,7 +120,7 @@ def test_what_a_row_does_not_hold_is_not_run_again(tenants, worker, stored):
     work(worker)
     (task,) = of_acme()
     with in_schema(ACME), pytest.raises(EnqueueError, match="its row does not hold its data"):
-        by_hand.run_again(task, task.args, task.kwargs, task.result, actor="me")
+        run_again(task, task.args, task.kwargs, task.result, actor="me")
     assert get_broker().counts().open == 0
 
 
@@ -131,7 +131,7 @@ def test_neither_is_a_row_with_a_hook_that_it_does_not_hold(tenants, worker):
     (task,) = of_acme()
     assert task.hook == f"{HERE}.book (partial)"
     with in_schema(ACME), pytest.raises(EnqueueError, match="cannot be run again"):
-        by_hand.run_again(task, task.args, task.kwargs, task.result, actor="me")
+        run_again(task, task.args, task.kwargs, task.result, actor="me")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_neither_is_a_row_with_a_hook_that_it_does_not_hold(tenants, worker):
 )
 def test_nor_is_a_row_of_the_version_before(tenants, func):
     with in_schema(ACME), pytest.raises(EnqueueError, match="cannot be run again"):
-        by_hand.run_again(Task(id="1" * 32, name="old", func=func, success=False), (), {}, None, actor="me")
+        run_again(Task(id="1" * 32, name="old", func=func, success=False), (), {}, None, actor="me")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_method_of_a_class_is_run_again(tenants, worker, func, stored):
     work(worker)
     (task,) = of_acme()
     with in_schema(ACME):
-        by_hand.run_again(task, task.args, task.kwargs, task.result, actor="me")
+        run_again(task, task.args, task.kwargs, task.result, actor="me")
     work(worker)
     assert [(task.func, task.result) for task in of_acme()] == [(path, "X")] * 2
     assert len(noted) == (2 if stored else 0), "its hook too, a static method by its path"

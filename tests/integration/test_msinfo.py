@@ -67,7 +67,7 @@ def test_tenants_are_sorted_by_load_or_otherwise(tenants, unlimited):
     assert order("--limit", "1") == ["globex_inc"]
     assert order("--schema", "initech_llc") == ["initech_llc"]
     text = msinfo()
-    assert "paused, weight 2, max running 3" in text and "4 queued" in text and "No cluster runs" in text
+    assert "paused, weight 2, max running 3" in text and "4 queued" in text and "No cluster is running" in text
     assert "The first 1 of 3 tenants" in msinfo("--limit", "1")
     assert "\x1b" not in text, "colours are for terminals"
 

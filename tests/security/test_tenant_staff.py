@@ -453,7 +453,7 @@ def test_what_is_not_offered_is_paused_resumed_and_deleted_and_not_run_now(staff
     by_list = staff.post(LIST, {"action": "run_now", "_selected_action": [row.pk]}, follow=True)
     told = [[str(message) for message in answer.context["messages"]][-1] for answer in (by_button, by_list)]
     assert told == [
-        "Nothing was done: this is not possible any more.",
+        "Nothing was done, because this is no longer possible.",
         "by code: tests.tasks.add is not a function that is offered here.",
     ]
     assert queued() == 0

@@ -77,7 +77,7 @@ class World:
 
     def _of_pattern(self, base: str, pattern: URLPattern, model: Any) -> Iterator[Page]:
         acts = ["run_now", "pause", "resume", "run_again"]
-        known = {"object_id": [self.ids[model._meta.model_name]], "schema": [A], "act": acts}
+        known = {"object_id": [self.ids[model._meta.model_name]], "schema": [A], "action": acts}
         routes = [str(pattern.pattern)]
         for name, converter in pattern.pattern.converters.items():
             prefix = {"StringConverter": "str", "PathConverter": "path", "SlugConverter": "slug"}[
@@ -240,7 +240,7 @@ def test_every_page_is_found(world):
     assert len(found) >= 30
     for one in (
         ("schedule", "preview/"),
-        ("schedule", "<path:object_id>/act/<slug:act>/"),
+        ("schedule", "<path:object_id>/act/<slug:action>/"),
         ("livetask", "<path:object_id>/cancel/"),
         ("tenantpolicy", "<str:schema>/pause/"),
         ("deadtask", "act/"),
@@ -263,9 +263,9 @@ def test_what_is_tried_works_for_those_who_may(world):
     assert acted >= {
         ("schedule", ""),
         ("schedule", "add/"),
-        ("schedule", "<path:object_id>/act/<slug:act>/"),
+        ("schedule", "<path:object_id>/act/<slug:action>/"),
         ("success", ""),
-        ("success", "<path:object_id>/act/<slug:act>/"),
+        ("success", "<path:object_id>/act/<slug:action>/"),
         ("livetask", "<path:object_id>/cancel/"),
         ("tenantpolicy", "<str:schema>/policy/"),
         ("tenantpolicy", "<str:schema>/pause/"),

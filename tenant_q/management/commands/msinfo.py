@@ -42,7 +42,7 @@ class Command(OperatorCommand):
         if site.clusters:
             parts += [site_tables.cluster_table(site.clusters), "", site_tables.process_table(found), ""]
         else:
-            parts += [styled("No cluster runs; start one with `python manage.py mscluster`.", "bold red"), ""]
+            parts += [styled("No cluster is running; start one with `python manage.py mscluster`.", "bold red"), ""]
         if deaths := site_tables.death_lines(site.clusters):
             parts += [*deaths, ""]
         tenants = [one for one in site.tenants if schema in (None, one.schema)]

@@ -122,7 +122,7 @@ def screen(reader: Reader, schema: str | None, order: str, width: int, height: i
     if site.clusters:
         parts += [site_tables.cluster_table(site.clusters, width=width), ""]
     else:
-        parts += [styled("No cluster runs; start one with `python manage.py mscluster`.", "bold red"), ""]
+        parts += [styled("No cluster is running; start one with `python manage.py mscluster`.", "bold red"), ""]
     deaths = site_tables.death_lines(site.clusters)[-3:]
     parts += [*map(_cut, deaths), *([""] if deaths else [])]
     lines = len(parts) + len(site.clusters)
