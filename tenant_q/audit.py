@@ -1,4 +1,4 @@
-"""Record who did what: an audit record for each act of an operator or of a tenant's staff."""
+"""Record who did what: an audit record for each change by an operator or by a tenant's staff."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ def record(
     before: Any = None,
     after: Any = None,
 ) -> AuditRecord:
-    """Leave an audit record, in the caller's transaction if there is one.
+    """Add an audit record, in the caller's transaction if there is one.
 
-    Parameters: `actor`, who acts; `act`, what is done; `schema`, to which tenant; `target`, to what of it, as package
-    ids; `before` and `after`, what was and what is, as JSON can hold it.
+    Args:
+        actor: Who did it; up to 150 characters are kept.
+        act: What was done, such as "pause".
+        schema: The tenant, or None.
+        target: The object, such as the ids of packages.
+        before: The earlier state, in types of JSON.
+        after: The new state, in types of JSON.
+
+    Returns:
+        The saved record.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     with tenancy.told_when_away(), tenancy.in_public():
         made: AuditRecord = AuditRecord.objects.using(tenancy.database_alias()).create(
@@ -32,10 +43,10 @@ def record(
 
 
 def operator() -> str:
-    """Who runs this process: the system's user, and behind `sudo` the one who called it."""
+    """Return the user who runs this process, and with `sudo` also the user who called it."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user often has no name
+    except (OSError, KeyError, ImportError):  # the user of a container often has no name
         user = f"uid {os.getuid()}"
-    behind = os.environ.get("SUDO_USER")
-    return f"{behind} as {user}" if behind and behind != user else user
+    caller = os.environ.get("SUDO_USER")
+    return f"{caller} as {user}" if caller and caller != user else user

@@ -1,6 +1,6 @@
-"""System checks: report what is wrong with a project's settings, and how to correct it.
+"""Report what is wrong with a project's settings, and how to correct it, as system checks.
 
-`mscluster` refuses to start with the same sentences.
+`mscluster` refuses to start with the same messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
 @register("tenant_q")
 def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Every check of tenant_q; those that stand on an earlier one are left out when it fails."""
+    """Run every check of tenant_q, without those that depend on an earlier check that failed."""
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
@@ -34,14 +34,14 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 
 def configuration_problems() -> list[str]:
-    """The errors among the checks, one sentence each."""
+    """Return the errors of the checks, one sentence each."""
     return [f"{message.msg} {message.hint or ''}".strip() for message in check_all() if message.is_serious()]
 
 
 def _check_secret_key() -> list[CheckMessage]:
     if secret_key_is_set():
         return []
-    return [_error("SECRET_KEY is missing, and it signs every task.", "Set SECRET_KEY.", "E006")]
+    return [_error("SECRET_KEY, which signs every task, is not set.", "Set SECRET_KEY.", "E006")]
 
 
 def _check_settings() -> list[CheckMessage]:
@@ -50,7 +50,7 @@ def _check_settings() -> list[CheckMessage]:
 
 def _check_tenancy() -> list[CheckMessage]:
     if not any(apps.is_installed(name) for name in _TENANCY_PACKAGES):
-        hint = "Add 'django_tenants' or 'tenant_schemas' in front of INSTALLED_APPS."
+        hint = "Add 'django_tenants' or 'tenant_schemas' as the first of INSTALLED_APPS."
         return [_error("INSTALLED_APPS names no tenancy package.", hint, "E003")]
     alias = tenancy.database_alias()
     if alias not in connections or not hasattr(connections[alias], "set_tenant"):
@@ -74,10 +74,10 @@ def _check_apps() -> list[CheckMessage]:
         hint = "Add 'tenant_q' to SHARED_APPS and run `python manage.py migrate_schemas --shared`."
         found.append(_error("tenant_q is not in SHARED_APPS.", hint, "E001"))
     if tenancy.tenant_table()[1] == "schema_name":
-        hint = "Give the model a primary key that is never used again, such as BigAutoField or a UUID."
+        hint = "Give the model a primary key that is never reused, such as BigAutoField or a UUID."
         found.append(
             Warning(
-                "The tenant model's primary key is its schema's name, which a later tenant may have as well.",
+                "The primary key of the tenant model is the schema's name, which a later tenant may get again.",
                 hint=hint,
                 id="tenant_q.W005",
             )
@@ -85,7 +85,7 @@ def _check_apps() -> list[CheckMessage]:
     installed = [config.name for config in apps.get_app_configs()]
     if "django_q" in installed and installed.index("tenant_q") > installed.index("django_q"):
         hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."
-        found.append(Warning("tenant_q stands behind django_q in INSTALLED_APPS.", hint=hint, id="tenant_q.W002"))
+        found.append(Warning("tenant_q comes after django_q in INSTALLED_APPS.", hint=hint, id="tenant_q.W002"))
     return found
 
 
@@ -96,15 +96,15 @@ def _check_routers() -> list[CheckMessage]:
     for model in [*models, apps.get_model("tenant_q", "TenantPolicy")]:
         label, written, read = model._meta.label, router.db_for_write(model), router.db_for_read(model)
         if written != alias:
-            message = f"DATABASE_ROUTERS sends writes of {label} to {written!r}, and the tenants are in {alias!r}."
-            hint = f"Have the routers answer {alias!r}, or None, for the apps django_q and tenant_q."
+            message = f"DATABASE_ROUTERS sends writes of {label} to {written!r}, but the tenants are in {alias!r}."
+            hint = f"Let the routers return {alias!r}, or None, for the apps django_q and tenant_q."
             found.append(_error(message, hint, "E011"))
         elif read != alias and read not in (conf().databases or ()):
             message = (
-                f"DATABASE_ROUTERS sends reads of {label} to {read!r}, whose schema tasks do not switch, so the "
+                f"DATABASE_ROUTERS sends reads of {label} to {read!r}, where tasks do not switch the schema, so the "
                 "project's code reads the public schema there."
             )
-            hint = f"Add {read!r} to TENANT_Q['databases'], or have the routers answer {alias!r} for its app."
+            hint = f"Add {read!r} to TENANT_Q['databases'], or let the routers return {alias!r} for its app."
             found.append(Warning(message, hint=hint, id="tenant_q.W007"))
     return found
 
@@ -119,7 +119,7 @@ def _check_ready_tenants() -> list[CheckMessage]:
         hint = "Name a function that takes and returns a queryset of tenants."
         return [_error(f"TENANT_Q['ready_tenants'] ({path}) cannot be imported: {error}.", hint, "E008")]
     if not callable(function):
-        return [_error(f"TENANT_Q['ready_tenants'] ({path}) is no function.", "Name one.", "E008")]
+        return [_error(f"TENANT_Q['ready_tenants'] ({path}) is not a function.", "Name a function.", "E008")]
     return []
 
 
@@ -130,7 +130,7 @@ def _check_broker() -> list[CheckMessage]:
         return []
     hint = "Set Q_CLUSTER['redis'] to a Redis or Valkey server and remove 'orm'."
     return [
-        _error("mscluster needs a broker other than the Django ORM: its one table is not per tenant.", hint, "E005")
+        _error("mscluster does not support the Django ORM broker, whose one table is not per tenant.", hint, "E005")
     ]
 
 
@@ -139,10 +139,10 @@ def _check_redis() -> list[CheckMessage]:
         aliases = sharing_caches()
     except ConfigurationError as error:
         return [_error(str(error), None, "E009")]
-    hint = "Give the cache another database, as 'redis://host:6379/1', or better a server of its own, which may evict."
+    hint = "Give the cache another database, such as 'redis://host:6379/1', or better its own server, which may evict."
     return [
         Warning(
-            f"cache.clear() on CACHES[{alias!r}] empties the queue too: they share a database of Redis.",
+            f"cache.clear() on CACHES[{alias!r}] also empties the queue, because they share a Redis database.",
             hint=hint,
             id="tenant_q.W006",
         )
@@ -163,9 +163,9 @@ def _check_pointless_keys() -> list[CheckMessage]:
 
 
 def _check_error_reporter() -> list[CheckMessage]:
-    """Django-Q2 passes over a reporter that is not installed."""
+    """Warn about a reporter that is not installed, which Django-Q2 silently ignores."""
     found = entry_points(group="djangoq.errorreporters").names
-    hint = "Install a package that has it, as django-q-sentry or django-q-rollbar, or remove it."
+    hint = "Install the package that provides it, such as django-q-sentry or django-q-rollbar, or remove it."
     return [
         Warning(f"Q_CLUSTER['error_reporter'] names {name!r}, which is not installed.", hint=hint, id="tenant_q.W003")
         for name in conf().q_cluster.get("error_reporter", {})
@@ -174,8 +174,8 @@ def _check_error_reporter() -> list[CheckMessage]:
 
 
 def _check_admin_functions() -> list[CheckMessage]:
-    """A warning, not an error: a function may be deployed at another cluster of the site only."""
-    hint = "Name a function by its dotted path, or a module's functions as 'billing.reports.*'; or remove it."
+    """Warn about entries that offer nothing. It is no error: the function may only be deployed on another cluster."""
+    hint = "Name a function by its path, or the functions of a module as 'billing.reports.*'; or remove the entry."
     return [
         Warning(f"TENANT_Q['admin_functions'] names {entry!r}: {reason}.", hint=hint, id="tenant_q.W004")
         for entry, reason in offered.fruitless_entries()

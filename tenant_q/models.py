@@ -1,4 +1,4 @@
-"""The public-schema tables of tenant_q."""
+"""The tables of tenant_q, all of them in the public schema."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tenant_q import tenancy
 from tenant_q.exceptions import TenantQError
 from tenant_q.tenancy.names import validate_schema_name
 
-# Beyond these, virtual time in the broker would lose its precision, and with it every tenant its turn.
+# Beyond these limits, virtual time in the broker would lose its precision, and tenants their turns.
 LEAST_WEIGHT = 0.001
 MOST_WEIGHT = 1000.0
 
 
 class GroupPart(models.Model):
-    """One part of an iter or of a cached group, for brokers other than Redis (which keeps parts itself)."""
+    """One part of an iter or of a cached group, for brokers other than Redis, which keeps parts itself."""
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63)
     tenant: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=255, blank=True, db_default="")
@@ -51,7 +51,19 @@ class GroupPart(models.Model):
 
     @classmethod
     def record(cls, schema: str, tenant: str, group: str, index: str, payload: str, seconds: int | None) -> int:
-        """Keep a part for `seconds` (None: for good) unless it is there already. Returns how many parts are there."""
+        """Record a part of a group unless it is recorded already.
+
+        Args:
+            schema: The tenant.
+            tenant: The key of the tenant.
+            group: The name of the group.
+            index: The place of the part in the group.
+            payload: The signed part.
+            seconds: How long to keep it; None without limit.
+
+        Returns:
+            The number of recorded parts of the group.
+        """
         expires = timezone.now() + timedelta(seconds=seconds) if seconds else None
         part = cls(schema_name=schema, tenant=tenant, group=group, index=index, payload=payload, expires=expires)
         cls.rows().filter(expires__lt=timezone.now()).delete()
@@ -60,13 +72,13 @@ class GroupPart(models.Model):
 
     @classmethod
     def live(cls, schema: str, tenant: str, group: str) -> models.QuerySet[GroupPart]:
-        """The parts of a group that have not expired, those of an earlier version, which name no tenant, among them."""
+        """Return the parts of a group that have not expired. Parts of an earlier version name no tenant."""
         unexpired = models.Q(expires=None) | models.Q(expires__gte=timezone.now())
         return cls.rows().filter(unexpired, schema_name=schema, tenant__in={tenant, ""}, group=group)
 
 
 def validate_weight(weight: float) -> None:
-    """A validator for weights. Raises `ValidationError` for one out of range, and for "not a number"."""
+    """Raise `ValidationError` for a weight that is out of range or not a number."""
     if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         raise ValidationError(
             _("Ensure this value is from %(least)s to %(most)s."),
@@ -89,10 +101,10 @@ def _is_limit(name: str) -> models.CheckConstraint:
 
 
 class TenantPolicy(models.Model):
-    """How a tenant shares the workers, and how much of it is kept. A tenant without one has the defaults.
+    """How a tenant shares the workers, and how many of its results are kept. A tenant without a row has the defaults.
 
-    Change it with `tenant_q.policies.change`, which leaves an audit record. A row that is saved or deleted in another
-    way through the ORM is put in force after its commit too, and what passes the ORM by within half a minute.
+    Change it with `tenant_q.policies.change`, which leaves an audit record. A change through the ORM takes effect after
+    its commit, and a change by SQL within half a minute.
     """
 
     schema_name: models.CharField[str, str] = models.CharField(
@@ -133,10 +145,10 @@ class TenantPolicy(models.Model):
 
 
 class DueSchedule(models.Model):
-    """The due index: a tenant's schedule that will run again. Triggers on the tenants' tables keep it.
+    """An entry of the due index: a tenant's schedule that will run again. Triggers on the tenants' tables write it.
 
-    `schema_name` is the schema as PostgreSQL names it. `due` is when the scheduler looks at it: its `next_run`, or
-    later, or never (null) while it is `held` for a reason. A schedule without a cluster has the empty name.
+    `schema_name` is the schema as PostgreSQL names it. `due` is when the scheduler reads the schedule: its `next_run`,
+    or later or never (null) while it is `held` for a reason. A schedule without a cluster has an empty `cluster`.
     """
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63)
@@ -159,7 +171,7 @@ class DueSchedule(models.Model):
 
 
 class IndexedSchema(models.Model):
-    """A schema whose schedules are in the due index, and the table they were read from."""
+    """A schema whose schedules are in the due index, and the table from which they were read."""
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63, primary_key=True)
     table_oid: models.BigIntegerField[int, int] = models.BigIntegerField(_("table"))
@@ -173,11 +185,11 @@ class IndexedSchema(models.Model):
 
 
 class TenantRecord(models.Model):
-    """A tenant as tenant_q knows it, so that it notices one that was deleted, replaced or renamed.
+    """A tenant as tenant_q knows it, by which it notices that a tenant was deleted, replaced or renamed.
 
-    `key` is the primary key of the tenant's row, `since` when it was made; null for one that was there before tenant_q
-    kept records. `former_names` are the names that its schema had before. `deleted` is when its row was deleted, and
-    `cleared` when nothing of it was left in the broker; after a month the record is deleted.
+    `key` is the primary key of the tenant's row, and `since` when that was created; null for a tenant older than these
+    records. `former_names` are the earlier names of its schema. `deleted` is when its row was deleted, and `cleared`
+    when nothing of it was left in the broker. The record is deleted a month later.
     """
 
     key: models.CharField[str, str] = models.CharField(_("tenant's key"), max_length=255, unique=True)
@@ -198,7 +210,7 @@ class TenantRecord(models.Model):
 
 
 class AuditRecord(models.Model):
-    """One act of an operator: who did what to which tenant. It is written once and never changed."""
+    """An audit record: who did what to which tenant. It is written once and never changed."""
 
     at: models.DateTimeField[datetime, datetime] = models.DateTimeField(_("at"), auto_now_add=True)
     actor: models.CharField[str, str] = models.CharField(_("actor"), max_length=150)
@@ -219,17 +231,17 @@ class AuditRecord(models.Model):
         return f"{self.actor}: {self.act} {self.schema_name or self.target}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Write the record. Raises `TenantQError` when it is there already."""
+        """Save a new record. Raises `TenantQError` for an existing one."""
         if not self._state.adding:
-            raise TenantQError("An audit record is never changed; write another one with tenant_q.audit.record().")
+            raise TenantQError("An audit record cannot be changed; add another one with tenant_q.audit.record().")
         super().save(*args, **kwargs)
 
 
-# What is not in the database: these name the admin's pages about it, and their permissions.
+# These models have no tables. They name pages of the admin and their permissions.
 
 
 class LiveTask(models.Model):
-    """A tenant's package in the broker: running, queued or delayed. There is no table of them."""
+    """A tenant's package in the broker: running, queued or delayed."""
 
     class Meta:
         managed = False
@@ -239,7 +251,7 @@ class LiveTask(models.Model):
 
 
 class Cluster(models.Model):
-    """A cluster of the site. There is no table of them."""
+    """A cluster of the site."""
 
     class Meta:
         managed = False
@@ -249,7 +261,7 @@ class Cluster(models.Model):
 
 
 class DeadTask(models.Model):
-    """A package that was given up without a row. There is no table of them."""
+    """A package that was given up without a row in its tenant's task table."""
 
     class Meta:
         managed = False

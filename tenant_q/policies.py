@@ -1,7 +1,7 @@
-"""Tenants' policies: rows in the public schema, which the brokers enforce.
+"""Read and change tenants' policies: rows in the public schema that the brokers enforce.
 
-The row is the truth, the broker has a copy. It is made after the commit of a change, and again every half minute by
-the scheduler, so that a broker that was away or lost its data has it too.
+A broker has a copy of each row. It gets the copy after the commit of a change, and from the scheduler every half
+minute, in case it was away or lost its data.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tenant_q.schedules import due_index
 from tenant_q.support.hints import did_you_mean
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
-# The first key of the advisory lock; the second names the cluster.
+# The first key of the advisory lock; the second one stands for the cluster.
 _LOCK = zlib.crc32(b"tenant_q.policies") & 0x7FFFFFFF
 
 
 class Values(TypedDict, total=False):
-    """What a policy says. A limit that is None is none."""
+    """The values of a policy. A limit of None means no limit."""
 
     weight: float
     max_running: int | None
@@ -41,7 +41,7 @@ class Values(TypedDict, total=False):
 
 
 def policy_of(schema: str) -> TenantPolicy:
-    """The tenant's policy; one with the defaults, not saved, when it has none. Raises `UnknownTenant`."""
+    """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises `UnknownTenant`."""
     with tenancy.told_when_away(), tenancy.in_public():
         found = _rows().filter(schema_name=schema).first()
     if found is None:
@@ -50,9 +50,13 @@ def policy_of(schema: str) -> TenantPolicy:
 
 
 def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
-    """The policies there are, by schema name.
+    """Return the policies, sorted by schema name.
 
-    Parameters: `every_tenant`, whether tenants without one are among them, with the defaults and not saved.
+    Args:
+        every_tenant: Whether to include tenants without a row, with unsaved default policies.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     with tenancy.told_when_away(), tenancy.in_public():
         found = {row.schema_name: row for row in _rows()}
@@ -64,19 +68,19 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
 
 
 def is_paused(schema: str) -> bool:
-    """Whether nothing of a tenant is to be started. Raises `DatabaseAway`."""
+    """Return whether a tenant is paused. Raises `DatabaseAway`."""
     with tenancy.told_when_away(), tenancy.in_public():
         return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
 def paused() -> set[str]:
-    """The tenants of which nothing is to be started. Raises `DatabaseAway`."""
+    """Return the paused tenants. Raises `DatabaseAway`."""
     with tenancy.told_when_away(), tenancy.in_public():
         return set(_rows().filter(paused=True).values_list("schema_name", flat=True))
 
 
 def values_of(policy: TenantPolicy) -> dict[str, Any]:
-    """What a policy says, by the names of `FIELDS`."""
+    """Return the values of a policy by the names in `FIELDS`."""
     return {name: getattr(policy, name) for name in FIELDS}
 
 
@@ -86,7 +90,7 @@ def _rows() -> Any:
 
 def _check_tenant(schema: str) -> None:
     if schema == tenancy.public_schema():
-        tenancy.task_schema(schema)  # tasks may run there, or there is nothing to share
+        tenancy.task_schema(schema)  # raises if no tasks run in the public schema
     else:
         tenancy.get_tenant(schema)
 
@@ -95,16 +99,25 @@ def _check_tenant(schema: str) -> None:
 
 
 def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> TenantPolicy:
-    """Change a tenant's policy, in force on what is queued already when this returns.
+    """Change a tenant's policy. It applies at once, also to tasks that are queued already.
 
-    The row and its audit record are one transaction. Inside a transaction of the caller's, both are there and in force
+    The row and its audit record are saved in one transaction. Inside a transaction of the caller, the change applies
     when that commits.
 
-    Parameters: `actor`, who does it; `act`, what it is called, as "pause"; `values`, what is to be different.
+    Args:
+        schema: The tenant.
+        actor: Who changes it, for the audit trail.
+        act: The name of the change in the audit trail, such as "pause".
+        values: The new values: `weight`, `max_running`, `max_queued`, `max_results` or `paused`.
 
-    Returns the policy as it is now. Raises `UnknownTenant` when neither a tenant nor a policy has this schema name,
-    `ConfigurationError` for a value that cannot be, and then nothing is changed; `BrokerError` when the broker is away,
-    and then the change is saved and will be in force when it is back.
+    Returns:
+        The policy with its new values.
+
+    Raises:
+        UnknownTenant: Neither a tenant nor a policy has this schema name.
+        ConfigurationError: A value is not possible; nothing is changed.
+        BrokerError: The broker cannot be reached. The change is saved, and applies when the broker is back.
+        DatabaseAway: The database cannot be reached.
     """
     _check_names(values)
     alias = tenancy.database_alias()
@@ -116,19 +129,21 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
         _check_values(policy, values)
         policy.changed = timezone.now()
         after = values_of(policy)
-        # Past the signals: their receiver would put it in force a second time, and keep errors to itself.
+        # Without signals, because their receiver would put it in force a second time, and only log errors.
         _rows().filter(pk=policy.pk).update(**after, changed=policy.changed)
         audit.record(actor, act, schema=schema, before=before, after=after)
-        transaction.on_commit(_put_in_force_or_tell, using=alias)
+        transaction.on_commit(_put_in_force_or_raise, using=alias)
     return policy
 
 
 def _locked(schema: str) -> TenantPolicy:
-    """The tenant's row, made when there is none, and nobody else's until the transaction ends."""
+    """Return the tenant's row, created if missing, and locked until the transaction ends."""
     rows = _rows()
     if not rows.filter(schema_name=schema).exists():
         _check_tenant(schema)
-        rows.bulk_create([TenantPolicy(schema_name=schema)], ignore_conflicts=True)  # two at once make one row
+        rows.bulk_create(
+            [TenantPolicy(schema_name=schema)], ignore_conflicts=True
+        )  # another transaction may create it too
     found: TenantPolicy = rows.select_for_update().get(schema_name=schema)
     return found
 
@@ -142,29 +157,29 @@ def _check_names(values: Mapping[str, Any]) -> None:
 def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:
     schema = policy.schema_name
     try:
-        # A tenant that is there may have a name that new ones may not, and its row is locked.
+        # An existing tenant may have a name that a new one may not have, and its row is locked.
         policy.full_clean(exclude=["schema_name"], validate_unique=False)
     except ValidationError as error:
         name, reasons = next(iter(error.message_dict.items()))
         raise ConfigurationError(f"{name} of {schema} cannot be {values.get(name)!r}: {' '.join(reasons)}") from error
     broker = get_broker()
     if not broker.supports_tenant_queues:
-        broker.set_policies({schema: in_force_of(policy)})  # raises, before it is saved, what it cannot do
+        broker.set_policies({schema: in_force_of(policy)})  # raises, before the row is saved, if it cannot
 
 
 # Putting in force
 
 
 def policy_saved(*, using: str, **_: Any) -> None:
-    """Receiver of `post_save` and `post_delete`: put in force, after its commit, what any other code changes.
+    """Receive `post_save` and `post_delete`: put a change by any other code in force after its commit.
 
-    An error goes to the log and the other things to be done on that commit are done; the scheduler tries again.
+    An error is logged, so that other callbacks of that commit run; the scheduler tries again.
     """
     transaction.on_commit(put_in_force_everywhere, using=using, robust=True)
 
 
 def put_in_force_everywhere() -> None:
-    """Put every tenant's policy in force in each of the site's clusters. Raises as `put_in_force`."""
+    """Put every tenant's policy in force in each cluster of the site. Raises the errors of `put_in_force`."""
     for broker in site_brokers():
         put_in_force(broker)
     paused = _rows().filter(paused=True).values_list("schema_name", flat=True)
@@ -175,11 +190,18 @@ def put_in_force_everywhere() -> None:
 def put_in_force(broker: Broker) -> None:
     """Put every tenant's policy in force in one cluster.
 
-    Raises `BrokerError`, `DatabaseError`, `DatabaseAway`, and `ConfigurationError` when the broker knows no policies.
+    Args:
+        broker: The broker of the cluster.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        ConfigurationError: The broker does not support policies.
+        DatabaseAway: The database cannot be reached.
+        DatabaseError: A statement failed.
     """
     alias = tenancy.database_alias()
     with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=alias):
-        # One at a time, and read under the lock: what is put last was read after the last commit.
+        # Under a lock, so that the last set of policies was read after the last commit.
         with tenancy.tenant_connection().cursor() as cursor:
             cursor.execute(
                 "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)", [_LOCK, zlib.crc32(broker.cluster.encode()) >> 1]
@@ -187,13 +209,13 @@ def put_in_force(broker: Broker) -> None:
         broker.set_policies({row.schema_name: in_force_of(row) for row in _rows()}, complete=True)
 
 
-def _put_in_force_or_tell() -> None:
+def _put_in_force_or_raise() -> None:
     try:
         put_in_force_everywhere()
     except BrokerError as error:
-        raise BrokerError(f"The change is saved, and will be in force when the broker is back: {error}") from error
+        raise BrokerError(f"The change is saved and applies when the broker is back: {error}") from error
 
 
 def in_force_of(row: TenantPolicy) -> Policy:
-    """A tenant's row as the broker puts it in force."""
+    """Return the values of a row that the broker enforces."""
     return Policy(row.weight, row.max_running, row.max_queued, row.paused)

@@ -12,12 +12,20 @@ from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """The site's figures for Prometheus; 503 while the broker or the database is away.
+    """Return the metrics of the site for Prometheus.
 
-    They are of all tenants, so this answers on the public site only, and elsewhere as if it were not there. Who may
-    read them there is for the project to say: it checks nothing.
+    They are about all tenants, so the view exists on the public site only and is a 404 elsewhere. It checks no
+    permission: the project restricts who may read the metrics.
 
-    Raises `ConfigurationError` where `prometheus_client` is not installed.
+    Args:
+        request: The request, whose `Accept` header chooses the format.
+
+    Returns:
+        The metrics, or status 503 while the broker or the database is away.
+
+    Raises:
+        Http404: The site is not the public one.
+        ConfigurationError: `prometheus_client` is not installed.
     """
     if tenancy.current_schema() != tenancy.public_schema():
         raise Http404

@@ -1,7 +1,7 @@
-"""A schedule's arguments, from the text of its row: literals only, never evaluated.
+"""Parse the arguments of a schedule from the text of its row. They are literals and never evaluated.
 
-A text that cannot be understood raises `BadSchedule` only, so that a bad row is reported to its tenant and stops
-nothing else.
+A text that cannot be understood raises `BadSchedule` and no other error, so that a bad row is reported to its tenant
+and stops nothing else.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import Any, Final
 from tenant_q.exceptions import BadSchedule
 
 MAX_ARGUMENTS: Final = 100_000
-"""Longest text of a schedule's arguments that is parsed, in characters."""
+"""The longest text of arguments that is parsed, in characters."""
 
 
 def parse_arguments(args_text: str | None, kwargs_text: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A schedule's `args` and `kwargs` as values. Literals only; nothing is ever evaluated.
+    """Return the positional and the keyword arguments of a schedule.
 
-    `args_text` is a tuple's literal, `1, 'x'`, or any other literal, which is the only argument then. `kwargs_text` is
-    `a=1, b='x'`, or a dict's literal with strings as keys. None and blank mean no arguments.
+    Args:
+        args_text: The literal of a tuple, `1, 'x'`, or any other literal as the only argument. None and blank mean no
+            arguments.
+        kwargs_text: Pairs, `a=1, b='x'`, or the literal of a dict with strings as keys. None and blank mean no
+            arguments.
 
-    Returns the positional and the keyword arguments.
-
-    Raises `BadSchedule` for anything else, also where Django-Q2 goes on without any keyword arguments. It names the
-    field and the place, counted from the field's first character that is not blank.
+    Raises:
+        BadSchedule: A text is anything else, also where Django-Q2 would ignore the keyword arguments. The message names
+            the field and the place, counted from the first character that is not blank.
     """
     args: Any = ()
     if args_text and not args_text.isspace():
@@ -40,7 +42,7 @@ def parse_arguments(args_text: str | None, kwargs_text: str | None) -> tuple[tup
 
 @dataclass(frozen=True)
 class _Text:
-    """One field's text, without blanks around it, and what it says. `opening` and `closing` are what it stands in."""
+    """The text of one field, stripped. `opening` and `closing` enclose it while it is parsed."""
 
     field: str
     text: str
@@ -71,7 +73,7 @@ class _Text:
         return dict(self._value(tree))
 
     def _names(self) -> dict[str, Any]:
-        """Read `a=1, b=2` as what stands in a call's parentheses. That call is looked at, never made."""
+        """Return pairs, parsed as the arguments of a call. The call is never made."""
         call = self._tree()
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise self._bad(call, "a dict or name=value pairs are expected")
@@ -88,10 +90,12 @@ class _Text:
 
     def _tree(self) -> ast.expr:
         try:
-            with warnings.catch_warnings(action="ignore"):  # the parser has one for each odd number
+            with warnings.catch_warnings(action="ignore"):  # the parser warns about unusual number literals
                 return ast.parse(f"{self.opening}{self.text}{self.closing}", mode="eval").body
         except SyntaxError as error:
-            line = error.lineno if error.lineno and error.offset else sys.maxsize  # without a place: at the end
+            line = (
+                error.lineno if error.lineno and error.offset else sys.maxsize
+            )  # an error without a place is at the end
             raise self._error(error.msg, line, (error.offset or 0) - 1) from error
         except (ValueError, MemoryError, RecursionError) as error:
             raise self._unreadable(error) from error
@@ -109,7 +113,10 @@ class _Text:
         return self._error(reason, node.lineno, len(line[: node.col_offset].decode()))  # the parser counts bytes
 
     def _error(self, reason: str, line: int, column: int) -> BadSchedule:
-        """`line` counts from 1, `column` from 0 with the opening; a place outside the text becomes its nearest end."""
+        """Return an error with its place in the text.
+
+        `line` counts from 1, and `column` from 0 with the opening. A place outside the text becomes its nearest end.
+        """
         lines = self.text.split("\n")
         if line > len(lines):
             line, column = len(lines), len(lines[-1])
@@ -125,7 +132,7 @@ class _Text:
 
 
 def _culprit(node: ast.expr) -> ast.expr:
-    """The first part of `node` that keeps it from being a literal."""
+    """Return the first part of `node` that keeps it from being a literal."""
     parts: list[ast.expr | None] = []
     if isinstance(node, ast.Dict):
         parts = [part for pair in zip(node.keys, node.values, strict=True) for part in pair]

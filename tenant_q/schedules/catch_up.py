@@ -1,6 +1,7 @@
-"""Find schedules that are behind: with `Q_CLUSTER["catch_up"]`, each missed run is made up for, one after another.
+"""Find schedules that are behind.
 
-A schedule whose first run was years ago has thousands. The log, the admin and `msschedules --check` name it.
+With `Q_CLUSTER["catch_up"]` a schedule makes up for each missed run, one after another. If its first run was years ago,
+it has missed thousands. The log, the admin and `msschedules --check` report it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.schedules")
 
 MANY = 100
-"""The number of missed runs from which a schedule is reported. An outage leaves fewer."""
+"""A schedule with this number of missed runs or more is reported. An outage leaves fewer."""
 MOST_OF_CRON = 1000
-"""The most runs of a cron text that are counted, because each is searched for."""
+"""The most runs of a cron text that are counted, because each one is searched for."""
 
 # The schedules that are behind, by schema and id, so that each is logged once.
 _behind: set[tuple[str, int]] = set()
@@ -36,10 +37,19 @@ def runs_behind(
     cron: str | None = None,
     repeats: int = -1,
 ) -> int:
-    """Return the number of runs up to `now` that a schedule makes up for, beginning with its next run `planned`.
+    """Return the number of runs that a schedule makes up for.
 
-    For a cron text it is at most one more than `MOST_OF_CRON`. It is 0 if the schedule does not catch up, is paused,
-    has ended, runs once, or has a recurrence that cannot be understood.
+    Args:
+        kind: The type of the schedule; None if unknown.
+        planned: Its next run, the first to count; None while it is paused.
+        now: The moment up to which runs are counted.
+        minutes: The interval of a type in minutes.
+        cron: The text of the cron type.
+        repeats: The remaining repeats; negative without limit.
+
+    Returns:
+        The number, for a cron text at most one more than `MOST_OF_CRON`. It is 0 if the schedule does not catch up, is
+        paused, has ended, runs once, or has a recurrence that cannot be understood.
     """
     if planned is None or planned > now or kind in (None, Schedule.ONCE) or repeats == 0 or not conf().catch_up:
         return 0
@@ -52,12 +62,12 @@ def runs_behind(
 
 
 def runs_of(row: Schedule, now: datetime) -> int:
-    """Return the same as `runs_behind` for a schedule's row."""
+    """Return the result of `runs_behind` for a row."""
     return runs_behind(row.schedule_type, row.next_run, now, minutes=row.minutes, cron=row.cron, repeats=row.repeats)
 
 
 def in_words(count: int) -> str:
-    """Return a number of counted runs as a text for a log or a terminal."""
+    """Return a number of runs as text for the log or a terminal."""
     return f"{count:,} runs" + (" or more" if count == 1 + MOST_OF_CRON else "")
 
 
@@ -69,8 +79,11 @@ def forget() -> None:
 def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
     """Log a schedule that begins to make up for many runs, once until it has caught up.
 
-    Parameters: `row`, which fired at the moment `row.clock` and has its new next run; `planned` and `repeats`, its next
-    run and its repeats before that.
+    Args:
+        schema: The tenant.
+        row: The schedule, which fired at the moment `row.clock` and has its new next run.
+        planned: Its next run before it fired.
+        repeats: Its repeats before it fired.
     """
     key = (schema, row.pk)
     if row.schedule_type == Schedule.ONCE or row.repeats == 0 or row.next_run > row.clock:
@@ -78,14 +91,14 @@ def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
         return
     if key in _behind:
         return
-    if len(_behind) >= _MOST_KEPT:  # it also holds schedules that were deleted while they were behind
+    if len(_behind) >= _MOST_KEPT:  # schedules that were deleted while behind are never removed
         _behind.clear()
     _behind.add(key)
     count = runs_behind(row.schedule_type, planned, row.clock, minutes=row.minutes, cron=row.cron, repeats=repeats)
     if count >= MANY:
         logger.warning(
-            "Schedule %s of %s makes up for %s, one by one, the first of %s: to leave them out, set its next_run to "
-            "a moment in the future, or Q_CLUSTER['catch_up'] to False",
+            "Schedule %s of %s began to make up for %s, one by one, the first of %s: to leave them out, set its "
+            "next_run to a time in the future, or Q_CLUSTER['catch_up'] to False",
             f"{row.name!r} (id {row.pk})" if row.name else f"id {row.pk}",
             schema,
             in_words(count),

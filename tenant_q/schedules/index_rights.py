@@ -1,17 +1,15 @@
-"""Which rights the due index needs where tables, functions and cluster belong to several database roles."""
+"""Check the rights that the due index needs if tables, functions and cluster belong to several database roles."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 from psycopg import errors, sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.schedules.index_statements import fetch
 from tenant_q.sql import statement
 
-# What a cluster and the commands call.
+# The functions that a cluster and the commands call.
 _CALLED = (
     "tenant_q_forget_schema(text)",
     "tenant_q_foreign_code(text)",
@@ -21,23 +19,23 @@ _CALLED = (
     "tenant_q_require_plain(text[], text[])",
     "tenant_q_stale_schemas()",
 )
-# Only these errors show that a query met a missing right.
 REFUSED = errors.InsufficientPrivilege
+"""The error of a query that lacks a right."""
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
 def functions() -> sql.Composed:
-    """Return the statements that make the functions of the index, or replace them."""
+    """Return the statements that create or replace the functions of the index."""
     return sql.SQL(statement("due_index")).format(
         public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
     )
 
 
 def require_functions() -> None:
-    """Raise `ConfigurationError` where functions of the index are missing, or the current role may not execute them."""
+    """Raise `ConfigurationError` if a function of the index is missing, or the current role may not execute it."""
     public = tenancy.public_schema()
     paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in _CALLED}
-    missing = _fetch(
+    missing = fetch(
         sql.SQL(
             "SELECT name FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name) "
             "WHERE pg_catalog.to_regprocedure(asked.name) IS NULL"
@@ -51,7 +49,7 @@ def require_functions() -> None:
         )
     names = [function.partition("(")[0] for function in _CALLED]
     query = sql.SQL(statement("unusable_functions")).format(names=sql.Literal(names), public=sql.Literal(public))
-    unusable = _fetch(query)
+    unusable = fetch(query)
     if unusable:
         listed = ", ".join(function for function, _ in unusable)
         raise ConfigurationError(
@@ -61,9 +59,14 @@ def require_functions() -> None:
 
 
 def why_not(schema: str, error: BaseException) -> str:
-    """Return in a sentence why a schema could not be put into the index, with the way out.
+    """Return why a schema could not be put into the index, and how to correct it.
 
-    Parameters: `error`, what the server said. Raises `DatabaseAway`.
+    Args:
+        schema: The schema as PostgreSQL names it.
+        error: The error of the server.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
     """
     cause = error.__cause__ or error
     if isinstance(cause, LOCKED):
@@ -76,16 +79,11 @@ def why_not(schema: str, error: BaseException) -> str:
 
 
 def missing_grants(schema: str) -> list[str]:
-    """Return the statements that let the current role put a schema into the index; none where it may. One statement."""
+    """Return the grants that the current role needs to put a schema into the index, with one statement."""
     table = sql.Identifier(schema, "django_q_schedule").as_string()
     query = sql.SQL(statement("missing_rights")).format(
         name=sql.Literal(schema),
         table=sql.Literal(table),
         public=sql.Literal(sql.Identifier(tenancy.public_schema()).as_string()),
     )
-    return [grant for (grant,) in _fetch(query)]
-
-
-def _fetch(query: sql.Composed) -> Sequence[tuple[Any, ...]]:
-    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
-        return list(cursor.execute(query).fetchall())
+    return [grant for (grant,) in fetch(query)]

@@ -1,8 +1,8 @@
-"""What a tenant's staff may name in a schedule: the functions that the project offers, and options that harm nobody.
+"""Decide what a tenant's staff may name in a schedule: functions that the project offers, and harmless options.
 
 Offered are the public functions that the modules `tasks` of the tenants' apps define, and what
-`TENANT_Q["admin_functions"]` adds. A path is compared with that list and never imported to find out, since importing a
-module runs its code. In the public schema, where operators work, nothing is limited.
+`TENANT_Q["admin_functions"]` adds. A path is compared with this list and never imported to check it, because importing
+a module runs its code. In the public schema, where operators work, nothing is limited.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.offered")
 
 GUARDED = ("func", "hook", "args", "kwargs", "intended_date_kwarg", "cluster")
-"""The fields of a schedule that say which code runs, and with what."""
+"""The fields of a schedule that determine which code runs, and with which arguments."""
 HARMLESS_OPTIONS = ("task_name", "group", "ack_failure")
-"""The options that staff may set. Every other one names code, or takes from others: workers, memory, evidence."""
+"""The options that staff may set. The others name code, use workers or memory of others, or hide results."""
 _COMPARED = ("id", "name", "func", "hook", "kwargs", "intended_date_kwarg", "cluster")
 _RESERVED = {*KEYWORD_OPTIONS, "task_name", "q_options", "schema_name"}
 _EVERYTHING_IN = ".*"
@@ -45,7 +45,7 @@ _OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_ten
 
 
 def is_limited() -> bool:
-    """Return whether the current schema is a tenant's, whose staff is limited."""
+    """Return whether the current schema belongs to a tenant, whose staff is limited."""
     return tenancy.current_schema() != tenancy.public_schema()
 
 
@@ -66,7 +66,7 @@ def functions() -> dict[str, list[str]]:
 
 
 def is_offered(path: object) -> bool:
-    """Return whether a path is one of the offered functions, letter by letter. Nothing that it names is imported."""
+    """Return whether a path is exactly that of an offered function. Nothing that it names is imported."""
     if not isinstance(path, str):
         return False
     if path in _named_functions():
@@ -76,7 +76,7 @@ def is_offered(path: object) -> bool:
 
 
 def fruitless_entries() -> Iterator[tuple[str, str]]:
-    """Return the entries of `TENANT_Q["admin_functions"]` that offer nothing here, each with the reason."""
+    """Yield the entries of `TENANT_Q["admin_functions"]` that offer nothing here, each with the reason."""
     for entry in conf().admin_functions:
         try:
             if entry.endswith(_EVERYTHING_IN):
@@ -99,7 +99,7 @@ def _named_functions() -> set[str]:
 def _is_defined(module: ModuleType, name: str) -> bool:
     """Return whether a module defines a public function at its top level, decorated or not.
 
-    A class, a lambda, a partial, and a name for a function of another module or of another name are none.
+    A class, a lambda, a partial, and an alias of a function with another name or of another module do not count.
     """
     found: Any = vars(module).get(name)
     if name.startswith("_") or not _stands_at(found, module, name):
@@ -114,7 +114,7 @@ def _stands_at(found: Any, module: ModuleType, name: str) -> bool:
 
 @functools.cache
 def _modules() -> dict[str, tuple[str, ModuleType]]:
-    """Return the modules whose functions are offered by their names, each with its title. They are imported once."""
+    """Return the modules whose functions are offered, by name, each with its title. They are imported once."""
     found: dict[str, tuple[str, ModuleType]] = {}
     for config in apps.get_app_configs():
         if _is_of_tenants(config):
@@ -132,7 +132,7 @@ def _titled(name: str, title: str) -> dict[str, tuple[str, ModuleType]]:
     try:
         return {module.__name__: (title, module) for module in _import_all(name)}
     except Exception as error:  # whatever a module raises while it is imported
-        logger.error("The functions of %s are not offered to tenants' staff: it cannot be imported: %s", name, error)
+        logger.error("Could not import %s, so its functions are not offered to tenants' staff: %s", name, error)
         return {}
 
 
@@ -144,7 +144,7 @@ def _is_there(name: str) -> bool:
 
 
 def _import_all(name: str) -> Iterator[ModuleType]:
-    """Import a module and, where it is a package, the modules in it, but tests and those whose names begin with "_"."""
+    """Import a module and, if it is a package, its modules, except for tests and names that begin with "_"."""
     module = importlib.import_module(name)
     yield module
     for _finder, inner, _is_package in pkgutil.iter_modules(getattr(module, "__path__", ())):
@@ -171,7 +171,7 @@ setting_changed.connect(_forget, dispatch_uid="tenant_q.offered")
 
 
 def problems(row: Schedule) -> Iterator[tuple[str, str]]:
-    """Return what of a schedule is not offered: the field's name, and a sentence. Nothing is imported for it."""
+    """Yield what a schedule names that is not offered: the field, and a sentence. Nothing is imported."""
     if not is_offered(row.func):
         yield "func", _("%(path)s is not a function that is offered here.") % {"path": row.func or "-"}
     if row.hook and not is_offered(row.hook):
@@ -189,10 +189,18 @@ def problems(row: Schedule) -> Iterator[tuple[str, str]]:
 
 
 def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
-    """Return the schedules of several tenants that are not offered: the schema, the row, and the reasons.
+    """Return the schedules of several tenants that are not offered to their staff, in one round trip.
 
-    One round trip. The rows have only the fields that are compared. Parameters: `schemas`, as PostgreSQL names them.
-    Raises `DatabaseError` when one of their tables is locked or cannot be read, `ForeignCode` and `DatabaseAway`.
+    Args:
+        schemas: The schemas as PostgreSQL names them.
+
+    Returns:
+        The schema, the row with the compared fields only, and the reasons.
+
+    Raises:
+        DatabaseError: A table is locked or cannot be read.
+        ForeignCode: A table would run code of another role.
+        DatabaseAway: The database cannot be reached.
     """
     if not schemas:
         return []
@@ -202,7 +210,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
         )
         for schema in schemas
     ]
-    # Not by UNION, which casts columns of different types, perhaps by a function of the table's owner.
+    # Not with UNION, which would cast columns of different types, perhaps with a function of the table's owner.
     with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         cursor.execute(sql.SQL(";\n").join(parts))
@@ -220,17 +228,21 @@ def is_listed(row: Schedule) -> bool:
 
 
 def refuse_unlisted(row: Schedule) -> None:
-    """Raise `NotOffered` when a tenant is current, and its staff may not name what a schedule runs."""
+    """Raise `NotOffered` if a tenant is current and its staff may not name what a schedule runs."""
     if is_limited():
         for _field, reason in problems(row):
             raise NotOffered(reason)
 
 
 def refuse_again(task: Task, origin: str | None) -> None:
-    """Raise `NotOffered` when a tenant is current, and its staff may not run a task again.
+    """Raise `NotOffered` if a tenant is current and its staff may not run a task again.
 
-    What code enqueued may run again, with the row's arguments. What came from a schedule or an admin may only where its
-    function and its hook are offered. Parameters: `origin`, who enqueued it, as the row's signature says.
+    A task that code enqueued may run again with the arguments of its row. A task from a schedule or the admin may only
+    if its function and its hook are offered.
+
+    Args:
+        task: The row of the task.
+        origin: Who enqueued it, as the row's signature says.
     """
     if origin == CODE or not is_limited():
         return
@@ -242,7 +254,7 @@ def refuse_again(task: Task, origin: str | None) -> None:
 
 
 def _refused_options(row: Schedule) -> str:
-    """Return the options in a schedule's keyword arguments that its tenant's staff may not set, by name."""
+    """Return the names of the options in a schedule's keyword arguments that its tenant's staff may not set."""
     try:
         _args, kwargs = parse_arguments(None, row.kwargs)
     except BadSchedule:  # such a schedule runs nothing

@@ -1,8 +1,8 @@
-"""Plan the next run anew when `Schedule.save()` changes the recurrence.
+"""Compute the next run again when `Schedule.save()` changes the recurrence.
 
-Django-Q2 plans only a new cron schedule. A changed schedule would run once more at the moment that its previous
-recurrence planned. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
-`bulk_update()` and SQL do not, and plan nothing.
+Django-Q2 only computes it for a new cron schedule. A changed schedule would run once more at the time of its previous
+recurrence. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
+`bulk_update()` and SQL do not, and keep the next run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _POSITIONAL = ("force_insert", "force_update", "using", "update_fields")
 
 
 def install() -> None:
-    """Replace `Schedule.save()` by one that plans a changed recurrence anew. A second call has no effect."""
+    """Replace `Schedule.save()` by one that computes the next run again. A second call has no effect."""
     if not hasattr(Schedule.save, "tenant_q_original"):
         Schedule.save = _planning(Schedule.save)
         Schedule.from_db = classmethod(_from_db)
 
 
 def recurrence_of(row: Schedule) -> tuple[Any, ...]:
-    """Return the values that determine the next run of a schedule, without those that its type ignores."""
+    """Return the values that determine the next run of a schedule, without values that its type ignores."""
     if row.schedule_type == Schedule.CRON:
         return row.schedule_type, row.cron
     return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
@@ -104,5 +104,5 @@ def _next_run(row: Schedule) -> datetime | None:
         return None
     try:
         return occurrences.replan(row, row.next_run, timezone.now())
-    except BadSchedule:  # its next fire leaves a failed task that says why
+    except BadSchedule:  # the next run will leave a failed task that says why
         return row.next_run  # type: ignore[no-any-return]

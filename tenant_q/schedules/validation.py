@@ -1,4 +1,4 @@
-"""What would keep a schedule from running, told before it is saved, by the code that is to run it."""
+"""Find what would keep a schedule from running, before it is saved, with the code that will run it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from tenant_q.support.visible import one_line
 
 
 def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tuple[str | None, str]]:
-    """What is wrong with a schedule: the field's name, None for several together, and what is wrong, with its place.
+    """Yield what is wrong with a schedule.
 
-    Function and hook are looked for only where the schedule is for this project's own cluster: another one may have
-    other code. Nothing is called, but modules are imported. Parameters: `imports`, False to look at nothing that names
-    code, so that no module is imported.
+    Function and hook are only checked if this project's own cluster serves the schedule, because another cluster may
+    have other code. Modules are imported, but nothing is called.
+
+    Args:
+        row: The schedule.
+        schema: The tenant.
+        imports: False to skip the fields that name code, so that no module is imported.
+
+    Yields:
+        The name of a field, or None for several fields together, and what is wrong, with its place.
     """
     found = not imports
     for field, check in _checks(row).items():
@@ -33,7 +40,7 @@ def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tu
         if reason:
             found = True
             yield field, reason
-    # The rest, once every part is right by itself.
+    # The schedule as a whole, if each field is right by itself.
     if not found and (reason := _reason(lambda: _whole(row, schema))):
         yield None, reason
 
@@ -63,7 +70,7 @@ def _reason(check: Callable[[], Any]) -> str:
         check()
     except TenantQError as error:
         return _sentence(str(error))
-    except (Exception, SystemExit) as error:  # what a module raises while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         return _sentence(f"it cannot be imported: {type(error).__name__}: {error}")
     return ""
 

@@ -1,12 +1,12 @@
--- The due schedules of one tenant that nobody else is working on, the longest due first; they are locked. Several of these are
--- put together by UNION ALL.
+-- Lock and return the due schedules of one tenant that no other scheduler has locked, the longest due first. The statements
+-- of several tenants are combined with UNION ALL.
 --
--- {schema}    the tenant, given back with each row
+-- {schema}    the tenant, returned with each row
 -- {table}     its django_q_schedule
 -- {columns}   the columns of Django-Q2's model
--- {clusters}  the clusters whose schedules are served; '' are those that name none
--- {limit}     how many at most
--- Returns     the tenant, the moment by the server's clock, and the columns
+-- {clusters}  the clusters whose schedules are served; '' stands for schedules that name none
+-- {limit}     the most schedules to return
+-- Returns     the tenant, the present by the server's clock, and the columns
 SELECT * FROM (
     SELECT {schema}::pg_catalog.text, pg_catalog.now(), {columns} FROM {table}
     WHERE COALESCE(cluster, '') OPERATOR(pg_catalog.=) ANY ({clusters}::pg_catalog.text[])

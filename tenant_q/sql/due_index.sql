@@ -3,28 +3,28 @@
 -- {public}   the public schema
 -- {foreign}  the expression of is_foreign.sql, over the parameter `name`
 --
--- It is kept by triggers on each tenant's django_q_schedule. Who waits for an entry holds a lock on the schedule it belongs to
--- (a trigger) or on all of that table (an installation), so no two of them wait for each other in a circle; the scheduler,
--- which holds none, skips entries that are locked.
+-- Triggers on each tenant's django_q_schedule keep it up to date. A transaction that waits for an entry holds a lock on the
+-- entry's schedule (a trigger) or on that whole table (an installation), so there is no deadlock between them. The scheduler
+-- holds no such lock and skips entries that are locked.
 --
 -- A trigger neither reads nor writes entries of another tenant, so transactions of two tenants never conflict. In SERIALIZABLE
--- it must not even read a page of an index that others write to. There it only writes entries, leaves their removal to the
+-- it must not even read a page of an index to which others write. There it only writes entries, leaves their removal to the
 -- scheduler, and notifies it of the schema on the channel tenant_q_unsure. The scheduler compares the schema with the index. The
 -- trigger does the same if a transaction with an old snapshot meets an entry that the scheduler has written since.
 --
--- The tables may belong to a hostile role, a tenant's own. So:
--- - No function may be executed by PUBLIC: who may execute the trigger's function can put it on any table of his.
--- - Each function finds only what is in pg_catalog, unless the name of a schema stands in front.
--- - The trigger's function, which runs with its owner's rights, reads a tenant's values through their types' output functions
---   alone. Those are PostgreSQL's own, also for types that a role can make. Casts and operators may be the role's code.
--- - The other functions run with the caller's rights, and refuse tables that would run another role's code with them.
+-- The tables may belong to a hostile role, such as a tenant's own. Therefore:
+-- - PUBLIC may not execute any function: a role that may execute the trigger's function can put it on any of its tables.
+-- - Each function only finds objects in pg_catalog, unless their names are qualified with a schema.
+-- - The trigger's function runs with its owner's rights. It reads a tenant's values only through the output functions of their
+--   types, which belong to PostgreSQL even for types that a role can make. Casts and operators may be code of the role.
+-- - The other functions run with the caller's rights, and refuse tables that would run code of another role with them.
 
--- What a change of one row means for the index; of all rows where `act` is TRUNCATE. The row before and after it: id, next run,
--- repeats and cluster, separated by |, empty where there is none. A row that is not to run, or whose moment a client cannot read, has
--- no place in the index. Nothing is written for a table that was not put into the index under its own name.
+-- Change the index after a change of one row, or of all rows if `act` is TRUNCATE. `old_row` and `new_row` are the row before and
+-- after: id, next run, repeats and cluster, separated by |, or empty if there is none. A row that will not run, or whose moment a
+-- client cannot read, has no entry. Nothing is written for a table that was not put into the index under its own name.
 --
--- A scheduler reads the index at least twice a minute, so a trigger notifies it only of a fire that is earlier than its entry
--- said, and within the hour, because a transaction may stay open for long. Transactions that notify commit one after another.
+-- A scheduler reads the index at least twice a minute. A trigger therefore only notifies it of a run that is earlier than the
+-- entry said, and within the hour, because a transaction may stay open for long. Transactions that notify commit one after another.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_change(
     name text, tab oid, argument text, act text, old_row text, new_row text
 ) RETURNS void
@@ -100,7 +100,8 @@ BEGIN
 END
 $$;
 
--- What the trigger's function runs where its plan does not fit. For a TRUNCATE, which has no rows, it takes no parameters.
+-- Return the query that the trigger's function runs if its plan does not fit. For a TRUNCATE, which has no rows, the query takes
+-- no parameters.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_query(name text, tab oid, argument text, act text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -116,11 +117,11 @@ BEGIN
 END
 $$;
 
--- The trigger's function. A session compiles and keeps it once for each table, with a plan of each expression that was used; so
--- it is one call as a rule, and what is rare is found out by its error.
+-- The trigger's function. A session compiles it once for each table and keeps a plan of each expression that was used. Therefore
+-- it usually makes one call, and an error shows that a rare case applies.
 --
--- An error would keep a tenant from editing its schedules, so an index that is gone with its app is no error, nor is a column
--- that is gone or a value that cannot be read.
+-- An error would keep a tenant from editing its schedules. Therefore it ignores an index that is gone with its app, a column that
+-- is gone, and a value that cannot be read.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -160,8 +161,8 @@ EXCEPTION
 END
 $$;
 
--- Why the tables of a schema would run code of a role that is not trusted with the caller's rights, if they would; else null.
--- It covers all that PostgreSQL runs for a statement on a plain table: what is not known to be harmless is refused.
+-- Return why the tables of a schema would run code of an untrusted role with the caller's rights, or null if they would not.
+-- This covers everything that PostgreSQL runs for a statement on a plain table: what is not known to be harmless is refused.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_foreign_code(name text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -252,8 +253,8 @@ BEGIN
 END
 $$;
 
--- Lock these tables of some schemas against being changed, and raise an error if one of the schemas would run code of a role
--- that is not trusted. Call it first in the transaction that uses them. Schemas whose roles are trusted are left as they are.
+-- Lock tables of some schemas against changes of their definition, and raise an error if a schema would run code of an untrusted
+-- role. Call it first in the transaction that uses the tables. Schemas whose roles are trusted are not locked.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_require_plain(names text[], tables text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -292,8 +293,8 @@ BEGIN
 END
 $$;
 
--- Put the triggers on one schema's table, if they are missing. Who executes it needs EXECUTE on the trigger's function too, and
--- TRIGGER on the table.
+-- Put the triggers on one schema's table, if they are missing. The role that executes it also needs EXECUTE on the trigger's
+-- function and TRIGGER on the table.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_install_triggers(name text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -317,8 +318,8 @@ BEGIN
 END
 $$;
 
--- Put one schema's schedules into the index: its triggers, if they are missing, and its rows as they are now. The lock that
--- a new trigger takes keeps writers out until the rows are there.
+-- Put one schema's schedules into the index: create its triggers, if they are missing, and write its rows as they are now. The
+-- lock that a new trigger takes keeps writers out until the entries are written.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_install_index(name text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -386,7 +387,7 @@ AS $$
     DELETE FROM {public}.tenant_q_indexedschema WHERE schema_name = name;
 $$;
 
--- How many schedules of a schema the index has wrong: missing, there too much, or at another moment.
+-- Return the number of schedules of a schema that are wrong in the index: missing, superfluous, or different.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_index_errors(name text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -411,8 +412,8 @@ BEGIN
 END
 $$;
 
--- Nobody executes them but their owner and the roles that may write to the index, as a cluster of a role of its own does. Who
--- migrates tenants under another role needs the trigger's function, and only an operator can grant that.
+-- Only the owner and the roles that may write to the index may execute the functions, such as the role of a cluster. A role that
+-- migrates tenants also needs the trigger's function, which only an operator can grant.
 REVOKE ALL ON FUNCTION
     {public}.tenant_q_index_schedule(), {public}.tenant_q_index_change(text, oid, text, text, text, text),
     {public}.tenant_q_index_query(text, oid, text, text), {public}.tenant_q_install_triggers(text),

@@ -1,11 +1,11 @@
--- Whether a role that is not trusted could put code of its own into the tables of a schema: an expression, part of other
--- statements. Trusted are the current role, the owner of the due index, the owner of the database, and superusers. Another
--- role that owns the schema or one of Django-Q2's tables, may create objects in the schema, or may put triggers or foreign
--- keys on the tables, makes the schema foreign.
+-- Whether an untrusted role could put its code into the tables of a schema. This is an expression for other statements.
+-- Trusted roles are the current role, the owner of the due index, the owner of the database, and superusers. Any other role
+-- makes the schema foreign if it owns the schema or one of Django-Q2's tables, may create objects in the schema, or may put
+-- triggers or foreign keys on the tables.
 --
--- {name}    an expression of type text: the schema
--- {public}  a literal: the public schema, which is the project's own
--- Value     true, false, or null where there is no such schema, and for the public one
+-- {name}    the schema, an expression of type text
+-- {public}  the public schema, a literal; it belongs to the project
+-- Value     true or false; null for the public schema and if there is no such schema
 (
     SELECT (space.nspowner OPERATOR(pg_catalog.<>) ALL (trusted.roles))
         OR EXISTS (

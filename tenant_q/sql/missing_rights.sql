@@ -1,5 +1,5 @@
--- What the current role needs to put the triggers on one schema's table of schedules, as statements; who has to run them is said
--- in a comment behind each.
+-- Return the grants that the current role needs to put the triggers on one schema's table of schedules, as statements for the
+-- owners of the schema, the table and the functions.
 --
 -- {name}    the schema
 -- {table}   its django_q_schedule, qualified and quoted, in a literal

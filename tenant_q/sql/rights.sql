@@ -1,7 +1,7 @@
--- Who owns a schema and Django-Q2's tables in it, and what is granted on them, as a text: an expression, part of other
--- statements. Where two schemas have the same, either both are foreign or none is (see is_foreign.sql, which costs more).
+-- The owners of a schema and of Django-Q2's tables in it, and the grants on them, as one text. This is an expression for other
+-- statements. Of two schemas with the same text, both are foreign or neither is (see is_foreign.sql, which costs more).
 --
--- {name}  an expression of type text: the schema
+-- {name}  the schema, an expression of type text
 (
     SELECT pg_catalog.concat(space.nspowner, space.nspacl, (
         SELECT pg_catalog.string_agg(pg_catalog.concat(tab.relowner, tab.relacl), ';' ORDER BY tab.oid)

@@ -1,4 +1,4 @@
--- What is set for the sessions of this role and database by ALTER ROLE and ALTER DATABASE.
+-- Return the settings that ALTER ROLE and ALTER DATABASE have made for sessions of this role and database.
 SELECT setting.setrole OPERATOR(pg_catalog.<>) 0, setting.setdatabase OPERATOR(pg_catalog.<>) 0, entry.text,
     session_user::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text
 FROM pg_catalog.pg_db_role_setting AS setting, pg_catalog.unnest(setting.setconfig) AS entry (text)

@@ -2,9 +2,9 @@
 --
 -- {table}    the schema-qualified table
 -- {columns}  the columns that are written
--- {is_there} whether the tenant still has the schema; else nothing is written
+-- {is_there} whether the tenant still has the schema; if not, nothing is written
 -- {cancelled} the mark of a cancelled task's result
--- %s         a JSON array of objects, one a task, with these columns as keys
+-- %s         a JSON array with an object for each task, whose keys are these columns
 --
 -- An existing row of a success or of a cancelled task stays; a row of any other failure is replaced by the later outcome.
 INSERT INTO {table} AS task ({columns})

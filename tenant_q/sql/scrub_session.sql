@@ -1,7 +1,7 @@
--- Take back what a task may have left in a session. `DISCARD ALL` would do it too, but not together with other
--- statements in one round trip.
+-- Undo what a task may have left in a session. `DISCARD ALL` would do the same, but not in one round trip with other
+-- statements.
 --
--- parameter: the time zone that Django wants in the session
+-- %s  the time zone that Django sets in the session
 CLOSE ALL;
 DEALLOCATE ALL;
 SET SESSION AUTHORIZATION DEFAULT;

@@ -1,6 +1,6 @@
--- Those of some schemas that have a table, and whose tables run no code of another role when they are read.
+-- Find the schemas that have a table and whose tables run no code of another role when they are read.
 --
--- {schemas}  their names
+-- {schemas}  the names of the schemas
 -- {table}    the table's name
 -- {foreign}  the expression of is_foreign.sql, over `asked.name`
 -- {code}     the function tenant_q_foreign_code()

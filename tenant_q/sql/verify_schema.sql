@@ -1,5 +1,5 @@
--- Set the session to a schema, and say where it really is then, which table is the schema's task table, if any, and which
--- tenant has the schema now.
+-- Set the search path to a schema. Return the schema that is current then, the OID of its task table or null, and the key of
+-- the tenant that has the schema now.
 --
 -- {path}   the search path, its names quoted
 -- {table}  the task table, qualified and quoted

@@ -1,4 +1,4 @@
--- As verify_schema.sql, and say besides whether the task table has all its columns, and who has which rights.
+-- Do the same as verify_schema.sql, and also return whether the task table has all its columns, and its rights.
 --
 -- {path}     the search path, its names quoted
 -- {table}    the task table, qualified and quoted

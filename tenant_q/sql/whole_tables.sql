@@ -1,7 +1,7 @@
--- Those of some schemas that have Django-Q2's task table with all its columns, the table's OID, who has which rights,
+-- Find the schemas that have Django-Q2's task table with all its columns. Return for each schema the table's OID, the rights,
 -- and whether the schema is foreign.
 --
--- {schemas}  their names
+-- {schemas}  the names of the schemas
 -- {table}    the table's name
 -- {columns}  the names of its columns
 -- {rights}   the expression of rights.sql, over `asked.name`

@@ -30,7 +30,7 @@ def manage(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis at 127.0.0.1:1 does not serve"),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "database nothing at 127.0.0.1 cannot be used"),
-        ({"TEST_Q_CLUSTER": '{"orm": "default"}'}, "needs a broker other than the Django ORM"),
+        ({"TEST_Q_CLUSTER": '{"orm": "default"}'}, "does not support the Django ORM broker"),
         ({"TEST_Q_CLUSTER": '{"wokers": 2}'}, "unknown key 'wokers': did you mean 'workers'?"),
         ({"TEST_TENANT_Q": '{"lease": "long"}'}, "TENANT_Q['lease'] is 'long' (str); it must be"),
         ({"TEST_WITHOUT": "django_q"}, "django_q is not in TENANT_APPS"),

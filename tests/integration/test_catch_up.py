@@ -57,9 +57,9 @@ def test_the_log_names_it_once(fire, together):
     make(timedelta(days=2519), B, schedule_type="O")
     (said,) = fire(together=together)
     assert said.startswith(
-        f"Schedule 'report' (id {row.pk}) of {A} makes up for 2,520 runs, one by one, the first of 20"
+        f"Schedule 'report' (id {row.pk}) of {A} began to make up for 2,520 runs, one by one, the first of 20"
     )
-    assert "set its next_run to a moment in the future, or Q_CLUSTER['catch_up'] to False" in said
+    assert "set its next_run to a time in the future, or Q_CLUSTER['catch_up'] to False" in said
     assert fire(together=together) == [], "once"
     with in_schema(A):
         Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(hours=1))

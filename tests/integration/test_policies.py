@@ -398,7 +398,7 @@ def test_what_the_orm_saves_and_deletes_is_in_force_after_its_commit():
 
 
 def test_with_the_broker_away_a_change_is_saved_and_told(away, scheduler):
-    with pytest.raises(BrokerError, match=r"^The change is saved, and will be in force when the broker is"):
+    with pytest.raises(BrokerError, match=r"^The change is saved and applies when the broker is"):
         pause()
     assert TenantPolicy.objects.get().paused
     assert [one["act"] for one in records()] == ["pause"]

@@ -492,7 +492,7 @@ def test_the_orm_broker_is_refused(settings, q, refused):
     assert [message.id for message in checks.check_all()] == (["tenant_q.E005"] if refused else [])
     if refused:
         (message,) = checks.check_all()
-        assert "needs a broker other than the Django ORM" in message.msg
+        assert "does not support the Django ORM broker" in message.msg
         assert "Set Q_CLUSTER['redis']" in message.hint
 
 
@@ -588,7 +588,7 @@ def test_a_cache_in_the_queues_database_is_a_warning(settings, location):
     settings.CACHES = {"own": {"LOCATION": location} | (SHARED | APART)[location]}
     messages = checks.check_all()
     assert [message.id for message in messages] == ["tenant_q.W006"] * (location in SHARED)
-    assert all("cache.clear() on CACHES['own'] empties the queue too" in one.msg for one in messages)
+    assert all("cache.clear() on CACHES['own'] also empties the queue" in one.msg for one in messages)
     assert checks.configuration_problems() == []
 
 
