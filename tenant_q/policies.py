@@ -42,7 +42,7 @@ class Values(TypedDict, total=False):
 
 def policy_of(schema: str) -> TenantPolicy:
     """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises `UnknownTenant`."""
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         found = _rows().filter(schema_name=schema).first()
     if found is None:
         _check_tenant(schema)
@@ -58,7 +58,7 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         found = {row.schema_name: row for row in _rows()}
         if every_tenant:
             tenants = tenancy.tenant_model()._default_manager.using(tenancy.database_alias())
@@ -69,13 +69,13 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
 
 def is_paused(schema: str) -> bool:
     """Return whether a tenant is paused. Raises `DatabaseAway`."""
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
 def paused() -> set[str]:
     """Return the paused tenants. Raises `DatabaseAway`."""
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         return set(_rows().filter(paused=True).values_list("schema_name", flat=True))
 
 
@@ -121,7 +121,7 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
     """
     _check_names(values)
     alias = tenancy.database_alias()
-    with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         policy = _locked(schema)
         before = values_of(policy)
         for name, value in values.items():
@@ -183,7 +183,7 @@ def put_in_force_everywhere() -> None:
     for broker in site_brokers():
         put_in_force(broker)
     paused = _rows().filter(paused=True).values_list("schema_name", flat=True)
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         due_index.release(due_index.PAUSED, but=[tenancy.physical_schema(name) for name in paused])
 
 
@@ -200,7 +200,7 @@ def put_in_force(broker: Broker) -> None:
         DatabaseError: A statement failed.
     """
     alias = tenancy.database_alias()
-    with tenancy.told_when_away(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         # Under a lock, so that the last set of policies was read after the last commit.
         with tenancy.tenant_connection().cursor() as cursor:
             cursor.execute(

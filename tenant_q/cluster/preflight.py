@@ -53,7 +53,7 @@ def survey() -> Surroundings:
     except BrokerError as error:
         raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
     database, tenants = _database()
-    with tenancy.told_when_away():
+    with tenancy.detect_outages():
         for connection in tenancy.switched_connections():
             _refuse_shared_sessions(connection)
         tenancy.note_role_settings()

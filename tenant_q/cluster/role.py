@@ -144,7 +144,7 @@ class Role(ABC):
 
     def _tick_through_outage(self) -> float:
         try:
-            with forks.no_return(), tenancy.told_when_away():
+            with forks.no_return(), tenancy.detect_outages():
                 pause = self.tick()
         except (BrokerError, DatabaseAway) as error:
             return self._outage(error)

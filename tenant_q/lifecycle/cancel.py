@@ -34,7 +34,7 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
     if not by:
         return _cancel(broker, schema, id, "cancelled")
     # The record comes first: what cannot be recorded is not done.
-    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+    with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
         audit.record(by, "cancel", schema=schema, target=id, after={"cluster": broker.cluster})
         return _cancel(broker, schema, id, f"cancelled by {by}")
 

@@ -14,8 +14,8 @@ from tenant_q.models import TenantPolicy
 from tenant_q.sql import statement
 from tenant_q.tenancy import (
     database_alias,
+    detect_outages,
     in_public,
-    told_when_away,
 )
 
 # A statement that deletes this many rows takes a fraction of the time limit for an answer.
@@ -51,7 +51,7 @@ def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda
 
 
 def _most_results(schema: str) -> int | None:
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         policies = TenantPolicy.objects.using(database_alias()).filter(schema_name=schema)
         return policies.values_list("max_results", flat=True).first()
 

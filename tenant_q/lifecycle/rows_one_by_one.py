@@ -17,11 +17,11 @@ from tenant_q.scrubbing import entering
 from tenant_q.support.forks import no_return
 from tenant_q.tenancy import (
     database_alias,
+    detect_outages,
     in_patient_transaction,
     in_verified_schema,
     plain_tables_query,
     require_plain_tables,
-    told_when_away,
 )
 
 # The mark of a cancelled task is within this many characters at the beginning of its result.
@@ -51,7 +51,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     """
     cancelled: set[Key] = set()
     for (schema, tenant), outcomes in by_tenant.items():
-        with told_when_away(), in_verified_schema(schema, tenant=tenant), _plain_tables(schema):
+        with detect_outages(), in_verified_schema(schema, tenant=tenant), _plain_tables(schema):
             entering.forget_other_tenants()
             for outcome in outcomes:
                 task = as_task(outcome)

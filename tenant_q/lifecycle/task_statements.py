@@ -12,11 +12,11 @@ from psycopg.pq import TransactionStatus
 
 from tenant_q.tenancy import (
     LOCK_MS,
+    detect_outages,
     insist,
     physical_schema,
     plain_tables_query,
     tenant_connection,
-    told_when_away,
 )
 
 _NOTE_LIMIT = sql.SQL(
@@ -49,7 +49,7 @@ def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = N
 
 def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> list[Answer]:
     connection = tenant_connection()
-    with told_when_away():
+    with detect_outages():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
             is_callers = connection.connection.info.transaction_status != TransactionStatus.IDLE

@@ -13,7 +13,7 @@ from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
 from tenant_q.lifecycle import task_rows
 from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
-from tenant_q.tenancy import DATABASE_ERRORS, tenant_connection, told_when_away
+from tenant_q.tenancy import DATABASE_ERRORS, detect_outages, tenant_connection
 
 logger = get_logger("tenant_q.transactional")
 
@@ -32,7 +32,7 @@ def only_success(package: Package) -> Iterator[Task | None]:
     committed: list[bool] = []
     is_outermost = not connection.in_atomic_block
     try:
-        with told_when_away(), transaction.atomic(using=connection.alias):
+        with detect_outages(), transaction.atomic(using=connection.alias):
             if is_outermost:
                 transaction.on_commit(lambda: committed.append(True), using=connection.alias)
             _lock_out_others(package)

@@ -47,7 +47,7 @@ def _each_tenant(
         by_schema.setdefault(dead.schema, []).append(dead)
     done = 0
     for schema, own in by_schema.items():
-        with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+        with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
             after = {"cluster": broker.cluster, "count": len(own)}
             audit.record(actor, act, schema=schema, target=" ".join(dead.id for dead in own), after=after)
             done += do(own)

@@ -170,7 +170,7 @@ def find_and_clear() -> None:
         logger.warning("Found that tenant %s (key %s) is gone, and cleared it", schema, key, extra={"schema": schema})
         _note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         left = list(_records().exclude(deleted=None).filter(cleared=None).values_list("schema_name", "key"))
         _records().filter(cleared__lt=timezone.now() - timedelta(days=RECORD_DAYS)).delete()
     for schema, key in left:
@@ -178,7 +178,7 @@ def find_and_clear() -> None:
 
 
 def _former_names(key: str) -> list[str]:
-    with tenancy.told_when_away(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.in_public():
         return list(_records().filter(key=key).values_list("former_names", flat=True).first() or ())
 
 

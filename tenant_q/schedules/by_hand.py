@@ -91,7 +91,7 @@ def pause(pk: int, *, actor: str) -> bool:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+    with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
         row = _locked(pk)
         if row is None or row.next_run is None or row.repeats == 0:
             return False
@@ -117,7 +117,7 @@ def resume(pk: int, *, actor: str) -> bool:
         BadSchedule: It has no next run.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.told_when_away(), transaction.atomic(using=tenancy.database_alias()):
+    with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
         row = _locked(pk)
         if row is None or not is_paused(row):
             return False

@@ -71,7 +71,7 @@ def fire_due(schema: str) -> int:
 
 
 def _fire_due(schema: str) -> int:
-    with tenancy.told_when_away(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(FIRE_LOCK_MS):
+    with tenancy.detect_outages(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(FIRE_LOCK_MS):
         tenancy.require_plain_tables([schema], Schedule._meta.db_table)
         tenant = _tenants([schema])[schema]
         fires = [_fire(row, tenant) for row in claims.claim()]
@@ -117,7 +117,7 @@ def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
 
 
 def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
-    with tenancy.told_when_away(), tenancy.in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
+    with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         tenants = _tenants(schemas)

@@ -36,11 +36,11 @@ def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
 
 def fetch(query: sql.Composed) -> list[Any]:
     """Return the rows of a statement. Raises `DatabaseAway`."""
-    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+    with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         return list(cursor.execute(query).fetchall())
 
 
 def execute(query: sql.Composed) -> None:
     """Execute a statement that returns no rows. Raises `DatabaseAway`."""
-    with tenancy.told_when_away(), tenancy.raw_cursor() as cursor:
+    with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         cursor.execute(query)

@@ -4,6 +4,7 @@ from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,
     LOCK_MS,
     close_connections,
+    detect_outages,
     drop_inherited_connections,
     forget_transaction,
     in_patient_transaction,
@@ -15,7 +16,6 @@ from tenant_q.tenancy.connection import (
     note_connections,
     on_commit,
     raw_cursor,
-    told_when_away,
 )
 from tenant_q.tenancy.foreign import is_foreign, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.foreign import query as is_foreign_query
@@ -101,6 +101,7 @@ __all__ = [
     "current_schema",
     "database_alias",
     "database_of_tests",
+    "detect_outages",
     "drop_inherited_connections",
     "enter",
     "enter_again",
@@ -166,7 +167,6 @@ __all__ = [
     "tenant_names",
     "tenant_table",
     "tenants_to_schedule",
-    "told_when_away",
     "under_name",
     "unlimited_waits",
     "validate_schema_name",

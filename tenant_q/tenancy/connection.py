@@ -45,7 +45,7 @@ _inherited: list[Any] = []
 
 
 @contextmanager
-def told_when_away() -> Iterator[None]:
+def detect_outages() -> Iterator[None]:
     """Raise `DatabaseAway` for an error of the block if the server failed, not the statement.
 
     The connection is closed then; the next use opens a new one.
@@ -80,7 +80,7 @@ def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     """
     connection = tenant_connection()
     is_outermost = not connection.in_atomic_block
-    with told_when_away(), transaction.atomic(using=connection.alias):
+    with detect_outages(), transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
             former = None if is_outermost else _lock_timeout(cursor)
             _limit_locks(cursor, str(lock_ms or LOCK_MS))
@@ -174,7 +174,7 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
     With a tenancy package, Django's cursor would take another round trip, and the driver's cursor costs more than the
     server's answer.
     """
-    with told_when_away(), connection.wrap_database_errors:
+    with detect_outages(), connection.wrap_database_errors:
         connection.ensure_connection()
         raw = connection.connection
         if raw.closed:

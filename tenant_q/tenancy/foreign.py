@@ -15,7 +15,7 @@ from psycopg import errors, sql
 from tenant_q.conf import conf
 from tenant_q.exceptions import ForeignCode
 from tenant_q.sql import statement
-from tenant_q.tenancy.connection import DATABASE_ERRORS, raw_cursor, told_when_away
+from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, raw_cursor
 from tenant_q.tenancy.seam import physical_schema, public_schema
 
 # The SQLSTATE of tenant_q_require_plain().
@@ -47,7 +47,7 @@ def find_out(schema: str, rights: str) -> None:
     """Find out whether a schema is foreign. One statement per `tenant_cache_seconds` for all with the same rights."""
     known = _by_rights.get(rights)
     if known is None or time.monotonic() - known[1] > conf().tenant_cache_seconds:
-        with told_when_away(), raw_cursor() as cursor:
+        with detect_outages(), raw_cursor() as cursor:
             ((is_foreign,),) = cursor.execute(sql.SQL("SELECT {}").format(query(sql.Literal(schema)))).fetchall()
         note(schema, rights, bool(is_foreign))
     else:
@@ -68,7 +68,7 @@ def refuse_code(schema: str) -> None:
         sql.Identifier(public_schema(), "tenant_q_foreign_code"), sql.Literal(schema)
     )
     try:
-        with told_when_away(), raw_cursor() as cursor:
+        with detect_outages(), raw_cursor() as cursor:
             ((reason, role),) = cursor.execute(asked).fetchall()
     except DATABASE_ERRORS as error:
         if not isinstance(error.__cause__ or error, errors.InsufficientPrivilege | errors.UndefinedFunction):
@@ -110,7 +110,7 @@ def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
     if asked is None:
         return
     try:
-        with told_when_away(), raw_cursor() as cursor:
+        with detect_outages(), raw_cursor() as cursor:
             cursor.execute(asked)
     except DATABASE_ERRORS as error:
         if getattr(error.__cause__ or error, "sqlstate", None) == REFUSED:

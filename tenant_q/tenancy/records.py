@@ -16,7 +16,7 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from tenant_q.exceptions import UnknownTenant
-from tenant_q.tenancy.connection import told_when_away
+from tenant_q.tenancy.connection import detect_outages
 from tenant_q.tenancy.loops import is_in_event_loop, key_of_coroutine
 from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tenant_connection, tenant_model
 from tenant_q.tenancy.tenants import cached_key, known_tenant, look_up_together
@@ -79,7 +79,7 @@ def keys_of(schemas: Iterable[str]) -> dict[str, str]:
             found[schema] = key_of(tenant)
     unknown = [schema for schema in missing if schema not in found]
     if unknown:
-        with told_when_away(), in_public():
+        with detect_outages(), in_public():
             rows = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=unknown)
             found |= {schema: str(key) for schema, key in rows.values_list("schema_name", "pk")}
     return found
@@ -93,7 +93,7 @@ def keys_now(schemas: Collection[str]) -> dict[str, str]:
         DatabaseAway: The database cannot be reached.
     """
     tenants = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=schemas)
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         found = {schema: str(key) for schema, key in tenants.values_list("schema_name", "pk")}
     found |= {schema: "" for schema in schemas if schema == public_schema()}
     if missing := [schema for schema in schemas if schema not in found]:
@@ -117,7 +117,7 @@ def note_existing(model: Any) -> None:
     Args:
         model: The model of the records, which a migration has in an earlier form.
     """
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         records = model._default_manager.using(database_alias())
         recorded = records.filter(key=OuterRef("tenant_q_key"))
         missing = list(_tenants_with_keys().filter(~Exists(recorded)).values_list("schema_name", "tenant_q_key"))
@@ -134,27 +134,27 @@ def note_existing(model: Any) -> None:
 
 def gone() -> list[tuple[str, str]]:
     """Return the schema and key of each recorded tenant whose row is gone, by one statement. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
 
 
 def returned() -> list[str]:
     """Return the keys of the tenants that are recorded as deleted and have a row again. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().exclude(deleted=None).filter(Exists(rows)).values_list("key", flat=True))
 
 
 def is_there(key: str) -> bool:
     """Return whether a tenant has this key, under any name. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         return bool(tenant_model()._default_manager.using(database_alias()).filter(pk=key).exists())
 
 
 def is_taken(schema: str) -> bool:
     """Return whether a tenant has this schema name, regardless of case. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
         return bool(tenants.filter(schema_name__iexact=schema).exists())
 
@@ -177,7 +177,7 @@ def since_of(keys: dict[str, str]) -> dict[str, datetime | None]:
     """
     missing = {key: schema for schema, key in keys.items() if key not in _since}
     if missing:
-        with told_when_away(), in_public():
+        with detect_outages(), in_public():
             found = dict(_records().filter(key__in=missing).values_list("key", "since"))
             unrecorded = [schema for key, schema in missing.items() if key not in found]
             gone = _deleted_at(unrecorded) if unrecorded else {}
@@ -219,7 +219,7 @@ def scope(schema: str, key: str, made: datetime | None) -> str:
 
 def names_of(key: str) -> list[str]:
     """Return the present and former schema names of a tenant, the present one first. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         found = _records().filter(key=key, deleted=None).values_list("schema_name", "former_names").first()
     return [found[0], *found[1]] if found else []
 
@@ -229,7 +229,7 @@ def current_name(schema: str, key: str) -> str | None:
     names = names_of(key)
     if schema not in names:
         return None
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
         return names[0] if tenants.filter(pk=key, schema_name=names[0]).exists() else None
 

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
 from tenant_q.support.forks import no_return
-from tenant_q.tenancy.connection import is_lost, told_when_away, words
+from tenant_q.tenancy.connection import detect_outages, is_lost, words
 from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.seam import (
     database_alias,
@@ -111,7 +111,7 @@ def look_up_together(schemas: Iterable[str]) -> None:
     ]
     if not wanted:
         return
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         try:
             named = _tenants().filter(schema_name__in=wanted)
             ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
@@ -132,7 +132,7 @@ def tenants_to_schedule() -> list[str]:
     Raises:
         TenantNotReady: The project's `ready_tenants` fails.
     """
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         try:
             names = set(_ready(_tenants()).values_list("schema_name", flat=True))
         except Exception as error:
@@ -153,7 +153,7 @@ def logical_schema(physical: str) -> str:
     if apps.is_installed("django_tenants"):
         return physical
     if physical not in _folded:
-        with told_when_away(), in_public():
+        with detect_outages(), in_public():
             names = list(_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
         if not names and physical == physical_schema(public_schema()):
             return public_schema()
@@ -175,7 +175,7 @@ def scheduled_among(physical: Collection[str]) -> set[str]:
     wanted = sorted(set(physical) - {public_schema()})
     if not wanted:
         return shared & set(physical)
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         rows = _tenants()
         if not apps.is_installed("django_tenants"):
             rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=wanted)
@@ -192,7 +192,7 @@ def tenant_count() -> int:
 
 def tenant_names() -> list[str]:
     """Return the schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
 
@@ -206,7 +206,7 @@ def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
 
 def _look_up(schema: str) -> _Known:
     _known.pop(schema, None)
-    with told_when_away(), in_public():
+    with detect_outages(), in_public():
         named = _tenants().filter(schema_name=schema)
         found = named.first()
         if found is None:

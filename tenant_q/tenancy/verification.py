@@ -20,7 +20,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.sql import statement
 from tenant_q.tenancy import foreign
-from tenant_q.tenancy.connection import DATABASE_ERRORS, fetch_raw, is_lost, raw_cursor, told_when_away, words
+from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor, words
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
     Databases,
@@ -111,7 +111,7 @@ def _whole_among(schemas: list[str]) -> dict[str, int]:
         rights=foreign.rights_query(sql.SQL("asked.name")),
         foreign=foreign.query(sql.SQL("asked.name")),
     )
-    with told_when_away(), raw_cursor() as cursor:
+    with detect_outages(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
     for name, _, rights, is_foreign in found:
         foreign.note(name, rights, is_foreign)

@@ -225,7 +225,7 @@ def test_a_lost_notification_is_made_up_for_by_the_next_poll(tenants, scheduler,
 def test_a_lost_session_is_told_and_listened_on_anew(tenants, scheduler):
     scheduler.tick()
     schemas.terminate(connection.connection.info.backend_pid)
-    with pytest.raises(DatabaseAway), tenancy.told_when_away():
+    with pytest.raises(DatabaseAway), tenancy.detect_outages():
         scheduler.tick()
     assert scheduler.files() == []
     scheduler.tick()

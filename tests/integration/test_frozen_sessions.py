@@ -135,7 +135,7 @@ def test_a_new_session_that_is_silent_has_a_limit(proxy):
         proxy.choose = nth(number, REQUEST, opening=True)
         begun = len(proxy.frozen())
         try:
-            with tenancy.told_when_away(), tenancy.in_verified_schema("acme_corp"):
+            with tenancy.detect_outages(), tenancy.in_verified_schema("acme_corp"):
                 pass
         except DatabaseAway:
             assert len(proxy.frozen()) == begun + 1
@@ -177,12 +177,12 @@ def test_other_threads_have_no_limit(proxy):
 def test_a_lost_session_makes_no_outage_of_another_error(tenants):
     """A session that was closed meanwhile, for what a task did to it, has nothing to do with a defect of ours."""
     connection.ensure_connection()
-    with pytest.raises(IntegrityError), tenancy.told_when_away():
+    with pytest.raises(IntegrityError), tenancy.detect_outages():
         connection.close()
         connection.ensure_connection()
         raise IntegrityError("a defect")
     connection.ensure_connection()
-    with pytest.raises(DatabaseAway), tenancy.told_when_away():
+    with pytest.raises(DatabaseAway), tenancy.detect_outages():
         connection.connection.close()
         connection.close()
         connection.ensure_connection()
