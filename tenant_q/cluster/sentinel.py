@@ -31,7 +31,8 @@ from tenant_q.cluster.rounds import Rounds, Step
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
-from tenant_q.operations.status import ClusterStat, ClusterState, forget_old
+from tenant_q.operations.published_status import ClusterStat
+from tenant_q.operations.status import ClusterState, forget_old
 from tenant_q.scrubbing import process_state
 from tenant_q.support import orphans
 from tenant_q.support.log_labels import get_logger

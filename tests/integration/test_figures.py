@@ -20,8 +20,9 @@ from tenant_q.brokers import get_broker
 from tenant_q.cluster.heartbeat import Heartbeat
 from tenant_q.cluster.sentinel import Plan, Sentinel
 from tenant_q.models import DueSchedule
+from tenant_q.operations.published_status import ClusterStat
 from tenant_q.operations.site import Tenant, read_site
-from tenant_q.operations.status import GONE_SECONDS, ClusterStat, ClusterState
+from tenant_q.operations.status import GONE_SECONDS, ClusterState
 from tenant_q.schedules import due_index
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_q.signing import SignedPackage
 from django_q.status import Stat
 
-from tenant_q.operations import status
+from tenant_q.operations import published_status, status
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
 from tenant_q.package.signing import unsign
@@ -40,10 +40,10 @@ def fields() -> dict[str, Any]:
     return {"cluster_id": uuid.uuid4(), "parent": 7, "started": timezone.now(), "state": status.ClusterState.WORKING}
 
 
-def stat() -> status.ClusterStat:
+def stat() -> published_status.ClusterStat:
     processes = [status.Process("worker", 9, "w:9", done=3)]
     deaths = [status.Death(1.0, "worker", 8, "killed by SIGKILL")]
-    return status.ClusterStat(
+    return published_status.ClusterStat(
         **fields(), workers_wanted=1, has_scheduler=True, processes=processes, reincarnations=1, deaths=deaths
     )
 

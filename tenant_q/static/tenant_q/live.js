@@ -1,4 +1,4 @@
-// Tables that show what is now are asked for again every few seconds, while somebody looks at them.
+// Refresh a table of live data every few seconds while its page is visible and not in use.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const shown = document.getElementById("tenant-q-live");
@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
         shown.innerHTML = await answer.text();
       }
     } catch {
-      // The next one may come through.
+      // The next request may succeed.
     }
   };
   setInterval(refresh, 3000);

@@ -1,4 +1,4 @@
-// The preview of a schedule's next fires, kept as the form is filled in. Without this script it is right once saved.
+// Refresh the preview of a schedule's next runs while the form is filled in. Without this script it shows the saved schedule.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const shown = document.getElementById("tenant-q-upcoming");
@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   let timer;
   let latest = 0;
-  const ask = async () => {
+  const refresh = async () => {
     const own = ++latest;
     try {
       const answer = await fetch(address.dataset.url, {method: "POST", body: new FormData(form)});
@@ -18,12 +18,12 @@ document.addEventListener("DOMContentLoaded", () => {
         shown.innerHTML = text;
       }
     } catch {
-      // Without an answer the preview stays as it was; saving shows what is wrong.
+      // Without an answer the preview stays as it is. Saving the form shows what is wrong.
     }
   };
   const soon = () => {
     clearTimeout(timer);
-    timer = setTimeout(ask, 400);
+    timer = setTimeout(refresh, 400);
   };
   form.addEventListener("input", soon);
   form.addEventListener("change", soon);
