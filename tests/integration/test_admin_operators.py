@@ -222,7 +222,7 @@ def test_of_many_dead_tasks_the_latest_are_shown(site, monkeypatch):
     assert [row["id"] for row in page.context["rows"]] == ["e other", "c last"] and page.context["has_more"]
     page = client.get(f"{DEAD}?schema={A}")
     assert [row["id"] for row in page.context["rows"]] == ["c last", "b third"]
-    assert "The latest 2; filter by a tenant to see its older ones." in page.content.decode()
+    assert "The latest 2. Filter by a tenant to see older ones." in page.content.decode()
 
 
 def test_the_audit_trail_is_read_only(site):
