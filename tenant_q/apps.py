@@ -56,9 +56,9 @@ class TenantQConfig(AppConfig):
         from tenant_q.lifecycle import enqueue
         from tenant_q.models import TenantPolicy
         from tenant_q.operations import departures
-        from tenant_q.schedules import index_upkeep, planning
+        from tenant_q.schedules import index_upkeep, replanning
 
-        planning.install()
+        replanning.install()
         pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(index_upkeep.install_where_migrated, dispatch_uid="tenant_q.due_index")
         for signal, note in ((post_save, departures.tenant_made), (post_delete, departures.tenant_deleted)):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django_q.models import Schedule
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule
 from tenant_q.schedules import recurrence
+
+
+def recurrence_of(row: Schedule) -> tuple[Any, ...]:
+    """Return the values that determine the next run of a schedule, without values that its type ignores."""
+    if row.schedule_type == Schedule.CRON:
+        return row.schedule_type, row.cron
+    return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
 
 
 def after_fire(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool) -> datetime:

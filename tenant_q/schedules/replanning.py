@@ -36,13 +36,6 @@ def install() -> None:
         Schedule.from_db = classmethod(_from_db)
 
 
-def recurrence_of(row: Schedule) -> tuple[Any, ...]:
-    """Return the values that determine the next run of a schedule, without values that its type ignores."""
-    if row.schedule_type == Schedule.CRON:
-        return row.schedule_type, row.cron
-    return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
-
-
 def _from_db(cls: Any, db: str | None, field_names: Any, values: Any) -> Any:
     row = Model.from_db.__func__(cls, db, field_names, values)  # type: ignore[attr-defined]
     row.__dict__[_LOADED] = row.__dict__.get("next_run")
@@ -71,7 +64,7 @@ def _save_planned(original: Callable[..., None], row: Schedule, options: dict[st
         stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
         if stored is not None and not _is_given(stored, row, fields):
             changed = _changed(stored, row, fields)
-            if recurrence_of(changed) != recurrence_of(stored):
+            if occurrences.recurrence_of(changed) != occurrences.recurrence_of(stored):
                 row.next_run = _next_run(changed)
                 if fields is not None:
                     options["update_fields"] = {*fields, "next_run"}
