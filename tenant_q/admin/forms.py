@@ -105,7 +105,7 @@ class ScheduleForm(ModelForm):
         for name in offered.GUARDED:
             setattr(self.instance, name, self._before[name])
             if name in self.changed_data:
-                self._add(name, _("This cannot be changed here, because the schedule runs what is not offered."))
+                self._add(name, _("This cannot be changed here, because the schedule runs code that is not offered."))
 
     def _add_problems(self) -> None:
         is_refused = self._is_locked

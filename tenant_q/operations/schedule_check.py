@@ -109,7 +109,8 @@ def _problems(schemas: list[str]) -> dict[str, str]:
         errors = _errors([schema for schema in some if not stale.get(schema)])
         for schema in some:
             if problem := _problem(stale.get(schema), errors.get(schema, 0)):
-                found[schema] = problem + _needed(schema if stale.get(schema) is False else None)
+                is_missing = stale.get(schema) is False
+                found[schema] = problem + (index_rights.needed_grants(schema) if is_missing else "")
     return found
 
 
@@ -135,12 +136,6 @@ def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     if is_gone is not None:
         return "not in the index as it is now, or without its triggers" + (f"; {wrong}" if errors else "")
     return wrong if errors else None
-
-
-def _needed(schema: str | None) -> str:
-    """Return the grants that a schema needs to be put into the index, as the end of a sentence; often empty."""
-    grants = index_rights.missing_grants(schema) if schema else []
-    return f"; run as the owner of what is named: {'; '.join(grants)};" if grants else ""
 
 
 def _repair(wrong: dict[str, str]) -> dict[str, str]:

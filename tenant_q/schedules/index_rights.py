@@ -74,16 +74,25 @@ def why_not(schema: str, error: BaseException) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if not isinstance(cause, REFUSED):
         return said
-    grants = missing_grants(schema)
-    return f"{said}; run as the owner of what is named: {'; '.join(grants)};" if grants else said
+    return said + needed_grants(schema)
 
 
-def missing_grants(schema: str) -> list[str]:
-    """Return the grants that the current role needs to put a schema into the index, with one statement."""
+def needed_grants(schema: str) -> str:
+    """Return the grants that the current role needs to put a schema into the index, as the end of a sentence.
+
+    It is empty if nothing is missing. This costs one statement.
+
+    Args:
+        schema: The schema as PostgreSQL names it.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
     table = sql.Identifier(schema, "django_q_schedule").as_string()
     query = sql.SQL(statement("missing_rights")).format(
         name=sql.Literal(schema),
         table=sql.Literal(table),
         public=sql.Literal(sql.Identifier(tenancy.public_schema()).as_string()),
     )
-    return [grant for (grant,) in fetch(query)]
+    grants = [grant for (grant,) in fetch(query)]
+    return f"; run as the owner of the named objects: {'; '.join(grants)};" if grants else ""

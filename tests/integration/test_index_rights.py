@@ -240,7 +240,7 @@ def test_a_cluster_without_the_right_to_a_tenants_table_names_the_grants(migrate
         scheduler.tick()
     (record,) = [record for record in caplog.records if record.getMessage().startswith("Schedules of spare")]
     expected = (
-        "run as the owner of what is named: GRANT SELECT, UPDATE, TRIGGER ON TABLE spare.django_q_schedule "
+        "run as the owner of the named objects: GRANT SELECT, UPDATE, TRIGGER ON TABLE spare.django_q_schedule "
         "TO tq_test_cluster; GRANT EXECUTE ON FUNCTION "
         "public.tenant_q_index_schedule(), public.tenant_q_install_triggers(text) TO tq_test_cluster;"
     )

@@ -138,7 +138,7 @@ def test_what_is_not_offered_is_listed_and_no_error(tenants):
     lines = msschedules("--check").splitlines()
     assert lines == [
         "The index agrees with the schedules of 3 schemas.",
-        "3 schedules run what is not offered to the tenants' staff (TENANT_Q['admin_functions']):",
+        "3 schedules run code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):",
         f"acme_corp: schedule {one} (evil \\x1b[2J), function os.system: "
         "os.system is not a function that is offered here.",
         f"acme_corp: schedule {two}, function tests.tasks.nothing: os.system is not a function that is offered here.",

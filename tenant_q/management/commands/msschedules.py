@@ -81,7 +81,7 @@ class Command(OperatorCommand):
         """List the schedules that are not offered. This is not an error: code may have made them, and they fire."""
         if unlisted:
             count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
-            self.write_line(f"{count} what is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
+            self.write_line(f"{count} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
         for one in unlisted:
             self.write_line(f"{_named(one)}: {' '.join(one.reasons)}")
 
@@ -148,5 +148,5 @@ def _way_out(left: list[str], *, repair: bool) -> str:
         return f"The index is wrong about {count}: `msschedules --check --repair` repairs it."
     return (
         f"The index is still wrong about {count} ({', '.join(left)}), because a table is locked or cannot be read, or "
-        "a right is missing; end what locks it, migrate it, or grant what is named above, and repeat."
+        "a right is missing; end the lock, migrate the table, or grant the rights above, and repeat."
     )
