@@ -1,7 +1,7 @@
 """The attacker is the Python of a tenant's task: what it forks, changes and leaves reaches no other tenant's task.
 
 As far as that is promised: see `docs/explanation/isolation.md`. More of it is in `tests/integration/test_isolation.py`
-and `tests/integration/test_crossing.py`.
+and `tests/integration/crossing`.
 """
 
 from __future__ import annotations
