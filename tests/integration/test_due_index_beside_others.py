@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from psycopg import IsolationLevel
 
-from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster import scheduler_session
 from tenant_q.schedules import due_index, index_upkeep
 from tests.integration.conftest import sql
 from tests.integration.planning import PAST, entries, insert, is_right
@@ -151,7 +151,7 @@ def test_a_session_that_the_scheduler_replaces_itself_loses_no_notification(tena
         user.commit()
     compared = []
     monkeypatch.setattr(index_upkeep, "errors", lambda schema: compared.append(schema))
-    monkeypatch.setattr(scheduler_module, "TABLES_A_SESSION", 0)
+    monkeypatch.setattr(scheduler_session, "TABLES_A_SESSION", 0)
     before = connection.connection
     scheduler.tick()
     assert connection.connection is not before

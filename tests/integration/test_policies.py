@@ -457,11 +457,11 @@ def test_the_scheduler_puts_in_force_what_it_finds_when_it_starts_and_later_agai
     sql("UPDATE tenant_q_tenantpolicy SET weight = 5, paused = false")
     scheduler.tick()
     assert get_broker().policies() == {}, "not at every tick"
-    scheduler._due["policies"] -= 30.1
+    scheduler.upkeep._due["policies"] -= 30.1
     scheduler.tick()
     assert get_broker().policies() == {A: Policy(5.0)}
     sql("DELETE FROM tenant_q_tenantpolicy")
-    scheduler._due["policies"] -= 30.1
+    scheduler.upkeep._due["policies"] -= 30.1
     scheduler.tick()
     assert get_broker().policies() == {}
 
@@ -475,7 +475,7 @@ def test_schedules_fire_without_the_table_of_policies(scheduler, caplog):
     finally:
         sql("ALTER TABLE policies_away RENAME TO tenant_q_tenantpolicy")
     assert get_broker().queue_size(A) == 1
-    assert caplog.text.count("Policies are not put in force") == 1
+    assert caplog.text.count("Could not apply the tenants' policies") == 1
 
 
 # Another broker

@@ -347,7 +347,7 @@ def test_what_fails_in_clearing_keeps_no_scheduler_from_firing(tenants, schedule
         Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
     scheduler.tick()
     assert get_broker().queue_size("acme_corp") == 1
-    assert "What deleted tenants have left is not removed: permission denied" in caplog.text
+    assert "Could not remove the rest of deleted tenants: permission denied" in caplog.text
 
 
 def test_a_tenant_that_was_deleted_by_sql_is_found(spare, worker, scheduler):

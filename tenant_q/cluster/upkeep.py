@@ -1,0 +1,132 @@
+"""Keep up what firing depends on: the due index, the policies of tenants, and the removal of deleted tenants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tenant_q import policies, tenancy
+from tenant_q.cluster.scheduler_session import SchedulerSession
+from tenant_q.conf import conf
+from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
+from tenant_q.operations import departures
+from tenant_q.schedules import due_index, index_upkeep
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
+
+logger = get_logger("tenant_q.scheduler")
+
+# How often the schemas are compared with the index, and policies applied that the broker has lost.
+SLOW_SECONDS = 30.0
+# At its start a scheduler compares every schema's schedules with the index: for this long in each tick.
+VERIFY_SECONDS = 0.1
+# A tick updates stale schemas for about this long, so that due schedules do not wait.
+BUSY_SECONDS = 0.5
+
+
+class Upkeep:
+    """The upkeep by one scheduler."""
+
+    def __init__(self, session: SchedulerSession) -> None:
+        self.session = session
+        # When each kind of work is due.
+        self._due: dict[str, float] = {}
+        # Schemas that differ from the index, each with whether it is to be forgotten.
+        self._stale: list[tuple[str, bool]] = []
+        self._to_verify: list[str] = []
+
+    @property
+    def has_to_verify(self) -> bool:
+        """Whether schemas are left to compare with the index."""
+        return bool(self._to_verify)
+
+    def compare_again(self) -> None:
+        """Compare all schemas with the index in the next `work`: notifications may have been lost."""
+        self._due.pop("index", None)
+
+    def work(self) -> bool:
+        """Do a part of the upkeep.
+
+        Returns:
+            Whether schemas are left that the index does not know yet.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            DatabaseAway: The database does not answer.
+        """
+        self._when_due("held", self._release_held)
+        self._when_due("policies", self._apply_policies)
+        self._when_due("tenants", self._clear_departed)
+        self._when_due("index", self._find_stale)
+        self._update_stale()
+        if self.session.unsure:
+            # Every role that can connect can notify, so ignore schemas that the index does not know.
+            known = self.session.unsure & index_upkeep.known_schemas()
+            self._to_verify += sorted(known.difference(self._to_verify))
+            self.session.unsure.clear()
+        self._verify_some()
+        return bool(self._stale)
+
+    def doubt(self, schema: str) -> None:
+        """Compare the index with the schedules of a schema, and correct it."""
+        try:
+            if not index_upkeep.errors(schema) or not index_upkeep.install(schema):
+                return
+        except tenancy.DATABASE_ERRORS:  # the table is locked or has another shape: logged when it is due
+            return
+        logger.warning("The due index was wrong about %s and is repaired", schema, extra={"schema": schema})
+
+    def _when_due(self, what: str, act: Callable[[], None]) -> None:
+        if time.monotonic() >= self._due.get(what, 0.0):
+            act()
+            self._due[what] = time.monotonic() + SLOW_SECONDS
+
+    def _release_held(self) -> None:
+        """Release schedules: the settings may have changed since the last scheduler, and its failures may be fixed."""
+        if "held" not in self._due:
+            due_index.release(due_index.UNREADY)
+            due_index.release(due_index.FAILED)
+        excluded = [tenancy.physical_schema(schema) for schema in conf().excluded_schemas]
+        due_index.release(due_index.EXCLUDED, but=excluded)
+
+    def _apply_policies(self) -> None:
+        _try(policies.put_in_force_everywhere, "Could not apply the tenants' policies")
+
+    def _clear_departed(self) -> None:
+        _try(departures.find_and_clear, "Could not remove the rest of deleted tenants")
+
+    def _find_stale(self) -> None:
+        is_first = "index" not in self._due
+        self._stale = index_upkeep.stale_schemas(thorough=is_first)
+        if self._stale:
+            logger.info("Found %s schemas to update in the due index", len(self._stale))
+        if is_first:
+            self._to_verify = sorted(set(index_upkeep.indexed_schemas()) - {schema for schema, _ in self._stale})
+
+    def _update_stale(self) -> None:
+        left: list[tuple[str, str]] = []
+        begun = time.monotonic()
+        while self._stale and time.monotonic() - begun < BUSY_SECONDS:
+            left += index_upkeep.bring_up_to_date(self._stale[-1:])
+            self._stale.pop()
+        for schema, reason in left:
+            logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
+
+    def _verify_some(self) -> None:
+        begun = time.monotonic()
+        while self._to_verify and time.monotonic() - begun < VERIFY_SECONDS:
+            self.doubt(self._to_verify[-1])
+            self.session.seen.add(self._to_verify.pop())
+            if not self._to_verify:
+                logger.info("The due index is verified")
+
+
+def _try(act: Callable[[], None], failure: str) -> None:
+    """Do something on which firing does not depend. Whatever fails, such as a missing right, schedules fire."""
+    try:
+        act()
+    except (BrokerError, DatabaseAway):
+        raise
+    except Exception as error:
+        is_expected = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
+        logger.error("%s: %s", failure, one_line(error), exc_info=not is_expected)
