@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django_q.models import Task
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import WrongArgument
+from tenant_q.package.option_types import Func
 from tenant_q.package.options import take_q_options
 from tenant_q.support.call_checks import require, shown
 from tenant_q.utils import QUtilities
 
+if TYPE_CHECKING:
+    from django_q.brokers import Broker
+
 
 class Iter:
-    """One function called for many sets of arguments; its results come as one list, in the order of the arguments.
+    """A function that is called once for each set of arguments.
 
-    Parameters: `func`; `args`, tuples of arguments or single arguments; `kwargs`, keywords and options for every
-    call; `cached`, `sync` and `broker` as for a task; `schema_name`, the tenant, or None for the current one.
+    Its results come as one list, in the order of the arguments. The methods raise what those of `QUtilities` raise.
+
+    Args:
+        func: A dotted path, or a function defined at the top level of a module.
+        args: The arguments of each call: a tuple, or a single argument.
+        kwargs: The keyword arguments of every call, and options as in `QUtilities.add_async_task`.
+        cached: Whether, or for how many seconds, the result is kept in the cache instead of the tenant's table; None
+            for the setting `Q_CLUSTER["cached"]`.
+        sync: Whether to run in this process; None for the setting `Q_CLUSTER["sync"]`.
+        broker: A broker of Django-Q2; None for the configured one.
+        schema_name: The schema of the tenant; None for the current one.
     """
 
     def __init__(
         self,
-        func: Any = None,
+        func: Func | None = None,
         args: list[Any] | None = None,
         kwargs: dict[str, Any] | None = None,
         cached: bool | int | None = None,
         sync: bool | None = None,
-        broker: Any = None,
+        broker: Broker | None = None,
         schema_name: str | None = None,
     ) -> None:
         require("Iter", args=args, kwargs=kwargs, cached=cached, sync=sync, broker=broker)
@@ -42,45 +55,79 @@ class Iter:
         self.started = False
 
     def append(self, *args: Any) -> int:
-        """Add a set of arguments. Returns how many there are."""
+        """Add a set of arguments.
+
+        Args:
+            *args: The arguments of one call.
+
+        Returns:
+            The number of sets.
+        """
         self.args.append(args)
         self.started = False
         return self.length()
 
     def run(self) -> str:
-        """Put the tasks on the queue. Returns the iter's id."""
+        """Enqueue the tasks.
+
+        Returns:
+            The id of the iter.
+        """
         options = {"cached": self.cached, "sync": self.sync, "broker": self.broker}
         options |= take_q_options(dict(self.kwargs))
-        # As in Django-Q2, those three are the iter's own: in `kwargs` they are no keywords of the function.
+        # As in Django-Q2, these three are options of the iter: in `kwargs` they are not arguments of the function.
         kwargs = {name: value for name, value in self.kwargs.items() if name not in ("cached", "sync", "broker")}
         kwargs["q_options"] = {name: value for name, value in options.items() if value is not None}
-        self.id = QUtilities.add_async_tasks_from_iter(self.func, self.args, schema_name=self.schema_name, **kwargs)
+        func: Any = self.func  # None is refused with the other wrong values
+        self.id = QUtilities.add_async_tasks_from_iter(func, self.args, schema_name=self.schema_name, **kwargs)
         self.started = True
         return self.id
 
     def result(self, wait: int = 0) -> list[Any] | None:
-        """The list of results, in the order of the arguments; waits `wait` milliseconds for it."""
+        """Return the list of results, in the order of the arguments.
+
+        Args:
+            wait: How long to wait for it, in milliseconds; negative: without limit.
+
+        Returns:
+            The results; None if not all tasks have finished, or if the iter was changed since `run`.
+        """
         if not self.started:
             return None
         found: list[Any] | None = QUtilities.get_result(self.id, wait, self.cached, self.schema_name)
         return found
 
     def fetch(self, wait: int = 0) -> Task | None:
-        """The task that holds the list of results; waits `wait` milliseconds for it."""
+        """Return the task that has the list of results.
+
+        Args:
+            wait: How long to wait for it, in milliseconds; negative: without limit.
+
+        Returns:
+            The task; None in the same cases as `result`.
+        """
         if not self.started:
             return None
         return QUtilities.fetch_task(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def length(self) -> int:
-        """How many sets of arguments there are."""
+        """Return the number of sets of arguments."""
         return len(self.args)
 
 
 class Chain:
-    """Tasks that run one after another; a link that fails ends the chain.
+    """Tasks that run one after another. A link that fails ends the chain.
 
-    Parameters: `chain`, of `(func, args, kwargs)`; `group`, its group's id or None for a new one; `cached`, `sync`
-    and `broker` as for a task; `schema_name`, the tenant, or None for the current one.
+    The methods raise what those of `QUtilities` raise.
+
+    Args:
+        chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
+        group: The id of the group of all links; None for a new one.
+        cached: Whether, or for how many seconds, results are kept in the cache instead of the tenant's table; None for
+            the setting `Q_CLUSTER["cached"]`.
+        sync: Whether to run in this process; None for the setting `Q_CLUSTER["sync"]`.
+        broker: A broker of Django-Q2 for the first link; None for the configured one.
+        schema_name: The schema of the tenant; None for the current one.
     """
 
     def __init__(
@@ -89,7 +136,7 @@ class Chain:
         group: str | None = None,
         cached: bool | int | None = None,
         sync: bool | None = None,
-        broker: Any = None,
+        broker: Broker | None = None,
         schema_name: str | None = None,
     ) -> None:
         require("Chain", chain=() if chain is None else chain, group=group, cached=cached, sync=sync, broker=broker)
@@ -101,8 +148,17 @@ class Chain:
         self.schema_name = schema_name
         self.started = False
 
-    def append(self, func: Any, *args: Any, **kwargs: Any) -> int:
-        """Add a link, with parameters as for a task. Results of an earlier run are let go. Returns the length."""
+    def append(self, func: Func, *args: Any, **kwargs: Any) -> int:
+        """Add a link. The results of an earlier run are released.
+
+        Args:
+            func: A dotted path, or a function defined at the top level of a module.
+            *args: The positional arguments of the function.
+            **kwargs: The keyword arguments of the function, and options as in `QUtilities.add_async_task`.
+
+        Returns:
+            The number of links.
+        """
         self.chain.append((func, args, kwargs))
         if self.started:
             QUtilities.delete_task_group(self.group, cached=self.cached, schema_name=self.schema_name)
@@ -110,7 +166,11 @@ class Chain:
         return self.length()
 
     def run(self) -> str:
-        """Start the first link. Returns the group's id."""
+        """Enqueue the first link.
+
+        Returns:
+            The id of the group.
+        """
         self.group = QUtilities.create_async_tasks_chain(
             self.chain,
             group=self.group,
@@ -123,7 +183,14 @@ class Chain:
         return self.group
 
     def result(self, wait: int = 0) -> list[Any] | None:
-        """The links' results, first link first; waits up to `wait` milliseconds for all of them."""
+        """Return the results of the links, the first link's first.
+
+        Args:
+            wait: How long to wait for all links, in milliseconds; negative: without limit.
+
+        Returns:
+            The results so far; None if there is none, or if the chain was changed since `run`.
+        """
         if not self.started:
             return None
         return QUtilities.get_result_group(
@@ -131,26 +198,29 @@ class Chain:
         )
 
     def fetch(self, failures: bool = True, wait: int = 0) -> list[Task] | None:
-        """The links' finished tasks, first link first; waits up to `wait` milliseconds for all of them."""
+        """Return the finished tasks of the links, the first link's first.
+
+        Args:
+            failures: Whether to include a failed link.
+            wait: How long to wait for all links, in milliseconds; negative: without limit.
+
+        Returns:
+            The tasks so far; None in the same cases as `result`.
+        """
         if not self.started:
             return None
         return QUtilities.fetch_task_group(
-            self.group,
-            failures=failures,
-            wait=wait,
-            count=self.length(),
-            cached=self.cached,
-            schema_name=self.schema_name,
+            self.group, failures, wait, count=self.length(), cached=self.cached, schema_name=self.schema_name
         )
 
     def current(self) -> int | None:
-        """How many links have finished."""
+        """Return the number of links that have finished; None if the chain was not started."""
         if not self.started:
             return None
         return QUtilities.get_group_count(self.group, cached=self.cached, schema_name=self.schema_name)
 
     def length(self) -> int:
-        """How many links there are."""
+        """Return the number of links."""
         return len(self.chain)
 
 
@@ -166,18 +236,23 @@ def _option(name: str, doc: str) -> Any:
 
 
 class AsyncTask:
-    """One task as an object: its options are attributes, and it fetches its own result.
+    """One task as an object. Its options are attributes, and it fetches its own result.
 
-    Parameters: as for `QUtilities.add_async_task`.
+    The methods raise what those of `QUtilities` raise.
+
+    Args:
+        func: A dotted path, or a function defined at the top level of a module.
+        *args: The positional arguments of the function.
+        **kwargs: The keyword arguments of the function, options as in `QUtilities.add_async_task`, and `schema_name`.
     """
 
-    broker = _option("broker", "A Django-Q2 broker to use instead of the configured one.")
-    sync = _option("sync", "Whether to run here and now.")
-    save = _option("save", "Whether a success leaves a row.")
-    hook = _option("hook", "The function called with the finished task.")
-    group = _option("group", "The group's id.")
+    broker: Broker | None = _option("broker", "A broker of Django-Q2; None for the configured one.")
+    sync: bool | None = _option("sync", "Whether to run in this process.")
+    save: bool | None = _option("save", "Whether a success leaves a row.")
+    hook: Func | None = _option("hook", "The function that is called with the finished task.")
+    group: str | None = _option("group", "The id of the group.")
 
-    def __init__(self, func: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, func: Func, *args: Any, **kwargs: Any) -> None:
         self.id = ""
         self.started = False
         self.func = func
@@ -205,35 +280,49 @@ class AsyncTask:
         self.started = False
 
     def run(self) -> str:
-        """Put the task on the queue. Returns its id."""
+        """Enqueue the task.
+
+        Returns:
+            The id of the task.
+        """
         self.id = QUtilities.add_async_task(self.func, *self.args, schema_name=self.schema_name, **self.kwargs)
         self.started = True
         return self.id
 
     def result(self, wait: int = 0) -> Any:
-        """The result; waits up to `wait` milliseconds for it."""
+        """Return the result of the task.
+
+        Args:
+            wait: How long to wait for it, in milliseconds; negative: without limit.
+
+        Returns:
+            The result; None if there is none yet, or if an option was changed since `run`.
+        """
         if not self.started:
             return None
         return QUtilities.get_result(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def fetch(self, wait: int = 0) -> Task | None:
-        """The finished task; waits up to `wait` milliseconds for it."""
+        """Return the finished task.
+
+        Args:
+            wait: How long to wait for it, in milliseconds; negative: without limit.
+
+        Returns:
+            The task; None in the same cases as `result`.
+        """
         if not self.started:
             return None
         return QUtilities.fetch_task(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def result_group(self, failures: bool = False, wait: int = 0, count: int | None = None) -> list[Any] | None:
-        """The results of the task's group; parameters as for `QUtilities.get_result_group`."""
+        """Return the results of the task's group, with the parameters of `QUtilities.get_result_group`."""
         if not (self.started and self.group):
             return None
-        return QUtilities.get_result_group(
-            self.group, failures=failures, wait=wait, count=count, cached=self.cached, schema_name=self.schema_name
-        )
+        return QUtilities.get_result_group(self.group, failures, wait, count, self.cached, self.schema_name)
 
     def fetch_group(self, failures: bool = True, wait: int = 0, count: int | None = None) -> list[Task] | None:
-        """The finished tasks of the task's group; parameters as for `QUtilities.fetch_task_group`."""
+        """Return the finished tasks of the task's group, with the parameters of `QUtilities.fetch_task_group`."""
         if not (self.started and self.group):
             return None
-        return QUtilities.fetch_task_group(
-            self.group, failures=failures, wait=wait, count=count, cached=self.cached, schema_name=self.schema_name
-        )
+        return QUtilities.fetch_task_group(self.group, failures, wait, count, self.cached, self.schema_name)

@@ -1,32 +1,30 @@
-"""Read the rows of tasks in the current schema."""
+"""Read and delete rows of tasks in the current schema."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.db import DatabaseError, OperationalError
 from django_q.models import Task
 
-from tenant_q.exceptions import (
-    TenantBroken,
-    TenantBusy,
-)
+from tenant_q.exceptions import TenantBroken, TenantBusy
 from tenant_q.lifecycle import task_rows
-from tenant_q.tenancy import (
-    current_schema,
-    in_patient_transaction,
-    require_plain_tables,
-)
+from tenant_q.tenancy import current_schema, in_patient_transaction, require_plain_tables
 
 T = TypeVar("T")
 
 
 def successes(ids: Iterable[str]) -> dict[str, Task]:
-    """Those of `ids` that have succeeded already, as rows.
+    """Return the tasks that have succeeded, by id.
 
-    Raises `TenantBusy` when the tenant's table stays locked, `TenantBroken` when it cannot be read.
+    Args:
+        ids: The ids to look for.
+
+    Raises:
+        TenantBusy: The tenant's table stays locked.
+        TenantBroken: The table cannot be read.
     """
     try:
         with in_patient_transaction():
@@ -39,32 +37,43 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
 
 
 def find(task_id: str) -> Task | None:
-    """A task's row by its id, else the latest one by its name. Raises `UnsignedResult`."""
+    """Return a finished task by its id, or else the latest one by its name. Raises `UnsignedResult`."""
     by_id = task_rows.load(task_rows.rows().filter(id=task_id)) if len(str(task_id)) == 32 else []
     found = by_id or task_rows.load(task_rows.rows().filter(name=task_id).order_by("-stopped"), limit=1)
     return found[0] if found else None
 
 
 def group(group_id: str, *, failures: bool) -> list[Task]:
-    """The rows of a group in the order in which they started. Raises `UnsignedResult`."""
+    """Return the finished tasks of a group in the order in which they started. Raises `UnsignedResult`."""
     rows = task_rows.rows().filter(group=group_id).order_by("started")
     return task_rows.load(rows if failures else rows.filter(success=True))
 
 
 def count(group_id: str, *, failures: bool) -> int:
-    """How many rows a group has, or how many of them failed."""
+    """Return the number of finished tasks of a group, or with `failures` of failed ones."""
     rows = task_rows.rows().filter(group=group_id)
     return int((rows.filter(success=False) if failures else rows).count())
 
 
-def delete(group_id: str, *, tasks: bool) -> Any:
-    """Take the group's label off its rows, or delete the rows with it. Returns what the ORM returns."""
+def delete(group_id: str, *, tasks: bool) -> int | tuple[int, dict[str, int]]:
+    """Remove the label of a group from its rows, or delete the rows. Return what the ORM returns."""
     rows = task_rows.rows().filter(group=group_id)
-    return task_rows.without_values(rows).delete() if tasks else rows.update(group=None)
+    if not tasks:
+        return int(rows.update(group=None))
+    deleted: tuple[int, dict[str, int]] = task_rows.without_values(rows).delete()
+    return deleted
 
 
 def poll(look: Callable[[], T | None], *, wait: int) -> T | None:
-    """Call `look` until it returns something other than None, for `wait` milliseconds; for ever when negative."""
+    """Call a function until it returns something other than None.
+
+    Args:
+        look: The function.
+        wait: For how long, in milliseconds; negative: without limit.
+
+    Returns:
+        What the function returned last.
+    """
     deadline = time.monotonic() + wait / 1000
     pause = 0.005
     while (found := look()) is None and (wait < 0 or time.monotonic() < deadline):

@@ -47,7 +47,7 @@ def test_an_example_that_is_wrong_is_found():
 
 
 def test_every_public_name_has_an_example():
-    public = {name for name in vars(QUtilities) if not name.startswith("_")}
+    public = {name for name in dir(QUtilities) if not name.startswith("_")}
     assert public == METHODS
     assert public <= CALLED
     examples = [block for block in PYTHON if block.file is None and not block.why_not]

@@ -23,6 +23,7 @@ from tenant_q.lifecycle.outcome_rows import pickled
 from tenant_q.package import signing
 from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.envelope import Found, open_package, seal
+from tenant_q.package.option_types import QOptions
 from tenant_q.package.options import KEYWORD_OPTIONS, LONGEST, TENANT_OPTIONS
 from tenant_q.package.outcome import Outcome, carried_outcome, with_outcome
 
@@ -598,3 +599,9 @@ def test_a_pickle_is_what_django_q2s_columns_hold():
     values: list[Any] = [(1, "x"), {"a": None}, [], None, "text"]
     for value in values:
         assert dbsafe_decode(b64encode(pickled(value)).decode()) == value
+
+
+def test_type_checkers_know_every_option():
+    """Those of an iter and of a chain are set by tenant_q itself."""
+    known = {*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name"}
+    assert set(QOptions.__annotations__) == known - {"iter_count", "iter_cached", "chain"}

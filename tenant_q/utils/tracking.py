@@ -1,0 +1,120 @@
+"""The calls that follow a task from outside: its state, its progress, its cancellation, and the size of the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenant_q.brokers import get_broker
+from tenant_q.lifecycle import cancel, progress, state
+from tenant_q.states import Progress, State
+from tenant_q.support.call_checks import require
+from tenant_q.tenancy import current_schema, is_in_event_loop, public_schema, task_schema
+from tenant_q.utils.addressing import addressed
+
+if TYPE_CHECKING:
+    from django_q.brokers import Broker
+
+
+class TrackingCalls:
+    """The part of `QUtilities` that follows tasks."""
+
+    @staticmethod
+    def get_status(task_id: str, schema_name: str | None = None) -> State:
+        """Return the state of a task.
+
+        A task that is not running is "cancelled" as soon as `cancel` returns. An iter is "running" from the start of
+        its first part until all parts have ended.
+
+        Args:
+            task_id: The id of the task.
+            schema_name: The schema of the tenant; None for the current one.
+
+        Returns:
+            The state, which is a `str`: "queued", "delayed", "running" (from the moment a worker receives the task),
+            "success", "failure", "cancelled" or "unknown". A task without a trace is "unknown": another tenant's task,
+            one that is enqueued by a commit that has not come yet, or a success with `save=False`.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            ConfigurationError: The task has not finished, and the broker is not Redis.
+        """
+        require("get_status", task_id=task_id)
+        with addressed(schema_name) as schema:
+            return state.state_of(schema, task_id)
+
+    @staticmethod
+    def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
+        """Cancel a task. Its failed row has a text that begins with "TaskCancelled".
+
+        A queued task never runs. A running task gets a `CancelException` within about a second; if it continues for
+        three more seconds, its worker is killed and replaced. The task may still succeed first. A cancelled link ends
+        its chain, and a cancelled part makes its iter a failure.
+
+        Args:
+            task_id: The id of the task.
+            schema_name: The schema of the tenant; None for the current one.
+            by: Who cancels the task, for the audit trail and the failed row.
+
+        Returns:
+            Whether the task will not run or is being stopped, also if it was cancelled before; False if it is unknown
+            or has finished.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            ConfigurationError: The broker is not Redis.
+        """
+        require("cancel", task_id=task_id, by=by)
+        with addressed(schema_name) as schema:
+            return cancel.cancel(schema, task_id, by=by)
+
+    @staticmethod
+    def set_progress(fraction: float, text: str = "") -> None:
+        """Report the progress of the running task. Call it in the task; it is cheap enough for a tight loop.
+
+        Args:
+            fraction: The part of the work that is done, from 0 to 1.
+            text: A text for people, of which 400 bytes are kept.
+
+        Raises:
+            ProgressError: No task runs here, as in a thread that a task has started, or the fraction is out of range.
+        """
+        progress.report(fraction, text)
+
+    @staticmethod
+    def get_progress(task_id: str, schema_name: str | None = None) -> Progress | None:
+        """Return the last progress that a running task has reported, at most about half a second old.
+
+        Args:
+            task_id: The id of the task.
+            schema_name: The schema of the tenant; None for the current one.
+
+        Returns:
+            The `fraction` and the `text`; None if the task has reported none, or does not run. The progress of a task
+            in sync mode is known only within that task.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            ConfigurationError: The broker is not Redis.
+        """
+        require("get_progress", task_id=task_id)
+        with addressed(schema_name) as schema:
+            return progress.read(schema, task_id)
+
+    @staticmethod
+    def get_queue_size(broker: Broker | None = None, schema_name: str | None = None) -> int:
+        """Return the number of tasks that are queued for a tenant.
+
+        Args:
+            broker: A broker of Django-Q2; None for the configured one.
+            schema_name: The schema of the tenant; None for the current one.
+
+        Returns:
+            The number of queued tasks; of all tenants if the public schema is current, or if the broker is not Redis:
+            such a broker has one queue.
+
+        Raises:
+            BrokerError: The broker does not answer.
+        """
+        require("get_queue_size", broker=broker, schema_name=schema_name)
+        schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
+        return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
