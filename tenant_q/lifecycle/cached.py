@@ -1,7 +1,7 @@
-"""Results that are kept in the cache instead of the tenant's table, and the parts of groups and iters.
+"""Keep and read results in the cache instead of the tenant's table, and the parts of groups and iters.
 
-A single result is in the Django cache that `Q_CLUSTER["cache"]` names. A group's results are the fields of one hash in
-the broker, so that no two workers ever rewrite a shared list.
+A single result is in the Django cache that `Q_CLUSTER["cache"]` names. The results of a group are the fields of one
+hash in the broker, so that no two workers rewrite a shared list.
 """
 
 from __future__ import annotations
@@ -45,14 +45,21 @@ def _cache() -> Any:
 
 
 def _key(task_id: str) -> str:
-    """Whichever of the site's clusters has run the task."""
+    """Return the key of a result. It is the same whichever of the site's clusters has run the task."""
     return f"{conf().site}:{task_id}"
 
 
 def save(outcome: Outcome, broker: Broker) -> None:
-    """Keep a `cached` outcome for as long as its option says. The tenant's schema must be current.
+    """Keep an outcome for as long as its option `cached` says. The tenant's schema must be current.
 
-    Raises `ResultRefused` when the broker or the cache refuses it, and `CacheAway` when the cache cannot be reached.
+    Args:
+        outcome: The outcome.
+        broker: The broker that keeps the groups.
+
+    Raises:
+        ResultRefused: The broker or the cache refuses the result.
+        CacheAway: The cache does not answer.
+        BrokerError: The broker does not answer.
     """
     package, tenant = outcome.package, outcome.package.tenant
     signed = SignedPackage.dumps(outcome.task_dict())
@@ -72,8 +79,8 @@ def _set(key: str, signed: str, seconds: int | None) -> None:
         return
     what = f"the cache {conf().cache!r} fails on {len(signed)} bytes: {type(error).__name__}: {error}"
     is_outage = kind_of_cache(error) is Kind.OUTAGE and len(signed) < LARGE_BYTES
-    # A cache refuses a value if it keeps a small one and fails on this one again. Each cache has its own errors for
-    # this, and many close the connection.
+    # A cache refuses a value if it keeps a small one and then fails on this one again. The errors differ from cache to
+    # cache, and many caches close the connection.
     if is_outage or _error_of_setting(_key("probe"), "", 1):
         raise CacheAway(f"{what}; the worker tries again.") from error
     if _error_of_setting(key, signed, seconds):
@@ -91,34 +98,48 @@ def _error_of_setting(key: str, value: str, seconds: int | None) -> Exception | 
 
 
 def find(task_id: str) -> Task | None:
-    """A cached result of the current tenant by its id."""
+    """Return a cached result of the current tenant by its id, or None."""
     signed = _cache().get(_key(task_id))
     return _readable(signed, current_schema(), id=task_id) if signed else None
 
 
 def group(group_id: str, *, failures: bool, schema: str, broker: Broker) -> list[Task]:
-    """The cached results of a group in the order in which they started."""
+    """Return the cached results of a group in the order in which the tasks started.
+
+    Args:
+        group_id: The id of the group.
+        failures: Whether to include failures.
+        schema: The tenant's schema.
+        broker: The broker that keeps the group.
+    """
     found = (_readable(part, schema, group=group_id) for part in broker.parts(schema, group_id).values())
     tasks = [task for task in found if task is not None]
     return sorted((task for task in tasks if failures or task.success), key=lambda task: task.started)
 
 
 def _readable(signed: str, schema: str, **found_as: str) -> Task | None:
-    """A cached result of the tenant that has the schema now; None for one of an earlier tenant, or of another one."""
+    """Return a cached result, or None if it is not of the tenant that has the schema now."""
     try:
         return as_task(read(signed, schema, current_key(schema), **found_as))
     except BadPackage as error:
-        logger.warning("A cached result of %s is passed over: %s", schema, error, extra={"schema": schema})
+        logger.warning("Ignored a cached result of %s: %s", schema, error, extra={"schema": schema})
         return None
 
 
 def read(
     signed: str, schema: str, tenant: str | None, *, id: str | None = None, group: str | None = None
 ) -> dict[str, Any]:
-    """Check the signature of a task with its outcome, and return it.
+    """Check the signature of a task with its outcome, and return its task dict.
 
-    Parameters: `schema` and `tenant`, the tenant that it must be of and its key; `id` and `group`, under which it was
-    found. Raises `BadPackage` where its signature does not fit, or it belongs elsewhere.
+    Args:
+        signed: The signed task.
+        schema: The schema of the tenant that it must belong to.
+        tenant: The key of that tenant; None where no key is known.
+        id: The id under which it was found, if any.
+        group: The group in which it was found, if any.
+
+    Raises:
+        BadPackage: The signature does not fit, or the task belongs elsewhere.
     """
     try:
         task = SignedPackage.loads(signed)
@@ -144,25 +165,25 @@ def _is_of(task: dict[str, Any], schema: str, tenant: str | None) -> bool:
 
 
 def count(group_id: str, *, failures: bool, schema: str, broker: Broker) -> int:
-    """How many cached results a group has, or how many of them failed."""
+    """Return the number of cached results of a group, or with `failures` of failed ones."""
     if not failures:
         return broker.count_parts(schema, group_id)
     return sum(not task.success for task in group(group_id, failures=True, schema=schema, broker=broker))
 
 
 def delete_group(group_id: str, *, schema: str, broker: Broker) -> int:
-    """Forget a group and its cached results. Returns how many there were."""
+    """Delete a group and its cached results. Return the number of results."""
     _cache().delete_many([_key(task_id) for task_id in broker.parts(schema, group_id)])
     return broker.drop_group(schema, group_id)
 
 
 def delete(task_id: str) -> bool:
-    """Forget a cached result. Returns whether there was one."""
+    """Delete a cached result. Return whether there was one."""
     return bool(_cache().delete(_key(task_id)))
 
 
 def delete_of(schemas: Sequence[str], task_ids: Sequence[str]) -> None:
-    """Forget cached results of a tenant under each of the names that its schema had."""
+    """Delete cached results of a tenant under each name that its schema has had."""
     if task_ids and (cache := tenant_cache()):
         for schema in schemas:
             with under_name(schema):
@@ -170,7 +191,7 @@ def delete_of(schemas: Sequence[str], task_ids: Sequence[str]) -> None:
 
 
 def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
-    """Move cached results of a tenant to the new name of its schema. One that cannot be read is dropped."""
+    """Move cached results of a tenant to the new name of its schema. A result that cannot be read is dropped."""
     for task_id in task_ids:
         with under_name(old):
             signed = _cache().get(_key(task_id))
@@ -180,14 +201,14 @@ def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
         try:
             seconds = SignedPackage.loads(signed).get("cached")
         except Exception as error:  # whatever unpickling a class raises
-            logger.warning("A cached result of %s is dropped: %s", old, error, extra={"schema": old})
+            logger.warning("Dropped a cached result of %s: %s", old, error, extra={"schema": old, "task_id": task_id})
             continue
         with under_name(new):
             _cache().set(_key(task_id), signed, None if seconds is True else seconds)
 
 
 def as_task(task: dict[str, Any]) -> Task:
-    """A task dict with its outcome as Django-Q2's model instance, not saved."""
+    """Return an unsaved instance of Django-Q2's model for a task dict with its outcome."""
     return Task(
         id=task["id"],
         name=task["name"],

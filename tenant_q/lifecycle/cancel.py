@@ -1,4 +1,4 @@
-"""Cancelling a task, wherever it is: queued, delayed, or in a worker's hands.
+"""Cancel a task, wherever it is: queued, delayed, or leased by a worker.
 
 The broker keeps the cancel with the package, as its give-up reason, until the package is gone. So the worker that gets
 the package next gives it up and leaves its failed row, whichever process dies in between. A worker that holds it is
@@ -22,10 +22,18 @@ logger = get_logger("tenant_q.cancelling")
 def cancel(schema: str, id: str, *, by: str = "") -> bool:
     """Cancel a tenant's task.
 
-    Parameters: `by`, who does it: then the act is in the audit trail, and the task's failed row names them.
+    Args:
+        schema: The tenant's schema.
+        id: The id of the task.
+        by: Who cancels it. If given, the audit trail has a record, and the failed row names them.
 
-    Returns whether there was something to cancel. Raises `ConfigurationError` when the broker cannot, `BrokerError`,
-    and `DatabaseAway` when there is somebody to be recorded.
+    Returns:
+        Whether there was a task to cancel.
+
+    Raises:
+        ConfigurationError: The broker cannot cancel.
+        BrokerError: The broker does not answer.
+        DatabaseAway: The record could not be written, so nothing was cancelled.
     """
     by = one_line(by)[:150]
     broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
@@ -33,7 +41,7 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
         return False
     if not by:
         return _cancel(broker, schema, id, "cancelled")
-    # The record comes first: what cannot be recorded is not done.
+    # The record comes first: without a record there is no cancel.
     with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
         audit.record(by, "cancel", schema=schema, target=id, after={"cluster": broker.cluster})
         return _cancel(broker, schema, id, f"cancelled by {by}")
@@ -51,5 +59,5 @@ def death_of(reason: str) -> TaskDeath:
 def _cancel(broker: Broker, schema: str, id: str, text: str) -> bool:
     place = broker.cancel(schema, id, f"{CANCELLED}: {text}")
     if place:
-        logger.info("A %s package is %s", place, text, extra={"schema": schema, "task_id": id})
+        logger.info("A %s package was %s", place, text, extra={"schema": schema, "task_id": id})
     return place is not None

@@ -1,14 +1,11 @@
-"""Chains: build the package of each link. A link is enqueued when the link before it has succeeded."""
+"""Build the packages of chains. A link is enqueued when the link before it has succeeded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from tenant_q.exceptions import (
-    EnqueueError,
-    WrongArgument,
-)
+from tenant_q.exceptions import EnqueueError, WrongArgument
 from tenant_q.lifecycle import enqueue, save_results
 from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.outcome_rows import Key
@@ -25,10 +22,19 @@ _EMPTY_LINK: Link = (None, (), {})
 
 
 def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Package:
-    """Build the package of a chain's first link.
+    """Build the package of the first link of a chain.
 
-    Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, for every link. Raises
-    `EnqueueError` when the chain is empty.
+    Args:
+        chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
+        schema: The tenant's schema.
+        options: The options of every link.
+
+    Returns:
+        The package, which carries the other links.
+
+    Raises:
+        EnqueueError: The chain is empty, or an option has a wrong value.
+        WrongArgument: A link is not a tuple of that form.
     """
     links = [link_of(one) for one in chain]
     if not links:
@@ -37,6 +43,7 @@ def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Pa
 
 
 def link_of(link: Any) -> Link:
+    """Return a link in its full form. Raises `WrongArgument`."""
     if not isinstance(link, tuple | list):
         link = (link,)
     func, args, kwargs = (*link, *_EMPTY_LINK[len(link) :]) if len(link) <= len(_EMPTY_LINK) else _EMPTY_LINK
@@ -51,6 +58,15 @@ def link_of(link: Any) -> Link:
 def link_package(
     links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None, origin: str | None
 ) -> Package:
+    """Build the package of a link, which carries the links after it.
+
+    Args:
+        links: This link and those after it.
+        schema: The tenant's schema.
+        options: The options of every link; None stands for the default.
+        id: The id of the package; None for a new one.
+        origin: Who enqueued the chain.
+    """
     (func, args, kwargs), *rest = links
     package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
     package.task.update({name: value for name, value in options.items() if value is not None})
@@ -60,7 +76,7 @@ def link_package(
 
 
 def next_link(outcome: Outcome) -> Package | None:
-    """The package of a chain's next link. None at the end, and after a link that failed."""
+    """Build the package of the next link of a chain. Return None at its end, and after a link that failed."""
     package = outcome.package
     links = [link_of(one) for one in package.option("chain") or ()]
     if not links or not outcome.success:
@@ -68,12 +84,17 @@ def next_link(outcome: Outcome) -> Package | None:
     options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
     link = link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
     enqueue.announce([link])
-    enqueue.sealed(link)  # what cannot travel is to be known here
+    enqueue.sealed(link)  # so that a value that does not pickle fails here
     return link
 
 
 def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
-    """Build the next links. One that cannot be built ends its chain, and its failed row says why."""
+    """Build the next links of chains. A link that cannot be built ends its chain, and its failed row says why.
+
+    Args:
+        outcomes: The saved outcomes.
+        settlement: Gets the links, and the errors of failed rows that could not be saved.
+    """
     failed: dict[Key, tuple[Outcome, Outcome]] = {}
     for outcome in outcomes:
         try:

@@ -1,4 +1,4 @@
-"""Enqueue packages: stamp the schema, call the receivers, sign and push, at once or on commit."""
+"""Enqueue packages: add the tenant, call the receivers, sign and push, at once or on commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = get_logger("tenant_q.enqueue")
 
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:
-    """Receiver of `pre_enqueue`: every task, also one of plain `async_task`, carries its schema and its origin."""
+    """Receive `pre_enqueue`: add the schema, the tenant and the origin to a task of Django-Q2's own `async_task`."""
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
     if "tenant" not in task:
@@ -44,13 +44,20 @@ def push(
     limited: bool = False,
     follows: Mapping[str, str] = _NOTHING,
 ) -> None:
-    """Put packages on their tenants' queues, in one round trip a thousand.
+    """Put packages on the queues of their tenants, with one round trip for each thousand.
 
-    Parameters: `broker`, a Django-Q2 broker to use instead of the configured one; `once`, whether their ids are
-    deterministic, so that pushing them again does nothing; `limited`, whether their tenant's `max_queued` counts;
-    `follows`, the ids of the packages from which these follow, by their own.
+    Args:
+        packages: The packages.
+        broker: A broker of Django-Q2 to use instead of the configured one.
+        once: Whether their ids are deterministic, so that pushing them again does nothing.
+        limited: Whether the tenant's limit `max_queued` applies.
+        follows: The ids of packages, each with the id of the package that it follows.
 
-    Raises `EnqueueError` when a package does not pickle, `QueueFull` where there is no room, and `BrokerError`.
+    Raises:
+        EnqueueError: A package does not pickle.
+        QueueFull: The tenant's queue has no room.
+        UnknownTenant: No tenant has the schema name.
+        BrokerError: The broker does not answer.
     """
     looked_up = _address(packages)
     messages = partial(_messages, once=once, follows=follows)
@@ -58,10 +65,18 @@ def push(
 
 
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
-    """Put packages on their tenants' queues when the transaction commits that is open on the tenants' connection.
+    """Put packages on the queues of their tenants when the open transaction of the tenants' connection commits.
 
-    At once where none is open, and not at all where it rolls back. Values that do not pickle raise now; what `push`
-    raises besides is raised by the commit, which has taken place then.
+    If none is open, they are put there at once; if it rolls back, never.
+
+    Args:
+        packages: The packages.
+        broker: A broker of Django-Q2 to use instead of the configured one.
+        once: Whether their ids are deterministic, so that pushing them again does nothing.
+
+    Raises:
+        EnqueueError: A package does not pickle. Other errors of `push` are raised by the commit, after it has taken
+            place.
     """
     looked_up = _address(packages)
     anew = partial(_messages, once=once)
@@ -69,8 +84,8 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
 
 
 def announce(packages: Sequence[Package]) -> None:
-    """Send Django-Q2's `pre_enqueue` for each, if the project listens; its receivers may change the task."""
-    if has_own_receivers():  # packages have their schema already
+    """Send Django-Q2's `pre_enqueue` for each package, if the project has receivers, which may change the task."""
+    if has_own_receivers():  # our own receiver is not needed: packages have their schema already
         with no_return():
             for package in packages:
                 schema = package.schema
@@ -80,12 +95,17 @@ def announce(packages: Sequence[Package]) -> None:
 
 
 def has_own_receivers() -> bool:
-    """Whether the project listens to Django-Q2's `pre_enqueue`."""
+    """Return whether the project has receivers of Django-Q2's `pre_enqueue`."""
     return has_receivers(pre_enqueue, sender="django_q", besides=stamp)
 
 
 def sealed(package: Package) -> str:
-    """Sign a package, with the key of its tenant. Raises `EnqueueError` naming what cannot travel, `UnknownTenant`."""
+    """Return a signed package with the key of its tenant.
+
+    Raises:
+        EnqueueError: A value does not pickle; the message names it.
+        UnknownTenant: No tenant has the schema name.
+    """
     package.task.pop("broker", None)
     if package.tenant is None:
         _address([package])
@@ -93,9 +113,10 @@ def sealed(package: Package) -> str:
 
 
 def _address(packages: Sequence[Package]) -> list[Package]:
-    """Put the key of its tenant into each package that has none yet.
+    """Add the key of the tenant to each package that has none yet. Raises `UnknownTenant`.
 
-    Returns those whose tenant was found by its name, in a cache. Raises `UnknownTenant`.
+    Returns:
+        The packages whose tenant was found in a cache, by its name.
     """
     looked_up = []
     found: dict[str, tuple[str, bool]] = {}
@@ -113,7 +134,7 @@ def _address(packages: Sequence[Package]) -> list[Package]:
 def _messages(
     packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING
 ) -> dict[str | None, list[Message]]:
-    """The messages that carry the packages, by cluster."""
+    """Return the messages that carry the packages, by cluster."""
     by_cluster: dict[str | None, list[Message]] = {}
     for package in packages:
         source = follows.get(package.id, "")
@@ -137,7 +158,7 @@ def _send(
         if not _address_anew(looked_up):
             raise _deleted(packages, error) from error
         _hand_over(anew(packages), broker=broker, limited=limited)
-    if logger.isEnabledFor(logging.DEBUG):  # it would be a tenth of the cost of a thousand packages
+    if logger.isEnabledFor(logging.DEBUG):  # otherwise it would be a tenth of the cost of a thousand packages
         for package in packages:
             logger.debug("Enqueued %s", package.name, extra=package.log_labels)
 
@@ -153,9 +174,9 @@ def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limite
 
 
 def _address_anew(looked_up: Sequence[Package]) -> bool:
-    """Look the tenants of packages up anew, which a cache had named. Return whether one has another key now.
+    """Look the tenants of packages up again, which were found in a cache. Return whether one has another key now.
 
-    Raises `UnknownTenant` where no tenant has the name any more.
+    Raises `UnknownTenant` if no tenant has the name any more.
     """
     before = [package.task["tenant"] for package in looked_up]
     for package in looked_up:

@@ -1,4 +1,4 @@
-"""Call a task's hook and the receivers of `post_execute` after its result is saved. Hooks are called at least once."""
+"""Call the hook of a task and the receivers of `post_execute` after its result is saved, at least once."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ def called_receivers(settlement: Settlement) -> bool:
 
 
 def call(outcome: Outcome) -> None:
-    """Call the hook and the receivers of `post_execute`, in the tenant's schema, which must be current.
+    """Call the hook and the receivers of `post_execute`. The tenant's schema must be current.
 
-    What they raise is logged, and changes nothing. They may take as long as the task might.
+    Their errors are logged, and change nothing. They have the timeout of the task.
+
+    Args:
+        outcome: The saved outcome.
     """
     package = outcome.package
     try:
         with no_return():
             copy_context().run(_call, outcome)
-    except BaseException:  # also a hook's sys.exit(): it is not to end the worker
+    except BaseException:  # including SystemExit: a hook must not end the worker
         logger.exception("The hook of %s failed", package.name, extra=package.log_labels)
 
 

@@ -1,4 +1,4 @@
-"""Iters: build the parts, record their results, and make one result of all when the last part is recorded."""
+"""Build the parts of iters, record their results, and collect them when the last part is recorded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,21 @@ logger = get_logger("tenant_q.flows")
 def iter_parts(
     func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], schema: str, origin: str | None
 ) -> list[Package]:
-    """Build the packages of an iter's parts. Their common group is the iter's id. Raises `EnqueueError`."""
+    """Build the packages of the parts of an iter.
+
+    Args:
+        func: The function, or its dotted path.
+        args_iter: The arguments of each part: a tuple, or a single argument.
+        keywords: The keyword arguments of all parts, and the options of the iter.
+        schema: The tenant's schema.
+        origin: Who enqueues the iter.
+
+    Returns:
+        The packages. Their common group is the id of the iter.
+
+    Raises:
+        EnqueueError: There are no arguments, or an option has a wrong value.
+    """
     keywords = dict(keywords)
     options = take_q_options(keywords)
     arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
@@ -46,7 +60,7 @@ def iter_parts(
     options |= {"group": iter_id, "iter_count": len(arguments), "iter_cached": kept, "cached": True}
     if not arguments:
         raise EnqueueError("An iter needs at least one set of arguments; args_iter is empty.")
-    # What the parts have in common is checked once.
+    # The common part of all packages is checked once.
     common = build(func, (), keywords | {"q_options": options}, schema=schema, id=iter_id, origin=origin)
     common.task["iter_hook"] = hook
     return [_part(common, index, args) for index, args in enumerate(arguments)]
@@ -60,9 +74,15 @@ def _part(common: Package, index: int, args: tuple[Any, ...]) -> Package:
 def record_parts(
     outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement
 ) -> tuple[list[Outcome], dict[Key, Package]]:
-    """Record the iters' parts among the outcomes.
+    """Record the parts of iters among outcomes.
 
-    Returns the collated outcomes of the iters that are complete now, and by their keys the last parts.
+    Args:
+        outcomes: The outcomes of a batch.
+        broker: The broker that keeps the parts.
+        settlement: Gets the errors of parts, and the iters that are complete.
+
+    Returns:
+        The collected outcomes of the iters that are complete now, and their last parts by the keys of these outcomes.
     """
     iters: dict[tuple[str, str | None, str | None], list[Outcome]] = {}
     for outcome in outcomes:
@@ -95,7 +115,7 @@ def _signed_parts(outcomes: Sequence[Outcome], settlement: Settlement) -> list[t
 
 
 def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement: Settlement) -> int:
-    """Record parts of an iter, those that the broker refuses as failures. Return the number of recorded parts."""
+    """Record parts of an iter; refused parts as failures. Return the number of parts that are recorded so far."""
     package = signed[0][0].package
     add = partial(
         broker.add_parts, package.schema, str(package.group), seconds=cached.ITER_SECONDS, tenant=package.tenant
@@ -106,7 +126,7 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
         if len(signed) > 1:
             return max(_add_parts([one], broker, settlement) for one in signed)
         outcome = signed[0][0]
-        logger.error("The result of %s is refused: %s", package.name, error, extra=package.log_labels)
+        logger.error("The result of %s was refused: %s", package.name, error, extra=package.log_labels)
         refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
         settlement.failed[package.key] = refused
         return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
@@ -143,7 +163,7 @@ def _collated_task(package: Package) -> dict[str, Any]:
 
 
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
-    """One outcome of all parts, in the order of the iter's arguments."""
+    """Return one outcome for all parts, in the order of the arguments of the iter."""
     parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
     package = last.package
     task = _collated_task(package) | {"args": tuple(part["args"] for part in parts)}
@@ -161,6 +181,6 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
 
 
 def close(complete: Sequence[Package], broker: Broker) -> None:
-    """Forget the parts of completed iters, once their last part is acknowledged."""
+    """Delete the parts of completed iters. Call it after their last parts are acknowledged."""
     for package in complete:
         broker.drop_group(package.schema, str(package.group), tenant=package.tenant)

@@ -1,8 +1,7 @@
-"""A task reports its progress, and any process that knows its id reads it.
+"""Report the progress of a task, and read it in any process that knows the id of the task.
 
-A worker writes it into memory that it shares with the sentinel, which passes it on to the broker a few times a
-second, of all its workers at once. So telling costs a task no round trip, and the last value arrives also when nothing
-follows it.
+A worker writes the progress into memory that it shares with the sentinel. The sentinel sends the progress of all its
+workers to the broker, a few times a second. So a report costs the task no round trip, and the last one always arrives.
 """
 
 from __future__ import annotations
@@ -16,19 +15,27 @@ from tenant_q.package.running import running
 from tenant_q.states import LONGEST_TEXT, Progress
 from tenant_q.support.call_checks import shown
 
-# In sync mode nobody passes anything on: what a task told is known where it runs.
-_told_here: ContextVar[tuple[str, Progress] | None] = ContextVar("tenant_q_progress", default=None)
+# The last report of a task in sync mode, which is known only where the task runs.
+_reported_here: ContextVar[tuple[str, Progress] | None] = ContextVar("tenant_q_progress", default=None)
 _report: Callable[[str, Progress], None] | None = None
 
 
 def report_to(report: Callable[[str, Progress], None] | None) -> None:
-    """From here on, tell `report` the progress of this process's tasks; with None it is known here only."""
+    """Pass the progress of this process's tasks to a function, or with None to no one."""
     global _report
     _report = report
 
 
 def report(fraction: float, text: str = "") -> None:
-    """Report the progress of the running task. Raises `ProgressError` outside of a task, and for a wrong fraction."""
+    """Report the progress of the running task.
+
+    Args:
+        fraction: The part of the work that is done, from 0 to 1.
+        text: A text, which is cut to `LONGEST_TEXT` bytes.
+
+    Raises:
+        ProgressError: No task runs here, or the fraction is out of range.
+    """
     package = running.get()
     if package is None:
         raise ProgressError(
@@ -38,15 +45,24 @@ def report(fraction: float, text: str = "") -> None:
         raise ProgressError(f"A task's progress is a fraction from 0 to 1, not {shown(fraction)}; divide by the whole.")
     progress = Progress(float(fraction), str(text).encode()[:LONGEST_TEXT].decode(errors="ignore"))
     if _report is None or package.option("sync"):
-        _told_here.set((package.id, progress))
+        _reported_here.set((package.id, progress))
     else:
         _report(package.id, progress)
 
 
 def read(schema: str, id: str) -> Progress | None:
-    """How far a tenant's running task says it is; None when it has told nothing, or does not run."""
-    told = _told_here.get()
-    if told and told[0] == id:
-        return told[1]
+    """Return the last progress that a tenant's task has reported; None if it has reported none, or does not run.
+
+    Args:
+        schema: The tenant's schema.
+        id: The id of the task.
+
+    Raises:
+        BrokerError: A broker does not answer.
+        ConfigurationError: The broker keeps no progress.
+    """
+    here = _reported_here.get()
+    if here and here[0] == id:
+        return here[1]
     found = (broker.get_progress(schema, id) for broker in site_brokers())
     return next((progress for progress in found if progress), None)

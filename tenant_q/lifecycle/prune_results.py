@@ -12,26 +12,29 @@ from tenant_q.conf import conf
 from tenant_q.lifecycle.task_statements import execute, table_of
 from tenant_q.models import TenantPolicy
 from tenant_q.sql import statement
-from tenant_q.tenancy import (
-    database_alias,
-    detect_outages,
-    in_public,
-)
+from tenant_q.tenancy import database_alias, in_public, detect_outages
 
 # A statement that deletes this many rows takes a fraction of the time limit for an answer.
 PRUNED_AT_ONCE = 10_000
 
 
 def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda ids: ()) -> bool:
-    """Delete the tenant's oldest successes beyond its policy's `max_results`, else `save_limit` (per `save_limit_per`).
+    """Delete the oldest successes of a tenant beyond its policy's `max_results`, or else `save_limit`.
 
-    The row of a success stays as long as its package can be delivered, because it tells a later delivery that the task
-    is done. So rows of the last four leases stay, and rows whose packages the brokers still have. One call deletes at
-    most `PRUNED_AT_ONCE` rows, so that the statement ends within the time limit.
+    The row of a success stays as long as its package may be delivered again, because a later delivery finds there that
+    the task is done. So rows of the last four leases stay, and rows whose packages the brokers still have. One call
+    deletes at most `PRUNED_AT_ONCE` rows, so that the statement ends within the time limit.
 
-    Parameters: `may_come`, a function that returns the ids, among those given, whose packages may be delivered again.
+    Args:
+        schema: The tenant's schema.
+        may_come: A function that returns those of the given ids whose packages may be delivered again.
 
-    Returns whether more rows may be left. Raises `DatabaseError`, `DatabaseAway` or an error of `may_come`.
+    Returns:
+        Whether more rows may be left.
+
+    Raises:
+        DatabaseError: The tenant's table cannot be written to.
+        DatabaseAway: The database does not answer.
     """
     settings = conf()
     limit = _most_results(schema) or settings.save_limit
@@ -57,5 +60,5 @@ def _most_results(schema: str) -> int | None:
 
 
 def spared() -> timedelta:
-    """How long a row is safe from pruning."""
+    """Return how long after its end a task's row is spared from pruning."""
     return timedelta(seconds=4 * conf().lease)

@@ -1,4 +1,4 @@
-"""The signature of a task row's pickled columns: a trailer behind the pickle, inside the base64 text.
+"""Sign the pickled columns of a task's row: the signature is a trailer behind the pickle, inside the base64 text.
 
 `pickle.loads` ignores what follows a pickle's STOP, so Django-Q2 reads a signed column as it reads any other. The
 trailer is a version tag, a letter for the origin, and a keyed BLAKE2b over the tenant, the row's id, function, hook,
@@ -45,8 +45,13 @@ class Signed:
 class RowSigner:
     """Signs the pickled columns of one row.
 
-    Parameters: `tenant`, its identity; `id`, `func`, `hook` and `cluster`, the columns as they are stored; `origin`,
-    who enqueued the task.
+    Args:
+        tenant: The key of the tenant.
+        id: The id as it is stored.
+        func: The function as it is stored.
+        hook: The hook as it is stored.
+        cluster: The cluster as it is stored.
+        origin: Who enqueued the task.
     """
 
     __slots__ = ("_letter", "_mac")
@@ -63,10 +68,18 @@ class RowSigner:
 
 
 def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | None:
-    """Return the column's content if its signature fits, with SECRET_KEY or one of SECRET_KEY_FALLBACKS, else None.
+    """Return the content of a column if its signature fits, with SECRET_KEY or one of SECRET_KEY_FALLBACKS.
 
-    Parameters: `text`, the column as it is stored; `row`, with the stored `id`, `func`, `hook` and `cluster`;
-    `schema`, the tenant's. Nothing is unpickled.
+    Nothing is unpickled.
+
+    Args:
+        text: The column as it is stored.
+        column: The name of the column.
+        row: The row, with the stored `id`, `func`, `hook` and `cluster`.
+        schema: The tenant's schema.
+
+    Returns:
+        The content, or None if the signature does not fit.
     """
     try:
         data = b64decode(text or "")
@@ -85,15 +98,15 @@ def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | N
 
 
 def tenant_of(package: Package) -> str:
-    """Return the identity of the tenant that a package was made for: its row's primary key, which a rename keeps.
+    """Return the key of the tenant that a package belongs to: the primary key of its row, which a rename keeps.
 
-    Of a package of a version without identities it is that of the tenant that has its schema now.
+    A package of an earlier version has none. It counts as one of the tenant that has the schema now.
     """
     return _key_of(package.schema) if package.tenant is None else package.tenant
 
 
 def _key_of(schema: str) -> str:
-    """Return the identity of the tenant that has this schema: empty for the public one, and where there is none."""
+    """Return the key of the tenant that has a schema; empty for the public schema, and if there is no tenant."""
     try:
         return current_key(schema)
     except UnknownTenant:
@@ -109,9 +122,9 @@ def _mac_of_row(
     cluster: str | None,
     letter: bytes,
 ) -> Any:
-    """Return the keyed hash that has read what the columns of one row have in common.
+    """Return the keyed hash of the values that all columns of one row have in common.
 
-    PostgreSQL holds no zero bytes in text, so no two rows read the same.
+    PostgreSQL holds no zero bytes in text, so no two rows have the same input.
     """
     mac = _keyed(key).copy()
     mac.update("\0".join((tenant, id, func or "", hook or "", cluster or "", "")).encode() + letter)

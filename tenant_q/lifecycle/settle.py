@@ -1,7 +1,7 @@
-"""Settle outcomes: save results, complete iters, find the next links of chains.
+"""Settle outcomes: save results, complete iters, build the next links of chains.
 
-`settle()` is the one path from outcomes to saved results, in workers and in sync mode. Everything in it may be done
-again after a crash: ids of links and parts are deterministic and rows keep their first success.
+`settle()` is the only path from outcomes to saved results, in workers and in sync mode. It may be repeated after a
+crash: ids of links and parts are deterministic, and a row keeps its first success.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tenant_q.brokers.protocol import Broker
-from tenant_q.exceptions import (
-    ResultRefused,
-    TaskCancelled,
-)
+from tenant_q.exceptions import ResultRefused, TaskCancelled
 from tenant_q.lifecycle import cached, chains, hooks, iters, save_results
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.outcome import Outcome, without_values
@@ -26,18 +23,26 @@ logger = get_logger("tenant_q.flows")
 
 
 def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
-    """Keep outcomes and find out what follows them.
+    """Save outcomes, and find out what follows them.
 
-    Parameters: `between`, what is called between two tenants where code of the project was called.
+    Args:
+        outcomes: The outcomes, of any tenants.
+        broker: The broker that keeps groups and parts.
+        between: Called between two tenants if code of the project was called.
 
-    Raises `DatabaseAway` or `BrokerError` when a server cannot be reached: then settle the same outcomes again later.
+    Returns:
+        The errors, and what follows.
+
+    Raises:
+        DatabaseAway: The database does not answer. Settle the same outcomes again later.
+        BrokerError: The broker does not answer. Settle the same outcomes again later.
     """
     settlement = Settlement()
     collated, last_parts = iters.record_parts(outcomes, broker, settlement)
     everything = [settlement.failed.get(o.package.key, o) for o in outcomes] + collated
     saved = save_results.write(everything, between=between)
     settlement.unsaved |= saved.errors
-    # Drop a success that comes after a cancel: its result, its chain and its hook.
+    # A success after a cancel is dropped, with its chain and its hook.
     everything = [o for o in everything if not (o.success and o.package.key in saved.cancelled)]
     everything = _fail_refused(everything, settlement)
     everything = _save_cached(everything, broker, settlement)
@@ -69,7 +74,7 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
     """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
     package = outcome.package
-    logger.error("The result of %s is refused: %s", package.name, error, extra=package.log_labels)
+    logger.error("The result of %s was refused: %s", package.name, error, extra=package.log_labels)
     refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
     settlement.unsaved.pop(package.key, None)
     settlement.unsaved |= save_results.save([refused])
@@ -99,5 +104,5 @@ def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) 
                 cached.save(refused, broker)  # for callers that wait for it there
             return refused
         extra = outcome.package.log_labels
-        logger.error("The result of %s is only in its row: %s", outcome.package.name, error, extra=extra)
+        logger.error("The result of %s was saved in its row only: %s", outcome.package.name, error, extra=extra)
     return outcome

@@ -1,4 +1,4 @@
-"""What settling a batch of outcomes came to."""
+"""What came of settling a batch of outcomes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tenant_q.package.package import Package
 
 @dataclass
 class Settlement:
-    """What settling a batch came to.
+    """What came of settling a batch.
 
-    `unsaved` holds the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
+    `unsaved` are the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
     `failed` are the outcomes that became failures because a server refuses their results, by key. `links` are the
-    chains' next packages, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_call` are those
-    whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the id of the
-    task that it follows from.
+    next packages of chains, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_call` are
+    outcomes whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the
+    id of the task that it follows.
     """
 
     unsaved: dict[Key, Exception] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Settlement:
 
     @contextmanager
     def unsaved_on_error(self, outcomes: Sequence[Outcome]) -> Iterator[None]:
-        """Note an error that one tenant's outcomes cause (its cache is down, say), so that the others are settled."""
+        """Note an error that concerns these outcomes alone, such as an outage of the cache: the others are settled."""
         try:
             yield
         except (BrokerError, DatabaseAway, ResultRefused):

@@ -1,4 +1,4 @@
-"""What has become of a task: its row, or its place in the broker, tells."""
+"""Find out the state of a task from its row, from its place in the broker, or from the cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from tenant_q.tenancy.cache import tenant_cache
 
 
 def state_of(schema: str, id: str) -> State:
-    """What has become of a tenant's task, whose schema must be current. Raises `BrokerError`, `ConfigurationError`."""
-    # A task that ends in between is in the broker no more, and has its row.
+    """Return the state of a tenant's task.
+
+    Args:
+        schema: The tenant's schema, which must be current.
+        id: The id of the task.
+
+    Raises:
+        BrokerError: A broker does not answer.
+        ConfigurationError: The broker keeps no states.
+    """
+    # A task that ends between two queries has left the broker, and has a row then.
     return (
         _by_row(id) or _by_broker(schema, id) or _by_parts(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
     )
@@ -42,7 +51,7 @@ def _by_broker(schema: str, id: str) -> State | None:
 
 
 def _by_parts(schema: str, id: str) -> State | None:
-    """An iter runs from its first part on until its own row is there."""
+    """Return the state of an iter by its parts: it runs from the start of its first part until its own row is saved."""
     if any(broker.count_parts(schema, id) for broker in site_brokers()):
         return State.RUNNING
     first = _by_broker(schema, deterministic_id(id, 0))
@@ -50,5 +59,7 @@ def _by_parts(schema: str, id: str) -> State | None:
 
 
 def _by_cache(id: str) -> State | None:
-    task = cached.find(id) if len(id) == 32 and tenant_cache() else None  # some caches refuse what is no id
+    task = (
+        cached.find(id) if len(id) == 32 and tenant_cache() else None
+    )  # some caches refuse a key that is not like an id
     return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)

@@ -1,4 +1,4 @@
-"""Enqueue calls, iters and chains, or run them here and now where they are `sync`."""
+"""Enqueue calls, iters and chains, or run them in this process if they are `sync`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,24 @@ from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema
 def submit(
     func: Any, args: tuple[Any, ...], keywords: dict[str, Any], *, schema: str | None = None, id: str | None = None
 ) -> str:
-    """Enqueue one call for a tenant, or run it here and now when it is `sync`. Returns the task's id.
+    """Enqueue one call for a tenant, or run it in this process if it is `sync`.
 
-    Raises `NoTenant`, `UnknownTenant`, `EnqueueError` or `BrokerError`; in sync mode what the task raised.
+    Args:
+        func: The function, or its dotted path.
+        args: Its positional arguments.
+        keywords: Its keyword arguments, and the options of the task.
+        schema: The tenant's schema; None for the current one.
+        id: A deterministic id, with which the call is enqueued only once; None for a new one.
+
+    Returns:
+        The id of the task.
+
+    Raises:
+        NoTenant: No tenant is current and none is named.
+        UnknownTenant: No tenant has the schema name.
+        EnqueueError: A value does not pickle, or an option has a wrong value.
+        BrokerError: The broker does not answer.
+        Exception: In sync mode, the error that the task raised.
     """
     schema, tenant = task_address(schema)
     package = build(func, args, keywords, schema=schema, id=id, tenant=tenant)
@@ -32,7 +47,7 @@ def submit(
 
 
 def submit_package(package: Package) -> str:
-    """Enqueue a package that is built, or run it here and now when it is `sync`. Raises as `submit`."""
+    """Enqueue a package that is built, or run it in this process if it is `sync`. Raises as `submit`."""
     return _send([package], once=False)
 
 
@@ -44,7 +59,18 @@ def submit_iter(
     schema: str | None = None,
     origin: str | None = CODE,
 ) -> str:
-    """Enqueue one package for each of `args_iter`, in bulk. Returns the iter's id, under which its results come."""
+    """Enqueue one package for each set of arguments, in bulk. Raises as `submit`.
+
+    Args:
+        func: The function, or its dotted path.
+        args_iter: The arguments of each part: a tuple, or a single argument.
+        keywords: The keyword arguments of all parts, and the options of the iter.
+        schema: The tenant's schema; None for the current one.
+        origin: Who enqueues the iter.
+
+    Returns:
+        The id of the iter, which its result will have.
+    """
     require("add_async_tasks_from_iter", func=func, args_iter=args_iter)
     parts = iters.iter_parts(func, args_iter, keywords, task_schema(schema), origin)
     _send(parts, once=True)
@@ -52,10 +78,15 @@ def submit_iter(
 
 
 def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
-    """Enqueue the first link of a chain; the others follow it one by one. Returns the chain's group.
+    """Enqueue the first link of a chain; the others follow it one by one. Raises as `submit`.
 
-    Parameters: `chain`, of `(func, args, kwargs)`, the last two optional; `options`, `group`, `cached`, `sync` and
-    `broker` for every link. Raises `EnqueueError` when the chain is empty.
+    Args:
+        chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
+        schema: The tenant's schema; None for the current one.
+        **options: `group`, `cached`, `sync` and `broker` of every link.
+
+    Returns:
+        The id of the group.
     """
     require("create_async_tasks_chain", chain=chain, **options)
     group = options.pop("group", None) or uuid()[1]
@@ -83,9 +114,13 @@ def _run_all_here(packages: Sequence[Package]) -> None:
 
 
 def run_here(package: Package) -> None:
-    """Sync mode: run a package in this process, keep its result, follow its chain.
+    """Run a package in this process, save its result, and run what follows it.
 
-    Raises what the task raised, after its failed row is kept.
+    Args:
+        package: The package.
+
+    Raises:
+        Exception: The error that the task raised, after its failed row is saved.
     """
     travelled = open_package(enqueue.sealed(package))
     broker = get_broker(package.option("cluster"))

@@ -1,7 +1,7 @@
-"""Read task rows without unpickling a value that is not known to be ours.
+"""Read the rows of tasks without unpickling a value that may have been written by someone else.
 
-The pickled columns are deferred and read as text. A column whose signature fits is loaded fully, any other one only as
-far as plain types go, or not at all where `TENANT_Q["signed_results"]` is set.
+The pickled columns are deferred and read as text. A column with a valid signature is unpickled fully, any other column
+only if it contains plain types, or not at all if `TENANT_Q["signed_results"]` is set.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def rows() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a pickled column holds, or why that cannot be read.
+    """The value of a pickled column, or why it cannot be read.
 
-    `is_signed` says that the signature fits; then `origin` is who enqueued the task, or None when that is not known.
+    `is_signed` says that the signature fits. Then `origin` is who enqueued the task, or None if that is not known.
     """
 
     value: Any
@@ -44,17 +44,21 @@ class Stored:
 
 
 def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
-    """Return a queryset of tasks whose pickled columns are not loaded.
+    """Return a queryset of tasks with the texts of pickled columns instead of their values.
 
-    Parameters: `names`, the columns of which each task has the text, as `stored_<name>`.
+    Args:
+        rows: A queryset of tasks.
+        names: The columns whose texts each task has, as `stored_<name>`.
     """
     return rows.defer(*PICKLED).annotate(**{f"stored_{name}": Cast(F(name), TextField()) for name in names})
 
 
 def read(task: Any, name: str) -> Stored:
-    """Return what a pickled column of a row of `as_texts` holds. Never raises for what it holds.
+    """Return the value of a pickled column. Never raises an error because of the value.
 
-    The row is one of the current schema. NULL is None; only a result may be NULL in a row that is signed.
+    Args:
+        task: A row of `as_texts`, of the current schema.
+        name: The column. NULL is None; in a signed row, only a result may be NULL.
     """
     text = getattr(task, f"stored_{name}")
     if text is None:
@@ -69,9 +73,14 @@ def read(task: Any, name: str) -> Stored:
 
 
 def load(rows: Any, *, limit: int | None = None) -> list[Task]:
-    """Return a queryset's tasks with their values, at most `limit` of them.
+    """Return the tasks of a queryset with their values.
 
-    Where `TENANT_Q["signed_results"]` is set, a value that is not signed is not loaded: it raises `UnsignedResult`.
+    Args:
+        rows: A queryset of tasks of the current schema.
+        limit: The largest number of tasks; None for all.
+
+    Raises:
+        UnsignedResult: A value is not signed, and `TENANT_Q["signed_results"]` is set.
     """
     if not conf().signed_results:
         return list(rows[:limit])
@@ -79,10 +88,10 @@ def load(rows: Any, *, limit: int | None = None) -> list[Task]:
 
 
 def load_success(rows: Any) -> list[Task]:
-    """Return a queryset's successes with their values, for deliveries that find their task done.
+    """Return the successes of a queryset with their values, for deliveries whose task is already done.
 
-    Where `TENANT_Q["signed_results"]` is set, and where another role may write the rows, a value that is not signed is
-    None: the task counts as done all the same, so that nothing runs twice.
+    If `TENANT_Q["signed_results"]` is set, or if another role may write the rows, an unsigned value is None. The task
+    still counts as done, so that nothing runs twice.
     """
     if not conf().signed_results and not tenancy.is_foreign(tenancy.current_schema()):
         return list(rows)
@@ -90,7 +99,7 @@ def load_success(rows: Any) -> list[Task]:
 
 
 def load_result(rows: Any) -> Any:
-    """Return the result of a queryset's first task, as `load_success` has it; None when there is no task."""
+    """Return the result of the first task of a queryset, as `load_success` loads it; None if there is no task."""
     return next((task.result for task in load_success(rows)), None)
 
 
@@ -115,7 +124,7 @@ def _loaded(task: Any, *, or_none: bool = False) -> Any:
 
 
 def _unpickled(pickled: bytes, text: str) -> Any:
-    """Return the value, or the text of one whose class is gone, as Django-Q2 does."""
+    """Return the value, or its text if its class no longer exists, as Django-Q2 does."""
     try:
         return pickle.loads(pickled)
     except Exception:

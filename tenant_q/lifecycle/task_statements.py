@@ -1,4 +1,4 @@
-"""Run statements on the tenants' task tables in one round trip, past the search path."""
+"""Run statements on the task tables of tenants in one round trip, independently of the search path."""
 
 from __future__ import annotations
 
@@ -35,14 +35,23 @@ class Answer(NamedTuple):
 
 
 def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> list[Answer]:
-    """Run one or more statements on the tasks of these schemas in one round trip, past the search path.
+    """Run one or more statements on the tasks of schemas in one round trip.
 
-    Every name in them is qualified. Tables of other roles are looked at first, in the same transaction.
+    Tables of other roles are checked first, in the same transaction. A statement waits for a lock for at most `LOCK_MS`
+    milliseconds, so that a tenant with locked tables does not block others. In a transaction of the caller, the
+    caller's own limit is restored afterwards.
 
-    Waits for a lock for at most `LOCK_MS`, so that a tenant with locked tables does not block others. In a transaction
-    of the caller, the caller's own limit is restored afterwards.
+    Args:
+        schemas: The schemas whose tables the statements use.
+        statement: The statements, in which every name is qualified.
+        parameters: Their parameters.
 
-    Returns the answers to all statements sent; those to `statement` come last.
+    Returns:
+        The answers to all statements that were sent; the answers to `statement` are the last ones.
+
+    Raises:
+        DatabaseError: A statement failed.
+        DatabaseAway: The database does not answer.
     """
     return insist(lambda: _execute_once(schemas, statement, parameters))
 
@@ -74,4 +83,5 @@ def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
 
 
 def table_of(schema: str) -> sql.Identifier:
+    """Return the qualified name of a schema's task table."""
     return sql.Identifier(physical_schema(schema), Task._meta.db_table)

@@ -1,4 +1,4 @@
-"""A transactional task's one transaction, in which its work is done and its row is written."""
+"""The one transaction of a transactional task, in which its work is done and its row is written."""
 
 from __future__ import annotations
 
@@ -20,11 +20,20 @@ logger = get_logger("tenant_q.transactional")
 
 @contextmanager
 def only_success(package: Package) -> Iterator[Task | None]:
-    """A transaction of the tenant's that no other delivery of the task is in, and that commits or fails.
+    """Run a block in a transaction that excludes all other deliveries of the task, and that commits or fails.
 
-    The task's row and its own work are to be written in it. Gives the row of an earlier delivery that has succeeded,
-    or None. Raises `TenantBusy` when another delivery is in its own right now, `DatabaseAway` when the database was
-    lost before the commit was known of, and `RolledBack` when the block took its own transaction back.
+    The block does the work of the task and writes its row.
+
+    Args:
+        package: The task.
+
+    Yields:
+        The row of an earlier delivery that has succeeded, or None.
+
+    Raises:
+        TenantBusy: Another delivery of the task is running.
+        DatabaseAway: The database was lost before the commit was confirmed.
+        RolledBack: The block rolled back its own transaction.
     """
     connection = tenant_connection()
     connection.ensure_connection()
@@ -43,9 +52,13 @@ def only_success(package: Package) -> Iterator[Task | None]:
             if isinstance(error, DATABASE_ERRORS) and session.closed and is_outermost:
                 raise DatabaseAway(f"The session of {package.id} was lost: {' '.join(str(error).split())}") from error
             raise
-        logger.exception("%s is done; what it left to do on commit failed", package.name, extra=package.log_labels)
+        logger.exception(
+            "%s succeeded, but a function that it registered with on_commit() failed",
+            package.name,
+            extra=package.log_labels,
+        )
     if is_outermost and not committed:
-        raise RolledBack("the task took its own transaction back, so its result is not kept either")
+        raise RolledBack("the task rolled back its own transaction, so its result is not kept either")
 
 
 def _lock_out_others(package: Package) -> None:

@@ -486,7 +486,7 @@ def test_a_task_that_takes_its_own_transaction_back_has_failed(tenants, worker, 
     work(worker)
     assert effects() == []
     assert not row(id).success
-    assert row(id).result.startswith("the task took its own transaction back")
+    assert row(id).result.startswith("the task rolled back its own transaction")
 
 
 def test_what_fails_on_commit_changes_nothing(tenants, worker, effects, caplog):
