@@ -1,4 +1,4 @@
-"""A process of the cluster as the sentinel sees it: its fork, its cancels and the reason of its death."""
+"""A process of the cluster as the sentinel sees it: its fork, its cancelled packages and the cause of its death."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ from tenant_q.operations.status import Process
 from tenant_q.support import clock, forks
 from tenant_q.support.log_labels import get_logger
 
-logger = get_logger("tenant_q.sentinel")  # whose act it is
+logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
-# A task that ignores its timeout, in a C call that no signal interrupts, is killed this much later.
+# The worker of a task that ignores its timeout, as in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
 
 
 @dataclass
 class Child:
-    """A process of the cluster. `key` names it towards the broker; `slot` is what it tells in shared memory.
+    """A process of the cluster.
 
-    `kill_reason` is why it was killed and `killed_for` what it ran then, `recalled` the number of the batch of which it
-    starts nothing more. `is_stopped` says that it was killed because the cluster stops, which is no fault of what it
-    ran. `cancelled` are the cancelled packages that it holds, by id, with their reasons; `told` says which of them it
-    was running when it was notified, and when. `progress` is the number of the last report that was passed on.
-    `is_doubtful` says that its packages could not be given back, for a reason that concerns this child alone.
+    Attributes:
+        role: The name of its role.
+        key: Its name at the broker.
+        slot: The memory that it shares with the sentinel.
+        process: Its fork.
+        kill_reason: Why it was killed, if it was.
+        killed_for: The id of the package that it ran then.
+        recalled: The number of the batch of which it starts no more packages.
+        is_stopped: Whether it was killed because the cluster stops, which no task is to blame for.
+        cancelled: The cancelled packages that it holds, by id, with their reasons.
+        notified: The cancelled package that it was running when it was notified, and the time of the first notice.
+        progress: The number of the last report of progress that was passed on.
+        is_doubtful: Whether its packages could not be given back, for a reason that concerns this child alone.
     """
 
     role: str
@@ -47,43 +55,48 @@ class Child:
     recalled: int = 0
     is_stopped: bool = False
     cancelled: dict[str, str] = field(default_factory=dict)
-    told: tuple[str, float] | None = None
+    notified: tuple[str, float] | None = None
     progress: int = 0
     is_doubtful: bool = False
 
     @property
     def is_worker(self) -> bool:
+        """Whether it runs tasks."""
         return self.role == Worker.name
 
     def notify(self, cancelled: dict[str, str]) -> None:
-        """Tell a worker which of its packages were cancelled. One that it runs is interrupted, again and again."""
+        """Notify a worker of cancelled packages, and interrupt it if it runs one. Call it again until the task ends.
+
+        Args:
+            cancelled: The ids of packages that the worker holds, with the reasons.
+        """
         if cancelled != self.cancelled:
             self.slot.cancel(cancelled)
             self.cancelled = cancelled
         running = self.slot.task
         if running not in cancelled:
-            self.told = None
+            self.notified = None
             return
-        if self.told is None or self.told[0] != running:
-            self.told = (running, time.monotonic())
+        if self.notified is None or self.notified[0] != running:
+            self.notified = (running, time.monotonic())
         self.process.signal(SIGNAL)
 
     @property
     def ignored(self) -> str | None:
         """The id of a cancelled package that still runs `KILL_MARGIN` seconds after its worker was notified."""
-        if self.told is None or time.monotonic() - self.told[1] <= KILL_MARGIN:
+        if self.notified is None or time.monotonic() - self.notified[1] <= KILL_MARGIN:
             return None
-        return self.told[0] if self.slot.task == self.told[0] else None
+        return self.notified[0] if self.slot.task == self.notified[0] else None
 
     def kill(self, reason: str, id: str | None) -> None:
-        """Kill the worker for what it runs."""
+        """Kill the worker because of the package `id` that it runs."""
         self.kill_reason, self.killed_for = reason, id
-        logger.critical("Worker %s is killed: %s", self.process.pid, reason, extra=self.slot.log_labels)
+        logger.critical("Killed worker %s: %s", self.process.pid, reason, extra=self.slot.log_labels)
         self.process.kill()
 
     @property
     def has_left(self) -> bool:
-        """Whether it ended in order. `os._exit(0)` in a task is a death."""
+        """Whether it ended in order. An exit code of 0 is not enough: a task may call `os._exit(0)`."""
         return self.process.exitcode == 0 and self.slot.has_left
 
     @property
@@ -103,12 +116,12 @@ class Child:
 
     @property
     def was_killed_for_another(self) -> bool:
-        """Whether what it was killed for had just ended, so that it died of nothing that it ran."""
+        """Whether the task that it was killed for had just ended, so that no running task caused its death."""
         return self.kill_reason is not None and self.slot.running != self.killed_for
 
     def as_process(self) -> Process:
-        """What the status says of it."""
-        # Before `silent`: who ends a task just now is either still busy or has shown life.
+        """Return its entry in the status of the cluster."""
+        # Before `silent`: a worker that ends a task in between is either still busy or has shown life.
         log_labels = self.slot.log_labels
         return Process(
             self.role,
@@ -125,9 +138,17 @@ class Child:
 def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     """Fork a process.
 
-    Parameters: `role`, the name of what it is; `key`, its name towards the broker; `once`, whether it looks for work
-    once only; `orders`, the end of the parent's pipe, which the child must close. Raises `OSError` if the kernel
-    refuses another process.
+    Args:
+        role: The name of its role.
+        key: Its name at the broker.
+        once: Whether it looks for work only once.
+        orders: The end of the parent's pipe, which the child must close.
+
+    Returns:
+        The running process.
+
+    Raises:
+        OSError: The kernel refuses another process.
     """
     slot, parent = Slot(), os.getpid()
     slot.begin_renewing(clock.now(), conf().lease)

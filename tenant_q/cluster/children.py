@@ -25,8 +25,10 @@ class Children:
     `ended` are the workers that have ended and may have left leases. The wanted number of each role is kept apart from
     the list of living children: whatever fails during a start, the next round finds that the process is missing.
 
-    Parameters: `name`, the prefix of their names in the broker; `once`, whether they look for work only once; `orders`,
-    the sentinel's end of the parent's pipe.
+    Args:
+        name: The prefix of their names at the broker.
+        once: Whether they look for work only once.
+        orders: The sentinel's end of the parent's pipe.
     """
 
     def __init__(self, name: str, *, once: bool, orders: int) -> None:
@@ -55,7 +57,7 @@ class Children:
 
     @property
     def are_done(self) -> bool:
-        """Return whether no child lives and none is missing."""
+        """Whether no child lives and none is missing."""
         return not self.alive and not self._missing()
 
     def seconds_until_start(self) -> float:
@@ -124,7 +126,7 @@ class Children:
         """End processes whose starter has ended: all children that this object did not start."""
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
-            logger.info("Ended %s processes that a process of the cluster had started before it ended", len(found))
+            logger.info("Ended %s processes that dead processes of the cluster had started", len(found))
         if new := left - self._unkillable:
             logger.error("Processes that a task started cannot be killed: %s", ", ".join(map(str, sorted(new))))
         self._unkillable = left
@@ -162,12 +164,14 @@ class Children:
             child.process.terminate()
 
     def kill_all(self) -> bool:
-        """Kill all children that still run, and all processes that they started. Returns whether none is left."""
+        """Kill all children that still run, and all processes that they started.
+
+        Returns:
+            Whether no process is left.
+        """
         self.is_stopping = True
         for child in self.alive:
-            logger.warning(
-                "The %s %s still runs and is killed", child.role, child.process.pid, extra=child.slot.log_labels
-            )
+            logger.warning("Killed the %s %s, which still ran", child.role, child.process.pid, extra=child.slot.log_labels)
             child.is_stopped = True
             child.process.kill()
         deadline = time.monotonic() + KILL_SECONDS
@@ -193,4 +197,4 @@ def _pin(child: Child, cpus: int, serial: int) -> None:
         try:
             os.sched_setaffinity(child.process.pid, chosen)
         except OSError as error:  # it has just ended, or its processors have changed
-            logger.warning("Worker %s is not bound to processors: %s", child.process.pid, error)
+            logger.warning("Could not bind worker %s to processors: %s", child.process.pid, error)

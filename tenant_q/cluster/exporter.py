@@ -1,6 +1,6 @@
 """The exporter: a process of the cluster that answers Prometheus on `TENANT_Q["metrics_port"]`.
 
-It is a role of its own, since no process that forks may run a thread, and no task is to wait behind a scrape.
+It is a process of its own, because a process that forks must not run a thread, and a task must not wait for a scrape.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.exporter")
 
-# Another cluster of this machine may have the port; should it stop, this one takes it.
+# Another cluster of this machine may have the port. When it stops, this one takes the port.
 AGAIN_SECONDS = 2.0
-# A client that says nothing is hung up on after so long.
+# The connection of a silent client is closed after this time.
 CLIENT_SECONDS = 2.0
 _REST = 30.0
 
@@ -32,9 +32,10 @@ class Exporter(Role):
     def __init__(self, slot: Slot, *, once: bool = False) -> None:
         super().__init__(slot, once=once)
         self._server: WSGIServer | None = None
-        self._told = False
+        self._has_failed = False
 
     def tick(self) -> float:
+        """Answer one request."""
         if self._server is None and not self._open():
             return AGAIN_SECONDS
         assert self._server is not None
@@ -43,10 +44,11 @@ class Exporter(Role):
         return _REST
 
     def files(self) -> list[Any]:
-        """The port."""
+        """Return the listening socket, if there is one."""
         return [self._server.fileno()] if self._server else []
 
     def close(self) -> None:
+        """Close the listening socket."""
         if self._server:
             self._server.server_close()
 
@@ -55,17 +57,17 @@ class Exporter(Role):
         try:
             self._server = make_server(address, port, _application(), handler_class=_Handler)
         except OSError as error:
-            if not self._told:
-                logger.error("Metrics are not told at %s:%s yet: %s", address, port, error.strerror or error)
-            self._told = True
+            if not self._has_failed:
+                logger.error("Cannot serve metrics on %s:%s yet: %s", address, port, error.strerror or error)
+            self._has_failed = True
             return False
-        self._server.timeout = 0  # whether there is a request is asked before
+        self._server.timeout = 0  # a pause waits for requests
         logger.info("Serving metrics at http://%s:%s/metrics", address, port)
         return True
 
 
 class _Handler(WSGIRequestHandler):
-    """Hangs up on who says nothing, and does not write a line for each scrape."""
+    """Closes silent connections, and does not log a line for each scrape."""
 
     timeout = CLIENT_SECONDS
 

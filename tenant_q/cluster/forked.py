@@ -23,10 +23,12 @@ UNKNOWN = 255
 
 
 class Forked:
-    """A child of this process. `sentinel` is a file descriptor that can be read once it ends, or None.
+    """A child of this process.
 
-    `exitcode` is negative if a signal killed it, and None while it lives. `peak_memory` is its largest resident size,
-    in bytes, once it has ended.
+    Attributes:
+        sentinel: A file descriptor that can be read once the child ends; None if the system has none.
+        exitcode: Its exit code, negative if a signal killed it; None while it lives.
+        peak_memory: Its largest resident size, in bytes, once it has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -39,8 +41,15 @@ class Forked:
     def start(cls, name: str, run: Callable[[], None]) -> Forked:
         """Fork a process that calls `run` and then ends.
 
-        Parameters: `name`, the name of the process in log records. Raises `OSError` if the kernel refuses another
-        process.
+        Args:
+            name: The name of the process in log records.
+            run: The function.
+
+        Returns:
+            The child.
+
+        Raises:
+            OSError: The kernel refuses another process.
         """
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # otherwise both would write buffered text
@@ -51,7 +60,7 @@ class Forked:
         return cls(pid)
 
     def is_alive(self) -> bool:
-        """Return whether it still lives; if not, reap it and keep its exit code and peak memory."""
+        """Return whether it still lives. If not, reap it, and store its exit code and peak memory."""
         if self.exitcode is None:
             try:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
@@ -65,7 +74,7 @@ class Forked:
         return self.exitcode is None
 
     def join(self, seconds: float) -> bool:
-        """Wait until it ends, for at most `seconds`. Returns whether it has ended."""
+        """Wait until it ends, for at most `seconds`. Return whether it has ended."""
         deadline = time.monotonic() + seconds
         while self.is_alive():
             left = deadline - time.monotonic()

@@ -40,7 +40,10 @@ class Watchdog:
     It counts only time in which the parent itself runs: when all processes of a cluster are stopped, or its machine is
     suspended, the sentinel is not to blame. So the time between two looks counts as at most `longest` seconds.
 
-    Parameters: `longest`, a little more than the seconds between two looks; `clock`, which returns seconds.
+    Args:
+        heartbeat: The heartbeat of the sentinel.
+        longest: A little more than the seconds between two looks.
+        clock: A function that returns seconds.
     """
 
     def __init__(self, heartbeat: Heartbeat, longest: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""A cancel reaches the task that runs: the sentinel's signal becomes an exception in it, and in nothing else."""
+"""Interrupt a task that was cancelled: the signal of the sentinel raises an exception in the task, and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ SIGNAL = signal.SIGUSR1
 
 
 class Interrupt(AbstractContextManager[None]):
-    """Looks, when the signal comes, whether it means the task that runs now. `slot` is where the sentinel says so.
+    """A context manager around a task, which raises an exception in it when the task is cancelled.
 
-    It is entered for each task, and so does as little as can be.
+    It is entered for each task, so it does as little as possible.
+
+    Args:
+        slot: The memory in which the sentinel writes the cancelled packages.
     """
 
     def __init__(self, slot: Slot) -> None:
@@ -27,12 +30,12 @@ class Interrupt(AbstractContextManager[None]):
         self.take_signal()
 
     def take_signal(self) -> None:
-        """Take the signal, also again where a task has taken it."""
+        """Handle the signal, again if a task has changed its handler."""
         if get_handler(SIGNAL) != self._ring:
             set_handler(SIGNAL, self._ring)
 
     def armed(self, id: str) -> Interrupt:
-        """Raise `CancelException` in the block, once, when the package `id` is cancelled."""
+        """Raise `CancelException` in the block, once, if the package `id` is cancelled."""
         self._id = id
         return self
 
@@ -46,5 +49,5 @@ class Interrupt(AbstractContextManager[None]):
         id = self._armed_for
         reason = self.slot.cancellation(id) if id is not None else None
         if reason is not None:
-            self._armed_for = None  # what the task does to end in order is not interrupted again
+            self._armed_for = None  # the task is not interrupted again while it ends in order
             raise CancelException(str(death_of(reason)))

@@ -19,7 +19,7 @@ RECALL_SECONDS = 0.25
 
 
 class LeaseKeeper:
-    """The sentinel's work with leases. In an outage its methods raise `BrokerError`; the sentinel calls them again."""
+    """The sentinel's work with leases. In an outage the methods raise `BrokerError`; the sentinel calls them again."""
 
     def __init__(self, broker: Broker, children: Children) -> None:
         self.broker = broker
@@ -42,9 +42,10 @@ class LeaseKeeper:
         self._has_missed_the_broker = False
 
     def recall(self, seconds: float = math.inf) -> None:
-        """Give back the packages that wait in batches that take long, if the broker has leases.
+        """Give back the waiting packages of batches that take long, if the broker has leases.
 
-        Parameters: `seconds`, after which the other workers are left to the next call.
+        Args:
+            seconds: How long to go on; the other workers are left to the next call.
         """
         if not self.broker.supports_leases:
             return
@@ -59,7 +60,7 @@ class LeaseKeeper:
         batch, waiting = child.slot.batch, child.slot.recall()
         if waiting and (recalled := self.broker.give_back(child.key, waiting)):
             logger.info(
-                "%s packages of a batch of worker %s are given back, because it takes long",
+                "Gave back %s packages of a batch of worker %s that takes long",
                 recalled,
                 child.process.pid,
                 extra=child.slot.log_labels,
@@ -69,14 +70,13 @@ class LeaseKeeper:
     def expire(self) -> None:
         """Give back the packages of workers on other machines that died with their sentinels."""
         if expired := self.broker.expire():
-            logger.warning(
-                "%s leases ran out and no sentinel watched their workers; their packages are given back", expired
-            )
+            logger.warning("%s leases ran out, since no sentinel renewed them; their packages were given back", expired)
 
     def reclaim(self, seconds: float = math.inf) -> None:
         """Give back the packages of dead workers. During an outage the workers are remembered.
 
-        Parameters: `seconds`, after which the other workers are left to the next call.
+        Args:
+            seconds: How long to go on; the other workers are left to the next call.
         """
         begun = clock.now()
         for child in list(self.children.ended):
@@ -84,9 +84,9 @@ class LeaseKeeper:
                 self._reclaim(child)
             except BrokerError:
                 raise
-            except Exception:  # whatever fails for this worker, the packages of the others do not wait
+            except Exception:  # whatever fails for this worker, the packages of the others must not wait
                 if not child.is_doubtful:
-                    logger.exception("The packages of worker %s are not given back yet", child.process.pid)
+                    logger.exception("Could not give back the packages of worker %s", child.process.pid)
                 child.is_doubtful = True
             else:
                 self.children.ended.remove(child)
@@ -104,12 +104,10 @@ class LeaseKeeper:
             death=child.how_it_died,
         )
         if given:
-            logger.warning(
-                "%s packages of worker %s are given back", given, child.process.pid, extra=child.slot.log_labels
-            )
+            logger.warning("Gave back %s packages of worker %s", given, child.process.pid, extra=child.slot.log_labels)
 
     def pass_on_cancels(self) -> None:
-        """Pass on to the workers which of their packages were cancelled."""
+        """Notify the workers of cancelled packages."""
         reasons: dict[str, dict[str, str]] = {}
         for one in self.broker.cancelled():
             reasons.setdefault(one.worker, {})[one.id] = one.reason
@@ -120,8 +118,8 @@ class LeaseKeeper:
         """Send the new progress of tasks to the broker, if it keeps progress."""
         if not self.broker.supports_tenant_queues:
             return
-        found = [(child, told) for child in self.children.alive if (told := child.slot.progress)]
-        new = [(child, told) for child, told in found if told[0] != child.progress]
+        found = [(child, report) for child in self.children.alive if (report := child.slot.progress)]
+        new = [(child, report) for child, report in found if report[0] != child.progress]
         self.broker.set_progress({child.key: (id, progress) for child, (_, id, progress) in new})
-        for child, (times, _, _) in new:
-            child.progress = times
+        for child, (number, _, _) in new:
+            child.progress = number

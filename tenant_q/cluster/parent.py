@@ -33,7 +33,7 @@ LOOK_SECONDS = 1.0
 
 
 def run(plan: Plan) -> int:
-    """Run a cluster until it is stopped, or ends by itself. Returns the exit code: 0 only for an orderly end."""
+    """Run a cluster until it is stopped, or ends by itself. Return the exit code: 0 only for an orderly end."""
     tenancy.close_connections()
     title = getproctitle()
     setproctitle(f"mscluster {conf().cluster} parent")
@@ -43,7 +43,7 @@ def run(plan: Plan) -> int:
     # Children that this process already has do not belong to the cluster.
     before = orphans.children()
     orphans.adopt()
-    # What is there now is shared by all processes of the cluster, as long as none of them collects it.
+    # All processes of the cluster share the objects that exist now, as long as none collects garbage among them.
     gc.collect()
     gc.freeze()
     pulse = Heartbeat()
@@ -76,13 +76,15 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
             passed_on += 1
         orphans.reap(known)  # as the first process of a container it adopts all orphans
         if time.monotonic() > deadline and process.is_alive():
-            logger.critical("The sentinel of cluster %s does not end; it is killed with its processes", conf().cluster)
+            logger.critical(
+                "Killed the sentinel of cluster %s with its processes: it did not end in time", conf().cluster
+            )
             process.kill()
             process.join(KILL_SECONDS)
             return
         if watchdog.look() > limit and process.is_alive():
             logger.critical(
-                "The sentinel of cluster %s has done nothing for %.0f seconds; it is killed with its processes",
+                "Killed the sentinel of cluster %s with its processes: it had done nothing for %.0f seconds",
                 conf().cluster,
                 watchdog.silent,
             )

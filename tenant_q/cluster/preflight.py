@@ -1,4 +1,4 @@
-"""Before a cluster starts: is everything there that it needs, and what is it?"""
+"""Check before a cluster starts that everything is there that it needs, and describe it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tenant_q.support.visible import one_line
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a cluster finds when it starts."""
+    """The servers, the tenants and the warnings that a cluster finds when it starts."""
 
     cluster: str
     broker: str
@@ -32,9 +32,10 @@ class Surroundings:
 
 
 def survey() -> Surroundings:
-    """Check settings, broker and database, and say what is there.
+    """Check settings, broker and database, and describe them.
 
-    Raises `TenantQError` with one sentence about the first thing that is missing, and how to correct it.
+    Raises:
+        TenantQError: Something is missing. The message is one sentence about the first problem and its solution.
     """
     try:
         found = configuration_problems()
@@ -59,7 +60,7 @@ def survey() -> Surroundings:
         tenancy.note_role_settings()
     index_upkeep.require_tables()
     _require_records()
-    tenancy.tenants_to_schedule()  # the project's own function has a say in it, and may fail
+    tenancy.tenants_to_schedule()  # the project's own function may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
 
@@ -98,10 +99,13 @@ def _database() -> tuple[str, int]:
 
 
 def _refuse_shared_sessions(connection: Any) -> None:
-    """Refuse a pooler that hands a session on between two transactions: the schema is a setting of the session.
+    """Refuse a pooler that shares sessions between transactions, because the schema is a setting of the session.
 
-    A pooler shows itself by a process id that is not the backend's. Whether it hands sessions on is tried out: while
-    a second connection holds a transaction open, the first one's session must still be its own.
+    A connection through a pooler has a process id that is not the backend's. Whether the pooler shares sessions is
+    tried: while a second connection holds a transaction open, the first connection must still have its own session.
+
+    Raises:
+        ConfigurationError: The connection leads to such a pooler.
     """
     own = _backend(connection)
     if connection.connection.info.backend_pid == own:

@@ -1,6 +1,6 @@
-"""A role is a process of the cluster: one method, `tick() -> seconds until the next`.
+"""The base of the processes of a cluster: a role has one method, `tick()`, which returns the seconds until the next.
 
-The loop, the waiting, the signals, the outages and the process title live here, once. Signal handlers only set a flag.
+The loop, the pauses, the signals, the outages and the process title are here, once. Signal handlers only set a flag.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tenant_q.support.unix_signals import get_handler, set_handler
 logger = get_logger("tenant_q.role")
 
 _LONGEST_BACKOFF = 2.0
-# A process that waits shows this often that it lives.
+# A process in a pause shows this often that it lives.
 BEAT_SECONDS = 1.0
 
 _inherited_caches: list[Any] = []
@@ -57,14 +57,14 @@ class StopFlag:
                 set_handler(number, self._set)
 
     def set(self) -> None:
-        """Stop as if a signal had come."""
+        """Set the flag as a signal does."""
         self.count += 1
 
     def __bool__(self) -> bool:
         return self.count > 0
 
     def wait(self, seconds: float, *files: Any) -> list[Any]:
-        """Wait for a signal or until one of `files` can be read, at most `seconds`. Returns the readable files."""
+        """Wait until a signal comes or one of `files` can be read, for at most `seconds`. Return the readable files."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         readable, _, _ = select.select([self._reader, *files], [], [], max(0.0, seconds))
         if self._reader in readable:
@@ -95,10 +95,10 @@ class Role(ABC):
 
     @abstractmethod
     def tick(self) -> float:
-        """Do one round. Returns the seconds until the next."""
+        """Do one round, and return the seconds until the next."""
 
     def files(self) -> list[Any]:
-        """What ends a pause when it can be read."""
+        """Return files that end a pause when they can be read."""
         return []
 
     def has_unfinished(self) -> bool:
@@ -109,17 +109,17 @@ class Role(ABC):
         """Detach from the memory that the sentinel reads, in a process that a task forked."""
         self.slot.detach()
 
-    def close(self) -> None:  # noqa: B027 (most roles have nothing to leave in order)
-        """Leave in order."""
+    def close(self) -> None:  # noqa: B027 (most roles have nothing to release)
+        """Release threads and connections at an orderly end."""
 
     def run(self) -> None:
-        """Tick until told to stop (or, with `once`, one time), through outages of the servers."""
+        """Tick until a signal comes, or only once, and through outages of the servers."""
         setproctitle(f"mscluster {conf().cluster} {self.name}")
         try:
             self._loop()
             self.close()
         except Exception:
-            logger.exception("The %s ends on an error", self.name)
+            logger.exception("The %s ended with an error", self.name)
             raise SystemExit(1) from None
 
     def _loop(self) -> None:
@@ -128,13 +128,13 @@ class Role(ABC):
             done = self.stopping or (self.once and self._away_since is None)
             if done and not self.has_unfinished():
                 break
-            if os.getppid() != self._parent:  # where the kernel does not see to it
-                logger.error("The %s leaves, its sentinel is gone", self.name)
+            if os.getppid() != self._parent:  # some kernels do not end it with its parent
+                logger.error("The %s ended, because its sentinel had died", self.name)
                 break
             self._rest(pause)
 
     def _rest(self, seconds: float) -> None:
-        """Wait until the next tick, or what ends the pause; and show meanwhile that this process lives."""
+        """Pause until the next tick, or until something ends the pause. Show meanwhile that this process lives."""
         end = time.monotonic() + seconds
         while True:
             self.slot.beat()
@@ -166,9 +166,13 @@ class Role(ABC):
 
 
 def settle_in_child(parent: int) -> None:
-    """First thing in a forked child: leave with the parent, share no connection with it, keep its own open.
+    """Prepare a forked child. Call it first in the child.
 
-    Processes that its tasks fork share none with it, and those that they start stay below it.
+    The child ends with its parent, shares no connection with it, and keeps its own connections open. Processes that its
+    tasks fork share no connection with the child, and processes that they start stay below it in the process tree.
+
+    Args:
+        parent: The process id of the parent.
     """
     orphans.die_with(parent)
     orphans.adopt()
@@ -181,7 +185,7 @@ def settle_in_child(parent: int) -> None:
 
 
 def _drop_caches() -> None:
-    """Caches may have open connections as well; they are kept, so that none says goodbye to its server."""
+    """Detach the caches of the parent. They are kept alive, so that none closes a connection of both processes."""
     _inherited_caches.extend(caches.all(initialized_only=True))
     for alias in settings.CACHES:
         with contextlib.suppress(AttributeError):  # none was made

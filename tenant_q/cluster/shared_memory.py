@@ -1,4 +1,4 @@
-"""What a child of the sentinel tells it, in shared memory without a lock: what it runs, and how far it came.
+"""The memory that a child shares with the sentinel, without a lock: the child reports what it runs, and how far it is.
 
 A `kill -9` leaves it readable. Each value has one writer.
 """
@@ -21,7 +21,7 @@ _CANCEL = struct.Struct("<32s224s")  # id, reason
 _PROGRESS = struct.Struct(f"<32sd{LONGEST_TEXT}s")  # id, fraction, text
 
 _BUSY, _LEFT = 0, 1
-_FREE, _TASK, _HOOK = 0, 1, 2  # what it is busy with
+_FREE, _TASK, _HOOK = 0, 1, 2  # what the child does
 _AT_RUNNING = 8
 _DONE, _BATCH, _COUNT, _NEXT, _RECALLED, _PLANNED, _BEAT, _LATE = 512, 520, 528, 536, 544, 552, 560, 568
 _RENEWED_SINCE, _RENEWED_UNTIL = 576, 584
@@ -35,21 +35,25 @@ _LABELS = ("task_id", "schema", "func")
 
 
 class Slot:
-    """One child's shared memory."""
+    """The shared memory of one child."""
 
     def __init__(self) -> None:
         self._memory = mmap(-1, _SIZE)
         self.beat()
 
     def detach(self) -> None:
-        """In a process that a task forked: what is written from here on is seen by nobody."""
+        """Write to private memory from now on. Call it in a process that a task forked."""
         shared, self._memory = self._memory, mmap(-1, _SIZE)
         self._memory[:] = shared[:]
 
     # What the child writes
 
     def plan(self, leases: Sequence[Lease]) -> None:
-        """The child begins a batch; it runs these in this order."""
+        """Begin a batch.
+
+        Args:
+            leases: The leases of its packages, in the order in which they run.
+        """
         self._put(_COUNT, 0)
         self._put_seconds(_PLANNED, time.monotonic())
         self._put(_BATCH, self._get(_BATCH) + 1)
@@ -60,11 +64,17 @@ class Slot:
         self._put(_COUNT, len(shown))
 
     def start(self, log_labels: Mapping[str, str], timeout: float | None) -> bool:
-        """The child starts to run the next package of its batch, for at most `timeout` seconds.
+        """Start the next package of the batch.
 
-        Returns False when the rest of the batch was recalled before: then it is not to be run. The child first says
-        what it starts and then looks whether it was recalled; the sentinel first recalls and then looks what was
-        started. So whoever comes second sees the other.
+        The child first writes what it starts, and then checks whether the batch was recalled. The sentinel first
+        recalls the batch, and then reads what was started. So the second of them always sees the first.
+
+        Args:
+            log_labels: The schema, the task's id and the function.
+            timeout: The seconds that the task may run; None without a limit.
+
+        Returns:
+            Whether the package may run; False if the rest of the batch was recalled.
         """
         self._occupy(_TASK, log_labels, timeout)
         self.skip()
@@ -74,7 +84,12 @@ class Slot:
         return True
 
     def occupy(self, log_labels: Mapping[str, str], timeout: float | None) -> None:
-        """The child does what follows a task, for at most `timeout` seconds: it tells its hook."""
+        """Start the work that follows a task, such as its hook.
+
+        Args:
+            log_labels: The schema, the task's id and the function.
+            timeout: The seconds that the work may take; None without a limit.
+        """
         self._occupy(_HOOK, log_labels, timeout)
 
     def _occupy(self, what: int, log_labels: Mapping[str, str], timeout: float | None) -> None:
@@ -84,25 +99,25 @@ class Slot:
         self._memory[_BUSY] = what
 
     def leave(self) -> None:
-        """The child does nothing for a package now."""
-        self.beat()  # first: its last one is as old as what it ran, and it is busy no more
+        """End the work for a package."""
+        self.beat()  # first: the last beat is as old as this work, and a child that is not busy must not look silent
         self._memory[_BUSY] = _FREE
 
     def skip(self, count: int = 1) -> None:
-        """The next packages of the batch are not to be run: what is recalled is what comes after them."""
+        """Pass over the next packages of the batch, so that a recall begins after them."""
         self._put(_NEXT, self._get(_NEXT) + count)
 
     def finish(self) -> None:
-        """The child has run a package."""
+        """End a task, and count it."""
         self.leave()
         self.count()
 
     def leave_for_good(self) -> None:
-        """Mark that the child ends in order. A child that ends without this mark died, whatever its exit code."""
+        """Mark that the child ends in order. A child that ends without this mark has died, whatever its exit code."""
         self._memory[_LEFT] = 1
 
     def count(self) -> None:
-        """The child completed one more."""
+        """Count a completed task or tick."""
         self._put(_DONE, self.done + 1)
 
     def cancellation(self, id: str) -> str | None:
@@ -115,25 +130,29 @@ class Slot:
         return None
 
     def report_progress(self, id: str, progress: Progress) -> None:
-        """How far the package is that the child runs. Its text is cut to `LONGEST_TEXT` bytes."""
-        told = self._get(_REPORTS) & ~1  # odd where an interrupt came in between
-        self._put(_REPORTS, told + 1)
+        """Report the progress of the package that the child runs. The text is cut to `LONGEST_TEXT` bytes."""
+        reports = self._get(_REPORTS) & ~1  # odd if an exception interrupted the last report
+        self._put(_REPORTS, reports + 1)
         packed = _PROGRESS.pack(id.encode(), progress.fraction, progress.text.encode())
         self._memory[_AT_PROGRESS : _AT_PROGRESS + len(packed)] = packed
-        self._put(_REPORTS, told + 2)
+        self._put(_REPORTS, reports + 2)
 
     def beat(self) -> None:
-        """The child shows that it lives and is not stuck."""
+        """Show that the child lives and is not stuck."""
         self._put_seconds(_BEAT, time.monotonic())
 
     def report_lateness(self, seconds: float) -> None:
-        """The scheduler looked, and was so far behind."""
+        """Report by how many seconds the oldest due schedule is late."""
         self._put_seconds(_LATE, seconds)
 
     # What the sentinel writes
 
     def cancel(self, reasons: Mapping[str, str]) -> None:
-        """These packages, of those that the child holds, are not to be started, and not to be run any further."""
+        """Write which packages of the child are cancelled.
+
+        Args:
+            reasons: The reasons by package id.
+        """
         self._put(_CANCELLED, 0)
         shown = list(reasons.items())[:BATCH_LIMIT]
         packed = b"".join(_CANCEL.pack(id.encode(), reason.encode()) for id, reason in shown)
@@ -146,8 +165,11 @@ class Slot:
         If the answer came after the previous renewal had run out, it may have come too late for some lease. Then all
         earlier leases are in doubt.
 
-        Parameters: `sent` and `answered`, values of `clock.now()` before and after the renewal; `is_unbroken`, whether
-        the broker had no outage since the previous one.
+        Args:
+            sent: The value of `clock.now()` before the renewal.
+            answered: The value of `clock.now()` after it.
+            seconds: The duration of a lease.
+            is_unbroken: Whether the broker had no outage since the previous renewal.
         """
         if not is_unbroken or answered >= self._get_seconds(_RENEWED_UNTIL):
             self._put_seconds(_RENEWED_UNTIL, 0.0)  # first, so that no lease counts as valid in between
@@ -162,7 +184,7 @@ class Slot:
 
     @property
     def renewed(self) -> tuple[float, float]:
-        """Since when the leases have been renewed without a gap, and until when they are valid."""
+        """The time since which the leases were renewed without a gap, and the time until which they are valid."""
         until = self._get_seconds(_RENEWED_UNTIL)
         since = self._get_seconds(_RENEWED_SINCE)
         return since, until if until == self._get_seconds(_RENEWED_UNTIL) else 0.0
@@ -171,12 +193,12 @@ class Slot:
 
     @property
     def silent(self) -> float:
-        """Seconds since the child showed that it lives."""
+        """The seconds since the child showed that it lives."""
         return time.monotonic() - self._get_seconds(_BEAT)
 
     @property
     def late(self) -> float:
-        """How many seconds the scheduler was behind when it looked last."""
+        """The seconds by which the oldest due schedule was late when the scheduler looked last."""
         return self._get_seconds(_LATE)
 
     @property
@@ -186,7 +208,7 @@ class Slot:
 
     @property
     def done(self) -> int:
-        """How many ticks or tasks were completed."""
+        """The number of completed ticks or tasks."""
         return self._get(_DONE)
 
     @property
@@ -196,34 +218,34 @@ class Slot:
 
     @property
     def waiting_seconds(self) -> float:
-        """How long packages of the batch have waited for their turn; 0 when none does.
+        """The seconds that packages of the batch have waited for their turn; 0 if none waits.
 
-        Also 0 before the first one is started: each batch is to bring at least that one forward.
+        It is also 0 before the first package is started, so that each batch runs at least one.
         """
         planned = self._get_seconds(_PLANNED)
         return time.monotonic() - planned if 0 < self._get(_NEXT) < self._get(_COUNT) else 0.0
 
     @property
     def running(self) -> str | None:
-        """The id of the package that is being run."""
+        """The id of the package that the child works for, or None."""
         return self.log_labels.get("task_id")
 
     @property
     def task(self) -> str | None:
-        """The id of the package whose task is being run; None while its hook is called."""
+        """The id of the package whose task runs; None while its hook runs."""
         return self.running if self._memory[_BUSY] == _TASK else None
 
     @property
     def progress(self) -> tuple[int, str, Progress] | None:
         """The number of reports, the package's id, and the last report. None without one, or while one is written."""
-        told = self._get(_REPORTS)
+        reports = self._get(_REPORTS)
         id, fraction, text = _PROGRESS.unpack(self._memory[_AT_PROGRESS : _AT_PROGRESS + _PROGRESS.size])
-        is_whole = told and told % 2 == 0 and told == self._get(_REPORTS)
-        return (told, _text(id), Progress(fraction, _text(text))) if is_whole else None
+        is_whole = reports and reports % 2 == 0 and reports == self._get(_REPORTS)
+        return (reports, _text(id), Progress(fraction, _text(text))) if is_whole else None
 
     @property
     def log_labels(self) -> dict[str, str]:
-        """The log labels of the package that is being run; empty if none is."""
+        """The log labels of the package that the child works for; empty if there is none."""
         busy = self._memory[_BUSY]
         _, _, *texts = self._read()
         values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)
@@ -231,23 +253,27 @@ class Slot:
 
     @property
     def seconds(self) -> float:
-        """How long the running package has run; 0 when none does."""
-        busy = self._memory[_BUSY]  # first: what starts in between must not be taken for as old as the one before
+        """The seconds since the child began to work for its package; 0 if there is none."""
+        busy = self._memory[_BUSY]  # first: a package that starts in between must not look as old as the one before
         started, *_ = self._read()
         return time.monotonic() - started if busy else 0.0
 
     def overdue(self, margin: float) -> bool:
-        """Whether the running package is past its timeout by more than `margin` seconds."""
+        """Return whether the running package is past its timeout by more than `margin` seconds."""
         _, timeout, *_ = self._read()
         return bool(timeout) and self.seconds > timeout + margin
 
     def recall(self) -> list[Lease]:
-        """Keep the child from starting more of its batch. Returns what it has not started."""
+        """Keep the child from starting more packages of its batch.
+
+        Returns:
+            The leases of the packages that were not started.
+        """
         batch = self._get(_BATCH)
         self._put(_RECALLED, batch)
         first, count = self._get(_NEXT), self._get(_COUNT)
         leases = [self._lease(place) for place in range(first, count)]
-        # Those of a batch that began meanwhile are not recalled.
+        # A batch that began in the meantime is not recalled.
         return leases if self._get(_BATCH) == batch else []
 
     def _lease(self, place: int) -> Lease:
@@ -272,5 +298,5 @@ class Slot:
 
 
 def _text(packed: bytes) -> str:
-    # What is too long was cut, perhaps within a character.
+    # A text that is too long was cut, perhaps within a character.
     return packed.rstrip(b"\0").decode(errors="ignore")

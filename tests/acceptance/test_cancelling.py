@@ -76,7 +76,7 @@ def test_a_task_in_a_c_call_is_killed_with_its_worker(tenants, mscluster):
     assert row(behind).success, "its worker is replaced"
     assert runs(key) == [pid], "it is not started again"
     assert not psutil.pid_exists(pid)
-    assert f"Worker {pid} is killed: TaskCancelled: cancelled" in cluster.log
+    assert f"Killed worker {pid}: TaskCancelled: cancelled" in cluster.log
     wait_until(lambda: get_broker().counts().open == 0)
     assert get_broker().counts().dead == 0
 

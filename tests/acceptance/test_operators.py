@@ -244,7 +244,7 @@ def test_a_cluster_answers_prometheus(tenants, mscluster):
     with socket.create_connection(("127.0.0.1", port)):  # who says nothing holds nobody up for long
         assert scrape(port)
     second = mscluster("--workers", "1", wait=False, TEST_TENANT_Q=setting)
-    wait_until(lambda: "Metrics are not told at" in second.log)
+    wait_until(lambda: "Cannot serve metrics on" in second.log)
     (exporter,) = cluster.pids("exporter")
     os.kill(exporter, signal.SIGKILL)
     wait_until(lambda: any(death.role == "exporter" for death in told(cluster).deaths))

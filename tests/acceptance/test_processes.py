@@ -203,5 +203,7 @@ def test_a_cluster_whose_sentinel_hangs_ends(tenants, mscluster):
     ours = started("ours")
     os.kill(cluster.pids("sentinel")[0], signal.SIGSTOP)
     assert cluster.process.wait(60) == 1
-    assert re.search(r"CRITICAL .* The sentinel of cluster \S+ has done nothing for \d+ seconds", cluster.log)
+    assert re.search(
+        r"CRITICAL .* Killed the sentinel of cluster \S+ with its processes: it had done nothing for \d+ s", cluster.log
+    )
     wait_until(lambda: not cluster.processes() and are_gone(of(ours)), what="all to be gone")

@@ -550,7 +550,7 @@ def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung
     id, child = add("see", q_options={"max_attempts": 3}), sentinel.children.alive[0]
     lease_and_start(sentinel, id)
     sentinel.leases.pass_on_cancels()
-    assert rung == [] and child.told is None
+    assert rung == [] and child.notified is None
     QUtilities.cancel(id, A, by="Ada")
     sentinel.leases.pass_on_cancels()
     sentinel.leases.pass_on_cancels()
@@ -558,8 +558,8 @@ def test_the_sentinel_tells_a_worker_and_kills_it_when_it_goes_on(sentinel, rung
     assert child.slot.cancellation(id) == "TaskCancelled: cancelled by Ada"
     sentinel.children.kill_overdue()
     assert not child.process.killed
-    assert child.told is not None
-    child.told = (id, child.told[1] - KILL_MARGIN - 0.1)
+    assert child.notified is not None
+    child.notified = (id, child.notified[1] - KILL_MARGIN - 0.1)
     sentinel.children.kill_overdue()
     assert child.process.killed
     sentinel.children.ended.append(child)
@@ -606,7 +606,7 @@ def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
     lease_and_start(sentinel, first)
     QUtilities.cancel(first, A)
     sentinel.leases.pass_on_cancels()
-    child.told = (first, child.told[1] - KILL_MARGIN - 0.1)
+    child.notified = (first, child.notified[1] - KILL_MARGIN - 0.1)
     second = add("see")
     broker = get_broker()
     lease = broker.fetch("w2").leases[0]
@@ -615,7 +615,7 @@ def test_the_next_task_is_neither_interrupted_nor_blamed(sentinel, rung):
     sentinel.children.kill_overdue()
     assert not child.process.killed, "it has ended in time"
     sentinel.leases.pass_on_cancels()
-    assert len(rung) == 1 and child.told is None
+    assert len(rung) == 1 and child.notified is None
     # It ended just as its worker was killed for it.
     broker.give_back("w2", [lease])
     child.kill_reason, child.killed_for = "TaskCancelled: cancelled", first
@@ -635,7 +635,7 @@ def test_a_hook_is_not_killed_for_its_cancelled_task(sentinel, rung):
     child.slot.occupy({"task_id": id, "schema": A, "func": "f"}, None)
     QUtilities.cancel(id, A)
     sentinel.leases.pass_on_cancels()
-    assert rung == [] and child.told is None
+    assert rung == [] and child.notified is None
 
 
 def test_the_sentinel_passes_on_what_is_new(sentinel, monkeypatch):
