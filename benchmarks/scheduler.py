@@ -92,7 +92,7 @@ def measure_cluster(names: Sequence[str], options: argparse.Namespace) -> dict[s
     brokers.get_broker().purge()
     found = {}
     with harness.cluster(options.workers) as running:
-        harness.wait_until(lambda: "The due index is verified" in running.log, 300, "that the index is verified")
+        harness.wait_until(lambda: "Verified the due index" in running.log, 300, "that the index is verified")
         found["each second, workers idle"] = lateness(busy=False)
         found["each second, workers busy"] = lateness(busy=True)
         if len(names) <= BURST_TENANTS:

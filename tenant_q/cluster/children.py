@@ -92,7 +92,7 @@ class Children:
             return False
         self.alive.append(child)
         if self._failed_starts:
-            logger.warning("Processes can be started again after %s failed attempts", self._failed_starts)
+            logger.warning("Processes can be started again, after %s failed attempts", self._failed_starts)
         self._failed_starts, self.trouble = 0, ""
         if child.is_worker and conf().cpu_affinity:
             _pin(child, conf().cpu_affinity, self._serial)

@@ -234,7 +234,7 @@ class Completer:
                 continue
             del self._unsettled[place]
             logger.warning(
-                "%s failed (%s, attempt %s) and is started again in %.1f s",
+                "%s failed (%s, attempt %s) and will start again in %.1f s",
                 package.name,
                 outcome.death,
                 outcome.attempt,
@@ -267,7 +267,7 @@ class Completer:
         for finished in self._unacknowledged:
             if finished.lease.id in refused:
                 logger.warning(
-                    "The lease of %s had been given to another worker; its acknowledgement is refused",
+                    "The lease of %s had been given to another worker; the broker refused its acknowledgement",
                     finished.lease.id,
                     extra=finished.outcome.package.log_labels,
                 )

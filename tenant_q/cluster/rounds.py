@@ -135,7 +135,7 @@ class Rounds:
     def _note_defect(self, step: Step, error: Exception) -> None:
         now, place = time.monotonic(), _place(error)
         if place != step.error:
-            logger.critical("The sentinel cannot %s, and tries again", step.what, exc_info=error)
+            logger.critical("The sentinel cannot %s; it tries again", step.what, exc_info=error)
         step.error = place
         step.due = now + min(step.every, conf().lease / 10)
         step.broken_since = now if step.broken_since is None else step.broken_since

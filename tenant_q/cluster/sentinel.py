@@ -138,7 +138,7 @@ class Sentinel:
         self.children.start_missing()
         self._state = ClusterState.IDLE
         self.rounds.do(Step("publish its status", self._publish_first))
-        logger.info("Cluster %s runs with %s workers", conf().cluster, self.plan.workers)
+        logger.info("Started cluster %s with %s workers", conf().cluster, self.plan.workers)
 
     def _publish_first(self) -> None:
         self._publish()
@@ -227,5 +227,5 @@ class Sentinel:
         for step in (self._give_back, self._show):
             if not self.rounds.has_no_time():
                 self.rounds.do(step)
-        logger.info("Cluster %s has stopped", conf().cluster)
+        logger.info("Stopped cluster %s", conf().cluster)
         return 0 if is_clean else 1

@@ -74,7 +74,7 @@ class Upkeep:
                 return
         except tenancy.DATABASE_ERRORS:  # the table is locked or has another shape: logged when it is due
             return
-        logger.warning("The due index was wrong about %s and is repaired", schema, extra={"schema": schema})
+        logger.warning("Corrected the due index, which was wrong about %s", schema, extra={"schema": schema})
 
     def _when_due(self, what: str, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):
@@ -118,7 +118,7 @@ class Upkeep:
             self.doubt(self._to_verify[-1])
             self.session.seen.add(self._to_verify.pop())
             if not self._to_verify:
-                logger.info("The due index is verified")
+                logger.info("Verified the due index")
 
 
 def _try(act: Callable[[], None], failure: str) -> None:

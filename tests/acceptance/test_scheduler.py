@@ -27,7 +27,7 @@ WAIT = 60_000
 def cluster(tenants, mscluster) -> Any:
     """One whose scheduler has nothing to do and sleeps until the next poll."""
     started = mscluster("--workers", "1")
-    wait_until(lambda: "The due index is verified" in started.log, what="the scheduler to be at rest")
+    wait_until(lambda: "Verified the due index" in started.log, what="the scheduler to be at rest")
     return started
 
 

@@ -445,7 +445,7 @@ def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, cloc
         work(worker)
         clock.now += 100
     assert broker.counts().open == 0
-    assert f"Package {package.id} is given up: UnknownTenant: No tenant has the schema name 'nobody'" in caplog.text
+    assert f"Dead-lettered package {package.id}: UnknownTenant: No tenant has the schema name 'nobody'" in caplog.text
     assert tasks.notes("nobody") == []
 
 

@@ -322,7 +322,7 @@ def test_what_is_due_in_the_index_alone_does_not_spin_the_scheduler(tenants, sch
     assert pauses[-1] == 0, "a correction is notified"
     assert entries() == {}
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == ["The due index was wrong about acme_corp and is repaired"]
+    assert told == ["Corrected the due index, which was wrong about acme_corp"]
     assert scheduler.tick() == scheduler_module.POLL_SECONDS
 
 

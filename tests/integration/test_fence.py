@@ -148,7 +148,7 @@ def test_a_failed_attempt_is_not_put_back_for_a_lease_that_is_lost(tenants, work
     id = add("lose_and_fail", q_options={"max_attempts": 3})
     worker.tick()
     assert (row(id), get_broker().counts().delayed, get_broker().counts().leased) == (None, 0, 1)
-    assert "is started again" not in caplog.text
+    assert "will start again" not in caplog.text
 
 
 def test_the_link_of_a_stale_worker_does_not_run(tenants, worker):

@@ -824,7 +824,7 @@ def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, ma
     work(make_worker("w2"))
     with caplog.at_level(logging.WARNING, "tenant_q"):
         worker.tick()
-    (record,) = [record for record in caplog.records if "acknowledgement is refused" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "refused its acknowledgement" in record.getMessage()]
     assert (record.schema, record.task_id, record.func) == ("acme_corp", id, f"{HERE}.see")
 
 
