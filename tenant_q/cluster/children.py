@@ -171,7 +171,9 @@ class Children:
         """
         self.is_stopping = True
         for child in self.alive:
-            logger.warning("Killed the %s %s, which still ran", child.role, child.process.pid, extra=child.slot.log_labels)
+            logger.warning(
+                "Killed the %s %s, which still ran", child.role, child.process.pid, extra=child.slot.log_labels
+            )
             child.is_stopped = True
             child.process.kill()
         deadline = time.monotonic() + KILL_SECONDS

@@ -31,7 +31,11 @@ class EnqueueCalls:
 
     @staticmethod
     def add_async_task(
-        func: Func, *args: Any, q_options: QOptions | None = None, schema_name: str | None = None, **kwargs: Any
+        func: Func,
+        *args: Any,
+        q_options: QOptions | dict[str, Any] | None = None,
+        schema_name: str | None = None,
+        **kwargs: Any,
     ) -> str:
         """Enqueue a task for a tenant, or run it in this process with `sync=True`.
 
@@ -60,7 +64,7 @@ class EnqueueCalls:
         args_iter: Sequence[Any],
         schema_name: str | None = None,
         *,
-        q_options: QOptions | None = None,
+        q_options: QOptions | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> str:
         """Enqueue one task for each set of arguments, in bulk.
@@ -138,7 +142,7 @@ class EnqueueCalls:
             return schedule_rows.create(func, args, kwargs)
 
 
-def _with_options(kwargs: dict[str, Any], q_options: QOptions | None) -> dict[str, Any]:
+def _with_options(kwargs: dict[str, Any], q_options: QOptions | dict[str, Any] | None) -> dict[str, Any]:
     return kwargs if q_options is None else kwargs | {"q_options": q_options}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.utils import timezone
 
@@ -24,7 +26,7 @@ def unlimited(tenants):
     policies.TenantPolicy.objects.all().delete()
 
 
-def add(func: str, *args: object, schema: str = "acme_corp", **keywords: object) -> str:
+def add(func: str, *args: Any, schema: str = "acme_corp", **keywords: Any) -> str:
     return QUtilities.add_async_task(func, *args, schema_name=schema, **keywords)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ class Account:
         noted.append(task.func)
 
 
-WITH_DATA = {
+WITH_DATA: dict[str, Callable[[int], Any]] = {
     f"{HERE}.book (partial)": lambda n: functools.partial(book, f"{IBAN}{n}"),
     f"{HERE}.Account.book (bound method)": lambda n: Account(f"{IBAN}{n}").book,
     f"{HERE}.Account (object)": lambda n: Account(f"{IBAN}{n}"),

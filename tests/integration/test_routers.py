@@ -6,6 +6,7 @@ The database that the router names has none of the tables, so whatever goes ther
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -44,8 +45,8 @@ def elsewhere(tenants, settings, unlimited) -> Iterator[None]:
         AuditRecord.objects.all().delete()
 
 
-def run(*args: object, **keywords: object) -> Task:
-    id = QUtilities.add_async_task(*args, schema_name=A, **keywords)
+def run(func: str, *args: Any, **keywords: Any) -> Task:
+    id = QUtilities.add_async_task(func, *args, schema_name=A, **keywords)
     return QUtilities.fetch_task(id, schema_name=A)
 
 

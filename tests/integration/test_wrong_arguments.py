@@ -249,7 +249,7 @@ def test_a_wrong_argument_is_told_in_one_sentence(silence, name):
 
 def test_the_function_of_an_iter_is_told_before_its_arguments(silence):
     with pytest.raises(WrongArgument, match=r"add_async_tasks_from_iter\(\) was called with func=5 "):
-        QUtilities.add_async_tasks_from_iter(5, [])
+        QUtilities.add_async_tasks_from_iter(5, [])  # type: ignore[arg-type]
 
 
 def test_a_value_that_cannot_be_shown_is_an_object(silence):
