@@ -12,7 +12,7 @@ from tenant_q.conf import conf
 from tenant_q.lifecycle.task_statements import execute, table_of
 from tenant_q.models import TenantPolicy
 from tenant_q.sql import statement
-from tenant_q.tenancy import database_alias, in_public, detect_outages
+from tenant_q.tenancy import database_alias, detect_outages, in_public
 
 # A statement that deletes this many rows takes a fraction of the time limit for an answer.
 PRUNED_AT_ONCE = 10_000
