@@ -268,7 +268,7 @@ def test_a_connection_that_a_hook_left_so_names_its_task(tenants, worker, record
     assert labels_of(record) == ("acme_corp", id, "tests.tasks.add")
 
 
-def test_a_buried_package_is_named(tenants, worker, records):
+def test_a_dead_letter_is_named_in_the_log(tenants, worker, records):
     id = smuggle("nobody", path_of(note_in_seen))
     for _ in range(MOST_PUT_OFFS + 1):
         make_due()
@@ -276,7 +276,7 @@ def test_a_buried_package_is_named(tenants, worker, records):
     (dead,) = get_broker().dead()
     assert dead.id == id
     (record,) = [record for record in records if record.levelno == logging.ERROR]
-    assert "is given up: UnknownTenant" in record.getMessage()
+    assert record.getMessage().startswith(f"Dead-lettered package {id}: UnknownTenant")
     assert labels_of(record) == ("nobody", id, path_of(note_in_seen))
 
 
