@@ -15,7 +15,7 @@ from tenant_q.brokers.connection import connect
 from tenant_q.brokers.protocol import Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tests import tasks
-from tests.integration.test_broker_redis import check, key, put, remove
+from tests.integration.brokers.test_redis import check, key, put, remove
 
 LOST = "0" * 32
 OTHERS = ("globex_inc", "initech_llc")

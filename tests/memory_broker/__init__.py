@@ -1,7 +1,7 @@
 """The broker protocol in plain Python: the specification that people read, and a broker for tests.
 
 It has the rules of the Redis broker and none of its cleverness, and a clock that the test steers.
-`tests/integration/test_broker_machine.py` holds the two against each other. Costs and virtual times are in
+`tests/integration/brokers/test_machine.py` holds the two against each other. Costs and virtual times are in
 milliseconds, all other times in seconds. Each module implements one part of `tenant_q.brokers.protocol`.
 """
 

@@ -33,8 +33,8 @@ class MemoryLeases(Ring):
     ) -> int:
         lost = self._held_by(worker)
         for history, is_it in [(self.histories[id], id == running) for id in lost]:
-            # A worker that ran nothing may have died of a package it had finished. The others come one at a time
-            # from now on, and one that did so already is charged.
+            # A worker that ran nothing may have died of a package that it had finished. Its packages come one at a time
+            # from now on, and one that came alone already is charged.
             may_be_cause = (is_it and not give_up_reason) if running else history.alone
             is_charged = charged and may_be_cause
             history.alone = history.alone or (charged and not running)
@@ -49,7 +49,7 @@ class MemoryLeases(Ring):
         gap = 0.0 if self.last_scan is None else now - self.last_scan
         self.last_scan = now
         if gap > outage_seconds(lease):
-            # Nobody could renew meanwhile: each has the time left that it had then, but not more than a new one.
+            # Nobody could renew meanwhile: each lease has the time left that it had then, at most that of a new one.
             for held in self.leased.values():
                 held.deadline = max(held.deadline, min(held.deadline + gap, now + lease))
             return 0

@@ -16,13 +16,13 @@ class Ring(State):
         return self.in_force.get(schema, Policy())
 
     def _is_kept_out(self, schema: str) -> bool:
-        """Whether a tenant is paused, or as many workers are busy with it as its cap allows."""
+        """Return whether a tenant is paused, or its cap allows no further worker."""
         policy = self._policy(schema)
         busy = {held.worker for held in self.leased.values() if held.lease.schema == schema}
         return policy.paused or (policy.max_running is not None and len(busy) >= policy.max_running)
 
     def _enter_ring(self, schema: str) -> None:
-        """Let a tenant in that may be served. It has no credit for its absence, and its debt is not forgiven."""
+        """Let a tenant in that may be served. It gets no credit for its absence, and keeps its debt."""
         if schema not in self.ring and self.queues[schema] and not self._is_kept_out(schema):
             self._note_wait()
             self.virtual[schema] = max(self.virtual[schema], self.ring_time)
@@ -56,9 +56,10 @@ class Ring(State):
         self._end_leases({id: used_ms})
 
     def _end_leases(self, used: Mapping[str, float]) -> None:
-        """Settle accounts and end leases, in this order: a capped tenant enters the ring with what it owes.
+        """Settle accounts and end leases, in this order: a capped tenant enters the ring with its debt.
 
-        Parameters: `used`, the milliseconds used, by id.
+        Args:
+            used: The milliseconds used, by id.
         """
         ended: dict[str, list[str]] = defaultdict(list)
         for id in used:
@@ -72,9 +73,10 @@ class Ring(State):
             self._enter_ring(schema)
 
     def _settle(self, schema: str, used: float, charged: Sequence[float]) -> None:
-        """Replace a tenant's expected charge by its use: it owes the time in which others waited.
+        """Replace a tenant's expected charge by the actual cost: it owes the time in which others waited.
 
-        If no other waits, the ring's virtual time follows the tenant's, as if it had taken turns with all others.
+        If no other tenant waits, the ring's virtual time follows the tenant's, as if it had taken turns with all
+        others.
         """
         waited = self._others_waited(schema)
         owed = used if waited is None else min(used, waited)
@@ -87,7 +89,7 @@ class Ring(State):
             self.virtual[schema] = min(self.virtual[schema], furthest)
 
     def _return_unrun(self, ids: Iterable[str]) -> int:
-        """Put leased packages at the heads of their queues, so that they run in this order. Returns how many."""
+        """Put leased packages at the heads of their queues, so that they run in this order; return how many."""
         found = list(dict.fromkeys(ids))
         for id in reversed(found):
             self._end_lease(id)

@@ -75,29 +75,30 @@ class State:
         self.cluster = cluster
         self.clock = clock
         self.keys_of = keys_of
-        # By key of a tenant, the name of its queue, which stands for its schema in what follows. By that name, whose
-        # it is and what its schema is called now.
+        # For each tenant's key, the name of its queue; below, that name stands for the schema. For each queue, the key
+        # of its tenant and the name its schema has now.
         self.queue_of_tenant: dict[str, str] = {}
         self.owners: dict[str, tuple[str, str]] = {}
         self.deleted: dict[str, float] = {}
         self.cached: dict[str, set[str]] = defaultdict(set)
         self.messages: dict[str, Message] = {}
         self.histories: dict[str, History] = defaultdict(History)
-        # The places of an id: its tenant's queue, leased (oldest lease first), delayed until, dead since and why.
+        # The places of an id: its tenant's queue; leased, the oldest lease first; delayed, with the due time; dead,
+        # with the time and the cause.
         self.queues: dict[str, list[str]] = defaultdict(list)
         self.leased: dict[str, Held] = {}
         self.delayed: dict[str, float] = {}
         self.died: dict[str, tuple[float, str]] = {}
         self.unready: set[str] = set()
         self.known: dict[str, float] = {}
-        # By id of a package that is there, what was enqueued to follow it.
+        # For the id of a package that exists, the id of the package that follows it.
         self.followed: dict[str, str] = {}
         self.late: dict[str, float] = {}
-        # The ring: tenants with work queued that neither a pause nor a cap keeps out.
+        # The queues in the ring, the ring's own virtual time, and that of each queue.
         self.ring: set[str] = set()
         self.ring_time = 0.0
         self.virtual: dict[str, float] = defaultdict(float)
-        # Since when the ring has not been empty, and until when since then each tenant was the only one in it.
+        # Since when the ring has not been empty, and until when, since then, each tenant was alone in it.
         self.waited_since = 0.0
         self.alone_until: dict[str, float] = {}
         self.costs: dict[tuple[str, str], float] = {}
@@ -105,8 +106,8 @@ class State:
         self.last_token = 0
         self.last_scan: float | None = None
         self.happened = {"stale_acks": 0, "expired": 0, "broken": 0}
-        # What was done: of each tenant and function, and of each tenant when a period with something done began.
-        # The last two are microseconds run and milliseconds waited.
+        # The figures of each queue and function, and those of each queue when a period began. The last two numbers are
+        # the microseconds run and the milliseconds waited.
         self.figures: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.figures_then: dict[int, dict[str, list[int]]] = {}

@@ -21,36 +21,44 @@ class MemoryTenants(State):
         self.cached[self._queue(schema, tenant)].difference_update(ids)
 
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
-        is_let_go = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
+        is_released = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
         self.deleted[tenant] = self.clock() + seconds
-        if is_let_go:
+        if is_released:
             return 0
         queue = self._claim(schema, tenant)
         self.in_force.pop(queue, None)
         self.ring.discard(queue)
+        held = self._forget_packages(queue, reason)
+        self.costs = {key: cost for key, cost in self.costs.items() if key[0] != queue}
+        for key in [key for key in self.kept if key[:2] == ("group", queue)]:
+            del self.kept[key]
+        if not held and not self.cached[queue]:
+            self._release(queue, tenant)
+        return held
+
+    def _forget_packages(self, queue: str, reason: str) -> int:
+        """Forget a tenant's packages, cancel the leased ones, and return how many these are."""
         own = [id for id, message in self.messages.items() if message.schema == queue]
-        for id in own:
-            if id in self.leased:
-                self._cancel_leased(id, reason)
-                continue
+        leased = [id for id in own if id in self.leased]
+        for id in leased:
+            self._cancel_leased(id, reason)
+        for id in set(own) - set(leased):
             for place in (self.delayed, self.died, self.messages, self.histories, self.followed):
                 place.pop(id, None)
             self.unready.discard(id)
         self.queues.pop(queue, None)
-        self.costs = {key: cost for key, cost in self.costs.items() if key[0] != queue}
-        for key in [key for key in self.kept if key[:2] == ("group", queue)]:
-            del self.kept[key]
-        held = sum(id in self.leased for id in own)
-        if not held and not self.cached[queue]:
-            for kept in (self.figures, self.virtual, self.cached):
-                kept.pop(queue, None)
-            for then in self.figures_then.values():
-                then.pop(queue, None)
-            self.queue_of_tenant.pop(tenant, None)
-            _, name = self.owners.pop(queue)
-            if name not in {name for _, name in self.owners.values()}:
-                self.labelled["tenants"].pop(name, None)
-        return held
+        return len(leased)
+
+    def _release(self, queue: str, tenant: str) -> None:
+        """Forget the figures, the virtual time and the name of an empty queue."""
+        for kept in (self.figures, self.virtual, self.cached):
+            kept.pop(queue, None)
+        for then in self.figures_then.values():
+            then.pop(queue, None)
+        self.queue_of_tenant.pop(tenant, None)
+        _, name = self.owners.pop(queue)
+        if name not in {name for _, name in self.owners.values()}:
+            self.labelled["tenants"].pop(name, None)
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
         self.owners[self._claim(old, tenant)] = (tenant, new)

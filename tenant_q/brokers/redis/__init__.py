@@ -24,4 +24,4 @@ __all__ = ["RedisBroker"]
 class RedisBroker(
     RedisQueue, RedisLeases, RedisPolicies, RedisMonitoring, RedisPackages, RedisTenants, RedisStatus, RedisServer
 ):
-    """The queues of one cluster in Redis."""
+    """The queues of one cluster in Redis. See `Part` for its arguments."""

@@ -53,7 +53,7 @@ class RedisQueue(Part):
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
         lease_ms = round(conf().lease * 1000)
-        wait = min(wait, conf().lease / 4)  # the worker's leases count from before it waited
+        wait = min(wait, conf().lease / 4)  # the leases count from before the wait
         word = secrets.token_hex(4)
         arguments = (
             worker,

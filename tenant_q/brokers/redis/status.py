@@ -73,7 +73,6 @@ class RedisStatus(Part):
                 self.client.hdel(self._last_stats, *keys)
 
     def note_stray(self) -> None:
-        """Remember for a month that a task was enqueued for this cluster. Raises `BrokerError`."""
         with self._errors:
             count: Any = self.client.scard(self._strays)
             if count >= MOST_STRAYS:
@@ -84,13 +83,11 @@ class RedisStatus(Part):
             pipe.execute()
 
     def strays(self) -> list[str]:
-        """Return some names of such clusters; their queues may be empty by now. Raises `BrokerError`."""
         with self._errors:
             found: Any = self.client.srandmember(self._strays, STRAYS_LOOKED_AT)
         return sorted(name.decode() for name in found)
 
     def forget_strays(self, names: Sequence[str]) -> None:
-        """Forget names of such clusters. Raises `BrokerError`."""
         if names:
             with self._errors:
                 self.client.srem(self._strays, *names)

@@ -9,7 +9,7 @@ from tenant_q.brokers.redis.dead_letters import RedisDeadLetters
 from tenant_q.brokers.redis.groups import RedisGroups
 from tenant_q.brokers.redis.part import CHUNK
 
-# How what is kept outside of a tenant's queue is noted.
+# The kinds of what is kept of a tenant outside its queue; also in `lua/keep.lua`.
 _GROUP, _RESULT = "group;", "result;"
 
 

@@ -9,7 +9,7 @@ import pytest
 from tenant_q.brokers.protocol import Broker, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import TenantDeleted
-from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis, fetch_one, finish, put
+from tests.integration.brokers.drivers import Driver, InMemory, OnRedis, fetch_one, finish, put
 
 REASON = "TaskCancelled: its tenant was deleted"
 

@@ -498,7 +498,7 @@ def test_what_is_put_off_goes_behind_what_waits(broker):
 # The dead
 
 
-def test_burying(broker):
+def test_a_dead_letter_says_why(broker):
     put(broker, "a", "b")
     broker.dead_letter("w1", fetch_one(broker), "Because: of\na test ä")
     (dead,) = broker.dead()
@@ -900,11 +900,11 @@ def test_the_server(broker):
 
 
 def test_a_server_that_may_drop_tasks(broker, monkeypatch):
-    told = {"maxmemory": 1000, "maxmemory_policy": "allkeys-lru"}
-    monkeypatch.setattr(broker.client, "info", lambda section: told)
+    memory = {"maxmemory": 1000, "maxmemory_policy": "allkeys-lru"}
+    monkeypatch.setattr(broker.client, "info", lambda section: memory)
     (warning,) = broker.warnings()
     assert "'allkeys-lru': it may drop queued tasks; set it to 'noeviction'" in warning
-    told["maxmemory"] = 0
+    memory["maxmemory"] = 0
     assert broker.warnings() == []
     monkeypatch.undo()
 

@@ -1,7 +1,7 @@
 """The Redis broker against its specification: the same operations on both, in any order.
 
 After every step both have answered the same, have the same packages in the same places, and what the Redis broker
-keeps beside them fits. A long run: `HYPOTHESIS_EXAMPLES=3000 pytest tests/integration/test_broker_machine.py`.
+keeps beside them fits. A long run: `HYPOTHESIS_EXAMPLES=3000 pytest tests/integration/brokers/test_machine.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Settled
 from tenant_q.exceptions import QueueFull
 from tenant_q.states import Progress
-from tests.integration.test_broker_conformance import Driver, InMemory, OnRedis
+from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
 
 # All that may be left when no package is.
 MAY_STAY = {
@@ -247,9 +247,9 @@ class TwoBrokers(RuleBasedStateMachine):
         self.both("cancel", schema, id, f"{CANCELLED}: by {who}")
 
     @precondition(lambda self: self.model.broker.leased)
-    @rule(told=st.dictionaries(workers, st.tuples(ids, progresses)))
-    def set_progress(self, told):
-        self.both("set_progress", told)
+    @rule(reported=st.dictionaries(workers, st.tuples(ids, progresses)))
+    def set_progress(self, reported):
+        self.both("set_progress", reported)
 
     # The dead
 

@@ -1,0 +1,34 @@
+"""The protocol: both brokers define all of it."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from tenant_q.brokers.protocol import Broker
+from tenant_q.brokers.redis import RedisBroker
+from tests.memory_broker import MemoryBroker
+
+
+@pytest.mark.parametrize("made", [MemoryBroker, RedisBroker])
+def test_every_method_of_the_protocol_is_there(made):
+    for name, method in inspect.getmembers(Broker, inspect.isfunction):
+        if not name.startswith("_"):
+            found = inspect.signature(getattr(made, name)).parameters
+            assert list(found) == list(inspect.signature(method).parameters), name
+            assert [one.kind for one in found.values()] == [
+                one.kind for one in inspect.signature(method).parameters.values()
+            ]
+
+
+def test_both_support_every_part(broker):
+    assert broker.supports_leases
+    assert broker.supports_tenant_queues
+
+
+def test_the_server(broker):
+    broker.ping()
+    assert broker.info()
+    assert broker.warnings() == []
+    broker.close()
