@@ -13,7 +13,7 @@ from django_q.models import Task
 from django_q.signing import BadSignature, SignedPackage
 
 from tenant_q.brokers.protocol import Broker
-from tenant_q.brokers.scripts import LARGE_BYTES
+from tenant_q.brokers.redis.scripts import LARGE_BYTES
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     BadPackage,

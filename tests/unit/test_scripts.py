@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tenant_q.brokers import scripts
+from tenant_q.brokers.redis import scripts
 
-LUA = Path(scripts.__file__).parent / "lua"
+LUA = Path(scripts.__file__).parents[1] / "lua"
 COMMON = (LUA / "common.lua").read_text()
 NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem != "common")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tenant_q.brokers.protocol.leases import Cancelled, outage_seconds
 from tenant_q.brokers.redis.decoding import pairs, shown
 from tenant_q.brokers.redis.part import Part, chunks
-from tenant_q.brokers.scripts import REFUSALS
+from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.conf import conf
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import visible

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q.brokers import loads
-from tenant_q.brokers.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol.monitoring import Counts
 from tenant_q.brokers.redis.decoding import schemas
+from tenant_q.brokers.redis.ledger import FREE, OF_ALL, Ledger
 from tenant_q.brokers.redis.part import Part
 
 # Queued, leased, delayed, dead.

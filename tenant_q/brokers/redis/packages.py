@@ -8,7 +8,7 @@ from tenant_q.brokers.protocol.limits import CANCEL_REACH
 from tenant_q.brokers.protocol.packages import Live, state_at
 from tenant_q.brokers.redis.decoding import shown, text
 from tenant_q.brokers.redis.part import Part
-from tenant_q.brokers.scripts import REFUSALS
+from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.states import Progress, State
 from tenant_q.support.log_labels import get_logger
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import redis
 
 from tenant_q.brokers.connection import connect
-from tenant_q.brokers.scripts import Scripts
+from tenant_q.brokers.redis.scripts import Scripts
 from tenant_q.conf import conf
 from tenant_q.tenancy import queue_suffix
 

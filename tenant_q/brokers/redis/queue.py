@@ -23,7 +23,7 @@ from tenant_q.brokers.protocol.limits import (
 from tenant_q.brokers.protocol.queue import Batch, Message, Settled
 from tenant_q.brokers.redis.decoding import text
 from tenant_q.brokers.redis.part import CHUNK, Part
-from tenant_q.brokers.scripts import REFUSALS
+from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull, TenantDeleted
 from tenant_q.support.log_labels import get_logger

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tenant_q.brokers import scripts
 from tenant_q.brokers.protocol import Message, Settled
-from tenant_q.brokers.redis import RedisBroker
+from tenant_q.brokers.redis import RedisBroker, scripts
 
 HOUR = 3600.0
 

@@ -26,10 +26,10 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
-from tenant_q.brokers import scripts as scripts_module
 from tenant_q.brokers.connection import address, connect, make_client, missing_limits
 from tenant_q.brokers.protocol import BATCH_LIMIT, Batch, Lease, Message, Policy, Settled
 from tenant_q.brokers.redis import RedisBroker
+from tenant_q.brokers.redis import scripts as scripts_module
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError
 from tests import tasks

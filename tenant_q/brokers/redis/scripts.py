@@ -26,7 +26,7 @@ LARGE_BYTES = 1024 * 1024
 # A script that reads one key.
 _PROBE = "queue_size"
 
-_LUA = Path(__file__).parent / "lua"
+_LUA = Path(__file__).parents[1] / "lua"
 
 
 class Scripts:
