@@ -10,6 +10,7 @@ import inspect
 import os
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,16 @@ def test_every_module_has_its_place():
 def test_every_link_leads_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_the_links_are_absolute_on_a_package_index():
+    absolute = runpy.run_path(str(ROOT / "scripts/absolute_links.py"))["absolute"]
+    address = "https://code.example/tenant_q/blob/v1"
+    text = absolute(README.read_text(), address)
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert all(target.startswith((address, "https://", "#")) for target in targets)
+    assert f"({address}/docs/assets/demo.svg?raw=true)" in text
+    assert f"({address}/docs/how-to/servers.md#redis)" in text
 
 
 def test_every_attacker_is_in_the_security_page():
