@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.schemas import TENANTS, make_base_tenants, truncate
+from tests.servers import OWN
 
 MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
 
@@ -74,11 +75,52 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())  # an earlier test may have renamed or dropped a schema
     yield TENANTS
     connection.set_schema_to_public()
-    broker = brokers.get_broker()
-    client = getattr(broker, "client", None)
-    if client is not None:
-        for key in client.scan_iter(f"{{tq:{broker.cluster}}}*"):
-            client.delete(key)
+    delete_keys(brokers.get_broker().cluster)
+
+
+def delete_keys(*clusters: str) -> None:
+    """Delete what clusters have in Redis."""
+    import redis
+
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        for name in clusters:
+            for key in client.scan_iter(f"{{tq:{name}}}*", count=1000):
+                client.delete(key)
+
+
+@pytest.fixture
+def other_cluster(tenants: tuple[str, ...]) -> Iterator[Callable[[str], str]]:
+    """Name another cluster of the test's site; what it has in Redis is deleted at the end."""
+    names: list[str] = []
+
+    def name(cluster: str) -> str:
+        names.append(cluster)
+        return cluster
+
+    yield name
+    delete_keys(*names)
+
+
+@pytest.fixture(autouse=True)
+def _no_key_is_left(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail a test that leaves a key in Redis that never expires, unless another fixture deletes its queues."""
+    import redis
+    from django.conf import settings
+
+    client = redis.Redis.from_url(os.environ["REDIS_URL"])
+    before = set(client.scan_iter(count=1000))
+    yield
+    own = f"{{tq:{settings.Q_CLUSTER['name']}}}".encode()
+    try:
+        new = set(client.scan_iter(count=1000)) - before
+        left = {key for key in new if not key.startswith(own) and client.ttl(key) == -1}
+    except redis.ConnectionError:  # the test's own server is another one, or it killed this one
+        return
+    is_ours: bool = pytestconfig.stash[OWN]
+    if left and is_ours:
+        client.delete(*left)
+        shown = b", ".join(sorted(left)[:5]).decode(errors="replace")
+        pytest.fail(f"The test left {len(left)} keys in Redis, among them {shown}; delete them at its end.")
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 from servers import Servers, start_servers  # noqa: E402
 
 SERVERS = pytest.StashKey[Servers]()
+# Whether this run started them: nobody else uses them.
+OWN = pytest.StashKey[bool]()
 _DATABASE = f"tenant_q_test_{os.getpid()}"
 
 
@@ -39,6 +41,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     servers = start_servers()
     admin_url = servers.database_url
     early_config.stash[SERVERS] = servers
+    early_config.stash[OWN] = own
     early_config.add_cleanup(lambda: _end(servers, admin_url))
     os.environ["REDIS_URL"] = servers.redis_url
     os.environ["DATABASE_URL"] = _in_own_database(admin_url)

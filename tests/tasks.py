@@ -19,7 +19,9 @@ def client() -> Any:  # redis.Redis; for mypy its replies are bytes or text
 
 
 def note(key: str, **values: Any) -> int:
-    return int(client().rpush(f"note:{key}", json.dumps(values, default=str)))
+    with client().pipeline() as pipe:
+        pipe.rpush(f"note:{key}", json.dumps(values, default=str)).expire(f"note:{key}", 3600)
+        return int(pipe.execute()[0])
 
 
 def notes(key: str) -> list[dict[str, Any]]:

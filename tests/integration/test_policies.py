@@ -336,18 +336,14 @@ def test_a_tenant_keeps_as_many_successes_as_its_policy_says(settings):
         assert Task.objects.count() == 1
 
 
-def test_every_cluster_of_the_site_has_the_policy(settings):
-    names = {get_broker().cluster, "far_one", "far_two", "far_three"}
+def test_every_cluster_of_the_site_has_the_policy(settings, other_cluster):
+    names = {get_broker().cluster, *map(other_cluster, ("far_one", "far_two", "far_three"))}
     alternatives = {"far_one": {"timeout": 5}, "far_two": {}}
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"cluster_name": "far_three", "ALT_CLUSTERS": alternatives}
-    try:
-        assert {broker.cluster for broker in site_brokers()} == names
-        pause()
-        for name in names:
-            assert get_broker(name).policies() == {A: Policy(paused=True)}
-    finally:
-        for name in names:
-            get_broker(name).set_policies({}, complete=True)
+    assert {broker.cluster for broker in site_brokers()} == names
+    pause()
+    for name in names:
+        assert get_broker(name).policies() == {A: Policy(paused=True)}
 
 
 # Transactions
@@ -628,20 +624,17 @@ def test_a_retry_and_a_purge_of_dead_packages_are_recorded():
     assert len(records()) == 3, "nothing was done"
 
 
-def test_the_dead_of_all_the_sites_clusters_are_found(settings):
+def test_the_dead_of_all_the_sites_clusters_are_found(settings, other_cluster):
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"ALT_CLUSTERS": {"long": {"timeout": 600}}}
     dead_letter("a1")
-    other = get_broker("long")
+    other = get_broker(other_cluster("long"))
     other.enqueue([Message(id="b1", schema=B, func="f", payload="p")])
     (lease,) = other.fetch("w").leases
     other.dead_letter("w", lease, "Because: it is a test")
-    try:
-        listed = {one["id"]: one["cluster"] for one in json.loads(command("msdead", "--json"))}
-        assert listed == {"a1": get_broker().cluster, "b1": "long"}
-        assert command("msdead", "retry", "a1", "b1") == "2 queued again"
-        assert (get_broker().queue_size(A), other.queue_size(B)) == (1, 1)
-    finally:
-        other.purge()
+    listed = {one["id"]: one["cluster"] for one in json.loads(command("msdead", "--json"))}
+    assert listed == {"a1": get_broker().cluster, "b1": "long"}
+    assert command("msdead", "retry", "a1", "b1") == "2 queued again"
+    assert (get_broker().queue_size(A), other.queue_size(B)) == (1, 1)
 
 
 def test_what_cannot_be_recorded_is_not_done():

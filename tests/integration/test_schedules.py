@@ -350,16 +350,12 @@ def test_a_cluster_serves_its_own_schedules(make, fire, pushed, settings, site, 
     assert [due.seconds > 0 for due in due_index.look()] == [True], "only its own are looked at"
 
 
-def test_a_task_goes_to_its_schedules_cluster(make, settings, monkeypatch):
-    make(name="long", cluster="long")
+def test_a_task_goes_to_its_schedules_cluster(make, settings, other_cluster):
+    make(name="long", cluster=other_cluster("long"))
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"cluster_name": "long"}
     firing.fire_due("acme_corp")
-    long = get_broker("long")
-    try:
-        assert long.counts().queued == 1
-        assert get_broker(settings.Q_CLUSTER["name"]).counts().queued == 0
-    finally:
-        long.purge()
+    assert get_broker("long").counts().queued == 1
+    assert get_broker(settings.Q_CLUSTER["name"]).counts().queued == 0
 
 
 # Which tenants

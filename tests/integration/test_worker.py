@@ -322,8 +322,8 @@ def test_cached_results_and_groups_of_two_tenants_are_apart(tenants, cache, work
         assert QUtilities.get_result("a" * 32, cached=True) == "globex_inc"
 
 
-def test_a_cached_result_of_another_cluster_is_found(tenants, make_worker):
-    id = add("acme_corp", "tests.tasks.add", 1, cached=60, cluster="another")
+def test_a_cached_result_of_another_cluster_is_found(tenants, make_worker, other_cluster):
+    id = add("acme_corp", "tests.tasks.add", 1, cached=60, cluster=other_cluster("another"))
     work(make_worker(broker=get_broker("another")))
     assert QUtilities.get_result(id, cached=True, schema_name="acme_corp") == 1
 
