@@ -36,8 +36,9 @@ def install() -> None:
         Schedule.from_db = classmethod(_from_db)
 
 
-def _from_db(cls: Any, db: str | None, field_names: Any, values: Any) -> Any:
-    row = Model.from_db.__func__(cls, db, field_names, values)  # type: ignore[attr-defined]
+def _from_db(cls: Any, /, db: str | None, field_names: Any, values: Any, **options: Any) -> Any:
+    # Django 6.1 passes `fetch_mode`.
+    row = Model.from_db.__func__(cls, db, field_names, values, **options)  # type: ignore[attr-defined]
     row.__dict__[_LOADED] = row.__dict__.get("next_run")
     return row
 
