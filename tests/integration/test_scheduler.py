@@ -47,7 +47,9 @@ def test_a_paused_tenant_is_held_and_resumed_at_once(tenants, unlimited, schedul
     scheduler.tick()
     assert entries()[id][2] == due_index.PAUSED
     assert due_schemas() == []
-    assert scheduler.tick() == scheduler_module.POLL_SECONDS
+    while (seconds := scheduler.tick()) == scheduler_module.VERIFY_PAUSE:  # a slow machine verifies in several ticks
+        pass
+    assert seconds == scheduler_module.POLL_SECONDS
     told()
     policies.change("acme_corp", actor="test", act="resume", paused=False)
     assert told() == [""], "a scheduler that sleeps is woken"

@@ -392,7 +392,9 @@ def test_a_new_tenant_is_served_without_a_restart(tenants, make, scheduler, work
 
 
 def test_the_scheduler_sleeps_until_the_next_run(tenants, make, scheduler):
-    assert scheduler.tick() == scheduler_module.POLL_SECONDS
+    while (seconds := scheduler.tick()) == scheduler_module.VERIFY_PAUSE:  # a slow machine verifies in several ticks
+        pass
+    assert seconds == scheduler_module.POLL_SECONDS
     make(next_run=timezone.now() + timedelta(days=1))
     assert scheduler.tick() == scheduler_module.POLL_SECONDS
     make(next_run=timezone.now() + timedelta(seconds=0.3))
