@@ -97,7 +97,7 @@ def test_a_redelivered_task_finds_its_row(elsewhere, make_worker, monkeypatch):
     get_broker().reclaim("w1", running=None)
     second = make_worker("w2")
     work(second)
-    assert second.started == 0
+    assert second.lifespan.started == 0
     assert QUtilities.fetch_task(id, schema_name=A).attempt_count == 1
 
 
@@ -250,7 +250,7 @@ def found() -> set[str]:
 def test_check_names_a_router_that_sends_writes_elsewhere(elsewhere):
     (message,) = [one for one in check_all() if "TenantPolicy" in one.msg]
     assert (message.id, message.is_serious()) == ("tenant_q.E011", True)
-    assert "sends writes of tenant_q.TenantPolicy to 'elsewhere', and the tenants are in 'default'" in message.msg
+    assert "sends writes of tenant_q.TenantPolicy to 'elsewhere', but the tenants are in 'default'" in message.msg
 
 
 def test_check_names_a_replica_whose_schema_nobody_switches(tenants, settings):
