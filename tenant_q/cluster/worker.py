@@ -81,7 +81,7 @@ class Worker(Role):
         self.slot.plan([delivery.lease for one in batch for delivery in one.waiting])
         tenants = [one.schema for one in batch if one.schema != tenancy.public_schema()]
         tenancy.look_up_together(tenants)
-        tenancy.check_tables_together(tenants)
+        tenancy.see_tables_together(tenants)
         for one in batch:
             if not self.lifespan.makes_way():
                 self.runner.run(slices.located(one))

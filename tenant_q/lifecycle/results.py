@@ -11,7 +11,7 @@ from django_q.models import Task
 
 from tenant_q.exceptions import TenantBroken, TenantBusy
 from tenant_q.lifecycle import task_rows
-from tenant_q.tenancy import current_schema, in_transaction, require_plain_tables
+from tenant_q.tenancy import current_schema, in_patient_transaction, require_plain_tables
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
         TenantBroken: The table cannot be read.
     """
     try:
-        with in_transaction():
+        with in_patient_transaction():
             require_plain_tables([current_schema()], Task._meta.db_table)
             rows = task_rows.rows().filter(id__in=list(ids), success=True)
             return {task.id: task for task in task_rows.load_success(rows)}

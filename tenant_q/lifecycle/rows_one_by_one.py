@@ -18,7 +18,7 @@ from tenant_q.support.forks import no_return
 from tenant_q.tenancy import (
     database_alias,
     detect_outages,
-    in_transaction,
+    in_patient_transaction,
     in_verified_schema,
     plain_tables_query,
     require_plain_tables,
@@ -78,7 +78,7 @@ def _row_before(row: Any) -> Iterator[_Row | None]:
     if kind is not _Row.FAILURE:  # such a row never changes; if there is none, a second insert fails
         yield kind
         return
-    with in_transaction():
+    with in_patient_transaction():
         yield _kind(row.select_for_update())
 
 
@@ -101,6 +101,6 @@ def _plain_tables(schema: str) -> Iterator[None]:
     if plain_tables_query([schema]) is None:
         yield
         return
-    with in_transaction():
+    with in_patient_transaction():
         require_plain_tables([schema], Task._meta.db_table)
         yield

@@ -150,7 +150,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
 
 def forget_if_gone(schema: str, key: str | None) -> None:
     """Clear a tenant if its row is gone, however it was deleted. Raises the errors of `clear`."""
-    if key and not tenancy.tenant_exists(key):
+    if key and not tenancy.is_there(key):
         clear(schema, key)
 
 
@@ -162,11 +162,11 @@ def find_and_clear() -> None:
 
     Raises the errors of `clear`.
     """
-    returned = tenancy.restored_tenants()
+    returned = tenancy.returned()
     if returned:
         with tenancy.in_public():
             _records().filter(key__in=returned).update(deleted=None, cleared=None)
-    for schema, key in tenancy.deleted_tenants():
+    for schema, key in tenancy.gone():
         logger.warning("Found that tenant %s (key %s) is gone, and cleared it", schema, key, extra={"schema": schema})
         _note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)

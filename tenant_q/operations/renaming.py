@@ -79,7 +79,7 @@ def _check_name(new: str) -> None:
         raise ConfigurationError(
             f"The database has a schema {tenancy.physical_schema(new)!r} already; choose another name."
         )
-    if tenancy.is_name_taken(new):
+    if tenancy.is_taken(new):
         raise ConfigurationError(f"A tenant's schema name differs from {new!r} in capitals only; choose another name.")
 
 
@@ -114,7 +114,7 @@ def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
 def _move(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename the schema and what names it in the public schema, in one transaction."""
     names = sql.Identifier(tenancy.physical_schema(old)), sql.Identifier(tenancy.physical_schema(new))
-    with tenancy.in_public(), tenancy.in_transaction():
+    with tenancy.in_public(), tenancy.in_patient_transaction():
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
         # Not by `save()`, in which a tenancy package would create the schema of the new name.

@@ -67,11 +67,11 @@ def fire_due(schema: str) -> int:
         BrokerError: The broker cannot be reached.
     """
     tenancy.require_ready(schema)
-    return tenancy.retry_conflicts(lambda: _fire_due(schema))
+    return tenancy.insist(lambda: _fire_due(schema))
 
 
 def _fire_due(schema: str) -> int:
-    with tenancy.detect_outages(), tenancy.in_verified_schema(schema), tenancy.in_transaction(FIRE_LOCK_MS):
+    with tenancy.detect_outages(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(FIRE_LOCK_MS):
         tenancy.require_plain_tables([schema], Schedule._meta.db_table)
         tenant = _tenants([schema])[schema]
         fires = [_fire(row, tenant) for row in claims.claim()]
@@ -113,11 +113,11 @@ def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     """
     for schema in schemas:
         tenancy.require_ready(schema)
-    return tenancy.retry_conflicts(lambda: _fire_due_together(schemas))
+    return tenancy.insist(lambda: _fire_due_together(schemas))
 
 
 def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
-    with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_transaction(TOGETHER_LOCK_MS):
+    with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         tenants = _tenants(schemas)
@@ -147,7 +147,7 @@ def begin(schema: str) -> None:
 def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:
     """Return the tenants that have these schemas in this transaction. Raises `UnknownTenant`."""
     keys = tenancy.keys_now(schemas)
-    made = tenancy.created_at_of(keys)
+    made = tenancy.since_of(keys)
     return {schema: _Tenant(schema, key, tenancy.scope(schema, key, made[schema])) for schema, key in keys.items()}
 
 

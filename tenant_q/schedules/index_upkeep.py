@@ -55,7 +55,7 @@ def install(schema: str) -> bool:
 def _install(schema: str) -> str | None:
     """Install a schema as `install` does. Return why it failed, or None."""
     try:
-        tenancy.retry_conflicts(lambda: _install_in_transaction(schema))
+        tenancy.insist(lambda: _install_in_transaction(schema))
     except DatabaseAway:
         raise
     except tenancy.DATABASE_ERRORS as error:  # locked by a migration, for example; it stays stale until the next try
@@ -64,7 +64,7 @@ def _install(schema: str) -> str | None:
 
 
 def _install_in_transaction(schema: str) -> None:
-    with tenancy.in_transaction(INSTALL_LOCK_MS):
+    with tenancy.in_patient_transaction(INSTALL_LOCK_MS):
         install_now(schema)
 
 
@@ -186,5 +186,5 @@ def errors_of(schemas: Sequence[str]) -> dict[str, int]:
     query = sql.SQL("SELECT name, {}(name) FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name)").format(
         in_public("tenant_q_index_errors"), sql.Literal(list(schemas))
     )
-    with tenancy.in_transaction(INSTALL_LOCK_MS):
+    with tenancy.in_patient_transaction(INSTALL_LOCK_MS):
         return {schema: int(count) for schema, count in fetch(query)}

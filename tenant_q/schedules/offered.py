@@ -211,7 +211,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
         for schema in schemas
     ]
     # Not with UNION, which would cast columns of different types, perhaps with a function of the table's owner.
-    with tenancy.in_transaction(), tenancy.raw_cursor() as cursor:
+    with tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         cursor.execute(sql.SQL(";\n").join(parts))
         found = list(cursor.fetchall())

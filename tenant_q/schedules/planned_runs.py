@@ -78,7 +78,7 @@ def _details(schema: str, ids: list[int]) -> list[tuple[Any, ...]]:
         ids=sql.Literal(ids),
     )
     try:
-        with tenancy.in_transaction():
+        with tenancy.in_patient_transaction():
             tenancy.require_plain_tables([schema], "django_q_schedule", tenancy.TASK_TABLE)
             return fetch(query)
     except (*tenancy.DATABASE_ERRORS, ForeignCode):  # the schema may be gone, and the index does not know it yet

@@ -66,7 +66,7 @@ def detect_outages() -> Iterator[None]:
 
 
 @contextmanager
-def in_transaction(lock_ms: int | None = None) -> Iterator[None]:
+def in_patient_transaction(lock_ms: int | None = None) -> Iterator[None]:
     """Run a block in a transaction on the tenants' connection, with a limit for each wait for a lock.
 
     In a transaction of the caller, the caller's own limit is restored afterwards.
@@ -99,7 +99,7 @@ def _limit_locks(cursor: Any, value: str) -> None:
     cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [value])
 
 
-def retry_conflicts(act: Callable[[], T]) -> T:
+def insist(act: Callable[[], T]) -> T:
     """Run a transaction, and run it again at once if the server rolled it back in favour of another one.
 
     The cause is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
@@ -188,7 +188,7 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
         return [None if value is None else value.decode() for value in values]
 
 
-def describe_error(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     """Return the class and the text of an error, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 

@@ -64,12 +64,12 @@ def refuse_code(schema: str) -> None:
     """Raise `ForeignCode` if a schema is known to be foreign and its tables would run code of another role."""
     if not _foreign.get(schema):
         return
-    call = sql.SQL("SELECT {}({}), current_user").format(
+    asked = sql.SQL("SELECT {}({}), current_user").format(
         sql.Identifier(public_schema(), "tenant_q_foreign_code"), sql.Literal(schema)
     )
     try:
         with detect_outages(), raw_cursor() as cursor:
-            ((reason, role),) = cursor.execute(call).fetchall()
+            ((reason, role),) = cursor.execute(asked).fetchall()
     except DATABASE_ERRORS as error:
         if not isinstance(error.__cause__ or error, errors.InsufficientPrivilege | errors.UndefinedFunction):
             raise
@@ -106,12 +106,12 @@ def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | N
 
 def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
     """Execute the statement of `plain_tables_query()` in the open transaction. Raises `ForeignCode`."""
-    call = plain_tables_query(schemas, *tables)
-    if call is None:
+    asked = plain_tables_query(schemas, *tables)
+    if asked is None:
         return
     try:
         with detect_outages(), raw_cursor() as cursor:
-            cursor.execute(call)
+            cursor.execute(asked)
     except DATABASE_ERRORS as error:
         if getattr(error.__cause__ or error, "sqlstate", None) == REFUSED:
             raise ForeignCode(str(error).splitlines()[0]) from error

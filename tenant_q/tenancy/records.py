@@ -22,7 +22,7 @@ from tenant_q.tenancy.seam import database_alias, in_public, public_schema, tena
 from tenant_q.tenancy.tenants import cached_key, known_tenant, look_up_together
 
 # The moment when a tenant was created, by its key; it never changes.
-_created_at: dict[str, datetime | None] = {}
+_since: dict[str, datetime | None] = {}
 _MOST_REMEMBERED = 10_000
 
 
@@ -132,27 +132,27 @@ def note_existing(model: Any) -> None:
         records.bulk_create(made, ignore_conflicts=True)
 
 
-def deleted_tenants() -> list[tuple[str, str]]:
+def gone() -> list[tuple[str, str]]:
     """Return the schema and key of each recorded tenant whose row is gone, by one statement. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
 
 
-def restored_tenants() -> list[str]:
+def returned() -> list[str]:
     """Return the keys of the tenants that are recorded as deleted and have a row again. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().exclude(deleted=None).filter(Exists(rows)).values_list("key", flat=True))
 
 
-def tenant_exists(key: str) -> bool:
+def is_there(key: str) -> bool:
     """Return whether a tenant has this key, under any name. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         return bool(tenant_model()._default_manager.using(database_alias()).filter(pk=key).exists())
 
 
-def is_name_taken(schema: str) -> bool:
+def is_taken(schema: str) -> bool:
     """Return whether a tenant has this schema name, regardless of case. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
@@ -164,29 +164,29 @@ def _tenants_with_keys() -> Any:
     return tenants.annotate(tenant_q_key=Cast("pk", TextField()))
 
 
-def created_at(schema: str, key: str) -> datetime | None:
+def since(schema: str, key: str) -> datetime | None:
     """Return when a tenant was created; None if it is older than the records. Raises `DatabaseAway`."""
-    return created_at_of({schema: key})[schema]
+    return since_of({schema: key})[schema]
 
 
-def created_at_of(keys: dict[str, str]) -> dict[str, datetime | None]:
-    """Return the same as `created_at` for several tenants, with at most one statement.
+def since_of(keys: dict[str, str]) -> dict[str, datetime | None]:
+    """Return the same as `since` for several tenants, with at most one statement.
 
     Args:
         keys: The keys of the tenants, by schema.
     """
-    missing = {key: schema for schema, key in keys.items() if key not in _created_at}
+    missing = {key: schema for schema, key in keys.items() if key not in _since}
     if missing:
         with detect_outages(), in_public():
             found = dict(_records().filter(key__in=missing).values_list("key", "since"))
             unrecorded = [schema for key, schema in missing.items() if key not in found]
             gone = _deleted_at(unrecorded) if unrecorded else {}
-        if len(_created_at) > _MOST_REMEMBERED:
-            _created_at.clear()
-        _created_at.update(found)
+        if len(_since) > _MOST_REMEMBERED:
+            _since.clear()
+        _since.update(found)
         # A tenant without a record is not cached: its record will be made.
-        return {schema: _created_at[key] if key in _created_at else gone.get(schema) for schema, key in keys.items()}
-    return {schema: _created_at[key] for schema, key in keys.items()}
+        return {schema: _since[key] if key in _since else gone.get(schema) for schema, key in keys.items()}
+    return {schema: _since[key] for schema, key in keys.items()}
 
 
 def _deleted_at(schemas: list[str]) -> dict[str, datetime]:
@@ -201,7 +201,7 @@ def predates(moment: object, schema: str, key: str) -> bool:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    made = created_at(schema, key)
+    made = since(schema, key)
     if made is None:
         return False
     if not isinstance(moment, datetime):
@@ -236,4 +236,4 @@ def current_name(schema: str, key: str) -> str | None:
 
 def forget() -> None:
     """Forget when tenants were created."""
-    _created_at.clear()
+    _since.clear()

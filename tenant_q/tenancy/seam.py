@@ -35,8 +35,8 @@ def _package() -> Any:
 
 def database_alias() -> str:
     """Return the alias of the database with the tenants' schemas."""
-    find_alias = getattr(_package(), "get_tenant_database_alias", None)
-    return str(find_alias()) if find_alias else "default"
+    ask = getattr(_package(), "get_tenant_database_alias", None)
+    return str(ask()) if ask else "default"
 
 
 def tenant_connection() -> Any:

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
 from tenant_q.support.forks import no_return
-from tenant_q.tenancy.connection import describe_error, detect_outages, is_lost
+from tenant_q.tenancy.connection import detect_outages, is_lost, words
 from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.seam import (
     database_alias,
@@ -139,9 +139,7 @@ def tenants_to_schedule() -> list[str]:
             if is_lost(tenant_connection()):
                 raise
             path = conf().ready_tenants
-            raise TenantNotReady(
-                f"TENANT_Q['ready_tenants'] ({path}) fails: {describe_error(error)}; correct it."
-            ) from error
+            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {words(error)}; correct it.") from error
         return sorted(names - conf().excluded_schemas)
 
 
@@ -240,7 +238,7 @@ def _why_unready(named: Any, schema: str) -> str | None:
     except Exception as error:
         if is_lost(tenant_connection()):
             raise
-        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {describe_error(error)}; correct it."
+        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {words(error)}; correct it."
     return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
 
 

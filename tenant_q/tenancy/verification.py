@@ -20,7 +20,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.sql import statement
 from tenant_q.tenancy import foreign
-from tenant_q.tenancy.connection import DATABASE_ERRORS, describe_error, detect_outages, fetch_raw, is_lost, raw_cursor
+from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor, words
 from tenant_q.tenancy.seam import (
     TASK_TABLE,
     Databases,
@@ -57,7 +57,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found = _find(connection, schema)
+        found = _ask(connection, schema)
         if connection.alias == database_alias():
             _require_tenant(schema, found.tenant, tenant, connection.tenant)
         if found.schema != wanted:
@@ -81,7 +81,7 @@ def require_migrated(schemas: Collection[str]) -> None:
         )
 
 
-def check_tables_together(schemas: Iterable[str]) -> None:
+def see_tables_together(schemas: Iterable[str]) -> None:
     """Check the columns of the task tables of several schemas at once, unless they were checked recently.
 
     The check is most of what a tenant costs a new worker, and takes a fifth of the time if it is done for all at once.
@@ -141,21 +141,21 @@ class _Found:
     tenant: str | None = None
 
 
-def _find(connection: Any, schema: str) -> _Found:
+def _ask(connection: Any, schema: str) -> _Found:
     """Query a session. A further database that fails delays only the tasks that use it."""
     if connection.alias == database_alias():
-        return _find_for_tasks(connection, schema)
+        return _look(connection, schema)
     try:
         return _Found(_fetch(connection, schema, "verify_schema")[0], is_whole=True)
     except DATABASE_ERRORS as error:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
         raise ReplicaAway(
-            f"Database {connection.alias!r} cannot be queried: {describe_error(error)}; its tasks wait for it."
+            f"Database {connection.alias!r} cannot be queried: {words(error)}; its tasks wait for it."
         ) from error
 
 
-def _find_for_tasks(connection: Any, schema: str) -> _Found:
+def _look(connection: Any, schema: str) -> _Found:
     """Query the session of the tenants' database, for the columns only if they were not checked recently."""
     physical = physical_schema(schema)
     if _checked_recently(physical):

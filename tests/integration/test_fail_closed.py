@@ -149,8 +149,8 @@ def test_what_is_seen_together_is_verified_for_each(newcomer, worker, how, monke
         "schema gone": "ALTER SCHEMA newcomer RENAME TO elsewhere",
         "schema swapped": "ALTER SCHEMA newcomer RENAME TO elsewhere; CREATE SCHEMA newcomer",
     }
-    see = tenancy.check_tables_together
-    monkeypatch.setattr(tenancy, "check_tables_together", lambda schemas: (see(schemas), sql(breaks[how])))
+    see = tenancy.see_tables_together
+    monkeypatch.setattr(tenancy, "see_tables_together", lambda schemas: (see(schemas), sql(breaks[how])))
     worker.tick()
     assert sorted(note["schema"] for note in tasks.notes(key)) == ["acme_corp", "globex_inc"]
     counts = get_broker().counts()

@@ -22,12 +22,12 @@ A = "acme_corp"
 def test_everything_is_forgotten(tenants):
     before, broker = conf(), get_broker()
     with tenancy.in_verified_schema(A):
-        tenancy.created_at(A, tenancy.current_key(A))
+        tenancy.since(A, tenancy.current_key(A))
     progress.report_to(lambda id, progress: None)
     process_state.note()
     strays._noted.add("elsewhere")
     catch_up._behind.add((A, 1))
-    caches = (cached_tenants._known, verification._whole_tables, foreign._foreign, records._created_at, strays._noted)
+    caches = (cached_tenants._known, verification._whole_tables, foreign._foreign, records._since, strays._noted)
     assert all(caches)
     reset()
     assert not any((*caches, catch_up._behind, progress._report))

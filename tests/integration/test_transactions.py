@@ -33,12 +33,12 @@ def look_up_successes() -> None:
 
 
 def lock_rows() -> None:
-    with tenancy.in_transaction(7):
+    with tenancy.in_patient_transaction(7):
         assert lock_timeout() == "7ms"
 
 
 def lock_rows_in_vain() -> None:
-    with pytest.raises(ZeroDivisionError), tenancy.in_transaction():
+    with pytest.raises(ZeroDivisionError), tenancy.in_patient_transaction():
         raise ZeroDivisionError
 
 
@@ -126,7 +126,7 @@ def test_a_deadlock_is_tried_again_too(tenants):
             raise psycopg.errors.DeadlockDetected("deadlock detected")
         return "done"
 
-    assert tenancy.retry_conflicts(act) == "done"
+    assert tenancy.insist(act) == "done"
 
 
 def test_nothing_is_tried_again_within_the_callers_transaction(tenants):
@@ -137,5 +137,5 @@ def test_nothing_is_tried_again_within_the_callers_transaction(tenants):
         raise psycopg.errors.SerializationFailure("could not serialize access")
 
     with pytest.raises(psycopg.errors.SerializationFailure), transaction.atomic():
-        tenancy.retry_conflicts(act)
+        tenancy.insist(act)
     assert calls == [1]
