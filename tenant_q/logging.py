@@ -6,22 +6,25 @@ import logging
 
 from django.apps import apps
 
-from tenant_q.support.log_labels import NOTHING
+from tenant_q.support.log_labels import EVENT, NOTHING
 from tenant_q.support.visible import visible
 
 
 class TenantFilter(logging.Filter):
-    """A filter that adds `schema`, `task_id` and `func` to each record that lacks them.
+    """A filter that adds `schema`, `task_id`, `func` and `event` to each record that lacks them.
 
     Put it on a handler in `LOGGING`: `"filters": {"tenant": {"()": "tenant_q.logging.TenantFilter"}}`. Then a formatter
     can use `{schema}`, `{task_id}` and `{func}`. Outside of a task the last two are "-". All three are "-" until the
-    apps are loaded, and in a coroutine outside of a task.
+    apps are loaded, and in a coroutine outside of a task. `{event}` is what a record of tenant_q is about, as
+    "task.failed", and "-" in other records.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in _found().items():
             if getattr(record, name, NOTHING) == NOTHING:
                 setattr(record, name, visible(value))
+        if not hasattr(record, EVENT):
+            setattr(record, EVENT, NOTHING)
         return True
 
 

@@ -33,12 +33,13 @@ def note(broker: Broker) -> None:
         repr(name),
         conf().site,
         name,
+        event="task.enqueued_for_unknown_cluster",
     )
     try:
         broker.note_stray()
     except TenantQError as error:  # the task is enqueued by now, so the caller must not see an error
         _noted.discard(name)
-        logger.warning("The name %r is not kept for mshealth yet: %s", name, error)
+        logger.warning("The name %r is not kept for mshealth yet: %s", name, error, event="broker.stray_not_kept")
 
 
 def forget() -> None:

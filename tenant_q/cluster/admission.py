@@ -38,7 +38,9 @@ class Admission:
             slices.check_queue(lease, package)
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
-            logger.error("Refused package %s of %s: %s", lease.id, lease.schema, error, extra=extra)
+            logger.error(
+                "Refused package %s of %s: %s", lease.id, lease.schema, error, event="package.refused", extra=extra
+            )
             if error.package is not None:
                 self.completer.add(lease, give_up(error.package, error))
             else:

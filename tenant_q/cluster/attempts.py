@@ -62,7 +62,7 @@ class Attempts:
         if reason := self.slot.cancellation(package.id):
             self.slot.leave()
             return stopped_outcome(delivery, reason)
-        logger.debug("Running %s", package.name, extra=log_labels)
+        logger.debug("Running %s", package.name, event="task.started", extra=log_labels)
         seconds = 0.0
         try:
             outcome = execute(

@@ -45,4 +45,5 @@ class Burst:
                 "The burst ended with %s tasks of paused tenants and %s of tenants that are not ready",
                 counts.paused,
                 counts.unready,
+                event="cluster.burst_ended_early",
             )

@@ -91,7 +91,9 @@ class Child:
     def kill(self, reason: str, id: str | None) -> None:
         """Kill the worker because of the package `id` that it runs."""
         self.kill_reason, self.killed_for = reason, id
-        logger.critical("Killed worker %s: %s", self.process.pid, reason, extra=self.slot.log_labels)
+        logger.critical(
+            "Killed worker %s: %s", self.process.pid, reason, event="worker.killed", extra=self.slot.log_labels
+        )
         self.process.kill()
 
     @property

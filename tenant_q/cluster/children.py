@@ -92,7 +92,11 @@ class Children:
             return False
         self.alive.append(child)
         if self._failed_starts:
-            logger.warning("Processes can be started again, after %s failed attempts", self._failed_starts)
+            logger.warning(
+                "Processes can be started again, after %s failed attempts",
+                self._failed_starts,
+                event="process.start_recovered",
+            )
         self._failed_starts, self.trouble = 0, ""
         if child.is_worker and conf().cpu_affinity:
             _pin(child, conf().cpu_affinity, self._serial)
@@ -102,7 +106,11 @@ class Children:
         if not self.trouble:
             foreseen = isinstance(error, OSError | MemoryError)
             logger.critical(
-                "No %s can be started, and the sentinel tries again: %s", role, error, exc_info=not foreseen
+                "No %s can be started, and the sentinel tries again: %s",
+                role,
+                error,
+                event="process.start_failed",
+                exc_info=not foreseen,
             )
         self.trouble = f"no {role} can be started: {error}"
         self._failed_starts += 1
@@ -126,16 +134,31 @@ class Children:
         """End processes whose starter has ended: all children that this object did not start."""
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
-            logger.info("Ended %s processes that dead processes of the cluster had started", len(found))
+            logger.info(
+                "Ended %s processes that dead processes of the cluster had started", len(found), event="orphans.ended"
+            )
         if new := left - self._unkillable:
-            logger.error("Processes that a task started cannot be killed: %s", ", ".join(map(str, sorted(new))))
+            logger.error(
+                "Processes that a task started cannot be killed: %s",
+                ", ".join(map(str, sorted(new))),
+                event="orphans.kill_failed",
+            )
         self._unkillable = left
 
     def _note_death(self, child: Child) -> None:
         log_labels, how = child.slot.log_labels, child.how_it_died
         what = f" while it ran {child.slot.running}" if log_labels else ""
         follows = "" if self.is_stopping else "; it is replaced"
-        logger.critical("The %s %s %s%s%s", child.role, child.process.pid, how, what, follows, extra=log_labels)
+        logger.critical(
+            "The %s %s %s%s%s",
+            child.role,
+            child.process.pid,
+            how,
+            what,
+            follows,
+            event="process.died",
+            extra=log_labels,
+        )
         self.deaths = [*self.deaths, Death(time.time(), child.role, child.process.pid, how, **log_labels)][
             -DEATHS_REPORTED:
         ]
@@ -172,7 +195,11 @@ class Children:
         self.is_stopping = True
         for child in self.alive:
             logger.warning(
-                "Killed the %s %s, which still ran", child.role, child.process.pid, extra=child.slot.log_labels
+                "Killed the %s %s, which still ran",
+                child.role,
+                child.process.pid,
+                event="process.killed",
+                extra=child.slot.log_labels,
             )
             child.is_stopped = True
             child.process.kill()
@@ -199,4 +226,6 @@ def _pin(child: Child, cpus: int, serial: int) -> None:
         try:
             os.sched_setaffinity(child.process.pid, chosen)
         except OSError as error:  # it has just ended, or its processors have changed
-            logger.warning("Could not bind worker %s to processors: %s", child.process.pid, error)
+            logger.warning(
+                "Could not bind worker %s to processors: %s", child.process.pid, error, event="worker.bind_failed"
+            )

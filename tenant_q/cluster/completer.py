@@ -137,6 +137,7 @@ class Completer:
                 logger.warning(
                     "The lease of %s ran out; dropped its outcome, and the package is delivered again",
                     finished.lease.id,
+                    event="lease.expired",
                     extra=finished.outcome.package.log_labels,
                 )
         if lost:
@@ -162,7 +163,11 @@ class Completer:
         except (BrokerError, DatabaseAway):
             raise
         except Exception:
-            logger.exception("Could not settle %s outcomes at once; settling them one by one", len(self._unsettled))
+            logger.exception(
+                "Could not settle %s outcomes at once; settling them one by one",
+                len(self._unsettled),
+                event="outcome.settled_one_by_one",
+            )
             while self._unsettled:
                 self._settle_or_dead_letter(self._unsettled[0])
         self._unsettled = []
@@ -174,7 +179,9 @@ class Completer:
             raise
         except Exception as error:
             extra = finished.outcome.package.log_labels
-            logger.exception("Could not settle the outcome of %s", finished.lease.id, extra=extra)
+            logger.exception(
+                "Could not settle the outcome of %s", finished.lease.id, event="outcome.settle_failed", extra=extra
+            )
             self.returns.dead_letter(finished.lease, finished.outcome.package, cause_of(error))
         self._unsettled.remove(finished)
 
@@ -206,6 +213,7 @@ class Completer:
             package.name,
             decision.tries,
             error,
+            event="result.save_failed",
             extra=package.log_labels,
         )
         if decision.step is Step.DEAD_LETTER:
@@ -229,7 +237,13 @@ class Completer:
                 again = decision.counted(finished.original)
                 self.returns.put_off(finished.lease, again, delay=delay, seconds=outcome.seconds)
             except (EntryRefused, BrokerDefect) as error:
-                logger.error("Could not start %s again: %s", package.name, error, extra=package.log_labels)
+                logger.error(
+                    "Could not start %s again: %s",
+                    package.name,
+                    error,
+                    event="task.retry_failed",
+                    extra=package.log_labels,
+                )
                 self._unsettled[place] = replace(finished, outcome=replace(outcome, is_final=True))
                 continue
             del self._unsettled[place]
@@ -239,6 +253,7 @@ class Completer:
                 outcome.death,
                 outcome.attempt,
                 delay,
+                event="task.retry_planned",
                 extra=package.log_labels,
             )
 
@@ -269,6 +284,7 @@ class Completer:
                 logger.warning(
                     "The lease of %s had been given to another worker; the broker refused its acknowledgement",
                     finished.lease.id,
+                    event="lease.lost",
                     extra=finished.outcome.package.log_labels,
                 )
         self._unacknowledged = []

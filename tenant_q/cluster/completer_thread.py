@@ -74,6 +74,6 @@ class CompleterThread:
         try:
             self.work.finish()
         except (BrokerError, DatabaseAway):
-            logger.debug("The completer of worker %s waits for a server", self.key)
+            logger.debug("The completer of worker %s waits for a server", self.key, event="completer.waiting")
         except Exception:
-            logger.exception("The completer's thread left its work to worker %s", self.key)
+            logger.exception("The completer's thread left its work to worker %s", self.key, event="completer.failed")

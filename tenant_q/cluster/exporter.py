@@ -58,11 +58,17 @@ class Exporter(Role):
             self._server = make_server(address, port, _application(), handler_class=_Handler)
         except OSError as error:
             if not self._has_failed:
-                logger.error("Cannot serve metrics on %s:%s yet: %s", address, port, error.strerror or error)
+                logger.error(
+                    "Cannot serve metrics on %s:%s yet: %s",
+                    address,
+                    port,
+                    error.strerror or error,
+                    event="metrics.port_unavailable",
+                )
             self._has_failed = True
             return False
         self._server.timeout = 0  # a pause waits for requests
-        logger.info("Serving metrics at http://%s:%s/metrics", address, port)
+        logger.info("Serving metrics at http://%s:%s/metrics", address, port, event="metrics.serving")
         return True
 
 
@@ -72,7 +78,7 @@ class _Handler(WSGIRequestHandler):
     timeout = CLIENT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        logger.debug(format, *args)
+        logger.debug(format, *args, event="metrics.requested")
 
 
 def _application() -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:

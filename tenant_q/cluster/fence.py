@@ -104,7 +104,9 @@ class Fence:
         sent = clock.now()
         self._held = self.broker.renew([self.key], conf().lease).get(self.key, {})
         self._trust_from(sent)
-        logger.info("The leases of worker %s were in doubt; it still holds %s", self.key, len(self._held))
+        logger.info(
+            "The leases of worker %s were in doubt; it still holds %s", self.key, len(self._held), event="lease.doubted"
+        )
 
     def _trust_from(self, sent: float) -> None:
         # Without leases, none runs out.

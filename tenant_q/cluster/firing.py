@@ -118,7 +118,9 @@ class Firing:
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:  # it is logged when that tenant is served
-            logger.info("Serving %s tenants one by one: %s", len(some), one_line(error))
+            logger.info(
+                "Serving %s tenants one by one: %s", len(some), one_line(error), event="schedule.tenants_one_by_one"
+            )
             self._alone.update(some)
             return
         self._alone.update(names[schema] for schema in special)
@@ -158,7 +160,7 @@ class Firing:
     def _log_fired(self, schema: str, count: int) -> None:
         self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
         if count:
-            logger.info("Fired %s schedules of %s", count, schema, extra={"schema": schema})
+            logger.info("Fired %s schedules of %s", count, schema, event="schedule.fired", extra={"schema": schema})
 
     def _hold(self, physical: str, why: str, seconds: float, error: Exception) -> None:
         due_index.hold(physical, why, seconds)
@@ -171,6 +173,7 @@ class Firing:
             physical,
             seconds,
             one_line(error),
+            event="schedule.put_off",
             exc_info=not is_expected,
             extra={"schema": physical},
         )

@@ -39,7 +39,9 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
             hooks.call(outcome)
             slot.leave()
     except TenantUnavailable as error:
-        logger.error("Did not call the hook of %s: %s", package.name, error, extra=package.log_labels)
+        logger.error(
+            "Did not call the hook of %s: %s", package.name, error, event="hook.skipped", extra=package.log_labels
+        )
     finally:
         sessions.clean_up(package.log_labels)
         tenancy.leave()
@@ -61,7 +63,12 @@ def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:
-        logger.warning("Could not enqueue %s links at once; enqueueing them one by one: %s", len(links), error)
+        logger.warning(
+            "Could not enqueue %s links at once; enqueueing them one by one: %s",
+            len(links),
+            error,
+            event="chain.links_one_by_one",
+        )
         while links:
             _push_or_fail(links[0], sources)
             del links[0]
@@ -74,6 +81,12 @@ def _push_or_fail(link: Package, sources: Mapping[str, str]) -> None:
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:
-        logger.exception("Could not enqueue the link %s", link.name, extra=link.log_labels)
+        logger.exception("Could not enqueue the link %s", link.name, event="chain.link_failed", extra=link.log_labels)
         for why in save_results.save([give_up(link, error)]).values():
-            logger.error("Could not save the failure of %s: %s", link.name, why, extra=link.log_labels)
+            logger.error(
+                "Could not save the failure of %s: %s",
+                link.name,
+                why,
+                event="result.save_failed",
+                extra=link.log_labels,
+            )

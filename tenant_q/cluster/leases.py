@@ -63,6 +63,7 @@ class LeaseKeeper:
                 "Gave back %s packages of a batch of worker %s that takes long",
                 recalled,
                 child.process.pid,
+                event="lease.batch_shared",
                 extra=child.slot.log_labels,
             )
         child.recalled = batch
@@ -70,7 +71,11 @@ class LeaseKeeper:
     def expire(self) -> None:
         """Give back the packages of workers on other machines that died with their sentinels."""
         if expired := self.broker.expire():
-            logger.warning("%s leases ran out, since no sentinel renewed them; their packages were given back", expired)
+            logger.warning(
+                "%s leases ran out, since no sentinel renewed them; their packages were given back",
+                expired,
+                event="lease.expired",
+            )
 
     def reclaim(self, seconds: float = math.inf) -> None:
         """Give back the packages of dead workers. During an outage the workers are remembered.
@@ -86,7 +91,11 @@ class LeaseKeeper:
                 raise
             except Exception:  # whatever fails for this worker, the packages of the others must not wait
                 if not child.is_doubtful:
-                    logger.exception("Could not give back the packages of worker %s", child.process.pid)
+                    logger.exception(
+                        "Could not give back the packages of worker %s",
+                        child.process.pid,
+                        event="lease.give_back_failed",
+                    )
                 child.is_doubtful = True
             else:
                 self.children.ended.remove(child)
@@ -104,7 +113,13 @@ class LeaseKeeper:
             death=child.how_it_died,
         )
         if given:
-            logger.warning("Gave back %s packages of worker %s", given, child.process.pid, extra=child.slot.log_labels)
+            logger.warning(
+                "Gave back %s packages of worker %s",
+                given,
+                child.process.pid,
+                event="lease.given_back",
+                extra=child.slot.log_labels,
+            )
 
     def pass_on_cancels(self) -> None:
         """Notify the workers of cancelled packages."""

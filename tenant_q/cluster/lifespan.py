@@ -48,7 +48,7 @@ class Lifespan:
         self._batch_seconds += seconds
         settings = conf()
         if self.started >= settings.recycle or (settings.max_rss and _peak_memory() >= settings.max_rss):
-            logger.info("Recycled worker %s after %s tasks", self.key, self.started)
+            logger.info("Recycled worker %s after %s tasks", self.key, self.started, event="worker.recycled")
             self.stopping.set()
 
     def leave_if_spoiled(self) -> None:

@@ -77,7 +77,9 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
         orphans.reap(known)  # as the first process of a container it adopts all orphans
         if time.monotonic() > deadline and process.is_alive():
             logger.critical(
-                "Killed the sentinel of cluster %s with its processes: it did not end in time", conf().cluster
+                "Killed the sentinel of cluster %s with its processes: it did not end in time",
+                conf().cluster,
+                event="sentinel.killed_at_end",
             )
             process.kill()
             process.join(KILL_SECONDS)
@@ -87,6 +89,7 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
                 "Killed the sentinel of cluster %s with its processes: it had done nothing for %.0f seconds",
                 conf().cluster,
                 watchdog.silent,
+                event="sentinel.killed_as_hung",
             )
             process.kill()
             process.join(KILL_SECONDS)
@@ -100,7 +103,11 @@ def _end_all(process: Forked | None, before: set[int]) -> None:
         process.join(KILL_SECONDS)
     _, left = orphans.end(before, KILL_SECONDS)
     if left:
-        logger.error("Processes that a task started cannot be killed: %s", ", ".join(map(str, sorted(left))))
+        logger.error(
+            "Processes that a task started cannot be killed: %s",
+            ", ".join(map(str, sorted(left))),
+            event="orphans.kill_failed",
+        )
     orphans.adopt(False)
 
 

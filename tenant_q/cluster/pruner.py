@@ -58,7 +58,13 @@ class Pruner:
             raise
         except (*tenancy.DATABASE_ERRORS, BrokerDefect) as error:
             del self._noted_at[schema]
-            logger.warning("Could not prune old results of %s: %s", schema, error, extra={"schema": schema})
+            logger.warning(
+                "Could not prune old results of %s: %s",
+                schema,
+                error,
+                event="result.prune_failed",
+                extra={"schema": schema},
+            )
 
 
 def _may_come(ids: Iterable[str]) -> set[str]:

@@ -64,7 +64,9 @@ class Returns:
 
     def dead_letter(self, lease: Lease, package: Package, cause: str) -> None:
         """Move a package to the dead letters, and log the cause."""
-        logger.error("Dead-lettered package %s: %s", lease.id, cause, extra=package.log_labels)
+        logger.error(
+            "Dead-lettered package %s: %s", lease.id, cause, event="package.dead_lettered", extra=package.log_labels
+        )
         self.broker.dead_letter(self.key, lease, cause)
 
     def dead_letter_unread(self, lease: Lease, cause: str) -> None:

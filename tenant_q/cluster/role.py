@@ -119,7 +119,7 @@ class Role(ABC):
             self._loop()
             self.close()
         except Exception:
-            logger.exception("The %s ended with an error", self.name)
+            logger.exception("The %s ended with an error", self.name, event="process.failed")
             raise SystemExit(1) from None
 
     def _loop(self) -> None:
@@ -129,7 +129,7 @@ class Role(ABC):
             if done and not self.has_unfinished():
                 break
             if os.getppid() != self._parent:  # some kernels do not end it with its parent
-                logger.error("The %s ended, because its sentinel had died", self.name)
+                logger.error("The %s ended, because its sentinel had died", self.name, event="process.orphaned")
                 break
             self._rest(pause)
 
@@ -150,17 +150,22 @@ class Role(ABC):
             return self._outage(error)
         except (EntryRefused, BrokerDefect) as error:  # no single entry could be identified as the cause
             if self._away_since is None:
-                logger.exception("The %s failed at the broker and tries again", self.name)
+                logger.exception("The %s failed at the broker and tries again", self.name, event="process.broker_error")
             return self._outage(error)
         if self._away_since is not None:
-            logger.warning("The %s goes on after %.1f s", self.name, time.monotonic() - self._away_since)
+            logger.warning(
+                "The %s goes on after %.1f s",
+                self.name,
+                time.monotonic() - self._away_since,
+                event="process.outage_ended",
+            )
             self._away_since, self._backoff = None, 0.0
         return pause
 
     def _outage(self, error: Exception) -> float:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            logger.error("The %s waits, nothing is lost: %s", self.name, error)
+            logger.error("The %s waits, nothing is lost: %s", self.name, error, event="process.outage_began")
         self._backoff = min(max(0.1, self._backoff * 2), _LONGEST_BACKOFF)
         return self._backoff
 

@@ -126,16 +126,23 @@ class Rounds:
         step.broken_since = None
         self.on_outage()
         if not any(one.error for one in self.steps()):
-            logger.error("The sentinel cannot %s and goes on without the broker: %s", step.what, error)
+            logger.error(
+                "The sentinel cannot %s and goes on without the broker: %s",
+                step.what,
+                error,
+                event="sentinel.broker_lost",
+            )
         elif not step.error and not any(str(error) == one.error for one in self.steps()):
-            logger.error("The sentinel cannot %s either: %s", step.what, error)
+            logger.error("The sentinel cannot %s either: %s", step.what, error, event="sentinel.step_failed_too")
         step.error = str(error)
         step.due = time.monotonic() + min(step.every, conf().lease / 10)
 
     def _note_defect(self, step: Step, error: Exception) -> None:
         now, place = time.monotonic(), _place(error)
         if place != step.error:
-            logger.critical("The sentinel cannot %s; it tries again", step.what, exc_info=error)
+            logger.critical(
+                "The sentinel cannot %s; it tries again", step.what, event="sentinel.step_failed", exc_info=error
+            )
         step.error = place
         step.due = now + min(step.every, conf().lease / 10)
         step.broken_since = now if step.broken_since is None else step.broken_since
@@ -147,9 +154,9 @@ class Rounds:
         step.error, step.broken_since = "", None
         step.due = time.monotonic() + step.every
         if was_broken:
-            logger.warning("The sentinel can %s again", step.what)
+            logger.warning("The sentinel can %s again", step.what, event="sentinel.step_recovered")
         elif had_failed and not any(one.error for one in self.steps()):
-            logger.warning("The sentinel has the broker again")
+            logger.warning("The sentinel has the broker again", event="sentinel.broker_regained")
 
 
 def _place(error: Exception) -> str:

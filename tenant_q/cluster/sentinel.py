@@ -119,7 +119,12 @@ class Sentinel:
                 self.rounds.run_one()
             return self._shut_down()
         except BaseException:
-            logger.critical("Cluster %s ends because its sentinel cannot go on", conf().cluster, exc_info=True)
+            logger.critical(
+                "Cluster %s ends because its sentinel cannot go on",
+                conf().cluster,
+                event="cluster.failed",
+                exc_info=True,
+            )
             self.children.kill_all()
             with contextlib.suppress(Exception):  # otherwise the leases expire
                 self.leases.reclaim()
@@ -138,7 +143,7 @@ class Sentinel:
         self.children.start_missing()
         self._state = ClusterState.IDLE
         self.rounds.do(Step("publish its status", self._publish_first))
-        logger.info("Started cluster %s with %s workers", conf().cluster, self.plan.workers)
+        logger.info("Started cluster %s with %s workers", conf().cluster, self.plan.workers, event="cluster.started")
 
     def _publish_first(self) -> None:
         self._publish()
@@ -168,7 +173,9 @@ class Sentinel:
             self.rounds.deadline = time.monotonic()
         if not order:
             self._trouble = "its parent process died"
-            logger.error("The parent of cluster %s died, so the cluster ends", conf().cluster)
+            logger.error(
+                "The parent of cluster %s died, so the cluster ends", conf().cluster, event="cluster.parent_died"
+            )
 
     def _recall(self) -> None:
         self.leases.recall(rounds.ROUND_SECONDS)
@@ -227,5 +234,5 @@ class Sentinel:
         for step in (self._give_back, self._show):
             if not self.rounds.has_no_time():
                 self.rounds.do(step)
-        logger.info("Stopped cluster %s", conf().cluster)
+        logger.info("Stopped cluster %s", conf().cluster, event="cluster.stopped")
         return 0 if is_clean else 1

@@ -111,6 +111,7 @@ class SliceRunner:
             logger.warning(
                 "The lease of %s ran out; dropped its package, which is delivered again",
                 delivery.lease.id,
+                event="lease.expired",
                 extra=delivery.package.log_labels,
             )
         else:
@@ -149,7 +150,13 @@ class SliceRunner:
             self.returns.dead_letter(lease, package, cause_of(error))
         else:
             if decision.tries == 1:
-                logger.warning("Package %s waits for its tenant: %s", lease.id, error, extra=package.log_labels)
+                logger.warning(
+                    "Package %s waits for its tenant: %s",
+                    lease.id,
+                    error,
+                    event="package.waits_for_tenant",
+                    extra=package.log_labels,
+                )
             again = decision.counted(delivery.original)
             is_unready = isinstance(error, TenantUnavailable)
             self.returns.put_off_or_dead_letter(lease, again, error, delay=decision.delay, unready=is_unready)

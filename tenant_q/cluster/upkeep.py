@@ -74,7 +74,12 @@ class Upkeep:
                 return
         except tenancy.DATABASE_ERRORS:  # the table is locked or has another shape: logged when it is due
             return
-        logger.warning("Corrected the due index, which was wrong about %s", schema, extra={"schema": schema})
+        logger.warning(
+            "Corrected the due index, which was wrong about %s",
+            schema,
+            event="due_index.corrected",
+            extra={"schema": schema},
+        )
 
     def _when_due(self, what: str, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):
@@ -99,7 +104,7 @@ class Upkeep:
         is_first = "index" not in self._due
         self._stale = index_upkeep.stale_schemas(thorough=is_first)
         if self._stale:
-            logger.info("Found %s schemas to update in the due index", len(self._stale))
+            logger.info("Found %s schemas to update in the due index", len(self._stale), event="due_index.stale")
         if is_first:
             self._to_verify = sorted(set(index_upkeep.indexed_schemas()) - {schema for schema, _ in self._stale})
 
@@ -110,7 +115,13 @@ class Upkeep:
             left += index_upkeep.bring_up_to_date(self._stale[-1:])
             self._stale.pop()
         for schema, reason in left:
-            logger.warning("Schedules of %s are not in the index yet: %s", schema, reason, extra={"schema": schema})
+            logger.warning(
+                "Schedules of %s are not in the index yet: %s",
+                schema,
+                reason,
+                event="due_index.schema_left_out",
+                extra={"schema": schema},
+            )
 
     def _verify_some(self) -> None:
         begun = time.monotonic()
@@ -118,7 +129,7 @@ class Upkeep:
             self.doubt(self._to_verify[-1])
             self.session.seen.add(self._to_verify.pop())
             if not self._to_verify:
-                logger.info("Verified the due index")
+                logger.info("Verified the due index", event="due_index.verified")
 
 
 def _try(act: Callable[[], None], failure: str) -> None:
@@ -129,4 +140,4 @@ def _try(act: Callable[[], None], failure: str) -> None:
         raise
     except Exception as error:
         is_expected = isinstance(error, (*tenancy.DATABASE_ERRORS, ConfigurationError))
-        logger.error("%s: %s", failure, one_line(error), exc_info=not is_expected)
+        logger.error("%s: %s", failure, one_line(error), event="due_index.upkeep_failed", exc_info=not is_expected)

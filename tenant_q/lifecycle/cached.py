@@ -122,7 +122,9 @@ def _readable(signed: str, schema: str, **found_as: str) -> Task | None:
     try:
         return as_task(read(signed, schema, current_key(schema), **found_as))
     except BadPackage as error:
-        logger.warning("Ignored a cached result of %s: %s", schema, error, extra={"schema": schema})
+        logger.warning(
+            "Ignored a cached result of %s: %s", schema, error, event="cached_result.ignored", extra={"schema": schema}
+        )
         return None
 
 
@@ -201,7 +203,13 @@ def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
         try:
             seconds = SignedPackage.loads(signed).get("cached")
         except Exception as error:  # whatever unpickling a class raises
-            logger.warning("Dropped a cached result of %s: %s", old, error, extra={"schema": old, "task_id": task_id})
+            logger.warning(
+                "Dropped a cached result of %s: %s",
+                old,
+                error,
+                event="cached_result.dropped",
+                extra={"schema": old, "task_id": task_id},
+            )
             continue
         with under_name(new):
             _cache().set(_key(task_id), signed, None if seconds is True else seconds)

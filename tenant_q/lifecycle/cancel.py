@@ -59,5 +59,5 @@ def death_of(reason: str) -> TaskDeath:
 def _cancel(broker: Broker, schema: str, id: str, text: str) -> bool:
     place = broker.cancel(schema, id, f"{CANCELLED}: {text}")
     if place:
-        logger.info("A %s package was %s", place, text, extra={"schema": schema, "task_id": id})
+        logger.info("A %s package was %s", place, text, event="task.cancelled", extra={"schema": schema, "task_id": id})
     return place is not None

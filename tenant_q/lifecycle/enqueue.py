@@ -160,7 +160,7 @@ def _send(
         _hand_over(anew(packages), broker=broker, limited=limited)
     if logger.isEnabledFor(logging.DEBUG):  # otherwise it would be a tenth of the cost of a thousand packages
         for package in packages:
-            logger.debug("Enqueued %s", package.name, extra=package.log_labels)
+            logger.debug("Enqueued %s", package.name, event="task.enqueued", extra=package.log_labels)
 
 
 def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:

@@ -177,13 +177,21 @@ def resolve(func: object) -> Callable[..., Any]:
 
 def _report_failure(package: Package, text: str, cause: BaseException) -> None:
     """Report a failure to the log, to Django-Q2's error reporter and to the receivers of its signal."""
-    logger.info("%s failed: %s", package.name, message_of(cause)[:LONGEST_MESSAGE], extra=package.log_labels)
+    logger.info(
+        "%s failed: %s",
+        package.name,
+        message_of(cause)[:LONGEST_MESSAGE],
+        event="task.attempt_failed",
+        extra=package.log_labels,
+    )
     try:
         if error_reporter and not isinstance(cause, TaskCancelled):
             error_reporter.report()
         _send_executed(None, package, text, success=False)
     except BaseException:  # an error of a reporter or a receiver must not end the worker
-        logger.exception("Could not report the failure of %s", package.name, extra=package.log_labels)
+        logger.exception(
+            "Could not report the failure of %s", package.name, event="task.report_failed", extra=package.log_labels
+        )
 
 
 def _send_executed(func: Callable[..., Any] | None, package: Package, result: Any, *, success: bool) -> None:

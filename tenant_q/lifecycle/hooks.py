@@ -46,7 +46,7 @@ def call(outcome: Outcome) -> None:
         with no_return():
             copy_context().run(_call, outcome)
     except BaseException:  # including SystemExit: a hook must not end the worker
-        logger.exception("The hook of %s failed", package.name, extra=package.log_labels)
+        logger.exception("The hook of %s failed", package.name, event="hook.failed", extra=package.log_labels)
 
 
 def _call(outcome: Outcome) -> None:

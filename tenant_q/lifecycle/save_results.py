@@ -69,7 +69,12 @@ def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: N
         except DatabaseAway:
             raise
         except Exception as error:
-            logger.warning("Could not save a batch of %s tenants at once: %s", len(by_tenant), error)
+            logger.warning(
+                "Could not save a batch of %s tenants at once: %s",
+                len(by_tenant),
+                error,
+                event="result.batch_save_failed",
+            )
     saved = []
     for owner, own in by_tenant.items():
         saved.append(_save_tenant(_writer(calls_receivers), owner, own))

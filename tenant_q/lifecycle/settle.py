@@ -57,7 +57,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
             level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
-            logger.log(level, "Failed %s (%s): %s", *names, extra=outcome.package.log_labels)
+            logger.log(level, "Failed %s (%s): %s", *names, event="task.failed", extra=outcome.package.log_labels)
     settlement.to_call = [outcome for outcome in settled if hooks.has_receivers(outcome)]
     return settlement
 
@@ -74,7 +74,9 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
     """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
     package = outcome.package
-    logger.error("The result of %s was refused: %s", package.name, error, extra=package.log_labels)
+    logger.error(
+        "The result of %s was refused: %s", package.name, error, event="result.refused", extra=package.log_labels
+    )
     refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
     settlement.unsaved.pop(package.key, None)
     settlement.unsaved |= save_results.save([refused])
@@ -104,5 +106,11 @@ def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) 
                 cached.save(refused, broker)  # for callers that wait for it there
             return refused
         extra = outcome.package.log_labels
-        logger.error("The result of %s was saved in its row only: %s", outcome.package.name, error, extra=extra)
+        logger.error(
+            "The result of %s was saved in its row only: %s",
+            outcome.package.name,
+            error,
+            event="result.saved_in_row_only",
+            extra=extra,
+        )
     return outcome

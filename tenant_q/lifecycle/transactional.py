@@ -55,6 +55,7 @@ def only_success(package: Package) -> Iterator[Task | None]:
         logger.exception(
             "%s succeeded, but a function that it registered with on_commit() failed",
             package.name,
+            event="task.on_commit_failed",
             extra=package.log_labels,
         )
     if is_outermost and not committed:

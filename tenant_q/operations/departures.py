@@ -89,7 +89,10 @@ def _clear_now(schema: str, key: str) -> None:
         while not clear(schema, key):
             if time.monotonic() > deadline:
                 logger.warning(
-                    "Stopped waiting for the running tasks of the deleted tenant %s", schema, extra={"schema": schema}
+                    "Stopped waiting for the running tasks of the deleted tenant %s",
+                    schema,
+                    event="tenant.wait_ended",
+                    extra={"schema": schema},
                 )
                 return
             time.sleep(RETRY_SECONDS)
@@ -98,6 +101,7 @@ def _clear_now(schema: str, key: str) -> None:
             "Could not clear the deleted tenant %s in the broker, and left it to the scheduler: %s",
             schema,
             error,
+            event="tenant.clearing_left",
             extra={"schema": schema},
         )
 
@@ -141,6 +145,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
             schema,
             type(error).__name__,
             error,
+            event="tenant.cache_clearing_left",
             extra={"schema": schema},
         )
         return False
@@ -167,7 +172,13 @@ def find_and_clear() -> None:
         with tenancy.in_public():
             _records().filter(key__in=returned).update(deleted=None, cleared=None)
     for schema, key in tenancy.gone():
-        logger.warning("Found that tenant %s (key %s) is gone, and cleared it", schema, key, extra={"schema": schema})
+        logger.warning(
+            "Found that tenant %s (key %s) is gone, and cleared it",
+            schema,
+            key,
+            event="tenant.found_gone",
+            extra={"schema": schema},
+        )
         _note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)
     with tenancy.detect_outages(), tenancy.in_public():

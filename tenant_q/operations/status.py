@@ -191,7 +191,7 @@ def _opened(packed: Iterable[Any]) -> Iterator[Any]:
         try:
             stat = _Unpickler(io.BytesIO(unsign(force_str(one)))).load()
         except (BadSignature, AttributeError, ImportError, ValueError, pickle.UnpicklingError) as error:
-            logger.debug("Skipped a status that does not open: %s", error)
+            logger.debug("Skipped a status that does not open: %s", error, event="status.skipped")
             continue
         if isinstance(stat, Stat):
             yield stat

@@ -103,5 +103,6 @@ def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
             schema,
             in_words(count),
             planned.isoformat(),
+            event="schedule.catching_up",
             extra={"schema": schema, "task_id": row.task or "", "func": row.func},
         )

@@ -63,7 +63,12 @@ def failed_task(row: Schedule, schema: str, id: str, error: TenantQError) -> Out
     """
     label = f"{row.name!r} (id {row.pk})" if row.name else f"id {row.pk}"
     logger.error(
-        "Schedule %s of %s failed: %s", label, schema, error, extra={"schema": schema, "task_id": id, "func": row.func}
+        "Schedule %s of %s failed: %s",
+        label,
+        schema,
+        error,
+        event="schedule.failed",
+        extra={"schema": schema, "task_id": id, "func": row.func},
     )
     options = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
     package = build(row.func.strip() or "?", (), {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)

@@ -98,6 +98,7 @@ def _install_as_migrating_role(schema: str, using: str) -> None:
             "Left the schedules of %s to the cluster, which puts them into the index: %s",
             schema,
             index_rights.why_not(schema, refusal),
+            event="due_index.schema_left_out",
             extra={"schema": schema},
         )
 

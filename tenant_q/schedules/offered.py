@@ -132,7 +132,12 @@ def _titled(name: str, title: str) -> dict[str, tuple[str, ModuleType]]:
     try:
         return {module.__name__: (title, module) for module in _import_all(name)}
     except Exception as error:  # whatever a module raises while it is imported
-        logger.error("Could not import %s, so its functions are not offered to tenants' staff: %s", name, error)
+        logger.error(
+            "Could not import %s, so its functions are not offered to tenants' staff: %s",
+            name,
+            error,
+            event="schedule.functions_not_offered",
+        )
         return {}
 
 

@@ -200,6 +200,7 @@ def _log(name: str, what: str, log_labels: Mapping[str, str] | None) -> None:
             id,
             name,
             details,
+            event="process_state.put_back",
             extra=_extra(log_labels, name),
         )
 
@@ -224,7 +225,9 @@ def _replace(name: str, what: str | None, log_labels: Mapping[str, str] | None, 
             "goes on as it is; the function must not change it"
         )
     _logged.add((func, name))
-    logger.warning(text, func, schema, id, name, details, extra=_extra(log_labels, name))
+    logger.warning(
+        text, func, schema, id, name, details, event="process_state.replaced", extra=_extra(log_labels, name)
+    )
 
 
 def _who(log_labels: Mapping[str, str] | None) -> tuple[str, str, str]:

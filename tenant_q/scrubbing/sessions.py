@@ -112,14 +112,24 @@ def _put_settings_back(log_labels: Mapping[str, str] | None) -> bool:
     """Restore the settings of all databases. Return whether any was changed."""
     changed = _settings[0].restore() if _settings else []
     if changed:
-        logger.warning("The settings of the databases %s are put back", ", ".join(changed), extra=log_labels)
+        logger.warning(
+            "The settings of the databases %s are put back",
+            ", ".join(changed),
+            event="session.settings_put_back",
+            extra=log_labels,
+        )
     return bool(changed)
 
 
 def _put_connection_back(other: Any, log_labels: Mapping[str, str] | None) -> Any:
     """Restore the connection of an alias, and return it."""
     connection = connections[other.alias] = _watched[other.alias]
-    logger.warning("Connection %s is put back: the task put another one in its place", other.alias, extra=log_labels)
+    logger.warning(
+        "Connection %s is put back: the task put another one in its place",
+        other.alias,
+        event="session.put_back",
+        extra=log_labels,
+    )
     _close(other, "the task put it in the place of another", log_labels)
     return connection
 
@@ -132,7 +142,11 @@ def _restore_setup(connection: Any, log_labels: Mapping[str, str] | None) -> Non
     if changed := setup.restore(connection):
         names = ", ".join(changed)
         logger.warning(
-            "What the task changed in connection %s is put back: %s", connection.alias, names, extra=log_labels
+            "What the task changed in connection %s is put back: %s",
+            connection.alias,
+            names,
+            event="session.changes_put_back",
+            extra=log_labels,
         )
 
 
@@ -210,6 +224,6 @@ def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
 
 def _close(connection: Any, why: str, log_labels: Mapping[str, str] | None) -> None:
     """Close a connection that cannot be scrubbed. The next use opens a new one."""
-    logger.info("Connection %s is closed: %s", connection.alias, why, extra=log_labels)
+    logger.info("Connection %s is closed: %s", connection.alias, why, event="session.closed", extra=log_labels)
     forget_transaction(connection)
     connection.close()

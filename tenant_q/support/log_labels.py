@@ -14,12 +14,16 @@ from tenant_q.support.visible import visible, visible_traceback
 # The value of a label without a tenant, task or function.
 NOTHING = "-"
 NAMES = ("schema", "task_id", "func")
+EVENT = "event"
 # Types that are logged as they are, also with `%d` and `%.1f`.
 _AS_IT_IS = (bool, int, float, type(None))
 
 
 class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records carry `schema`, `task_id` and `func`; "-" stands for what the call's `extra` lacks."""
+    """A logger whose records carry `schema`, `task_id` and `func`; "-" stands for what the call's `extra` lacks.
+
+    Each call names its `event`, as "task.failed", which stays when the text of the record changes.
+    """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         if self.isEnabledFor(level):
@@ -29,7 +33,8 @@ class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         given = kwargs.get("extra") or {}
-        kwargs["extra"] = {**given, **{name: visible(str(given.get(name) or NOTHING)) for name in NAMES}}
+        labels = {name: visible(str(given.get(name) or NOTHING)) for name in NAMES}
+        kwargs["extra"] = {**given, **labels, EVENT: kwargs.pop(EVENT, NOTHING)}
         return msg, kwargs
 
 

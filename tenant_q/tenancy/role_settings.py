@@ -136,6 +136,7 @@ def _log(place: _Place, found: str | None, noted: str | None, role: str, databas
         place.name,
         f"set to {found!r} for later sessions" if found is not None else "reset for later sessions",
         way_out,
+        event="role_settings.changed",
     )
 
 
@@ -168,7 +169,12 @@ def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
             except psycopg.Error as error:
                 if cursor.connection.closed:
                     raise
-                logger.error("%s cannot be restored in an open session: %s", item[0], one_line(error))
+                logger.error(
+                    "%s cannot be restored in an open session: %s",
+                    item[0],
+                    one_line(error),
+                    event="role_settings.restore_failed",
+                )
 
 
 def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:

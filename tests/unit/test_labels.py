@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import tenant_q
+from tenant_q.logging import TenantFilter
 from tenant_q.support.log_labels import get_logger
 
 
@@ -15,6 +16,16 @@ def test_what_is_not_known_is_a_dash(caplog):
     get_logger("tenant_q.test").warning("about %s", "a", extra={"schema": "acme", "task_id": "", "more": 1})
     (record,) = caplog.records
     assert (record.schema, record.task_id, record.func, record.more) == ("acme", "-", "-", 1)
+
+
+def test_an_event_is_an_attribute_and_no_other_record_has_it(caplog):
+    get_logger("tenant_q.test").warning("about %s", "a", event="task.failed")
+    get_logger("tenant_q.test").warning("about %s", "b")
+    logging.getLogger("billing").warning("about nothing")
+    for record in caplog.records:
+        TenantFilter().filter(record)
+    assert [record.event for record in caplog.records] == ["task.failed", "-", "-"]
+    assert [record.getMessage() for record in caplog.records] == ["about a", "about b", "about nothing"]
 
 
 def test_no_module_logs_past_the_labels():
@@ -45,7 +56,7 @@ HANDLER = {"class": "logging.StreamHandler", "filters": ["tenant"], "formatter":
 settings.configure(LOGGING={
     "version": 1,
     "filters": {"tenant": FILTER},
-    "formatters": {"line": {"format": "{schema} {task_id} {func} {message}", "style": "{"}},
+    "formatters": {"line": {"format": "{schema} {task_id} {func} {event} {message}", "style": "{"}},
     "handlers": {"console": HANDLER},
     "root": {"handlers": ["console"]},
 })
@@ -56,4 +67,4 @@ configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
 logging.warning("early")
 """
     done = subprocess.run([sys.executable, "-c", settings], capture_output=True, text=True)
-    assert done.stderr == "- - - early\n"
+    assert done.stderr == "- - - - early\n"

@@ -157,6 +157,16 @@ def test_the_loggers_are_those_of_the_page():
     assert {name.strip("`") for cell in watched for name in cell.split(", ")} <= said
 
 
+def test_the_events_are_those_of_the_page():
+    """If this fails, run `python scripts/write_events.py`. Events are public, as the names of loggers are."""
+    writer = runpy.run_path(str(ROOT / "scripts/write_events.py"))
+    calls = list(writer["calls"]())
+    assert len(calls) > 90
+    assert [call.place for call in calls if not re.fullmatch(r"[a-z_]+\.[a-z_]+", call.event)] == []
+    page = (REFERENCE / "logging.md").read_text()
+    assert writer["written"](page) == page
+
+
 def test_the_operations_of_the_diagram_and_the_page_are_those_of_the_broker():
     lua = {path.stem for path in (ROOT / "tenant_q/brokers/lua").glob("*.lua")}
     drawn = set(re.findall(r'class="op">(\w+)<', (DOCS / "assets/package-states.svg").read_text()))

@@ -47,7 +47,11 @@ class RedisLeases(Part):
         except REFUSALS:
             if not running:
                 raise
-            logger.exception("The package that worker %s was running is not charged for its death", worker)
+            logger.exception(
+                "The package that worker %s was running is not charged for its death",
+                worker,
+                event="package.death_not_charged",
+            )
             return int(self._run("reclaim", worker, "", "", int(charged), death or ""))
 
     def expire(self) -> int:
@@ -55,7 +59,13 @@ class RedisLeases(Part):
         expired, *broken = self._run("expire", round(outage_seconds(lease) * 1000), round(lease * 1000))
         for one in broken:
             what, _, name = shown(one).partition(";")
-            logger.error("%s in the queue of cluster %r: %s", _BROKEN.get(what, what), self.cluster, visible(name))
+            logger.error(
+                "%s in the queue of cluster %r: %s",
+                _BROKEN.get(what, what),
+                self.cluster,
+                visible(name),
+                event="package.entry_broken",
+            )
         return int(expired)
 
     def cancelled(self) -> list[Cancelled]:

@@ -52,7 +52,12 @@ class RedisPackages(Part):
                 for worker, one in reported.items():
                     self.set_progress({worker: one})
             else:
-                logger.warning("The progress of %s is not kept: %s", *(id for id, _ in reported.values()), error)
+                logger.warning(
+                    "The progress of %s is not kept: %s",
+                    *(id for id, _ in reported.values()),
+                    error,
+                    event="task.progress_not_kept",
+                )
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
         found = self._run("get_progress", *self._owner(schema), id)

@@ -90,7 +90,12 @@ class RedisQueue(Part):
             return self._acknowledge(worker, settled) if settled else []
         except REFUSALS as error:
             if len(settled) > 1:
-                logger.warning("%s acknowledgements are sent one by one: %s", len(settled), error)
+                logger.warning(
+                    "%s acknowledgements are sent one by one: %s",
+                    len(settled),
+                    error,
+                    event="package.acknowledged_one_by_one",
+                )
                 return [id for one in settled for id in self.acknowledge(worker, [one])]
             self._dead_letter_by_token(worker, settled[0].lease, error)
             return []
@@ -138,11 +143,25 @@ class RedisQueue(Part):
         If the server refuses that too, the package stays leased until its worker fetches again.
         """
         extra = {"schema": lease.schema, "task_id": lease.id}
-        logger.error("Package %s of %s is given up: %s", lease.id, lease.schema, error, exc_info=error, extra=extra)
+        logger.error(
+            "Package %s of %s is given up: %s",
+            lease.id,
+            lease.schema,
+            error,
+            event="package.given_up",
+            exc_info=error,
+            extra=extra,
+        )
         try:
             self._run("dead_letter", worker, "", lease.token, f"{type(error).__name__}: {error}")
         except REFUSALS:
-            logger.exception("Package %s of %s cannot be given up", lease.id, lease.schema, extra=extra)
+            logger.exception(
+                "Package %s of %s cannot be given up",
+                lease.id,
+                lease.schema,
+                event="package.give_up_failed",
+                extra=extra,
+            )
 
     def purge(self) -> None:
         self._run("purge")

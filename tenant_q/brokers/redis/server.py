@@ -31,7 +31,7 @@ class RedisServer(Part):
                 server: Any = self.client.info("server")
         except BrokerError as error:
             self.ping()  # the version is only displayed: a user without INFO is served too
-            logger.info("The version of the broker's server is not shown: %s", error)
+            logger.info("The version of the broker's server is not shown: %s", error, event="broker.version_unknown")
             return "Redis"
         if "valkey_version" in server:
             return f"Valkey {server['valkey_version']}"

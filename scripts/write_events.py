@@ -1,0 +1,84 @@
+"""Write the table of events of `docs/reference/logging.md` from the calls of loggers in `tenant_q`.
+
+A test fails when the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/reference/logging.md"
+LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
+LEVELS |= {"critical": "CRITICAL", "log": "INFO, ERROR"}
+
+
+@dataclass(frozen=True, order=True)
+class Call:
+    """A call of a logger; `event` is empty if the call names none."""
+
+    event: str
+    level: str
+    text: str
+    place: str
+
+
+def main() -> None:
+    """Write the page anew."""
+    PAGE.write_text(written(PAGE.read_text()))
+
+
+def written(page: str) -> str:
+    """Return the text of the page with the table that the code describes."""
+    lines = ["| event | level | text |", "|---|---|---|"]
+    for event in sorted({call.event for call in calls()}):
+        of_event = sorted(call for call in calls() if call.event == event)
+        levels = ", ".join(dict.fromkeys(call.level for call in of_event))
+        texts = " / ".join(dict.fromkeys(call.text for call in of_event))
+        lines.append(f"| `{event}` | {levels} | {texts} |")
+    begin, end = "<!-- events -->\n", "<!-- end of events -->"
+    head, _, rest = page.partition(begin)
+    return head + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
+def calls() -> Iterator[Call]:
+    """Yield each call of a logger in `tenant_q`."""
+    for path in sorted((ROOT / "tenant_q").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and (level := _level(node)) and path.name != "log_labels.py":
+                text = " / ".join(map(_shown, _texts(node, tree))) or "…"
+                yield Call(_event(node), level, text, f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+def _level(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value).endswith("logger"):
+        return LEVELS.get(call.func.attr, "")
+    return ""
+
+
+def _event(call: ast.Call) -> str:
+    named = (word.value for word in call.keywords if word.arg == "event")
+    return next((str(value.value) for value in named if isinstance(value, ast.Constant)), "")
+
+
+def _texts(call: ast.Call, module: ast.Module) -> list[str]:
+    """Return the text of a call, or all texts that are assigned to the name that stands in its place."""
+    message = call.args[1] if ast.unparse(call.func).endswith(".log") else call.args[0]
+    values: list[ast.expr] = [message]
+    if isinstance(message, ast.Name):
+        assigned = (node for node in ast.walk(module) if isinstance(node, ast.Assign))
+        values = [node.value for node in assigned if ast.unparse(node.targets[0]) == message.id]
+    return [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+
+
+def _shown(text: str) -> str:
+    return re.sub(r"…( ?…)+", "…", re.sub(r"%[-+ #0-9.]*[a-z]", "…", text)).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()
