@@ -26,7 +26,7 @@ import psycopg
 import pytest
 import requests
 
-from tests.conftest import wait_until
+from tests.conftest import delete_keys, wait_until
 from tests.documents import DOCS, ROOT, Block, blocks
 
 TUTORIALS = ("django-tenants", "django-tenant-schemas")
@@ -253,6 +253,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path, programs: Path) -> It
             process.wait()
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{followed.database}" WITH (FORCE)')
+    delete_keys("myshop")
 
 
 def test_a_newcomer_has_a_schedule_in_two_tenants_admins(reader: Reader) -> None:
