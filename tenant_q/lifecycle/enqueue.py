@@ -174,7 +174,7 @@ def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limite
 
 
 def _address_anew(looked_up: Sequence[Package]) -> bool:
-    """Look the tenants of packages up again, which were found in a cache. Return whether one has another key now.
+    """Look up again the tenants of packages whose keys came from a cache. Return whether a key has changed.
 
     Raises `UnknownTenant` if no tenant has the name any more.
     """

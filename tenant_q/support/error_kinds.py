@@ -71,8 +71,8 @@ def is_closed_by_server(error: Exception) -> bool:
 def kind_of_postgres(error: BaseException) -> Kind:
     """Return the kind of an error raised while a row was saved on a server that can be reached.
 
-    A refusal concerns a value: it is too large, for example, or is not text in the database's encoding. Errors that no
-    statement or a trigger raised are defects. All others are outages of the tenant: its table is locked or missing, or
+    A refusal concerns a value: it is too large, for example, or is not text in the database's encoding. Errors that do
+    not come from PostgreSQL, or that a trigger raises, are defects. All others are outages of the tenant: its table is locked or missing, or
     has other columns.
     """
     found: BaseException | None = error

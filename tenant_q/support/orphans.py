@@ -71,11 +71,11 @@ def reap(known: Collection[int]) -> None:
 
 
 def end(known: Collection[int], seconds: float) -> tuple[set[int], set[int]]:
-    """Kill and reap every child except `known`, and the orphans that these leave in turn.
+    """Kill and reap every child except `known`, and the orphans that they leave in turn.
 
     Args:
         known: The ids of the children to spare.
-        seconds: The longest wait for the others.
+        seconds: How long to wait for the others to end, at most.
 
     Returns:
         The ids of the children found, and of those that still exist. Those belong to another user, or are in a call

@@ -28,7 +28,7 @@ def carry_span(task: dict[str, Any]) -> None:
 
 
 def traced(call: Callable[..., _R]) -> Callable[..., _R]:
-    """Return `call(package, ...)` as a function that runs it in a span, if the project has set up OpenTelemetry."""
+    """Return a function that runs `call(package, ...)`, in a span if the project has set up OpenTelemetry."""
 
     @functools.wraps(call)
     def perhaps_in_span(package: Any, *arguments: Any) -> _R:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -87,8 +88,14 @@ def test_frozen_sessions_hold_nobody_and_double_nothing(tenants, proxy, mscluste
     wait_until(lambda: get_broker().counts().open == 0, 120, "everything to be done")
     effects = Counter(key for (key,) in _rows(tenants, "SELECT task_key FROM {}.chaos_effect"))
     used = [one for one in proxy.frozen() if one.swallowed_at is not None]
+
+    def left() -> list[Any]:
+        return [one.requests[-3:] for one in used if one.closed_at is None]
+
     # An idle scheduler uses its session once a minute.
-    wait_until(lambda: all(one.closed_at is not None for one in used), 120, "each frozen session to be dropped")
+    is_over = time.monotonic() + 120
+    wait_until(lambda: not left() or time.monotonic() > is_over, 130, "the frozen sessions to be dropped")
+    assert left() == [], "the last requests of the frozen sessions that nobody dropped"
     held = sorted(one.closed_at - one.swallowed_at for one in used if one.closed_at and one.swallowed_at)
     print(
         f"\n{len(accepted)} tasks, {len(proxy.frozen())} frozen sessions, {len(held)} in use; held for "

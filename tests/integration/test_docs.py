@@ -82,7 +82,7 @@ def test_the_examples_run_and_give_what_they_say(tenants, mscluster, settings, m
         for key in client.scan_iter("{tq:long}*"):
             client.delete(key)
     assert cluster.stop() == 0
-    assert "lease of acme_corp: acme_corp: invoice 18 over 120" in cluster.log, "the hook was called"
+    assert "lease of acme_corp: acme_corp: invoice 18 for 120" in cluster.log, "the hook was called"
     (head,) = (block.text for block in BLOCKS if "mscluster\n  cluster" in block.text)
     heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, cluster.log)]
     assert heads[0] == heads[1], "the block at the start of a cluster"

@@ -30,7 +30,7 @@ class Ledger:
         self._now = self._read(now or b"")
 
     def since(self, before: bytes) -> dict[str, Figures]:
-        """Return what was done since the string was as `before`, by name."""
+        """Return the figures, by name, of what was done since Redis' string of figures was `before`."""
         then = self._read(before)
         used = ((name, place) for name, place in self.places.items() if not name.startswith(FREE))
         return {name: self._difference(place * _WORDS, then) for name, place in used}
