@@ -86,7 +86,7 @@ def hold(key: str, seconds: float = 60) -> str:
 
 
 def let_go(key: str) -> None:
-    client().set(f"go:{key}", 1)
+    client().set(f"go:{key}", 1, ex=3600)
 
 
 def kill_worker(key: str) -> None:

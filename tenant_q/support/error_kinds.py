@@ -72,8 +72,8 @@ def kind_of_postgres(error: BaseException) -> Kind:
     """Return the kind of an error raised while a row was saved on a server that can be reached.
 
     A refusal concerns a value: it is too large, for example, or is not text in the database's encoding. Errors that do
-    not come from PostgreSQL, or that a trigger raises, are defects. All others are outages of the tenant: its table is locked or missing, or
-    has other columns.
+    not come from PostgreSQL, or that a trigger raises, are defects. All others are outages of the tenant: its table is
+    locked or missing, or has other columns.
     """
     found: BaseException | None = error
     while found is not None:

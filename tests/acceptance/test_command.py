@@ -34,7 +34,7 @@ def manage(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         ({"TEST_Q_CLUSTER": '{"wokers": 2}'}, "unknown key 'wokers': did you mean 'workers'?"),
         ({"TEST_TENANT_Q": '{"lease": "long"}'}, "TENANT_Q['lease'] is 'long' (str); it must be"),
         ({"TEST_WITHOUT": "django_q"}, "django_q is not in TENANT_APPS"),
-        ({"TEST_NO_SECRET_KEY": "1"}, "SECRET_KEY is missing"),
+        ({"TEST_NO_SECRET_KEY": "1"}, "Set SECRET_KEY"),
     ],
 )
 def test_what_is_missing_is_told_in_one_line(tenants, env, told):

@@ -53,7 +53,7 @@ def test_children_of_a_task_cross_no_tenants(tenants, orders, mscluster, nth):
             iters[name] = QUtilities.add_async_tasks_from_iter("tests.tasks_forking.write_and_look", [name] * TASKS)
     wait_until(lambda: get_broker().counts().open == 0, 120 + TASKS, "the tasks to be done")
     assert not len(_told("ended"))
-    tasks.client().set(f"stop:{get_broker().cluster}", 1)
+    tasks.client().set(f"stop:{get_broker().cluster}", 1, ex=3600)
     wait_until(lambda: len(_told("ended")) == len(WAYS), 60, "the children to have ended")
     assert not _told("crossed")
     written = {forker: len(WAYS) + sum(child["rows"] for child in _told("ended"))} | dict.fromkeys(others, TASKS)

@@ -187,8 +187,8 @@ def test_a_server_that_hangs_does_not_hang_the_question(tenants, servers, settin
         said = manage("mshealth", "--json", Q_NAME=settings.Q_CLUSTER["name"])
         print(f"\n{name} hangs: answered after {time.monotonic() - begun:.2f} s", end="")
     assert said.returncode == 1, said.stderr
-    (outage,) = json.loads(said.stdout)["outages"]
-    assert outage.startswith(f"The {server} does not answer within")
+    outages = json.loads(said.stdout)["outages"]  # the other one may be slow on a busy machine
+    assert any(outage.startswith(f"The {server} does not answer within") for outage in outages)
 
 
 def test_for_a_liveness_probe_an_outage_is_no_failure(tenants, mscluster, servers):
@@ -197,7 +197,7 @@ def test_for_a_liveness_probe_an_outage_is_no_failure(tenants, mscluster, server
     with frozen(servers, "postgres"):
         assert manage("mshealth", "--live", "--host", Q_NAME=cluster.name).returncode == 0
         assert manage("mshealth", "--host", Q_NAME=cluster.name).returncode == 1
-    assert manage("mshealth", "--host", Q_NAME=cluster.name).returncode == 0
+    wait_until(lambda: manage("mshealth", "--host", Q_NAME=cluster.name).returncode == 0, what="a healthy cluster")
     said = manage("mshealth", "--host", "elsewhere", Q_NAME=cluster.name)
     assert said.returncode == 1 and f"No cluster of site {cluster.name} runs on elsewhere" in said.stdout
 

@@ -192,7 +192,7 @@ def test_a_cluster_ends_in_time_whatever_hangs(tenants, mscluster, what):
     assert time.monotonic() - begun < 1 + MARGIN + LATE
     assert code == (1 if what == "sentinel" else 0)
     wait_until(lambda: not cluster.processes() and are_gone(pids), what="all to be gone")
-    assert ("The sentinel of cluster" in cluster.log) is (what == "sentinel")
+    assert ("Killed the sentinel of cluster" in cluster.log) is (what == "sentinel")
 
 
 def test_a_cluster_whose_sentinel_hangs_ends(tenants, mscluster):

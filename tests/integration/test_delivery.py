@@ -494,7 +494,7 @@ def test_what_fails_on_commit_changes_nothing(tenants, worker, effects, caplog):
     work(worker)
     assert effects() == ["a"]
     assert row(id).success
-    assert "what it left to do on commit failed" in caplog.text
+    assert "a function that it registered with on_commit() failed" in caplog.text
 
 
 @pytest.mark.seam

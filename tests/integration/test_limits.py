@@ -15,7 +15,7 @@ from django_q.tasks import async_task
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
-from tenant_q.lifecycle import enqueue, failures, result_checks, save_results
+from tenant_q.lifecycle import bulk_rows, enqueue, failures, result_checks
 from tenant_q.package.build import build
 from tenant_q.package.signing import size_of
 from tenant_q.tenancy import in_schema
@@ -149,7 +149,7 @@ def test_an_outcome_that_waits_for_its_tenant_is_not_limited(limited, worker, mo
     with in_schema(ACME):
         id = QUtilities.add_async_task("tests.tasks.add", value, "")
     with monkeypatch.context() as broken:
-        broken.setattr(save_results, "_save_rows", refuse_rows)
+        broken.setattr(bulk_rows, "save", refuse_rows)
         work(worker)
     assert (get_broker().counts().delayed, get_broker().counts().dead) == (1, 0), "its saving is put off"
     sql(f"ALTER TABLE {ACME}.django_q_task RENAME TO away")
