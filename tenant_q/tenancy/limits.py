@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 
@@ -42,6 +43,8 @@ _EVENTS = {_READ: select.POLLIN, _WRITE: select.POLLOUT, _READ | _WRITE: select.
 _limit = _Limit()
 _Connection: Any = psycopg.Connection
 _wait = psycopg.Connection.wait
+# The sessions that were dropped, and after how many seconds.
+_dropped: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 
 def install() -> None:
@@ -109,6 +112,8 @@ def wait(raw: Any, gen: Any, seconds: float) -> Any:
 
     Raises `psycopg.OperationalError` after a longer pause, and drops the session.
     """
+    if raw in _dropped:
+        raise _Silent(_dropped[raw])
     poll, file = select.poll(), raw.fileno()
     try:
         wanted = next(gen)
@@ -131,4 +136,12 @@ def dropped(raw: Any, seconds: float) -> psycopg.OperationalError:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as copy:
             copy.shutdown(socket.SHUT_RDWR)
         raw.close()
-    return psycopg.OperationalError(f"the server has not answered for {seconds:g} s, so the session is dropped")
+        _dropped[raw] = seconds
+    return _Silent(seconds)
+
+
+class _Silent(psycopg.OperationalError):
+    """The reason why a session was dropped, also for the statement after it: django-tenants hides the first error."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the server has not answered for {seconds:g} s, so the session is dropped")
