@@ -43,8 +43,9 @@ def recurrence_of(row: Schedule) -> tuple[Any, ...]:
     return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
 
 
-def _from_db(cls: Any, db: str | None, field_names: Any, values: Any) -> Any:
-    row = Model.from_db.__func__(cls, db, field_names, values)  # type: ignore[attr-defined]
+def _from_db(cls: Any, /, db: str | None, field_names: Any, values: Any, **options: Any) -> Any:
+    # Django 6.1 passes `fetch_mode`.
+    row = Model.from_db.__func__(cls, db, field_names, values, **options)  # type: ignore[attr-defined]
     row.__dict__[_LOADED] = row.__dict__.get("next_run")
     return row
 
