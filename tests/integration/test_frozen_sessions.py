@@ -25,7 +25,7 @@ from tests.integration.planning import PAST, insert
 from tests.postgres_proxy import ANSWER, REQUEST, Proxy
 
 # Seconds after which a silent session is dropped in these tests. A busy machine takes a while for an answer, too.
-LIMIT = 0.5
+LIMIT = 1.0
 EFFECT = f"{__name__}.take_effect"
 
 
