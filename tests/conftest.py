@@ -18,6 +18,8 @@ import pytest
 from tests.schemas import TENANTS, make_base_tenants, truncate
 from tests.servers import OWN
 
+# Seconds that the clean-up waits for a Redis that the test has paused.
+PAUSE = 30.0
 MANAGE = Path(__file__).parent.parent / "testproject" / "manage.py"
 
 
@@ -82,7 +84,7 @@ def delete_keys(*clusters: str) -> None:
     """Delete what clusters have in Redis, unless the test stopped it."""
     import redis
 
-    with suppress(redis.RedisError), redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+    with suppress(redis.RedisError), redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=PAUSE) as client:
         for name in clusters:
             for key in client.scan_iter(f"{{tq:{name}*", count=1000):
                 client.delete(key)
@@ -107,7 +109,7 @@ def _no_key_is_left(pytestconfig: pytest.Config) -> Iterator[None]:
     import redis
     from django.conf import settings
 
-    client = redis.Redis.from_url(os.environ["REDIS_URL"])
+    client = redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=PAUSE)
     try:
         before = set(client.scan_iter(count=1000))
     except redis.RedisError:  # an earlier test killed it, and this one has a server of its own
