@@ -12,7 +12,7 @@ from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
-from tenant_q.scrubbing import entering, serving, sessions
+from tenant_q.scrubbing import serving, sessions, shared_caches
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.outbox")
@@ -29,12 +29,12 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
     """
     package = outcome.package
     try:
-        if entering.has_receivers():
+        if shared_caches.has_receivers():
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 serving.announce(package.schema)
         with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
             sessions.watch()
-            entering.forget_other_tenants()
+            shared_caches.forget_other_tenants()
             slot.occupy(package.log_labels, timeout_of(package))
             hooks.call(outcome)
             slot.leave()

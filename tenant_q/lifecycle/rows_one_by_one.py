@@ -13,7 +13,7 @@ from picklefield.fields import PickledObject
 from tenant_q.lifecycle import task_rows
 from tenant_q.lifecycle.outcome_rows import CANCELLED_MARK, Key, Owner, as_pickled, as_task, signed_values
 from tenant_q.package.outcome import Outcome
-from tenant_q.scrubbing import entering
+from tenant_q.scrubbing import shared_caches
 from tenant_q.support.forks import no_return
 from tenant_q.tenancy import (
     database_alias,
@@ -52,7 +52,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     cancelled: set[Key] = set()
     for (schema, tenant), outcomes in by_tenant.items():
         with detect_outages(), in_verified_schema(schema, tenant=tenant), _plain_tables(schema):
-            entering.forget_other_tenants()
+            shared_caches.forget_other_tenants()
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = as_pickled(task.args), as_pickled(task.kwargs)

@@ -23,7 +23,7 @@ from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.schedules import catch_up, claims, occurrences
 from tenant_q.schedules.fired_packages import failed_task, package_of
-from tenant_q.scrubbing import entering
+from tenant_q.scrubbing import shared_caches
 
 FIRE_LOCK_MS = 250
 """The longest wait for a locked table of one tenant, in milliseconds: meanwhile the others' schedules wait too."""
@@ -139,9 +139,9 @@ def push(packages: Sequence[Package]) -> None:
 
 def begin(schema: str) -> None:
     """Prepare for code of the project that may be called for a tenant, which is current."""
-    entering.forget_other_tenants()
-    if entering.has_receivers():
-        entering.announce(schema)
+    shared_caches.forget_other_tenants()
+    if shared_caches.has_receivers():
+        shared_caches.announce(schema)
 
 
 def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:

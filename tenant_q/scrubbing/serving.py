@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tenant_q import tenancy
 from tenant_q.package.package import Package
-from tenant_q.scrubbing import entering, sessions
+from tenant_q.scrubbing import sessions, shared_caches
 
 
 @contextlib.contextmanager
@@ -31,8 +31,8 @@ def serving(schema: str, tenant: str | None) -> Iterator[None]:
 def begin(schema: str, tenant: str | None) -> None:
     """Enter a schema, and forget what the process remembers of the tenant before."""
     _enter(schema, tenant=tenant)
-    entering.forget_other_tenants()
-    if entering.has_receivers():
+    shared_caches.forget_other_tenants()
+    if shared_caches.has_receivers():
         announce(schema)
         _enter(schema, tenant=tenant)
 
@@ -41,7 +41,7 @@ def announce(schema: str) -> None:
     """Have the project's receivers clear its caches. What they leave in a session reaches no task and no hook."""
     sessions.watch()
     try:
-        entering.announce(schema)
+        shared_caches.announce(schema)
     finally:
         sessions.clean_up()
         tenancy.leave()
@@ -64,7 +64,7 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
         package: The task that ran.
         is_last: Whether other code than this tenant's tasks may run next.
     """
-    entering.forget_other_tenants()
+    shared_caches.forget_other_tenants()
     if sessions.clean_up(package.log_labels, is_last=is_last):
         tenancy.leave()
         _enter(schema, tenant=package.tenant or None)
