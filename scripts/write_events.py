@@ -6,6 +6,7 @@ A test fails when the page is not up to date.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ def main() -> None:
 def written(page: str) -> str:
     """Return the text of the page with the table that the code describes."""
     lines = ["| event | level | text |", "|---|---|---|"]
-    for event in sorted({call.event for call in calls()}):
-        of_event = sorted(call for call in calls() if call.event == event)
+    for event, group in itertools.groupby(sorted(calls()), key=lambda call: call.event):
+        of_event = list(group)
         levels = ", ".join(dict.fromkeys(call.level for call in of_event))
         texts = " / ".join(dict.fromkeys(call.text for call in of_event))
         lines.append(f"| `{event}` | {levels} | {texts} |")
