@@ -57,7 +57,6 @@ def django_db_setup(django_db_blocker: Any) -> Iterator[None]:
 def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     """Three tenants without tasks, schedules or policies, and queues of this test's own."""
     from django.db import connection
-    from django_q.conf import Conf
 
     from tenant_q import brokers
     from tenant_q.cluster.reset import reset
@@ -66,10 +65,7 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
 
     name = f"t{uuid.uuid4().hex[:8]}"
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"name": name}
-    # Django-Q2 reads its settings at import, and signs with the name.
-    monkeypatch.setattr(Conf, "PREFIX", name)
-    monkeypatch.setattr(Conf, "CLUSTER_NAME", name)
-    monkeypatch.setattr(Conf, "Q_STAT", f"django_q:{name}:cluster")
+    name_in_django_q(name, monkeypatch)
     reset()
     connection.set_schema_to_public()
     truncate(TENANTS)
@@ -80,8 +76,17 @@ def tenants(django_db_setup: None, settings: Any, monkeypatch: pytest.MonkeyPatc
     delete_keys(name, brokers.get_broker().cluster)
 
 
+def name_in_django_q(name: str, patch: pytest.MonkeyPatch) -> None:
+    """Name the cluster for Django-Q2, which reads its settings at import, and signs with the name."""
+    from django_q.conf import Conf
+
+    patch.setattr(Conf, "PREFIX", name)
+    patch.setattr(Conf, "CLUSTER_NAME", name)
+    patch.setattr(Conf, "Q_STAT", f"django_q:{name}:cluster")
+
+
 def delete_keys(*clusters: str) -> None:
-    """Delete what clusters have in Redis, unless the test stopped it."""
+    """Delete the keys of clusters, unless the test has stopped Redis."""
     import redis
 
     with suppress(redis.RedisError), redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=PAUSE) as client:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.db import connections
-from django_q.conf import Conf
 
 from tenant_q.cluster.reset import reset
-from tests.conftest import RunningCluster, delete_keys
+from tests.conftest import RunningCluster, delete_keys, name_in_django_q
 from tests.schemas import TENANTS, truncate
 
 NAME = "first-steps"
@@ -22,8 +21,7 @@ def cluster(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Run `python manage.py mscluster --workers 2`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "Q_CLUSTER", settings.Q_CLUSTER | {"name": NAME})
-        for name in ("PREFIX", "CLUSTER_NAME"):  # Django-Q2 reads its settings at import
-            patch.setattr(Conf, name, NAME)
+        name_in_django_q(NAME, patch)
         reset()
         truncate(TENANTS)
         log: Path = tmp_path_factory.mktemp("cluster") / "mscluster.log"
