@@ -89,8 +89,9 @@ class OnRedis:
                 self.client.pexpire(name, max(1, left - round(seconds * 1000)))
 
     def advance_figures(self, periods: int) -> None:
-        """What was kept of the figures in a period was kept so many earlier."""
-        for name in self.client.scan_iter(self.key("figures:*")):
+        """Move every figure into a period that is `periods` earlier."""
+        # A SCAN may return a key that was renamed meanwhile; it would move twice.
+        for name in list(self.client.scan_iter(self.key("figures:*"))):
             head, _, period = name.decode().rpartition(":")
             self.client.rename(name, f"{head}:{int(period) - periods}")
 
