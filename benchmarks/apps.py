@@ -19,7 +19,7 @@ class BenchmarksConfig(AppConfig):
         from benchmarks import work
         from tenant_q.schedules import fire
 
-        push = fire.push
+        push = fire.push_fires
 
         def push_and_note(packages: Sequence[Package]) -> None:
             push(packages)
@@ -27,4 +27,4 @@ class BenchmarksConfig(AppConfig):
             notes = [(one.schema, one.kwargs["name"], one.kwargs["planned"], now) for one in packages]
             work.leave(work.ENQUEUED, *notes)
 
-        fire.push = push_and_note
+        fire.push_fires = push_and_note

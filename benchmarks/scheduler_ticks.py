@@ -19,7 +19,7 @@ from benchmarks.harness import median, timed
 from tenant_q import tenancy
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
-from tenant_q.lifecycle import enqueue
+from tenant_q.lifecycle import push
 from tenant_q.models import DueSchedule
 from tenant_q.package.build import build
 from tenant_q.schedules import due_index, index_upkeep
@@ -89,7 +89,7 @@ class SchemaLoop:
 
     def _fire(self, row: Any, schema: str) -> None:
         fire = build(row.func, (row.name, ""), {"group": row.name}, schema=schema)
-        enqueue.push([fire])
+        push.push([fire])
         row.next_run, row.repeats, row.task = row.next_run + timedelta(days=1), row.repeats - 1, fire.id
         row.save()
 

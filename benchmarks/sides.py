@@ -88,13 +88,13 @@ class TenantQ(Side):
         harness.analyze()
 
     def queue(self, job: str, count: int, *args: Any) -> None:
-        from tenant_q.lifecycle import enqueue
+        from tenant_q.lifecycle import push
         from tenant_q.package.build import build
 
         names = tenants()
         for first in range(0, count, CHUNK):
             some = range(first, min(first + CHUNK, count))
-            enqueue.push([build(path(job), args, {}, schema=names[n % len(names)]) for n in some])
+            push.push([build(path(job), args, {}, schema=names[n % len(names)]) for n in some])
 
     def single(self) -> Sequence[AbstractContextManager[Any]]:
         from tenant_q.tenancy import in_schema
@@ -114,10 +114,10 @@ class TenantQ(Side):
             QUtilities.add_async_tasks_from_iter(path("nothing"), [()] * count)
 
     def send(self, planned: Sequence[float]) -> None:
-        from tenant_q.lifecycle import enqueue
+        from tenant_q.lifecycle import push
         from tenant_q.package.build import build
 
-        enqueue.push([build(path("start"), (at,), {}, schema=random.choice(tenants())) for at in planned])
+        push.push([build(path("start"), (at,), {}, schema=random.choice(tenants())) for at in planned])
 
 
 class DjangoQ2(Side):

@@ -26,7 +26,7 @@ import logging
 logging.getLogger("tenant_q").setLevel(logging.ERROR)
 from benchmarks.harness import timed, wait_until
 try:
-    from tenant_q.lifecycle import enqueue
+    from tenant_q.lifecycle import push
     from tenant_q.package.build import build
 except ImportError:  # a version before the folders
     from tenant_q import enqueue
@@ -49,7 +49,7 @@ def one_by_one():
 def in_bulk():
     for name in names:
         for first in range(0, of_each, 500):
-            enqueue.push([build(func, (), {}, schema=name) for _ in range(min(500, of_each - first))])
+            push.push([build(func, (), {}, schema=name) for _ in range(min(500, of_each - first))])
 
 
 def iters():

@@ -53,13 +53,13 @@ class TenantQConfig(AppConfig):
 
         from tenant_q import brokers, checks, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
-        from tenant_q.lifecycle import enqueue
+        from tenant_q.lifecycle import push
         from tenant_q.models import TenantPolicy
         from tenant_q.operations import departures
         from tenant_q.schedules import index_upkeep, replanning
 
         replanning.install()
-        pre_enqueue.connect(enqueue.stamp, dispatch_uid="tenant_q.stamp")
+        pre_enqueue.connect(push.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(index_upkeep.install_where_migrated, dispatch_uid="tenant_q.due_index")
         for signal, note in ((post_save, departures.tenant_made), (post_delete, departures.tenant_deleted)):
             signal.connect(note, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.departures")

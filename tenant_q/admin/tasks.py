@@ -20,7 +20,7 @@ from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
 from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.lifecycle import run_again, task_rows
-from tenant_q.lifecycle.failures import Failure, read_failure
+from tenant_q.lifecycle.failure_text import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED, Stored
 from tenant_q.schedules import offered
 from tenant_q.support.durations import duration

@@ -12,9 +12,9 @@ from tenant_q.cluster.returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BadPackage, TenantReplaced, WorkerDied
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package
+from tenant_q.package.outcome import give_up
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.worker")

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from tenant_q import tenancy
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
-from tenant_q.lifecycle import enqueue, hooks, save_results
-from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle import hooks, push, save_results
 from tenant_q.lifecycle.time_limits import timeout_of
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import serving, sessions, shared_caches
 from tenant_q.support.log_labels import get_logger
@@ -59,7 +58,7 @@ def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
         DatabaseAway: The database does not answer.
     """
     try:
-        enqueue.push(links, once=True, follows=sources)
+        push.push(links, once=True, follows=sources)
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:
@@ -77,7 +76,7 @@ def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
 
 def _push_or_fail(link: Package, sources: Mapping[str, str]) -> None:
     try:
-        enqueue.push([link], once=True, follows=sources)
+        push.push([link], once=True, follows=sources)
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:

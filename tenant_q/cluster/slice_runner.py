@@ -24,10 +24,9 @@ from tenant_q.exceptions import (
 )
 from tenant_q.lifecycle import known_outcomes, retries
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.time_limits import timeout_of
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.scrubbing import serving, sessions
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tenant_q.exceptions import EnqueueError, WrongArgument
-from tenant_q.lifecycle import enqueue, save_results
-from tenant_q.lifecycle.failures import give_up
+from tenant_q.lifecycle import push, save_results
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.call_checks import is_function, shown
 
@@ -83,8 +82,8 @@ def next_link(outcome: Outcome) -> Package | None:
         return None
     options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
     link = link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
-    enqueue.announce([link])
-    enqueue.sealed(link)  # so that a value that does not pickle fails here
+    push.announce([link])
+    push.sealed(link)  # so that a value that does not pickle fails here
     return link
 
 

@@ -32,7 +32,7 @@ from tenant_q.exceptions import (
 )
 from tenant_q.lifecycle import save_results, transactional
 from tenant_q.lifecycle.awaiting import wait_for
-from tenant_q.lifecycle.failures import message_of, write_failure
+from tenant_q.lifecycle.failure_text import message_of, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package.outcome import Outcome

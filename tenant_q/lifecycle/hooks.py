@@ -10,7 +10,7 @@ from django_q.models import Task
 from django_q.signals import post_execute
 
 from tenant_q import tenancy
-from tenant_q.lifecycle import enqueue, outcome_rows, save_results
+from tenant_q.lifecycle import outcome_rows, push, save_results
 from tenant_q.lifecycle.execute import resolve
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
@@ -30,7 +30,7 @@ def has_receivers(outcome: Outcome) -> bool:
 
 def called_receivers(settlement: Settlement) -> bool:
     """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
-    return save_results.has_own_receivers() or (bool(settlement.links) and enqueue.has_own_receivers())
+    return save_results.has_own_receivers() or (bool(settlement.links) and push.has_own_receivers())
 
 
 def call(outcome: Outcome) -> None:

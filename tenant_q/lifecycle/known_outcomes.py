@@ -12,8 +12,7 @@ from tenant_q.exceptions import TaskCancelled, WorkerDied
 from tenant_q.lifecycle import results
 from tenant_q.lifecycle.cancel import death_of
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.lifecycle.failures import give_up
-from tenant_q.package.outcome import Outcome, carried_outcome
+from tenant_q.package.outcome import Outcome, carried_outcome, give_up
 
 
 def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:

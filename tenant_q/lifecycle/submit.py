@@ -10,7 +10,7 @@ from django_q.humanhash import uuid
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import chains, enqueue, hooks, iters, settle
+from tenant_q.lifecycle import chains, hooks, iters, push, settle
 from tenant_q.lifecycle.execute import execute
 from tenant_q.package.build import build
 from tenant_q.package.envelope import open_package
@@ -96,15 +96,15 @@ def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: 
 
 def _send(packages: Sequence[Package], *, once: bool) -> str:
     broker = packages[0].task.pop("broker", None)
-    enqueue.announce(packages)
+    push.announce(packages)
     on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
         run = partial(_run_all_here, packages)
         tenancy.on_commit(run) if on_commit else run()
     elif on_commit:
-        enqueue.push_on_commit(packages, broker=broker, once=once)
+        push.push_on_commit(packages, broker=broker, once=once)
     else:
-        enqueue.push(packages, broker=broker, once=once, limited=True)
+        push.push(packages, broker=broker, once=once, limited=True)
     return packages[0].id
 
 
@@ -122,7 +122,7 @@ def run_here(package: Package) -> None:
     Raises:
         Exception: The error that the task raised, after its failed row is saved.
     """
-    travelled = open_package(enqueue.sealed(package))
+    travelled = open_package(push.sealed(package))
     broker = get_broker(package.option("cluster"))
     with in_schema(package.schema):
         if package.schema != public_schema():

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
+
 from tenant_q.exceptions import TaskDeath
 from tenant_q.package.package import Package
 
@@ -59,6 +61,32 @@ class Outcome:
             "started": self.started,
             "stopped": self.stopped,
         }
+
+
+def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
+    """Return the outcome of a package that is not run.
+
+    Args:
+        package: The package.
+        error: Why it is not run. The failed row names its class and its message.
+        attempt: The number of the start that does not take place, counted from 1.
+        is_final: Whether the task ends with this outcome, even if it has attempts left.
+
+    Returns:
+        A failure that took no time.
+    """
+    now = timezone.now()
+    return Outcome(
+        package=package,
+        success=False,
+        result=f"{type(error).__name__}: {error}",
+        started=now,
+        stopped=now,
+        seconds=0.0,
+        attempt=attempt,
+        death=type(error).__name__,
+        is_final=is_final,
+    )
 
 
 def with_outcome(outcome: Outcome, *, put_off: int) -> Package:

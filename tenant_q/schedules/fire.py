@@ -17,7 +17,7 @@ from django_q.models import Schedule
 
 from tenant_q import tenancy
 from tenant_q.exceptions import BadSchedule, EnqueueError
-from tenant_q.lifecycle import enqueue, save_results
+from tenant_q.lifecycle import push, save_results
 from tenant_q.package.build import deterministic_id
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
@@ -85,11 +85,11 @@ def _push_or_fail(schema: str, fires: Sequence[_Fire]) -> None:
     """Enqueue fires; one by one if one of them is refused, which becomes a failed task."""
     pushed = [(fire.row, fire.what) for fire in fires if isinstance(fire.what, Package)]
     try:
-        push([package for _, package in pushed])
+        push_fires([package for _, package in pushed])
     except EnqueueError:
         for row, package in pushed:
             try:
-                push([package])
+                push_fires([package])
             except EnqueueError as error:
                 failed = failed_task(row, schema, package.id, error)
                 failed.package.task["tenant"] = package.tenant
@@ -124,17 +124,17 @@ def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
         fires = [(schema, _fire(row, tenants[schema])) for schema, row in claims.claim_together(schemas)]
         claims.store_together([(schema, fire.row) for schema, fire in fires])
         save_results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
-        push([fire.what for _, fire in fires if isinstance(fire.what, Package)])
+        push_fires([fire.what for _, fire in fires if isinstance(fire.what, Package)])
         return Counter(schema for schema, _ in fires)
 
 
-def push(packages: Sequence[Package]) -> None:
+def push_fires(packages: Sequence[Package]) -> None:
     """Enqueue fires. The broker knows their ids, so pushing a fire twice makes one task."""
     for schema, own in groupby(packages, key=attrgetter("schema")):
         with nullcontext() if schema == tenancy.current_schema() else tenancy.in_schema(schema):
             begin(schema)
-            enqueue.announce(list(own))
-    enqueue.push(packages, once=True)
+            push.announce(list(own))
+    push.push(packages, once=True)
 
 
 def begin(schema: str) -> None:

@@ -6,10 +6,9 @@ from django_q.models import Schedule
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ScheduleFailed, TenantQError
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.options import take_q_options
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import SCHEDULE, Package
 from tenant_q.schedules.arguments import parse_arguments
 from tenant_q.support.log_labels import get_logger

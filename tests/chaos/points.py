@@ -99,7 +99,7 @@ def install() -> None:
     """Wrap the points around the methods of tenant_q that this process and its children will call."""
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster import scheduler
-    from tenant_q.lifecycle import enqueue, settle
+    from tenant_q.lifecycle import push, settle
     from tenant_q.schedules import fire
 
     def claimed(batch: Any) -> None:
@@ -135,12 +135,12 @@ def install() -> None:
 
     _wrap(RedisBroker, "fetch", after=claimed)
     _wrap(settle, "settle", before=settling)
-    _wrap(enqueue, "push", before=pushing)
+    _wrap(push, "push", before=pushing)
     _wrap(RedisBroker, "acknowledge", before=lambda *a, **k: reached("before-ack", acknowledged(*a, **k)))
     _wrap(RedisBroker, "acknowledge", after=lambda _: reached("after-ack"))
     _wrap(RedisBroker, "reclaim", before=lambda *a, **k: reached("before-reclaim", held(*a, **k)))
     _wrap(RedisBroker, "reclaim", after=lambda _: reached("after-reclaim"))
-    _wrap(fire, "push", before=firing, after=lambda _: fired and reached("after-push", fired))
+    _wrap(fire, "push_fires", before=firing, after=lambda _: fired and reached("after-push", fired))
     _wrap(scheduler.Scheduler, "run", before=lambda *_, **__: note("scheduler"))
 
 

@@ -20,7 +20,7 @@ from django.db import connection
 
 from tenant_q import policies
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import enqueue, submit
+from tenant_q.lifecycle import push, submit
 from tenant_q.package.build import build
 from tests import schemas
 from tests.conftest import RunningCluster, wait_until
@@ -52,7 +52,7 @@ def crowd(tenants) -> Iterator[Callable[[int], list[str]]]:
 
 def fill(schema: str, count: int, seconds: float) -> None:
     """Queue tasks of that length."""
-    enqueue.push([build(SLEEP, (seconds,), {}, schema=schema) for _ in range(count)])
+    push.push([build(SLEEP, (seconds,), {}, schema=schema) for _ in range(count)])
 
 
 def rows(names: Sequence[str]) -> list[tuple[str, str, float, float]]:
@@ -119,7 +119,7 @@ def fill_for(due: float, schema: str, count: int, seconds: float) -> list[str]:
     for first in range(0, count, 500):
         options = {"q_options": {"delay": max(0.0, due - time.time())}}
         packages = [build(SLEEP, (seconds,), options, schema=schema) for _ in range(min(500, count - first))]
-        enqueue.push(packages)
+        push.push(packages)
         ids += [package.id for package in packages]
     return ids
 

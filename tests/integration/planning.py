@@ -86,7 +86,7 @@ def on_the_wire() -> Iterator[list[str]]:
 @contextmanager
 def pushing_to(push: Callable[[Any], Any]) -> Iterator[None]:
     """A block in which the packages of schedules that fire go to `push` and not to the broker."""
-    with mock.patch.object(fire, "push", push):
+    with mock.patch.object(fire, "push_fires", push):
         yield
 
 

@@ -18,7 +18,7 @@ from django_q.tasks import async_task
 
 from tenant_q import tenancy
 from tenant_q.cluster.worker import Worker
-from tenant_q.lifecycle import enqueue
+from tenant_q.lifecycle import push
 from tenant_q.package.build import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -89,7 +89,7 @@ def commits(messages: Sequence[str]) -> int:
 
 
 def queue(names: Sequence[str], count: int) -> None:
-    enqueue.push([build(NOTHING, (), {}, schema=names[n % len(names)]) for n in range(count)])
+    push.push([build(NOTHING, (), {}, schema=names[n % len(names)]) for n in range(count)])
 
 
 @pytest.fixture

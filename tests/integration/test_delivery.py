@@ -28,11 +28,10 @@ from tenant_q.cluster.child import Child
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.lifecycle import prune_results, results, retries
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.retries import Step
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import Package
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities

@@ -22,7 +22,7 @@ from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.exceptions import BrokerError, SchemaNotMigrated, TenantNotReady
 from tenant_q.package.package import Package
 from tenant_q.schedules import claims, due_index, fire
-from tenant_q.schedules.fire import push
+from tenant_q.schedules.fire import push_fires
 from tenant_q.tenancy import in_schema
 from tests import schemas
 from tests.integration.conftest import sql
@@ -158,7 +158,7 @@ def test_a_crash_before_the_commit(tenants, then_together):
         insert(name, timezone.now() - timedelta(seconds=1))
 
     def crash(packages: Any) -> None:
-        push(packages)
+        push_fires(packages)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from django_q.tasks import async_task
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import BATCH_BYTES, Message
 from tenant_q.exceptions import EnqueueError
-from tenant_q.lifecycle import bulk_rows, enqueue, failures, result_checks
+from tenant_q.lifecycle import bulk_rows, failure_text, push, result_checks
 from tenant_q.package.build import build
 from tenant_q.package.signing import size_of
 from tenant_q.tenancy import in_schema
@@ -120,7 +120,7 @@ def test_the_list_of_an_iter_has_a_limit_of_its_own(limited, worker):
 
 
 def test_the_text_of_a_failure_is_shortened(worker, monkeypatch):
-    monkeypatch.setattr(failures, "LONGEST_TEXT", 10_000)
+    monkeypatch.setattr(failure_text, "LONGEST_TEXT", 10_000)
     with in_schema(ACME):
         id = QUtilities.add_async_task(f"{__name__}.fail_at_length", 1_000_000)
     work(worker)
@@ -254,7 +254,7 @@ def test_plain_values_are_not_loaded(tenants, monkeypatch):
 def test_enqueue_measures_what_travels(limited, monkeypatch, compressed):
     monkeypatch.setattr(Conf, "COMPRESSED", compressed)
     package = build("tests.tasks.add", ("x" * 50_000,), {}, schema=ACME)
-    text = enqueue.sealed(package)
+    text = push.sealed(package)
     assert (len(text) < 10_000) is compressed
     assert abs(size_of(text) - len(pickle.dumps(package.task, protocol=pickle.HIGHEST_PROTOCOL))) <= 3
 

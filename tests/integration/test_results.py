@@ -17,9 +17,8 @@ from django_q.models import Task
 from tenant_q.exceptions import CancelException, DatabaseAway, TaskCancelled
 from tenant_q.lifecycle import outcome_rows, prune_results, results, save_results, task_statements
 from tenant_q.lifecycle.execute import execute
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.package.build import build, deterministic_id
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.tenancy import current_key, in_schema
 from tests import schemas, tasks
 from tests.integration.conftest import sql

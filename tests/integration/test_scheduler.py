@@ -21,7 +21,7 @@ from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.package.package import Package
 from tenant_q.schedules import claims, due_index, fire, index_upkeep, recurrence
-from tenant_q.schedules.fire import push
+from tenant_q.schedules.fire import push_fires
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
 from tests.integration.conftest import sql, work
@@ -328,9 +328,9 @@ class Killer:
         self.step(f"after {text}")
         return result
 
-    def push(self, packages: Any) -> None:
+    def push_fires(self, packages: Any) -> None:
         self.step("before the push")
-        push(packages)
+        push_fires(packages)
         self.step("after the push")
 
 
@@ -351,7 +351,7 @@ def test_killed_between_every_two_statements(tenants, worker, is_worker_fast):
         insert(next_run=timezone.now(), name="bad", args="(((")
         killer = Killer(at)
         with killer.at_work():
-            assert fire_due("acme_corp", killer.push) == 3
+            assert fire_due("acme_corp", killer.push_fires) == 3
         if killer.has_struck:
             kills.append(killer.steps[-1])
             is_committed = "after commit_gen" in killer.steps

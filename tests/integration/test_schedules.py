@@ -24,7 +24,7 @@ from tenant_q.package.envelope import open_package
 from tenant_q.package.package import Package
 from tenant_q.schedules import claims, due_index, index_upkeep, recurrence
 from tenant_q.schedules import fire as firing
-from tenant_q.schedules.fire import push
+from tenant_q.schedules.fire import push_fires
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -217,7 +217,7 @@ def test_arguments_and_options(make, fire, pushed):
 
 
 def get_sealed(package: Package) -> str:
-    from tenant_q.lifecycle.enqueue import sealed
+    from tenant_q.lifecycle.push import sealed
 
     return sealed(package)
 
@@ -521,14 +521,14 @@ def test_a_fire_that_was_pushed_and_rolled_back_is_one_task(make, fire, worker):
     schedule = make("acme_corp", "tests.tasks.add", 1, name="n")
 
     def push_and_die(packages: Any) -> None:
-        push(packages)
+        push_fires(packages)
         raise Crash
 
     with pytest.raises(Crash):
         fire(push=push_and_die)
     assert again(schedule).next_run < timezone.now(), "it is still due"
     assert get_broker().counts().queued == 1
-    assert fire(push=push) == 1
+    assert fire(push=push_fires) == 1
     assert get_broker().counts().queued == 1
     work(worker)
     assert len(QUtilities.fetch_task_group("n", schema_name="acme_corp")) == 1
@@ -539,13 +539,13 @@ def test_also_when_its_worker_was_faster(make, fire, worker):
     make("acme_corp", "tests.tasks.add", 1, name="n")
 
     def push_and_die(packages: Any) -> None:
-        push(packages)
+        push_fires(packages)
         raise Crash
 
     with pytest.raises(Crash):
         fire(push=push_and_die)
     work(worker)
-    assert fire(push=push) == 1
+    assert fire(push=push_fires) == 1
     assert get_broker().counts().open == 0
     assert len(QUtilities.fetch_task_group("n", schema_name="acme_corp")) == 1
 
@@ -553,10 +553,10 @@ def test_also_when_its_worker_was_faster(make, fire, worker):
 def test_a_row_that_is_set_back_by_hand_runs_again(make, fire, worker):
     """Somebody repeats this morning's report: the same planned time, and yet another occurrence."""
     schedule = make("acme_corp", "tests.tasks.add", 1, name="n", next_run=PAST)
-    fire(push=push)
+    fire(push=push_fires)
     work(worker)
     change(schedule, next_run=PAST)
-    assert fire(push=push) == 1
+    assert fire(push=push_fires) == 1
     work(worker)
     assert len(QUtilities.fetch_task_group("n", schema_name="acme_corp")) == 2
 

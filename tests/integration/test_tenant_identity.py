@@ -17,7 +17,7 @@ from django_q.models import Schedule, Task
 from tenant_q import brokers, policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
-from tenant_q.lifecycle import cached, enqueue
+from tenant_q.lifecycle import cached, push
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.operations import departures
 from tenant_q.package.build import build
@@ -99,10 +99,10 @@ def test_what_was_enqueued_past_a_deletion_is_refused(spare, worker):
     """Signed for the old tenant, and put in the queue when the new one is there already."""
     with in_schema(spare):
         package = build("tests.tasks.note_where", (f"late-{get_broker().cluster}",), {}, schema=spare)
-        enqueue.sealed(package)
+        push.sealed(package)
     replace()
     tasks.client().delete(redis_key("deleted"))
-    enqueue.push([package])
+    push.push([package])
     work(worker)
     assert tasks.notes(package.args[0]) == []
     with in_schema(spare):
@@ -466,7 +466,7 @@ def test_a_worker_whose_cache_is_old_serves_the_new_tenant(spare, worker):
 def enqueue_as_before(schema: str, started: Any, note: str) -> None:
     package = build("tests.tasks.note_where", (note,), {}, schema=schema)
     task = {name: value for name, value in package.task.items() if name not in ("tenant", "origin")}
-    message = enqueue.message_of(Package(task | {"started": started}), seal(Package(task | {"started": started})))
+    message = push.message_of(Package(task | {"started": started}), seal(Package(task | {"started": started})))
     get_broker().enqueue([message])
 
 
@@ -494,7 +494,7 @@ def test_what_follows_a_package_without_a_key_has_the_key(spare, worker):
         "chain": [("tests.tasks.add", (2,), {})],
         "group": "c",
     }
-    get_broker().enqueue([enqueue.message_of(Package(task), seal(Package(task)))])
+    get_broker().enqueue([push.message_of(Package(task), seal(Package(task)))])
     worker.tick()
     [live] = get_broker().live(spare)
     assert json.dumps(tenancy.current_key(spare)) in json.dumps(enqueue_task(live.payload)["tenant"])

@@ -16,7 +16,7 @@ from tenant_q import tenancy
 from tenant_q.admin.live import as_row
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.lifecycle import cached, enqueue
+from tenant_q.lifecycle import cached, push
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
 from tenant_q.tenancy import in_schema
@@ -37,7 +37,7 @@ def key(tenants) -> str:
 def captured(schema: str, key: str) -> str:
     """A package of this tenant, as it is on its way."""
     with in_schema(schema):
-        return enqueue.sealed(build("tests.tasks.note_where", (key,), {}, schema=schema))
+        return push.sealed(build("tests.tasks.note_where", (key,), {}, schema=schema))
 
 
 def put(payload: str, *, id: str, schema: str, tenant: str = "") -> None:
@@ -58,7 +58,7 @@ def test_a_package_under_another_id_does_not_run(worker, key, caplog):
 def test_a_package_in_another_queue_does_not_run(worker, key, queue):
     with in_schema(ACME):
         package = build("tests.tasks.note_where", (key,), {}, schema=ACME)
-        payload = enqueue.sealed(package)
+        payload = push.sealed(package)
     put(payload, id=package.id, schema=queue)
     work(worker)
     assert tasks.notes(key) == []
@@ -90,7 +90,7 @@ def test_a_result_is_no_package(worker, key):
 def test_a_package_is_no_result(worker, key):
     with in_schema(ACME):
         package = build("tests.tasks.note_where", (key,), {}, schema=ACME)
-        cache.set(cache_key(package.id, ACME), enqueue.sealed(package))
+        cache.set(cache_key(package.id, ACME), push.sealed(package))
         assert QUtilities.fetch_task(package.id, cached=True) is None
 
 
@@ -146,7 +146,7 @@ def test_an_iter_does_not_take_parts_of_another_tenant(worker, key):
 def test_the_page_of_live_tasks_shows_no_package_of_another_tenant(tenants, key):
     with in_schema(GLOBEX):
         package = build("tests.tasks.note_where", ("DE02120300000000202051",), {}, schema=GLOBEX)
-        payload = enqueue.sealed(package)
+        payload = push.sealed(package)
     put(payload, id=package.id, schema=ACME)
     with in_schema(ACME):
         [live] = get_broker().live(ACME)

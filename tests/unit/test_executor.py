@@ -19,10 +19,9 @@ from django_q.signals import post_execute_in_worker, pre_execute
 from tenant_q.exceptions import TaskTimeout, UnknownFunction
 from tenant_q.lifecycle import execute as execute_module
 from tenant_q.lifecycle.execute import execute, running
-from tenant_q.lifecycle.failures import give_up
 from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.build import build
-from tenant_q.package.outcome import Outcome
+from tenant_q.package.outcome import Outcome, give_up
 
 HERE = __name__
 LONG = 1.0  # what a task may take when its timeout does not work

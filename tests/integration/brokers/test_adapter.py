@@ -27,7 +27,7 @@ from tenant_q.cluster.heartbeat import Heartbeat
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.custom import Chain, Iter
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
-from tenant_q.lifecycle import enqueue
+from tenant_q.lifecycle import push
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.models import GroupPart
 from tenant_q.package.build import build
@@ -440,7 +440,7 @@ def test_a_chain(worker, cached):
 def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, clock, caplog):
     package = build("tests.tasks.note_where", ("nobody",), {}, schema="nobody")
     package.task["tenant"] = "99999"
-    enqueue.push([package])
+    push.push([package])
     for _ in range(MOST_PUT_OFFS + 1):
         work(worker)
         clock.now += 100
@@ -452,7 +452,7 @@ def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, cloc
 def test_a_worker_that_leaves_hands_over_what_is_put_off(worker, broker):
     package = build("tests.tasks.add", (1,), {}, schema="nobody")
     package.task["tenant"] = "99999"
-    enqueue.push([package])
+    push.push([package])
     work(worker)
     assert broker.counts() == Counts(queued=0, leased=0, delayed=1, dead=0)
     worker.close()

@@ -11,7 +11,6 @@ import re
 import traceback
 from dataclasses import dataclass
 
-from django.utils import timezone
 from django_q.exceptions import TimeoutException
 
 from tenant_q.exceptions import (
@@ -24,8 +23,6 @@ from tenant_q.exceptions import (
     TaskOutOfMemory,
     TaskTimeout,
 )
-from tenant_q.package.outcome import Outcome
-from tenant_q.package.package import Package
 
 # The longest text of a failure in its row, in characters.
 LONGEST_TEXT = 1_000_000
@@ -93,32 +90,6 @@ def write_failure(error: BaseException) -> tuple[str, BaseException]:
     if type(cause) is not type(error):
         text = f"{type(cause).__name__}: {text}"
     return _shortened(text), cause
-
-
-def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
-    """Return the outcome of a package that is not run.
-
-    Args:
-        package: The package.
-        error: Why it is not run. The failed row names its class and its message.
-        attempt: The number of the start that does not take place, counted from 1.
-        is_final: Whether the task ends with this outcome, even if it has attempts left.
-
-    Returns:
-        A failure that took no time.
-    """
-    now = timezone.now()
-    return Outcome(
-        package=package,
-        success=False,
-        result=f"{type(error).__name__}: {error}",
-        started=now,
-        stopped=now,
-        seconds=0.0,
-        attempt=attempt,
-        death=type(error).__name__,
-        is_final=is_final,
-    )
 
 
 def message_of(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Enqueue packages: add the tenant, call the receivers, sign and push, at once or on commit."""
+"""Push packages onto the queues: add the tenant, call the receivers and sign, at once or on commit."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ import pytest
 
 from tenant_q.exceptions import WorkerDied
 from tenant_q.lifecycle.execute import execute
-from tenant_q.lifecycle.failures import Failure, give_up, read_failure
+from tenant_q.lifecycle.failure_text import Failure, read_failure
 from tenant_q.package.build import build
+from tenant_q.package.outcome import give_up
 
 
 def failed(func: Any, *args: Any) -> Failure:
