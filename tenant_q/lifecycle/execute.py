@@ -31,7 +31,7 @@ from tenant_q.exceptions import (
     UnknownFunction,
 )
 from tenant_q.lifecycle import save_results, transactional
-from tenant_q.lifecycle.awaiting import wait_for
+from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.failure_text import message_of, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
@@ -143,7 +143,7 @@ def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractCon
             result = func(*package.args, **package.kwargs)
             project.returned()
             if inspect.isawaitable(result):
-                result = wait_for(result)
+                result = run_coroutine(result)
         check_result(result, package)
         _send_executed(func, package, result, success=True)
     return outcome(result, success=True)

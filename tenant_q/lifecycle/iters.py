@@ -20,7 +20,7 @@ from tenant_q.exceptions import (
     OversizedResult,
     ResultRefused,
 )
-from tenant_q.lifecycle import cached, save_results
+from tenant_q.lifecycle import cached_results, save_results
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.build import build, deterministic_id
@@ -118,7 +118,7 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
     """Record parts of an iter; refused parts as failures. Return the number of parts that are recorded so far."""
     package = signed[0][0].package
     add = partial(
-        broker.add_parts, package.schema, str(package.group), seconds=cached.ITER_SECONDS, tenant=package.tenant
+        broker.add_parts, package.schema, str(package.group), seconds=cached_results.ITER_SECONDS, tenant=package.tenant
     )
     try:
         return add({_index(outcome): text for outcome, text in signed})
@@ -153,7 +153,7 @@ def _collected(last: Outcome, broker: Broker) -> Outcome:
             f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; store the results, and return their names."
         )
         return without_values(replace(last, package=Package(task), seconds=0.0), OversizedResult(text))
-    return _collate(last, [cached.read(part, schema, tenant, group=group) for part in found])
+    return _collate(last, [cached_results.read(part, schema, tenant, group=group) for part in found])
 
 
 def _collated_task(package: Package) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tenant_q.brokers.protocol import Broker
 from tenant_q.exceptions import ResultRefused, TaskCancelled
-from tenant_q.lifecycle import cached, chains, hooks, iters, save_results
+from tenant_q.lifecycle import cached_results, chains, hooks, iters, save_results
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.outcome import Outcome, without_values
 from tenant_q.support.log_labels import get_logger
@@ -98,12 +98,12 @@ def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settle
 def _cached_or_failed(outcome: Outcome, broker: Broker, settlement: Settlement) -> Outcome:
     try:
         with settlement.unsaved_on_error([outcome]), in_schema(outcome.package.schema):
-            cached.save(outcome, broker)
+            cached_results.save(outcome, broker)
     except ResultRefused as error:
         if outcome.success:
             refused = _as_failed(outcome, error, settlement)
             with contextlib.suppress(Exception), in_schema(outcome.package.schema):
-                cached.save(refused, broker)  # for callers that wait for it there
+                cached_results.save(refused, broker)  # for callers that wait for it there
             return refused
         extra = outcome.package.log_labels
         logger.error(

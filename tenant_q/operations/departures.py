@@ -19,7 +19,7 @@ from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
-from tenant_q.lifecycle import cached
+from tenant_q.lifecycle import cached_results
 from tenant_q.models import GroupPart, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.support.log_labels import get_logger
@@ -138,7 +138,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
     ids = broker.cached_ids(schema, key)
     names = [schema, *_former_names(key)]
     try:
-        cached.delete_of(names, ids)
+        cached_results.delete_of(names, ids)
     except Exception as error:  # each cache has error classes of its own
         logger.error(
             "Could not remove the cached results of the deleted tenant %s, and left them to the scheduler: %s: %s",

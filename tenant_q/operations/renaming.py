@@ -16,7 +16,7 @@ from psycopg import sql
 from tenant_q import audit, policies, tenancy
 from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
-from tenant_q.lifecycle import cached
+from tenant_q.lifecycle import cached_results
 from tenant_q.models import AuditRecord, GroupPart, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.tenancy.names import validate_schema_name
@@ -145,7 +145,7 @@ def _follow(old: str, new: str, key: str) -> None:
     """Rename the tenant's queues in each cluster, and its cached results."""
     for broker in site_brokers():
         broker.rename_tenant(key, old, new)
-        cached.rename(old, new, broker.cached_ids(new, key))
+        cached_results.rename(old, new, broker.cached_ids(new, key))
     policies.put_in_force_everywhere()
 
 

@@ -8,8 +8,7 @@ from django_q.models import Task
 
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.lifecycle import cached as cached_results
-from tenant_q.lifecycle import results
+from tenant_q.lifecycle import cached_results, results
 from tenant_q.support.call_checks import require
 from tenant_q.utils.addressing import addressed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import cancel, progress, state
+from tenant_q.lifecycle import cancel, progress, task_state
 from tenant_q.states import Progress, State
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import current_schema, is_in_event_loop, public_schema, task_schema
@@ -40,7 +40,7 @@ class TrackingCalls:
         """
         require("get_status", task_id=task_id)
         with addressed(schema_name) as schema:
-            return state.state_of(schema, task_id)
+            return task_state.state_of(schema, task_id)
 
     @staticmethod
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:

@@ -11,7 +11,7 @@ from django.db import connection, connections
 from tenant_q.brokers import get_broker
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
-from tenant_q.lifecycle import cached
+from tenant_q.lifecycle import cached_results
 from tenant_q.lifecycle.execute import execute
 from tenant_q.package.build import build
 from tenant_q.scrubbing import sessions
@@ -118,9 +118,9 @@ def test_equal_ids_of_two_tenants_are_apart_in_any_cache(tenants, settings):
     for name in tenants[:2]:
         with in_schema(name):
             package = build("tests.tasks.add", (1,), {"cached": 60}, schema=name, id="0" * 32)
-            cached.save(replace(execute(package), result=name), broker)
+            cached_results.save(replace(execute(package), result=name), broker)
     for name in tenants[:2]:
         with in_schema(name):
-            assert cached.find("0" * 32).result == name
+            assert cached_results.find("0" * 32).result == name
     with in_schema(tenants[2]):
-        assert cached.find("0" * 32) is None
+        assert cached_results.find("0" * 32) is None

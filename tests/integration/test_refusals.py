@@ -17,7 +17,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.exceptions import BrokerDefect, BrokerError, EnqueueError, EntryRefused
-from tenant_q.lifecycle import bulk_rows, cached, submit
+from tenant_q.lifecycle import bulk_rows, cached_results, submit
 from tenant_q.support.error_kinds import Kind, kind_of_redis
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -161,7 +161,7 @@ def test_a_cached_result_that_the_server_refuses_is_a_failed_task(worker, small_
         assert not failed.success
         assert failed.result.startswith("ResultRefused: the server that was to keep the result refuses it (the cache")
         assert "4000" in failed.result, "its size"
-        assert cached.find(large).success is False, "whoever waits for it in the cache is served"
+        assert cached_results.find(large).success is False, "whoever waits for it in the cache is served"
     with in_schema(GLOBEX):
         assert QUtilities.get_result(other) == 7
 

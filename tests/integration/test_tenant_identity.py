@@ -17,7 +17,7 @@ from django_q.models import Schedule, Task
 from tenant_q import brokers, policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
-from tenant_q.lifecycle import cached, push
+from tenant_q.lifecycle import cached_results, push
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
 from tenant_q.operations import departures
 from tenant_q.package.build import build
@@ -326,7 +326,7 @@ def test_a_cache_that_is_away_keeps_no_scheduler_from_firing(spare, worker, sche
         row = Schedule.objects.create(func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
         Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
     with monkeypatch.context() as away:
-        away.setattr(cached, "tenant_cache", Away)
+        away.setattr(cached_results, "tenant_cache", Away)
         schemas.drop_tenant(spare)
         scheduler.tick()
         assert get_broker().queue_size("acme_corp") == 1

@@ -16,7 +16,7 @@ from tenant_q import tenancy
 from tenant_q.admin.live import as_row
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.lifecycle import cached, push
+from tenant_q.lifecycle import cached_results, push
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
 from tenant_q.tenancy import in_schema
@@ -95,7 +95,7 @@ def test_a_package_is_no_result(worker, key):
 
 
 def cache_key(id: str, schema: str) -> str:
-    return f"tq:{schema}:{cached._key(id)}"
+    return f"tq:{schema}:{cached_results._key(id)}"
 
 
 def cached_of(worker, schema: str, value: int, **options) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED
-from tenant_q.lifecycle import cached, task_rows
+from tenant_q.lifecycle import cached_results, task_rows
 from tenant_q.package.build import deterministic_id
 from tenant_q.states import State
 from tenant_q.tenancy.cache import tenant_cache
@@ -60,6 +60,6 @@ def _by_parts(schema: str, id: str) -> State | None:
 
 def _by_cache(id: str) -> State | None:
     task = (
-        cached.find(id) if len(id) == 32 and tenant_cache() else None
+        cached_results.find(id) if len(id) == 32 and tenant_cache() else None
     )  # some caches refuse a key that is not like an id
     return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)

@@ -15,8 +15,8 @@ from tenant_q.support.forks import no_return
 ASYNC_END_SECONDS = 10.0
 
 
-def wait_for(awaitable: Awaitable[Any]) -> Any:
-    """Run an awaitable to its end, and return its result.
+def run_coroutine(awaitable: Awaitable[Any]) -> Any:
+    """Run a coroutine, or another awaitable that a task returned, to its end. Return its result.
 
     The event loop runs in a thread of its own. What the awaitable calls by `sync_to_async` runs in this thread, in the
     tenant's schema. A timeout or a cancel raises in this thread, and then cancels the awaitable. If that ignores it,
@@ -45,7 +45,7 @@ def wait_for(awaitable: Awaitable[Any]) -> Any:
 
 
 def _end_forks_of(executor: Any) -> None:
-    """End each process that is forked in a function that the executor runs: the event loop is not in that process."""
+    """End each process that a coroutine forks in a function that the executor runs: it has no event loop."""
     submit = getattr(executor, "submit", None)
     if submit is None:
         return
