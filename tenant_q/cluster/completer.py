@@ -22,7 +22,7 @@ from tenant_q.cluster.returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
-from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
+from tenant_q.lifecycle import iters, prune_results, retries, settle
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.retries import Step
 from tenant_q.package.outcome import Outcome, with_outcome
@@ -123,7 +123,7 @@ class Completer:
             if self._unacknowledged:
                 self._acknowledge()
             if self._complete:
-                iters.close(self._complete, self.broker)
+                iters.delete_parts(self._complete, self.broker)
                 self._complete = []
             if self.is_empty():
                 self._sources = {}
@@ -196,7 +196,7 @@ class Completer:
             else:
                 settled.append(replace(finished, outcome=settlement.failed.get(key, finished.outcome)))
                 self.saved.add(finished.outcome.package.schema)
-        if hooks.called_receivers(settlement):
+        if settlement.called_receivers():
             sessions.clean_up()
             tenancy.leave()
         self._to_call += settlement.to_call

@@ -28,7 +28,7 @@ _CANCELLED = sql.Literal(CANCELLED_MARK)
 
 
 def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
-    """Write rows, all or none, in one round trip and, outside a transaction, one commit.
+    """Write the rows of tenants in bulk: all or none, in one round trip and, outside a transaction, one commit.
 
     The rows of a tenant travel as one JSON text, which of all forms costs both sides the least.
 
@@ -56,7 +56,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
 
 
 def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:
-    """Return the keys of the cancelled tasks among those with these ids, which are given by schema."""
+    """Return the keys of the cancelled tasks among the rows of a bulk with these ids, which are given by schema."""
     found: set[Key] = set()
     for schema, own in ids.items():
         query = sql.SQL(statement("cancelled_tasks")).format(table=table_of(schema), cancelled=_CANCELLED)
@@ -66,7 +66,7 @@ def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:
 
 
 def _refuse_too_large(rows: Sequence[str], *, is_single: bool) -> None:
-    """Raise `ResultRefused` if the rows are too large for one statement. A single row may be larger than several.
+    """Raise `ResultRefused` if a bulk of rows is too large for one statement. A single row may be larger.
 
     PostgreSQL closes the connection on a larger message, which would look like an outage.
     """
@@ -88,7 +88,10 @@ def _insert(schema: str, tenant: str | None) -> sql.SQL:
 
 
 def _is_there(schema: str, tenant: str | None) -> str:
-    """Return the condition that the tenant still has the schema: its row must not become its successor's."""
+    """Return the SQL condition on which a bulk writes the rows of a tenant: that it still has the schema.
+
+    Its row must not become its successor's.
+    """
     if tenant is None:
         return "true"
     table, key = tenant_table()

@@ -45,15 +45,15 @@ def _cache() -> Any:
 
 
 def _key(task_id: str) -> str:
-    """Return the key of a result. It is the same whichever of the site's clusters has run the task."""
+    """Return the key of a cached result. It is the same whichever of the site's clusters has run the task."""
     return f"{conf().site}:{task_id}"
 
 
 def save(outcome: Outcome, broker: Broker) -> None:
-    """Keep an outcome for as long as its option `cached` says. The tenant's schema must be current.
+    """Keep a result in the cache for as long as its option `cached` says. The tenant's schema must be current.
 
     Args:
-        outcome: The outcome.
+        outcome: The outcome that has the result.
         broker: The broker that keeps the groups.
 
     Raises:
@@ -118,7 +118,7 @@ def group(group_id: str, *, failures: bool, schema: str, broker: Broker) -> list
 
 
 def _readable(signed: str, schema: str, **found_as: str) -> Task | None:
-    """Return a cached result, or None if it is not of the tenant that has the schema now."""
+    """Return a signed cached result as a task, or None if it is not of the tenant that has the schema now."""
     try:
         return as_task(read(signed, schema, current_key(schema), **found_as))
     except BadPackage as error:
@@ -131,7 +131,7 @@ def _readable(signed: str, schema: str, **found_as: str) -> Task | None:
 def read(
     signed: str, schema: str, tenant: str | None, *, id: str | None = None, group: str | None = None
 ) -> dict[str, Any]:
-    """Check the signature of a task with its outcome, and return its task dict.
+    """Check the signature of a cached result or of a part of an iter, and return its task dict.
 
     Args:
         signed: The signed task.
@@ -216,7 +216,7 @@ def rename(old: str, new: str, task_ids: Sequence[str]) -> None:
 
 
 def as_task(task: dict[str, Any]) -> Task:
-    """Return an unsaved instance of Django-Q2's model for a task dict with its outcome."""
+    """Return a cached result, given as a task dict, as an unsaved instance of Django-Q2's model."""
     return Task(
         id=task["id"],
         name=task["name"],

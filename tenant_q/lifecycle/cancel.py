@@ -20,7 +20,7 @@ logger = get_logger("tenant_q.cancelling")
 
 
 def cancel(schema: str, id: str, *, by: str = "") -> bool:
-    """Cancel a tenant's task.
+    """Cancel a tenant's task, if it is still queued, delayed or leased.
 
     Args:
         schema: The tenant's schema.
@@ -51,7 +51,7 @@ _STILL_TO_BE_RUN = ("queued", "delayed", "leased")
 
 
 def death_of(reason: str) -> TaskDeath:
-    """Return the death that a give-up reason names: a cancel, or a timeout to which the task did not react."""
+    """Return the error of a cancelled task, or of one that ignored its timeout, from its give-up reason."""
     cause, _, text = reason.partition(": ")
     return TaskCancelled(text) if cause == CANCELLED else TaskTimeout(reason)
 

@@ -42,7 +42,7 @@ def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Pa
 
 
 def link_of(link: Any) -> Link:
-    """Return a link in its full form. Raises `WrongArgument`."""
+    """Return a link of a chain in its full form. Raises `WrongArgument`."""
     if not isinstance(link, tuple | list):
         link = (link,)
     func, args, kwargs = (*link, *_EMPTY_LINK[len(link) :]) if len(link) <= len(_EMPTY_LINK) else _EMPTY_LINK
@@ -57,7 +57,7 @@ def link_of(link: Any) -> Link:
 def link_package(
     links: Sequence[Link], schema: str, options: dict[str, Any], *, id: str | None, origin: str | None
 ) -> Package:
-    """Build the package of a link, which carries the links after it.
+    """Build the package of a link of a chain, which carries the links after it.
 
     Args:
         links: This link and those after it.

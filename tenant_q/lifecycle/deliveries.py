@@ -12,19 +12,19 @@ from tenant_q.package.package import Package
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A package with its lease."""
+    """A package that a worker received, and its lease."""
 
     lease: Lease
     package: Package
 
     @property
     def attempt(self) -> int:
-        """The number of this start of the package, counted from 1."""
+        """The number of the attempt that this delivery starts, counted from 1."""
         return self.package.failures + (self.lease.starts or 0) + 1
 
     @property
     def original(self) -> Package:
-        """The package as it was received: a task may change its arguments, even into values that do not pickle."""
+        """The package as it was delivered: a task may change its arguments, even into values that do not pickle."""
         try:
             return open_package(self.lease.payload)
         except BadPackage:

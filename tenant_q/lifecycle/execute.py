@@ -32,7 +32,7 @@ from tenant_q.exceptions import (
 )
 from tenant_q.lifecycle import save_results, transactional
 from tenant_q.lifecycle.coroutines import run_coroutine
-from tenant_q.lifecycle.failure_text import message_of, write_failure
+from tenant_q.lifecycle.failure_text import error_message, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package.outcome import Outcome
@@ -56,10 +56,10 @@ def execute(
     during: AbstractContextManager[None] | None = None,
     before_commit: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Run a package in the current schema.
+    """Execute a package in the current schema.
 
     Args:
-        package: The package to run.
+        package: The package to execute.
         attempt: The number of this start, counted from 1.
         during: A context manager that is entered around the call of the function.
         before_commit: Called before a transactional task is committed. It may raise `LeaseLost` or `TakenBack`.
@@ -103,10 +103,10 @@ def _call_in_transaction(
     during: AbstractContextManager[None],
     before_commit: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Commit the work of a task together with its row, once: a delivery that finds a success does not run the task."""
+    """Execute a transactional task: commit its work with its row, and run nothing if it has succeeded before."""
     own: list[BaseException] = []
     try:
-        with no_return(), transactional.only_success(package) as before:
+        with no_return(), transactional.one_transaction(package) as before:
             if before is not None:
                 done = replace(outcome(before.result, success=True), started=before.started, stopped=before.stopped)
             else:
@@ -124,7 +124,7 @@ def _call_in_transaction(
 
 @contextmanager
 def _noted(raised: list[BaseException]) -> Iterator[None]:
-    """Add the exception that the block raises to a list."""
+    """Add the exception that the executed task raises in the block to a list."""
     try:
         yield
     except BaseException as error:
@@ -150,7 +150,7 @@ def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractCon
 
 
 def resolve(func: object) -> Callable[..., Any]:
-    """Return the function of a package.
+    """Return the function that executing a package calls.
 
     Args:
         func: The function itself, or its dotted path.
@@ -176,11 +176,11 @@ def resolve(func: object) -> Callable[..., Any]:
 
 
 def _report_failure(package: Package, text: str, cause: BaseException) -> None:
-    """Report a failure to the log, to Django-Q2's error reporter and to the receivers of its signal."""
+    """Report an execution that failed to the log, to Django-Q2's error reporter and to its signal's receivers."""
     logger.info(
         "%s failed: %s",
         package.name,
-        message_of(cause)[:LONGEST_MESSAGE],
+        error_message(cause)[:LONGEST_MESSAGE],
         event="task.attempt_failed",
         extra=package.log_labels,
     )

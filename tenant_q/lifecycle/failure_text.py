@@ -60,8 +60,8 @@ def read_failure(text: str) -> Failure:
 
 
 def _last_error(traceback: str) -> str:
-    """Return the class at the end of the last traceback in a text: the one in the first line behind its frames."""
-    cause, is_in_frames = "", False
+    """Return the class of the error that ends the last traceback in the text of a failure."""
+    cause, is_in_frames = "", False  # the class is in the first line behind the frames
     for line in traceback.splitlines():
         if line.startswith(" "):
             is_in_frames = True
@@ -82,18 +82,18 @@ def write_failure(error: BaseException) -> tuple[str, BaseException]:
     """
     try:
         cause = _cause(error)
-        text = f"{message_of(cause)} : {''.join(traceback.format_exception(error))}"
+        text = f"{error_message(cause)} : {''.join(traceback.format_exception(error))}"
     except BaseException:
         cause = error
         where = "".join(traceback.format_tb(BaseException.__getattribute__(error, "__traceback__")))
-        text = f"{message_of(error)} : {_TRACEBACK}\n{where}{type(error).__name__}"
+        text = f"{error_message(error)} : {_TRACEBACK}\n{where}{type(error).__name__}"
     if type(cause) is not type(error):
         text = f"{type(cause).__name__}: {text}"
     return _shortened(text), cause
 
 
-def message_of(error: BaseException) -> str:
-    """Return the message of an error, or a replacement if its `__str__` raises."""
+def error_message(error: BaseException) -> str:
+    """Return the message of an error for the text of a failure, or a replacement if its `__str__` raises."""
     try:
         return str(error)
     except BaseException:
@@ -116,7 +116,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _shortened(text: str) -> str:
-    """Return a text without its middle if it is long: the message of an exception may contain any value."""
+    """Return the text of a failure without its middle if it is long: a message may contain any value."""
     if len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2

@@ -10,9 +10,8 @@ from django_q.models import Task
 from django_q.signals import post_execute
 
 from tenant_q import tenancy
-from tenant_q.lifecycle import outcome_rows, push, save_results
+from tenant_q.lifecycle import outcome_rows
 from tenant_q.lifecycle.execute import resolve
-from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.running import running
@@ -23,18 +22,13 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.flows")
 
 
-def has_receivers(outcome: Outcome) -> bool:
-    """Return whether an outcome has a hook or a receiver of `post_execute`."""
+def has_hook(outcome: Outcome) -> bool:
+    """Return whether there is a hook, or a receiver of `post_execute`, to call for an outcome."""
     return bool(outcome.package.option("hook") or post_execute.receivers)
 
 
-def called_receivers(settlement: Settlement) -> bool:
-    """Whether settling has called code of the project: receivers of `post_save` or, for links, of `pre_enqueue`."""
-    return save_results.has_own_receivers() or (bool(settlement.links) and push.has_own_receivers())
-
-
 def call(outcome: Outcome) -> None:
-    """Call the hook and the receivers of `post_execute`. The tenant's schema must be current.
+    """Call the hook of a task and the receivers of `post_execute`. The tenant's schema must be current.
 
     Their errors are logged, and change nothing. They have the timeout of the task.
 

@@ -74,7 +74,7 @@ def _part(common: Package, index: int, args: tuple[Any, ...]) -> Package:
 def record_parts(
     outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement
 ) -> tuple[list[Outcome], dict[Key, Package]]:
-    """Record the parts of iters among outcomes.
+    """Record the outcomes that are parts of iters, and collect the iters that are complete.
 
     Args:
         outcomes: The outcomes of a batch.
@@ -106,7 +106,7 @@ def record_parts(
 
 
 def _signed_parts(outcomes: Sequence[Outcome], settlement: Settlement) -> list[tuple[Outcome, str]]:
-    """Return the parts of an iter with their signed texts."""
+    """Return the outcomes of parts of an iter with their signed texts."""
     signed = []
     for outcome in outcomes:
         with settlement.unsaved_on_error([outcome]):
@@ -139,7 +139,7 @@ def _index(outcome: Outcome) -> str:
 
 
 def _collected(last: Outcome, broker: Broker) -> Outcome:
-    """Return one outcome for all parts; a failure without them if they are together too large."""
+    """Return one outcome for all parts of an iter; a failure without them if they are together too large."""
     package = last.package
     schema, group, tenant = package.schema, str(package.group), package.tenant
     limit = conf().max_list_bytes
@@ -165,7 +165,7 @@ def _collated_task(package: Package) -> dict[str, Any]:
 
 
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
-    """Return one outcome for all parts, in the order of the arguments of the iter."""
+    """Return one outcome for all parts of an iter, in the order of its arguments."""
     parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
     package = last.package
     task = _collated_task(package) | {"args": tuple(part["args"] for part in parts)}
@@ -182,7 +182,7 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
     )
 
 
-def close(complete: Sequence[Package], broker: Broker) -> None:
+def delete_parts(complete: Sequence[Package], broker: Broker) -> None:
     """Delete the parts of completed iters. Call it after their last parts are acknowledged."""
     for package in complete:
         broker.drop_group(package.schema, str(package.group), tenant=package.tenant)

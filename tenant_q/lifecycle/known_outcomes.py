@@ -16,7 +16,7 @@ from tenant_q.package.outcome import Outcome, carried_outcome, give_up
 
 
 def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:
-    """Return the successes of packages that were delivered before, by package id.
+    """Return the outcomes that are known from earlier deliveries of packages: the successes, by package id.
 
     They are read from the current schema, with one query, or none if no package was delivered before.
 
@@ -42,7 +42,7 @@ def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:
 
 
 def known_outcome(delivery: Delivery, earlier: Mapping[str, Outcome]) -> Outcome | None:
-    """Return the outcome of a delivery whose task is not to be run, or None if it is to be run.
+    """Return the outcome of a delivery that is known without running its task; None if it is to be run.
 
     Args:
         delivery: The delivery.
@@ -55,9 +55,9 @@ def known_outcome(delivery: Delivery, earlier: Mapping[str, Outcome]) -> Outcome
 
 
 def stopped_outcome(delivery: Delivery, reason: str) -> Outcome:
-    """Return the failure of a task that was stopped. A cancel is final; after a timeout the task may have attempts."""
+    """Return the outcome of a task that was stopped: a failure, which is final after a cancel."""
     death = death_of(reason)
-    is_final = isinstance(death, TaskCancelled)
+    is_final = isinstance(death, TaskCancelled)  # after a timeout, the task may have attempts left
     return give_up(delivery.package, death, attempt=delivery.attempt, is_final=is_final)
 
 

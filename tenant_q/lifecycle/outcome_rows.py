@@ -16,7 +16,7 @@ from django_q.models import Task
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.conf import conf
 from tenant_q.exceptions import TaskCancelled
-from tenant_q.lifecycle.row_signing import RowSigner, tenant_of
+from tenant_q.lifecycle.row_signing import RowSigner, signed_tenant
 from tenant_q.package.options import LONGEST
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
@@ -37,12 +37,12 @@ Key = tuple[str, str]
 
 
 def owner_of(outcome: Outcome) -> Owner:
-    """Return the tenant in whose table an outcome is saved."""
+    """Return the tenant in whose table an outcome has its row."""
     return outcome.package.schema, outcome.package.tenant or None
 
 
 def wants_row(outcome: Outcome) -> bool:
-    """Return whether an outcome leaves a row: a failure always, a success unless it is cached or not to be saved."""
+    """Return whether an outcome wants a row: a failure always, a success unless it is cached or not to be saved."""
     if outcome.is_saved:
         return False
     if not outcome.success or outcome.package.is_transactional:
@@ -53,7 +53,7 @@ def wants_row(outcome: Outcome) -> bool:
 
 
 def as_task(outcome: Outcome) -> Task:
-    """Return an unsaved instance of Django-Q2's model for an outcome, which hooks and `post_save` receivers get."""
+    """Return an outcome's row as an unsaved instance of Django-Q2's model, as hooks and receivers get it."""
     package = outcome.package
     return Task(
         id=package.id,
@@ -73,7 +73,7 @@ def as_task(outcome: Outcome) -> Task:
 
 
 def unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
-    """Return one outcome for each id: its first success or cancel, or else its last failure."""
+    """Return the outcomes that get rows, one for each id: its first success or cancel, or else its last failure."""
     unique: dict[str, Outcome] = {}
     for outcome in outcomes:
         before = unique.get(outcome.package.id)
@@ -83,7 +83,7 @@ def unique(outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:
-    """Return the values that are written for an outcome, by column."""
+    """Return the row of an outcome: the values that are written, by column."""
     package = outcome.package
     return {
         "id": package.id,
@@ -98,7 +98,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict[str, str | None]:
-    """Return the pickled columns with their signatures, and the columns that the signatures cover.
+    """Return the pickled columns of an outcome's row with their signatures, and the columns that these cover.
 
     Args:
         package: The package of the row.
@@ -111,7 +111,7 @@ def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict
     """
     func, hook = _storable("func", package.stored_func), _storable("hook", package.stored_hook)
     cluster = _storable("cluster", package.option("cluster") or conf().cluster)
-    signer = RowSigner(tenant_of(package), package.id, func, hook, cluster, package.origin)
+    signer = RowSigner(signed_tenant(package), package.id, func, hook, cluster, package.origin)
     return {
         "func": func,
         "hook": hook,
@@ -123,7 +123,7 @@ def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict
 
 
 def _storable(column: str, text: str | None) -> str | None:
-    """Return a text that the column can hold: not too long, without zero bytes and halves of characters.
+    """Return a text that a column of a row can hold: not too long, without zero bytes and halves of characters.
 
     Django-Q2's own `async_task` checks nothing, and a refused row delays the other rows of its tenant.
     """
@@ -133,12 +133,12 @@ def _storable(column: str, text: str | None) -> str | None:
 
 
 def pickled(value: Any) -> bytes:
-    """Return the pickle that a column of a task row stores. Raises the errors of `pickle`."""
+    """Return the pickle that a row stores for a value of an outcome. Raises the errors of `pickle`."""
     return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _pickled(value: Any) -> bytes:
-    """Return the pickle of a value, or of its `repr` if the task has made it unpicklable since."""
+    """Return the pickle of an outcome's value, or of its `repr` if the task has made it unpicklable since."""
     try:
         return pickled(value)
     except Exception:
@@ -146,7 +146,7 @@ def _pickled(value: Any) -> bytes:
 
 
 def as_pickled(value: Any) -> Any:
-    """Return the value, or its `repr` if the task has made it unpicklable since."""
+    """Return a value that an outcome's row can store: itself, or its `repr` if it cannot be pickled any more."""
     try:
         pickled(value)
     except Exception:

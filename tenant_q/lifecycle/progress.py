@@ -21,7 +21,7 @@ _report: Callable[[str, Progress], None] | None = None
 
 
 def report_to(report: Callable[[str, Progress], None] | None) -> None:
-    """Pass the progress of this process's tasks to a function, or with None to no one."""
+    """Pass the progress that this process's tasks report to a function, or with None to no one."""
     global _report
     _report = report
 

@@ -19,11 +19,12 @@ PRUNED_AT_ONCE = 10_000
 
 
 def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda ids: ()) -> bool:
-    """Delete the oldest successes of a tenant beyond its policy's `max_results`, or else `save_limit`.
+    """Prune the results of a tenant: delete its oldest successes beyond `max_results`, or else `save_limit`.
 
-    The row of a success stays as long as its package may be delivered again, because a later delivery finds there that
-    the task is done. So rows of the last four leases stay, and rows whose packages the brokers still have. One call
-    deletes at most `PRUNED_AT_ONCE` rows, so that the statement ends within the time limit.
+    `max_results` is in the tenant's policy. The row of a success stays as long as its package may be delivered again,
+    because a later delivery finds there that the task is done. So rows of the last four leases stay, and rows whose
+    packages the brokers still have. One call deletes at most `PRUNED_AT_ONCE` rows, so that the statement ends within
+    the time limit.
 
     Args:
         schema: The tenant's schema.
@@ -60,5 +61,5 @@ def _most_results(schema: str) -> int | None:
 
 
 def spared() -> timedelta:
-    """Return how long after its end a task's row is spared from pruning."""
+    """Return how long after the end of a task its result is spared from pruning."""
     return timedelta(seconds=4 * conf().lease)

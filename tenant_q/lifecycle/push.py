@@ -25,7 +25,10 @@ logger = get_logger("tenant_q.enqueue")
 
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:
-    """Receive `pre_enqueue`: add the schema, the tenant and the origin to a task of Django-Q2's own `async_task`."""
+    """Add schema, tenant and origin to a task that Django-Q2's own `async_task` is about to push.
+
+    It receives Django-Q2's signal `pre_enqueue`.
+    """
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
     if "tenant" not in task:
@@ -44,7 +47,7 @@ def push(
     limited: bool = False,
     follows: Mapping[str, str] = _NOTHING,
 ) -> None:
-    """Put packages on the queues of their tenants, with one round trip for each thousand.
+    """Push packages onto the queues of their tenants, with one round trip for each thousand.
 
     Args:
         packages: The packages.
@@ -59,15 +62,15 @@ def push(
         UnknownTenant: No tenant has the schema name.
         BrokerError: The broker does not answer.
     """
-    looked_up = _address(packages)
+    looked_up = _add_keys(packages)
     messages = partial(_messages, once=once, follows=follows)
     _send(packages, messages(packages), looked_up, messages, broker=broker, limited=limited)
 
 
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
-    """Put packages on the queues of their tenants when the open transaction of the tenants' connection commits.
+    """Push packages onto their tenants' queues when the open transaction of the tenants' connection commits.
 
-    If none is open, they are put there at once; if it rolls back, never.
+    If none is open, they are pushed at once; if it rolls back, never.
 
     Args:
         packages: The packages.
@@ -78,13 +81,13 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
         EnqueueError: A package does not pickle. Other errors of `push` are raised by the commit, after it has taken
             place.
     """
-    looked_up = _address(packages)
+    looked_up = _add_keys(packages)
     anew = partial(_messages, once=once)
     on_commit(partial(_send, packages, anew(packages), looked_up, anew, broker=broker, limited=True))
 
 
 def announce(packages: Sequence[Package]) -> None:
-    """Send Django-Q2's `pre_enqueue` for each package, if the project has receivers, which may change the task."""
+    """Send `pre_enqueue` for each package to push, if the project has receivers, which may change the task."""
     if has_own_receivers():  # our own receiver is not needed: packages have their schema already
         with no_return():
             for package in packages:
@@ -95,12 +98,12 @@ def announce(packages: Sequence[Package]) -> None:
 
 
 def has_own_receivers() -> bool:
-    """Return whether the project has receivers of Django-Q2's `pre_enqueue`."""
+    """Return whether the project has receivers of `pre_enqueue`, which are called before each push."""
     return has_receivers(pre_enqueue, sender="django_q", besides=stamp)
 
 
 def sealed(package: Package) -> str:
-    """Return a signed package with the key of its tenant.
+    """Return the text of a package that is pushed: signed, with the key of its tenant.
 
     Raises:
         EnqueueError: A value does not pickle; the message names it.
@@ -108,12 +111,12 @@ def sealed(package: Package) -> str:
     """
     package.task.pop("broker", None)
     if package.tenant is None:
-        _address([package])
+        _add_keys([package])
     return seal(package, most_bytes=conf().max_bytes)
 
 
-def _address(packages: Sequence[Package]) -> list[Package]:
-    """Add the key of the tenant to each package that has none yet. Raises `UnknownTenant`.
+def _add_keys(packages: Sequence[Package]) -> list[Package]:
+    """Add to each package to push the key of its tenant, unless it has one. Raises `UnknownTenant`.
 
     Returns:
         The packages whose tenant was found in a cache, by its name.
@@ -134,7 +137,7 @@ def _address(packages: Sequence[Package]) -> list[Package]:
 def _messages(
     packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING
 ) -> dict[str | None, list[Message]]:
-    """Return the messages that carry the packages, by cluster."""
+    """Return the messages that push the packages, by cluster."""
     by_cluster: dict[str | None, list[Message]] = {}
     for package in packages:
         source = follows.get(package.id, "")
@@ -155,7 +158,7 @@ def _send(
     try:
         _hand_over(messages, broker=broker, limited=limited)
     except TenantDeleted as error:
-        if not _address_anew(looked_up):
+        if not _add_keys_anew(looked_up):
             raise _deleted(packages, error) from error
         _hand_over(anew(packages), broker=broker, limited=limited)
     if logger.isEnabledFor(logging.DEBUG):  # otherwise it would be a tenth of the cost of a thousand packages
@@ -173,10 +176,13 @@ def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limite
         strays.note(queue)
 
 
-def _address_anew(looked_up: Sequence[Package]) -> bool:
-    """Look up again the tenants of packages whose keys came from a cache. Return whether a key has changed.
+def _add_keys_anew(looked_up: Sequence[Package]) -> bool:
+    """Look up again the tenants of packages that could not be pushed. Return whether a key has changed.
 
     Raises `UnknownTenant` if no tenant has the name any more.
+
+    Args:
+        looked_up: The packages whose keys came from a cache.
     """
     before = [package.task["tenant"] for package in looked_up]
     for package in looked_up:

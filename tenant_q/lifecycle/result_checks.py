@@ -22,7 +22,7 @@ class _Pickler(pickle.Pickler):
 
 
 def check_result(result: object, package: Package) -> None:
-    """Check that a result can be saved and read again.
+    """Check that the result of a task can be saved and read again.
 
     The pickle of plain values is not loaded: loading it cannot fail, and would double the cost.
 

@@ -1,4 +1,4 @@
-"""Read and delete rows of tasks in the current schema."""
+"""Read and delete the results of tasks in the current tenant's table; those in the cache are `cached_results`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def successes(ids: Iterable[str]) -> dict[str, Task]:
-    """Return the tasks that have succeeded, by id.
+    """Return the successful results in the current tenant's table, as tasks by id.
 
     Args:
         ids: The ids to look for.
@@ -37,26 +37,26 @@ def successes(ids: Iterable[str]) -> dict[str, Task]:
 
 
 def find(task_id: str) -> Task | None:
-    """Return a finished task by its id, or else the latest one by its name. Raises `UnsignedResult`."""
+    """Return a result in the table as a task: by its id, or else the latest by its name. Raises `UnsignedResult`."""
     by_id = task_rows.load(task_rows.rows().filter(id=task_id)) if len(str(task_id)) == 32 else []
     found = by_id or task_rows.load(task_rows.rows().filter(name=task_id).order_by("-stopped"), limit=1)
     return found[0] if found else None
 
 
 def group(group_id: str, *, failures: bool) -> list[Task]:
-    """Return the finished tasks of a group in the order in which they started. Raises `UnsignedResult`."""
+    """Return a group's results in the table, as tasks in the order of their starts. Raises `UnsignedResult`."""
     rows = task_rows.rows().filter(group=group_id).order_by("started")
     return task_rows.load(rows if failures else rows.filter(success=True))
 
 
 def count(group_id: str, *, failures: bool) -> int:
-    """Return the number of finished tasks of a group, or with `failures` of failed ones."""
+    """Return the number of a group's results in the table, or with `failures` of failed ones."""
     rows = task_rows.rows().filter(group=group_id)
     return int((rows.filter(success=False) if failures else rows).count())
 
 
 def delete(group_id: str, *, tasks: bool) -> int | tuple[int, dict[str, int]]:
-    """Remove the label of a group from its rows, or delete the rows. Return what the ORM returns."""
+    """Delete a group's results from the table, or only their label. Return what the ORM returns."""
     rows = task_rows.rows().filter(group=group_id)
     if not tasks:
         return int(rows.update(group=None))
@@ -65,7 +65,7 @@ def delete(group_id: str, *, tasks: bool) -> int | tuple[int, dict[str, int]]:
 
 
 def poll(look: Callable[[], T | None], *, wait: int) -> T | None:
-    """Call a function until it returns something other than None.
+    """Poll for a result: call a function until it returns something other than None.
 
     Args:
         look: The function.

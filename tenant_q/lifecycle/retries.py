@@ -60,12 +60,12 @@ class Decision:
     delay: float = 0.0
 
     def counted(self, package: Package) -> Package:
-        """Return the package with the number of its tries, as it is delivered again."""
+        """Return the package to retry, with the number of its tries."""
         return Package(package.task | {self.counter: self.tries})
 
 
 def after_failure(outcome: Outcome) -> Decision:
-    """Decide about a task that failed: try again, or give up.
+    """Decide about the retry of a task that failed: try again, or give up.
 
     Args:
         outcome: The failure.
@@ -81,7 +81,7 @@ def after_failure(outcome: Outcome) -> Decision:
 
 
 def while_unavailable(package: Package, error: Exception) -> Decision:
-    """Decide about a package whose tenant cannot be served: wait, give up or dead-letter.
+    """Decide about the retry of a package whose tenant cannot be served: wait, give up or dead-letter.
 
     A tenant that does not exist yet may be in a transaction that is still open. A condition that ends by itself is
     counted apart, so that it uses up none of the tries for those that may not end.
@@ -101,7 +101,7 @@ def while_unavailable(package: Package, error: Exception) -> Decision:
 
 
 def while_unsaved(package: Package, error: Exception) -> Decision:
-    """Decide about a package whose outcome cannot be saved: wait, or dead-letter.
+    """Decide about the retry of a package whose outcome cannot be saved: wait, or dead-letter.
 
     Args:
         package: The package.

@@ -63,14 +63,14 @@ class RowSigner:
         self._mac = _mac_of_row(settings.SECRET_KEY, tenant, id, func, hook, cluster, self._letter)
 
     def sign(self, column: str, pickled: bytes) -> str:
-        """Return the text of a column: base64 of the pickle and its trailer."""
+        """Sign a column of the row. Return its text: base64 of the pickle and its trailer, the signature."""
         return b64encode(pickled + TAG + self._letter + _digest(self._mac, column, pickled)).decode("ascii")
 
 
-def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | None:
-    """Return the content of a column if its signature fits, with SECRET_KEY or one of SECRET_KEY_FALLBACKS.
+def verified_column(text: str | None, column: str, row: Any, schema: str) -> Signed | None:
+    """Return the content of a signed column of a task's row, or None if its signature does not fit.
 
-    Nothing is unpickled.
+    The key is SECRET_KEY or one of SECRET_KEY_FALLBACKS. Nothing is unpickled.
 
     Args:
         text: The column as it is stored.
@@ -97,16 +97,16 @@ def verified(text: str | None, column: str, row: Any, schema: str) -> Signed | N
     return None
 
 
-def tenant_of(package: Package) -> str:
-    """Return the key of the tenant that a package belongs to: the primary key of its row, which a rename keeps.
+def signed_tenant(package: Package) -> str:
+    """Return the tenant that the signature of a package's row covers, by its key, which a rename keeps.
 
-    A package of an earlier version has none. It counts as one of the tenant that has the schema now.
+    A package of an earlier version has no key. It counts as one of the tenant that has the schema now.
     """
     return _key_of(package.schema) if package.tenant is None else package.tenant
 
 
 def _key_of(schema: str) -> str:
-    """Return the key of the tenant that has a schema; empty for the public schema, and if there is no tenant."""
+    """Return the key of the tenant whose rows are signed in a schema; empty for `public`, or without a tenant."""
     try:
         return current_key(schema)
     except UnknownTenant:
@@ -122,7 +122,7 @@ def _mac_of_row(
     cluster: str | None,
     letter: bytes,
 ) -> Any:
-    """Return the keyed hash of the values that all columns of one row have in common.
+    """Return the keyed hash with which each signature of a row begins: of the values that all its columns share.
 
     PostgreSQL holds no zero bytes in text, so no two rows have the same input.
     """

@@ -37,7 +37,7 @@ class _Row(Enum):
 
 
 def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
-    """Save rows one by one.
+    """Save the rows of outcomes one by one, through the ORM.
 
     Args:
         by_tenant: The outcomes of each tenant.
@@ -73,7 +73,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
 
 @contextmanager
 def _row_before(row: Any) -> Iterator[_Row | None]:
-    """Keep the row of an earlier delivery as it is in the block, if there is one. Yield its kind."""
+    """Keep the one row that an earlier delivery left as it is in the block, if there is one. Yield its kind."""
     kind = _kind(row)
     if kind is not _Row.FAILURE:  # such a row never changes; if there is none, a second insert fails
         yield kind
@@ -94,9 +94,9 @@ def _kind(row: Any) -> _Row | None:
 
 @contextmanager
 def _plain_tables(schema: str) -> Iterator[None]:
-    """Make sure in the block that the task table of a schema runs no code of another role. Raises `ForeignCode`.
+    """Make sure that saving a row in the block runs no code of another role. Raises `ForeignCode`.
 
-    This costs a transaction if another role owns the tables, and nothing otherwise.
+    This costs a transaction if another role owns the tenant's tables, and nothing otherwise.
     """
     if plain_tables_query([schema]) is None:
         yield

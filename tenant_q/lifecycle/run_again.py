@@ -18,12 +18,12 @@ RUN_AGAIN = "run task again"
 
 
 def may_be_parts(args: Any) -> TypeGuard[tuple[tuple[Any, ...], ...]]:
-    """Return whether the arguments in a row may be the parts of an iter, one tuple for each."""
+    """Return whether a task to run again may be an iter: whether its arguments are tuples, one for each part."""
     return isinstance(args, tuple) and bool(args) and all(isinstance(one, tuple) for one in args)
 
 
 def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) -> str:
-    """Enqueue the call of a finished task as a new task, with the options that its row keeps.
+    """Run a finished task again: enqueue its call as a new task, with the options that its row keeps.
 
     It leaves an audit record. The row keeps name, hook, group and cluster. Other options, such as a timeout or the next
     links of a chain, are not repeated. A failed iter is run again as an iter, with all of its parts.

@@ -44,7 +44,7 @@ class Saved:
 
 
 def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: None) -> Saved:
-    """Write the rows of outcomes. An existing row of a success or of a cancelled task stays.
+    """Save the results of tasks as rows. An existing row of a success or of a cancelled task stays.
 
     Args:
         outcomes: The outcomes, of any tenants. Those that leave no row are ignored.
@@ -84,18 +84,18 @@ def write(outcomes: Sequence[Outcome], *, between: Callable[[], Any] = lambda: N
 
 
 def save(outcomes: Sequence[Outcome]) -> dict[Key, Exception]:
-    """Write the rows of outcomes as `write` does, and return the errors."""
+    """Save results as `write` does, and return the errors."""
     return write(outcomes).errors
 
 
 def save_or_raise(outcomes: Sequence[Outcome]) -> None:
-    """Write the rows of all outcomes, or raise the first error."""
+    """Save all results, or raise the first error."""
     for error in save(outcomes).values():
         raise error
 
 
 def save_in_transaction(outcome: Outcome) -> None:
-    """Write one row in the transaction that is open.
+    """Save the result of a transactional task in the transaction that is open.
 
     Args:
         outcome: The outcome of a transactional task.
@@ -116,17 +116,17 @@ def save_in_transaction(outcome: Outcome) -> None:
 
 
 def has_own_receivers() -> bool:
-    """Return whether the project listens to `post_save` of tasks."""
+    """Return whether saving results calls receivers of the project: those of `post_save` of tasks."""
     return has_receivers(post_save, sender=Task, besides=django_q_signals.call_hook)
 
 
 def is_refused(error: Exception) -> bool:
-    """Return whether a row cannot be saved because the server refuses a value in it."""
+    """Return whether a result cannot be saved because the server refuses a value in its row."""
     return isinstance(error, ResultRefused) or kind_of_postgres(error) is Kind.REFUSAL
 
 
 def refusal_text(error: Exception) -> str:
-    """Return the text of a failed row for a refused result."""
+    """Return the text that is saved for a result that the server refuses."""
     return f"the server that was to keep the result refuses it ({one_line(error)[:1000]}); return something smaller."
 
 
@@ -135,7 +135,7 @@ def _writer(calls_receivers: bool) -> _Writer:
 
 
 def _save_tenant(write: _Writer, owner: Owner, own: Sequence[Outcome]) -> Saved:
-    """Write the rows of one tenant; one by one if PostgreSQL refuses one of them."""
+    """Save the results of one tenant; each by itself if PostgreSQL refuses one of their rows."""
     try:
         return Saved({}, frozenset(write({owner: own})))
     except DatabaseAway:

@@ -23,7 +23,7 @@ logger = get_logger("tenant_q.flows")
 
 
 def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
-    """Save outcomes, and find out what follows them.
+    """Settle outcomes: save them, and find out what follows.
 
     Args:
         outcomes: The outcomes, of any tenants.
@@ -58,12 +58,12 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
             names = outcome.package.func_name, outcome.package.name, outcome.death
             level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
             logger.log(level, "Failed %s (%s): %s", *names, event="task.failed", extra=outcome.package.log_labels)
-    settlement.to_call = [outcome for outcome in settled if hooks.has_receivers(outcome)]
+    settlement.to_call = [outcome for outcome in settled if hooks.has_hook(outcome)]
     return settlement
 
 
 def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[Outcome]:
-    """Save outcomes whose values PostgreSQL refuses as failures. Return all outcomes as they are now."""
+    """Settle outcomes whose values PostgreSQL refuses as failures. Return all outcomes as they are now."""
     refused = {key: error for key, error in settlement.unsaved.items() if save_results.is_refused(error)}
     return [
         _as_failed(outcome, refused[outcome.package.key], settlement) if outcome.package.key in refused else outcome
@@ -72,7 +72,7 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 
 
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
-    """Save an outcome as a failure that names why its result is refused, without the values of its arguments."""
+    """Settle an outcome with a refused result as a failure that says why, without the values of its arguments."""
     package = outcome.package
     logger.error(
         "The result of %s was refused: %s", package.name, error, event="result.refused", extra=package.log_labels
@@ -85,7 +85,7 @@ def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Ou
 
 
 def _save_cached(outcomes: Sequence[Outcome], broker: Broker, settlement: Settlement) -> list[Outcome]:
-    """Keep results in the cache. Return all outcomes as they are now: those with a refused result are failures."""
+    """Settle outcomes that are kept in the cache. Return all as they are now: a refused result is a failure."""
     kept = []
     for outcome in outcomes:
         package = outcome.package

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tenant_q.exceptions import BrokerError, DatabaseAway, ResultRefused
+from tenant_q.lifecycle import push, save_results
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
@@ -32,10 +33,14 @@ class Settlement:
 
     @contextmanager
     def unsaved_on_error(self, outcomes: Sequence[Outcome]) -> Iterator[None]:
-        """Note an error that concerns these outcomes alone, such as an outage of the cache: the others are settled."""
+        """Note an error in the block as one of these outcomes alone: the others of the settlement are settled."""
         try:
             yield
         except (BrokerError, DatabaseAway, ResultRefused):
             raise
         except Exception as error:
             self.unsaved |= dict.fromkeys((outcome.package.key for outcome in outcomes), error)
+
+    def called_receivers(self) -> bool:
+        """Return whether settling called the project's receivers: of `post_save` or, for links, of `pre_enqueue`."""
+        return save_results.has_own_receivers() or (bool(self.links) and push.has_own_receivers())

@@ -22,7 +22,7 @@ from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema
 def submit(
     func: Any, args: tuple[Any, ...], keywords: dict[str, Any], *, schema: str | None = None, id: str | None = None
 ) -> str:
-    """Enqueue one call for a tenant, or run it in this process if it is `sync`.
+    """Submit one call of a tenant: enqueue it, or run it in this process if it is `sync`.
 
     Args:
         func: The function, or its dotted path.
@@ -47,7 +47,7 @@ def submit(
 
 
 def submit_package(package: Package) -> str:
-    """Enqueue a package that is built, or run it in this process if it is `sync`. Raises as `submit`."""
+    """Submit a package that is built: enqueue it, or run it in this process if it is `sync`. Raises as `submit`."""
     return _send([package], once=False)
 
 
@@ -59,7 +59,7 @@ def submit_iter(
     schema: str | None = None,
     origin: str | None = CODE,
 ) -> str:
-    """Enqueue one package for each set of arguments, in bulk. Raises as `submit`.
+    """Submit an iter: enqueue one package for each set of arguments, in bulk. Raises as `submit`.
 
     Args:
         func: The function, or its dotted path.
@@ -78,7 +78,7 @@ def submit_iter(
 
 
 def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
-    """Enqueue the first link of a chain; the others follow it one by one. Raises as `submit`.
+    """Submit a chain: enqueue its first link; the others follow it one by one. Raises as `submit`.
 
     Args:
         chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
@@ -114,7 +114,7 @@ def _run_all_here(packages: Sequence[Package]) -> None:
 
 
 def run_here(package: Package) -> None:
-    """Run a package in this process, save its result, and run what follows it.
+    """Run a submitted `sync` package in this process, save its result, and run what follows it.
 
     Args:
         package: The package.
@@ -131,7 +131,7 @@ def run_here(package: Package) -> None:
         settlement = settle.settle([outcome], broker)
         for one in settlement.to_call:
             hooks.call(one)
-        iters.close(settlement.complete, broker)
+        iters.delete_parts(settlement.complete, broker)
         for error in (outcome.error, *settlement.unsaved.values()):
             if error is not None:
                 raise error

@@ -26,7 +26,7 @@ PICKLED = ("args", "kwargs", "result")
 
 
 def rows() -> Any:
-    """Return the tasks of the current schema, on the tenants' connection, whatever the project's routers say."""
+    """Return a queryset of the task rows of the current schema, whatever the project's routers say."""
     return Task.objects.using(tenancy.database_alias())
 
 
@@ -44,7 +44,7 @@ class Stored:
 
 
 def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
-    """Return a queryset of tasks with the texts of pickled columns instead of their values.
+    """Return a queryset of task rows with the texts of pickled columns instead of their values.
 
     Args:
         rows: A queryset of tasks.
@@ -54,7 +54,7 @@ def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
 
 
 def read(task: Any, name: str) -> Stored:
-    """Return the value of a pickled column. Never raises an error because of the value.
+    """Return the value of a pickled column of a task's row. Never raises an error because of the value.
 
     Args:
         task: A row of `as_texts`, of the current schema.
@@ -63,7 +63,7 @@ def read(task: Any, name: str) -> Stored:
     text = getattr(task, f"stored_{name}")
     if text is None:
         return Stored(None, is_signed=name == "result")
-    signed = row_signing.verified(text, name, task, tenancy.current_schema())
+    signed = row_signing.verified_column(text, name, task, tenancy.current_schema())
     try:
         if signed is None:
             return Stored(load_plain(b64decode(text)))
@@ -73,7 +73,7 @@ def read(task: Any, name: str) -> Stored:
 
 
 def load(rows: Any, *, limit: int | None = None) -> list[Task]:
-    """Return the tasks of a queryset with their values.
+    """Return the tasks of a queryset of task rows, with the values of the pickled columns.
 
     Args:
         rows: A queryset of tasks of the current schema.
@@ -88,7 +88,7 @@ def load(rows: Any, *, limit: int | None = None) -> list[Task]:
 
 
 def load_success(rows: Any) -> list[Task]:
-    """Return the successes of a queryset with their values, for deliveries whose task is already done.
+    """Return the tasks of a queryset of successful task rows, for deliveries whose task is already done.
 
     If `TENANT_Q["signed_results"]` is set, or if another role may write the rows, an unsigned value is None. The task
     still counts as done, so that nothing runs twice.
@@ -99,12 +99,12 @@ def load_success(rows: Any) -> list[Task]:
 
 
 def load_result(rows: Any) -> Any:
-    """Return the result of the first task of a queryset, as `load_success` loads it; None if there is no task."""
+    """Return the result of the first of some task rows, as `load_success` loads it; None if there is no row."""
     return next((task.result for task in load_success(rows)), None)
 
 
 def without_values(rows: Any) -> Any:
-    """Return a queryset of tasks whose pickled columns are not loaded."""
+    """Return a queryset of task rows whose pickled columns are not loaded."""
     return rows.defer(*PICKLED)
 
 
@@ -112,7 +112,7 @@ def _loaded(task: Any, *, or_none: bool = False) -> Any:
     schema = tenancy.current_schema()
     for name in PICKLED:
         text = getattr(task, f"stored_{name}")
-        signed = row_signing.verified(text, name, task, schema)
+        signed = row_signing.verified_column(text, name, task, schema)
         if signed is None and text is not None and not or_none:
             raise UnsignedResult(
                 f"Task {task.pk} of {schema} has a value that is not signed, and TENANT_Q['signed_results'] is set; "
@@ -124,7 +124,7 @@ def _loaded(task: Any, *, or_none: bool = False) -> Any:
 
 
 def _unpickled(pickled: bytes, text: str) -> Any:
-    """Return the value, or its text if its class no longer exists, as Django-Q2 does."""
+    """Return the value of a signed column, or its text if its class no longer exists, as Django-Q2 does."""
     try:
         return pickle.loads(pickled)
     except Exception:

@@ -11,7 +11,7 @@ from tenant_q.tenancy.cache import tenant_cache
 
 
 def state_of(schema: str, id: str) -> State:
-    """Return the state of a tenant's task.
+    """Find out the state of a tenant's task.
 
     Args:
         schema: The tenant's schema, which must be current.
@@ -51,7 +51,7 @@ def _by_broker(schema: str, id: str) -> State | None:
 
 
 def _by_parts(schema: str, id: str) -> State | None:
-    """Return the state of an iter by its parts: it runs from the start of its first part until its own row is saved."""
+    """Find out the state of an iter by its parts: it runs from the start of the first until its row is saved."""
     if any(broker.count_parts(schema, id) for broker in site_brokers()):
         return State.RUNNING
     first = _by_broker(schema, deterministic_id(id, 0))

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 
 def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> list[Answer]:
-    """Run one or more statements on the tasks of schemas in one round trip.
+    """Run one or more statements on the task tables of schemas, in one round trip.
 
     Tables of other roles are checked first, in the same transaction. A statement waits for a lock for at most `LOCK_MS`
     milliseconds, so that a tenant with locked tables does not block others. In a transaction of the caller, the
@@ -77,11 +77,12 @@ def _answer(cursor: psycopg.ClientCursor[Any]) -> Answer:
 
 
 def _limit_of_locks(is_callers: bool) -> list[sql.Composable]:
-    """Return the statements that limit waits for locks. In a transaction of the caller, they also store its limit."""
+    """Return the statements that limit how long those on task tables wait for locks."""
+    # In a transaction of the caller, the caller's own limit is stored too.
     limit = sql.SQL("SELECT pg_catalog.set_config('lock_timeout', {}, true)").format(sql.Literal(str(LOCK_MS)))
     return [_NOTE_LIMIT, limit] if is_callers else [limit]
 
 
 def table_of(schema: str) -> sql.Identifier:
-    """Return the qualified name of a schema's task table."""
+    """Return the qualified name of a schema's task table for a statement."""
     return sql.Identifier(physical_schema(schema), Task._meta.db_table)

@@ -17,7 +17,7 @@ from tenant_q.support.unix_signals import DEFAULT, get_handler, set_handler
 
 
 def timeout_of(package: Package) -> float | None:
-    """Return the seconds that a package may run, or None without a limit.
+    """Return the time limit of a package: the seconds that it may run, or None without a limit.
 
     A timeout of 0 or less means no limit, as -1 does in Django-Q2.
     """
@@ -27,7 +27,7 @@ def timeout_of(package: Package) -> float | None:
 
 @contextmanager
 def alarm(seconds: float | None) -> Iterator[None]:
-    """Raise Django-Q2's `TimeoutException` in the block after `seconds`; never if that is None.
+    """Limit the time of the block: raise Django-Q2's `TimeoutException` in it after `seconds`, if not None.
 
     A signal interrupts only the main thread, so the block runs without a limit in any other thread. A timer or a
     handler of SIGALRM that the block sets does not outlast it.

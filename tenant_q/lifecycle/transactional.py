@@ -19,10 +19,10 @@ logger = get_logger("tenant_q.transactional")
 
 
 @contextmanager
-def only_success(package: Package) -> Iterator[Task | None]:
-    """Run a block in a transaction that excludes all other deliveries of the task, and that commits or fails.
+def one_transaction(package: Package) -> Iterator[Task | None]:
+    """Run a transactional task in the block, in one transaction that excludes all its other deliveries.
 
-    The block does the work of the task and writes its row.
+    The block does the work of the task and writes its row. Both are committed, or neither.
 
     Args:
         package: The task.

@@ -26,7 +26,7 @@ from picklefield.fields import dbsafe_decode
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import UnsignedResult
 from tenant_q.lifecycle import row_signing, save_results
-from tenant_q.lifecycle.transactional import only_success
+from tenant_q.lifecycle.transactional import one_transaction
 from tenant_q.package.build import build
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import CODE
@@ -169,7 +169,7 @@ def test_what_was_signed_for_another_tenant_column_or_origin_does_not_fit(page, 
     with in_schema(A):
         mine = Task.objects.get()
     theirs = done(B)
-    fits = row_signing.verified
+    fits = row_signing.verified_column
     assert fits(texts()["args"], "args", mine, A) is not None
     assert fits(texts(B)["args"], "args", theirs, A) is None, "of another tenant, under the same id"
     assert fits(texts()["args"], "kwargs", mine, A) is None, "of another column"
@@ -190,7 +190,7 @@ def test_a_tenant_keeps_its_signatures_when_it_is_renamed(tenants, monkeypatch):
     row = done()
     key = current_key(A)
     monkeypatch.setattr(row_signing, "current_key", lambda schema: key)
-    assert row_signing.verified(texts()["args"], "args", row, "acme_renamed") is not None
+    assert row_signing.verified_column(texts()["args"], "args", row, "acme_renamed") is not None
 
 
 @pytest.mark.seam
@@ -238,7 +238,7 @@ def test_both_ways_to_write_sign_and_django_q2_reads_them(tenants, one_by_one, r
     assert (stored["result"] is None) == (result is None)
     for name, text in stored.items():
         if text is not None:
-            signed = row_signing.verified(text, name, row, A)
+            signed = row_signing.verified_column(text, name, row, A)
             assert signed is not None and signed.origin == CODE
             assert dbsafe_decode(text) == getattr(row, name)
     with in_schema(A):
@@ -251,17 +251,17 @@ def test_a_later_result_of_a_failed_row_is_signed(page):
     done(success=False)
     row = done(success=True)
     assert row.result == 3
-    assert all(row_signing.verified(text, name, row, A) for name, text in texts().items())
+    assert all(row_signing.verified_column(text, name, row, A) for name, text in texts().items())
 
 
 def test_an_older_key_fits_while_it_is_a_fallback(page, settings):
     row = done()
     settings.SECRET_KEY, before = "another", settings.SECRET_KEY
-    assert row_signing.verified(texts()["args"], "args", row, A) is None
+    assert row_signing.verified_column(texts()["args"], "args", row, A) is None
     with in_schema(A):
         assert QUtilities.get_result(ID) == 3, "as it was"
     settings.SECRET_KEY_FALLBACKS = ["an older one", before]
-    assert row_signing.verified(texts()["args"], "args", row, A) is not None
+    assert row_signing.verified_column(texts()["args"], "args", row, A) is not None
     settings.TENANT_Q = settings.TENANT_Q | {"signed_results": True}
     with in_schema(A):
         assert QUtilities.get_result(ID) == 3
@@ -355,7 +355,7 @@ def test_a_transactional_task_that_finds_an_unsigned_success_does_not_load_it(st
     done()
     write(**{name: bomb(exploded) for name in COLUMNS})
     package = build("tests.tasks.add", (1, 2), {"q_options": {"transactional": True}}, schema=A, id=ID)
-    with in_schema(A), only_success(package) as before:
+    with in_schema(A), one_transaction(package) as before:
         assert before is not None and before.result is None
     assert not exploded.exists()
 
