@@ -16,7 +16,9 @@ warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured",
 
 
 def _read_settings_of_django_q() -> None:
-    """Import Django-Q2's settings, with an empty `ALT_CLUSTERS` if there is none: `Q_CLUSTER_NAME` makes it required.
+    """Import Django-Q2's settings while the apps are loaded, with an empty `ALT_CLUSTERS` if there is none.
+
+    `Q_CLUSTER_NAME` makes it required.
 
     Raises:
         ConfigurationError: A value of the wrong type makes the import fail. Django-Q2 would show a traceback.

@@ -43,7 +43,7 @@ def record(
 
 
 def operator() -> str:
-    """Return the user who runs this process, and with `sudo` also the user who called it."""
+    """Return the operator for an audit record: the user who runs this process, and with `sudo` who called it."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # the user of a container often has no name

@@ -25,7 +25,7 @@ _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
 @register("tenant_q")
 def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Run every check of tenant_q, without those that depend on an earlier check that failed."""
+    """Run every system check of tenant_q, without those that depend on an earlier check that failed."""
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
@@ -34,7 +34,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 
 def configuration_problems() -> list[str]:
-    """Return the errors of the checks, one sentence each."""
+    """Return the errors that the system checks find, one sentence each."""
     return [f"{message.msg} {message.hint or ''}".strip() for message in check_all() if message.is_serious()]
 
 
@@ -90,7 +90,7 @@ def _check_apps() -> list[CheckMessage]:
 
 
 def _check_routers() -> list[CheckMessage]:
-    """Check that routers keep these models on the tenants' connection, the only one that clusters and triggers use."""
+    """Check that database routers keep these models on the tenants' connection, the only one that is used."""
     alias, found = tenancy.database_alias(), []
     models = [apps.get_model("django_q", "Task"), apps.get_model("django_q", "Schedule")]
     for model in [*models, apps.get_model("tenant_q", "TenantPolicy")]:
@@ -163,7 +163,7 @@ def _check_pointless_keys() -> list[CheckMessage]:
 
 
 def _check_error_reporter() -> list[CheckMessage]:
-    """Warn about a reporter that is not installed, which Django-Q2 silently ignores."""
+    """Check that error reporters are installed: Django-Q2 silently ignores one that is not."""
     found = entry_points(group="djangoq.errorreporters").names
     hint = "Install the package that provides it, such as django-q-sentry or django-q-rollbar, or remove it."
     return [
@@ -174,7 +174,7 @@ def _check_error_reporter() -> list[CheckMessage]:
 
 
 def _check_admin_functions() -> list[CheckMessage]:
-    """Warn about entries that offer nothing. It is no error: the function may only be deployed on another cluster."""
+    """Check that each entry of `admin_functions` offers a function, and warn about those that offer none."""
     hint = "Name a function by its path, or the functions of a module as 'billing.reports.*'; or remove the entry."
     return [
         Warning(f"TENANT_Q['admin_functions'] names {entry!r}: {reason}.", hint=hint, id="tenant_q.W004")

@@ -55,7 +55,7 @@ class Iter:
         self.started = False
 
     def append(self, *args: Any) -> int:
-        """Add a set of arguments.
+        """Add a set of arguments to the `Iter`.
 
         Args:
             *args: The arguments of one call.
@@ -68,7 +68,7 @@ class Iter:
         return self.length()
 
     def run(self) -> str:
-        """Enqueue the tasks.
+        """Enqueue the tasks of the `Iter`.
 
         Returns:
             The id of the iter.
@@ -84,7 +84,7 @@ class Iter:
         return self.id
 
     def result(self, wait: int = 0) -> list[Any] | None:
-        """Return the list of results, in the order of the arguments.
+        """Return the results of the `Iter` as a list, in the order of the arguments.
 
         Args:
             wait: How long to wait for it, in milliseconds; negative: without limit.
@@ -98,7 +98,7 @@ class Iter:
         return found
 
     def fetch(self, wait: int = 0) -> Task | None:
-        """Return the task that has the list of results.
+        """Return the finished task of the `Iter`, which has the list of results.
 
         Args:
             wait: How long to wait for it, in milliseconds; negative: without limit.
@@ -111,7 +111,7 @@ class Iter:
         return QUtilities.fetch_task(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def length(self) -> int:
-        """Return the number of sets of arguments."""
+        """Return the number of sets of arguments of the `Iter`."""
         return len(self.args)
 
 
@@ -149,7 +149,7 @@ class Chain:
         self.started = False
 
     def append(self, func: Func, *args: Any, **kwargs: Any) -> int:
-        """Add a link. The results of an earlier run are released.
+        """Add a link to the `Chain`. The results of an earlier run are released.
 
         Args:
             func: A dotted path, or a function defined at the top level of a module.
@@ -166,7 +166,7 @@ class Chain:
         return self.length()
 
     def run(self) -> str:
-        """Enqueue the first link.
+        """Enqueue the first link of the `Chain`.
 
         Returns:
             The id of the group.
@@ -183,7 +183,7 @@ class Chain:
         return self.group
 
     def result(self, wait: int = 0) -> list[Any] | None:
-        """Return the results of the links, the first link's first.
+        """Return the results of the links of the `Chain`, the first link's first.
 
         Args:
             wait: How long to wait for all links, in milliseconds; negative: without limit.
@@ -198,7 +198,7 @@ class Chain:
         )
 
     def fetch(self, failures: bool = True, wait: int = 0) -> list[Task] | None:
-        """Return the finished tasks of the links, the first link's first.
+        """Return the finished tasks of the links of the `Chain`, the first link's first.
 
         Args:
             failures: Whether to include a failed link.
@@ -214,13 +214,13 @@ class Chain:
         )
 
     def current(self) -> int | None:
-        """Return the number of links that have finished; None if the chain was not started."""
+        """Return the number of links of the `Chain` that have finished; None if it was not started."""
         if not self.started:
             return None
         return QUtilities.get_group_count(self.group, cached=self.cached, schema_name=self.schema_name)
 
     def length(self) -> int:
-        """Return the number of links."""
+        """Return the number of links of the `Chain`."""
         return len(self.chain)
 
 
@@ -270,7 +270,7 @@ class AsyncTask:
 
     @property
     def cached(self) -> bool | int:
-        """Whether, or for how many seconds, the result is kept in the cache instead of the table."""
+        """Whether, or for how many seconds, the `AsyncTask` keeps its result in the cache instead of the table."""
         cached: bool | int = self._options().get("cached", conf().cached)
         return cached
 
@@ -280,7 +280,7 @@ class AsyncTask:
         self.started = False
 
     def run(self) -> str:
-        """Enqueue the task.
+        """Enqueue the `AsyncTask`.
 
         Returns:
             The id of the task.
@@ -290,7 +290,7 @@ class AsyncTask:
         return self.id
 
     def result(self, wait: int = 0) -> Any:
-        """Return the result of the task.
+        """Return the result of the `AsyncTask`.
 
         Args:
             wait: How long to wait for it, in milliseconds; negative: without limit.
@@ -303,7 +303,7 @@ class AsyncTask:
         return QUtilities.get_result(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def fetch(self, wait: int = 0) -> Task | None:
-        """Return the finished task.
+        """Return the finished task of the `AsyncTask`.
 
         Args:
             wait: How long to wait for it, in milliseconds; negative: without limit.
@@ -316,13 +316,13 @@ class AsyncTask:
         return QUtilities.fetch_task(self.id, wait=wait, cached=self.cached, schema_name=self.schema_name)
 
     def result_group(self, failures: bool = False, wait: int = 0, count: int | None = None) -> list[Any] | None:
-        """Return the results of the task's group, with the parameters of `QUtilities.get_result_group`."""
+        """Return the results of the `AsyncTask`'s group. Parameters: see `QUtilities.get_result_group`."""
         if not (self.started and self.group):
             return None
         return QUtilities.get_result_group(self.group, failures, wait, count, self.cached, self.schema_name)
 
     def fetch_group(self, failures: bool = True, wait: int = 0, count: int | None = None) -> list[Task] | None:
-        """Return the finished tasks of the task's group, with the parameters of `QUtilities.fetch_task_group`."""
+        """Return the finished tasks of the `AsyncTask`'s group. Parameters: see `QUtilities.fetch_task_group`."""
         if not (self.started and self.group):
             return None
         return QUtilities.fetch_task_group(self.group, failures, wait, count, self.cached, self.schema_name)

@@ -46,12 +46,12 @@ class GroupPart(models.Model):
 
     @classmethod
     def rows(cls) -> models.QuerySet[GroupPart]:
-        """Return the parts of all tenants, on the tenants' connection."""
+        """Return the `GroupPart` rows of all tenants, on the tenants' connection."""
         return cls.objects.using(tenancy.database_alias())
 
     @classmethod
     def record(cls, schema: str, tenant: str, group: str, index: str, payload: str, seconds: int | None) -> int:
-        """Record a part of a group unless it is recorded already.
+        """Record a part of a group as a `GroupPart` row, unless it is recorded already.
 
         Args:
             schema: The tenant.
@@ -72,13 +72,13 @@ class GroupPart(models.Model):
 
     @classmethod
     def live(cls, schema: str, tenant: str, group: str) -> models.QuerySet[GroupPart]:
-        """Return the parts of a group that have not expired. Parts of an earlier version name no tenant."""
+        """Return the `GroupPart` rows of a group that have not expired. Those of an earlier version name no tenant."""
         unexpired = models.Q(expires=None) | models.Q(expires__gte=timezone.now())
         return cls.rows().filter(unexpired, schema_name=schema, tenant__in={tenant, ""}, group=group)
 
 
 def validate_weight(weight: float) -> None:
-    """Raise `ValidationError` for a weight that is out of range or not a number."""
+    """Validate the `weight` field of `TenantPolicy`. Raise `ValidationError` if it is out of range or no number."""
     if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         raise ValidationError(
             _("Ensure this value is from %(least)s to %(most)s."),
@@ -231,7 +231,7 @@ class AuditRecord(models.Model):
         return f"{self.actor}: {self.act} {self.schema_name or self.target}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save a new record. Raises `TenantQError` for an existing one."""
+        """Save a new `AuditRecord` row. Raises `TenantQError` for an existing one."""
         if not self._state.adding:
             raise TenantQError("An audit record cannot be changed; add another one with tenant_q.audit.record().")
         super().save(*args, **kwargs)

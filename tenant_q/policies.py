@@ -68,13 +68,13 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
 
 
 def is_paused(schema: str) -> bool:
-    """Return whether a tenant is paused. Raises `DatabaseAway`."""
+    """Return whether a tenant is paused by its policy. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.in_public():
         return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
 def paused() -> set[str]:
-    """Return the paused tenants. Raises `DatabaseAway`."""
+    """Return the tenants that are paused by their policies. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.in_public():
         return set(_rows().filter(paused=True).values_list("schema_name", flat=True))
 
@@ -137,7 +137,7 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
 
 
 def _locked(schema: str) -> TenantPolicy:
-    """Return the tenant's row, created if missing, and locked until the transaction ends."""
+    """Return the row of a tenant's policy, created if missing, and locked until the transaction ends."""
     rows = _rows()
     if not rows.filter(schema_name=schema).exists():
         _check_tenant(schema)
@@ -171,7 +171,7 @@ def _check_values(policy: TenantPolicy, values: Mapping[str, Any]) -> None:
 
 
 def policy_saved(*, using: str, **_: Any) -> None:
-    """Receive `post_save` and `post_delete`: put a change by any other code in force after its commit.
+    """Receive `post_save` and `post_delete` of policies: put a change by other code in force after its commit.
 
     An error is logged, so that other callbacks of that commit run; the scheduler tries again.
     """
@@ -217,5 +217,5 @@ def _put_in_force_or_raise() -> None:
 
 
 def in_force_of(row: TenantPolicy) -> Policy:
-    """Return the values of a row that the broker enforces."""
+    """Return the values of a policy's row that the broker enforces."""
     return Policy(row.weight, row.max_running, row.max_queued, row.paused)

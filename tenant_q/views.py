@@ -12,7 +12,7 @@ from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Return the metrics of the site for Prometheus.
+    """View for a project's URLs: return the metrics of the site for Prometheus.
 
     They are about all tenants, so the view exists on the public site only and is a 404 elsewhere. It checks no
     permission: the project restricts who may read the metrics.

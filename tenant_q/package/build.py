@@ -34,7 +34,7 @@ def build(
     origin: str | None = CODE,
     tenant: str | None = None,
 ) -> Package:
-    """Return the package of one call.
+    """Build the package of one call.
 
     Args:
         func: A dotted path, or a callable that pickles.
@@ -88,6 +88,6 @@ def build(
 
 
 def deterministic_id(*parts: object) -> str:
-    """Return an id of 32 hexadecimal digits that depends only on the parts: of a fire, a link or an iter part."""
+    """Return the id with which the package of a fire, a link or an iter part is built; it depends only on `parts`."""
     text = "\x1f".join(str(part) for part in parts)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

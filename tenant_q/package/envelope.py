@@ -17,7 +17,7 @@ from tenant_q.package.signing import sign, unsign
 
 
 def seal(package: Package, *, most_bytes: int | None = None) -> str:
-    """Return the signed text of a package. The schema is inside the signature.
+    """Seal a package in its envelope: return its signed text, in which the schema is signed too.
 
     Args:
         package: The package.
@@ -39,7 +39,7 @@ def seal(package: Package, *, most_bytes: int | None = None) -> str:
 
 
 def refuse_too_large(package: Package, size: int, most_bytes: int) -> None:
-    """Raise `EnqueueError` if the pickle of a package is larger than `most_bytes`."""
+    """Raise `EnqueueError` if a package is too large for an envelope: its pickle exceeds `most_bytes`."""
     if size > most_bytes:
         raise EnqueueError(
             f"{package.func_name} cannot be enqueued for {package.schema}: with its arguments it takes {size} bytes, "
@@ -66,7 +66,7 @@ ANYWHERE = Found()
 
 
 def open_package(payload: str, found: Found = ANYWHERE) -> Package:
-    """Return the package in a signed text.
+    """Open the envelope of a package: check its signature and its place, and return the package.
 
     Args:
         payload: The signed text.
@@ -126,22 +126,22 @@ class _Missing(metaclass=_AnyAttribute):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Accept any arguments."""
+        pass
 
     def __setstate__(self, state: Any) -> None:
-        """Accept any state."""
+        pass
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Accept any item."""
+        pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(type(self), name)
 
     def append(self, value: Any) -> None:
-        """Accept any value."""
+        pass
 
     def extend(self, values: Any) -> None:
-        """Accept any values."""
+        pass
 
 
 class _LenientUnpickler(pickle.Unpickler):

@@ -33,7 +33,7 @@ def name_of(func: Any) -> str:
 
 
 def stored_name(func: Any) -> str:
-    """Return the text that a row stores for a function: its name, with a remark if the name does not identify it.
+    """Return the name of a function as a row stores it: with a remark if the name does not identify it.
 
     So "shop.tasks.add (partial)" cannot be confused with `shop.tasks.add`, whose arguments differ.
     """
@@ -44,7 +44,7 @@ def stored_name(func: Any) -> str:
 
 
 def counted_name(func: Any) -> str:
-    """Return the name under which the broker counts and estimates a function's runs."""
+    """Return the name of a function under which the broker counts and estimates its runs."""
     if issubclass(type(func), str):
         return func if is_path(func) else NOT_A_PATH
     name = _describe(func)[0]
@@ -53,12 +53,12 @@ def counted_name(func: Any) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_path(text: str) -> bool:
-    """Return whether a text has the form of a dotted path."""
+    """Return whether a text may be the dotted path of a function."""
     return len(text) <= LONGEST_NAME and all(part.isidentifier() for part in text.split("."))
 
 
 def _describe(func: Any) -> tuple[str, str]:
-    """Return the name of a callable, and a remark if the name alone does not identify it."""
+    """Return the name of a function or callable, and a remark if the name alone does not identify it."""
     try:
         return _describe_by_kind(func)
     except Exception:  # the object raises when it is inspected
@@ -82,7 +82,7 @@ def _describe_by_kind(func: Any) -> tuple[str, str]:
 
 
 def _of_method(method: Any) -> tuple[str, str]:
-    """Describe a method bound to an object or a class, or a builtin function, which is bound to its module."""
+    """Name a function that is bound: a method to an object or a class, a builtin function to its module."""
     owner, name = method.__self__, _attribute(method, "__name__")
     if owner is None or isinstance(owner, types.ModuleType):
         return _joined(_attribute(method, "__module__"), name) or _UNNAMED, ""
@@ -99,7 +99,7 @@ def _path_of_class(kind: type) -> str:
 
 
 def _global_name(func: Any) -> str | None:
-    """Return the path of a callable that a module has under that name, as for the result of a decorator; else None."""
+    """Return the path of a function that is a global of its module, such as the result of a decorator; or None."""
     module, qualname = _attribute(func, "__module__"), _attribute(func, "__qualname__")
     name = _joined(module, qualname)
     if name is None or not is_path(name):
@@ -111,7 +111,7 @@ def _global_name(func: Any) -> str | None:
 
 
 def _joined(module: Any, qualname: Any) -> str | None:
-    """Return the dotted path of a module and a qualified name; None if either cannot be a name in code."""
+    """Return the dotted path of a function: module and qualified name; None if either cannot be one in code."""
     return _joined_texts(module, qualname) if type(module) is str and type(qualname) is str else None
 
 

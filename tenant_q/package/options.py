@@ -65,7 +65,7 @@ def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_unknown(q_options: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` if an option is unknown."""
+    """Raise `EnqueueError` if an option of a task is unknown."""
     known = (*KEYWORD_OPTIONS, *TENANT_OPTIONS, "task_name")
     for name in q_options:
         if name not in known:
@@ -73,7 +73,7 @@ def refuse_unknown(q_options: Mapping[str, Any]) -> None:
 
 
 def refuse_wrong_values(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` if an option has a wrong value, or two options contradict each other."""
+    """Raise `EnqueueError` if an option of a task has a wrong value, or two options contradict each other."""
     for option in _CHECKS.keys() & task.keys():
         wanted, fits = _CHECKS[option]
         if not fits(task[option]):
@@ -134,14 +134,14 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def in_seconds(delay: Any) -> float:
-    """Return a delay in seconds, given in seconds or as a timedelta; a negative number if it is neither."""
+    """Return the option `delay` in seconds, given as seconds or a timedelta; a negative number if it is neither."""
     if isinstance(delay, timedelta):
         return delay.total_seconds()
     return float(delay) if is_number(delay) else -1.0
 
 
 def refuse_too_long(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` if a text of the task does not fit into its column."""
+    """Raise `EnqueueError` if the function or an option of a task does not fit into its column."""
     for field, longest in LONGEST.items():
         value = task.get(field)
         text = stored_name(value) if field in ("func", "hook") and value else str(value or "")
@@ -154,7 +154,7 @@ def refuse_too_long(task: Mapping[str, Any]) -> None:
 
 
 def fill_defaults(task: dict[str, Any]) -> None:
-    """Add the options that have a default in the settings."""
+    """Add to a task the options that have a default in the settings."""
     ours = conf()
     for option, value in (("cached", ours.cached), ("sync", ours.sync), ("ack_failure", ours.ack_failures)):
         if option not in task and value:

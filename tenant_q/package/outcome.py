@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def waited(self) -> float | None:
-        """The seconds from the moment when the package was enqueued, or due, to its start; None for a later attempt."""
+        """The seconds that the outcome's package waited, enqueued or due, for its start; None for a later attempt."""
         enqueued = self.package.option("started")
         if self.attempt > 1 or not isinstance(enqueued, datetime):
             return None
@@ -54,7 +54,7 @@ class Outcome:
             return None
 
     def task_dict(self) -> dict[str, Any]:
-        """Return the task dict with the outcome in it, as Django-Q2 passes it to `post_execute` and to the cache."""
+        """Return the outcome as a task dict, as Django-Q2 passes it to `post_execute` and to the cache."""
         return self.package.task | {
             "result": self.result,
             "success": self.success,
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: bool = True) -> Outcome:
-    """Return the outcome of a package that is not run.
+    """Return the outcome of a package that is given up: a failure without a run.
 
     Args:
         package: The package.
@@ -90,7 +90,7 @@ def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: b
 
 
 def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
-    """Return the package with its outcome in it. When it is delivered again, it is not run, only saved.
+    """Return the package with its outcome in it, which is only saved when it is delivered again.
 
     Args:
         outcome: The outcome that could not be saved.

@@ -24,115 +24,115 @@ class Package:
 
     @property
     def id(self) -> str:
-        """The id of the task."""
+        """The id of the package and of its task."""
         return str(self.task["id"])
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its schema and id, which identify it among the packages of all tenants."""
+        """The schema and id of the package, which identify it among those of all tenants."""
         return self.schema, self.id
 
     @property
     def name(self) -> str:
-        """The name of the task."""
+        """The name of the package's task."""
         return str(self.task["name"])
 
     @property
     def schema(self) -> str:
-        """The schema name of its tenant."""
+        """The schema name of the package's tenant."""
         return str(self.task["schema_name"])
 
     @property
     def tenant(self) -> str | None:
-        """The key of its tenant: empty for the public schema, None if an earlier version built the package."""
+        """The key of the package's tenant: empty for the public schema, None if an earlier version built it."""
         tenant = self.task.get("tenant")
         return None if tenant is None else str(tenant)
 
     @property
     def func(self) -> Any:
-        """The function, or its dotted path."""
+        """The function of the package, or its dotted path."""
         return self.task["func"]
 
     @property
     def func_name(self) -> str:
-        """The name of the function in the code, or the given text."""
+        """The name of the package's function in the code, or the given text."""
         return name_of(self.task["func"])
 
     @property
     def stored_func(self) -> str:
-        """The function as a row stores it: with a remark if its name alone does not identify it."""
+        """The name of the package's function as a row stores it: with a remark if it does not identify the function."""
         return stored_name(self.task["func"])
 
     @property
     def counted_func(self) -> str:
-        """The name under which the function's runs are counted and their time is estimated."""
+        """The name under which runs of the package's function are counted and their time is estimated."""
         return counted_name(self.task["func"])
 
     @property
     def stored_hook(self) -> str | None:
-        """The hook as a row stores it; None without a hook."""
+        """The name of the package's hook as a row stores it; None without a hook."""
         hook = self.task.get("hook")
         return stored_name(hook) if hook else None
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The positional arguments of the function."""
+        """The positional arguments in the package."""
         return tuple(self.task["args"])
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments of the function."""
+        """The keyword arguments in the package."""
         return dict(self.task["kwargs"])
 
     def option(self, name: str, default: Any = None) -> Any:
-        """Return the value of an option, or `default` if the package does not carry it."""
+        """Return the value of an option in the package, or `default` if it is not there."""
         return self.task.get(name, default)
 
     @property
     def origin(self) -> str | None:
-        """`CODE`, `SCHEDULE` or `ADMIN`; None if a version without origins built the package."""
+        """Who enqueued the package: `CODE`, `SCHEDULE` or `ADMIN`; None if a version without origins built it."""
         return self.task.get("origin")
 
     @property
     def group(self) -> str | None:
-        """The name of its group; None without a group."""
+        """The name of the package's group; None without a group."""
         group = self.task.get("group")
         return None if group is None else str(group)
 
     @property
     def cached(self) -> bool | int:
-        """Where the result is kept: False for the tenant's table, True or seconds for the cache."""
+        """Where the result of the package is kept: False for the tenant's table, True or seconds for the cache."""
         return self.task.get("cached") or False
 
     @property
     def is_iter_part(self) -> bool:
-        """Whether it is a part of an iter."""
+        """Whether the package is a part of an iter."""
         return bool(self.task.get("iter_count"))
 
     @property
     def max_deliveries(self) -> int:
-        """The number of starts that may end with the death of their worker."""
+        """The number of starts of the package that may end with the death of their worker."""
         return int(self.task.get("max_deliveries") or conf().max_deliveries)
 
     @property
     def failures(self) -> int:
-        """The number of attempts that have ended with an error so far."""
+        """The number of attempts of the package that have ended with an error so far."""
         return int(self.task.get("failures", 0))
 
     @property
     def is_transactional(self) -> bool:
-        """Whether the task's work and its result are one transaction."""
+        """Whether the package is a transactional task: its work and its result are one transaction."""
         return bool(self.task.get("transactional"))
 
     @property
     def is_on_commit(self) -> bool:
-        """Whether it is enqueued when the current transaction commits."""
+        """Whether the package is enqueued when the current transaction commits."""
         wanted = self.task.get("on_commit")
         return conf().on_commit if wanted is None else bool(wanted)
 
     @property
     def delay(self) -> float:
-        """The seconds from the moment it is enqueued to its earliest start."""
+        """The seconds from the moment the package is enqueued to its earliest start."""
         return in_seconds(self.task.get("delay") or 0)
 
     @property

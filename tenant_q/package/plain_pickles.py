@@ -32,7 +32,7 @@ class NotPlain(pickle.UnpicklingError):
 
 
 def load_plain(pickled: bytes) -> Any:
-    """Return the value of a pickle of numbers, texts, bytes, containers, moments, decimals and UUIDs.
+    """Return the value of a plain pickle: of numbers, texts, bytes, containers, moments, decimals and UUIDs.
 
     Raises:
         NotPlain: The pickle names anything else.

@@ -23,7 +23,7 @@ _COMPRESSED = b"."
 
 
 def sign(data: bytes, *, compress: bool) -> str:
-    """Return the signed text of some bytes.
+    """Sign bytes as Django-Q2 does, and return the signed text.
 
     Args:
         data: The bytes.
@@ -36,7 +36,7 @@ def sign(data: bytes, *, compress: bool) -> str:
 
 
 def unsign(signed: str) -> bytes:
-    """Return the bytes in a signed text. Raises `BadSignature`."""
+    """Check the signature of a signed text, and return its bytes. Raises `BadSignature`."""
     text, _, signature = signed.encode().rpartition(b":")
     encoded, _, timestamp = text.rpartition(b":")
     if not timestamp:
@@ -66,7 +66,7 @@ def _signature(text: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _keyed(key: str, salt: str) -> Any:
-    """Return the HMAC of nothing, to be copied for each text."""
+    """Return the HMAC of nothing, which is copied to sign each text."""
     return salted_hmac(f"{salt}signer", b"", key, algorithm=_ALGORITHM)
 
 

@@ -10,7 +10,7 @@ from tenant_q.tenancy import current_schema, in_verified_schema, public_schema, 
 
 @contextmanager
 def addressed(schema_name: str | None) -> Iterator[str]:
-    """Run a block in a verified schema, and yield its name.
+    """Run a block in the schema that a call addresses, which is verified, and yield its name.
 
     Args:
         schema_name: The schema of the tenant; None for the current one.

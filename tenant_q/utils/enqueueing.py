@@ -96,7 +96,7 @@ class EnqueueCalls:
         broker: Broker | None = None,
         schema_name: str | None = None,
     ) -> str:
-        """Run tasks one after another. A link that fails ends the chain.
+        """Enqueue a chain: tasks that run one after another. A link that fails ends it.
 
         Args:
             chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
@@ -147,5 +147,5 @@ def _with_options(kwargs: dict[str, Any], q_options: QOptions | dict[str, Any] |
 
 
 def _schedule_fields(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields among the keywords whose types Django does not check, by their names for `require`."""
+    """Return those keywords of `create_schedule` whose types Django does not check, by their names for `require`."""
     return {checked: kwargs[name] for name, checked in _SCHEDULE_FIELDS.items() if name in kwargs}

@@ -23,7 +23,7 @@ class ResultCalls:
     def get_result(
         task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
     ) -> Any:
-        """Return the result of a task.
+        """Read the result of a task, from the tenant's table or from the cache.
 
         Args:
             task_id: The id of the task, or its name.
@@ -46,7 +46,7 @@ class ResultCalls:
     def fetch_task(
         task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
     ) -> Task | None:
-        """Return a finished task.
+        """Read a finished task, from the tenant's table or from the cache.
 
         Args:
             task_id: The id of the task, or its name.
@@ -76,7 +76,7 @@ class ResultCalls:
         cached: bool | int | None = None,
         schema_name: str | None = None,
     ) -> list[Any] | None:
-        """Return the results of a group, in the order in which its tasks started.
+        """Read the results of a group, in the order in which its tasks started, from the table or the cache.
 
         Args:
             group_id: The id of the group.
@@ -106,7 +106,7 @@ class ResultCalls:
         cached: bool | int | None = None,
         schema_name: str | None = None,
     ) -> list[Task] | None:
-        """Return the finished tasks of a group, in the order in which they started.
+        """Read the finished tasks of a group, in the order in which they started, from the table or the cache.
 
         Args:
             group_id: The id of the group.
@@ -132,7 +132,7 @@ class ResultCalls:
     def get_group_count(
         group_id: str, failures: bool = False, cached: bool | int | None = None, schema_name: str | None = None
     ) -> int:
-        """Return the number of tasks of a group that have finished.
+        """Read the number of tasks of a group that have finished, from the tenant's table or the cache.
 
         Args:
             group_id: The id of the group.
@@ -155,7 +155,7 @@ class ResultCalls:
     def delete_task_group(
         group_id: str, tasks: bool = False, cached: bool | int | None = None, schema_name: str | None = None
     ) -> int | tuple[int, dict[str, int]]:
-        """Delete a group: remove its label from its tasks, or delete the tasks.
+        """Delete a group from the table or the cache: remove its label from its tasks, or delete the tasks.
 
         Args:
             group_id: The id of the group.
@@ -179,7 +179,7 @@ class ResultCalls:
 
     @staticmethod
     def delete_task_from_cache(task_id: str, broker: Broker | None = None, schema_name: str | None = None) -> bool:
-        """Delete a cached result.
+        """Delete the result of a task from the cache.
 
         Args:
             task_id: The id of the task.

@@ -20,7 +20,7 @@ class TrackingCalls:
 
     @staticmethod
     def get_status(task_id: str, schema_name: str | None = None) -> State:
-        """Return the state of a task.
+        """Track a task: return its present state.
 
         A task that is not running is "cancelled" as soon as `cancel` returns. An iter is "running" from the start of
         its first part until all parts have ended.
@@ -44,7 +44,7 @@ class TrackingCalls:
 
     @staticmethod
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
-        """Cancel a task. Its failed row has a text that begins with "TaskCancelled".
+        """Cancel a task by its id, wherever it is. Its failed row has a text that begins with "TaskCancelled".
 
         A queued task never runs. A running task gets a `CancelException` within about a second; if it continues for
         three more seconds, its worker is killed and replaced. The task may still succeed first. A cancelled link ends
@@ -69,7 +69,7 @@ class TrackingCalls:
 
     @staticmethod
     def set_progress(fraction: float, text: str = "") -> None:
-        """Report the progress of the running task. Call it in the task; it is cheap enough for a tight loop.
+        """Report the progress of the running task to those who track it. It is cheap enough for a tight loop.
 
         Args:
             fraction: The part of the work that is done, from 0 to 1.
@@ -82,7 +82,7 @@ class TrackingCalls:
 
     @staticmethod
     def get_progress(task_id: str, schema_name: str | None = None) -> Progress | None:
-        """Return the last progress that a running task has reported, at most about half a second old.
+        """Track the progress of a running task: return its last report, at most about half a second old.
 
         Args:
             task_id: The id of the task.
@@ -102,7 +102,7 @@ class TrackingCalls:
 
     @staticmethod
     def get_queue_size(broker: Broker | None = None, schema_name: str | None = None) -> int:
-        """Return the number of tasks that are queued for a tenant.
+        """Return the size of a tenant's queue: the number of its queued tasks.
 
         Args:
             broker: A broker of Django-Q2; None for the configured one.
