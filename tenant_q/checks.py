@@ -90,7 +90,7 @@ def _check_apps() -> list[CheckMessage]:
 
 
 def _check_routers() -> list[CheckMessage]:
-    """Check that database routers keep these models on the tenants' connection, the only one that is used."""
+    """Check that database routers keep these models on the tenants' connection, the only one that clusters use."""
     alias, found = tenancy.database_alias(), []
     models = [apps.get_model("django_q", "Task"), apps.get_model("django_q", "Schedule")]
     for model in [*models, apps.get_model("tenant_q", "TenantPolicy")]:
@@ -174,7 +174,10 @@ def _check_error_reporter() -> list[CheckMessage]:
 
 
 def _check_admin_functions() -> list[CheckMessage]:
-    """Check that each entry of `admin_functions` offers a function, and warn about those that offer none."""
+    """Check that each entry of `admin_functions` offers a function, and warn about those that offer none.
+
+    It is no error: the function may only be deployed on another cluster.
+    """
     hint = "Name a function by its path, or the functions of a module as 'billing.reports.*'; or remove the entry."
     return [
         Warning(f"TENANT_Q['admin_functions'] names {entry!r}: {reason}.", hint=hint, id="tenant_q.W004")

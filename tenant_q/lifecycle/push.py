@@ -103,7 +103,7 @@ def has_own_receivers() -> bool:
 
 
 def sealed(package: Package) -> str:
-    """Return the text of a package that is pushed: signed, with the key of its tenant.
+    """Return the text with which a package is pushed: signed, with the key of its tenant.
 
     Raises:
         EnqueueError: A value does not pickle; the message names it.

@@ -33,7 +33,10 @@ class Settlement:
 
     @contextmanager
     def unsaved_on_error(self, outcomes: Sequence[Outcome]) -> Iterator[None]:
-        """Note an error in the block as one of these outcomes alone: the others of the settlement are settled."""
+        """Note an error in the block as one of these outcomes alone: the others of the settlement are settled.
+
+        For example, the cache is away.
+        """
         try:
             yield
         except (BrokerError, DatabaseAway, ResultRefused):
