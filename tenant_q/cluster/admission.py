@@ -8,7 +8,7 @@ from tenant_q import tenancy
 from tenant_q.brokers.protocol import Lease
 from tenant_q.cluster import slices
 from tenant_q.cluster.completer import Completer
-from tenant_q.cluster.returns import Returns, cause_of
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BadPackage, TenantReplaced, WorkerDied
 from tenant_q.lifecycle.deliveries import Delivery

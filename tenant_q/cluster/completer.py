@@ -18,7 +18,7 @@ from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.cluster import follow_up
 from tenant_q.cluster.completer_thread import CompleterThread
 from tenant_q.cluster.fence import Fence
-from tenant_q.cluster.returns import Returns, cause_of
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tenant_q.cluster.firing import Firing
 from tenant_q.cluster.role import Role
+from tenant_q.cluster.scheduler_firing import Firing
 from tenant_q.cluster.scheduler_session import SchedulerSession
+from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
-from tenant_q.cluster.upkeep import Upkeep
 
 # Notifications announce schedules that are planned meanwhile. A lost one is noticed after this time.
 POLL_SECONDS = 30.0

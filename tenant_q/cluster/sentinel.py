@@ -20,15 +20,15 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q.brokers import get_impatient_broker
-from tenant_q.cluster import rounds
+from tenant_q.cluster import sentinel_rounds
 from tenant_q.cluster.burst import Burst
 from tenant_q.cluster.children import Children
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.heartbeat import Heartbeat
-from tenant_q.cluster.leases import LeaseKeeper
+from tenant_q.cluster.lease_keeper import LeaseKeeper
 from tenant_q.cluster.role import StopFlag
-from tenant_q.cluster.rounds import Rounds, Step
 from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.sentinel_rounds import Rounds, Step
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
 from tenant_q.operations.published_status import ClusterStat
@@ -178,11 +178,11 @@ class Sentinel:
             )
 
     def _recall(self) -> None:
-        self.leases.recall(rounds.ROUND_SECONDS)
+        self.leases.recall(sentinel_rounds.ROUND_SECONDS)
 
     def _reclaim(self) -> None:
         """Give back some packages in each round, so that renewals do not wait for many slow calls; at the end, all."""
-        self.leases.reclaim(float("inf") if self._state is ClusterState.STOPPED else rounds.ROUND_SECONDS)
+        self.leases.reclaim(float("inf") if self._state is ClusterState.STOPPED else sentinel_rounds.ROUND_SECONDS)
 
     def _publish(self) -> None:
         state = self._state

@@ -10,8 +10,8 @@ from tenant_q import tenancy
 from tenant_q.cluster.admission import Admission
 from tenant_q.cluster.attempts import Attempts, Recalled
 from tenant_q.cluster.completer import Completer
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.lifespan import Lifespan
-from tenant_q.cluster.returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.slices import Slice
 from tenant_q.exceptions import (

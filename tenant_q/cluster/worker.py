@@ -17,9 +17,9 @@ from tenant_q.cluster.admission import Admission
 from tenant_q.cluster.attempts import Attempts
 from tenant_q.cluster.completer import Completer
 from tenant_q.cluster.fence import Fence
+from tenant_q.cluster.lease_returns import Returns
 from tenant_q.cluster.lifespan import Lifespan
 from tenant_q.cluster.pruner import Pruner
-from tenant_q.cluster.returns import Returns
 from tenant_q.cluster.role import Role
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.slice_runner import SliceRunner
