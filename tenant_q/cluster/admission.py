@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tenant_q import tenancy
-from tenant_q.brokers.protocol import Lease
-from tenant_q.cluster import slices
+from tenant_q.brokers.protocol import Lease, queue_names
 from tenant_q.cluster.completer import Completer
 from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
@@ -15,6 +14,7 @@ from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package
 from tenant_q.package.outcome import give_up
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.worker")
@@ -35,7 +35,7 @@ class Admission:
     def _open(self, lease: Lease) -> Delivery | None:
         try:
             package = open_package(lease.payload, Found(id=lease.id or None))
-            slices.check_queue(lease, package)
+            _check_queue(lease, package)
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
             logger.error(
@@ -89,3 +89,20 @@ class Admission:
     def _refuse(self, delivery: Delivery, error: Exception) -> None:
         self.slot.skip()
         self.returns.dead_letter(delivery.lease, delivery.package, cause_of(error))
+
+
+def _check_queue(lease: Lease, package: Package) -> None:
+    """Check that a package was in a queue of its tenant.
+
+    Raises:
+        BadPackage: It was in the queue of another tenant.
+    """
+    tenant = package.tenant or None
+    if not lease.schema or lease.schema in queue_names(package.schema, tenant):
+        return
+    names = tenancy.names_of(tenant) if tenant else []
+    if not any(lease.schema in queue_names(name, tenant) for name in names):
+        raise BadPackage(
+            f"it belongs to tenant {package.schema!r} and was found in the queue of {lease.schema!r}; purge it, "
+            "and find out who moved it"
+        )

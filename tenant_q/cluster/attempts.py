@@ -5,8 +5,8 @@ from __future__ import annotations
 from tenant_q.cluster.fence import Fence
 from tenant_q.cluster.interrupt import Interrupt
 from tenant_q.cluster.lifespan import Lifespan
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.exceptions import LeaseLost
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.execute import execute

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from django.conf import settings
+from django.core.cache import caches
+
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.interrupt import SIGNAL
-from tenant_q.cluster.role import settle_in_child
+from tenant_q.cluster.reset import reset_in_child
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
 from tenant_q.operations.status import Process
-from tenant_q.support import clock, forks
+from tenant_q.support import clock, forks, orphans
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
 # The worker of a task that ignores its timeout, as in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
+
+_inherited_caches: list[Any] = []
 
 
 @dataclass
@@ -165,6 +173,33 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
         slot.leave_for_good()
 
     return Child(role, key, slot, Forked.start(f"{role} {key}", run))
+
+
+def settle_in_child(parent: int) -> None:
+    """Prepare a forked child. Call it first in the child.
+
+    The child ends with its parent, shares no connection with it, and keeps its own connections open. Processes that its
+    tasks fork share no connection with the child, and processes that they start stay below it in the process tree.
+
+    Args:
+        parent: The process id of the parent.
+    """
+    orphans.die_with(parent)
+    orphans.adopt()
+    reset_in_child()
+    tenancy.keep_connections_open()
+    tenancy.limit_waits()
+    tenancy.watch_role_settings()
+    tenancy.note_connections()
+    forks.install(reset_in_child, _drop_caches)
+
+
+def _drop_caches() -> None:
+    """Detach the caches of the parent. They are kept alive, so that none closes a connection of both processes."""
+    _inherited_caches.extend(caches.all(initialized_only=True))
+    for alias in settings.CACHES:
+        with contextlib.suppress(AttributeError):  # none was made
+            del caches[alias]
 
 
 def _signal_name(number: int) -> str:

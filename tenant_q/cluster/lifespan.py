@@ -7,7 +7,7 @@ import resource
 import sys
 
 from tenant_q.brokers.protocol import BATCH_SECONDS, Broker
-from tenant_q.cluster.role import StopFlag
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.scrubbing import process_state
 from tenant_q.support.log_labels import get_logger

@@ -17,8 +17,8 @@ from tenant_q.cluster import heartbeat
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.heartbeat import Heartbeat, Watchdog
 from tenant_q.cluster.reset import reset_in_child
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.sentinel import KILL, STOP, Plan, Sentinel
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.support import orphans
 from tenant_q.support.log_labels import get_logger

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tenant_q import policies, tenancy
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable, UnknownTenant
 from tenant_q.schedules import due_index, fire, schedule_rows

@@ -26,9 +26,9 @@ from tenant_q.cluster.children import Children
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.heartbeat import Heartbeat
 from tenant_q.cluster.lease_keeper import LeaseKeeper
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.sentinel_rounds import Rounds, Step
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
 from tenant_q.operations.published_status import ClusterStat
