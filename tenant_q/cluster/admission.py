@@ -29,7 +29,7 @@ class Admission:
         self.returns = returns
 
     def open_all(self, leases: Sequence[Lease]) -> list[Delivery]:
-        """Return the deliveries of a batch whose packages may run."""
+        """Admit a batch: return the deliveries of those of its packages that may run."""
         return [delivery for lease in leases if (delivery := self._open(lease))]
 
     def _open(self, lease: Lease) -> Delivery | None:
@@ -55,7 +55,7 @@ class Admission:
         return Delivery(lease, package)
 
     def refuse_older(self, schema: str, waiting: list[Delivery]) -> None:
-        """Refuse the packages that are older than the tenant that has the schema now.
+        """Refuse admission to the packages that are older than the tenant that has the schema now.
 
         Only packages of an earlier version name no tenant. The others become packages of this tenant.
 
@@ -74,7 +74,7 @@ class Admission:
                     package.task["tenant"] = key
 
     def refuse_all(self, waiting: list[Delivery], error: Exception) -> None:
-        """Refuse the packages of a tenant that is gone, and delete what else it left.
+        """Refuse admission to the packages of a tenant that is gone, and delete what else it left.
 
         Args:
             waiting: Deliveries of one slice, which are removed from the list.
@@ -92,7 +92,7 @@ class Admission:
 
 
 def _check_queue(lease: Lease, package: Package) -> None:
-    """Check that a package was in a queue of its tenant.
+    """Check before the admission of a package that it was in a queue of its tenant.
 
     Raises:
         BadPackage: It was in the queue of another tenant.

@@ -69,11 +69,13 @@ class Child:
 
     @property
     def is_worker(self) -> bool:
-        """Whether it runs tasks."""
+        """Whether this child is a worker."""
         return self.role == Worker.name
 
     def notify(self, cancelled: dict[str, str]) -> None:
-        """Notify a worker of cancelled packages, and interrupt it if it runs one. Call it again until the task ends.
+        """Notify this child, a worker, of cancelled packages, and interrupt it if it runs one.
+
+        Call it again until the task ends.
 
         Args:
             cancelled: The ids of packages that the worker holds, with the reasons.
@@ -91,13 +93,13 @@ class Child:
 
     @property
     def ignored(self) -> str | None:
-        """The id of a cancelled package that still runs `KILL_MARGIN` seconds after its worker was notified."""
+        """The id of a cancelled package that this child still runs `KILL_MARGIN` seconds after its notice."""
         if self.notified is None or time.monotonic() - self.notified[1] <= KILL_MARGIN:
             return None
         return self.notified[0] if self.slot.task == self.notified[0] else None
 
     def kill(self, reason: str, id: str | None) -> None:
-        """Kill the worker because of the package `id` that it runs."""
+        """Kill this child, a worker, because of the package `id` that it runs."""
         self.kill_reason, self.killed_for = reason, id
         logger.critical(
             "Killed worker %s: %s", self.process.pid, reason, event="worker.killed", extra=self.slot.log_labels
@@ -106,12 +108,12 @@ class Child:
 
     @property
     def has_left(self) -> bool:
-        """Whether it ended in order. An exit code of 0 is not enough: a task may call `os._exit(0)`."""
+        """Whether this child ended in order. An exit code of 0 is not enough: a task may call `os._exit(0)`."""
         return self.process.exitcode == 0 and self.slot.has_left
 
     @property
     def how_it_died(self) -> str:
-        """How its process ended, in words."""
+        """How this child's process ended, in words."""
         code = self.process.exitcode or 0
         if self.kill_reason is not None:
             how = "was killed by its sentinel"
@@ -126,11 +128,11 @@ class Child:
 
     @property
     def was_killed_for_another(self) -> bool:
-        """Whether the task that it was killed for had just ended, so that no running task caused its death."""
+        """Whether the task that this child was killed for had just ended, so that no running task caused its death."""
         return self.kill_reason is not None and self.slot.running != self.killed_for
 
     def as_process(self) -> Process:
-        """Return its entry in the status of the cluster."""
+        """Return this child's entry in the status of the cluster."""
         # Before `silent`: a worker that ends a task in between is either still busy or has shown life.
         log_labels = self.slot.log_labels
         return Process(
@@ -146,7 +148,7 @@ class Child:
 
 
 def start(role: str, key: str, *, once: bool, orders: int) -> Child:
-    """Fork a process.
+    """Fork a child of the sentinel: a worker, a scheduler or an exporter.
 
     Args:
         role: The name of its role.
@@ -155,7 +157,7 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
         orders: The end of the parent's pipe, which the child must close.
 
     Returns:
-        The running process.
+        The running child.
 
     Raises:
         OSError: The kernel refuses another process.
@@ -176,7 +178,7 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
 
 
 def settle_in_child(parent: int) -> None:
-    """Prepare a forked child. Call it first in the child.
+    """Prepare a child of the sentinel. The child calls it first.
 
     The child ends with its parent, shares no connection with it, and keeps its own connections open. Processes that its
     tasks fork share no connection with the child, and processes that they start stay below it in the process tree.
@@ -195,7 +197,7 @@ def settle_in_child(parent: int) -> None:
 
 
 def _drop_caches() -> None:
-    """Detach the caches of the parent. They are kept alive, so that none closes a connection of both processes."""
+    """Detach a child from its parent's caches. They are kept alive: none may close a connection of both."""
     _inherited_caches.extend(caches.all(initialized_only=True))
     for alias in settings.CACHES:
         with contextlib.suppress(AttributeError):  # none was made

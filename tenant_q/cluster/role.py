@@ -42,25 +42,25 @@ class Role(ABC):
 
     @abstractmethod
     def tick(self) -> float:
-        """Do one round, and return the seconds until the next."""
+        """Do one tick of the role's work, and return the seconds until the next."""
 
     def files(self) -> list[Any]:
-        """Return files that end a pause when they can be read."""
+        """Return files that end a pause of the role when they can be read."""
         return []
 
     def has_unfinished(self) -> bool:
-        """Return whether this process must finish something before it ends."""
+        """Return whether the role must finish something before its process ends."""
         return False
 
     def abandon(self) -> None:
-        """Detach from the memory that the sentinel reads, in a process that a task forked."""
+        """Abandon the role in a process that a task forked: detach from the memory that the sentinel reads."""
         self.slot.detach()
 
     def close(self) -> None:  # noqa: B027 (most roles have nothing to release)
-        """Release threads and connections at an orderly end."""
+        """Release what the role holds, such as threads and connections, at an orderly end."""
 
     def run(self) -> None:
-        """Tick until a signal comes, or only once, and through outages of the servers."""
+        """Run the role: tick until a signal comes, or only once, and through outages of the servers."""
         setproctitle(f"mscluster {conf().cluster} {self.name}")
         try:
             self._loop()
@@ -81,7 +81,7 @@ class Role(ABC):
             self._rest(pause)
 
     def _rest(self, seconds: float) -> None:
-        """Pause until the next tick, or until something ends the pause. Show meanwhile that this process lives."""
+        """Pause the role until its next tick, or until something ends the pause. Show meanwhile that it lives."""
         end = time.monotonic() + seconds
         while True:
             self.slot.beat()

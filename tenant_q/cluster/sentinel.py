@@ -109,7 +109,7 @@ class Sentinel:
         )
 
     def run(self) -> int:
-        """Watch over the cluster until it stops. Returns the exit code."""
+        """Run the sentinel: watch over the cluster until it stops. Return the exit code."""
         setproctitle(f"mscluster {conf().cluster} sentinel")
         orphans.adopt()
         os.set_blocking(self.orders, False)
@@ -152,7 +152,7 @@ class Sentinel:
     # Steps of a round
 
     def _wait(self) -> None:
-        """Sleep until a child ends, an order or a signal comes, or the longest pause is over."""
+        """Let the sentinel sleep until a child ends, an order or a signal comes, or the longest pause is over."""
         files = [child.process.sentinel for child in self.children.alive if child.process.sentinel is not None]
         longest = BURST_PAUSE_SECONDS if self.plan.burst else PAUSE_SECONDS
         try:
@@ -181,7 +181,7 @@ class Sentinel:
         self.leases.recall(sentinel_rounds.ROUND_SECONDS)
 
     def _reclaim(self) -> None:
-        """Give back some packages in each round, so that renewals do not wait for many slow calls; at the end, all."""
+        """Have the sentinel give back a few packages in each round, so that renewals do not wait; at the end, all."""
         self.leases.reclaim(float("inf") if self._state is ClusterState.STOPPED else sentinel_rounds.ROUND_SECONDS)
 
     def _publish(self) -> None:
@@ -215,7 +215,7 @@ class Sentinel:
         return False
 
     def _shut_down(self) -> int:
-        """End the cluster in order, and return the exit code.
+        """End the sentinel's cluster in order, and return the exit code.
 
         1. Every child gets SIGTERM: workers give back what they have not started and finish what they run.
         2. Meanwhile leases are renewed and the status is published. Children that end are not replaced.

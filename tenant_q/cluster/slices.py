@@ -24,7 +24,7 @@ class Slice:
 
 
 def by_tenant(deliveries: Sequence[Delivery]) -> list[Slice]:
-    """Return the slices of a batch, in the order of the tenants' first deliveries."""
+    """Divide a batch into slices, one for each tenant, in the order of their first deliveries."""
     slices: dict[tuple[str, str | None], Slice] = {}
     for delivery in deliveries:
         schema, tenant = delivery.package.schema, delivery.package.tenant or None
@@ -33,7 +33,7 @@ def by_tenant(deliveries: Sequence[Delivery]) -> list[Slice]:
 
 
 def located(one: Slice) -> Slice:
-    """Return a slice with the present name of the tenant's schema, which may have been renamed."""
+    """Return a slice with the present name of its tenant's schema, which may have been renamed."""
     if one.tenant is None or tenancy.keys_of([one.schema]).get(one.schema) == one.tenant:
         return one
     name = tenancy.current_name(one.schema, one.tenant)

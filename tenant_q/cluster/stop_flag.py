@@ -26,20 +26,25 @@ class StopFlag:
         self.count += 1
 
     def take_signals(self) -> None:
-        """Handle the signals again if a task has changed their handlers."""
+        """Handle the signals that set the stop flag, again if a task has changed their handlers."""
         for number in self._handlers:
             if get_handler(number) != self._set:
                 set_handler(number, self._set)
 
     def set(self) -> None:
-        """Set the flag as a signal does."""
+        """Set the stop flag as a signal does."""
         self.count += 1
 
     def __bool__(self) -> bool:
         return self.count > 0
 
     def wait(self, seconds: float, *files: Any) -> list[Any]:
-        """Wait until a signal comes or one of `files` can be read, for at most `seconds`. Return the readable files."""
+        """Wait until a signal sets the stop flag or one of `files` can be read. Return the readable files.
+
+        Args:
+            seconds: The longest wait.
+            files: Files whose input ends the wait.
+        """
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)  # the loop of an async task may have taken it
         readable, _, _ = select.select([self._reader, *files], [], [], max(0.0, seconds))
         if self._reader in readable:
@@ -47,7 +52,7 @@ class StopFlag:
         return [file for file in readable if file != self._reader]
 
     def restore(self) -> None:
-        """Put back the handlers that were there before."""
+        """Put back the signal handlers that were there before the stop flag."""
         signal.set_wakeup_fd(self._before)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -54,7 +54,7 @@ class Worker(Role):
             post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
-        """Fetch a batch, run it and complete it."""
+        """Have the worker fetch a batch, run it and complete it."""
         self.completer.finish()
         self.lifespan.leave_if_spoiled()
         if self.stopping:
@@ -90,18 +90,18 @@ class Worker(Role):
         self.lifespan.leave_if_spoiled()
 
     def has_unfinished(self) -> bool:
-        """Return whether outcomes are left to save or leases to acknowledge."""
+        """Return whether the worker has outcomes left to save or leases to acknowledge."""
         return not self.completer.is_empty()
 
     def abandon(self) -> None:
-        """Detach from the broker as well, in a process that a task forked."""
+        """Abandon the worker in a process that its task forked: detach from the broker as well."""
         super().abandon()
         progress.report_to(None)
         for part in (self, self.fence, self.returns, self.completer):
             part.broker = cast(Broker, forks.Abandoned())
 
     def close(self) -> None:
-        """End the completer's thread, and close the connection to the broker."""
+        """Close the worker: end its completer, and its connection to the broker."""
         self.completer.close()
         tracing.flush()
         self.broker.close()
