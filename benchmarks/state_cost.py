@@ -26,15 +26,17 @@ import logging
 logging.getLogger("tenant_q").setLevel(logging.WARNING)
 from tenant_q.brokers import get_broker
 try:
-    from tenant_q.cluster import role, worker
+    from tenant_q.cluster import worker
+    from tenant_q.cluster.child import settle_in_child
     from tenant_q.cluster.shared_memory import Slot
 except ImportError:  # a version before the folders
-    from tenant_q import role, worker
+    from tenant_q import worker
+    from tenant_q.role import settle_in_child
     from tenant_q.slot import Slot
 from tenant_q.utils import QUtilities
 
 func, tasks, tenants = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
-role.settle_in_child(os.getppid())
+settle_in_child(os.getppid())
 one = worker.Worker("cost", get_broker(), Slot(), once=True)
 
 

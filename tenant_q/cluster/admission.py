@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tenant_q import tenancy
-from tenant_q.brokers.protocol import Lease
-from tenant_q.cluster import slices
+from tenant_q.brokers.protocol import Lease, queue_names
 from tenant_q.cluster.completer import Completer
-from tenant_q.cluster.returns import Returns, cause_of
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BadPackage, TenantReplaced, WorkerDied
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.operations import departures
 from tenant_q.package.envelope import Found, open_package
 from tenant_q.package.outcome import give_up
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.worker")
@@ -29,13 +29,13 @@ class Admission:
         self.returns = returns
 
     def open_all(self, leases: Sequence[Lease]) -> list[Delivery]:
-        """Return the deliveries of a batch whose packages may run."""
+        """Admit a batch: return the deliveries of those of its packages that may run."""
         return [delivery for lease in leases if (delivery := self._open(lease))]
 
     def _open(self, lease: Lease) -> Delivery | None:
         try:
             package = open_package(lease.payload, Found(id=lease.id or None))
-            slices.check_queue(lease, package)
+            _check_queue(lease, package)
         except BadPackage as error:
             extra = {"schema": lease.schema, "task_id": lease.id}
             logger.error(
@@ -55,7 +55,7 @@ class Admission:
         return Delivery(lease, package)
 
     def refuse_older(self, schema: str, waiting: list[Delivery]) -> None:
-        """Refuse the packages that are older than the tenant that has the schema now.
+        """Refuse admission to the packages that are older than the tenant that has the schema now.
 
         Only packages of an earlier version name no tenant. The others become packages of this tenant.
 
@@ -74,7 +74,7 @@ class Admission:
                     package.task["tenant"] = key
 
     def refuse_all(self, waiting: list[Delivery], error: Exception) -> None:
-        """Refuse the packages of a tenant that is gone, and delete what else it left.
+        """Refuse admission to the packages of a tenant that is gone, and delete what else it left.
 
         Args:
             waiting: Deliveries of one slice, which are removed from the list.
@@ -89,3 +89,20 @@ class Admission:
     def _refuse(self, delivery: Delivery, error: Exception) -> None:
         self.slot.skip()
         self.returns.dead_letter(delivery.lease, delivery.package, cause_of(error))
+
+
+def _check_queue(lease: Lease, package: Package) -> None:
+    """Check before the admission of a package that it was in a queue of its tenant.
+
+    Raises:
+        BadPackage: It was in the queue of another tenant.
+    """
+    tenant = package.tenant or None
+    if not lease.schema or lease.schema in queue_names(package.schema, tenant):
+        return
+    names = tenancy.names_of(tenant) if tenant else []
+    if not any(lease.schema in queue_names(name, tenant) for name in names):
+        raise BadPackage(
+            f"it belongs to tenant {package.schema!r} and was found in the queue of {lease.schema!r}; purge it, "
+            "and find out who moved it"
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tenant_q.cluster.fence import Fence
 from tenant_q.cluster.interrupt import Interrupt
 from tenant_q.cluster.lifespan import Lifespan
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.exceptions import LeaseLost
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.execute import execute
@@ -32,12 +32,12 @@ class Attempts:
         self.interrupt = Interrupt(slot)
 
     def begin_batch(self) -> None:
-        """Handle the signals of the sentinel again: tasks of the previous batch may have changed the handlers."""
+        """Prepare the attempts at a batch: handle signals again, as earlier tasks may have changed the handlers."""
         self.interrupt.take_signal()
         self.stopping.take_signals()
 
     def run(self, delivery: Delivery, timeout: float | None) -> Outcome:
-        """Run the task of a delivery in its tenant's schema, which must be current.
+        """Make an attempt at the task of a delivery, in its tenant's schema, which must be current.
 
         Args:
             delivery: The delivery, the next one of the planned batch.

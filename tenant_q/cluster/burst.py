@@ -20,7 +20,7 @@ class Burst:
         self._quiet_looks = 0
 
     def is_over(self) -> bool:
-        """Return whether nothing can be run, nothing runs, and the scheduler has looked at every schedule."""
+        """Return whether the burst is over: nothing can be run, nothing runs, and every schedule was looked at."""
         schedulers = [child for child in self.children.alive if child.role == Scheduler.name]
         is_busy = any(child.slot.running for child in self.children.alive)
         if is_busy or any(child.slot.done == 0 for child in schedulers):
@@ -35,7 +35,7 @@ class Burst:
         return self._quiet_looks >= 2
 
     def log_rest(self) -> None:
-        """Log how many tasks were left because their tenants are paused or not ready."""
+        """Log how many tasks the burst left because their tenants are paused or not ready."""
         try:
             counts = self.broker.counts()
         except BrokerError:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from django.conf import settings
+from django.core.cache import caches
+
+from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.interrupt import SIGNAL
-from tenant_q.cluster.role import settle_in_child
+from tenant_q.cluster.reset import reset_in_child
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
 from tenant_q.operations.status import Process
-from tenant_q.support import clock, forks
+from tenant_q.support import clock, forks, orphans
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
 # The worker of a task that ignores its timeout, as in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
+
+_inherited_caches: list[Any] = []
 
 
 @dataclass
@@ -61,11 +69,13 @@ class Child:
 
     @property
     def is_worker(self) -> bool:
-        """Whether it runs tasks."""
+        """Whether this child is a worker."""
         return self.role == Worker.name
 
     def notify(self, cancelled: dict[str, str]) -> None:
-        """Notify a worker of cancelled packages, and interrupt it if it runs one. Call it again until the task ends.
+        """Notify this child, a worker, of cancelled packages, and interrupt it if it runs one.
+
+        Call it again until the task ends.
 
         Args:
             cancelled: The ids of packages that the worker holds, with the reasons.
@@ -83,13 +93,13 @@ class Child:
 
     @property
     def ignored(self) -> str | None:
-        """The id of a cancelled package that still runs `KILL_MARGIN` seconds after its worker was notified."""
+        """The id of a cancelled package that this child still runs `KILL_MARGIN` seconds after its notice."""
         if self.notified is None or time.monotonic() - self.notified[1] <= KILL_MARGIN:
             return None
         return self.notified[0] if self.slot.task == self.notified[0] else None
 
     def kill(self, reason: str, id: str | None) -> None:
-        """Kill the worker because of the package `id` that it runs."""
+        """Kill this child, a worker, because of the package `id` that it runs."""
         self.kill_reason, self.killed_for = reason, id
         logger.critical(
             "Killed worker %s: %s", self.process.pid, reason, event="worker.killed", extra=self.slot.log_labels
@@ -98,12 +108,12 @@ class Child:
 
     @property
     def has_left(self) -> bool:
-        """Whether it ended in order. An exit code of 0 is not enough: a task may call `os._exit(0)`."""
+        """Whether this child ended in order. An exit code of 0 is not enough: a task may call `os._exit(0)`."""
         return self.process.exitcode == 0 and self.slot.has_left
 
     @property
     def how_it_died(self) -> str:
-        """How its process ended, in words."""
+        """How this child's process ended, in words."""
         code = self.process.exitcode or 0
         if self.kill_reason is not None:
             how = "was killed by its sentinel"
@@ -118,11 +128,11 @@ class Child:
 
     @property
     def was_killed_for_another(self) -> bool:
-        """Whether the task that it was killed for had just ended, so that no running task caused its death."""
+        """Whether the task that this child was killed for had just ended, so that no running task caused its death."""
         return self.kill_reason is not None and self.slot.running != self.killed_for
 
     def as_process(self) -> Process:
-        """Return its entry in the status of the cluster."""
+        """Return this child's entry in the status of the cluster."""
         # Before `silent`: a worker that ends a task in between is either still busy or has shown life.
         log_labels = self.slot.log_labels
         return Process(
@@ -138,7 +148,7 @@ class Child:
 
 
 def start(role: str, key: str, *, once: bool, orders: int) -> Child:
-    """Fork a process.
+    """Fork a child of the sentinel: a worker, a scheduler or an exporter.
 
     Args:
         role: The name of its role.
@@ -147,7 +157,7 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
         orders: The end of the parent's pipe, which the child must close.
 
     Returns:
-        The running process.
+        The running child.
 
     Raises:
         OSError: The kernel refuses another process.
@@ -165,6 +175,33 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
         slot.leave_for_good()
 
     return Child(role, key, slot, Forked.start(f"{role} {key}", run))
+
+
+def settle_in_child(parent: int) -> None:
+    """Prepare a child of the sentinel. The child calls it first.
+
+    The child ends with its parent, shares no connection with it, and keeps its own connections open. Processes that its
+    tasks fork share no connection with the child, and processes that they start stay below it in the process tree.
+
+    Args:
+        parent: The process id of the parent.
+    """
+    orphans.die_with(parent)
+    orphans.adopt()
+    reset_in_child()
+    tenancy.keep_connections_open()
+    tenancy.limit_waits()
+    tenancy.watch_role_settings()
+    tenancy.note_connections()
+    forks.install(reset_in_child, _drop_caches)
+
+
+def _drop_caches() -> None:
+    """Detach a child from its parent's caches. They are kept alive: none may close a connection of both."""
+    _inherited_caches.extend(caches.all(initialized_only=True))
+    for alias in settings.CACHES:
+        with contextlib.suppress(AttributeError):  # none was made
+            del caches[alias]
 
 
 def _signal_name(number: int) -> str:

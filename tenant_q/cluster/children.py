@@ -52,26 +52,26 @@ class Children:
 
     @property
     def workers(self) -> list[Child]:
-        """The living workers."""
+        """The living workers among the children."""
         return [child for child in self.alive if child.is_worker]
 
     @property
     def are_done(self) -> bool:
-        """Whether no child lives and none is missing."""
+        """Whether all children are done: none lives, and none is missing."""
         return not self.alive and not self._missing()
 
     def seconds_until_start(self) -> float:
-        """Return the seconds until the next start of a missing process; infinite if none is missing."""
+        """Return the seconds until one of the missing children is to start; infinite if none is missing."""
         return min((max(0.0, at - time.monotonic()) for _, at in self._missing()), default=float("inf"))
 
     # Starting
 
     def want(self, role: str, count: int = 1) -> None:
-        """Raise the wanted number of processes of a role by `count`."""
+        """Raise the wanted number of children of a role by `count`."""
         self._wanted[role] += count
 
     def start_missing(self) -> None:
-        """Start the missing processes that are due. A start that fails is tried again, with back-off."""
+        """Start the missing children that are due. A start that fails is tried again, with back-off."""
         if self.is_stopping:
             return
         for role, at in self._missing():
@@ -79,7 +79,7 @@ class Children:
                 return
 
     def _missing(self) -> list[tuple[str, float]]:
-        """Return the roles of the missing processes, each with the earliest time of its start."""
+        """Return the roles of the missing children, each with the earliest time of its start."""
         missing = self._wanted - Counter(child.role for child in self.alive)
         return [(role, self._not_before.get(role, 0.0)) for role in self._wanted for _ in range(missing[role])]
 
@@ -99,7 +99,7 @@ class Children:
             )
         self._failed_starts, self.trouble = 0, ""
         if child.is_worker and conf().cpu_affinity:
-            _pin(child, conf().cpu_affinity, self._serial)
+            _bind_to_processors(child, conf().cpu_affinity, self._serial)
         return True
 
     def _put_off_start(self, role: str, error: Exception) -> None:
@@ -131,7 +131,7 @@ class Children:
                 self._note_death(child)
 
     def end_orphans(self) -> None:
-        """End processes whose starter has ended: all children that this object did not start."""
+        """End the orphans among the sentinel's children: those that it did not start itself."""
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
             logger.info(
@@ -170,7 +170,7 @@ class Children:
         self._not_before[child.role] = time.monotonic() + _backoff(self._deaths_in_a_row - 1)
 
     def kill_overdue(self) -> None:
-        """Kill the workers whose task ignores its timeout or its cancellation."""
+        """Kill those children whose task ignores its timeout or its cancellation."""
         for child in self.workers:
             if child.kill_reason is not None:
                 continue
@@ -181,7 +181,7 @@ class Children:
                 child.kill(child.cancelled[ignored], ignored)
 
     def terminate(self) -> None:
-        """Send SIGTERM to all. Call it in each round: a child just forked may not handle signals yet."""
+        """Send SIGTERM to all children. Call it in each round: one just forked may not handle signals yet."""
         self.is_stopping = True
         for child in self.alive:
             child.process.terminate()
@@ -212,12 +212,12 @@ class Children:
 
 
 def _backoff(times: int) -> float:
-    """Return the seconds to wait after `times` failures in a row."""
+    """Return the seconds to wait before children are started again after `times` failures in a row."""
     return min(LONGEST_RESPAWN, 0.1 * 2 ** (min(times, 10) - 1)) if times > 0 else 0.0
 
 
-def _pin(child: Child, cpus: int, serial: int) -> None:
-    """Bind a worker to `cpus` of the processors that this process may use, and spread the workers over all of them."""
+def _bind_to_processors(child: Child, cpus: int, serial: int) -> None:
+    """Bind a child to `cpus` of the usable processors, and spread the children over all of them."""
     if not hasattr(os, "sched_setaffinity"):
         return
     usable = processors.usable()

@@ -18,7 +18,7 @@ from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.cluster import follow_up
 from tenant_q.cluster.completer_thread import CompleterThread
 from tenant_q.cluster.fence import Fence
-from tenant_q.cluster.returns import Returns, cause_of
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
@@ -45,7 +45,7 @@ class Finished:
 
     @property
     def original(self) -> Package:
-        """The package as it was received."""
+        """The package of a lease to be completed, as it was received."""
         return Delivery(self.lease, self.outcome.package).original
 
 
@@ -78,32 +78,32 @@ class Completer:
         self._sources: dict[str, str] = {}
 
     def add(self, lease: Lease, outcome: Outcome) -> None:
-        """Add an outcome."""
+        """Add an outcome that the completer is to save."""
         with self._lock:
             if not self._unsettled:
                 self._waiting_since = time.monotonic()
             self._unsettled.append(Finished(lease, outcome))
 
     def is_empty(self) -> bool:
-        """Return whether nothing is left to save, to call, to enqueue or to acknowledge."""
+        """Return whether the completer has nothing left to save, to call, to enqueue or to acknowledge."""
         return not (self._unsettled or self._uncalled or self._links or self._unacknowledged or self._complete)
 
     def is_due(self) -> bool:
-        """Return whether an outcome has waited long enough for others of its batch."""
+        """Return whether an outcome has waited in the completer long enough for others of its batch."""
         with self._lock:
             return bool(self._unsettled) and time.monotonic() - self._waiting_since > FLUSH_SECONDS
 
-    def start_thread(self) -> None:
-        """Have outcomes completed in time while a task runs that may take long."""
+    def complete_meanwhile(self) -> None:
+        """Have the completer complete its outcomes in time while a task runs that may take long."""
         if self._unsettled:
             self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Close the completer, which ends its thread."""
         self._thread.close()
 
     def finish(self) -> None:
-        """Save the outcomes, call hooks, enqueue the next links of chains, and acknowledge.
+        """Complete all outcomes: save them, call hooks, enqueue the next links of chains, and acknowledge.
 
         Outcomes whose leases are lost are dropped. No tenant is current afterwards.
 
@@ -129,7 +129,7 @@ class Completer:
                 self._sources = {}
 
     def _drop_lost(self) -> None:
-        """Drop the outcomes whose leases are lost, and everything that would follow from them."""
+        """Drop from the completer the outcomes whose leases are lost, and what would follow from them."""
         everything = [*self._unsettled, *self._uncalled, *self._unacknowledged]
         lost = self.fence.lost([finished.lease for finished in everything])
         for finished in everything:
@@ -156,8 +156,8 @@ class Completer:
     # Settling
 
     def _settle(self) -> None:
-        """Settle all outcomes at once, or one by one after an unexpected error. Dead-letter those that fail alone."""
-        self._try_again()
+        """Settle the completer's outcomes at once, or one by one after an error. Dead-letter those that fail alone."""
+        self._put_back_failed()
         try:
             self._settle_these(self._unsettled)
         except (BrokerError, DatabaseAway):
@@ -205,7 +205,7 @@ class Completer:
         self._sources |= settlement.sources
 
     def _put_off_unsaved(self, finished: Finished, error: Exception) -> None:
-        """Put the saving of an outcome off. The task has run, so its package carries the outcome."""
+        """Put off an outcome that the completer could not save. Its package carries it, since the task has run."""
         package = finished.outcome.package
         decision = retries.while_unsaved(package, error)
         logger.error(
@@ -223,8 +223,8 @@ class Completer:
         # The acknowledgement charges the worker time, once.
         self.returns.put_off_or_dead_letter(finished.lease, carried, error, delay=decision.delay)
 
-    def _try_again(self) -> None:
-        """Put back the packages that failed and have attempts left. They leave no row yet."""
+    def _put_back_failed(self) -> None:
+        """Put back, instead of completing them, the failed packages that have attempts left. No row is saved yet."""
         for finished in [finished for finished in self._unsettled if not finished.outcome.success]:
             decision = retries.after_failure(finished.outcome)
             if decision.step is not Step.TRY_AGAIN:
@@ -275,7 +275,7 @@ class Completer:
             for outcome in [finished.outcome]
         ]
         # Their rows may be pruned soon, and a failover of the broker may undo the acknowledgement.
-        late = [one.lease.id for one in self._unacknowledged if _age(one.outcome) > conf().lease]
+        late = [one.lease.id for one in self._unacknowledged if _seconds_uncompleted(one.outcome) > conf().lease]
         if late:
             self.broker.note_late(late, seconds=prune_results.spared().total_seconds())
         refused = self.broker.acknowledge(self.key, settled)
@@ -292,6 +292,6 @@ class Completer:
             self._forget(refused)
 
 
-def _age(outcome: Outcome) -> float:
-    """Return the seconds since the end of the task."""
+def _seconds_uncompleted(outcome: Outcome) -> float:
+    """Return the seconds that an outcome has waited for its completion: since the end of the task."""
     return float((timezone.now() - outcome.stopped).total_seconds())

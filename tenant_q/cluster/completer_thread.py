@@ -24,10 +24,10 @@ class Completable(Protocol):
     """The finished work that the thread completes."""
 
     def is_due(self) -> bool:
-        """Return whether there is an outcome to complete now."""
+        """Return whether the completer's thread has an outcome to complete now."""
 
     def finish(self) -> None:
-        """Complete all outcomes."""
+        """Complete all outcomes that the completer's thread finds."""
 
 
 class CompleterThread:
@@ -40,22 +40,22 @@ class CompleterThread:
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Start the thread, unless it runs already. Call it when no task runs: it copies the database settings."""
+        """Start the completer's thread, unless it runs. Call it between tasks: it copies the database settings."""
         if self._thread is None:
             arguments = (sessions.copied_settings(),)
             self._thread = threading.Thread(target=self._run, args=arguments, name="tenant_q completer", daemon=True)
             self._thread.start()
 
     def is_current(self) -> bool:
-        """Return whether the caller runs in this thread."""
+        """Return whether the caller runs in the completer's thread."""
         return threading.current_thread() is self._thread
 
     def is_alive(self) -> bool:
-        """Return whether the thread runs."""
+        """Return whether the completer's thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        """End the thread, and wait for its end."""
+        """End the completer's thread, and wait for its end."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -70,7 +70,7 @@ class CompleterThread:
         connections.close_all()
 
     def complete(self) -> None:
-        """Complete the outcomes. What fails is left to the worker, which continues when its task has ended."""
+        """Complete outcomes in the completer's thread. What fails is left to the worker, after its task."""
         try:
             self.work.finish()
         except (BrokerError, DatabaseAway):

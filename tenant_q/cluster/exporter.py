@@ -35,7 +35,7 @@ class Exporter(Role):
         self._has_failed = False
 
     def tick(self) -> float:
-        """Answer one request."""
+        """Answer one request of Prometheus to the exporter."""
         if self._server is None and not self._open():
             return AGAIN_SECONDS
         assert self._server is not None
@@ -44,11 +44,11 @@ class Exporter(Role):
         return _REST
 
     def files(self) -> list[Any]:
-        """Return the listening socket, if there is one."""
+        """Return the socket on which the exporter listens, if there is one."""
         return [self._server.fileno()] if self._server else []
 
     def close(self) -> None:
-        """Close the listening socket."""
+        """Close the socket on which the exporter listens."""
         if self._server:
             self._server.server_close()
 

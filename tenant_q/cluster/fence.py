@@ -42,7 +42,7 @@ class Fence:
         self._held: Mapping[str, str] | None = None
 
     def fetched(self, sent: float) -> None:
-        """Trust the leases of a fetch.
+        """Have the fence trust the leases of a fetch.
 
         Args:
             sent: The value of `clock.now()` before the fetch was sent.
@@ -52,11 +52,11 @@ class Fence:
             self._trust_from(sent)
 
     def holds(self, lease: Lease) -> bool:
-        """Return whether the worker still holds a lease of its last fetch. Raises as `lost`."""
+        """Return whether a lease passes the fence: the worker still holds it. Raises as `lost`."""
         return not self.lost([lease])
 
     def confirm(self, delivery: Delivery) -> None:
-        """Make sure of the lease of a transactional task before its commit.
+        """Stop a transactional task at the fence before its commit, until its lease is sure.
 
         It waits for the broker, so that a short outage does not make the task run again.
 
@@ -80,7 +80,7 @@ class Fence:
             time.sleep(DOUBT_PAUSE)
 
     def lost(self, leases: Collection[Lease]) -> set[str]:
-        """Return the ids of the leases that the worker no longer holds.
+        """Return the ids of the leases that do not pass the fence: the worker no longer holds them.
 
         Args:
             leases: Leases of the last fetch.

@@ -18,7 +18,7 @@ logger = get_logger("tenant_q.outbox")
 
 
 def call_hook(outcome: Outcome, slot: Slot) -> None:
-    """Call the hook and the receivers of a finished task under the same conditions as a task.
+    """Follow up a finished task: call its hook and receivers under the same conditions as a task.
 
     They run in the tenant's schema, within the task's timeout, and nothing that they leave survives them.
 
@@ -47,7 +47,9 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
 
 
 def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
-    """Enqueue links of chains. If that fails, enqueue them one by one, and save a failed row for each that fails.
+    """Follow up finished tasks of chains: enqueue the next links.
+
+    If that fails, they are enqueued one by one, and each that fails gets a failed row.
 
     Args:
         links: The packages. Those that are done with are removed, so that a later call continues.

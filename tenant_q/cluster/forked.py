@@ -60,7 +60,7 @@ class Forked:
         return cls(pid)
 
     def is_alive(self) -> bool:
-        """Return whether it still lives. If not, reap it, and store its exit code and peak memory."""
+        """Return whether the forked process lives. If not, reap it, and store its exit code and peak memory."""
         if self.exitcode is None:
             try:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
@@ -74,7 +74,7 @@ class Forked:
         return self.exitcode is None
 
     def join(self, seconds: float) -> bool:
-        """Wait until it ends, for at most `seconds`. Return whether it has ended."""
+        """Wait until the forked process ends, for at most `seconds`. Return whether it has."""
         deadline = time.monotonic() + seconds
         while self.is_alive():
             left = deadline - time.monotonic()
@@ -85,15 +85,15 @@ class Forked:
         return True
 
     def terminate(self) -> None:
-        """Send SIGTERM, so that it ends in order."""
+        """Send SIGTERM to the forked process, so that it ends in order."""
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the forked process: it ends at once."""
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended: another process may have its id then."""
+        """Send a signal to the forked process, unless it has ended: another process may have its id then."""
         if self.is_alive():
             os.kill(self.pid, number)
 
@@ -116,7 +116,7 @@ def _run(name: str, run: Callable[[], None]) -> NoReturn:
 
 
 def _close_standard_input() -> None:
-    """Replace standard input, which is the parent's, by an empty file."""
+    """Replace the standard input of a forked process, which is the parent's, by an empty file."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null:

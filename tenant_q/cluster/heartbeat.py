@@ -25,12 +25,12 @@ class Heartbeat:
         self._memory = mmap(-1, _COUNT.size)
 
     def beat(self) -> None:
-        """Show that the sentinel goes on."""
+        """Count one heartbeat: the sentinel goes on."""
         self._memory[:] = _COUNT.pack(self.count + 1)
 
     @property
     def count(self) -> int:
-        """The number of calls of `beat`."""
+        """The number of heartbeats so far."""
         return int(_COUNT.unpack(self._memory[:])[0])
 
 
@@ -62,8 +62,8 @@ class Watchdog:
         return self.silent
 
 
-def limit() -> float:
-    """Return the seconds of silence after which a sentinel counts as hung.
+def longest_silence() -> float:
+    """Return the seconds without a heartbeat after which a sentinel counts as hung.
 
     They are longer than a call to the broker may take with the timeouts that the project sets.
     """

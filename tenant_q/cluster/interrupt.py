@@ -30,12 +30,12 @@ class Interrupt(AbstractContextManager[None]):
         self.take_signal()
 
     def take_signal(self) -> None:
-        """Handle the signal, again if a task has changed its handler."""
+        """Handle the signal that interrupts a task, again if a task has changed its handler."""
         if get_handler(SIGNAL) != self._ring:
             set_handler(SIGNAL, self._ring)
 
     def armed(self, id: str) -> Interrupt:
-        """Raise `CancelException` in the block, once, if the package `id` is cancelled."""
+        """Interrupt the block with `CancelException`, once, if the package `id` is cancelled."""
         self._id = id
         return self
 

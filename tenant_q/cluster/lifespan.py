@@ -7,7 +7,7 @@ import resource
 import sys
 
 from tenant_q.brokers.protocol import BATCH_SECONDS, Broker
-from tenant_q.cluster.role import StopFlag
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.scrubbing import process_state
 from tenant_q.support.log_labels import get_logger
@@ -33,11 +33,11 @@ class Lifespan:
         self._batch_seconds = 0.0
 
     def begin_batch(self) -> None:
-        """Start to measure a batch."""
+        """Start to measure how long a batch takes of the worker's lifespan."""
         self._batch_seconds = 0.0
 
     def count_task(self, seconds: float) -> None:
-        """Count a task that has ended.
+        """Count towards the worker's lifespan a task that has ended.
 
         After `recycle` tasks, or with a peak memory of `max_rss` kB, the worker stops.
 
@@ -52,16 +52,16 @@ class Lifespan:
             self.stopping.set()
 
     def leave_if_spoiled(self) -> None:
-        """Stop if a task changed something in this process that cannot be restored."""
+        """End the worker's lifespan if a task changed something in its process that cannot be restored."""
         if process_state.is_spoiled() and not self.stopping:
             self.stopping.set()
 
     def makes_way(self) -> bool:
-        """Return whether the rest of the batch is left to other workers: this one stops, or the batch takes long."""
+        """Return whether the rest of a batch goes to other workers: the lifespan ends, or the batch takes long."""
         return bool(self.stopping) or process_state.is_spoiled() or self._batch_seconds > self.longest_batch
 
 
 def _peak_memory() -> int:
-    """Return the largest resident size that this process has had, in kB."""
+    """Return the peak memory of the worker, which limits its lifespan, in kB."""
     # ru_maxrss is in kB on Linux, in bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)

@@ -17,8 +17,8 @@ from tenant_q.cluster import heartbeat
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.heartbeat import Heartbeat, Watchdog
 from tenant_q.cluster.reset import reset_in_child
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.sentinel import KILL, STOP, Plan, Sentinel
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.support import orphans
 from tenant_q.support.log_labels import get_logger
@@ -33,7 +33,7 @@ LOOK_SECONDS = 1.0
 
 
 def run(plan: Plan) -> int:
-    """Run a cluster until it is stopped, or ends by itself. Return the exit code: 0 only for an orderly end."""
+    """Run a cluster, as its parent, until it ends. Return the exit code: 0 only for an orderly end."""
     tenancy.close_connections()
     title = getproctitle()
     setproctitle(f"mscluster {conf().cluster} parent")
@@ -62,9 +62,9 @@ def run(plan: Plan) -> int:
 
 
 def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known: set[int]) -> None:
-    """Wait until the sentinel has ended, pass signals on to it, and kill it if it hangs or does not end in time."""
+    """Pass the parent's signals on to the sentinel until it ends, and kill it if it hangs or does not end in time."""
     passed_on = 0
-    watchdog, limit = Watchdog(pulse, longest=2 * LOOK_SECONDS), heartbeat.limit()
+    watchdog, limit = Watchdog(pulse, longest=2 * LOOK_SECONDS), heartbeat.longest_silence()
     deadline = float("inf")
     files = [] if process.sentinel is None else [process.sentinel]
     while process.is_alive():
@@ -97,7 +97,7 @@ def _guard(process: Forked, flag: StopFlag, order: int, pulse: Heartbeat, known:
 
 
 def _end_all(process: Forked | None, before: set[int]) -> None:
-    """End the processes that the sentinel left: its children die with it, but not processes that tasks started."""
+    """End, as the parent, all that the sentinel left: its children die with it, but not what tasks started."""
     if process is not None:
         process.kill()
         process.join(KILL_SECONDS)

@@ -32,7 +32,7 @@ class Surroundings:
 
 
 def survey() -> Surroundings:
-    """Check settings, broker and database, and describe them.
+    """Make the preflight check of settings, broker and database, and describe them.
 
     Raises:
         TenantQError: Something is missing. The message is one sentence about the first problem and its solution.
@@ -99,7 +99,9 @@ def _database() -> tuple[str, int]:
 
 
 def _refuse_shared_sessions(connection: Any) -> None:
-    """Refuse a pooler that shares sessions between transactions, because the schema is a setting of the session.
+    """Refuse in the preflight check a pooler that shares sessions between transactions.
+
+    The schema is a setting of the session, so a task could run in another tenant's schema.
 
     A connection through a pooler has a process id that is not the backend's. Whether the pooler shares sessions is
     tried: while a second connection holds a transaction open, the first connection must still have its own session.

@@ -27,7 +27,7 @@ class Pruner:
         self._next = 0.0
 
     def prune_when_due(self, saved: set[str]) -> None:
-        """Prune the tenants whose saved rows are old enough.
+        """Prune, in the worker, the tenants whose saved results are old enough.
 
         Args:
             saved: The schemas that results were saved to since the last call. They are removed from the set.
@@ -50,7 +50,7 @@ class Pruner:
 
     def _prune(self, schema: str) -> None:
         try:
-            has_more = prune_results.prune(schema, _may_come)
+            has_more = prune_results.prune(schema, _not_to_prune)
             del self._noted_at[schema]
             if has_more:
                 self._noted_at[schema] = -math.inf  # prune it again the next time
@@ -67,7 +67,7 @@ class Pruner:
             )
 
 
-def _may_come(ids: Iterable[str]) -> set[str]:
-    """Return those ids whose packages one of the site's clusters may still deliver."""
+def _not_to_prune(ids: Iterable[str]) -> set[str]:
+    """Return the ids of results that the pruner must keep, as a cluster may still deliver their packages."""
     ids = list(ids)
     return {id for broker in site_brokers() for id in broker.may_come(ids)}

@@ -14,7 +14,7 @@ from tenant_q.scrubbing import process_state
 
 
 def reset() -> None:
-    """Forget all that this process has cached or noted.
+    """Reset this process: forget all that it has cached or noted.
 
     The only exceptions are what child processes inherit on purpose: the settings of database roles at the start of the
     cluster, the causes for which a worker was replaced, and the name of the configured database.
@@ -28,6 +28,6 @@ def reset() -> None:
 
 
 def reset_in_child() -> None:
-    """Let go of the connections of the parent, then forget everything else. Call it first in a forked process."""
+    """Reset a forked process, which calls it first: let go of the parent's connections, then forget all else."""
     tenancy.drop_inherited_connections()
     reset()

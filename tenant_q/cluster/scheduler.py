@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tenant_q.cluster.firing import Firing
 from tenant_q.cluster.role import Role
+from tenant_q.cluster.scheduler_firing import Firing
 from tenant_q.cluster.scheduler_session import SchedulerSession
+from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
-from tenant_q.cluster.upkeep import Upkeep
 
 # Notifications announce schedules that are planned meanwhile. A lost one is noticed after this time.
 POLL_SECONDS = 30.0
@@ -28,7 +28,7 @@ class Scheduler(Role):
         self.firing = Firing(slot, self.stopping, self.session, self.upkeep)
 
     def tick(self) -> float:
-        """Do some upkeep, and fire due schedules."""
+        """Do one tick of the scheduler: some upkeep, and the firing of due schedules."""
         self.session.replace_when_large()
         if self.session.subscribe():
             self.upkeep.compare_again()
@@ -45,9 +45,9 @@ class Scheduler(Role):
         return min(soonest, POLL_SECONDS)
 
     def has_unfinished(self) -> bool:
-        """Return whether a scheduler that is to look once has not yet fired all due schedules."""
+        """Return whether a scheduler that ticks only once has not yet fired all due schedules."""
         return self.once and not self.stopping and self.slot.done == 0
 
     def files(self) -> list[Any]:
-        """Return the file on which a notification ends a pause."""
+        """Return the file on which a notification ends a pause of the scheduler."""
         return list(self.session.files())

@@ -25,11 +25,11 @@ class SchedulerSession:
         self._session: Any = None
 
     def files(self) -> list[int]:
-        """Return the file on which a notification comes."""
+        """Return the file on which the scheduler's session is notified."""
         return [self._session.fileno()] if self._session is not None and not self._session.closed else []
 
     def subscribe(self) -> bool:
-        """Subscribe to notifications, if the connection has a new session: at first, and after an outage.
+        """Subscribe the scheduler's session to notifications if it is new: at first, and after an outage.
 
         Returns:
             Whether notifications may have been lost before.
@@ -44,7 +44,7 @@ class SchedulerSession:
         return True
 
     def replace_when_large(self) -> None:
-        """Replace the session if it knows many tables. No notification is lost.
+        """Replace the scheduler's session if it knows many tables. No notification is lost.
 
         The old session is read to its end once the new one has subscribed.
         """

@@ -20,15 +20,15 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q.brokers import get_impatient_broker
-from tenant_q.cluster import rounds
+from tenant_q.cluster import sentinel_rounds
 from tenant_q.cluster.burst import Burst
 from tenant_q.cluster.children import Children
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.heartbeat import Heartbeat
-from tenant_q.cluster.leases import LeaseKeeper
-from tenant_q.cluster.role import StopFlag
-from tenant_q.cluster.rounds import Rounds, Step
+from tenant_q.cluster.lease_keeper import LeaseKeeper
 from tenant_q.cluster.scheduler import Scheduler
+from tenant_q.cluster.sentinel_rounds import Rounds, Step
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.cluster.worker import Worker
 from tenant_q.conf import conf
 from tenant_q.operations.published_status import ClusterStat
@@ -109,7 +109,7 @@ class Sentinel:
         )
 
     def run(self) -> int:
-        """Watch over the cluster until it stops. Returns the exit code."""
+        """Run the sentinel: watch over the cluster until it stops. Return the exit code."""
         setproctitle(f"mscluster {conf().cluster} sentinel")
         orphans.adopt()
         os.set_blocking(self.orders, False)
@@ -152,7 +152,7 @@ class Sentinel:
     # Steps of a round
 
     def _wait(self) -> None:
-        """Sleep until a child ends, an order or a signal comes, or the longest pause is over."""
+        """Let the sentinel sleep until a child ends, an order or a signal comes, or the longest pause is over."""
         files = [child.process.sentinel for child in self.children.alive if child.process.sentinel is not None]
         longest = BURST_PAUSE_SECONDS if self.plan.burst else PAUSE_SECONDS
         try:
@@ -178,11 +178,11 @@ class Sentinel:
             )
 
     def _recall(self) -> None:
-        self.leases.recall(rounds.ROUND_SECONDS)
+        self.leases.recall(sentinel_rounds.ROUND_SECONDS)
 
     def _reclaim(self) -> None:
-        """Give back some packages in each round, so that renewals do not wait for many slow calls; at the end, all."""
-        self.leases.reclaim(float("inf") if self._state is ClusterState.STOPPED else rounds.ROUND_SECONDS)
+        """Have the sentinel give back a few packages in each round, so that renewals do not wait; at the end, all."""
+        self.leases.reclaim(float("inf") if self._state is ClusterState.STOPPED else sentinel_rounds.ROUND_SECONDS)
 
     def _publish(self) -> None:
         state = self._state
@@ -215,7 +215,7 @@ class Sentinel:
         return False
 
     def _shut_down(self) -> int:
-        """End the cluster in order, and return the exit code.
+        """End the sentinel's cluster in order, and return the exit code.
 
         1. Every child gets SIGTERM: workers give back what they have not started and finish what they run.
         2. Meanwhile leases are renewed and the status is published. Children that end are not replaced.

@@ -42,14 +42,14 @@ class Slot:
         self.beat()
 
     def detach(self) -> None:
-        """Write to private memory from now on. Call it in a process that a task forked."""
+        """Detach from the shared memory: write to a private copy. Call it in a process that a task forked."""
         shared, self._memory = self._memory, mmap(-1, _SIZE)
         self._memory[:] = shared[:]
 
     # What the child writes
 
     def plan(self, leases: Sequence[Lease]) -> None:
-        """Begin a batch.
+        """Write to the shared memory that the child begins a batch.
 
         Args:
             leases: The leases of its packages, in the order in which they run.
@@ -64,7 +64,7 @@ class Slot:
         self._put(_COUNT, len(shown))
 
     def start(self, log_labels: Mapping[str, str], timeout: float | None) -> bool:
-        """Start the next package of the batch.
+        """Write to the shared memory that the child starts the next package of its batch.
 
         The child first writes what it starts, and then checks whether the batch was recalled. The sentinel first
         recalls the batch, and then reads what was started. So the second of them always sees the first.
@@ -84,7 +84,7 @@ class Slot:
         return True
 
     def occupy(self, log_labels: Mapping[str, str], timeout: float | None) -> None:
-        """Start the work that follows a task, such as its hook.
+        """Write to the shared memory that the child starts what follows a task, such as its hook.
 
         Args:
             log_labels: The schema, the task's id and the function.
@@ -99,29 +99,29 @@ class Slot:
         self._memory[_BUSY] = what
 
     def leave(self) -> None:
-        """End the work for a package."""
+        """Write to the shared memory that the child works for no package."""
         self.beat()  # first: the last beat is as old as this work, and a child that is not busy must not look silent
         self._memory[_BUSY] = _FREE
 
     def skip(self, count: int = 1) -> None:
-        """Pass over the next packages of the batch, so that a recall begins after them."""
+        """Mark in the shared memory that the next packages are passed over, so that a recall begins after them."""
         self._put(_NEXT, self._get(_NEXT) + count)
 
     def finish(self) -> None:
-        """End a task, and count it."""
+        """Write to the shared memory that the child has ended a task, and count it."""
         self.leave()
         self.count()
 
     def leave_for_good(self) -> None:
-        """Mark that the child ends in order. A child that ends without this mark has died, whatever its exit code."""
+        """Mark in the shared memory that the child ends in order; else it died, whatever its exit code."""
         self._memory[_LEFT] = 1
 
     def count(self) -> None:
-        """Count a completed task or tick."""
+        """Count a completed task or tick in the shared memory."""
         self._put(_DONE, self.done + 1)
 
     def cancellation(self, id: str) -> str | None:
-        """Return why a package that the child holds was cancelled; None if it was not."""
+        """Read from the shared memory why a package of the child was cancelled; None if it was not."""
         for place in range(self._get(_CANCELLED)):
             at = _CANCELS + place * _CANCEL.size
             cancelled, reason = _CANCEL.unpack(self._memory[at : at + _CANCEL.size])
@@ -130,7 +130,7 @@ class Slot:
         return None
 
     def report_progress(self, id: str, progress: Progress) -> None:
-        """Report the progress of the package that the child runs. The text is cut to `LONGEST_TEXT` bytes."""
+        """Write a task's progress to the shared memory. The text is cut to `LONGEST_TEXT` bytes."""
         reports = self._get(_REPORTS) & ~1  # odd if an exception interrupted the last report
         self._put(_REPORTS, reports + 1)
         packed = _PROGRESS.pack(id.encode(), progress.fraction, progress.text.encode())
@@ -138,17 +138,17 @@ class Slot:
         self._put(_REPORTS, reports + 2)
 
     def beat(self) -> None:
-        """Show that the child lives and is not stuck."""
+        """Show in the shared memory that the child lives and is not stuck."""
         self._put_seconds(_BEAT, time.monotonic())
 
     def report_lateness(self, seconds: float) -> None:
-        """Report by how many seconds the oldest due schedule is late."""
+        """Write to the shared memory by how many seconds the oldest due schedule is late."""
         self._put_seconds(_LATE, seconds)
 
     # What the sentinel writes
 
     def cancel(self, reasons: Mapping[str, str]) -> None:
-        """Write which packages of the child are cancelled.
+        """Write to the shared memory which packages of the child are cancelled.
 
         Args:
             reasons: The reasons by package id.
@@ -160,7 +160,9 @@ class Slot:
         self._put(_CANCELLED, len(shown))
 
     def renew(self, sent: float, answered: float, seconds: float, *, is_unbroken: bool = True) -> None:
-        """Write that the child's leases were renewed: those held all the time are valid until `seconds` after `sent`.
+        """Write to the shared memory that the child's leases were renewed.
+
+        Those that it held all the time are valid until `seconds` after `sent`.
 
         If the answer came after the previous renewal had run out, it may have come too late for some lease. Then all
         earlier leases are in doubt.
@@ -177,14 +179,14 @@ class Slot:
         self._put_seconds(_RENEWED_UNTIL, sent + seconds)
 
     def begin_renewing(self, now: float, seconds: float) -> None:
-        """Prepare for a child that starts: the first renewal is in time if it is answered within `seconds`."""
+        """Prepare the shared memory of a new child: a first renewal within `seconds` is in time."""
         self._put_seconds(_RENEWED_UNTIL, now + seconds)
 
     # What the child reads
 
     @property
     def renewed(self) -> tuple[float, float]:
-        """The time since which the leases were renewed without a gap, and the time until which they are valid."""
+        """The time since which the leases in shared memory were renewed without a gap, and their deadline."""
         until = self._get_seconds(_RENEWED_UNTIL)
         since = self._get_seconds(_RENEWED_SINCE)
         return since, until if until == self._get_seconds(_RENEWED_UNTIL) else 0.0
@@ -193,32 +195,32 @@ class Slot:
 
     @property
     def silent(self) -> float:
-        """The seconds since the child showed that it lives."""
+        """The seconds since the child last showed in the shared memory that it lives."""
         return time.monotonic() - self._get_seconds(_BEAT)
 
     @property
     def late(self) -> float:
-        """The seconds by which the oldest due schedule was late when the scheduler looked last."""
+        """The lateness of the oldest due schedule that the scheduler last wrote to the shared memory."""
         return self._get_seconds(_LATE)
 
     @property
     def has_left(self) -> bool:
-        """Whether the child ended in order."""
+        """Whether the shared memory has the mark that the child ended in order."""
         return bool(self._memory[_LEFT])
 
     @property
     def done(self) -> int:
-        """The number of completed ticks or tasks."""
+        """The number of completed ticks or tasks in the shared memory."""
         return self._get(_DONE)
 
     @property
     def batch(self) -> int:
-        """The number of the batch, counted from 1."""
+        """The number of the batch in the shared memory, counted from 1."""
         return self._get(_BATCH)
 
     @property
     def waiting_seconds(self) -> float:
-        """The seconds that packages of the batch have waited for their turn; 0 if none waits.
+        """The seconds that packages of the batch in the shared memory have waited for a turn; 0 if none waits.
 
         It is also 0 before the first package is started, so that each batch runs at least one.
         """
@@ -227,17 +229,20 @@ class Slot:
 
     @property
     def running(self) -> str | None:
-        """The id of the package that the child works for, or None."""
+        """The id in the shared memory of the package that the child works for, or None."""
         return self.log_labels.get("task_id")
 
     @property
     def task(self) -> str | None:
-        """The id of the package whose task runs; None while its hook runs."""
+        """The id in the shared memory of the package whose task runs; None while its hook runs."""
         return self.running if self._memory[_BUSY] == _TASK else None
 
     @property
     def progress(self) -> tuple[int, str, Progress] | None:
-        """The number of reports, the package's id, and the last report. None without one, or while one is written."""
+        """The number of reports in the shared memory, the package's id, and the last report.
+
+        None without one, or while one is written.
+        """
         reports = self._get(_REPORTS)
         id, fraction, text = _PROGRESS.unpack(self._memory[_AT_PROGRESS : _AT_PROGRESS + _PROGRESS.size])
         is_whole = reports and reports % 2 == 0 and reports == self._get(_REPORTS)
@@ -245,7 +250,7 @@ class Slot:
 
     @property
     def log_labels(self) -> dict[str, str]:
-        """The log labels of the package that the child works for; empty if there is none."""
+        """The log labels in the shared memory of the package that the child works for; empty if there is none."""
         busy = self._memory[_BUSY]
         _, _, *texts = self._read()
         values = (text.rstrip(b"\0").decode(errors="replace") for text in texts)
@@ -253,18 +258,18 @@ class Slot:
 
     @property
     def seconds(self) -> float:
-        """The seconds since the child began to work for its package; 0 if there is none."""
+        """The seconds since the child began with the package in the shared memory; 0 if there is none."""
         busy = self._memory[_BUSY]  # first: a package that starts in between must not look as old as the one before
         started, *_ = self._read()
         return time.monotonic() - started if busy else 0.0
 
     def overdue(self, margin: float) -> bool:
-        """Return whether the running package is past its timeout by more than `margin` seconds."""
+        """Return whether the package in the shared memory is past its timeout by more than `margin` seconds."""
         _, timeout, *_ = self._read()
         return bool(timeout) and self.seconds > timeout + margin
 
     def recall(self) -> list[Lease]:
-        """Keep the child from starting more packages of its batch.
+        """Mark in the shared memory that the child is to start no more packages of its batch.
 
         Returns:
             The leases of the packages that were not started.

@@ -10,8 +10,8 @@ from tenant_q import tenancy
 from tenant_q.cluster.admission import Admission
 from tenant_q.cluster.attempts import Attempts, Recalled
 from tenant_q.cluster.completer import Completer
+from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.lifespan import Lifespan
-from tenant_q.cluster.returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.slices import Slice
 from tenant_q.exceptions import (
@@ -54,7 +54,7 @@ class SliceRunner:
         self.lifespan = lifespan
 
     def run(self, one: Slice) -> None:
-        """Run the deliveries of a slice, or put them off if the tenant cannot be served.
+        """Run the deliveries of a slice, or put them off if its tenant cannot be served.
 
         Args:
             one: The slice. The deliveries that are left in it afterwards were not started.
@@ -94,7 +94,7 @@ class SliceRunner:
                 sessions.clean_up()
 
     def _complete_when_due(self, one: Slice) -> None:
-        """Save the outcomes that have waited long enough, and enter the schema again."""
+        """Pause the running of a slice to complete the outcomes that are due, and enter its schema again."""
         if self.completer.is_due():
             sessions.clean_up()
             self.completer.finish()
@@ -117,7 +117,7 @@ class SliceRunner:
             self.completer.add(delivery.lease, outcome)
 
     def _outcome_of(self, delivery: Delivery, earlier: dict[str, Outcome]) -> Outcome:
-        """Return the outcome that a delivery has already, or else that of running it. Raises as `Attempts.run`."""
+        """Run a delivery of the slice, or return the outcome that it has already. Raises as `Attempts.run`."""
         package, timeout = delivery.package, None
         outcome = known_outcomes.known_outcome(delivery, earlier)
         if outcome is None:
@@ -131,7 +131,7 @@ class SliceRunner:
         if outcome is not None:
             self.slot.skip()
             return outcome
-        self.completer.start_thread()
+        self.completer.complete_meanwhile()
         return self.attempts.run(delivery, timeout)
 
     def _put_off_all(self, waiting: list[Delivery], error: Exception) -> None:
@@ -140,7 +140,7 @@ class SliceRunner:
             self._put_off(waiting.pop(0), error)
 
     def _put_off(self, delivery: Delivery, error: Exception) -> None:
-        """Put off a package whose tenant cannot be served, or end it if it was put off too often."""
+        """Put off a package of a slice whose tenant cannot be served, or end it if it was put off too often."""
         lease, package = delivery.lease, delivery.package
         decision = retries.while_unavailable(package, error)
         if decision.step is Step.GIVE_UP:

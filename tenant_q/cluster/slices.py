@@ -1,4 +1,4 @@
-"""Divide a batch into slices, one for each tenant, and check that each package was in its tenant's queue."""
+"""Divide a batch into slices, one for each tenant."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tenant_q import tenancy
-from tenant_q.brokers.protocol import Lease, queue_names
-from tenant_q.exceptions import BadPackage
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.package.package import Package
 
@@ -26,7 +24,7 @@ class Slice:
 
 
 def by_tenant(deliveries: Sequence[Delivery]) -> list[Slice]:
-    """Return the slices of a batch, in the order of the tenants' first deliveries."""
+    """Divide a batch into slices, one for each tenant, in the order of their first deliveries."""
     slices: dict[tuple[str, str | None], Slice] = {}
     for delivery in deliveries:
         schema, tenant = delivery.package.schema, delivery.package.tenant or None
@@ -35,7 +33,7 @@ def by_tenant(deliveries: Sequence[Delivery]) -> list[Slice]:
 
 
 def located(one: Slice) -> Slice:
-    """Return a slice with the present name of the tenant's schema, which may have been renamed."""
+    """Return a slice with the present name of its tenant's schema, which may have been renamed."""
     if one.tenant is None or tenancy.keys_of([one.schema]).get(one.schema) == one.tenant:
         return one
     name = tenancy.current_name(one.schema, one.tenant)
@@ -45,20 +43,3 @@ def located(one: Slice) -> Slice:
         replace(delivery, package=Package(delivery.package.task | {"schema_name": name})) for delivery in one.waiting
     ]
     return replace(one, schema=name)
-
-
-def check_queue(lease: Lease, package: Package) -> None:
-    """Check that a package was in a queue of its tenant.
-
-    Raises:
-        BadPackage: It was in the queue of another tenant.
-    """
-    tenant = package.tenant or None
-    if not lease.schema or lease.schema in queue_names(package.schema, tenant):
-        return
-    names = tenancy.names_of(tenant) if tenant else []
-    if not any(lease.schema in queue_names(name, tenant) for name in names):
-        raise BadPackage(
-            f"it belongs to tenant {package.schema!r} and was found in the queue of {lease.schema!r}; purge it, "
-            "and find out who moved it"
-        )

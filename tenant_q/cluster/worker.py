@@ -17,9 +17,9 @@ from tenant_q.cluster.admission import Admission
 from tenant_q.cluster.attempts import Attempts
 from tenant_q.cluster.completer import Completer
 from tenant_q.cluster.fence import Fence
+from tenant_q.cluster.lease_returns import Returns
 from tenant_q.cluster.lifespan import Lifespan
 from tenant_q.cluster.pruner import Pruner
-from tenant_q.cluster.returns import Returns
 from tenant_q.cluster.role import Role
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.slice_runner import SliceRunner
@@ -54,7 +54,7 @@ class Worker(Role):
             post_spawn.send(sender="django_q", proc_name=f"{self.name} {os.getpid()}")
 
     def tick(self) -> float:
-        """Fetch a batch, run it and complete it."""
+        """Have the worker fetch a batch, run it and complete it."""
         self.completer.finish()
         self.lifespan.leave_if_spoiled()
         if self.stopping:
@@ -90,18 +90,18 @@ class Worker(Role):
         self.lifespan.leave_if_spoiled()
 
     def has_unfinished(self) -> bool:
-        """Return whether outcomes are left to save or leases to acknowledge."""
+        """Return whether the worker has outcomes left to save or leases to acknowledge."""
         return not self.completer.is_empty()
 
     def abandon(self) -> None:
-        """Detach from the broker as well, in a process that a task forked."""
+        """Abandon the worker in a process that its task forked: detach from the broker as well."""
         super().abandon()
         progress.report_to(None)
         for part in (self, self.fence, self.returns, self.completer):
             part.broker = cast(Broker, forks.Abandoned())
 
     def close(self) -> None:
-        """End the completer's thread, and close the connection to the broker."""
+        """Close the worker: end its completer, and its connection to the broker."""
         self.completer.close()
         tracing.flush()
         self.broker.close()

@@ -14,7 +14,7 @@ from django.db import connection, connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing, upkeep
+from tenant_q.cluster import scheduler_firing, scheduler_upkeep
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
@@ -47,8 +47,8 @@ def worker(make_worker: Callable[..., Worker]) -> Worker:
 
 @pytest.fixture
 def make_scheduler(tenants: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Scheduler]]:
-    monkeypatch.setattr(upkeep, "BUSY_SECONDS", 60.0)
-    monkeypatch.setattr(firing, "BUSY_SECONDS", 60.0)  # a slow machine serves all in one tick too
+    monkeypatch.setattr(scheduler_upkeep, "BUSY_SECONDS", 60.0)
+    monkeypatch.setattr(scheduler_firing, "BUSY_SECONDS", 60.0)  # a slow machine serves all in one tick too
     made: list[Scheduler] = []
 
     def make() -> Scheduler:

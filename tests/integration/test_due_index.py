@@ -12,8 +12,8 @@ from django_q.models import Schedule
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing
 from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster import scheduler_firing
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.tenancy import in_schema
@@ -317,8 +317,8 @@ def test_what_is_due_in_the_index_alone_does_not_spin_the_scheduler(tenants, sch
     insert(next_run=PAST)
     write_past_the_triggers("DELETE FROM acme_corp.django_q_schedule")
     with caplog.at_level(logging.WARNING, "tenant_q"):
-        pauses = [scheduler.tick() for _ in range(firing.DOUBTFUL_ROUNDS)]
-    assert pauses[:-1] == [pytest.approx(firing.AGAIN_SECONDS * 2**n) for n in range(len(pauses) - 1)]
+        pauses = [scheduler.tick() for _ in range(scheduler_firing.DOUBTFUL_ROUNDS)]
+    assert pauses[:-1] == [pytest.approx(scheduler_firing.AGAIN_SECONDS * 2**n) for n in range(len(pauses) - 1)]
     assert pauses[-1] == 0, "a correction is notified"
     assert entries() == {}
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

@@ -15,7 +15,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.cluster import fence as fences
 from tenant_q.cluster.fence import Fence
-from tenant_q.cluster.leases import LeaseKeeper
+from tenant_q.cluster.lease_keeper import LeaseKeeper
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError

@@ -17,7 +17,7 @@ from django_q.signals import pre_enqueue
 
 from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing
+from tenant_q.cluster import scheduler_firing
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.exceptions import BrokerError, SchemaNotMigrated, TenantNotReady
 from tenant_q.package.package import Package
@@ -55,7 +55,7 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firing, "FEW", 1)
+    monkeypatch.setattr(scheduler_firing, "FEW", 1)
 
 
 @pytest.fixture

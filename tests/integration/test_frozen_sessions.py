@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection, connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing, preflight
+from tenant_q.cluster import preflight, scheduler_firing
 from tenant_q.cluster.role import Role
 from tenant_q.exceptions import DatabaseAway, TenantQError
 from tenant_q.lifecycle import prune_results
@@ -49,7 +49,7 @@ def sleep_in_the_database(seconds: float) -> str:
 
 @pytest.fixture
 def spares(tenants) -> Iterator[list[str]]:
-    names = [f"spare_{number}" for number in range(firing.FEW + 1)]
+    names = [f"spare_{number}" for number in range(scheduler_firing.FEW + 1)]
     schemas.clone_tenants(names)
     yield names
     for name in names:
@@ -262,7 +262,7 @@ def test_a_worker_gets_over_a_frozen_session_at_each_request(proxy, make_worker,
 
 
 @pytest.mark.parametrize("what", [REQUEST, ANSWER, "terminate"])
-@pytest.mark.parametrize("due", [1, firing.FEW + 1], ids=["alone", "together"])
+@pytest.mark.parametrize("due", [1, scheduler_firing.FEW + 1], ids=["alone", "together"])
 def test_a_scheduler_gets_over_a_lost_session_at_each_request_of_a_firing(proxy, scheduler, spares, what, due):
     """Nothing is put off for it: it is an outage, and what is due fires as soon as that is over."""
     tick(scheduler)

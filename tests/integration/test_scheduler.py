@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing
 from tenant_q.cluster import scheduler as scheduler_module
+from tenant_q.cluster import scheduler_firing
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.package.package import Package
 from tenant_q.schedules import claims, due_index, fire, index_upkeep, recurrence
@@ -208,7 +208,7 @@ def test_a_pass_asks_as_often_for_one_as_for_fifty(tenants):
 def test_a_busy_tick_ends(tenants, scheduler, monkeypatch):
     """After `BUSY_SECONDS`; the next one goes on with those that were not served."""
     settle(scheduler)
-    monkeypatch.setattr(firing, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler_firing, "BUSY_SECONDS", 0.0)
     for name in tenants:
         insert(name, PAST, schedule_type="H")
     fired = []
@@ -263,7 +263,7 @@ def test_what_is_left_of_a_pass_is_fired_at_once(tenants, scheduler, monkeypatch
 
 def test_looked_once_is_looked_at_everything(tenants, make_scheduler, monkeypatch):
     """`--run-once` ends when nothing is due, however many ticks that takes."""
-    monkeypatch.setattr(firing, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler_firing, "BUSY_SECONDS", 0.0)
     for name in tenants:
         insert(name, PAST, schedule_type="O")
     scheduler = make_scheduler()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from tenant_q.cluster import children, rounds
+from tenant_q.cluster import children, sentinel_rounds
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.heartbeat import Heartbeat
-from tenant_q.cluster.rounds import SentinelBroken
 from tenant_q.cluster.sentinel import Plan, Sentinel
+from tenant_q.cluster.sentinel_rounds import SentinelBroken
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError
 from tenant_q.operations.status import ClusterState
@@ -108,7 +108,7 @@ def test_each_step_shows_the_parent_that_the_round_goes_on(watcher, monkeypatch)
 def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
     """Renewing comes first, and no round waits for more than one slow call after it."""
     done = count_steps(watcher, monkeypatch)
-    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(sentinel_rounds, "ROUND_SECONDS", 0.01)
     for step in watcher.rounds.remote:
         step.every = 0.0
         step.act = lambda what=step.what: (done.append(what), time.sleep(0.02))
@@ -124,7 +124,7 @@ def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
 @pytest.mark.parametrize(("state", "given"), [(ClusterState.IDLE, 1), (ClusterState.STOPPED, 3)])
 def test_renewals_do_not_wait_for_many_slow_calls(watcher, monkeypatch, state, given):
     """A round gives back the packages of some dead workers; the end gives back all."""
-    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(sentinel_rounds, "ROUND_SECONDS", 0.0)
     process: Any = FakeProcess()
     watcher.children.ended += [Child("worker", f"dead{n}", Slot(), process) for n in range(3)]
     watcher._state = state

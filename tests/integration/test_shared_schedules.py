@@ -9,7 +9,7 @@ from django.db import connection
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.cluster import firing
+from tenant_q.cluster import scheduler_firing
 from tenant_q.schedules import index_upkeep
 from tests import schemas
 from tests.integration.conftest import sql, work
@@ -38,7 +38,7 @@ def shared(tenants, settings, request) -> Iterator[None]:
 
 
 @pytest.mark.seam
-@pytest.mark.parametrize("others", [0, firing.FEW], ids=["alone", "together"])
+@pytest.mark.parametrize("others", [0, scheduler_firing.FEW], ids=["alone", "together"])
 def test_they_fire_and_their_tasks_run(shared, scheduler, worker, others):
     names = [f"other_{n}" for n in range(others)]
     if names:

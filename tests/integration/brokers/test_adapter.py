@@ -20,7 +20,7 @@ from tenant_q.brokers.adapter import AdaptedBroker
 from tenant_q.brokers.django_q import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.cluster import leases
+from tenant_q.cluster import lease_keeper
 from tenant_q.cluster import sentinel as sentinels
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.heartbeat import Heartbeat
@@ -203,7 +203,7 @@ def test_nothing_is_recalled_behind_a_long_task(broker, monkeypatch):
     slot.plan(fetch(broker) + fetch(broker))
     labels = {"task_id": "a", "schema": A, "func": "f"}
     assert slot.start(labels, None)
-    monkeypatch.setattr(leases, "RECALL_SECONDS", 0.0)
+    monkeypatch.setattr(lease_keeper, "RECALL_SECONDS", 0.0)
     orders, order = os.pipe()
     sentinel = sentinels.Sentinel(sentinels.Plan(workers=1), orders, Heartbeat())
     try:

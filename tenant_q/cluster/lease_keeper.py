@@ -28,11 +28,11 @@ class LeaseKeeper:
         self._has_missed_the_broker = False
 
     def note_outage(self) -> None:
-        """Record that the broker did not answer."""
+        """Note that the broker did not answer the lease keeper."""
         self._has_missed_the_broker = True
 
     def renew(self) -> None:
-        """Extend the leases of every living worker, and write their deadline where the worker reads it."""
+        """Keep the leases of every living worker: renew them, and write their deadline where the worker reads it."""
         workers = list(self.children.workers)
         sent = clock.now()
         self.broker.renew([child.key for child in workers], conf().lease)
@@ -42,7 +42,7 @@ class LeaseKeeper:
         self._has_missed_the_broker = False
 
     def recall(self, seconds: float = math.inf) -> None:
-        """Give back the waiting packages of batches that take long, if the broker has leases.
+        """Recall the leases of packages that wait in a long batch, and give them back, if the broker has leases.
 
         Args:
             seconds: How long to go on; the other workers are left to the next call.
@@ -69,7 +69,7 @@ class LeaseKeeper:
         child.recalled = batch
 
     def expire(self) -> None:
-        """Give back the packages of workers on other machines that died with their sentinels."""
+        """Give back the leases that no sentinel keeps: it died with its workers, on another machine."""
         if expired := self.broker.expire():
             logger.warning(
                 "%s leases ran out, since no sentinel renewed them; their packages were given back",
@@ -78,7 +78,7 @@ class LeaseKeeper:
             )
 
     def reclaim(self, seconds: float = math.inf) -> None:
-        """Give back the packages of dead workers. During an outage the workers are remembered.
+        """Give back the leases of the sentinel's dead workers. During an outage the workers are remembered.
 
         Args:
             seconds: How long to go on; the other workers are left to the next call.
@@ -122,7 +122,7 @@ class LeaseKeeper:
             )
 
     def pass_on_cancels(self) -> None:
-        """Notify the workers of cancelled packages."""
+        """Pass the broker's cancels on to the workers that hold the leases."""
         reasons: dict[str, dict[str, str]] = {}
         for one in self.broker.cancelled():
             reasons.setdefault(one.worker, {})[one.id] = one.reason
@@ -130,7 +130,7 @@ class LeaseKeeper:
             child.notify(reasons.get(child.key, {}))
 
     def pass_on_progress(self) -> None:
-        """Send the new progress of tasks to the broker, if it keeps progress."""
+        """Pass on the new progress of leased packages to the broker, if it keeps progress."""
         if not self.broker.supports_tenant_queues:
             return
         found = [(child, report) for child in self.children.alive if (report := child.slot.progress)]

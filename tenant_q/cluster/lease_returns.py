@@ -23,14 +23,14 @@ class Returns:
         self.slot = slot
 
     def give_back(self, leases: Sequence[Lease]) -> None:
-        """Return packages that were not started to the heads of their queues."""
+        """Return leases of packages that were not started, which go to the heads of their queues."""
         self.broker.give_back(self.key, leases)
         self.slot.skip(len(leases))  # last: while the broker is away, the sentinel still knows the unstarted packages
 
     def put_off(
         self, lease: Lease, package: Package, *, delay: float, seconds: float = 0.0, unready: bool = False
     ) -> None:
-        """Have a package delivered again later.
+        """Return a lease so that its package is delivered again later.
 
         Args:
             lease: Its lease.
@@ -48,7 +48,7 @@ class Returns:
     def put_off_or_dead_letter(
         self, lease: Lease, package: Package, error: Exception, *, delay: float, unready: bool = False
     ) -> None:
-        """Put a package off, or dead-letter it if the broker refuses it.
+        """Return a lease to put its package off, or dead-letter the package if the broker refuses that.
 
         Args:
             lease: Its lease.
@@ -63,17 +63,17 @@ class Returns:
             self.dead_letter(lease, package, f"{cause_of(error)} It cannot be put off: {refusal}")
 
     def dead_letter(self, lease: Lease, package: Package, cause: str) -> None:
-        """Move a package to the dead letters, and log the cause."""
+        """Return a lease by moving its package to the dead letters, and log the cause."""
         logger.error(
             "Dead-lettered package %s: %s", lease.id, cause, event="package.dead_lettered", extra=package.log_labels
         )
         self.broker.dead_letter(self.key, lease, cause)
 
     def dead_letter_unread(self, lease: Lease, cause: str) -> None:
-        """Move a package that cannot be read to the dead letters."""
+        """Return a lease by moving its package, which cannot be read, to the dead letters."""
         self.broker.dead_letter(self.key, lease, cause)
 
 
 def cause_of(error: Exception) -> str:
-    """Return the cause of a dead letter: the class and the message of the error."""
+    """Return the cause for returning a lease to the dead letters: the class and the message of the error."""
     return f"{type(error).__name__}: {error}"

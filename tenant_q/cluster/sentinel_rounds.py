@@ -73,7 +73,7 @@ class Rounds:
         self.deadline = float("inf")
 
     def run_one(self) -> None:
-        """Run one round: all local steps, then the steps with the broker that are due, as time allows.
+        """Run one of the sentinel's rounds: all local steps, then the due steps with the broker, as time allows.
 
         Raises:
             SentinelBroken: A vital step has failed for too long.
@@ -96,7 +96,7 @@ class Rounds:
                 self.do(step)
 
     def do(self, step: Step) -> None:
-        """Do one step. Log its error once.
+        """Do one step of the sentinel's round. Log its error once.
 
         Raises:
             SentinelBroken: The step is vital, and has failed for too long.
@@ -112,12 +112,12 @@ class Rounds:
             self._note_success(step)
 
     def has_no_time(self) -> bool:
-        """Return whether a call to a broker that is away might outlast the grace of a cluster that ends."""
+        """Return whether a round has no time for a broker that is away: a call might outlast the cluster's grace."""
         is_away = any(step.error for step in (self.renew, *self.remote))
         return is_away and time.monotonic() > self.deadline - CALL_SECONDS
 
     def steps(self) -> Iterator[Step]:
-        """Yield all steps."""
+        """Yield all steps of the sentinel's rounds."""
         yield from self.local
         yield self.renew
         yield from self.remote
@@ -160,7 +160,7 @@ class Rounds:
 
 
 def _place(error: Exception) -> str:
-    """Return the type and the place of an error: the same for the same defect, whatever its text."""
+    """Return the type and the place of a step's error: the same in each round for the same defect."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tenant_q import policies, tenancy
-from tenant_q.cluster.role import StopFlag
 from tenant_q.cluster.scheduler_session import SchedulerSession
+from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
-from tenant_q.cluster.upkeep import Upkeep
+from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable, UnknownTenant
 from tenant_q.schedules import due_index, fire, schedule_rows
@@ -39,7 +39,7 @@ DOUBTFUL_ROUNDS = 4
 
 
 class Firing:
-    """The rounds of one scheduler."""
+    """The rounds of firing by one scheduler."""
 
     def __init__(self, slot: Slot, stopping: StopFlag, session: SchedulerSession, upkeep: Upkeep) -> None:
         self.slot = slot
@@ -56,7 +56,9 @@ class Firing:
         self._held: set[tuple[str, str]] = set()
 
     def fire_due(self) -> float:
-        """Serve each schema with due schedules once, for at most about `BUSY_SECONDS`.
+        """Go on with a round of firing, in which each schema with due schedules is served once.
+
+        A call takes at most about `BUSY_SECONDS`.
 
         Returns:
             The seconds until the next call: 0 if the round is not over, infinite if nothing is planned.
@@ -81,7 +83,7 @@ class Firing:
         return min(soonest, self._end_round()) if self._served else soonest
 
     def _end_round(self) -> float:
-        """Start the next round. Return the seconds until it begins; some schedules may still be due."""
+        """End a round of firing. Return the seconds until the next begins; some schedules may still be due."""
         served, self._served, self._alone = self._served, set(), set()
         fired, self._fired = self._fired, False
         self._vain_rounds = 0 if fired else self._vain_rounds + 1
@@ -93,7 +95,7 @@ class Firing:
         return AGAIN_SECONDS * 2.0 ** min(self._vain_rounds - 1, 10)
 
     def _portions(self, schemas: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Yield the schemas that are served together, and then, one by one, those that are not served yet."""
+        """Yield the schemas that a round of firing serves together, then, one by one, those not served yet."""
         if len(schemas) > FEW and not schedule_rows.has_receivers():
             together = [schema for schema in schemas if schema not in self._alone]
             yield from (together[first : first + TOGETHER] for first in range(0, len(together), TOGETHER))
@@ -108,7 +110,10 @@ class Firing:
             self._fired = self._serve_alone(some[0]) or self._fired
 
     def _serve_together(self, some: Sequence[str]) -> None:
-        """Serve schemas in one transaction. If that fails, they are served one by one later in the round."""
+        """Fire the schedules of many schemas in one transaction of a round.
+
+        If that fails, they are served one by one later in the round.
+        """
         try:
             tenancy.look_up_together(some)
             names = {tenancy.logical_schema(physical): physical for physical in some}
@@ -130,7 +135,10 @@ class Firing:
             self._log_fired(schema, count)
 
     def _serve_alone(self, physical: str) -> bool:
-        """Serve one schema, and return whether a schedule was fired. An error in it concerns this tenant alone."""
+        """Fire the schedules of one schema in a round, and return whether any was fired.
+
+        An error in it concerns this tenant alone.
+        """
         try:
             schema = tenancy.logical_schema(physical)
             if schema in conf().excluded_schemas:

@@ -37,15 +37,15 @@ class Upkeep:
 
     @property
     def has_to_verify(self) -> bool:
-        """Whether schemas are left to compare with the index."""
+        """Whether the scheduler has schemas left to compare with the due index."""
         return bool(self._to_verify)
 
     def compare_again(self) -> None:
-        """Compare all schemas with the index in the next `work`: notifications may have been lost."""
+        """Have the next upkeep compare all schemas with the due index: the scheduler may have lost notifications."""
         self._due.pop("index", None)
 
     def work(self) -> bool:
-        """Do a part of the upkeep.
+        """Do a part of the scheduler's upkeep.
 
         Returns:
             Whether schemas are left that the index does not know yet.
@@ -68,7 +68,7 @@ class Upkeep:
         return bool(self._stale)
 
     def doubt(self, schema: str) -> None:
-        """Compare the index with the schedules of a schema, and correct it."""
+        """Let the scheduler compare the due index with the schedules of a doubtful schema, and correct it."""
         try:
             if not index_upkeep.errors(schema) or not index_upkeep.install(schema):
                 return
@@ -87,7 +87,7 @@ class Upkeep:
             self._due[what] = time.monotonic() + SLOW_SECONDS
 
     def _release_held(self) -> None:
-        """Release schedules: the settings may have changed since the last scheduler, and its failures may be fixed."""
+        """Release, in the scheduler's upkeep, held schedules: settings may have changed, failures may be fixed."""
         if "held" not in self._due:
             due_index.release(due_index.UNREADY)
             due_index.release(due_index.FAILED)
@@ -133,7 +133,10 @@ class Upkeep:
 
 
 def _try(act: Callable[[], None], failure: str) -> None:
-    """Do something on which firing does not depend. Whatever fails, such as a missing right, schedules fire."""
+    """Do a part of the scheduler's upkeep on which firing does not depend.
+
+    Whatever fails, such as a missing right, schedules fire.
+    """
     try:
         act()
     except (BrokerError, DatabaseAway):
