@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import by_hand, occurrences, offered
+from tenant_q.schedules import by_hand, offered, row_runs
 from tenant_q.schedules.validation import problems
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ScheduleForm(ModelForm):
         super().__init__(*args, **kwargs)
         self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
         self._is_new = self.instance.pk is None
-        self._recurrence = occurrences.recurrence_of(self.instance)
+        self._recurrence = row_runs.recurrence_of(self.instance)
         self._was_paused = not self._is_new and by_hand.is_paused(self.instance)
         self._is_limited = offered.is_limited()
         self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
@@ -126,11 +126,11 @@ class ScheduleForm(ModelForm):
         """Compute the next run of a new or changed recurrence; require one in all other cases."""
         if self._was_paused:
             return
-        is_changed = not self._is_new and not self._moved() and occurrences.recurrence_of(row) != self._recurrence
+        is_changed = not self._is_new and not self._moved() and row_runs.recurrence_of(row) != self._recurrence
         if is_changed or (self._is_new and row.schedule_type == Schedule.CRON):
             now = timezone.now()
             try:
-                row.next_run = occurrences.replan(row, row.next_run or now, now)
+                row.next_run = row_runs.replan(row, row.next_run or now, now)
             except BadSchedule as error:
                 self._add("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True

@@ -28,7 +28,7 @@ from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, due_index, occurrences, offered
+from tenant_q.schedules import by_hand, catch_up, due_index, offered, row_runs
 
 PREVIEWED = 5
 _HELD = {
@@ -162,7 +162,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         context["behind"] = _behind(row)
         context["zone"] = timezone.get_current_timezone_name()
         try:
-            context["moments"] = occurrences.preview(row, timezone.now(), PREVIEWED)
+            context["moments"] = row_runs.preview(row, timezone.now(), PREVIEWED)
         except BadSchedule as error:
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)

@@ -23,7 +23,7 @@ from tenant_q import audit, tenancy
 from tenant_q.lifecycle import submit
 from tenant_q.models import AuditRecord
 from tenant_q.package.package import ADMIN
-from tenant_q.schedules import fired_packages, occurrences, schedule_rows
+from tenant_q.schedules import fired_packages, row_runs, schedule_rows
 
 # The acts in the audit records.
 PAUSE, RESUME, RUN_NOW = "pause schedule", "resume schedule", "run schedule now"
@@ -140,7 +140,7 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
     values = {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
     values |= {"cron": row.cron} if row.schedule_type == Schedule.CRON else {}
-    return values | {"recurrence": list(occurrences.recurrence_of(row))}
+    return values | {"recurrence": list(row_runs.recurrence_of(row))}
 
 
 def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
@@ -161,7 +161,7 @@ def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
 
 def _is_changed(row: Schedule, before: dict[str, Any]) -> bool:
     if "recurrence" in before:
-        return bool(before["recurrence"] != list(occurrences.recurrence_of(row)))
+        return bool(before["recurrence"] != list(row_runs.recurrence_of(row)))
     return bool(row.schedule_type == Schedule.CRON and before.get("cron") != row.cron)  # an earlier version's record
 
 
@@ -170,7 +170,7 @@ def _next_run(row: Schedule, planned: datetime | None, is_changed: bool) -> date
     if row.schedule_type == Schedule.ONCE:
         return planned or now
     if is_changed:
-        return occurrences.replan(row, planned or now, now)
+        return row_runs.replan(row, planned or now, now)
     if planned is not None and planned > now:
         return planned
-    return occurrences.after_fire(row, planned or now, now, catch_up=False)
+    return row_runs.after_fire(row, planned or now, now, catch_up=False)

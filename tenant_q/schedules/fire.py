@@ -21,7 +21,7 @@ from tenant_q.lifecycle import push, save_results
 from tenant_q.package.build import deterministic_id
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
-from tenant_q.schedules import catch_up, claims, occurrences
+from tenant_q.schedules import catch_up, claims, row_runs
 from tenant_q.schedules.fired_packages import failed_task, package_of
 from tenant_q.scrubbing import shared_caches
 
@@ -161,7 +161,7 @@ def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
         what = failed_task(row, schema, id, error)
     row.task, repeats = id, row.repeats
     try:
-        occurrences.move_on(row)
+        row_runs.move_on(row)
         catch_up.note(schema, row, planned, repeats)
     except BadSchedule as error:
         # It has no next run, so it ends; its row and its failed task say why.

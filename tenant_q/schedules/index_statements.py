@@ -8,6 +8,7 @@ from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.models import DueSchedule
+from tenant_q.sql import statement
 
 INDEXED_SCHEMAS = "tenant_q_indexedschema"
 """The table of the schemas that are in the index."""
@@ -32,6 +33,13 @@ def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
         arguments: The values of its arguments.
     """
     return sql.SQL(form).format(in_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
+
+
+def index_functions() -> sql.Composed:
+    """Return the statements that create or replace the functions of the due index."""
+    return sql.SQL(statement("due_index")).format(
+        public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
+    )
 
 
 def fetch(query: sql.Composed) -> list[Any]:

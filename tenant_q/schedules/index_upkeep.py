@@ -13,8 +13,7 @@ from django.db import transaction
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.exceptions import ConfigurationError, DatabaseAway
-from tenant_q.models import DueSchedule
+from tenant_q.exceptions import DatabaseAway
 from tenant_q.schedules import index_rights
 from tenant_q.schedules.catalogue import Function, Table, has_all
 from tenant_q.schedules.index_statements import INDEXED_SCHEMAS, call, execute, fetch, in_public
@@ -24,17 +23,6 @@ logger = get_logger("tenant_q.due_index")
 
 INSTALL_LOCK_MS = 250
 """The longest wait for a locked table, in milliseconds: meanwhile the other schemas wait too."""
-
-
-def require_tables() -> None:
-    """Raise `ConfigurationError` if the index has not been migrated, or this role may not use it."""
-    public = tenancy.public_schema()
-    if not has_all(Table(DueSchedule._meta.db_table)):
-        raise ConfigurationError(
-            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
-    index_rights.require_functions()
 
 
 # Schemas come and go

@@ -21,7 +21,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import occurrences
+from tenant_q.schedules import row_runs
 
 RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
 """The fields of a schedule that determine its next run."""
@@ -65,7 +65,7 @@ def _save_planned(original: Callable[..., None], row: Schedule, options: dict[st
         stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
         if stored is not None and not _is_given(stored, row, fields):
             changed = _changed(stored, row, fields)
-            if occurrences.recurrence_of(changed) != occurrences.recurrence_of(stored):
+            if row_runs.recurrence_of(changed) != row_runs.recurrence_of(stored):
                 row.next_run = _next_run(changed)
                 if fields is not None:
                     options["update_fields"] = {*fields, "next_run"}
@@ -97,6 +97,6 @@ def _next_run(row: Schedule) -> datetime | None:
     if row.next_run is None:  # paused
         return None
     try:
-        return occurrences.replan(row, row.next_run, timezone.now())
+        return row_runs.replan(row, row.next_run, timezone.now())
     except BadSchedule:  # the next run will leave a failed task that says why
         return row.next_run  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import execute, hooks
-from tenant_q.schedules import fired_packages, occurrences
+from tenant_q.schedules import fired_packages, row_runs
 from tenant_q.schedules.arguments import parse_arguments
 from tenant_q.support.visible import one_line
 
@@ -82,7 +82,7 @@ def _sentence(text: str) -> str:
 
 def _check_recurrence(row: Schedule) -> None:
     now = timezone.now()
-    occurrences.after_fire(row, row.next_run or now, now, catch_up=False)
+    row_runs.after_fire(row, row.next_run or now, now, catch_up=False)
 
 
 def _check_keyword(name: str | None) -> None:

@@ -12,7 +12,7 @@ from tenant_q import tenancy
 from tenant_q.management.console import OperatorCommand, moment, positive_integer, table
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
-from tenant_q.schedules import catch_up, index_upkeep
+from tenant_q.schedules import catch_up, index_rights
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 LISTED = 50
@@ -37,7 +37,7 @@ class Command(OperatorCommand):
             raise CommandError("--repair belongs to `msschedules --check`; give both.")
         if options["limit"] and options["check"]:
             raise CommandError("--limit is for the list, and --check always checks everything; leave one of them out.")
-        index_upkeep.require_tables()
+        index_rights.require_index()
         schema = _physical(options["schema"])
         if options["check"]:
             self._check(schema, repair=options["repair"], as_json=options["json"])
