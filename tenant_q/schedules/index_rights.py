@@ -38,7 +38,7 @@ def require_index() -> None:
 
 
 def _require_functions() -> None:
-    """Raise `ConfigurationError` if a function of the index is missing, or the current role may not execute it."""
+    """Raise `ConfigurationError` if the due index lacks a function, or this role has no right to execute one."""
     public = tenancy.public_schema()
     paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in _CALLED}
     missing = fetch(
@@ -65,7 +65,7 @@ def _require_functions() -> None:
 
 
 def why_not(schema: str, error: BaseException) -> str:
-    """Return why a schema could not be put into the index, and how to correct it.
+    """Return why a schema could not be put into the due index, with the rights that are missing, if any.
 
     Args:
         schema: The schema as PostgreSQL names it.
@@ -84,7 +84,7 @@ def why_not(schema: str, error: BaseException) -> str:
 
 
 def needed_grants(schema: str) -> str:
-    """Return the grants that the current role needs to put a schema into the index, as the end of a sentence.
+    """Return the grants that the current role needs to put a schema into the due index, as the end of a sentence.
 
     It is empty if nothing is missing. This costs one statement.
 

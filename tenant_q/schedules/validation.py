@@ -19,7 +19,7 @@ from tenant_q.support.visible import one_line
 
 
 def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tuple[str | None, str]]:
-    """Yield what is wrong with a schedule.
+    """Validate a schedule before it is saved: yield what would keep it from running.
 
     Function and hook are only checked if this project's own cluster serves the schedule, because another cluster may
     have other code. Modules are imported, but nothing is called.
