@@ -57,13 +57,13 @@ class TenantQConfig(AppConfig):
         from tenant_q.conf import problems
         from tenant_q.lifecycle import push
         from tenant_q.models import TenantPolicy
-        from tenant_q.operations import departures
+        from tenant_q.operations import deleted_tenants
         from tenant_q.schedules import index_upkeep, replanning
 
         replanning.install()
         pre_enqueue.connect(push.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(index_upkeep.install_where_migrated, dispatch_uid="tenant_q.due_index")
-        for signal, note in ((post_save, departures.tenant_made), (post_delete, departures.tenant_deleted)):
+        for signal, note in ((post_save, deleted_tenants.tenant_made), (post_delete, deleted_tenants.tenant_deleted)):
             signal.connect(note, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.departures")
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")

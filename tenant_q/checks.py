@@ -15,7 +15,7 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from tenant_q import brokers, tenancy
-from tenant_q.brokers.sharing import sharing_caches
+from tenant_q.brokers.cache_databases import caches_in_queue_database
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.schedules import offered
@@ -136,7 +136,7 @@ def _check_broker() -> list[CheckMessage]:
 
 def _check_redis() -> list[CheckMessage]:
     try:
-        aliases = sharing_caches()
+        aliases = caches_in_queue_database()
     except ConfigurationError as error:
         return [_error(str(error), None, "E009")]
     hint = "Give the cache another database, such as 'redis://host:6379/1', or better its own server, which may evict."

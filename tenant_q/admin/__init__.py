@@ -42,7 +42,7 @@ _OURS: dict[Any, Any] = {
 
 
 def register(site: Any) -> None:
-    """Register the pages at an admin site in place of Django-Q2's.
+    """Register the admin's pages at an admin site in place of Django-Q2's.
 
     A model that the project has registered there with a class of its own stays as it is.
 

@@ -41,11 +41,11 @@ class ButtonsAdmin(GatedAdmin):
         css = {"all": ["tenant_q/admin.css"]}
 
     def label(self, obj: Any) -> str:
-        """Return the name of a row."""
+        """Return the name of a row, above its buttons."""
         return str(obj)
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
-        """Return the buttons of a row's page."""
+        """Return the buttons of a row's admin page."""
         return ()
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:

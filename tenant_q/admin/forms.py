@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import by_hand, occurrences, offered
+from tenant_q.schedules import by_hand, offered, row_runs
 from tenant_q.schedules.validation import problems
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ScheduleForm(ModelForm):
         super().__init__(*args, **kwargs)
         self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
         self._is_new = self.instance.pk is None
-        self._recurrence = occurrences.recurrence_of(self.instance)
+        self._recurrence = row_runs.recurrence_of(self.instance)
         self._was_paused = not self._is_new and by_hand.is_paused(self.instance)
         self._is_limited = offered.is_limited()
         self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
@@ -63,7 +63,7 @@ class ScheduleForm(ModelForm):
             )
 
     def _offer_choices(self) -> None:
-        """Replace the fields in which a tenant's staff may only choose by lists."""
+        """Replace the form's fields in which a tenant's staff may only choose by lists."""
         paths = [(title, [(path, path) for path in found]) for title, found in offered.functions().items()]
         for name, choices in (("func", paths), ("hook", paths), ("cluster", [(one, one) for one in site_clusters()])):
             if name in self.fields:
@@ -85,7 +85,7 @@ class ScheduleForm(ModelForm):
         )
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Skip Django-Q2's check of the cron text, because the scheduler's check names the part that is wrong."""
+        """Leave the cron text out of Django-Q2's checks of the form: ours names the part that is wrong."""
         return super()._get_validation_exclusions() | {"cron"}  # type: ignore[misc, no-any-return]
 
     def _post_clean(self) -> None:
@@ -101,7 +101,7 @@ class ScheduleForm(ModelForm):
             self._plan(row)
 
     def _keep_locked(self) -> None:
-        """Restore the fields that a tenant's staff may not change, whatever was sent."""
+        """Restore the form's fields that a tenant's staff may not change, whatever was sent."""
         for name in offered.GUARDED:
             setattr(self.instance, name, self._before[name])
             if name in self.changed_data:
@@ -118,19 +118,19 @@ class ScheduleForm(ModelForm):
                 self._add(field, reason)
 
     def _add(self, field: str | None, reason: Any) -> None:
-        """Add an error to a field, unless it has one, or to the form if the page does not show the field."""
+        """Add an error to a field of the form, unless it has one, or to the form if the page shows no such field."""
         if field not in self.errors:
             self.add_error(field if field in self.fields else None, ValidationError(reason, code="schedule"))
 
     def _plan(self, row: Any) -> None:
-        """Compute the next run of a new or changed recurrence; require one in all other cases."""
+        """Compute the next run of a new or changed recurrence in the form; require one in all other cases."""
         if self._was_paused:
             return
-        is_changed = not self._is_new and not self._moved() and occurrences.recurrence_of(row) != self._recurrence
+        is_changed = not self._is_new and not self._moved() and row_runs.recurrence_of(row) != self._recurrence
         if is_changed or (self._is_new and row.schedule_type == Schedule.CRON):
             now = timezone.now()
             try:
-                row.next_run = occurrences.replan(row, row.next_run or now, now)
+                row.next_run = row_runs.after_change(row, row.next_run or now, now)
             except BadSchedule as error:
                 self._add("cron" if row.schedule_type == Schedule.CRON else "schedule_type", str(error))
             self.is_planned_anew = True
@@ -142,7 +142,7 @@ class ScheduleForm(ModelForm):
 
 
 def limited(form: type[Any]) -> type[Any]:
-    """Return a form class of schedules with the checks of `ScheduleForm`, which a project's own class may lack."""
+    """Return a form class with the checks of `ScheduleForm`, which a project's own class may lack."""
     if issubclass(form, ScheduleForm):
         return form
     return type(form.__name__, (ScheduleForm, form), {"Meta": form.Meta} if hasattr(form, "Meta") else {})

@@ -24,11 +24,11 @@ class GatedAdmin(ModelAdmin):
     """Pages that exist only where `is_here`. Elsewhere no index lists them, and their URLs return 404."""
 
     def is_here(self, request: HttpRequest) -> bool:
-        """Return whether these pages exist in the requested site. Raises `DatabaseAway`."""
+        """Return whether these admin pages exist in the requested site. Raises `DatabaseAway`."""
         raise NotImplementedError
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the rows on the tenants' connection, whatever the project's routers say."""
+        """Return the gated page's rows on the tenants' connection, whatever the project's routers say."""
         return super().get_queryset(request).using(tenancy.database_alias())
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
@@ -50,7 +50,7 @@ class GatedAdmin(ModelAdmin):
         return self.is_here(request) and super().has_delete_permission(request, obj)
 
     def message_user(self, request: HttpRequest, message: Any, *args: Any, **kwargs: Any) -> None:
-        """Add a message, with escaped control characters in names of tasks and schedules."""
+        """Add a message to a gated page, with escaped control characters in names of tasks and schedules."""
         message = message if hasattr(message, "__html__") else visible(str(message))
         super().message_user(request, message, *args, **kwargs)
 
@@ -89,7 +89,7 @@ class PublicAdmin(GatedAdmin):
 
 
 def _has_tables() -> bool:
-    """Return whether the current schema has Django-Q2's tables; if not, PostgreSQL would read those in `public`."""
+    """Return whether the current schema has Django-Q2's tables, without which the gate hides their pages."""
     try:
         schema = tenancy.task_schema()
         if schema != tenancy.public_schema():

@@ -69,7 +69,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         }
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list; with `?part=table` only the table, for the script that refreshes it."""
+        """Show the live tasks; with `?part=table` only the table, for the script that refreshes it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
@@ -84,7 +84,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         return self.page(request, part, **context)
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for confirmation, then cancel."""
+        """Ask for confirmation, then cancel a live task."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         id = unquote(object_id)
@@ -109,7 +109,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
 
 
 def find_live(limit: int) -> list[Live]:
-    """Return the first packages of the current tenant in the site's clusters. Raises the errors of `Broker.live`."""
+    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`."""
     schema = tenancy.task_schema()
     found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
     order = list(_PLACES)
@@ -117,14 +117,14 @@ def find_live(limit: int) -> list[Live]:
 
 
 def find_one(id: str) -> Live | None:
-    """Return the current tenant's package with this id if it waits or runs. Raises the errors of `Broker.find`."""
+    """Return the current tenant's live task with this id if it waits or runs. Raises the errors of `Broker.find`."""
     schema = tenancy.task_schema()
     found = (broker.find(schema, id) for broker in site_brokers())
     return next((live for live in found if live), None)
 
 
 def as_row(live: Live) -> Row:
-    """Return a package as it is shown, even if it cannot be read."""
+    """Return a live task as the page shows it, even if its package cannot be read."""
     is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
     state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
     due = moments.at(live.at) if live.at is not None else None
@@ -145,7 +145,7 @@ def as_row(live: Live) -> Row:
         name=package.name,
         func=package.stored_func,
         group=package.group or "",
-        arguments=_call(package.args, package.kwargs),
+        arguments=_arguments_of(package.args, package.kwargs),
         problem="",
         fraction=fraction,
         progress=text,
@@ -153,14 +153,14 @@ def as_row(live: Live) -> Row:
     )
 
 
-def _call(args: Any, kwargs: Any) -> str:
-    """Return the arguments of a call as text, shortened."""
+def _arguments_of(args: Any, kwargs: Any) -> str:
+    """Return the arguments of a live task as text, shortened."""
     parts = [in_short(value) for value in args[:SHOWN_ARGUMENTS]]
     parts += [f"{name}={in_short(value)}" for name, value in islice(kwargs.items(), SHOWN_ARGUMENTS)]
     return ", ".join(parts + ["…"] * (max(len(args), len(kwargs)) > SHOWN_ARGUMENTS))
 
 
 def _progress(live: Live) -> tuple[float | None, str]:
-    """Return the progress that a running task has reported: its fraction and its text."""
+    """Return the progress that a live task has reported: its fraction and its text."""
     reported = progress.read(live.schema, live.id) if live.place == "leased" else None
     return (reported.fraction, reported.text) if reported else (None, "")

@@ -41,7 +41,7 @@ class ClusterAdmin(PagesAdmin, PublicAdmin):
         return {"changelist": ("", self.changelist_view)}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the clusters; with `?part=table` only the table, for the script that refreshes it."""
+        """Show the clusters to operators; with `?part=table` only the table, for the script that refreshes it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         template = "clusters_table" if request.GET.get("part") == "table" else "clusters"
@@ -67,14 +67,14 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
         context: dict[str, Any] = {"title": _("Dead tasks"), "schema": schema, "limit": DEAD_SHOWN}
         context |= {"can_retry": self.has_change_permission(request), "can_purge": self.has_delete_permission(request)}
         try:
-            found = _dead(schema or None, DEAD_SHOWN + 1)
+            found = _latest_dead(schema or None, DEAD_SHOWN + 1)
         except TenantQError as error:
             return self.page(request, "dead", error=str(error), **context)
         rows = [_as_dead_row(dead) for broker, dead in found[:DEAD_SHOWN]]
         return self.page(request, "dead", rows=rows, has_more=len(found) > DEAD_SHOWN, **context)
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
-        """Retry the selected tasks, or ask for confirmation and then purge them."""
+        """Retry the dead tasks that an operator selected, or ask for confirmation and then purge them."""
         action = request.POST.get("act", "")
         allowed = {"retry": self.has_change_permission, "purge": self.has_delete_permission}
         if action not in allowed:
@@ -106,8 +106,8 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
 
-def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
-    """Return the latest dead packages of the site's clusters, at most `limit` of each, the latest first."""
+def _latest_dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
+    """Return for operators the latest dead packages of the site's clusters, at most `limit` of each, latest first."""
     found = [
         (broker, dead) for broker in site_brokers() for dead in broker.dead(schema, limit=limit, newest_first=True)
     ]
@@ -115,7 +115,7 @@ def _dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
 
 
 def _dead_of(ids: Set[str]) -> list[tuple[Broker, Dead]]:
-    """Return the dead packages with these ids, from all clusters of the site."""
+    """Return the dead packages with these ids, which an operator selected, from all clusters of the site."""
     return [(broker, dead) for broker in site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
 
 
@@ -163,7 +163,7 @@ class AuditRecordAdmin(PublicAdmin):
 
     @admin.display(description=gettext_lazy("change"))
     def change(self, record: Any) -> str:
-        """Return what has changed, in a few words."""
+        """Return what an audit record shows to operators as changed, in a few words."""
         before, after = record.before or {}, record.after or {}
         if not isinstance(before, dict) or not isinstance(after, dict):
             return "-"

@@ -26,7 +26,7 @@ class PagesAdmin(GatedAdmin):
         return False
 
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
-        """Return the pages: route and view, by the last part of the URL's name."""
+        """Return the admin's own pages: route and view, by the last part of the URL's name."""
         raise NotImplementedError
 
     def get_urls(self) -> list[Any]:
@@ -37,13 +37,13 @@ class PagesAdmin(GatedAdmin):
         ]
 
     def list_url(self) -> str:
-        """Return the URL of the first page."""
+        """Return the URL of the first of the admin's own pages."""
         return reverse(
             f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist", current_app=self.admin_site.name
         )
 
     def page(self, request: HttpRequest, template: str, *, step: str = "", **context: Any) -> HttpResponse:
-        """Return a page of the admin.
+        """Return a page in the look of the admin, from one of our templates.
 
         Args:
             request: The request.
@@ -56,7 +56,7 @@ class PagesAdmin(GatedAdmin):
         return TemplateResponse(request, f"tenant_q/admin/{template}.html", base | context)
 
     def _crumbs(self, step: str) -> list[tuple[str, Any]]:
-        """Return the breadcrumbs of a page: URLs, empty for the last, and labels."""
+        """Return the breadcrumbs of one of the admin's own pages: URLs, empty for the last, and labels."""
         site, label = self.admin_site.name, self.opts.app_label
         way = [
             (reverse("admin:index", current_app=site), _("Home")),

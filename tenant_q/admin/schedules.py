@@ -28,7 +28,7 @@ from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, due_index, occurrences, offered
+from tenant_q.schedules import by_hand, catch_up, due_index, offered, row_runs
 
 PREVIEWED = 5
 _HELD = {
@@ -114,7 +114,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return [state if column == "state" else column for column in super().get_list_display(request)]
 
     def _note_held(self, request: HttpRequest) -> None:
-        """Keep in the request which schedules are held, and why."""
+        """Keep in the admin's request which schedules are held, and why."""
         schema = tenancy.physical_schema(tenancy.current_schema())
         with tenancy.in_public():
             entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
@@ -142,7 +142,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return format_html('<a href="{}" class="tenant-q-state {}">{}</a>', url, style, words)
 
     def state(self, row: Any, held: Any = None) -> Any:
-        """Return the state of a schedule: active, paused, ended, or why it is held."""
+        """Return the state of a schedule for the admin: active, paused, ended, or why it is held."""
         if row.repeats == 0:
             style, words = "tenant-q-soft", _("Ended")
         elif by_hand.is_paused(row):
@@ -159,10 +159,10 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
 
     def _preview(self, row: Any) -> Any:
         context: dict[str, Any] = {"is_paused": row.pk and by_hand.is_paused(row), "is_new": row.pk is None}
-        context["behind"] = _behind(row)
+        context["behind"] = _missed_runs(row)
         context["zone"] = timezone.get_current_timezone_name()
         try:
-            context["moments"] = occurrences.preview(row, timezone.now(), PREVIEWED)
+            context["moments"] = row_runs.preview(row, timezone.now(), PREVIEWED)
         except BadSchedule as error:
             context["error"] = str(error)
         return render_to_string("tenant_q/admin/upcoming.html", context)
@@ -174,7 +174,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         with transaction.atomic(using=tenancy.database_alias()):
             self.require_offered(obj, changed)
             self._save(request, obj, changed)
-        if (changed is None or changed & _WHEN) and (count := _behind(obj)):
+        if (changed is None or changed & _WHEN) and (count := _missed_runs(obj)):
             self.message_user(request, _BEHIND % {"count": count}, messages.WARNING)
 
     def _save(self, request: HttpRequest, obj: Any, changed: set[str] | None) -> None:
@@ -208,7 +208,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return [preview, *super().get_urls()]
 
     def preview_view(self, request: HttpRequest) -> HttpResponse:
-        """Return the next runs of the schedule in a form, or the errors of the form. Nothing is saved."""
+        """Return the next runs of the schedule in the admin's form, or the form's errors. Nothing is saved."""
         obj = self.get_object(request, request.GET.get("id", "")) if "id" in request.GET else None
         if not (self.has_change_permission(request, obj) if obj else self.has_add_permission(request)):
             return HttpResponse(status=403)
@@ -241,7 +241,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
     @admin.action(description=_("Run selected schedules now"), permissions=["change"])
     def run_now(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: _run_now(row, actor))
+        done = self._do_each(request, queryset, lambda row: _run_now(row, actor))
         if done:
             text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)
@@ -249,19 +249,19 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
     @admin.action(description=_("Pause selected schedules"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
+        done = self._do_each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
         text = ngettext("%(count)s schedule was paused.", "%(count)s schedules were paused.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._each(request, queryset, lambda row: by_hand.resume(row.pk, actor=actor))
+        done = self._do_each(request, queryset, lambda row: by_hand.resume(row.pk, actor=actor))
         text = ngettext("%(count)s schedule was resumed.", "%(count)s schedules were resumed.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 
-    def _each(self, request: HttpRequest, queryset: Any, do: Callable[[Any], bool]) -> int:
-        """Do something to each row, and report an error of one without stopping. Return for how many it was done."""
+    def _do_each(self, request: HttpRequest, queryset: Any, do: Callable[[Any], bool]) -> int:
+        """Do something to each chosen schedule, report errors without stopping, and return for how many it worked."""
         done = 0
         for row in queryset:
             try:
@@ -271,8 +271,8 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return done
 
 
-def _behind(row: Any) -> int:
-    """Return the number of missed runs of a schedule; 0 if only its next run is due."""
+def _missed_runs(row: Any) -> int:
+    """Return the number of missed runs that the admin shows for a schedule; 0 if only its next run is due."""
     count = catch_up.runs_of(row, timezone.now())
     return count if count > 1 else 0
 

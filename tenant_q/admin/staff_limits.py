@@ -46,7 +46,7 @@ class StaffLimitsAdmin(GatedAdmin):
         return formset
 
     def is_locked(self, obj: Any) -> bool:
-        """Return whether a row runs what is not offered.
+        """Return whether a row is locked for a tenant's staff, because it runs what is not offered.
 
         The first answer is kept, because a form writes what was sent into the row.
         """

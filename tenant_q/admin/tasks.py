@@ -53,7 +53,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return every field: who may change a task may run it again, and nothing else."""
+        """Return every field of a task: who may change a task may run it again, and nothing else."""
         return flatten_fieldsets(self.get_fieldsets(request, obj))
 
     def changeform_view(
@@ -118,7 +118,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 
     def _signed(self, task: Any, name: str) -> Stored:
-        """Return the value of a column. Raises `EnqueueError` if it is not signed or cannot be read."""
+        """Return a column of a task that is to run again from the admin. Raises `EnqueueError` if it is not signed."""
         stored = task_rows.read(task, name)
         what = "result" if name == "result" else "arguments"
         if not stored.is_signed:
@@ -167,7 +167,7 @@ class FailureAdmin(TaskAdmin):
 
     @admin.display(description=_("failure"))
     def failure(self, task: Any) -> Any:
-        """Return the cause and the first words of the message."""
+        """Return a failed task's cause and the first words of its message, for a column of the admin."""
         message = " ".join(self._failure(task).message.split())
         short = message if len(message) <= _SHORT else f"{message[:_SHORT]}…"
         return format_html('{}<div class="quiet">{}</div>', self.cause(task), short)

@@ -115,9 +115,9 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()
         found = [one for one in site.tenants if wanted in one.schema.lower()]
-        order, reverse = _order(request)
+        order, reverse = _table_order(request)
         shown = Paginator(_sorted(found, _BY_NAME[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
-        kept = _kept(request, "edit")
+        kept = _query_string(request, "edit")
         can_change = self.has_change_permission(request)
         edited = edited or (request.GET.get("edit", "") if can_change else "")
         if edited and form is None:
@@ -130,7 +130,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             site=site,
             page=shown,
             rows=[_as_row(one) for one in shown],
-            heads=[_head(request, column, order, reverse) for column in COLUMNS],
+            heads=[_table_head(request, column, order, reverse) for column in COLUMNS],
             query=request.GET.get("q", ""),
             kept=kept,
             kept_and=kept + ("&" if kept else "?"),
@@ -142,7 +142,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         )
 
     def policy_view(self, request: HttpRequest, schema: str) -> HttpResponse:
-        """Save the changes to the policy of one tenant, or show the table with the errors of the form."""
+        """Save the changes to a tenant's policy in its row of the table, or show the errors of the form."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         form = PolicyForm(request.POST, auto_id="policy_%s")
@@ -156,7 +156,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         return HttpResponseRedirect(_list_url(request))
 
     def pause_view(self, request: HttpRequest, schema: str) -> HttpResponse:
-        """Pause a tenant or, if the request has `resume`, resume it."""
+        """Pause a tenant from the table or, if the request has `resume`, resume it."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         if "resume" in request.POST:
@@ -177,8 +177,8 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             self.message_user(request, text % {"schema": schema}, messages.SUCCESS)
 
 
-def _order(request: HttpRequest) -> tuple[str, bool]:
-    """Return the column by which the table is sorted, and whether in descending order."""
+def _table_order(request: HttpRequest) -> tuple[str, bool]:
+    """Return the column by which the table of tenants is sorted, and whether in descending order."""
     wanted = request.GET.get("o", "schema")
     name = wanted.removeprefix("-")
     return (name, wanted.startswith("-")) if name in _BY_NAME else ("schema", False)
@@ -189,24 +189,24 @@ def _sorted(tenants: Sequence[Tenant], column: Column, reverse: bool) -> list[Te
     return sorted(known, key=column.key, reverse=reverse) + [one for one in tenants if column.key(one) is None]
 
 
-def _head(request: HttpRequest, column: Column, order: str, reverse: bool) -> dict[str, Any]:
-    """Return a head of the table. A click sorts by it, a second click reverses; numbers start in descending order."""
+def _table_head(request: HttpRequest, column: Column, order: str, reverse: bool) -> dict[str, Any]:
+    """Return a head of the table of tenants. A click sorts by it, a second one reverses; numbers start descending."""
     is_chosen = column.name == order
     is_number = column.name not in ("schema", "next")
     turned = not reverse if is_chosen else is_number
     sort = ("descending" if reverse else "ascending") if is_chosen else ""
-    url = _kept(request, "o", "p", "edit", o=("-" if turned else "") + column.name)
+    url = _query_string(request, "o", "p", "edit", o=("-" if turned else "") + column.name)
     return {"label": column.label, "title": column.title, "url": url, "sort": sort, "name": column.name}
 
 
-def _kept(request: HttpRequest, *left_out: str, **more: str) -> str:
-    """Return the query string of the page without some of its parameters, and with others."""
+def _query_string(request: HttpRequest, *left_out: str, **more: str) -> str:
+    """Return the query string of the table of tenants without some of its parameters, and with others."""
     query: dict[str, Any] = {name: value for name, value in request.GET.items() if name not in left_out} | more
     return f"?{urlencode(query)}" if query else ""
 
 
 def _list_url(request: HttpRequest) -> str:
-    return "../../" + _kept(request, "edit")
+    return "../../" + _query_string(request, "edit")
 
 
 def _values(tenant: Tenant | None) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
 
 
 def _as_row(tenant: Tenant) -> dict[str, Any]:
-    """Return a tenant as the table shows it, in values that a template renders fast."""
+    """Return a tenant as the table of tenants shows it, in values that a template renders fast."""
     policy, load = tenant.policy, tenant.load
     said = [_("weight %(weight)s") % {"weight": f"{policy.weight:g}"}] if policy.weight != 1 else []
     limits = (
@@ -227,8 +227,8 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
         (_("keep"), tenant.max_results),
     )
     said += [f"{name} ≤ {limit}" for name, limit in limits if limit is not None]
-    counts = [_count(value) for value in (load.queued, load.leased, load.delayed)]
-    counts += [_count(load.dead, bad=True), _count(load.done), _count(load.failed, bad=True)]
+    counts = [_count_cell(value) for value in (load.queued, load.leased, load.delayed)]
+    counts += [_count_cell(load.dead, bad=True), _count_cell(load.done), _count_cell(load.failed, bad=True)]
     return {
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
@@ -243,6 +243,6 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
     }
 
 
-def _count(value: int, *, bad: bool = False) -> tuple[int, str]:
-    """Return a count and its CSS class."""
+def _count_cell(value: int, *, bad: bool = False) -> tuple[int, str]:
+    """Return a count in the table of tenants, and its CSS class."""
     return value, ("tenant-q-alert" if bad else "") if value else "tenant-q-zero"

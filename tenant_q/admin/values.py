@@ -24,7 +24,7 @@ _BRIEF.maxstring = _BRIEF.maxother = 100
 
 
 def as_text(value: Any) -> str:
-    """Return a value as Python shows it, cut to `LONGEST` characters. Never raises.
+    """Return a stored value as Python shows it, cut to `LONGEST` characters. Never raises.
 
     Its cost depends on what is shown: the rest of a large container is not read.
     """
@@ -38,7 +38,7 @@ def as_text(value: Any) -> str:
 
 
 def in_short(value: Any) -> str:
-    """Return a value on one line, cut to a few hundred characters. Never raises."""
+    """Return a stored value on one line, cut to a few hundred characters. Never raises."""
     try:
         text = _BRIEF.repr(value)
     except Exception as error:
@@ -103,12 +103,12 @@ class _Left:
 
 
 def block(text: str, label: Any) -> SafeString:
-    """Return preformatted text in a block that scrolls and can be reached with the keyboard."""
+    """Return the text of a value in an HTML block that scrolls and can be reached with the keyboard."""
     return format_html('<pre class="tenant-q-block" tabindex="0" role="region" aria-label="{}">{}</pre>', label, text)
 
 
 def stored_block(stored: Stored, label: Any) -> SafeString | str:
-    """Return the value of a pickled column in a block, or why it cannot be read; with a note if it is not signed."""
+    """Return a pickled column's value in an HTML block, or why it cannot be read; with a note if it is not signed."""
     if stored.error:
         shown = format_html(
             '<p class="tenant-q-note">{}</p>{}', _("The stored value cannot be read."), block(stored.error, label)
@@ -121,13 +121,13 @@ def stored_block(stored: Stored, label: Any) -> SafeString | str:
 
 
 def unsigned_note() -> SafeString:
-    """Return the note above a value that has no valid signature."""
+    """Return the note that the admin shows above a value that has no valid signature."""
     note = _("This value is not signed by a cluster of this site, so only plain types are loaded from it.")
     return format_html('<p class="tenant-q-note">{}</p>', note)
 
 
 def kind_of(row: Schedule) -> str:
-    """Return how often a schedule runs, in words."""
+    """Return how often a schedule runs, in words, as a value that the admin shows."""
     if row.schedule_type == Schedule.CRON:
         return _("Cron %(text)s") % {"text": row.cron}
     if row.schedule_type == Schedule.MINUTES:

@@ -40,7 +40,7 @@ _made: dict[str, Broker] = {}
 
 
 def get_broker(cluster: str | None = None, broker: Any = None) -> Broker:
-    """Return the broker of a cluster.
+    """Return the broker of a cluster, of the kind that this project uses.
 
     Args:
         cluster: The name of the cluster, or None for this process's.
@@ -68,7 +68,7 @@ def get_impatient_broker(cluster: str | None = None) -> Broker:
 
 
 def longest_call_seconds() -> float:
-    """Return the longest time in seconds that a call of an impatient broker may take, by the timeouts of its client."""
+    """Return the longest time in seconds that a call of an impatient broker may take, by its client's timeouts."""
     if not uses_redis():
         return ELSEWHERE_SECONDS
     options = connect(patient=False).connection_pool.connection_kwargs
@@ -84,7 +84,7 @@ def _make_other(cluster: str) -> Any:
 
 
 def uses_redis() -> bool:
-    """Return whether Django-Q2 would choose its Redis broker, whose place ours takes.
+    """Return whether this project uses our Redis broker, in place of the one that Django-Q2 would choose.
 
     It reads the settings only. Code that has a broker asks its `supports_...` flags instead.
     """
@@ -94,7 +94,7 @@ def uses_redis() -> bool:
 
 
 def uses_orm() -> bool:
-    """Return whether Django-Q2's ORM broker is configured, which has one table for all tenants and cannot be used."""
+    """Return whether this project uses Django-Q2's ORM broker, whose one table for all tenants cannot serve them."""
     settings = conf().q_cluster
     chosen = str(settings.get("broker_class") or "")
     return chosen == "django_q.brokers.orm.ORM" or (bool(settings.get("orm")) and not chosen)
@@ -107,7 +107,7 @@ def install() -> None:
 
 
 def forget_brokers() -> None:
-    """Forget the brokers and clients of Redis made so far. The next use makes new ones, by the settings of that moment.
+    """Forget the brokers made so far, and their clients. The next use makes new ones, by the settings of that moment.
 
     A broker of another kind is made by Django-Q2, which reads its settings only once.
     """

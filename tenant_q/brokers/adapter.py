@@ -73,7 +73,7 @@ class AdaptedBroker(Broker):
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
-        """Fetch a batch. These brokers wait in `dequeue`, for as long as they do."""
+        """Fetch a batch from the adapted broker. These brokers wait in `dequeue`, for as long as they do."""
         self._enqueue_due()
         leases = []
         for receipt, payload in self._call("dequeue") or ():
@@ -88,7 +88,7 @@ class AdaptedBroker(Broker):
             self._hand_over(entry)
 
     def _hand_over(self, entry: tuple[float, str, Lease]) -> None:
-        """Enqueue a package that was put off, and only then acknowledge the old message, so that nothing is lost."""
+        """Enqueue a package that the adapter held back, and only then acknowledge the old message, to lose nothing."""
         _, payload, lease = entry
         self._call("enqueue", payload)
         self._due.remove(entry)
@@ -211,7 +211,7 @@ def _key(schema: str, tenant: str | None = None) -> str:
 
 
 def _lease(receipt: Any, payload: str) -> Lease:
-    """Return the lease of a message. Id and tenant are inside the signature; the worker refuses what does not open."""
+    """Adapt a message to a lease. Id and tenant are inside the signature; the worker refuses what does not open."""
     try:
         package = envelope.open_package(payload)
     except BadPackage:

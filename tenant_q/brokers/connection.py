@@ -28,12 +28,12 @@ IMPATIENT: Final = MappingProxyType({"socket_connect_timeout": 2, "socket_timeou
 
 @functools.cache
 def connect(*, patient: bool = True) -> redis.Redis:
-    """Return the process's client, with its one connection pool. See `make_client`."""
+    """Return the process's Redis client, with its one connection pool. See `make_client`."""
     return make_client(patient=patient)
 
 
 def make_client(*, patient: bool = True) -> redis.Redis:
-    """Return a client of the server that `Q_CLUSTER` names. It does not connect yet.
+    """Return a Redis client for the server that `Q_CLUSTER` names. It does not connect yet.
 
     The key `redis` is a URL or the keywords of `redis.Redis`, `django_redis` an alias of CACHES; without them it is the
     local server.
@@ -51,19 +51,19 @@ def make_client(*, patient: bool = True) -> redis.Redis:
     defaults: dict[str, Any] = {**limits, "retry": retry}
     configured = settings.get("redis") or {}
     if isinstance(configured, str):
-        return _from_url(configured, defaults)
+        return _client_from_url(configured, defaults)
     try:
         if not patient:
-            configured = _limited(configured)
-        return _shaped(redis.Redis(**(defaults | configured | SHAPE)), "Q_CLUSTER['redis']")
+            configured = _limited_options(configured)
+        return _shaped_client(redis.Redis(**(defaults | configured | SHAPE)), "Q_CLUSTER['redis']")
     except (TypeError, ValueError, redis.RedisError) as error:
         raise ConfigurationError(
             f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
         ) from error
 
 
-def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
-    """Return the client for a URL. No message shows any part of the URL, because it may be part of the password."""
+def _client_from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
+    """Return the Redis client for a URL. No message shows any part of it, because it may be part of the password."""
     escaped = "write '#' as %23, '/' as %2F, '?' as %3F, '@' as %40 and '%' as %25 in its user name and password"
     if "#" in url:
         raise ConfigurationError(f"Q_CLUSTER['redis'] cannot be used: a '#' ends its URL early; {escaped}.")
@@ -79,20 +79,20 @@ def _from_url(url: str, defaults: dict[str, Any]) -> redis.Redis:
         ) from error
     try:
         client = redis.Redis(connection_pool=ConnectionPool(**(defaults | options | SHAPE)))
-        return _shaped(client, "Q_CLUSTER['redis']")
+        return _shaped_client(client, "Q_CLUSTER['redis']")
     except (TypeError, ValueError, redis.RedisError) as error:
         raise ConfigurationError(
             f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
         ) from error
 
 
-def _limited(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options without timeouts of None, with which a call may last for ever."""
+def _limited_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a connection's options without timeouts of None, with which a call may last for ever."""
     return {name: value for name, value in options.items() if name not in TIMEOUTS or value is not None}
 
 
 def missing_limits(client: Any) -> list[str]:
-    """Return the names of the timeouts that a client lacks, because its pool is of an unknown class.
+    """Return the timeouts that a Redis client's connections lack, because its pool is of an unknown class.
 
     A connection to a Unix socket takes no `socket_connect_timeout`.
     """
@@ -108,11 +108,11 @@ def _from_django_redis(alias: str, limits: Mapping[str, float]) -> redis.Redis:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    return _shaped(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", limits)
+    return _shaped_client(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", limits)
 
 
-def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
-    """Return a client whose answers are bytes: the client itself, or a new one with its own connection pool.
+def _shaped_client(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:
+    """Return a Redis client whose answers are bytes: the client itself, or a new one with its own connection pool.
 
     Args:
         client: The project's client.
@@ -125,7 +125,7 @@ def _shaped(client: Any, place: str, defaults: Mapping[str, float] = MappingProx
     pool = client.connection_pool
     options = pool.connection_kwargs
     pool.connection_class(**options)  # does not connect yet; refuses unknown options
-    own = _limited(options) if defaults is IMPATIENT else options
+    own = _limited_options(options) if defaults is IMPATIENT else options
     has_shape = all(_is_ours(name, options.get(name, ours)) for name, ours in SHAPE.items()) and "protocol" in options
     if has_shape and own.keys() >= defaults.keys():
         return client  # type: ignore[no-any-return]
@@ -148,7 +148,7 @@ def _is_ours(name: str, value: Any) -> bool:
 
 
 def address(client: Any) -> str:
-    """Return where a client connects to, without its password."""
+    """Return the server that a Redis client connects to, without its password."""
     kwargs = client.connection_pool.connection_kwargs
     if kwargs.get("path"):
         return str(kwargs["path"])
@@ -156,7 +156,7 @@ def address(client: Any) -> str:
 
 
 def database(options: dict[str, Any]) -> tuple[str, int]:
-    """Return the database that a connection's options name: the address of its server, and its number."""
+    """Return the database that a Redis connection's options name: the address of its server, and its number."""
     number = int(options.get("db") or 0)
     if options.get("path"):
         return str(options["path"]), number

@@ -39,7 +39,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
         self.__init__(state)  # type: ignore[misc]
 
     def enqueue(self, task: str) -> str:
-        """Put a signed task on its tenant's queue, on commit if `TENANT_Q["on_commit"]` is set.
+        """Put a task that Django-Q2 signed on its tenant's queue, on commit if `TENANT_Q["on_commit"]` is set.
 
         Returns:
             The id of the task.

@@ -44,7 +44,7 @@ class Figures:
 
     @classmethod
     def of(cls, counts: Sequence[int], run_us: int, wait_ms: int) -> Figures:
-        """Return the figures for the counts that a broker keeps, the microseconds run and the milliseconds waited."""
+        """Return a load's figures from a broker's counts, the microseconds run and the milliseconds waited."""
         runs, waits = tuple(counts[2 : 2 + _PLACES]), tuple(counts[2 + _PLACES :])
         return cls(counts[0], counts[1], run_us / 1e6, wait_ms / 1e3, runs, waits)
 
@@ -79,22 +79,22 @@ class Load:
 
     @property
     def done(self) -> int:
-        """Tasks of the last hour that succeeded."""
+        """The number of a tenant's tasks that succeeded in the last hour."""
         return self.hour.done
 
     @property
     def failed(self) -> int:
-        """Tasks of the last hour that failed for good."""
+        """The number of a tenant's tasks that failed for good in the last hour."""
         return self.hour.failed
 
     @property
     def wait_p95(self) -> float | None:
-        """The 95th percentile of the seconds that tasks waited since they were due; None without tasks."""
+        """The 95th percentile of the seconds that a tenant's tasks waited since they were due; None without tasks."""
         return quantile(self.hour.waits, 0.95)
 
     @property
     def run_p95(self) -> float | None:
-        """The 95th percentile of the seconds that tasks ran; None without tasks."""
+        """The 95th percentile of the seconds that a tenant's tasks ran; None without tasks."""
         return quantile(self.hour.runs, 0.95)
 
 
@@ -107,7 +107,7 @@ class Totals:
 
 
 def quantile(counts: Sequence[int], part: float) -> float | None:
-    """Return a quantile of times that were counted by `BOUNDS`.
+    """Return a quantile of a load's run times or waits, which are counted by `BOUNDS`.
 
     Between two bounds all times are taken as equally likely; longer ones than the last bound count as that bound.
 
@@ -129,7 +129,7 @@ def quantile(counts: Sequence[int], part: float) -> float | None:
 
 
 def places_of(ms: float, waited_ms: float | None, *, failed: bool) -> tuple[int, ...]:
-    """Return the places of the counts that a task adds to: for its outcome, its run time, and its wait if known."""
+    """Return the places of a load's counts to which a task adds: for its outcome, run time, and wait if known."""
     places = (1 if failed else 0, 2 + _place_of_time(ms))
     return places if waited_ms is None else (*places, 2 + _PLACES + _place_of_time(waited_ms))
 

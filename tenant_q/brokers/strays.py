@@ -19,7 +19,7 @@ _noted: set[str] = set()
 
 
 def note(broker: Broker) -> None:
-    """Log that a task was enqueued for a broker's cluster if the settings do not name that cluster.
+    """Log a stray: a task that is enqueued for a cluster that the settings do not name.
 
     Each process logs a name once. If the broker does not keep the name, the next task tries again.
     """
@@ -43,5 +43,5 @@ def note(broker: Broker) -> None:
 
 
 def forget() -> None:
-    """Forget the logged names, so that the next task for each is logged again."""
+    """Forget which stray names of clusters were logged, so that the next task for each is logged again."""
     _noted.clear()

@@ -11,7 +11,7 @@ from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BadPackage, TenantReplaced, WorkerDied
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.operations import departures
+from tenant_q.operations import deleted_tenants
 from tenant_q.package.envelope import Found, open_package
 from tenant_q.package.outcome import give_up
 from tenant_q.package.package import Package
@@ -84,7 +84,7 @@ class Admission:
         while waiting:
             self._refuse(waiting.pop(0), error)
         for schema, tenant in gone:
-            departures.forget_if_gone(schema, tenant)
+            deleted_tenants.forget_if_gone(schema, tenant)
 
     def _refuse(self, delivery: Delivery, error: Exception) -> None:
         self.slot.skip()

@@ -15,7 +15,7 @@ from tenant_q.checks import configuration_problems
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
 from tenant_q.models import TenantRecord
-from tenant_q.schedules import catalogue, index_upkeep
+from tenant_q.schedules import catalogue, index_rights
 from tenant_q.support.visible import one_line
 
 
@@ -58,7 +58,7 @@ def survey() -> Surroundings:
         for connection in tenancy.switched_connections():
             _refuse_shared_sessions(connection)
         tenancy.note_role_settings()
-    index_upkeep.require_tables()
+    index_rights.require_index()
     _require_records()
     tenancy.tenants_to_schedule()  # the project's own function may fail
     excluded = tuple(sorted(conf().excluded_schemas))

@@ -9,7 +9,7 @@ from tenant_q import policies, tenancy
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
-from tenant_q.operations import departures
+from tenant_q.operations import deleted_tenants
 from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -98,7 +98,7 @@ class Upkeep:
         _try(policies.put_in_force_everywhere, "Could not apply the tenants' policies")
 
     def _clear_departed(self) -> None:
-        _try(departures.find_and_clear, "Could not remove the rest of deleted tenants")
+        _try(deleted_tenants.find_and_clear, "Could not remove the rest of deleted tenants")
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due

@@ -51,20 +51,20 @@ class OperatorCommand(BaseCommand):
             raise CommandError(visible(str(error)), returncode=getattr(error, "returncode", 1)) from error
 
     def perform(self, options: dict[str, Any]) -> None:
-        """Do what the command is for. The text of a `TenantQError` becomes the error message of the command."""
+        """Do what the operators' command is for. The text of a `TenantQError` becomes its error message."""
         raise NotImplementedError
 
     def write_json(self, data: Any) -> None:
-        """Write data as JSON."""
+        """Write the output of an operators' command as JSON."""
         text = json.dumps(data, indent=2, default=_plain)
         self.stdout.write(text.replace("\x7f", "\\u007f"))  # the only control character that is left
 
     def write_line(self, text: str) -> None:
-        """Write a line, which may contain names of tenants."""
+        """Write a line of an operators' command, which may contain names of tenants."""
         self.stdout.write(visible(text))
 
     def show(self, *parts: RenderableType) -> None:
-        """Write texts and tables below each other; on a terminal folded and in colour."""
+        """Write texts and tables below each other on the console; on a terminal folded and in colour."""
         is_terminal = self.stdout.isatty()
         out = StringIO()
         console = Console(
@@ -89,7 +89,7 @@ def table(
     width: int | None = None,
     least: Sequence[str] = (),
 ) -> Table:
-    """Return a table. A cell that is None or empty becomes a dash.
+    """Return a table for the console. A cell that is None or empty becomes a dash.
 
     Args:
         columns: The names of the columns.
@@ -116,7 +116,7 @@ def table(
 
 
 def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int, least: Sequence[str]) -> list[int]:
-    """Return the places of the columns that fit on a screen, with two blanks between them."""
+    """Return the places of the columns that fit on the console, with two blanks between them."""
     widths = [2 + max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
     kept = list(range(len(columns)))
     for name in least:
@@ -127,13 +127,13 @@ def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int
 
 
 def styled(text: str, style: str | None = None) -> Text:
-    """Return a text with escaped control characters, in a style or in the colour of its word."""
+    """Return a text for the console with escaped control characters, in a style or in the colour of its word."""
     text = visible(text)
     return Text(text, style=style or _STYLES.get(text, ""))
 
 
 def words(value: Any) -> str:
-    """Return a value as the text of a cell, on one line, with escaped control characters."""
+    """Return a value as a cell's text on the console, on one line, with escaped control characters."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
@@ -146,12 +146,12 @@ def words(value: Any) -> str:
 
 
 def moment(value: datetime) -> str:
-    """Return a moment in the current time zone, to the second."""
+    """Return a moment as the console shows it: in the current time zone, to the second."""
     return timezone.localtime(aware(value)).isoformat(sep=" ", timespec="seconds")
 
 
 def positive_integer(text: str) -> int:
-    """Return the value of an option that takes a positive integer."""
+    """Return the value of a command's option that takes a positive integer."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")

@@ -50,12 +50,12 @@ ORDERS: Mapping[str, Callable[[Tenant], Any]] = {
 
 
 def in_order(tenants: Iterable[Tenant], order: str) -> list[Tenant]:
-    """Return tenants sorted by one of `ORDERS`."""
+    """Return the tenants of a site's table, sorted by one of `ORDERS`."""
     return sorted(tenants, key=ORDERS[order])
 
 
 def headline(site: Site) -> Text:
-    """Return the site in one line."""
+    """Return the line above a site's tables, which sums it up."""
     total = site.total
     running = sum(not cluster.is_gone for cluster in site.clusters)
     parts = [
@@ -71,7 +71,7 @@ def headline(site: Site) -> Text:
 
 
 def cluster_table(clusters: Sequence[ClusterStatus], *, width: int | None = None) -> Table:
-    """Return a table with a row for each cluster. `width` is as in `console.table`."""
+    """Return a table of the site with a row for each cluster. `width` is as in `console.table`."""
     numbers = ("parent", "sentinel", "up", "restarts")
     return table(_CLUSTER, map(_cluster_row, clusters), numbers=numbers, width=width, least=_LEAST_CLUSTER)
 
@@ -89,7 +89,7 @@ def _cluster_row(one: ClusterStatus) -> tuple[Any, ...]:
 
 
 def processes(clusters: Sequence[ClusterStatus], schema: str | None = None) -> list[tuple[ClusterStatus, Process]]:
-    """Return the processes of the clusters that run, or those that run a task of one tenant."""
+    """Return the processes for a table of the site: of the clusters that run, or running a task of one tenant."""
     return [
         (one, process)
         for one in clusters
@@ -99,7 +99,7 @@ def processes(clusters: Sequence[ClusterStatus], schema: str | None = None) -> l
 
 
 def process_table(found: Iterable[tuple[ClusterStatus, Process]], *, width: int | None = None) -> Table:
-    """Return a table with a row for each process. `width` is as in `console.table`."""
+    """Return a table of the site with a row for each process. `width` is as in `console.table`."""
     rows = (_process_row(one, process) for one, process in found)
     return table(_PROCESS, rows, numbers=("pid", "runs", "done", "silent"), width=width, least=_LEAST_PROCESS)
 
@@ -115,7 +115,7 @@ def _process_row(one: ClusterStatus, process: Process) -> tuple[Any, ...]:
 
 
 def death_lines(clusters: Iterable[ClusterStatus]) -> list[Text]:
-    """Return a line for each recent death of a process."""
+    """Return a line below the site's tables for each recent death of a process."""
     return [
         styled(f"{moment(at(death.at))}  {death_of(one, death)}", "red")
         for one in clusters
@@ -124,13 +124,13 @@ def death_lines(clusters: Iterable[ClusterStatus]) -> list[Text]:
 
 
 def death_of(one: ClusterStatus, death: Any) -> str:
-    """Return a death in words."""
+    """Return the death of a process in words, for a line below the site's tables."""
     what = f" while it ran {death.func} of {death.schema} ({death.task_id})" if death.task_id else ""
     return f"{death.role} {death.pid} of cluster {one.name} on {one.host} {death.how}{what}, and was replaced"
 
 
 def tenant_table(tenants: Iterable[Tenant], *, width: int | None = None) -> Table:
-    """Return a table with a row for each tenant. `width` is as in `console.table`."""
+    """Return a table of the site with a row for each tenant. `width` is as in `console.table`."""
     return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], width=width, least=_LEAST_TENANT)
 
 
@@ -146,7 +146,7 @@ def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:
 
 
 def policy_in_words(tenant: Tenant) -> Any:
-    """Return the values of a tenant's policy that are not the default, in words; None if all are."""
+    """Return the values of a tenant's policy for its table that are not the default, in words; None if all are."""
     policy = tenant.policy
     said = ["paused"] if policy.paused else []
     said += [f"weight {policy.weight:g}"] if policy.weight != 1 else []
@@ -156,7 +156,7 @@ def policy_in_words(tenant: Tenant) -> Any:
 
 
 def as_json(site: Site, schema: str | None = None) -> dict[str, Any]:
-    """Return the site as plain data, with durations in seconds; with a schema, only that tenant."""
+    """Return the site's tables as plain data, with durations in seconds; with a schema, only that tenant."""
     return {
         "site": site.name,
         "at": site.at,

@@ -24,11 +24,11 @@ class Keys:
         self._is_ended = False
 
     def end(self, signum: int, frame: Any) -> None:
-        """Handle a signal that ends the program: `next` returns "q" from now on."""
+        """Handle a signal that ends the program on the terminal: `next` returns "q" from now on."""
         self._is_ended = True
 
     def next(self, seconds: float) -> str:
-        """Return the next key; empty if none is pressed within `seconds`, "q" if the program is to end."""
+        """Return the next key from the terminal; empty if none comes within `seconds`, "q" if the program is to end."""
         readable, _, _ = select.select([self._file], [], [], seconds)
         if self._is_ended:
             return "q"

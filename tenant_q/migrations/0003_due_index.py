@@ -4,7 +4,7 @@ from django.db import migrations, models
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.schedules import index_rights
+from tenant_q.schedules.index_statements import index_functions
 
 FUNCTIONS = (
     "tenant_q_index_schedule()",
@@ -26,7 +26,7 @@ def public() -> sql.Identifier:
 
 
 def make_functions(apps: Any, schema_editor: Any) -> None:
-    schema_editor.execute(index_rights.functions().as_string(), params=None)
+    schema_editor.execute(index_functions().as_string(), params=None)
 
 
 def drop_functions(apps: Any, schema_editor: Any) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 from django.db import migrations
 
 from tenant_q import tenancy
-from tenant_q.schedules import index_rights
+from tenant_q.schedules.index_statements import index_functions
 
 
 def replace_functions(apps: Any, schema_editor: Any) -> None:
     public = tenancy.public_schema().replace('"', '""')
-    schema_editor.execute(index_rights.functions().as_string(), params=None)
+    schema_editor.execute(index_functions().as_string(), params=None)
     schema_editor.execute(
         f'DROP FUNCTION IF EXISTS "{public}".tenant_q_index_change(text, text, jsonb, jsonb)', params=None
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 from django.db import migrations
 
-from tenant_q.schedules import index_rights
+from tenant_q.schedules.index_statements import index_functions
 
 
 def replace_functions(apps: Any, schema_editor: Any) -> None:
-    schema_editor.execute(index_rights.functions().as_string(), params=None)
+    schema_editor.execute(index_functions().as_string(), params=None)
 
 
 class Migration(migrations.Migration):

@@ -14,7 +14,7 @@ from tenant_q.package.package import Package
 
 
 def retry(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
-    """Queue dead packages again, with their count of tries reset.
+    """Queue dead packages again for an operator, with their count of tries reset, and leave an audit record.
 
     Args:
         broker: The broker of their cluster.
@@ -29,19 +29,23 @@ def retry(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
         DatabaseAway: The database cannot be reached.
     """
     return _each_tenant(
-        broker, chosen, actor, "retry", lambda own: broker.retry_dead({dead.id: _fresh(dead) for dead in own})
+        broker,
+        chosen,
+        actor,
+        "retry",
+        lambda own: broker.retry_dead({dead.id: _retried_payload(dead) for dead in own}),
     )
 
 
 def purge(broker: Broker, chosen: Sequence[Dead], *, actor: str) -> int:
-    """Delete dead packages. Arguments, result and errors are those of `retry`."""
+    """Delete dead packages for an operator. Arguments, result and errors are those of `retry`."""
     return _each_tenant(broker, chosen, actor, "purge", lambda own: broker.purge_dead([dead.id for dead in own]))
 
 
 def _each_tenant(
     broker: Broker, chosen: Sequence[Dead], actor: str, act: str, do: Callable[[Sequence[Dead]], int]
 ) -> int:
-    """Process the packages tenant by tenant. The audit record comes first, so that nothing is done unrecorded."""
+    """Change the dead packages tenant by tenant. The audit record comes first, so that nothing is done unrecorded."""
     by_schema: dict[str, list[Dead]] = {}
     for dead in chosen:
         by_schema.setdefault(dead.schema, []).append(dead)
@@ -54,8 +58,8 @@ def _each_tenant(
     return done
 
 
-def _fresh(dead: Dead) -> str:
-    """Return the payload with its count of tries reset; empty, to keep it unchanged, if it cannot be opened."""
+def _retried_payload(dead: Dead) -> str:
+    """Return a dead package's payload with its count of tries reset; empty, to keep it, if it cannot be opened."""
     try:
         key = tenancy.keys_of([dead.schema]).get(dead.schema)
         task = open_package(dead.payload, Found(dead.id, dead.schema, key)).task

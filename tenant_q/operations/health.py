@@ -47,12 +47,12 @@ class Health:
 
     @property
     def is_well(self) -> bool:
-        """Whether there is no problem and every server answers."""
+        """Whether the health check found no problem and every server answers."""
         return not (self.problems or self.outages)
 
 
 def examine(*, host: str | None = None, cluster: str | None = None, seconds: float) -> Health:
-    """Check clusters, broker and database.
+    """Check the health of clusters, broker and database.
 
     Args:
         host: Judge the clusters of this host; None for this machine or, if it runs none, all hosts of the site.
@@ -80,7 +80,7 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             notes += _notes(one)
         notes += [_unready(name, counts) for name, counts in queues if counts.unready]
         # The probe of one machine must not restart it because the cluster of another machine does not run.
-        (problems if host is None else notes).extend(_unserved(ours, queues, database.answer or {}, cluster))
+        (problems if host is None else notes).extend(_unserved_clusters(ours, queues, database.answer or {}, cluster))
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
 
@@ -103,7 +103,7 @@ class _Probe(threading.Thread):
             self.error = error
 
     def wait(self, deadline: float) -> str | None:
-        """Return what is wrong with the server, or None."""
+        """Return what the health check found wrong with a server, or None."""
         self.join(max(0.0, deadline - time.monotonic()))
         if self.error is not None:
             return f"The {self.server} cannot be used: {one_line(self.error)}"
@@ -113,7 +113,7 @@ class _Probe(threading.Thread):
 
 
 def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
-    """Return the clusters of the site, and the counts of each named cluster's queue.
+    """Check the broker's health: return the clusters of the site, and the counts of each named cluster's queue.
 
     The probe also writes: after a failover, or when it is full, a server may only answer reads.
     """
@@ -130,7 +130,7 @@ def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
 
 
 def _probe_database() -> dict[str, int]:
-    """Return the number of late schedules of each cluster."""
+    """Check the database's health: return the number of late schedules of each cluster."""
     try:
         with tenancy.raw_cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -154,10 +154,10 @@ def _unready(name: str, counts: Counts) -> str:
     )
 
 
-def _unserved(
+def _unserved_clusters(
     ours: Sequence[ClusterStatus], queues: Sequence[tuple[str, Counts]], late: Mapping[str, int], cluster: str | None
 ) -> Iterator[str]:
-    """Yield a sentence for each cluster that has waiting tasks or schedules and does not run, although others do."""
+    """Yield a health problem for each cluster that has waiting tasks or schedules and does not run."""
     live = [one for one in ours if not one.is_gone]
     if not live:
         return  # reported as another problem
@@ -194,7 +194,7 @@ def _nobody(host: str | None, cluster: str | None) -> str:
 
 
 def _is_replaced(gone: ClusterStatus, judged: Sequence[ClusterStatus]) -> bool:
-    """Return whether a cluster that is gone has a successor: same name, same host, and started since."""
+    """Return whether an unhealthy cluster that is gone has a successor: same name, same host, and started since."""
     return gone.is_gone and any(
         not one.is_gone and (one.name, one.host) == (gone.name, gone.host) and one.started >= gone.seen
         for one in judged

@@ -31,7 +31,7 @@ _V = TypeVar("_V")
 
 
 def registry() -> CollectorRegistry:
-    """Return a registry whose metrics are read anew for each scrape."""
+    """Return a Prometheus registry whose metrics are read anew for each scrape."""
     made = CollectorRegistry(auto_describe=False)
     made.register(SiteCollector())
     return made
@@ -44,11 +44,11 @@ class SiteCollector(Collector):
         return ()  # so that registering it queries no server
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics. Raises `BrokerError` or `DatabaseAway`."""
+        """Yield the metrics of the site. Raises `BrokerError` or `DatabaseAway`."""
         site = read_site()
         brokers = site_brokers()
         totals = _totals(brokers)
-        tenants = sorted((one.schema for one in site.tenants if _is_there(one)), key=_busiest(totals.tenants))
+        tenants = sorted((one.schema for one in site.tenants if _has_metrics(one)), key=_busiest(totals.tenants))
         functions = sorted(totals.functions, key=_busiest(totals.functions))
         most = conf().metrics_labels
         named_tenants = brokers[0].name_labels("tenants", tenants, most=most)
@@ -56,8 +56,8 @@ class SiteCollector(Collector):
         yield from _of_clusters(site)
         yield from _of_the_site(site)
         yield _packages(site, named_tenants)
-        yield from _of_tenants(_bounded(totals.tenants, named_tenants, add))
-        yield from _of_functions(_bounded(totals.functions, named_functions, add))
+        yield from _of_tenants(_by_label(totals.tenants, named_tenants, add))
+        yield from _of_functions(_by_label(totals.functions, named_functions, add))
 
 
 def _totals(brokers: Iterable[Broker]) -> Totals:
@@ -71,18 +71,18 @@ def _totals(brokers: Iterable[Broker]) -> Totals:
     return Totals(tenants, functions)
 
 
-def _is_there(one: Tenant) -> bool:
-    """Return whether a tenant exists or has a load. The broker also keeps the totals of dropped tenants."""
+def _has_metrics(one: Tenant) -> bool:
+    """Return whether a tenant has metrics: it exists or has a load. The broker also keeps totals of dropped tenants."""
     return one.is_known or one.load != NO_LOAD or one.schema == tenancy.public_schema()
 
 
 def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
-    """Return a sort key that puts the names with the most tasks first."""
+    """Return a sort key that puts the names with the most tasks first among the labels of metrics."""
     return lambda name: (-(found[name].done + found[name].failed) if name in found else 0, name)
 
 
-def _bounded(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
-    """Return the values of the named ones, and all other values joined as `OTHER`."""
+def _by_label(found: Mapping[str, _V], named: set[str], join: Callable[[_V, _V], _V]) -> dict[str, _V]:
+    """Return the metrics' values of the named labels, and all other values joined as `OTHER`."""
     kept = {visible(name): value for name, value in found.items() if name in named}
     for name, value in found.items():
         if name not in named:  # a tenant may be called "other"
@@ -167,6 +167,6 @@ def _ended(name: str, label: str, found: Mapping[str, Figures]) -> Metric:
 
 
 def _buckets(counts: tuple[int, ...]) -> list[tuple[str, float]]:
-    """Return cumulative buckets."""
+    """Return the cumulative buckets of a histogram in the metrics."""
     buckets = [(str(bound), float(sum(counts[: n + 1]))) for n, bound in enumerate(BOUNDS) if n % _EVERY == 0]
     return [*buckets, ("+Inf", float(sum(counts)))]

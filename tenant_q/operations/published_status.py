@@ -66,14 +66,14 @@ class ClusterStat(Stat):  # type: ignore[misc]
         }
 
     def publish(self, broker: Broker) -> None:
-        """Publish the status for `STAT_SECONDS`. Raises `BrokerError`."""
+        """Publish the status of this cluster for `STAT_SECONDS`. Raises `BrokerError`."""
         broker.set_stat(self.key, SignedPackage.dumps(self._as_in_django_q, True), STAT_SECONDS)
         if self.tenant_q["state"] == ClusterState.STOPPED and not self.tenant_q["trouble"]:
             broker.forget_stats([self.key])  # a cluster that stopped in order is not shown as gone
 
     @property
     def _as_in_django_q(self) -> Stat:
-        """The same status in Django-Q2's class, so that its pickle names no module of tenant_q, which may move."""
+        """The published status in Django-Q2's class, so that its pickle names no module of tenant_q, which may move."""
         stat = Stat.__new__(Stat)
         vars(stat).update(vars(self), broker=None)  # Django-Q2's class needs a broker in order to be pickled
         return stat

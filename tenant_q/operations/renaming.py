@@ -44,20 +44,20 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
         BrokerError: The broker cannot be reached.
         DatabaseAway: The database cannot be reached.
     """
-    key = _key_of(old, new)
+    key = _key_to_rename(old, new)
     names = tenancy.keys_of([old, new])
     if new not in names:
         _check_name(new)
-        _hold(old, key, actor=actor, wait=wait)
-        _move(old, new, key, actor=actor)
+        _pause_for_rename(old, key, actor=actor, wait=wait)
+        _rename_schema(old, new, key, actor=actor)
     elif new not in tenancy.names_of(key)[:1]:  # its schema has the name already
-        _note(old, new, key, actor=actor)
-    _follow(old, new, key)
-    if not _was_paused(key):
+        _rename_in_public(old, new, key, actor=actor)
+    _rename_in_brokers(old, new, key)
+    if not _was_paused_before_rename(key):
         policies.change(new, actor=actor, act="resume", paused=False)
 
 
-def _key_of(old: str, new: str) -> str:
+def _key_to_rename(old: str, new: str) -> str:
     """Return the key of the tenant with the old name, or of a tenant whose rename from it has begun or is done."""
     found = tenancy.keys_of([old, new])
     if old in found:
@@ -83,9 +83,9 @@ def _check_name(new: str) -> None:
         raise ConfigurationError(f"A tenant's schema name differs from {new!r} in capitals only; choose another name.")
 
 
-def _hold(old: str, key: str, *, actor: str, wait: float) -> None:
-    """Pause the tenant and wait until none of its tasks runs. After an error, resume it."""
-    was_paused = _was_paused(key) if _is_interrupted(key) else policies.is_paused(old)
+def _pause_for_rename(old: str, key: str, *, actor: str, wait: float) -> None:
+    """Pause the tenant to be renamed, and wait until none of its tasks runs. After an error, resume it."""
+    was_paused = _was_paused_before_rename(key) if _is_interrupted(key) else policies.is_paused(old)
     audit.record(actor, RENAME, schema=old, target=key, before={"paused": was_paused})
     try:
         policies.change(old, actor=actor, act="pause", paused=True)
@@ -111,7 +111,7 @@ def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
         policies.change(old, actor=actor, act="resume", paused=False)
 
 
-def _move(old: str, new: str, key: str, *, actor: str) -> None:
+def _rename_schema(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename the schema and what names it in the public schema, in one transaction."""
     names = sql.Identifier(tenancy.physical_schema(old)), sql.Identifier(tenancy.physical_schema(new))
     with tenancy.in_public(), tenancy.in_patient_transaction():
@@ -119,12 +119,12 @@ def _move(old: str, new: str, key: str, *, actor: str) -> None:
             cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
         # Not by `save()`, in which a tenancy package would create the schema of the new name.
         tenancy.tenant_model()._default_manager.using(tenancy.database_alias()).filter(pk=key).update(schema_name=new)
-        _note(old, new, key, actor=actor)
+        _rename_in_public(old, new, key, actor=actor)
     tenancy.forget_tenants()
 
 
-def _note(old: str, new: str, key: str, *, actor: str) -> None:
-    """Rename the schema in the rows of the public schema, and record the rename."""
+def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
+    """Rename a tenant's schema in the rows of the public schema, and record the rename."""
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
         record = TenantRecord.objects.using(alias).select_for_update().get(key=key)
@@ -141,25 +141,25 @@ def _note(old: str, new: str, key: str, *, actor: str) -> None:
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
 
 
-def _follow(old: str, new: str, key: str) -> None:
-    """Rename the tenant's queues in each cluster, and its cached results."""
+def _rename_in_brokers(old: str, new: str, key: str) -> None:
+    """Rename a renamed tenant's queues in each cluster, and its cached results."""
     for broker in site_brokers():
         broker.rename_tenant(key, old, new)
         cached_results.rename(old, new, broker.cached_ids(new, key))
     policies.put_in_force_everywhere()
 
 
-def _was_paused(key: str) -> bool:
+def _was_paused_before_rename(key: str) -> bool:
     """Return whether the tenant was paused before its rename began."""
-    return next((bool(one.before.get("paused")) for one in _records(key) if one.before), False)
+    return next((bool(one.before.get("paused")) for one in _rename_records(key) if one.before), False)
 
 
 def _is_interrupted(key: str) -> bool:
     """Return whether a rename of the tenant has begun and was neither done nor given up, so that it is still paused."""
-    return any(one.before is not None for one in _records(key)[:1])
+    return any(one.before is not None for one in _rename_records(key)[:1])
 
 
-def _records(key: str) -> list[Any]:
+def _rename_records(key: str) -> list[Any]:
     """Return the audit records of a tenant's renames, the latest first."""
     with tenancy.in_public():
         found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)

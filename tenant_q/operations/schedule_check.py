@@ -77,7 +77,7 @@ class Report:
 
 
 def check(schema: str | None, *, repair: bool) -> Report:
-    """Compare the index with the schedules, and look for schedules that need attention.
+    """Check the schedules of all tenants: compare them with the due index, and look for those that need attention.
 
     Args:
         schema: A schema as PostgreSQL names it; None for all schemas.
@@ -87,47 +87,47 @@ def check(schema: str | None, *, repair: bool) -> Report:
         DatabaseAway: The database cannot be reached.
     """
     schemas = [name for name in index_upkeep.indexed_schemas() if schema in (None, name)]
-    wrong = _problems(schemas)
-    reasons = _repair(wrong) if repair else {}
-    left = _problems(list(wrong)) if repair else wrong
+    wrong = _index_problems(schemas)
+    reasons = _repair_index(wrong) if repair else {}
+    left = _index_problems(list(wrong)) if repair else wrong
     findings = [
         Finding(name, f"{problem}: {reasons[name]}" if name in reasons else problem, name not in left)
         for name, problem in wrong.items()
     ]
-    return Report(len(schemas), findings, _unlisted(schemas), _behind(schema))
+    return Report(len(schemas), findings, _unlisted_schedules(schemas), _schedules_behind(schema))
 
 
 # The index
 
 
-def _problems(schemas: list[str]) -> dict[str, str]:
-    """Return what is wrong about the schemas, by schema."""
+def _index_problems(schemas: list[str]) -> dict[str, str]:
+    """Return what the check of schedules finds wrong about schemas in the due index, by schema."""
     stale = dict(index_upkeep.stale_schemas(thorough=True))
     found = {}
     for first in range(0, len(schemas), AT_ONCE):
         some = schemas[first : first + AT_ONCE]
-        errors = _errors([schema for schema in some if not stale.get(schema)])
+        errors = _index_errors([schema for schema in some if not stale.get(schema)])
         for schema in some:
-            if problem := _problem(stale.get(schema), errors.get(schema, 0)):
+            if problem := _index_problem(stale.get(schema), errors.get(schema, 0)):
                 is_missing = stale.get(schema) is False
                 found[schema] = problem + (index_rights.needed_grants(schema) if is_missing else "")
     return found
 
 
-def _errors(schemas: list[str]) -> dict[str, int | str]:
-    """Return the number of wrong entries of the index, by schema, or why they cannot be counted."""
+def _index_errors(schemas: list[str]) -> dict[str, int | str]:
+    """Return how many entries of the due index the check of schedules finds wrong, by schema, or why it cannot."""
     if not schemas:
         return {}
     try:
         return dict(index_upkeep.errors_of(schemas))
     except tenancy.DATABASE_ERRORS as error:
         if len(schemas) > 1:  # at least one of them cannot be read
-            return {schema: count for one in schemas for schema, count in _errors([one]).items()}
+            return {schema: count for one in schemas for schema, count in _index_errors([one]).items()}
         return {schemas[0]: f"its table django_q_schedule cannot be read: {one_line(error)}"}
 
 
-def _problem(is_gone: bool | None, errors: int | str) -> str | None:
-    """Return what is wrong about a schema, in words; `is_gone` is None if the index knows the schema as it is."""
+def _index_problem(is_gone: bool | None, errors: int | str) -> str | None:
+    """Return in words what the check of schedules finds wrong about a schema; `is_gone` is None for nothing stale."""
     if is_gone:
         return "no tenant has this schema, or its table django_q_schedule is gone, and it is still in the index"
     if isinstance(errors, str):
@@ -138,8 +138,8 @@ def _problem(is_gone: bool | None, errors: int | str) -> str | None:
     return wrong if errors else None
 
 
-def _repair(wrong: dict[str, str]) -> dict[str, str]:
-    """Repair the index where possible. Return why the other schemas could not be repaired, by schema."""
+def _repair_index(wrong: dict[str, str]) -> dict[str, str]:
+    """Repair the due index where the check of schedules found errors. Return why not, by schema, where it fails."""
     gone = dict(index_upkeep.stale_schemas(thorough=True))
     return dict(index_upkeep.bring_up_to_date([(schema, gone.get(schema, False)) for schema in wrong]))
 
@@ -147,8 +147,8 @@ def _repair(wrong: dict[str, str]) -> dict[str, str]:
 # The schedules
 
 
-def _unlisted(schemas: list[str]) -> list[Unlisted]:
-    """Return the schedules that are not offered to their tenants' staff. Schemas that cannot be read are skipped."""
+def _unlisted_schedules(schemas: list[str]) -> list[Unlisted]:
+    """Return the schedules that a check finds not offered to their tenants' staff, in schemas that can be read."""
     gone = {schema for schema, is_gone in index_upkeep.stale_schemas() if is_gone}
     there = [schema for schema in schemas if schema not in gone | {tenancy.public_schema()}]
     found: list[Unlisted] = []
@@ -167,8 +167,8 @@ def _unlisted_rows(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
         return [row for schema in schemas for row in _unlisted_rows([schema])]
 
 
-def _behind(schema: str | None) -> list[Behind]:
-    """Return the schedules with many missed runs, among those that have been due longest."""
+def _schedules_behind(schema: str | None) -> list[Behind]:
+    """Return the schedules that a check finds to have many missed runs, among those that have been due longest."""
     now = timezone.now()
     found = []
     for one in planned_runs(DUE, schema):

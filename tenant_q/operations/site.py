@@ -80,15 +80,15 @@ class Site:
     expired_leases: int
 
     def tenant(self, schema: str) -> Tenant | None:
-        """Return the tenant of this name, or None."""
+        """Return the tenant of this name from the snapshot of the site, or None."""
         return next((tenant for tenant in self.tenants if tenant.schema == schema), None)
 
 
 def read_site() -> Site:
-    """Return a snapshot of the site. Raises `BrokerError` or `DatabaseAway`."""
+    """Read a snapshot of the site. Raises `BrokerError` or `DatabaseAway`."""
     brokers = site_brokers()
     clusters = tuple(status.clusters(brokers[0]))
-    loads = _loads(brokers)
+    loads = _site_loads(brokers)
     statistics = [broker.statistics() for broker in brokers]
     now = timezone.now()
     plans = due_index.plans()
@@ -105,8 +105,8 @@ def read_site() -> Site:
     )
 
 
-def _loads(brokers: Iterable[Broker]) -> Mapping[str, Load]:
-    """Return the loads of tenants, summed over the clusters of the site."""
+def _site_loads(brokers: Iterable[Broker]) -> Mapping[str, Load]:
+    """Return the loads of the site's tenants, summed over its clusters."""
     found: dict[str, Load] = {}
     for broker in brokers:
         for schema, load in broker.loads().items():

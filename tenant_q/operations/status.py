@@ -47,7 +47,7 @@ class ClusterState(StrEnum):
 
     @property
     def as_in_django_q(self) -> Any:
-        """The name of the state in `qinfo` and `qmonitor`."""
+        """The name of a cluster's state in `qinfo` and `qmonitor`."""
         return getattr(Conf, self.name)
 
 
@@ -81,7 +81,7 @@ class Process:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the process runs a task."""
+        """Whether a process of a cluster runs a task, by the cluster's status."""
         return self.task_id is not None
 
 
@@ -109,7 +109,7 @@ class Death:
 
     @property
     def moment(self) -> datetime:
-        """When the process ended."""
+        """When the process of a cluster ended, by the cluster's status."""
         return moments.at(self.at)
 
 
@@ -156,7 +156,7 @@ class ClusterStatus:
     is_ours: bool = True
 
     def of_role(self, role: str) -> list[Process]:
-        """Return the processes of one role."""
+        """Return the processes of one role from a cluster's status."""
         return [process for process in self.processes if process.role == role]
 
 
@@ -164,9 +164,9 @@ _T = TypeVar("_T", Process, Death)
 
 
 def clusters(broker: Broker) -> list[ClusterStatus]:
-    """Return the clusters of this site that run or went recently, by name and start. Raises `BrokerError`."""
-    live = {stat.key: stat for stat in _opened(broker.get_stats(f"{Conf.Q_STAT}:*"))}
-    gone = {stat.key: stat for stat in _opened(broker.last_stats()) if stat.key not in live}
+    """Return the status of the site's clusters that run or went recently, by name and start. Raises `BrokerError`."""
+    live = {stat.key: stat for stat in _opened_statuses(broker.get_stats(f"{Conf.Q_STAT}:*"))}
+    gone = {stat.key: stat for stat in _opened_statuses(broker.last_stats()) if stat.key not in live}
     old = [key for key, stat in gone.items() if _is_old(stat)]
     if old:
         broker.forget_stats(old)
@@ -178,15 +178,15 @@ def clusters(broker: Broker) -> list[ClusterStatus]:
 
 def forget_old(broker: Broker) -> None:
     """Delete the status of clusters that have been gone for longer than `GONE_SECONDS`. Raises `BrokerError`."""
-    broker.forget_stats([stat.key for stat in _opened(broker.last_stats()) if _is_old(stat)])
+    broker.forget_stats([stat.key for stat in _opened_statuses(broker.last_stats()) if _is_old(stat)])
 
 
 def _is_old(stat: Any) -> bool:
     return age(stat.timestamp) > GONE_SECONDS
 
 
-def _opened(packed: Iterable[Any]) -> Iterator[Any]:
-    """Yield the statuses that open, and skip those signed with another key or by another program."""
+def _opened_statuses(packed: Iterable[Any]) -> Iterator[Any]:
+    """Yield the statuses of clusters that open; skip those signed with another key or by another program."""
     for one in packed:
         try:
             stat = _Unpickler(io.BytesIO(unsign(force_str(one)))).load()
@@ -228,24 +228,24 @@ def _cluster(stat: Any, *, is_gone: bool) -> ClusterStatus:
         workers=ours.get("workers", len(stat.workers)),
         has_scheduler=ours.get("has_scheduler", False),
         restarts=stat.reincarnations,
-        processes=tuple(_made(Process, fields) for fields in ours.get("processes", ())),
-        deaths=tuple(_made(Death, fields) for fields in ours.get("deaths", ())),
+        processes=tuple(_known_part(Process, fields) for fields in ours.get("processes", ())),
+        deaths=tuple(_known_part(Death, fields) for fields in ours.get("deaths", ())),
         is_ours=_is_ours(stat),
     )
 
 
-def _made(kind: type[_T], fields: Mapping[str, Any]) -> _T:
-    """Return an instance of the fields that this version knows. Control characters in tenants' texts are escaped."""
+def _known_part(kind: type[_T], fields: Mapping[str, Any]) -> _T:
+    """Return the part of a status that this version knows. Control characters in tenants' texts are escaped."""
     known = {name: value for name, value in fields.items() if name in kind.__dataclass_fields__}
     texts = {name: visible(known[name]) for name in ("func", "how") if isinstance(known.get(name), str)}
     return kind(**known | texts)
 
 
 def age(moment: datetime) -> float:
-    """Return the seconds since a moment, by this machine's clock."""
+    """Return the seconds since a moment in a cluster's status, by this machine's clock."""
     return max(0.0, time.time() - moment.timestamp())  # aware or naive, as `USE_TZ` was where it was written
 
 
 def recent_deaths(cluster: ClusterStatus, seconds: float) -> list[Death]:
-    """Return the deaths of the last `seconds`."""
+    """Return the deaths in a cluster's status that are from the last `seconds`."""
     return [death for death in cluster.deaths if time.time() - death.at <= seconds]

@@ -73,7 +73,7 @@ class _Text:
         return dict(self._value(tree))
 
     def _names(self) -> dict[str, Any]:
-        """Return pairs, parsed as the arguments of a call. The call is never made."""
+        """Return the keyword arguments of a text of pairs, parsed as those of a call. The call is never made."""
         call = self._tree()
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise self._bad(call, "a dict or name=value pairs are expected")
@@ -113,7 +113,7 @@ class _Text:
         return self._error(reason, node.lineno, len(line[: node.col_offset].decode()))  # the parser counts bytes
 
     def _error(self, reason: str, line: int, column: int) -> BadSchedule:
-        """Return an error with its place in the text.
+        """Return the error for a text of arguments, with the place in it.
 
         `line` counts from 1, and `column` from 0 with the opening. A place outside the text becomes its nearest end.
         """
@@ -132,7 +132,7 @@ class _Text:
 
 
 def _culprit(node: ast.expr) -> ast.expr:
-    """Return the first part of `node` that keeps it from being a literal."""
+    """Return the first part of `node` that keeps an argument from being a literal."""
     parts: list[ast.expr | None] = []
     if isinstance(node, ast.Dict):
         parts = [part for pair in zip(node.keys, node.values, strict=True) for part in pair]

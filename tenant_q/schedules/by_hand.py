@@ -1,4 +1,4 @@
-"""Run a schedule now, pause and resume it, for people who use the admin or code.
+"""Run a schedule by hand, pause and resume it, for people who use the admin or code.
 
 All functions serve the current tenant and leave an audit record.
 
@@ -23,7 +23,7 @@ from tenant_q import audit, tenancy
 from tenant_q.lifecycle import submit
 from tenant_q.models import AuditRecord
 from tenant_q.package.package import ADMIN
-from tenant_q.schedules import fired_packages, occurrences, schedule_rows
+from tenant_q.schedules import fired_packages, row_runs, schedule_rows
 
 # The acts in the audit records.
 PAUSE, RESUME, RUN_NOW = "pause schedule", "resume schedule", "run schedule now"
@@ -31,7 +31,7 @@ ADD, EDIT, DELETE = "add schedule", "edit schedule", "delete schedule"
 
 
 def run_now(row: Schedule, *, actor: str) -> str:
-    """Enqueue the task of a schedule once, at once. Its next run stays as it is.
+    """Run a schedule by hand: enqueue its task once, at once. Its next run stays as it is.
 
     Args:
         row: The schedule.
@@ -57,7 +57,7 @@ def run_now(row: Schedule, *, actor: str) -> str:
 
 
 def record(act: str, row: Schedule, *, actor: str, **more: Any) -> None:
-    """Leave an audit record about a schedule. It holds no arguments, because operators see no data of tenants.
+    """Leave an audit record of what was done to a schedule by hand. It holds no arguments, the tenant's own data.
 
     Args:
         act: `RUN_NOW`, `ADD`, `EDIT` or `DELETE`.
@@ -73,12 +73,12 @@ def record(act: str, row: Schedule, *, actor: str, **more: Any) -> None:
 
 
 def is_paused(row: Schedule) -> bool:
-    """Return whether a schedule waits for `resume`. A schedule whose repeats are used up has ended instead."""
+    """Return whether a schedule is paused until it is resumed by hand. One without repeats left has ended instead."""
     return row.next_run is None and row.repeats != 0
 
 
 def pause(pk: int, *, actor: str) -> bool:
-    """Pause a schedule until `resume`, by removing its next run.
+    """Pause a schedule by hand until `resume`, by removing its next run.
 
     Args:
         pk: The key of the schedule.
@@ -91,7 +91,7 @@ def pause(pk: int, *, actor: str) -> bool:
         DatabaseAway: The database cannot be reached.
     """
     with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
-        row = _locked(pk)
+        row = _locked_row(pk)
         if row is None or row.next_run is None or row.repeats == 0:
             return False
         _move(row, None, actor=actor, act=PAUSE)
@@ -99,7 +99,7 @@ def pause(pk: int, *, actor: str) -> bool:
 
 
 def resume(pk: int, *, actor: str) -> bool:
-    """Give a paused schedule its next run.
+    """Resume a schedule that was paused by hand: give it its next run.
 
     This is the moment at which it was to run when it was paused. If that has passed, a schedule that runs once runs at
     once, and all others continue with their next run: missed runs are not made up for. A schedule with a new recurrence
@@ -117,15 +117,15 @@ def resume(pk: int, *, actor: str) -> bool:
         DatabaseAway: The database cannot be reached.
     """
     with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
-        row = _locked(pk)
+        row = _locked_row(pk)
         if row is None or not is_paused(row):
             return False
-        _move(row, _next_run(row, *_remembered(row)), actor=actor, act=RESUME)
+        _move(row, _next_run(row, *_before_pause(row)), actor=actor, act=RESUME)
     return True
 
 
-def _locked(pk: int) -> Schedule | None:
-    """Return the row, locked until the transaction ends, so that no scheduler moves it."""
+def _locked_row(pk: int) -> Schedule | None:
+    """Return a schedule that is changed by hand, locked until the transaction ends, so that no scheduler moves it."""
     return schedule_rows.rows().select_for_update().filter(pk=pk).first()
 
 
@@ -140,11 +140,11 @@ def _move(row: Schedule, next_run: datetime | None, *, actor: str, act: str) -> 
 def _as_json(row: Schedule, next_run: datetime | None) -> dict[str, Any]:
     values = {"name": row.name, "next_run": None if next_run is None else next_run.isoformat()}
     values |= {"cron": row.cron} if row.schedule_type == Schedule.CRON else {}
-    return values | {"recurrence": list(occurrences.recurrence_of(row))}
+    return values | {"recurrence": list(row_runs.recurrence_of(row))}
 
 
-def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
-    """Return the next run of a schedule before its last pause, and whether its recurrence was changed since then.
+def _before_pause(row: Schedule) -> tuple[datetime | None, bool]:
+    """Return a schedule's next run before its last pause by hand, and whether its recurrence was changed since then.
 
     The next run is None if `pause` did not pause it.
     """
@@ -161,7 +161,7 @@ def _remembered(row: Schedule) -> tuple[datetime | None, bool]:
 
 def _is_changed(row: Schedule, before: dict[str, Any]) -> bool:
     if "recurrence" in before:
-        return bool(before["recurrence"] != list(occurrences.recurrence_of(row)))
+        return bool(before["recurrence"] != list(row_runs.recurrence_of(row)))
     return bool(row.schedule_type == Schedule.CRON and before.get("cron") != row.cron)  # an earlier version's record
 
 
@@ -170,7 +170,7 @@ def _next_run(row: Schedule, planned: datetime | None, is_changed: bool) -> date
     if row.schedule_type == Schedule.ONCE:
         return planned or now
     if is_changed:
-        return occurrences.replan(row, planned or now, now)
+        return row_runs.after_change(row, planned or now, now)
     if planned is not None and planned > now:
         return planned
-    return occurrences.after_fire(row, planned or now, now, catch_up=False)
+    return row_runs.after_fire(row, planned or now, now, catch_up=False)

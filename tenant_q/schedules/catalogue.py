@@ -25,14 +25,14 @@ class Function(NamedTuple):
 
 
 def has_schema(schema: str) -> bool:
-    """Return whether the database has a schema of this name. Raises `DatabaseAway`."""
+    """Return whether PostgreSQL's catalogue has a schema of this name. Raises `DatabaseAway`."""
     name = sql.Literal(sql.Identifier(schema).as_string())
     ((found,),) = fetch(sql.SQL("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL").format(name))
     return bool(found)
 
 
 def has_all(*wanted: Table | Function) -> bool:
-    """Return whether all of these tables and functions exist, with one statement. Raises `DatabaseAway`."""
+    """Return whether PostgreSQL's catalogue has these tables and functions, by one statement. Raises `DatabaseAway`."""
     tests = [
         sql.SQL("pg_catalog.{}({}) IS NOT NULL").format(
             sql.SQL("to_regclass" if isinstance(one, Table) else "to_regproc"),

@@ -1,4 +1,4 @@
-"""Find schedules that are behind.
+"""Find schedules that are behind and have to catch up.
 
 With `Q_CLUSTER["catch_up"]` a schedule makes up for each missed run, one after another. If its first run was years ago,
 it has missed thousands. The log, the admin and `msschedules --check` report it.
@@ -37,7 +37,7 @@ def runs_behind(
     cron: str | None = None,
     repeats: int = -1,
 ) -> int:
-    """Return the number of runs that a schedule makes up for.
+    """Return the number of missed runs that a schedule is to catch up on.
 
     Args:
         kind: The type of the schedule; None if unknown.
@@ -62,22 +62,22 @@ def runs_behind(
 
 
 def runs_of(row: Schedule, now: datetime) -> int:
-    """Return the result of `runs_behind` for a row."""
+    """Return the number of missed runs that a row's schedule is to catch up on, as `runs_behind` does."""
     return runs_behind(row.schedule_type, row.next_run, now, minutes=row.minutes, cron=row.cron, repeats=row.repeats)
 
 
 def in_words(count: int) -> str:
-    """Return a number of runs as text for the log or a terminal."""
+    """Return a number of runs to catch up on as text for the log or a terminal."""
     return f"{count:,} runs" + (" or more" if count == 1 + MOST_OF_CRON else "")
 
 
 def forget() -> None:
-    """Forget which schedules are behind, so that each is logged again."""
+    """Forget which schedules are catching up, so that each is logged again."""
     _behind.clear()
 
 
 def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
-    """Log a schedule that begins to make up for many runs, once until it has caught up.
+    """Log a schedule that begins to catch up on many runs, once until it has caught up.
 
     Args:
         schema: The tenant.

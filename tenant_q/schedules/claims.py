@@ -33,7 +33,7 @@ FIRES_TOGETHER = 1000
 
 
 def claim() -> Any:
-    """Return the due schedules of this cluster; `clock` of each row is the moment by the database's clock."""
+    """Claim the current tenant's due schedules of this cluster; each row's `clock` is the database's present."""
     served = due_index.served_clusters()
     own = Q(cluster__in=served) | (Q(cluster__isnull=True) if "" in served else Q(pk__in=[]))
     # Python cannot read a moment before the year 1, such as '-infinity'.
@@ -43,7 +43,7 @@ def claim() -> Any:
 
 
 def store(fired: Sequence[Schedule]) -> None:
-    """Write schedules that have fired, and delete those that are done.
+    """Write claimed schedules back that have fired, and delete those that are done.
 
     It costs two statements, unless the project has receivers for saved schedules.
     """
@@ -59,7 +59,7 @@ def store(fired: Sequence[Schedule]) -> None:
 
 
 def _kept_and_done(fired: Sequence[Schedule]) -> tuple[list[Schedule], list[int]]:
-    """Return the schedules that stay, and the keys of those that ran once and are to be deleted."""
+    """Return the claimed schedules that stay, and the keys of those that ran once and are to be deleted."""
     done = {row.pk for row in fired if row.repeats < 0 and row.schedule_type == Schedule.ONCE}
     return [row for row in fired if row.pk not in done], sorted(done)
 
@@ -68,7 +68,7 @@ def _kept_and_done(fired: Sequence[Schedule]) -> tuple[list[Schedule], list[int]
 
 
 def claim_together(schemas: Sequence[str]) -> Iterator[tuple[str, Schedule]]:
-    """Yield the due schedules of several tenants, each with its schema, as `claim` does for one tenant."""
+    """Claim the due schedules of several tenants, each with its schema, as `claim` does for one tenant."""
     clusters, limit = tuple(due_index.served_clusters()), max(1, FIRES_TOGETHER // len(schemas))
     claims = b" UNION ALL ".join(_claim_text(schema, clusters, limit) for schema in schemas)
     names = [field.attname for field in Schedule._meta.concrete_fields]
@@ -97,7 +97,7 @@ def _claim_text(schema: str, clusters: tuple[str, ...], limit: int) -> bytes:
 
 
 def store_together(fired: Sequence[tuple[str, Schedule]]) -> None:
-    """Write schedules of several tenants that have fired, each with its schema, as `store` does for one tenant."""
+    """Write claimed schedules of several tenants back, each with its schema, as `store` does for one tenant."""
     statements = []
     for schema in dict.fromkeys(schema for schema, _ in fired):
         kept, done = _kept_and_done([row for name, row in fired if name == schema])

@@ -55,7 +55,7 @@ def next_run(text: str, after: datetime, zone: ZoneInfo | None) -> datetime:
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> croniter[float]:
-    """Return the parsed text, to be copied before use: parsing costs several times what a search does.
+    """Return a parsed cron text, to be copied before use: parsing costs several times what a search does.
 
     A field that croniter draws at random (`R`) is therefore drawn once in each process.
     """

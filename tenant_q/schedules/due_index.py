@@ -66,12 +66,12 @@ class Plans:
 
 
 def served_clusters() -> list[str]:
-    """Return the clusters whose schedules this one serves: the site's own cluster serves schedules that name none."""
+    """Return the clusters whose due schedules this one fires: the site's own also fires those that name none."""
     return [conf().cluster, *([""] if conf().cluster == conf().site else [])]
 
 
 def look(*, but: Collection[str] = ()) -> list[Due]:
-    """Return the schemas with due schedules, the longest due first, and last the schema that is due next.
+    """Look into the due index: return the schemas with due schedules, the longest due first, then the one due next.
 
     It costs one statement.
 
@@ -85,7 +85,7 @@ def look(*, but: Collection[str] = ()) -> list[Due]:
 
 
 def look_query(*, but: Collection[str] = ()) -> sql.Composed:
-    """Return the statement of `look()`."""
+    """Return the statement with which `look` reads the due index."""
     return sql.SQL(statement("due")).format(
         table=in_public(DueSchedule._meta.db_table),
         clusters=sql.Literal(served_clusters()),
@@ -95,14 +95,14 @@ def look_query(*, but: Collection[str] = ()) -> sql.Composed:
 
 
 def plans() -> list[Plans]:
-    """Return the plans of each schema that has schedules, with one statement. Raises `DatabaseAway`."""
+    """Return the plans of each schema in the due index, with one statement. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.in_public():
         found = entries().values_list("schema_name").annotate(Count("pk"), Min("due"), Max("held")).order_by()
         return [Plans(*row) for row in found]
 
 
 def late_clusters(seconds: float) -> dict[str, int]:
-    """Return the number of schedules that are late, by cluster, with one statement.
+    """Return from the due index the number of schedules that are late, by cluster, with one statement.
 
     The site's own cluster serves schedules that name none. The result is empty if the index is not migrated.
 
@@ -125,7 +125,7 @@ def late_clusters(seconds: float) -> dict[str, int]:
 
 
 def hold(schema: str, why: str, seconds: float | None) -> None:
-    """Hold a schema's due schedules back: `look` does not return them.
+    """Hold a schema's due schedules back in the due index: `look` does not return them.
 
     Args:
         schema: The schema as PostgreSQL names it.
@@ -140,7 +140,7 @@ def hold(schema: str, why: str, seconds: float | None) -> None:
 
 
 def release(why: str, *, but: Collection[str] = ()) -> None:
-    """Release the schedules that are held for a reason.
+    """Release the schedules that are held in the due index for a reason.
 
     Args:
         why: The reason, as for `hold`.
@@ -154,7 +154,7 @@ def release(why: str, *, but: Collection[str] = ()) -> None:
 
 
 def _update_unlocked(which: Q, **values: Any) -> int:
-    """Update the entries that no transaction is writing: waiting for one could end in a deadlock."""
+    """Update the entries of the due index that no transaction is writing: waiting for one could end in a deadlock."""
     return tenancy.insist(lambda: _update(which, values))
 
 
@@ -165,5 +165,5 @@ def _update(which: Q, values: Mapping[str, Any]) -> int:
 
 
 def subscribe() -> None:
-    """Subscribe this session to `CHANNEL` and `UNSURE`. Raises `DatabaseAway`."""
+    """Subscribe this session to the channels of the due index, `CHANNEL` and `UNSURE`. Raises `DatabaseAway`."""
     execute(sql.SQL("LISTEN {}; LISTEN {}").format(sql.Identifier(CHANNEL), sql.Identifier(UNSURE)))

@@ -21,7 +21,7 @@ from tenant_q.lifecycle import push, save_results
 from tenant_q.package.build import deterministic_id
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
-from tenant_q.schedules import catch_up, claims, occurrences
+from tenant_q.schedules import catch_up, claims, row_runs
 from tenant_q.schedules.fired_packages import failed_task, package_of
 from tenant_q.scrubbing import shared_caches
 
@@ -49,7 +49,7 @@ class _Tenant:
 
 
 def fire_due(schema: str) -> int:
-    """Turn a tenant's due schedules into tasks and store their next runs, in one transaction.
+    """Fire a tenant's due schedules: turn them into tasks and store their next runs, in one transaction.
 
     The database's clock, which all clusters share, decides what is due. The packages are enqueued before the commit.
 
@@ -73,7 +73,7 @@ def fire_due(schema: str) -> int:
 def _fire_due(schema: str) -> int:
     with tenancy.detect_outages(), tenancy.in_verified_schema(schema), tenancy.in_patient_transaction(FIRE_LOCK_MS):
         tenancy.require_plain_tables([schema], Schedule._meta.db_table)
-        tenant = _tenants([schema])[schema]
+        tenant = _tenants_to_fire([schema])[schema]
         fires = [_fire(row, tenant) for row in claims.claim()]
         claims.store([fire.row for fire in fires])
         save_results.save_or_raise([fire.what for fire in fires if isinstance(fire.what, Outcome)])
@@ -97,7 +97,7 @@ def _push_or_fail(schema: str, fires: Sequence[_Fire]) -> None:
 
 
 def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
-    """Do the same as `fire_due` for several tenants in one transaction, with a few statements for all of them.
+    """Fire the due schedules of several tenants in one transaction, with a few statements for all of them.
 
     An error of one tenant rolls back all of them. The caller then serves the tenants one by one, so that one tenant
     blocks no other.
@@ -120,7 +120,7 @@ def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
-        tenants = _tenants(schemas)
+        tenants = _tenants_to_fire(schemas)
         fires = [(schema, _fire(row, tenants[schema])) for schema, row in claims.claim_together(schemas)]
         claims.store_together([(schema, fire.row) for schema, fire in fires])
         save_results.save_or_raise([fire.what for _, fire in fires if isinstance(fire.what, Outcome)])
@@ -138,14 +138,14 @@ def push_fires(packages: Sequence[Package]) -> None:
 
 
 def begin(schema: str) -> None:
-    """Prepare for code of the project that may be called for a tenant, which is current."""
+    """Prepare for the project's code that may be called when schedules of the current tenant fire."""
     shared_caches.forget_other_tenants()
     if shared_caches.has_receivers():
         shared_caches.announce(schema)
 
 
-def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:
-    """Return the tenants that have these schemas in this transaction. Raises `UnknownTenant`."""
+def _tenants_to_fire(schemas: Sequence[str]) -> dict[str, _Tenant]:
+    """Return the tenants whose schedules fire, by schema, as they are in this transaction. Raises `UnknownTenant`."""
     keys = tenancy.keys_now(schemas)
     made = tenancy.since_of(keys)
     return {schema: _Tenant(schema, key, tenancy.scope(schema, key, made[schema])) for schema, key in keys.items()}
@@ -161,7 +161,7 @@ def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
         what = failed_task(row, schema, id, error)
     row.task, repeats = id, row.repeats
     try:
-        occurrences.move_on(row)
+        row_runs.move_on(row)
         catch_up.note(schema, row, planned, repeats)
     except BadSchedule as error:
         # It has no next run, so it ends; its row and its failed task say why.

@@ -17,7 +17,7 @@ logger = get_logger("tenant_q.schedules")
 
 
 def package_of(row: Schedule, schema: str, id: str) -> Package:
-    """Return the package of a schedule's run at its `next_run`.
+    """Return the package of a schedule that fires at its `next_run`.
 
     Args:
         row: The schedule.
@@ -46,13 +46,13 @@ def package_of(row: Schedule, schema: str, id: str) -> Package:
 
 
 def _place_in_spread(schema: str, row: Schedule) -> float:
-    """Return the place of a schedule in the seconds of `schedule_spread`: always the same, and different for others."""
+    """Return a fired package's delay within `schedule_spread`, which is always the same for the same schedule."""
     place = int(deterministic_id("spread", schema, row.pk)[:8], 16) / 16**8
     return place * conf().schedule_spread
 
 
 def failed_task(row: Schedule, schema: str, id: str, error: TenantQError) -> Outcome:
-    """Log that a schedule failed, and return the failed task that says why.
+    """Log that a schedule could not be fired, and return the failed task that takes the place of its package.
 
     Args:
         row: The schedule.

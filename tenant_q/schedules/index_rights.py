@@ -6,6 +6,8 @@ from psycopg import errors, sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.models import DueSchedule
+from tenant_q.schedules.catalogue import Table, has_all
 from tenant_q.schedules.index_statements import fetch
 from tenant_q.sql import statement
 
@@ -24,15 +26,19 @@ REFUSED = errors.InsufficientPrivilege
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
-def functions() -> sql.Composed:
-    """Return the statements that create or replace the functions of the index."""
-    return sql.SQL(statement("due_index")).format(
-        public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
-    )
+def require_index() -> None:
+    """Raise `ConfigurationError` if the due index has not been migrated, or this role has no right to use it."""
+    public = tenancy.public_schema()
+    if not has_all(Table(DueSchedule._meta.db_table)):
+        raise ConfigurationError(
+            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
+    _require_functions()
 
 
-def require_functions() -> None:
-    """Raise `ConfigurationError` if a function of the index is missing, or the current role may not execute it."""
+def _require_functions() -> None:
+    """Raise `ConfigurationError` if the due index lacks a function, or this role has no right to execute one."""
     public = tenancy.public_schema()
     paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in _CALLED}
     missing = fetch(
@@ -59,7 +65,7 @@ def require_functions() -> None:
 
 
 def why_not(schema: str, error: BaseException) -> str:
-    """Return why a schema could not be put into the index, and how to correct it.
+    """Return why a schema could not be put into the due index, with the rights that are missing, if any.
 
     Args:
         schema: The schema as PostgreSQL names it.
@@ -78,7 +84,7 @@ def why_not(schema: str, error: BaseException) -> str:
 
 
 def needed_grants(schema: str) -> str:
-    """Return the grants that the current role needs to put a schema into the index, as the end of a sentence.
+    """Return the grants that the current role needs to put a schema into the due index, as the end of a sentence.
 
     It is empty if nothing is missing. This costs one statement.
 

@@ -8,23 +8,24 @@ from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.models import DueSchedule
+from tenant_q.sql import statement
 
 INDEXED_SCHEMAS = "tenant_q_indexedschema"
 """The table of the schemas that are in the index."""
 
 
 def entries() -> Any:
-    """Return a queryset of the entries of the index, on the tenants' connection."""
+    """Return a queryset of the entries of the due index, on the tenants' connection."""
     return DueSchedule.objects.using(tenancy.database_alias())
 
 
 def in_public(name: str) -> sql.Identifier:
-    """Return the qualified name of a table or function of the public schema."""
+    """Return the qualified name of a table or function of the due index, in the public schema."""
     return sql.Identifier(tenancy.public_schema(), name)
 
 
 def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
-    """Return a statement that calls a function of the index.
+    """Return a statement that calls a function of the due index.
 
     Args:
         form: The statement, with two places: for the function and for its arguments.
@@ -34,13 +35,20 @@ def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
     return sql.SQL(form).format(in_public(function), sql.SQL(", ").join(map(sql.Literal, arguments)))
 
 
+def index_functions() -> sql.Composed:
+    """Return the statements that create or replace the functions of the due index."""
+    return sql.SQL(statement("due_index")).format(
+        public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
+    )
+
+
 def fetch(query: sql.Composed) -> list[Any]:
-    """Return the rows of a statement. Raises `DatabaseAway`."""
+    """Execute a statement of the due index, and return its rows. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         return list(cursor.execute(query).fetchall())
 
 
 def execute(query: sql.Composed) -> None:
-    """Execute a statement that returns no rows. Raises `DatabaseAway`."""
+    """Execute a statement of the due index that returns no rows. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         cursor.execute(query)

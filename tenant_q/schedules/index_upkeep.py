@@ -13,8 +13,7 @@ from django.db import transaction
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.exceptions import ConfigurationError, DatabaseAway
-from tenant_q.models import DueSchedule
+from tenant_q.exceptions import DatabaseAway
 from tenant_q.schedules import index_rights
 from tenant_q.schedules.catalogue import Function, Table, has_all
 from tenant_q.schedules.index_statements import INDEXED_SCHEMAS, call, execute, fetch, in_public
@@ -26,22 +25,11 @@ INSTALL_LOCK_MS = 250
 """The longest wait for a locked table, in milliseconds: meanwhile the other schemas wait too."""
 
 
-def require_tables() -> None:
-    """Raise `ConfigurationError` if the index has not been migrated, or this role may not use it."""
-    public = tenancy.public_schema()
-    if not has_all(Table(DueSchedule._meta.db_table)):
-        raise ConfigurationError(
-            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
-    index_rights.require_functions()
-
-
 # Schemas come and go
 
 
 def install(schema: str) -> bool:
-    """Put a schema's schedules into the index, and the triggers on its table.
+    """Put a schema's schedules into the due index, and the triggers on its table.
 
     Returns:
         Whether it succeeded. It does not while another transaction locks the table, or without the rights.
@@ -53,7 +41,7 @@ def install(schema: str) -> bool:
 
 
 def _install(schema: str) -> str | None:
-    """Install a schema as `install` does. Return why it failed, or None."""
+    """Put a schema into the due index as `install` does. Return why it failed, or None."""
     try:
         tenancy.insist(lambda: _install_in_transaction(schema))
     except DatabaseAway:
@@ -69,17 +57,17 @@ def _install_in_transaction(schema: str) -> None:
 
 
 def install_now(schema: str) -> None:
-    """Install a schema in the transaction of the caller. Raises `DatabaseError` if its table is locked."""
+    """Put a schema into the due index in the caller's transaction. Raises `DatabaseError` if its table is locked."""
     execute(call("SELECT {}({})", "tenant_q_install_index", schema))
 
 
 def forget(schema: str) -> None:
-    """Take a schema that is gone out of the index. Raises `DatabaseAway`."""
+    """Take a schema that is gone out of the due index. Raises `DatabaseAway`."""
     execute(call("SELECT {}({})", "tenant_q_forget_schema", schema))
 
 
 def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
-    """Receive `post_migrate`: put the migrated schema into the index, if both have their tables."""
+    """Receive `post_migrate`: put the migrated schema into the due index, if both have their tables."""
     if using != tenancy.database_alias() or app_config.name != "django_q":  # the signal comes once for each app
         return
     schema = tenancy.physical_schema(tenancy.current_schema())
@@ -90,7 +78,7 @@ def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
 
 
 def _install_as_migrating_role(schema: str, using: str) -> None:
-    """Do what this role may, and leave the rest to the cluster, so that a migration does not fail."""
+    """Put a schema into the due index as far as this role may, and leave the rest to the cluster."""
     if _try_call("tenant_q_install_index", schema, using) is None:
         return
     if refusal := _try_call("tenant_q_install_triggers", schema, using):
@@ -104,7 +92,7 @@ def _install_as_migrating_role(schema: str, using: str) -> None:
 
 
 def _try_call(function: str, schema: str, using: str) -> BaseException | None:
-    """Call a function of the index for a schema. Return the error if this role lacks a right; raise others."""
+    """Call a function of the due index for a schema. Return the error if this role lacks a right; raise others."""
     try:
         with transaction.atomic(using=using):
             execute(call("SELECT {}({})", function, schema))
@@ -119,7 +107,7 @@ def _try_call(function: str, schema: str, using: str) -> BaseException | None:
 
 
 def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
-    """Return the schemas that differ from the index, each with whether it is to be forgotten.
+    """Return the schemas that differ from the due index, each with whether it is to be forgotten.
 
     A schema is forgotten when it is gone, and when it is not a tenant's: another application may have a table of that
     name. It costs one statement while nothing is stale.
@@ -142,7 +130,7 @@ def stale_schemas(*, thorough: bool = False) -> list[tuple[str, bool]]:
 
 
 def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]:
-    """Install or forget schemas.
+    """Bring the due index up to date: put stale schemas into it, or take them out.
 
     Args:
         stale: The schemas, as from `stale_schemas`.
@@ -163,17 +151,17 @@ def bring_up_to_date(stale: Sequence[tuple[str, bool]]) -> list[tuple[str, str]]
 
 
 def indexed_schemas() -> list[str]:
-    """Return every schema that the index knows, or should know. Raises `DatabaseAway`."""
+    """Return every schema that the due index knows, or should know. Raises `DatabaseAway`."""
     return sorted(known_schemas() | {schema for schema, _ in stale_schemas()})
 
 
 def known_schemas() -> set[str]:
-    """Return the schemas that the index knows. Raises `DatabaseAway`."""
+    """Return the schemas that the due index knows. Raises `DatabaseAway`."""
     return {schema for (schema,) in fetch(sql.SQL("SELECT schema_name FROM {}").format(in_public(INDEXED_SCHEMAS)))}
 
 
 def errors(schema: str) -> int:
-    """Return the number of schedules of a schema that are wrong in the index.
+    """Compare a schema with the due index, and return the number of its schedules that are wrong there.
 
     Raises:
         DatabaseAway: The database cannot be reached.
@@ -183,7 +171,7 @@ def errors(schema: str) -> int:
 
 
 def errors_of(schemas: Sequence[str]) -> dict[str, int]:
-    """Return the same as `errors` for several schemas, by schema, in one round trip. Raises the same errors."""
+    """Compare several schemas with the due index as `errors` does, in one round trip. Raises the same errors."""
     query = sql.SQL("SELECT name, {}(name) FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name)").format(
         in_public("tenant_q_index_errors"), sql.Literal(list(schemas))
     )

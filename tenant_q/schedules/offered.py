@@ -45,7 +45,7 @@ _OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_ten
 
 
 def is_limited() -> bool:
-    """Return whether the current schema belongs to a tenant, whose staff is limited."""
+    """Return whether staff may name only what is offered, because the current schema is a tenant's."""
     return tenancy.current_schema() != tenancy.public_schema()
 
 
@@ -76,7 +76,7 @@ def is_offered(path: object) -> bool:
 
 
 def fruitless_entries() -> Iterator[tuple[str, str]]:
-    """Yield the entries of `TENANT_Q["admin_functions"]` that offer nothing here, each with the reason."""
+    """Yield the entries of `TENANT_Q["admin_functions"]` by which no function is offered here, each with the reason."""
     for entry in conf().admin_functions:
         try:
             if entry.endswith(_EVERYTHING_IN):
@@ -97,7 +97,7 @@ def _named_functions() -> set[str]:
 
 
 def _is_defined(module: ModuleType, name: str) -> bool:
-    """Return whether a module defines a public function at its top level, decorated or not.
+    """Return whether a module defines a public function to be offered at its top level, decorated or not.
 
     A class, a lambda, a partial, and an alias of a function with another name or of another module do not count.
     """
@@ -149,7 +149,7 @@ def _is_there(name: str) -> bool:
 
 
 def _import_all(name: str) -> Iterator[ModuleType]:
-    """Import a module and, if it is a package, its modules, except for tests and names that begin with "_"."""
+    """Import a module of offered functions and, if it is a package, its modules, except for tests and "_" names."""
     module = importlib.import_module(name)
     yield module
     for _finder, inner, _is_package in pkgutil.iter_modules(getattr(module, "__path__", ())):
@@ -176,7 +176,7 @@ setting_changed.connect(_forget, dispatch_uid="tenant_q.offered")
 
 
 def problems(row: Schedule) -> Iterator[tuple[str, str]]:
-    """Yield what a schedule names that is not offered: the field, and a sentence. Nothing is imported."""
+    """Yield what a schedule names that is not offered to staff: the field, and a sentence. Nothing is imported."""
     if not is_offered(row.func):
         yield "func", _("%(path)s is not a function that is offered here.") % {"path": row.func or "-"}
     if row.hook and not is_offered(row.hook):
@@ -228,19 +228,19 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
 
 
 def is_listed(row: Schedule) -> bool:
-    """Return whether a tenant's staff could have made a schedule: its function, hook and options are offered."""
+    """Return whether all that a schedule runs is offered to its tenant's staff: its function, hook and options."""
     return not any(problems(row))
 
 
 def refuse_unlisted(row: Schedule) -> None:
-    """Raise `NotOffered` if a tenant is current and its staff may not name what a schedule runs."""
+    """Raise `NotOffered` if a schedule runs what is not offered to the staff of the current tenant."""
     if is_limited():
         for _field, reason in problems(row):
             raise NotOffered(reason)
 
 
 def refuse_again(task: Task, origin: str | None) -> None:
-    """Raise `NotOffered` if a tenant is current and its staff may not run a task again.
+    """Raise `NotOffered` if the current tenant's staff may not run a task again, because what it runs is not offered.
 
     A task that code enqueued may run again with the arguments of its row. A task from a schedule or the admin may only
     if its function and its hook are offered.
@@ -259,7 +259,7 @@ def refuse_again(task: Task, origin: str | None) -> None:
 
 
 def _refused_options(row: Schedule) -> str:
-    """Return the names of the options in a schedule's keyword arguments that its tenant's staff may not set."""
+    """Return the options in a schedule's keyword arguments that are not offered to its tenant's staff."""
     try:
         _args, kwargs = parse_arguments(None, row.kwargs)
     except BadSchedule:  # such a schedule runs nothing

@@ -49,7 +49,7 @@ _DETAILS = ("name", "func", "kind", "minutes", "cron", "last")
 
 
 def planned_runs(limit: int, schema: str | None = None) -> list[PlannedRun]:
-    """Return the next runs over all tenants and clusters, the earliest first.
+    """Return the planned runs of all tenants' schedules in all clusters, the earliest first.
 
     It costs one statement, and one for each schema among them.
 

@@ -56,7 +56,7 @@ def next_run(
     minutes: int | None = None,
     cron: str | None = None,
 ) -> datetime:
-    """Return the run after `planned`.
+    """Return the run of a recurrence after `planned`.
 
     A day that a month does not have becomes its last day: 31 January, then 28 or 29 February; 29 February, then 28
     February a year later. As in Django-Q2 only the next run is stored, so 28 February is followed by 28 March.
@@ -89,7 +89,7 @@ def following(
     minutes: int | None = None,
     cron: str | None = None,
 ) -> datetime:
-    """Return the next run to store once the run `planned` has fired at `now`.
+    """Return the next run of a recurrence, to store once the run `planned` has fired at `now`.
 
     It is later than `planned` even if `now` is not, since clocks differ.
 
@@ -126,7 +126,7 @@ def missed(
     minutes: int | None = None,
     cron: str | None = None,
 ) -> int:
-    """Return the number of runs after `planned` and up to `now`.
+    """Return the number of runs of a recurrence after `planned` and up to `now`.
 
     Args:
         kind: As for `following`.
@@ -192,7 +192,7 @@ def replanned(
 
 
 def _first_before(kind: Kind, planned: datetime, now: datetime, zone: ZoneInfo | None, minutes: int | None) -> datetime:
-    """Return the first run after `now`, counted back from `planned`."""
+    """Return the first run of a recurrence after `now`, counted back from `planned`."""
     if kind is Kind.ONCE:
         return planned
     if zone is not None:
@@ -211,7 +211,7 @@ def _first_before(kind: Kind, planned: datetime, now: datetime, zone: ZoneInfo |
 
 
 def _earlier(kind: Kind, wall: datetime, count: int) -> datetime:
-    """Return the wall-clock time `count` intervals before `wall`."""
+    """Return the wall-clock time `count` intervals of a recurrence before `wall`."""
     if kind in _DAYS:
         return wall - count * _DAYS[kind] * _DAY
     year, month = divmod(12 * wall.year + wall.month - 1 - count * _MONTHS[kind], 12)
@@ -221,7 +221,7 @@ def _earlier(kind: Kind, wall: datetime, count: int) -> datetime:
 def _first_after(
     code: str, planned: datetime, after: datetime, zone: ZoneInfo | None, minutes: int | None, cron: str | None
 ) -> datetime:
-    """Return the first run that is later than both `after` and the run `planned`."""
+    """Return the first run of a recurrence that is later than both `after` and the run `planned`."""
     if (planned.tzinfo is None) != (zone is None):
         raise ValueError("planned must be aware with a time zone, and naive without one")
     try:
@@ -249,7 +249,7 @@ def _beyond_dates(kind: str, error: Exception) -> BadSchedule:
 
 
 def _interval(kind: str, minutes: int | None) -> timedelta:
-    """Return the interval of a schedule of type MINUTES or HOURLY."""
+    """Return the interval of a recurrence of type MINUTES or HOURLY."""
     if kind == Kind.HOURLY:
         return timedelta(hours=1)
     if minutes is not None and (not isinstance(minutes, int) or minutes < 0):
@@ -258,7 +258,7 @@ def _interval(kind: str, minutes: int | None) -> timedelta:
 
 
 def _first_by_calendar(kind: Kind, planned: datetime, after: datetime, zone: ZoneInfo | None) -> datetime:
-    """Return the first daily to yearly run: count intervals on the wall clock, upwards from just below `after`."""
+    """Return the first run of a daily to yearly recurrence: count intervals on the wall clock, upwards to `after`."""
     start, reach = wall_of_run(planned, zone), local(after, zone)
     if kind in _DAYS:
         passed = (reach - start) // (_DAYS[kind] * _DAY)
@@ -271,7 +271,7 @@ def _first_by_calendar(kind: Kind, planned: datetime, after: datetime, zone: Zon
 
 
 def _later(kind: Kind, start: datetime, count: int) -> datetime:
-    """Return the wall-clock time `count` intervals after `start`, as if each were counted from the one before it."""
+    """Return the wall-clock time `count` intervals of a recurrence after `start`, as if counted one by one."""
     if kind in _DAYS:
         return start + count * _DAYS[kind] * _DAY
     step = _MONTHS[kind]

@@ -1,4 +1,4 @@
-"""Compute the next run again when `Schedule.save()` changes the recurrence.
+"""Plan the next run again when `Schedule.save()` changes the recurrence.
 
 Django-Q2 only computes it for a new cron schedule. A changed schedule would run once more at the time of its previous
 recurrence. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
@@ -21,7 +21,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import occurrences
+from tenant_q.schedules import row_runs
 
 RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
 """The fields of a schedule that determine its next run."""
@@ -30,7 +30,7 @@ _POSITIONAL = ("force_insert", "force_update", "using", "update_fields")
 
 
 def install() -> None:
-    """Replace `Schedule.save()` by one that computes the next run again. A second call has no effect."""
+    """Replace `Schedule.save()` by one that plans the next run again. A second call has no effect."""
     if not hasattr(Schedule.save, "tenant_q_original"):
         Schedule.save = _planning(Schedule.save)
         Schedule.from_db = classmethod(_from_db)
@@ -59,21 +59,21 @@ def _planning(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _save_planned(original: Callable[..., None], row: Schedule, options: dict[str, Any]) -> None:
-    """Save an existing row. Lock it first, so that no scheduler changes it in the meantime."""
+    """Save a schedule, and plan its next run again. Lock its row first, so that no scheduler changes it meanwhile."""
     using, fields = options.get("using") or router.db_for_write(type(row), instance=row), options.get("update_fields")
     with transaction.atomic(using=using):
         stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
-        if stored is not None and not _is_given(stored, row, fields):
-            changed = _changed(stored, row, fields)
-            if occurrences.recurrence_of(changed) != occurrences.recurrence_of(stored):
+        if stored is not None and not _is_next_run_given(stored, row, fields):
+            changed = _with_new_recurrence(stored, row, fields)
+            if row_runs.recurrence_of(changed) != row_runs.recurrence_of(stored):
                 row.next_run = _next_run(changed)
                 if fields is not None:
                     options["update_fields"] = {*fields, "next_run"}
         original(row, **options)
 
 
-def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
-    """Return whether the caller set a next run.
+def _is_next_run_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
+    """Return whether the caller of `Schedule.save()` set a next run, which is not to be planned again.
 
     `update_or_create()` always names the field, so the value decides. A value from before the last run does not count.
     """
@@ -82,8 +82,8 @@ def _is_given(stored: Schedule, row: Schedule, fields: Any) -> bool:
     return row.next_run not in (stored.next_run, row.__dict__.get(_LOADED, stored.next_run))
 
 
-def _changed(stored: Schedule, row: Schedule, fields: Any) -> Schedule:
-    """Return a copy of the stored row with the new recurrence."""
+def _with_new_recurrence(stored: Schedule, row: Schedule, fields: Any) -> Schedule:
+    """Return a copy of the stored schedule with the new recurrence, by which it is planned again."""
     changed = copy(stored)
     for name in RECURRENCE if fields is None else RECURRENCE.intersection(fields):
         value = getattr(row, name)
@@ -97,6 +97,6 @@ def _next_run(row: Schedule) -> datetime | None:
     if row.next_run is None:  # paused
         return None
     try:
-        return occurrences.replan(row, row.next_run, timezone.now())
+        return row_runs.after_change(row, row.next_run, timezone.now())
     except BadSchedule:  # the next run will leave a failed task that says why
         return row.next_run  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The schedules of the current schema, as rows on the tenants' connection."""
+"""The rows of the current schema's schedules, on the tenants' connection."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def rows() -> Any:
-    """Return the schedules of the current schema, on the tenants' connection, whatever the project's routers say."""
+    """Return the rows of the current schema's schedules on the tenants' connection, whatever the routers say."""
     return Schedule.objects.using(tenancy.database_alias())
 
 
 def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
-    """Create a schedule in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
+    """Create a schedule's row in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
 
     Args:
         func: The path of the function.
@@ -57,7 +57,7 @@ def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule
 
 
 def has_receivers() -> bool:
-    """Return whether the project has receivers for schedules that are saved or deleted."""
+    """Return whether the project has receivers for rows of schedules that are saved or deleted."""
     signals = (pre_save, post_save, pre_delete, post_delete)
     found = [receiver for signal in signals for receiver in receivers_of(signal, sender=Schedule)]
     # The receiver of django-tenants looks for tenants among everything that is deleted.

@@ -13,13 +13,13 @@ from django_q.models import Schedule
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import execute, hooks
-from tenant_q.schedules import fired_packages, occurrences
+from tenant_q.schedules import fired_packages, row_runs
 from tenant_q.schedules.arguments import parse_arguments
 from tenant_q.support.visible import one_line
 
 
 def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tuple[str | None, str]]:
-    """Yield what is wrong with a schedule.
+    """Validate a schedule before it is saved: yield what would keep it from running.
 
     Function and hook are only checked if this project's own cluster serves the schedule, because another cluster may
     have other code. Modules are imported, but nothing is called.
@@ -82,7 +82,7 @@ def _sentence(text: str) -> str:
 
 def _check_recurrence(row: Schedule) -> None:
     now = timezone.now()
-    occurrences.after_fire(row, row.next_run or now, now, catch_up=False)
+    row_runs.after_fire(row, row.next_run or now, now, catch_up=False)
 
 
 def _check_keyword(name: str | None) -> None:

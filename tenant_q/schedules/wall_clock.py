@@ -17,12 +17,12 @@ _DAY: Final = timedelta(days=1)
 
 
 def local(moment: datetime, zone: ZoneInfo | None) -> datetime:
-    """Return what a clock in the zone shows at a moment."""
+    """Return the wall-clock time of a moment: what a clock in the zone shows."""
     return moment if zone is None else moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def first_moment(wall: datetime, zone: ZoneInfo, fold: int = 0) -> datetime:
-    """Return the first moment at which the clock shows `wall`, in UTC.
+    """Return the first moment at which a wall clock shows `wall`, in UTC.
 
     Where the clock jumps over `wall`, the offset before the jump (`fold` 0) or after it (`fold` 1) applies.
     """
@@ -30,7 +30,7 @@ def first_moment(wall: datetime, zone: ZoneInfo, fold: int = 0) -> datetime:
 
 
 def run_at(wall: datetime, zone: ZoneInfo | None) -> datetime:
-    """Return the moment at which a daily to yearly schedule runs for `wall`; `recurrence` describes the rules."""
+    """Return the moment at which a schedule with the wall-clock time `wall` runs; `recurrence` describes the rules."""
     if zone is None:
         return wall
     moment = first_moment(wall, zone)
@@ -49,7 +49,7 @@ def wall_of_run(planned: datetime, zone: ZoneInfo | None) -> datetime:
 
 
 def end_of_jump(wall: datetime, zone: ZoneInfo) -> datetime:
-    """Return the first moment at which the clock shows `wall` or, if it jumps over `wall`, a later time.
+    """Return the first moment at which a wall clock shows `wall` or, if it jumps over `wall`, a later time.
 
     The result is precise to the second.
     """

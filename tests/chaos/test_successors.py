@@ -21,7 +21,7 @@ from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message, Policy
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
-from tenant_q.operations import departures
+from tenant_q.operations import deleted_tenants
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
@@ -62,7 +62,7 @@ def names(tenants) -> Iterator[list[str]]:
 def begin(schema: str, number: int) -> Life:
     """Make a tenant and give it work of every kind."""
     schemas.clone_tenants([schema], tables=TABLES)
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     tenancy.forget_tenants()
     life = Life(schema, number)
     policies.change(schema, actor="test", act="limit", weight=1 + number)

@@ -20,7 +20,7 @@ from django.db import connection
 from tenant_q import tenancy
 from tenant_q.cluster import preflight
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.schedules import index_rights, index_upkeep
+from tenant_q.schedules import index_rights, index_statements, index_upkeep
 from tests import schemas
 from tests.integration.conftest import sql
 from tests.integration.planning import LATER, elsewhere, entries, insert, is_right, on_the_wire
@@ -217,23 +217,23 @@ def test_a_cluster_without_the_right_to_the_functions_names_the_grant(roles):
         acting_as(CLUSTER),
         pytest.raises(ConfigurationError, match=r"GRANT EXECUTE ON FUNCTION .* TO tq_test_cluster") as e,
     ):
-        index_upkeep.require_tables()
+        index_rights.require_index()
     with acting_as(CLUSTER), pytest.raises(ConfigurationError, match="may not execute"):
         preflight.survey()
     grant(str(e.value))
     with acting_as(CLUSTER):
-        index_upkeep.require_tables()
+        index_rights.require_index()
 
 
 def test_an_upgrade_grants_it_to_who_may_write_to_the_index(roles):
-    sql(index_rights.functions().as_string())
+    sql(index_statements.index_functions().as_string())
     with acting_as(CLUSTER):
-        index_upkeep.require_tables()
+        index_rights.require_index()
         assert index_upkeep.stale_schemas() == []
 
 
 def test_a_cluster_without_the_right_to_a_tenants_table_names_the_grants(migrated, caplog, make_scheduler):
-    sql(index_rights.functions().as_string())
+    sql(index_statements.index_functions().as_string())
     insert(migrated, id=1)
     with acting_as(CLUSTER), caplog.at_level(logging.WARNING, "tenant_q"):
         scheduler = make_scheduler()
@@ -298,7 +298,7 @@ def test_with_the_one_grant_a_migration_makes_the_triggers(migrated, caplog, mak
     assert caplog.records == []
     ((count,),) = sql("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'spare.django_q_schedule'::regclass")
     assert count == 2
-    sql(index_rights.functions().as_string())
+    sql(index_statements.index_functions().as_string())
     sql(f"REVOKE TRIGGER ON spare.django_q_schedule FROM {CLUSTER}")
     with acting_as(CLUSTER):
         make_scheduler().tick()

@@ -27,7 +27,7 @@ from tenant_q.operations import health
 from tenant_q.operations.metrics import registry
 from tenant_q.operations.site import read_site
 from tenant_q.operations.status import Death
-from tenant_q.schedules import by_hand, occurrences
+from tenant_q.schedules import by_hand, row_runs
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import sql, work
@@ -147,7 +147,7 @@ def test_a_changed_recurrence_pause_and_resume():
         before = row.next_run
         assert by_hand.pause(row.pk, actor="x") and by_hand.resume(row.pk, actor="x")
         assert Schedule.objects.get().next_run == before
-        assert occurrences.preview(row, timezone.now(), PREVIEWED)[1] == before + timedelta(hours=1)
+        assert row_runs.preview(row, timezone.now(), PREVIEWED)[1] == before + timedelta(hours=1)
         by_hand.run_now(row, actor="x")
 
 

@@ -18,7 +18,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
 from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
-from tenant_q.operations import departures, renaming
+from tenant_q.operations import deleted_tenants, renaming
 from tenant_q.schedules import fire
 from tenant_q.tenancy import in_schema
 from tenant_q.tenancy.cache import tenant_cache
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.seam
 @pytest.fixture
 def old(tenants) -> Iterator[str]:
     schemas.clone_tenants(["old_name"])
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     tenancy.forget_tenants()
     yield "old_name"
     for name in ("old_name", "new_name"):
@@ -104,7 +104,7 @@ def test_the_old_name_may_be_anothers(old, worker):
     if own:
         tenancy.tenant_model().objects.filter(schema_name="new_name").update(**own)
     schemas.clone_tenants(["old_name"])
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     tenancy.forget_tenants()
     with in_schema("old_name"):
         QUtilities.add_async_task("tests.tasks.note_where", note_key())

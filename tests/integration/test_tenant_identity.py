@@ -19,7 +19,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.exceptions import BrokerError, TenantDeleted, TenantReplaced, UnknownTenant
 from tenant_q.lifecycle import cached_results, push
 from tenant_q.models import DueSchedule, TenantPolicy, TenantRecord
-from tenant_q.operations import departures
+from tenant_q.operations import deleted_tenants
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
 from tenant_q.package.package import Package
@@ -46,7 +46,7 @@ def spare(tenants) -> Iterator[str]:
 
 def make(name: str) -> None:
     schemas.clone_tenants([name])
-    departures.find_and_clear()  # records a tenant that was made past `save()`
+    deleted_tenants.find_and_clear()  # records a tenant that was made past `save()`
     tenancy.forget_tenants()
 
 
@@ -279,7 +279,7 @@ def test_a_deletion_that_is_rolled_back_removes_nothing(spare, worker):
         tenancy.tenant_model().objects.get(schema_name=spare).delete()
         raise ZeroDivisionError
     tenancy.forget_tenants()
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     work(worker)
     assert QUtilities.get_result(id, schema_name=spare) == 1
     assert policies.policy_of(spare).weight == 2
@@ -293,11 +293,11 @@ def test_a_deletion_while_the_broker_is_away_is_made_up_for(spare, worker, monke
         raise BrokerError("Redis is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(departures, "site_brokers", away)
+        patched.setattr(deleted_tenants, "site_brokers", away)
         schemas.drop_tenant(spare)
     assert spare in everything_in_redis()
     assert "left it to the scheduler" in caplog.text
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     assert spare not in everything_in_redis()
     assert TenantRecord.objects.get(schema_name=spare).cleared
 
@@ -306,7 +306,7 @@ def test_a_deletion_succeeds_whatever_fails_after_its_commit(spare, monkeypatch,
     def broken() -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(departures, "site_brokers", broken)
+    monkeypatch.setattr(deleted_tenants, "site_brokers", broken)
     schemas.drop_tenant(spare)
     assert "broken" in caplog.text
     assert TenantRecord.objects.get(schema_name=spare).cleared is None
@@ -332,7 +332,7 @@ def test_a_cache_that_is_away_keeps_no_scheduler_from_firing(spare, worker, sche
         assert get_broker().queue_size("acme_corp") == 1
         assert "the cache is away" in caplog.text
         assert TenantRecord.objects.get(schema_name=spare).cleared is None
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     assert TenantRecord.objects.get(schema_name=spare).cleared
     assert spare not in everything_in_redis()
 
@@ -341,7 +341,7 @@ def test_what_fails_in_clearing_keeps_no_scheduler_from_firing(tenants, schedule
     def refused() -> None:
         raise ProgrammingError("permission denied for table tenant_q_tenantrecord")
 
-    monkeypatch.setattr(departures, "find_and_clear", refused)
+    monkeypatch.setattr(deleted_tenants, "find_and_clear", refused)
     with in_schema("acme_corp"):
         row = Schedule.objects.create(func="tests.tasks.add", args="1", schedule_type="O", repeats=-1)
         Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(minutes=1))
@@ -401,7 +401,7 @@ def test_a_dump_and_a_restore_keep_the_identity(spare, worker):
         id = QUtilities.add_async_task("tests.tasks.add", 1)
     drop_past_the_orm()
     restore(key)
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     work(worker)
     assert QUtilities.get_result(id, schema_name=spare) == 1
 
@@ -412,13 +412,13 @@ def test_a_tenant_that_is_restored_after_it_was_found_gone_is_served(spare, work
         QUtilities.add_async_task("tests.tasks.add", 1)
     drop_past_the_orm()
     with monkeypatch.context() as patched:
-        patched.setattr(departures, "clear", lambda *_: False)
-        departures.find_and_clear()
+        patched.setattr(deleted_tenants, "clear", lambda *_: False)
+        deleted_tenants.find_and_clear()
     restore(key)
     tasks.client().delete(redis_key("deleted"))
     with in_schema(spare):
         id = QUtilities.add_async_task("tests.tasks.add", 2)
-    departures.find_and_clear()
+    deleted_tenants.find_and_clear()
     work(worker)
     assert QUtilities.get_result(id, schema_name=spare) == 2
     assert TenantRecord.objects.get(key=key).deleted is None

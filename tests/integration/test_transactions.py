@@ -100,8 +100,8 @@ MOVE = "UPDATE acme_corp.django_q_schedule SET name = 'moved'"
 def test_a_due_schedule_that_another_cluster_touches_is_fired_at_once(strict, scheduler, monkeypatch, times):
     scheduler.tick()
     insert(next_run=PAST)
-    rival = Rival(fire._tenants, MOVE, times)
-    monkeypatch.setattr(fire, "_tenants", rival)
+    rival = Rival(fire._tenants_to_fire, MOVE, times)
+    monkeypatch.setattr(fire, "_tenants_to_fire", rival)
     scheduler.tick()
     assert rival.left == 0
     assert get_broker().queue_size("acme_corp") == 1
@@ -111,7 +111,7 @@ def test_a_due_schedule_that_another_cluster_touches_is_fired_at_once(strict, sc
 def test_what_stays_in_the_way_is_left_alone_for_a_while(strict, scheduler, monkeypatch):
     scheduler.tick()
     insert(next_run=PAST)
-    monkeypatch.setattr(fire, "_tenants", Rival(fire._tenants, MOVE, tenancy.connection.ATTEMPTS))
+    monkeypatch.setattr(fire, "_tenants_to_fire", Rival(fire._tenants_to_fire, MOVE, tenancy.connection.ATTEMPTS))
     scheduler.tick()
     assert get_broker().queue_size("acme_corp") == 0
     assert {held for _, _, held in entries().values()} == {due_index.FAILED}

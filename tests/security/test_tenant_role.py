@@ -29,7 +29,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
 from tenant_q.lifecycle import prune_results, results, rows_one_by_one, save_results
-from tenant_q.management.tenants import show_all_tenants
+from tenant_q.management.django_q_commands import show_all_tenants
 from tenant_q.package.build import build
 from tenant_q.package.outcome import Outcome
 from tenant_q.schedules import index_rights, index_upkeep, planned_runs

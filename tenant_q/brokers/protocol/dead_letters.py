@@ -39,7 +39,7 @@ class DeadLetters(Protocol):
         newest_first: bool = False,
         ids: Collection[str] | None = None,
     ) -> list[Dead]:
-        """Return dead packages.
+        """Return the broker's dead letters.
 
         Args:
             schema: The schema of a tenant, or None for all tenants.
@@ -50,9 +50,9 @@ class DeadLetters(Protocol):
         return []
 
     def retry_dead(self, ids_and_payloads: Mapping[str, str]) -> int:
-        """Queue dead packages again, each with this payload, or with its own if that is empty; return how many."""
+        """Queue dead letters again, each with this payload, or with its own if that is empty; return how many."""
         return 0
 
     def purge_dead(self, ids: Sequence[str]) -> int:
-        """Forget dead packages, and return how many."""
+        """Have the broker forget dead letters, and return how many."""
         return 0

@@ -15,7 +15,7 @@ class Groups(Protocol):
     def add_parts(
         self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
-        """Record parts of a group. A part that is recorded already stays.
+        """Record parts of a group in the broker. A part that is recorded already stays.
 
         Args:
             schema: The schema of the tenant.
@@ -32,7 +32,7 @@ class Groups(Protocol):
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
     ) -> Mapping[str, str]:
-        """Return the recorded parts of a group, by index.
+        """Return the parts of a group that the broker has recorded, by index.
 
         Args:
             schema: The schema of the tenant.
@@ -45,7 +45,7 @@ class Groups(Protocol):
         """
 
     def count_parts(self, schema: str, group: str) -> int:
-        """Return how many parts of a group are recorded."""
+        """Return how many parts of a group the broker has recorded."""
 
     def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
-        """Forget the parts of a group, and return how many there were."""
+        """Have the broker forget the parts of a group, and return how many there were."""

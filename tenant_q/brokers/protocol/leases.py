@@ -32,7 +32,7 @@ class Lease:
 
     @property
     def is_redelivered(self) -> bool:
-        """Whether the package may have been run before, in part or whole."""
+        """Whether the leased package may have been run before, in part or whole."""
         return self.starts is not None
 
 
@@ -55,7 +55,7 @@ class Leases(Protocol):
     supports_leases: bool = False
 
     def renew(self, workers: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, str]]:
-        """Extend the leases of living workers.
+        """Have the broker extend the leases of living workers.
 
         Args:
             workers: The workers' keys.
@@ -75,7 +75,7 @@ class Leases(Protocol):
         charged: bool = True,
         death: str | None = None,
     ) -> int:
-        """Give back the packages of a dead worker.
+        """Have the broker end the leases of a dead worker, and give back its packages.
 
         The package that it was running is charged a start, or gets the give-up reason.
 
@@ -93,19 +93,19 @@ class Leases(Protocol):
         return 0
 
     def expire(self) -> int:
-        """Give back the packages whose leases ran out, and return how many."""
+        """Have the broker give back the packages whose leases ran out, and return how many."""
         return 0
 
     def cancelled(self) -> list[Cancelled]:
-        """Return the leased packages that were cancelled, whose workers are still to be notified."""
+        """Return the leased packages that were cancelled in the broker, whose workers are still to be notified."""
         return []
 
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
-        """Remember for `seconds` that these packages are acknowledged long after their rows were saved."""
+        """Have the broker remember for `seconds` that these packages are acknowledged long after they were saved."""
         return
 
     def may_come(self, ids: Sequence[str]) -> set[str]:
-        """Return the ids of packages that may be delivered again: in the broker, also dead, or noted as late."""
+        """Return the ids of packages that may be leased again: in the broker, also dead, or noted as late."""
         return set()
 
 

@@ -31,12 +31,12 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Packages that are still to be run."""
+        """The number of a broker's packages that are still to be run."""
         return self.queued + self.leased + self.delayed
 
     @property
     def runnable(self) -> int:
-        """Packages that will be run without anything else happening first."""
+        """The number of a broker's packages that will be run without anything else happening first."""
         return self.open - self.paused - self.unready
 
 
@@ -44,21 +44,21 @@ class Monitoring(Protocol):
     """Counts and figures. A broker without `supports_tenant_queues` counts all tenants together."""
 
     def counts(self) -> Counts:
-        """Return how many packages are queued, leased, delayed and dead."""
+        """Count the broker's packages: queued, leased, delayed and dead."""
 
     def queue_size(self, schema: str | None = None) -> int:
-        """Return how many packages are queued: of one tenant, or of all."""
+        """Count the broker's queued packages: of one tenant, or of all."""
 
     def loads(self) -> Mapping[str, Load]:
-        """Return the load of each tenant that has or had packages, in one round trip."""
+        """Return the load of each tenant of which the broker has or had packages, in one round trip."""
         return {}
 
     def totals(self) -> Totals:
-        """Return what was done since the broker's server was new, by tenant and function, in one round trip."""
+        """Return the broker's figures since its server was new, by tenant and function, in one round trip."""
         return Totals({}, {})
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
-        """Return the names that have series of their own in the metrics. It is the same in every process.
+        """Return the names with series of their own in the metrics, as the broker keeps them for every process.
 
         A name keeps its series. One that was counted under "other" stays there until `most` is raised. So no counter
         ever goes back, except that of the others when it is raised.
@@ -71,5 +71,5 @@ class Monitoring(Protocol):
         return set()
 
     def statistics(self) -> Mapping[str, int]:
-        """Return how often it happened so far: `stale_acks` were refused, leases `expired`, entries were `broken`."""
+        """Return how often the broker refused `stale_acks`, found leases `expired`, and found entries `broken`."""
         return {}

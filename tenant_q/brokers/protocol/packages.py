@@ -45,19 +45,19 @@ class Packages(Server, Protocol):
     supports_tenant_queues: bool = False
 
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        """Return the first of a tenant's packages: leased ones, then queued ones in order, then delayed ones."""
+        """Return a tenant's first packages in the broker: leased ones, queued ones in order, then delayed ones."""
         raise refusal(self, "list a tenant's tasks")
 
     def find(self, schema: str, id: str) -> Live | None:
-        """Return a tenant's package that is still to be run, or is being run; None if it has no such package."""
+        """Return a tenant's package from the broker if it is still to be run, or is being run; else None."""
         raise refusal(self, "find a task")
 
     def place(self, schema: str, id: str) -> str | None:
-        """Return the place of a tenant's package: "queued", "delayed", "leased" or "dead"; None if it has no such."""
+        """Return the place of a tenant's package in the broker: "queued", "delayed", "leased" or "dead"; else None."""
         raise refusal(self, "find a task")
 
     def state(self, schema: str, id: str) -> State | None:
-        """Return the state of a tenant's package; None if it has no such package.
+        """Return the state of a tenant's package in the broker; None if it has no such package.
 
         A package that was cancelled before its worker took it is CANCELLED; one that a worker may still be running is
         RUNNING.
@@ -65,7 +65,7 @@ class Packages(Server, Protocol):
         raise refusal(self, "find a task")
 
     def cancel(self, schema: str, id: str, reason: str) -> str | None:
-        """Have a tenant's package given up instead of run.
+        """Have the broker give up a tenant's package instead of delivering it.
 
         It moves to the head of its queue, unless it was far back; if it is leased, it is among those of `cancelled`.
 
@@ -80,7 +80,7 @@ class Packages(Server, Protocol):
         raise refusal(self, "cancel a task")
 
     def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
-        """Keep the progress of leased packages for as long as their leases.
+        """Keep the progress of leased packages in the broker, for as long as their leases.
 
         Args:
             reported: For each worker, the id of a package that it holds and the progress of that package.
@@ -88,12 +88,12 @@ class Packages(Server, Protocol):
         raise refusal(self, "keep a task's progress")
 
     def get_progress(self, schema: str, id: str) -> Progress | None:
-        """Return the progress of a tenant's leased package; None if it reported none, or is not leased."""
+        """Return the progress of a tenant's package from the broker; None if it reported none, or is not leased."""
         raise refusal(self, "keep a task's progress")
 
 
 def state_at(place: str, give_up_reason: str | None, *, may_run: bool) -> State:
-    """Return the state of a package.
+    """Return the state of a package that has this place in the broker.
 
     Args:
         place: "queued", "delayed", "leased" or "dead".

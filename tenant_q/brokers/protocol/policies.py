@@ -30,7 +30,7 @@ class Policies(Server, Protocol):
     """The policies in force. A broker without `supports_tenant_queues` refuses all but the default."""
 
     def set_policies(self, policies: Mapping[str, Policy], *, complete: bool = False) -> None:
-        """Put tenants' policies in force. Each also applies to tasks already queued.
+        """Put tenants' policies in force in the broker. Each also applies to tasks already queued.
 
         Args:
             policies: The policies, by schema.
@@ -40,5 +40,5 @@ class Policies(Server, Protocol):
             raise refusal(self, "pause, cap or weigh tenants")
 
     def policies(self) -> Mapping[str, Policy]:
-        """Return the policies in force, by schema; tenants without one are left out."""
+        """Return the policies that the broker has in force, by schema; tenants without one are left out."""
         return {}

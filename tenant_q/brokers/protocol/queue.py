@@ -71,7 +71,7 @@ class Queue(Protocol):
     """The way of a package: enqueue, fetch, and one of acknowledge, give back, put off, dead-letter."""
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
-        """Put packages on their tenants' queues.
+        """Put packages on their tenants' queues in the broker.
 
         Args:
             messages: The packages.
@@ -88,7 +88,7 @@ class Queue(Protocol):
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
     ) -> Batch:
-        """Lease a batch: slices of the tenants whose turn it is.
+        """Fetch a batch from the queues, on lease: slices of the tenants whose turn it is.
 
         Args:
             worker: The worker's key.
@@ -98,7 +98,7 @@ class Queue(Protocol):
         """
 
     def acknowledge(self, worker: str, settled: Sequence[Settled]) -> list[str]:
-        """Forget packages whose outcome is saved.
+        """Have the broker forget packages that were fetched from the queues and whose outcome is saved.
 
         Returns:
             The ids of those whose lease the worker does not hold.
@@ -117,7 +117,7 @@ class Queue(Protocol):
         seconds: float = 0.0,
         unready: bool = False,
     ) -> None:
-        """Return a package that is to be delivered later.
+        """Return a leased package to its queue, to be delivered later.
 
         Args:
             worker: The worker's key.
@@ -129,10 +129,10 @@ class Queue(Protocol):
         """
 
     def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
-        """Move a package to the dead letters, with the cause."""
+        """Move a leased package from its queue to the dead letters, with the cause."""
 
     def purge(self) -> None:
-        """Forget every queued, delayed and dead package."""
+        """Empty the queues: forget every queued, delayed and dead package."""
 
 
 def queue_names(schema: str, tenant: str | None) -> tuple[str, ...]:

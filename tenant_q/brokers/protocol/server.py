@@ -19,21 +19,21 @@ class Server(Protocol):
     kind: str
 
     def ping(self) -> None:
-        """Check that the server answers."""
+        """Check that the broker's server answers."""
 
     def probe(self) -> None:
-        """Check that the server takes new entries."""
+        """Check that the broker's server takes new entries."""
 
     def info(self) -> str:
-        """Return the server's kind and version."""
+        """Return the kind and version of the broker's server."""
 
     def warnings(self) -> list[str]:
-        """Return what an operator should know about the server's settings, one sentence each."""
+        """Return what an operator should know about the settings of the broker's server, one sentence each."""
 
     def close(self) -> None:
-        """Hand over what this process still keeps for the broker, at its orderly end."""
+        """Hand over to the server what this process still keeps for the broker, at its orderly end."""
 
 
 def refusal(broker: Server, what: str) -> ConfigurationError:
-    """Return the error for a caller who wants what the broker cannot do."""
+    """Return the error for a caller who wants what the broker's server cannot do."""
     return ConfigurationError(f"The {broker.kind} broker cannot {what}; use Redis for that.")

@@ -13,30 +13,30 @@ class Status(Protocol):
     """
 
     def set_stat(self, key: str, value: str, seconds: int) -> None:
-        """Keep a cluster's status for `seconds`."""
+        """Keep a cluster's status in the broker for `seconds`."""
 
     def get_stat(self, key: str) -> Any:
-        """Return a cluster's status, or None."""
+        """Return a cluster's status from the broker, or None."""
 
     def get_stats(self, pattern: str) -> list[Any]:
-        """Return the status of every live cluster of this site."""
+        """Return the status of every live cluster of this site from the broker."""
 
     def last_stats(self) -> list[Any]:
-        """Return the last status of each cluster of this site, also of those that are gone."""
+        """Return the last status of each cluster of this site from the broker, also of those that are gone."""
         return []
 
     def forget_stats(self, keys: Sequence[str]) -> None:
-        """Forget the last status of clusters."""
+        """Have the broker forget the last status of clusters."""
         return
 
     def note_stray(self) -> None:
-        """Remember for a month that a task was enqueued for this cluster, which the settings do not name."""
+        """Have the broker remember for a month that a task was enqueued for this cluster, which no setting names."""
         return
 
     def strays(self) -> list[str]:
-        """Return some names of clusters that the settings do not name; their queues may be empty by now."""
+        """Return some names of clusters in the broker that the settings do not name; their queues may be empty."""
         return []
 
     def forget_strays(self, names: Sequence[str]) -> None:
-        """Forget names of clusters that the settings do not name."""
+        """Have the broker forget names of clusters that the settings do not name."""
         return

@@ -13,19 +13,19 @@ class Tenants(Protocol):
     """
 
     def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
-        """Note that a result of a tenant is kept in a cache for `seconds`; None for good."""
+        """Note in the broker that a tenant has a result in a cache for `seconds`; None for good."""
         return
 
     def cached_ids(self, schema: str, tenant: str) -> list[str]:
-        """Return the ids of a tenant's results that are kept in a cache."""
+        """Return the ids of a tenant's results that are in a cache, as noted in the broker."""
         return []
 
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
-        """Note that these results of a tenant are in no cache any more."""
+        """Note in the broker that these results of a tenant are in no cache any more."""
         return
 
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
-        """Forget all that a deleted tenant has: packages, policy, groups, estimates, figures.
+        """Have the broker forget all that a deleted tenant has: packages, policy, groups, estimates, figures.
 
         What its workers hold is cancelled; call it again when they have ended it.
 
@@ -40,4 +40,4 @@ class Tenants(Protocol):
         """
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
-        """Note that the schema of a tenant has a new name. All that it has stays where it is."""
+        """Note in the broker that a tenant's schema has a new name. All that the tenant has stays where it is."""

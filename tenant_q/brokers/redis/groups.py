@@ -17,7 +17,7 @@ class RedisGroups(Part):
         self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
         owner, count = self._owner(schema, tenant), 0
-        for portion in _portions(parts):
+        for portion in _portions_of_group(parts):
             count = int(self._run("add_parts", *owner, group, seconds or 0, *portion, tag=self._site_tag))
         return count
 
@@ -39,8 +39,8 @@ class RedisGroups(Part):
         return self._run("group", *self._owner(schema, tenant), group, act, most_bytes, tag=self._site_tag)
 
 
-def _portions(parts: Mapping[str, str]) -> Iterator[list[str]]:
-    """Return index and payload of each part, in lists of about `BATCH_BYTES` bytes each."""
+def _portions_of_group(parts: Mapping[str, str]) -> Iterator[list[str]]:
+    """Divide the parts of a group, index and payload, into lists of about `BATCH_BYTES` bytes for Redis."""
     portion: list[str] = []
     size = 0
     for index, payload in parts.items():

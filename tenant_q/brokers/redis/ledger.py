@@ -30,7 +30,7 @@ class Ledger:
         self._now = self._read(now or b"")
 
     def since(self, before: bytes) -> dict[str, Figures]:
-        """Return the figures, by name, of what was done since Redis' string of figures was `before`."""
+        """Return the figures in the ledger, by name, of what was done since Redis' string of figures was `before`."""
         then = self._read(before)
         used = ((name, place) for name, place in self.places.items() if not name.startswith(FREE))
         return {name: self._difference(place * _WORDS, then) for name, place in used}
@@ -44,7 +44,7 @@ class Ledger:
         return Figures.of(counts, run_us, wait_ms)
 
     def _read(self, text: bytes) -> array[int]:
-        """Return the words; those that were not written yet are 0."""
+        """Return the words of the ledger; those that were not written yet are 0."""
         words = array("I")
         words.frombytes(text.ljust(len(self.places) * _WORDS * _WORD_BYTES, b"\0"))
         if sys.byteorder == "little":

@@ -50,7 +50,7 @@ class Part:
         return f"{{tq:{conf().site}{self._suffix}}}"
 
     def _owner(self, schema: str, tenant: str | None = None) -> tuple[str, str]:
-        """Return the two arguments by which a script gets a tenant: its schema's name and its key."""
+        """Return the two arguments by which a Redis script gets a tenant: its schema's name and its key."""
         return schema, self._keys_of([schema]).get(schema, "") if tenant is None else tenant
 
     def _run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
@@ -62,5 +62,5 @@ class Part:
 
 
 def chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    """Return the items in portions that one call of a script handles."""
+    """Return the items in portions that one call of a Redis script handles."""
     return (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))

@@ -75,7 +75,7 @@ class RedisQueue(Part):
     def _readable(
         self, worker: str, id: bytes, token: bytes, starts: bytes, reason: bytes, message: bytes, death: bytes
     ) -> Lease | None:
-        """Return a lease of a fetch; None if its package is not a text, which is then forgotten."""
+        """Return a lease fetched from a queue in Redis; None if its package is not a text, which is then forgotten."""
         try:
             schema, _, _, payload = message.decode().split("\n", 3)
             name = id.decode()
@@ -138,7 +138,7 @@ class RedisQueue(Part):
             self._dead_letter_by_token(worker, lease, error)
 
     def _dead_letter_by_token(self, worker: str, lease: Lease, error: Exception) -> None:
-        """Dead-letter a package whose id the server refuses. The server finds it by the token of its lease.
+        """Dead-letter a package whose id Redis refuses. The server finds it by the token of its lease.
 
         If the server refuses that too, the package stays leased until its worker fetches again.
         """

@@ -48,7 +48,7 @@ class Scripts:
         self._longest_wait = 0.5 * float(client.connection_pool.connection_kwargs.get("socket_timeout") or 60)
 
     def run(self, name: str, *arguments: Any, tag: str | None = None) -> Any:
-        """Run a script and return its answer.
+        """Run a Lua script in Redis and return its answer.
 
         Args:
             name: The name of its file, without the ending.
@@ -75,7 +75,7 @@ class Scripts:
         return self._run_large(script, tag or self.tag, arguments)
 
     def _require_service(self, name: str, error: BrokerDefect) -> None:
-        """Raise `BrokerError` if another script fails too: then the error concerns the whole server."""
+        """Raise `BrokerError` if another Lua script fails too: then the error concerns the whole server."""
         if name == _PROBE:
             return
         try:
@@ -84,7 +84,7 @@ class Scripts:
             raise BrokerError(str(error)) from error.__cause__
 
     def run_when_woken(self, name: str, seconds: float, *arguments: Any) -> Any:
-        """Run a script when a token is in the wake list, or when `seconds` have passed, in one round trip.
+        """Run a Lua script when a token is in the wake list, or when `seconds` have passed, in one round trip.
 
         The server runs the second command of a connection only after the first, which blocks, has its answer.
         """
@@ -104,7 +104,7 @@ class Scripts:
             raise
 
     def _run_large(self, script: Script, tag: str, arguments: tuple[Any, ...]) -> Any:
-        """Run a script again after the server closed the connection, perhaps because it refuses the command.
+        """Run a Lua script again after the server closed the connection, perhaps because it refuses the command.
 
         If the server closes the connection again, and answers a ping before and after, it refuses the command.
         """
@@ -159,7 +159,7 @@ def _size(arguments: tuple[Any, ...]) -> int:
 
 @functools.cache
 def source(name: str) -> str:
-    """Return the text of a script, with the shared functions that it uses in front.
+    """Return the text of a Lua script, with the shared functions that it uses in front.
 
     Redis creates each of these functions anew for every call of the script. In place of those that a script does not
     use there are empty lines, so that the line numbers in the server's errors stay.
@@ -177,7 +177,7 @@ def source(name: str) -> str:
 
 @functools.cache
 def _shared() -> list[tuple[list[str], str]]:
-    """Return the definitions in `common.lua` without their comments, each with the names that it defines."""
+    """Return the shared Lua definitions in `common.lua` without their comments, each with the names that it defines."""
     text = _COMMENT.sub("", (_LUA / "common.lua").read_text())
     return [(_DEFINED.findall(one), one) for one in _DEFINITION.findall(text)]
 

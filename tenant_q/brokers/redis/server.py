@@ -61,4 +61,4 @@ class RedisServer(Part):
         return []
 
     def close(self) -> None:
-        """Do nothing: everything is in Redis already."""
+        """Do nothing, because everything is on the Redis server already."""

@@ -45,7 +45,7 @@ class RedisStatus(Part):
         return [value for value in found.values() if value is not None]
 
     def _stats_of_before(self, keys: Sequence[str | bytes]) -> list[Any]:
-        """Return the status that clusters of an earlier version published, under keys without the site's tag.
+        """Return from Redis the status of clusters of an earlier version, under keys without the site's tag.
 
         A value is None if there is none, or if the server refuses the key: it may be on another node, or not permitted.
         """
@@ -59,7 +59,7 @@ class RedisStatus(Part):
         return [None if isinstance(value, Exception) else value for value in values]
 
     def _stat(self, key: str) -> str:
-        """Return the key of a cluster's status, under the site's tag."""
+        """Return the Redis key of a cluster's status, under the site's tag."""
         return f"{self._site_tag}:{key}"
 
     def last_stats(self) -> list[Any]:

@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
 
 def _log_to_console() -> None:
-    """Show the cluster's log on the console if the project configures no logging, as Django-Q2 does."""
+    """Show the log of `mscluster` on the console if the project configures no logging, as Django-Q2 does."""
     logger = logging.getLogger("tenant_q")
     if logger.hasHandlers():
         return

@@ -44,7 +44,7 @@ class Command(OperatorCommand):
         super().add_arguments(parser)
 
     def perform(self, options: dict[str, Any]) -> None:
-        seconds = max(LEAST_SECONDS, ANSWER_SECONDS - _age())
+        seconds = max(LEAST_SECONDS, ANSWER_SECONDS - _age_of_process())
         use_cluster(options["name"])
         found = self._examine(options, seconds)
         is_well = not found.problems and (options["live"] or not found.outages)
@@ -85,8 +85,8 @@ def _as_json(found: Health, is_well: bool) -> dict[str, Any]:
     }
 
 
-def _age() -> float:
-    """Return the seconds since this process started; 0 if the system does not provide them."""
+def _age_of_process() -> float:
+    """Return the seconds since `mshealth` started; 0 if the system does not provide them."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

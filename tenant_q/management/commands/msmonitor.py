@@ -63,7 +63,7 @@ class Reader(threading.Thread):
         self.count += 1
 
     def end(self) -> None:
-        """Stop reading."""
+        """Stop the thread that reads for `msmonitor`."""
         self._ending.set()
 
 
@@ -92,7 +92,7 @@ class Command(OperatorCommand):
             reader.end()
 
     def _follow(self, live: Live, pressed: Any, reader: Reader, schema: str | None, order: str) -> None:
-        """Show what the reader reads and obey the keys, until "q"."""
+        """Show in `msmonitor` what the reader reads, and obey the keys, until "q"."""
         drawn: Any = None
         while True:
             state = (reader.count, reader.is_paused, order, live.console.size)
@@ -109,7 +109,7 @@ class Command(OperatorCommand):
 
 
 def screen(reader: Reader, schema: str | None, order: str, width: int, height: int) -> RenderableType:
-    """Return what fits on a terminal of this width and height."""
+    """Return what `msmonitor` shows on a terminal of this width and height."""
     site = reader.site
     keys_line = Text(f"s sort (by {order})  p {'resume' if reader.is_paused else 'pause'}  q quit", style="reverse")
     if site is None:

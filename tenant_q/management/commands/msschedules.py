@@ -12,7 +12,7 @@ from tenant_q import tenancy
 from tenant_q.management.console import OperatorCommand, moment, positive_integer, table
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
-from tenant_q.schedules import catch_up, index_upkeep
+from tenant_q.schedules import catch_up, index_rights
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 LISTED = 50
@@ -37,7 +37,7 @@ class Command(OperatorCommand):
             raise CommandError("--repair belongs to `msschedules --check`; give both.")
         if options["limit"] and options["check"]:
             raise CommandError("--limit is for the list, and --check always checks everything; leave one of them out.")
-        index_upkeep.require_tables()
+        index_rights.require_index()
         schema = _physical(options["schema"])
         if options["check"]:
             self._check(schema, repair=options["repair"], as_json=options["json"])
@@ -78,7 +78,7 @@ class Command(OperatorCommand):
             self.write_line(f"The index agrees with the schedules of {_schemas(count)}.")
 
     def _list_unlisted(self, unlisted: list[Unlisted]) -> None:
-        """List the schedules that are not offered. This is not an error: code may have made them, and they fire."""
+        """Print the schedules that are not offered. This is no error: code may have made them, and they fire."""
         if unlisted:
             count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
             self.write_line(f"{count} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
@@ -86,7 +86,7 @@ class Command(OperatorCommand):
             self.write_line(f"{_named(one)}: {' '.join(one.reasons)}")
 
     def _list_behind(self, behind: list[Behind]) -> None:
-        """List the schedules that have many missed runs to make up for. This is not an error: it may be intended."""
+        """Print the schedules that have many missed runs to make up for. This is no error: it may be intended."""
         if behind:
             self.write_line(
                 "Each missed run is made up for. To leave these runs out, set next_run to a moment in the future:"
@@ -106,7 +106,7 @@ def _schemas(count: int) -> str:
 
 
 def _physical(schema: str | None) -> str | None:
-    """Return the schema as PostgreSQL names it. Raises `UnknownTenant`."""
+    """Return the schema that `msschedules` was given as PostgreSQL names it. Raises `UnknownTenant`."""
     if schema is None:
         return None
     if schema != tenancy.public_schema():
@@ -115,7 +115,7 @@ def _physical(schema: str | None) -> str | None:
 
 
 def _kind(one: PlannedRun) -> str | None:
-    """Return the type of a schedule in words, with its interval or its cron text."""
+    """Return the type of a listed schedule in words, with its interval or its cron text."""
     if one.kind == Schedule.CRON:
         return f"cron {one.cron}"
     if one.kind == Schedule.MINUTES:

@@ -130,7 +130,7 @@ def _weight(text: str) -> float:
 
 
 def _queued(found: Sequence[TenantPolicy]) -> list[int | None]:
-    """Return the number of queued tasks of each tenant, over all clusters; None if the broker has one queue for all."""
+    """Return for `mstenant` each tenant's queued tasks in all clusters; None if the broker has one queue for all."""
     brokers = site_brokers()
     if not all(broker.supports_tenant_queues for broker in brokers):
         return [None] * len(found)
@@ -147,7 +147,7 @@ def _row(policy: TenantPolicy, queued: int | None) -> dict[str, Any]:
 
 
 def _sentence(action: str, row: dict[str, Any]) -> str:
-    """Return the policy that is in force now, in a sentence."""
+    """Return in a sentence of `mstenant` the policy of the tenant that is in force now."""
     schema, queued = row["schema"], row["queued"]
     head = f"{schema} is {'paused' if row['paused'] else 'not paused'}"
     if action == "limit":

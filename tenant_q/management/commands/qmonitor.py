@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django_q.management.commands.qmonitor import Command as DjangoQCommand
 
-from tenant_q.management.tenants import OverTenants
+from tenant_q.management.django_q_commands import OverTenants
 
 
 class Command(OverTenants, DjangoQCommand):  # type: ignore[misc]

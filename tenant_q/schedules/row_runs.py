@@ -13,14 +13,14 @@ from tenant_q.schedules import recurrence
 
 
 def recurrence_of(row: Schedule) -> tuple[Any, ...]:
-    """Return the values that determine the next run of a schedule, without values that its type ignores."""
+    """Return the values in a schedule's row that determine its next run, without values that its type ignores."""
     if row.schedule_type == Schedule.CRON:
         return row.schedule_type, row.cron
     return row.schedule_type, (row.minutes or 1) if row.schedule_type == Schedule.MINUTES else None
 
 
 def after_fire(row: Schedule, planned: datetime, now: datetime, *, catch_up: bool) -> datetime:
-    """Return the next run of a schedule to store once its run `planned` has fired at `now`.
+    """Return the next run to store in a schedule's row once its run `planned` has fired at `now`.
 
     Args:
         row: The schedule.
@@ -36,8 +36,8 @@ def after_fire(row: Schedule, planned: datetime, now: datetime, *, catch_up: boo
     )
 
 
-def replan(row: Schedule, planned: datetime, now: datetime) -> datetime:
-    """Return the next run of a schedule with a new recurrence.
+def after_change(row: Schedule, planned: datetime, now: datetime) -> datetime:
+    """Return the next run to store in a schedule's row once its recurrence was changed.
 
     Args:
         row: The schedule.
@@ -54,7 +54,7 @@ def replan(row: Schedule, planned: datetime, now: datetime) -> datetime:
 
 
 def preview(row: Schedule, now: datetime, count: int) -> list[datetime]:
-    """Return the next runs of a schedule if each one fires on time from `now` on.
+    """Return the next runs of a schedule's row if each one fires on time from `now` on.
 
     The first is its `next_run`, also if that has passed.
 
@@ -84,7 +84,7 @@ def preview(row: Schedule, now: datetime, count: int) -> list[datetime]:
 
 
 def move_on(row: Schedule) -> None:
-    """Give a schedule that fired at `row.clock` its next run and count its repeats down, or end it. It is not saved.
+    """Give a row that fired at `row.clock` its next run and count its repeats down, or end it. It is not saved.
 
     Raises:
         BadSchedule: The schedule has no next run.

@@ -12,14 +12,14 @@ from redis.connection import parse_url
 from tenant_q.brokers.connection import database, make_client
 
 
-def sharing_caches() -> list[str]:
-    """Return the aliases of CACHES that keep their values in the queue's database. Raises `ConfigurationError`."""
+def caches_in_queue_database() -> list[str]:
+    """Return the aliases of the caches that are in the queue's database. Raises `ConfigurationError`."""
     ours = database(make_client().connection_pool.connection_kwargs)
-    return [alias for alias, cache in settings.CACHES.items() if ours in _databases(cache)]
+    return [alias for alias, cache in settings.CACHES.items() if ours in _databases_of(cache)]
 
 
-def _databases(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the databases of a cache's servers, as far as its settings name them."""
+def _databases_of(cache: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the databases in which a cache is, as far as its settings name them."""
     if not re.search("redis|valkey", str(cache.get("BACKEND", "")), re.IGNORECASE):
         return
     locations = cache.get("LOCATION") or ()

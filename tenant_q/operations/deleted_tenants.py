@@ -41,7 +41,7 @@ _CANCEL_REASON = f"{CANCELLED}: its tenant was deleted"
 
 
 def tenant_made(*, instance: Any, created: bool, using: str, **_: Any) -> None:
-    """Receive `post_save`: record a new tenant, in the same transaction."""
+    """Receive `post_save`: record a new tenant, in the same transaction, so that its deletion is noticed."""
     if created and _is_recorded(instance, using):
         with tenancy.in_public():
             key = tenancy.key_of(instance)
@@ -69,7 +69,7 @@ def _is_recorded(instance: Any, using: str) -> bool:
 
 
 def _note_deleted(schema: str, key: str) -> None:
-    """Delete a tenant's rows in the public schema, and record that it is gone."""
+    """Delete a deleted tenant's rows in the public schema, and record that it is gone."""
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
         TenantPolicy.objects.using(alias).filter(schema_name=schema).delete()
@@ -83,7 +83,7 @@ def _note_deleted(schema: str, key: str) -> None:
 
 
 def _clear_now(schema: str, key: str) -> None:
-    """Clear a tenant and stop its running tasks, for up to `STOP_SECONDS`; the scheduler does the rest."""
+    """Clear what a deleted tenant leaves and stop its tasks, for up to `STOP_SECONDS`; the scheduler does the rest."""
     deadline = time.monotonic() + STOP_SECONDS
     try:
         while not clear(schema, key):
@@ -134,7 +134,7 @@ def clear(schema: str, key: str) -> bool:
 
 
 def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
-    """Remove a tenant's cached results. Return whether it succeeded."""
+    """Remove a deleted tenant's cached results. Return whether it succeeded."""
     ids = broker.cached_ids(schema, key)
     names = [schema, *_former_names(key)]
     try:
@@ -154,7 +154,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
 
 
 def forget_if_gone(schema: str, key: str | None) -> None:
-    """Clear a tenant if its row is gone, however it was deleted. Raises the errors of `clear`."""
+    """Clear what a tenant leaves if its row is gone, however it was deleted. Raises the errors of `clear`."""
     if key and not tenancy.is_there(key):
         clear(schema, key)
 
@@ -163,7 +163,7 @@ def forget_if_gone(schema: str, key: str | None) -> None:
 
 
 def find_and_clear() -> None:
-    """Record new and restored tenants, find tenants whose rows are gone, and clear deleted ones.
+    """Find deleted tenants, whose rows are gone, and clear what they leave; record new and restored ones.
 
     Raises the errors of `clear`.
     """

@@ -36,14 +36,14 @@ class OverTenants:
 
 
 def show_all_tenants() -> None:
-    """Cover each of Django-Q2's tables with a temporary view in this session: the union of all tenants' rows.
+    """Let Django-Q2's commands see all tenants' rows, by a temporary view over each of its tables in this session.
 
     PostgreSQL looks for temporary relations first, so Django-Q2's own queries find the views.
     """
     with tenancy.in_public(), tenancy.tenant_connection().cursor() as cursor:
         for model in (Task, Schedule):
             table = model._meta.db_table
-            schemas = _with(cursor, table, _schemas())
+            schemas = _schemas_with(cursor, table, _schemas())
             columns = sql.SQL(", ").join(sql.Identifier(field.column) for field in model._meta.fields)
             selects = [
                 sql.SQL("SELECT {columns} FROM {table}").format(columns=columns, table=sql.Identifier(schema, table))
@@ -63,8 +63,8 @@ def _schemas() -> list[str]:
     return [tenancy.physical_schema(name) for name in names]
 
 
-def _with(cursor: Any, table: str, schemas: list[str]) -> list[str]:
-    """Return the schemas that have the table."""
+def _schemas_with(cursor: Any, table: str, schemas: list[str]) -> list[str]:
+    """Return the schemas that have a table which Django-Q2's commands count."""
     query = sql.SQL(statement("tables_to_read")).format(
         schemas=sql.Literal(schemas),
         table=sql.Literal(table),
