@@ -67,7 +67,7 @@ def fire_due(schema: str) -> int:
         BrokerError: The broker cannot be reached.
     """
     tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due(schema))
+    return tenancy.retry_conflicts(lambda: _fire_due(schema))
 
 
 def _fire_due(schema: str) -> int:
@@ -113,7 +113,7 @@ def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     """
     for schema in schemas:
         tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due_together(schemas))
+    return tenancy.retry_conflicts(lambda: _fire_due_together(schemas))
 
 
 def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
@@ -147,7 +147,7 @@ def begin(schema: str) -> None:
 def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:
     """Return the tenants that have these schemas in this transaction. Raises `UnknownTenant`."""
     keys = tenancy.keys_now(schemas)
-    made = tenancy.since_of(keys)
+    made = tenancy.creations_of(keys)
     return {schema: _Tenant(schema, key, tenancy.scope(schema, key, made[schema])) for schema, key in keys.items()}
 
 

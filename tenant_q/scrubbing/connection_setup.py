@@ -14,7 +14,7 @@ from django.db import connections
 from django.utils.functional import cached_property
 from psycopg.adapt import AdaptersMap
 
-from tenant_q.scrubbing.adapters import tables
+from tenant_q.scrubbing.psycopg_adapters import tables
 from tenant_q.tenancy.connection import USED
 
 # The attribute of either kind of connection with its noted setup.

@@ -24,7 +24,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from tenant_q.scrubbing.adapters import GlobalAdapters
+from tenant_q.scrubbing.psycopg_adapters import GlobalAdapters
 from tenant_q.scrubbing.watched_django import Receivers, Settings
 from tenant_q.scrubbing.watched_limits import Limits
 from tenant_q.scrubbing.watched_logging import Logging

@@ -29,6 +29,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def error_line(error: BaseException) -> str:
+    """Return the class and the text of an error, with its line breaks and runs of blanks as single blanks."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
 def visible_lines(text: str) -> str:
     """Return a text with its control characters escaped, except for line breaks and tabs."""
     return text if text.isprintable() else _UNSAFE_BUT_LINES.sub(_written_out, text)

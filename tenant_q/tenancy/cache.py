@@ -7,7 +7,7 @@ from typing import Any
 from django.core.cache import InvalidCacheBackendError, caches
 
 from tenant_q.conf import conf
-from tenant_q.tenancy.seam import current_schema
+from tenant_q.tenancy.tenancy_package import current_schema
 from tenant_q.tenancy.testing import queue_suffix
 
 

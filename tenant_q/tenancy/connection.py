@@ -18,9 +18,9 @@ from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import limits
-from tenant_q.tenancy.loops import refuse_in_event_loop
-from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
+from tenant_q.tenancy import wait_limits
+from tenant_q.tenancy.event_loops import refuse_in_event_loop
+from tenant_q.tenancy.tenancy_package import database_alias, public_schema, switched_connections, tenant_connection
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def _limit_locks(cursor: Any, value: str) -> None:
     cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [value])
 
 
-def insist(act: Callable[[], T]) -> T:
+def retry_conflicts(act: Callable[[], T]) -> T:
     """Run a transaction, and run it again at once if the server rolled it back in favour of another one.
 
     The cause is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
@@ -188,11 +188,6 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
         return [None if value is None else value.decode() for value in values]
 
 
-def words(error: BaseException) -> str:
-    """Return the class and the text of an error, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def note_connections() -> None:
     """Keep track of Django's connections in every thread of this process from now on."""
     _made.update(connections.all(initialized_only=True))
@@ -210,7 +205,7 @@ def _create(alias: str) -> Any:
 def keep_own_thread() -> None:
     """Mark this thread as one of the cluster: no other thread uses its connections, and its waits are limited."""
     _own_threads.add(threading.get_ident())
-    limits.limit_thread()
+    wait_limits.limit_thread()
 
 
 def leave_in_other_threads() -> None:
@@ -294,10 +289,10 @@ def keep_connections_open() -> None:
 
 def limit_waits() -> None:
     """Limit waits for a server outside of tasks, and detect dead network paths. For processes of a cluster."""
-    limits.install()
+    wait_limits.install()
     for connection in connections.all():
         if connection.vendor == "postgresql":
-            limits.complete_options(connection.settings_dict.setdefault("OPTIONS", {}))
+            wait_limits.complete_options(connection.settings_dict.setdefault("OPTIONS", {}))
 
 
 def close_connections() -> None:

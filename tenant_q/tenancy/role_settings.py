@@ -19,7 +19,7 @@ from psycopg import sql
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy.seam import switched_connections
+from tenant_q.tenancy.tenancy_package import switched_connections
 
 logger = get_logger("tenant_q.tenancy")
 
@@ -56,7 +56,7 @@ _noted: dict[str, _Noted] = {}
 _logged: set[str] = set()
 
 
-def note() -> None:
+def note_role_settings() -> None:
     """Note the present settings. The process that starts the cluster calls it, and its children inherit them."""
     for connection in switched_connections():
         connection.ensure_connection()
@@ -72,12 +72,12 @@ def forget() -> None:
     _logged.clear()
 
 
-def watch() -> None:
+def watch_role_settings() -> None:
     """Check each session that this process opens from now on."""
     connection_created.connect(_look, dispatch_uid="tenant_q.role_settings")
 
 
-def unwatch() -> None:
+def unwatch_role_settings() -> None:
     """Stop checking sessions."""
     connection_created.disconnect(_look, dispatch_uid="tenant_q.role_settings")
 

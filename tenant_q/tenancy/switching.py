@@ -14,13 +14,13 @@ from django.conf import settings
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
 from tenant_q.tenancy import records, tenants, verification
-from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
-from tenant_q.tenancy.seam import (
+from tenant_q.tenancy.event_loops import noted, refuse_in_event_loop, schema_of_coroutine
+from tenant_q.tenancy.tenancy_package import (
     Databases,
     lists_app,
     public_schema,
-    restore,
     shared_apps,
+    switch_back,
     switched_connections,
     tenant_connection,
     tenant_model,
@@ -146,7 +146,7 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
         with noted(schema, str(getattr(tenant_connection().tenant, "pk", "") or "")):
             yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 @contextmanager

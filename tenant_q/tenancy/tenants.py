@@ -16,9 +16,10 @@ from django.utils.module_loading import import_string
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
 from tenant_q.support.forks import no_return
-from tenant_q.tenancy.connection import detect_outages, is_lost, words
+from tenant_q.support.visible import error_line
+from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.names import validate_schema_name
-from tenant_q.tenancy.seam import (
+from tenant_q.tenancy.tenancy_package import (
     database_alias,
     in_public,
     lists_app,
@@ -139,7 +140,9 @@ def tenants_to_schedule() -> list[str]:
             if is_lost(tenant_connection()):
                 raise
             path = conf().ready_tenants
-            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {words(error)}; correct it.") from error
+            raise TenantNotReady(
+                f"TENANT_Q['ready_tenants'] ({path}) fails: {error_line(error)}; correct it."
+            ) from error
         return sorted(names - conf().excluded_schemas)
 
 
@@ -196,6 +199,18 @@ def tenant_names() -> list[str]:
         return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
 
+def tenant_exists(key: str) -> bool:
+    """Return whether a tenant has this key, under any name, without the cache. Raises `DatabaseAway`."""
+    with detect_outages(), in_public():
+        return bool(_tenants().filter(pk=key).exists())
+
+
+def is_name_taken(schema: str) -> bool:
+    """Return whether a tenant has this schema name, regardless of case, without the cache. Raises `DatabaseAway`."""
+    with detect_outages(), in_public():
+        return bool(_tenants().filter(schema_name__iexact=schema).exists())
+
+
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
@@ -238,7 +253,7 @@ def _why_unready(named: Any, schema: str) -> str | None:
     except Exception as error:
         if is_lost(tenant_connection()):
             raise
-        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {words(error)}; correct it."
+        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {error_line(error)}; correct it."
     return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
 
 

@@ -12,7 +12,7 @@ import sys
 from django.db import connections
 
 from tenant_q.conf import conf
-from tenant_q.tenancy.seam import database_alias
+from tenant_q.tenancy.tenancy_package import database_alias
 
 _configured: str | None = None
 

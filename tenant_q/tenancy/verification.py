@@ -19,9 +19,10 @@ from psycopg import sql
 from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.sql import statement
-from tenant_q.tenancy import foreign
-from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor, words
-from tenant_q.tenancy.seam import (
+from tenant_q.support.visible import error_line
+from tenant_q.tenancy import foreign_schemas
+from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
+from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
     database_alias,
@@ -67,7 +68,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
-    foreign.refuse_code(wanted)
+    foreign_schemas.refuse_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
@@ -108,13 +109,13 @@ def _whole_among(schemas: list[str]) -> dict[str, int]:
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
         columns=sql.Literal(_task_columns()),
-        rights=foreign.rights_query(sql.SQL("asked.name")),
-        foreign=foreign.query(sql.SQL("asked.name")),
+        rights=foreign_schemas.rights_query(sql.SQL("asked.name")),
+        foreign=foreign_schemas.is_foreign_query(sql.SQL("asked.name")),
     )
     with detect_outages(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
     for name, _, rights, is_foreign in found:
-        foreign.note(name, rights, is_foreign)
+        foreign_schemas.note(name, rights, is_foreign)
     return {name: table for name, table, _, _ in found}
 
 
@@ -151,7 +152,7 @@ def _ask(connection: Any, schema: str) -> _Found:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
         raise ReplicaAway(
-            f"Database {connection.alias!r} cannot be queried: {words(error)}; its tasks wait for it."
+            f"Database {connection.alias!r} cannot be queried: {error_line(error)}; its tasks wait for it."
         ) from error
 
 
@@ -165,7 +166,7 @@ def _look(connection: Any, schema: str) -> _Found:
     current, table, has_columns, rights, tenant = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
     if is_whole:
-        foreign.find_out(physical, rights or "")
+        foreign_schemas.find_out(physical, rights or "")
     if table is not None and is_whole:
         _whole_tables[physical] = int(table), time.monotonic()
     return _Found(current, is_whole, tenant)
@@ -188,7 +189,9 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
-    return sql.SQL(statement(name)).format(**parts, rights=foreign.rights_query(sql.Literal(physical))).as_bytes()
+    return (
+        sql.SQL(statement(name)).format(**parts, rights=foreign_schemas.rights_query(sql.Literal(physical))).as_bytes()
+    )
 
 
 def _task_columns() -> list[str]:
@@ -203,4 +206,4 @@ def _search_path(schema: str) -> tuple[str, ...]:
 def forget() -> None:
     """Forget the checked tables, so that the next verification checks their columns again."""
     _whole_tables.clear()
-    foreign.forget()
+    foreign_schemas.forget()

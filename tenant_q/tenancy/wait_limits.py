@@ -69,7 +69,7 @@ def limit_thread() -> None:
 
 
 @contextmanager
-def limited() -> Iterator[None]:
+def limited_waits() -> Iterator[None]:
     """Limit the waits in a block in which this thread does the cluster's own work outside of its processes."""
     install()
     try:
@@ -79,7 +79,7 @@ def limited() -> Iterator[None]:
 
 
 @contextmanager
-def unlimited() -> Iterator[None]:
+def unlimited_waits() -> Iterator[None]:
     """Suspend the limit in a block that runs a task or a hook: only its own timeout limits its statements."""
     before, _limit.seconds = _limit.seconds, None
     try:

@@ -13,7 +13,7 @@ from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.tenancy.loops import noted, refuse_in_event_loop
+from tenant_q.tenancy.event_loops import noted, refuse_in_event_loop
 
 Databases = Sequence[str] | None
 TASK_TABLE = "django_q_task"
@@ -132,7 +132,7 @@ def in_public() -> Iterator[None]:
         with noted(public_schema(), ""):
             yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def under_name(schema: str) -> Iterator[None]:
         connection.set_schema(schema)
         yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 def tenant_table() -> tuple[str, str]:
@@ -156,7 +156,7 @@ def tenant_table() -> tuple[str, str]:
     return str(meta.db_table), str(meta.pk.column)
 
 
-def restore(previous: list[tuple[Any, Any]]) -> None:
+def switch_back(previous: list[tuple[Any, Any]]) -> None:
     """Switch connections back to the tenants that they had before; None stands for the public schema."""
     for connection, tenant in previous:
         if tenant is None:

@@ -16,7 +16,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ForeignCode
 from tenant_q.sql import statement
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, raw_cursor
-from tenant_q.tenancy.seam import physical_schema, public_schema
+from tenant_q.tenancy.tenancy_package import physical_schema, public_schema
 
 # The SQLSTATE of tenant_q_require_plain().
 REFUSED = "TQ001"
@@ -27,7 +27,7 @@ _foreign: dict[str, bool] = {}
 _by_rights: dict[str, tuple[bool, float]] = {}
 
 
-def query(schema: sql.Composable) -> sql.Composed:
+def is_foreign_query(schema: sql.Composable) -> sql.Composed:
     """Return a Boolean expression: whether a schema, an expression of type text, is foreign."""
     return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
 
@@ -48,7 +48,9 @@ def find_out(schema: str, rights: str) -> None:
     known = _by_rights.get(rights)
     if known is None or time.monotonic() - known[1] > conf().tenant_cache_seconds:
         with detect_outages(), raw_cursor() as cursor:
-            ((is_foreign,),) = cursor.execute(sql.SQL("SELECT {}").format(query(sql.Literal(schema)))).fetchall()
+            ((is_foreign,),) = cursor.execute(
+                sql.SQL("SELECT {}").format(is_foreign_query(sql.Literal(schema)))
+            ).fetchall()
         note(schema, rights, bool(is_foreign))
     else:
         _foreign[schema] = known[0]
