@@ -46,9 +46,9 @@ _inherited: list[Any] = []
 
 @contextmanager
 def detect_outages() -> Iterator[None]:
-    """Raise `DatabaseAway` for an error of the block if the server failed, not the statement.
+    """Raise `DatabaseAway` if a block loses the connection to a tenants' database.
 
-    The connection is closed then; the next use opens a new one.
+    An error of a statement alone is raised as it is. A lost connection is closed; the next use opens a new one.
     """
     # At the end of a transaction whose session was lost, Django opens a new one. So the old session is checked.
     before = {connection: connection.connection for connection in switched_connections()}
@@ -100,9 +100,9 @@ def _limit_locks(cursor: Any, value: str) -> None:
 
 
 def retry_conflicts(act: Callable[[], T]) -> T:
-    """Run a transaction, and run it again at once if the server rolled it back in favour of another one.
+    """Run a transaction on the tenants' connection, and again at once if it conflicts with another one.
 
-    The cause is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
+    A conflict is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
     COMMITTED. In a transaction of the caller, `act` is called only once.
 
     Args:
@@ -122,7 +122,7 @@ def retry_conflicts(act: Callable[[], T]) -> T:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether the server rolled a transaction back in favour of another one."""
+    """Return whether a connection's transaction was rolled back in favour of another one."""
     cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
     return isinstance(cause, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
@@ -138,7 +138,7 @@ def on_commit(act: Callable[[], Any]) -> None:
 
 
 def was_lost(session: Any, error: BaseException) -> bool:
-    """Return whether an error was caused by the loss of a session.
+    """Return whether an error was caused by the loss of a connection's session.
 
     Args:
         session: The driver's connection before the error; None if there was none.
@@ -154,7 +154,7 @@ def was_lost(session: Any, error: BaseException) -> bool:
 
 
 def is_lost(connection: Any) -> bool:
-    """Return whether a connection has no usable session."""
+    """Return whether a tenants' connection has lost its session."""
     raw = connection.connection
     return raw is None or bool(raw.closed) or not connection.is_usable()
 
@@ -169,7 +169,7 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
 
 
 def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
-    """Return the last row of a query, as text, without a cursor.
+    """Send a query over a tenants' connection without a cursor, and return its last row as text.
 
     With a tenancy package, Django's cursor would take another round trip, and the driver's cursor costs more than the
     server's answer.
@@ -203,7 +203,7 @@ def _create(alias: str) -> Any:
 
 
 def keep_own_thread() -> None:
-    """Mark this thread as one of the cluster: no other thread uses its connections, and its waits are limited."""
+    """Keep other threads off the connections of this thread of the cluster, and limit its waits."""
     _own_threads.add(threading.get_ident())
     wait_limits.limit_thread()
 
@@ -244,7 +244,7 @@ def drop_inherited_connections() -> None:
     """
     for connection in {*connections.all(initialized_only=True), *_made}:
         if connection.connection is not None:
-            _cut(connection.connection)
+            _cut_socket(connection.connection)
             _inherited.append(connection.connection)
             connection.connection = None
         forget_transaction(connection)
@@ -255,8 +255,8 @@ def drop_inherited_connections() -> None:
     _own_threads.clear()
 
 
-def _cut(raw: Any) -> None:
-    """Replace the socket of a connection by one whose other end is closed."""
+def _cut_socket(raw: Any) -> None:
+    """Replace the socket of an inherited connection by one whose other end is closed."""
     if not isinstance(raw, psycopg.Connection) or raw.closed:
         return
     ours, other = socket.socketpair()
@@ -288,7 +288,7 @@ def keep_connections_open() -> None:
 
 
 def limit_waits() -> None:
-    """Limit waits for a server outside of tasks, and detect dead network paths. For processes of a cluster."""
+    """Limit the waits of a cluster process on its connections, and detect dead network paths."""
     wait_limits.install()
     for connection in connections.all():
         if connection.vendor == "postgresql":
@@ -296,7 +296,7 @@ def limit_waits() -> None:
 
 
 def close_connections() -> None:
-    """Close each connection without a transaction. Call it before a fork, so that no connection crosses it."""
+    """Close each connection to a database that is in no transaction. Call it before a fork, so that none crosses it."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()

@@ -38,7 +38,7 @@ def rights_query(schema: sql.Composable) -> sql.Composed:
 
 
 def note(schema: str, rights: str, is_foreign: bool) -> None:
-    """Remember whether a schema, and all schemas with the same rights, are foreign."""
+    """Note whether a schema, and so all schemas with the same rights, are foreign."""
     _by_rights[rights] = is_foreign, time.monotonic()
     _foreign[schema] = is_foreign
 
@@ -63,7 +63,7 @@ def forget() -> None:
 
 
 def refuse_code(schema: str) -> None:
-    """Raise `ForeignCode` if a schema is known to be foreign and its tables would run code of another role."""
+    """Raise `ForeignCode` if the tables of a foreign schema would run code of another role."""
     if not _foreign.get(schema):
         return
     asked = sql.SQL("SELECT {}({}), current_user").format(
@@ -94,7 +94,9 @@ def is_foreign(schema: str) -> bool:
 
 
 def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
-    """Return the first statement of a transaction that uses `tables` of these schemas; None if it needs none.
+    """Return the statement that requires foreign schemas to have plain tables; None if no schema is foreign.
+
+    It is the first statement of a transaction that uses `tables`.
 
     The statement locks the tables of foreign schemas, and fails if they would run the code of another role.
     """
@@ -107,7 +109,11 @@ def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | N
 
 
 def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
-    """Execute the statement of `plain_tables_query()` in the open transaction. Raises `ForeignCode`."""
+    """Require in the open transaction that foreign schemas have plain tables.
+
+    Raises:
+        ForeignCode: A table would run the code of another role.
+    """
     asked = plain_tables_query(schemas, *tables)
     if asked is None:
         return

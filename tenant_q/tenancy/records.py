@@ -24,7 +24,7 @@ def _records() -> Any:
 
 
 def note_existing(model: Any) -> None:
-    """Record the tenants without a record.
+    """Make the records of the tenants that have none.
 
     If a deleted tenant had the same name, the new tenant is recorded as created now, otherwise as older than every
     package.
@@ -48,14 +48,14 @@ def note_existing(model: Any) -> None:
 
 
 def deleted_tenants() -> list[tuple[str, str]]:
-    """Return the schema and key of each recorded tenant whose row is gone, by one statement. Raises `DatabaseAway`."""
+    """Return the schema and key of each tenant that has a record, but no row any more. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
 
 
 def restored_tenants() -> list[str]:
-    """Return the keys of the tenants that are recorded as deleted and have a row again. Raises `DatabaseAway`."""
+    """Return the keys of the tenants that are recorded as deleted, but have a row again. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().exclude(deleted=None).filter(Exists(rows)).values_list("key", flat=True))
@@ -67,12 +67,12 @@ def _tenants_with_keys() -> Any:
 
 
 def created_at(schema: str, key: str) -> datetime | None:
-    """Return when a tenant was created; None if it is older than the records. Raises `DatabaseAway`."""
+    """Return from its record when a tenant was created; None if it is older than the records. Raises `DatabaseAway`."""
     return creations_of({schema: key})[schema]
 
 
 def creations_of(keys: dict[str, str]) -> dict[str, datetime | None]:
-    """Return the same as `created_at` for several tenants, with at most one statement.
+    """Return from their records when several tenants were created, as `created_at` does, by one statement at most.
 
     Args:
         keys: The keys of the tenants, by schema.
@@ -92,13 +92,15 @@ def creations_of(keys: dict[str, str]) -> dict[str, datetime | None]:
 
 
 def _deleted_at(schemas: list[str]) -> dict[str, datetime]:
-    """Return when the last tenant with each of these names was deleted."""
+    """Return from the records when the last tenant with each of these names was deleted."""
     rows = _records().filter(schema_name__in=schemas).exclude(deleted=None).order_by("deleted")
     return dict(rows.values_list("schema_name", "deleted"))
 
 
 def predates(moment: object, schema: str, key: str) -> bool:
-    """Return whether something that carries no key and was created at `moment` is older than the tenant.
+    """Return whether a moment is earlier than the recorded creation of a tenant.
+
+    What was made then and carries no key belongs to an earlier tenant of the same name.
 
     Raises:
         DatabaseAway: The database cannot be reached.
@@ -112,7 +114,7 @@ def predates(moment: object, schema: str, key: str) -> bool:
 
 
 def scope(schema: str, key: str, made: datetime | None) -> str:
-    """Return the text that identifies a tenant in the ids of its fires.
+    """Return the text that stands for a recorded tenant in the ids of its fires.
 
     For a tenant older than the records it is the schema name, so that an earlier version computes the same ids.
     """
@@ -120,14 +122,18 @@ def scope(schema: str, key: str, made: datetime | None) -> str:
 
 
 def names_of(key: str) -> list[str]:
-    """Return the present and former schema names of a tenant, the present one first. Raises `DatabaseAway`."""
+    """Return the recorded schema names of a tenant, the present one first. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
         found = _records().filter(key=key, deleted=None).values_list("schema_name", "former_names").first()
     return [found[0], *found[1]] if found else []
 
 
 def current_name(schema: str, key: str) -> str | None:
-    """Return the present schema name of a tenant; None if it never was `schema`. Raises `DatabaseAway`."""
+    """Return the present schema name of a tenant with `schema` among its recorded names, or None.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
     names = names_of(key)
     if schema not in names:
         return None
@@ -137,5 +143,5 @@ def current_name(schema: str, key: str) -> str | None:
 
 
 def forget() -> None:
-    """Forget when tenants were created."""
+    """Forget what was read from the records of tenants."""
     _since.clear()

@@ -76,7 +76,7 @@ def require_known(schema: str) -> None:
 
 
 def require_ready(schema: str) -> None:
-    """Require that a tenant may be served. The public schema need not have a tenant.
+    """Require that a tenant is ready to be served. The public schema need not have a tenant.
 
     Raises:
         TenantNotReady: `TENANT_Q["ready_tenants"]` excludes the tenant.
@@ -94,7 +94,7 @@ def require_ready(schema: str) -> None:
 
 
 def refresh_tenant(schema: str, seconds: float) -> None:
-    """Look a tenant up again if its cached row is older than `seconds`. Raises as `get_tenant`."""
+    """Look up a tenant again if its cached row is older than `seconds`. Raises as `get_tenant`."""
     _look_up_cached(schema, seconds)
 
 
@@ -231,12 +231,15 @@ def _look_up(schema: str) -> _Known:
 
 
 def _as_handed_out(tenant: Any) -> Any:
-    """Return a copy. Django marks a copy as such, so the cached tenant must be one to equal the copies passed on."""
+    """Return a copy of a tenant for the cache.
+
+    Django marks a copy as such, so the cached tenant must be one to equal the copies passed on.
+    """
     return copy.copy(tenant)
 
 
 def _refuse_folded(schema: str) -> None:
-    """Refuse a name with capitals if its folded form is the schema of another tenant in `django-tenant-schemas`."""
+    """Refuse to look up a tenant whose name in lower case is the schema of another in `django-tenant-schemas`."""
     folded = physical_schema(schema)
     others = _tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
     if folded != schema and others.exists():

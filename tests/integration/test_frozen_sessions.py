@@ -167,11 +167,11 @@ def test_other_threads_have_no_limit(proxy):
     import threading
 
     found: list[float | None] = [0.0]
-    thread = threading.Thread(target=lambda: found.append(wait_limits.current()))
+    thread = threading.Thread(target=lambda: found.append(wait_limits.current_limit()))
     thread.start()
     thread.join()
     assert found == [0.0, None]
-    assert wait_limits.current() == LIMIT
+    assert wait_limits.current_limit() == LIMIT
 
 
 def test_a_lost_session_makes_no_outage_of_another_error(tenants):
@@ -204,7 +204,7 @@ def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
         if len(proxy.frozen()) == before:
             break
     assert number > 5
-    assert wait_limits.current() is None
+    assert wait_limits.current_limit() is None
 
 
 # What a project sets
