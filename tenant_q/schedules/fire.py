@@ -139,9 +139,9 @@ def push_fires(packages: Sequence[Package]) -> None:
 
 def begin(schema: str) -> None:
     """Prepare for code of the project that may be called for a tenant, which is current."""
-    shared_caches.forget_other_tenants()
-    if shared_caches.has_receivers():
-        shared_caches.announce(schema)
+    shared_caches.clear_known_caches()
+    if shared_caches.project_clears_caches():
+        shared_caches.have_project_clear_caches(schema)
 
 
 def _tenants(schemas: Sequence[str]) -> dict[str, _Tenant]:
