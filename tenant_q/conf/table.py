@@ -153,7 +153,7 @@ class Configuration:
 
     @property
     def zone(self) -> ZoneInfo | None:
-        """The time zone of schedules; None with `USE_TZ = False`."""
+        """The setting for the time zone of schedules; None with `USE_TZ = False`."""
         return ZoneInfo(self.time_zone) if self.time_zone else None
 
 

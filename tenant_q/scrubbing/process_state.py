@@ -76,7 +76,7 @@ _replaced = SharedSet()
 
 
 def share() -> None:
-    """Let all processes that are forked from now on share the causes for which a worker was replaced."""
+    """Let processes forked from now on share which changes of process state have already cost a worker."""
     global _replaced
     _replaced = SharedSet()
 

@@ -67,7 +67,7 @@ class Settings:
 
 
 class Receivers:
-    """The receivers of every signal that is an attribute of a module, be it of Django, Django-Q2 or the project."""
+    """The watched receivers of every Django signal that is an attribute of a module, also of the project."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()

@@ -33,7 +33,7 @@ def is_foreign_query(schema: sql.Composable) -> sql.Composed:
 
 
 def rights_query(schema: sql.Composable) -> sql.Composed:
-    """Return an expression of type text: the rights of a schema, an expression of type text."""
+    """Return an expression of type text: the rights that make a schema, also a text expression, foreign or not."""
     return sql.SQL(statement("rights")).format(name=schema)
 
 

@@ -66,7 +66,7 @@ def known_tenant(schema: str) -> Any:
 
 
 def cached_key(schema: str) -> str:
-    """Return the primary key of a tenant as text, from the cache. Raises `UnknownTenant`."""
+    """Look up a tenant through the cache, and return its primary key as text. Raises `UnknownTenant`."""
     return str(_look_up_cached(schema).tenant.pk)
 
 
@@ -147,7 +147,7 @@ def tenants_to_schedule() -> list[str]:
 
 
 def logical_schema(physical: str) -> str:
-    """Return the schema name of the tenant of a PostgreSQL schema, whose own name may be folded to lower case.
+    """Look up the tenant of a PostgreSQL schema, whose name may be folded to lower case; return its schema name.
 
     Raises:
         UnknownTenant: No tenant has this schema.
@@ -167,7 +167,7 @@ def logical_schema(physical: str) -> str:
 
 
 def scheduled_among(physical: Collection[str]) -> set[str]:
-    """Return the PostgreSQL schemas that belong to a tenant, and the public one if `django_q` is shared.
+    """Look up which PostgreSQL schemas belong to a tenant; the public one too if `django_q` is shared.
 
     This takes one statement.
 
