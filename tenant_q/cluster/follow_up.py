@@ -28,12 +28,12 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
     """
     package = outcome.package
     try:
-        if shared_caches.has_receivers():
+        if shared_caches.project_clears_caches():
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
                 serving.announce(package.schema)
         with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
             sessions.watch()
-            shared_caches.forget_other_tenants()
+            shared_caches.clear_known_caches()
             slot.occupy(package.log_labels, timeout_of(package))
             hooks.call(outcome)
             slot.leave()

@@ -36,7 +36,7 @@ __all__ = [
 
 @cache
 def conf() -> Configuration:
-    """Return the settings of this process.
+    """Return all settings of tenant_q in this process, as one object.
 
     Raises:
         ConfigurationError: The settings cannot be used; the message is the first problem.
@@ -78,14 +78,14 @@ def pointless_keys() -> dict[str, str]:
 
 
 def site_clusters() -> list[str]:
-    """Return the names of the site's clusters: its own, those in `ALT_CLUSTERS`, and the one this process serves."""
+    """Return the clusters that the settings name: the site's own, `ALT_CLUSTERS`, and this process's."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     names = [conf().site, configured.get("cluster_name"), *(configured.get("ALT_CLUSTERS") or {}), conf().cluster]
     return [name for name in dict.fromkeys(names) if name]
 
 
 def use_cluster(name: str | None) -> None:
-    """Serve the cluster `name` from now on, in this process and its children, as `Q_CLUSTER_NAME` does."""
+    """Use the settings of the cluster `name` from now on, here and in children, as `Q_CLUSTER_NAME` does."""
     if name:
         os.environ["Q_CLUSTER_NAME"] = name
         from django_q.conf import Conf  # it reads the settings when it is imported
@@ -95,7 +95,7 @@ def use_cluster(name: str | None) -> None:
 
 
 def _set_values(values: Any) -> dict[str, Any]:
-    """Return the keys that have a value; a key whose value is None is as if it were not set."""
+    """Return the keys of a dict of settings that have a value; one whose value is None counts as not set."""
     return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else {}
 
 

@@ -24,7 +24,7 @@ _NEVER_OFFERED = ("django_q", "tenant_q")
 
 
 def switches_schemas(alias: object) -> bool:
-    """Return whether a database of `DATABASES` has the engine of a tenancy package."""
+    """Return whether an alias in the settings names a database with the engine of a tenancy package."""
     try:
         return hasattr(connections[str(alias)], "set_tenant")
     except (ConnectionDoesNotExist, ImproperlyConfigured):
@@ -32,7 +32,7 @@ def switches_schemas(alias: object) -> bool:
 
 
 def database_problem(alias: object) -> str | None:
-    """Return what is wrong with an item of `TENANT_Q["databases"]`, or None."""
+    """Apply the rules for an item of `TENANT_Q["databases"]`. Return what is wrong with it, or None."""
     if not isinstance(alias, str) or alias not in settings.DATABASES:
         return f"names {alias!r}, which DATABASES does not have; add it or remove it."
     if not switches_schemas(alias):
@@ -41,7 +41,7 @@ def database_problem(alias: object) -> str | None:
 
 
 def function_problem(entry: object) -> str | None:
-    """Return what is wrong with an item of `TENANT_Q["admin_functions"]`, or None."""
+    """Apply the rules for an item of `TENANT_Q["admin_functions"]`. Return what is wrong with it, or None."""
     parts = entry.removesuffix(".*").split(".") if isinstance(entry, str) else []
     if len(parts) < (1 if str(entry).endswith(".*") else 2) or not all(map(_is_name, parts)):
         return f"names {entry!r}; name a function by its dotted path, or a module's functions as 'billing.reports.*'."

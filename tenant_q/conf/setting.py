@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def limit(self) -> float | None:
-        """The largest number allowed: `maximum`, or the longest time for a number of seconds."""
+        """The largest number that this setting allows: `maximum`, or the longest time for a number of seconds."""
         if self.maximum is None and self.unit == "seconds":
             return LONGEST_SECONDS
         if self.maximum is None and self.minimum is not None and self.place == "TENANT_Q":
@@ -59,7 +59,7 @@ class Setting:
         return self.maximum
 
     def problems(self, name: str, value: Any) -> list[str]:
-        """Return what is wrong with a value, one sentence for each problem.
+        """Return what is wrong with a value of this setting, one sentence for each problem.
 
         Args:
             name: The key as the sentences write it, such as `"TENANT_Q['lease']"`.
@@ -81,7 +81,7 @@ class Setting:
 
 
 def written_types(hint: Any) -> tuple[type, ...]:
-    """Return the types that a project may write for an attribute of the configuration with this type hint."""
+    """Return the types that a project may write for a setting whose attribute has this type hint."""
     members = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     classes = [get_origin(member) or member for member in members if member is not NoneType]
     return tuple(written for each in classes for written in _WRITTEN.get(each, (each,)))

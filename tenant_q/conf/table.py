@@ -19,12 +19,12 @@ _MIB = 1024 * 1024
 
 
 def _q(default: Any, help: str, *, shown: str | None = None, **facts: Any) -> Any:
-    """Return an attribute of the configuration that a key of `Q_CLUSTER` sets."""
+    """Describe a key of `Q_CLUSTER` in the table of settings, as an attribute of the configuration."""
     return _attribute("Q_CLUSTER", default, help, shown, facts)
 
 
 def _ours(default: Any, help: str, *, shown: str | None = None, **facts: Any) -> Any:
-    """Return an attribute of the configuration that a key of `TENANT_Q` sets."""
+    """Describe a key of `TENANT_Q` in the table of settings, as an attribute of the configuration."""
     return _attribute("TENANT_Q", default, help, shown, facts)
 
 
@@ -35,7 +35,7 @@ def _attribute(place: str, default: Any, help: str, shown: str | None, facts: Ma
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The values of the settings, with every default filled in. Times are in seconds."""
+    """The values of all settings in the table, with every default filled in. Times are in seconds."""
 
     site: str = _q(
         "default", "the site: part of every signature, and the default of `cluster_name`", key="name", rule=rules.NAME
@@ -153,7 +153,7 @@ class Configuration:
 
     @property
     def zone(self) -> ZoneInfo | None:
-        """The time zone of schedules; None with `USE_TZ = False`."""
+        """The setting for the time zone of schedules; None with `USE_TZ = False`."""
         return ZoneInfo(self.time_zone) if self.time_zone else None
 
 

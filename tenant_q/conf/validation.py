@@ -18,12 +18,12 @@ from tenant_q.support.hints import did_you_mean
 
 
 def problems() -> list[str]:
-    """Return what is wrong with the settings, one sentence for each problem. The list is empty if they can be used."""
+    """Validate the project's settings: return what is wrong, one sentence for each problem."""
     return [*q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
 
 
 def q_cluster_problems() -> list[str]:
-    """Return the problems of `Q_CLUSTER`, one sentence for each."""
+    """Validate the setting `Q_CLUSTER`: return what is wrong, one sentence for each problem."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     if not isinstance(configured, dict):
         return [_not_a_dict("Q_CLUSTER", configured)]
@@ -43,7 +43,7 @@ def q_cluster_problems() -> list[str]:
 
 
 def secret_key_is_set() -> bool:
-    """Return whether there is a `SECRET_KEY`, which signs every package."""
+    """Return whether the project's settings have a `SECRET_KEY`, which signs every package."""
     try:
         return bool(settings.SECRET_KEY)
     except ImproperlyConfigured:

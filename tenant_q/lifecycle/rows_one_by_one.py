@@ -52,7 +52,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     cancelled: set[Key] = set()
     for (schema, tenant), outcomes in by_tenant.items():
         with detect_outages(), in_verified_schema(schema, tenant=tenant), _plain_tables(schema):
-            shared_caches.forget_other_tenants()
+            shared_caches.clear_known_caches()
             for outcome in outcomes:
                 task = as_task(outcome)
                 task.args, task.kwargs = as_pickled(task.args), as_pickled(task.kwargs)

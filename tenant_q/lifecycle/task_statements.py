@@ -13,9 +13,9 @@ from psycopg.pq import TransactionStatus
 from tenant_q.tenancy import (
     LOCK_MS,
     detect_outages,
-    insist,
     physical_schema,
     plain_tables_query,
+    retry_conflicts,
     tenant_connection,
 )
 
@@ -53,7 +53,7 @@ def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = N
         DatabaseError: A statement failed.
         DatabaseAway: The database does not answer.
     """
-    return insist(lambda: _execute_once(schemas, statement, parameters))
+    return retry_conflicts(lambda: _execute_once(schemas, statement, parameters))
 
 
 def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> list[Answer]:

@@ -155,7 +155,7 @@ def _clear_cache(broker: Broker, schema: str, key: str) -> bool:
 
 def forget_if_gone(schema: str, key: str | None) -> None:
     """Clear what a tenant leaves if its row is gone, however it was deleted. Raises the errors of `clear`."""
-    if key and not tenancy.is_there(key):
+    if key and not tenancy.tenant_exists(key):
         clear(schema, key)
 
 
@@ -167,11 +167,11 @@ def find_and_clear() -> None:
 
     Raises the errors of `clear`.
     """
-    returned = tenancy.returned()
+    returned = tenancy.restored_tenants()
     if returned:
         with tenancy.in_public():
             _records().filter(key__in=returned).update(deleted=None, cleared=None)
-    for schema, key in tenancy.gone():
+    for schema, key in tenancy.deleted_tenants():
         logger.warning(
             "Found that tenant %s (key %s) is gone, and cleared it",
             schema,

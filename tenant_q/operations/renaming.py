@@ -79,7 +79,7 @@ def _check_name(new: str) -> None:
         raise ConfigurationError(
             f"The database has a schema {tenancy.physical_schema(new)!r} already; choose another name."
         )
-    if tenancy.is_taken(new):
+    if tenancy.is_name_taken(new):
         raise ConfigurationError(f"A tenant's schema name differs from {new!r} in capitals only; choose another name.")
 
 

@@ -155,7 +155,7 @@ def release(why: str, *, but: Collection[str] = ()) -> None:
 
 def _update_unlocked(which: Q, **values: Any) -> int:
     """Update the entries of the due index that no transaction is writing: waiting for one could end in a deadlock."""
-    return tenancy.insist(lambda: _update(which, values))
+    return tenancy.retry_conflicts(lambda: _update(which, values))
 
 
 def _update(which: Q, values: Mapping[str, Any]) -> int:

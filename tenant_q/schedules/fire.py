@@ -67,7 +67,7 @@ def fire_due(schema: str) -> int:
         BrokerError: The broker cannot be reached.
     """
     tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due(schema))
+    return tenancy.retry_conflicts(lambda: _fire_due(schema))
 
 
 def _fire_due(schema: str) -> int:
@@ -113,7 +113,7 @@ def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
     """
     for schema in schemas:
         tenancy.require_ready(schema)
-    return tenancy.insist(lambda: _fire_due_together(schemas))
+    return tenancy.retry_conflicts(lambda: _fire_due_together(schemas))
 
 
 def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
@@ -139,15 +139,15 @@ def push_fires(packages: Sequence[Package]) -> None:
 
 def begin(schema: str) -> None:
     """Prepare for the project's code that may be called when schedules of the current tenant fire."""
-    shared_caches.forget_other_tenants()
-    if shared_caches.has_receivers():
-        shared_caches.announce(schema)
+    shared_caches.clear_known_caches()
+    if shared_caches.project_clears_caches():
+        shared_caches.have_project_clear_caches(schema)
 
 
 def _tenants_to_fire(schemas: Sequence[str]) -> dict[str, _Tenant]:
     """Return the tenants whose schedules fire, by schema, as they are in this transaction. Raises `UnknownTenant`."""
     keys = tenancy.keys_now(schemas)
-    made = tenancy.since_of(keys)
+    made = tenancy.creations_of(keys)
     return {schema: _Tenant(schema, key, tenancy.scope(schema, key, made[schema])) for schema, key in keys.items()}
 
 

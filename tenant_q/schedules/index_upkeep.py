@@ -43,7 +43,7 @@ def install(schema: str) -> bool:
 def _install(schema: str) -> str | None:
     """Put a schema into the due index as `install` does. Return why it failed, or None."""
     try:
-        tenancy.insist(lambda: _install_in_transaction(schema))
+        tenancy.retry_conflicts(lambda: _install_in_transaction(schema))
     except DatabaseAway:
         raise
     except tenancy.DATABASE_ERRORS as error:  # locked by a migration, for example; it stays stale until the next try

@@ -14,7 +14,7 @@ from django.db import connections
 from django.utils.functional import cached_property
 from psycopg.adapt import AdaptersMap
 
-from tenant_q.scrubbing.adapters import tables
+from tenant_q.scrubbing.psycopg_adapters import tables
 from tenant_q.tenancy.connection import USED
 
 # The attribute of either kind of connection with its noted setup.
@@ -40,7 +40,7 @@ _MISSING = object()
 
 
 class RawSetup:
-    """The noted setup of a driver's connection."""
+    """How a driver's connection was set up when it was noted."""
 
     def __init__(self, raw: Any) -> None:
         self._tables = tables(AdaptersMap(raw.adapters))
@@ -53,7 +53,7 @@ class RawSetup:
         self._preparing = _PREPARING(raw._prepared)
 
     def holds(self, raw: Any) -> bool:
-        """Return whether the setup of the connection is unchanged."""
+        """Return whether the setup of the driver's connection is as noted."""
         has = vars(raw)
         try:
             return bool(
@@ -68,12 +68,12 @@ class RawSetup:
 
 
 def _count(has: dict[str, Any]) -> int:
-    """Return the number of attributes, without those that come and go."""
+    """Return the number of attributes in the setup of a driver's connection, without those that come and go."""
     return len(has) - (USED in has) - (NOTED in has)
 
 
 class Setup:
-    """The noted setup of Django's connection."""
+    """How Django's connection was set up when it was noted."""
 
     def __init__(self, connection: Any) -> None:
         self._attributes = {name: value for name, value in vars(connection).items() if name not in _STATE}
@@ -85,7 +85,7 @@ class Setup:
         self._count = len(vars(connection))
 
     def holds(self, connection: Any) -> bool:
-        """Return whether the setup of the connection is unchanged."""
+        """Return whether the setup of Django's connection is as noted."""
         has = vars(connection)
         try:
             return len(has) == self._count and bool(self._look(has) == self._values)
@@ -93,7 +93,7 @@ class Setup:
             return False
 
     def restore(self, connection: Any) -> list[str]:
-        """Restore changed attributes and remove added ones. Return the names of both."""
+        """Restore the setup of Django's connection. Return the names of changed and added attributes."""
         if self.holds(connection):
             return []
         has = vars(connection)
@@ -110,13 +110,13 @@ class Setup:
 
 
 class Settings:
-    """The noted settings of all databases, which the connections of all threads share."""
+    """The noted settings of all databases, with which connections are set up in all threads."""
 
     def __init__(self) -> None:
         self._noted = copied(connections.settings)
 
     def hold(self) -> bool:
-        """Return whether the settings are unchanged."""
+        """Return whether the settings with which connections are set up are as noted."""
         now = connections.settings
         for alias, own in self._noted.items():
             if "SCHEMA" in now.get(alias, ()):  # where the tenancy packages keep the current schema
@@ -124,7 +124,7 @@ class Settings:
         return bool(now == self._noted)
 
     def restore(self) -> list[str]:
-        """Restore changed settings. Return the aliases of their databases."""
+        """Restore the settings with which connections are set up. Return the aliases of the changed databases."""
         if self.hold():
             return []
         now = connections.settings
@@ -140,7 +140,7 @@ class Settings:
 
 
 def copied(value: Any) -> Any:
-    """Return a copy of nested dicts and lists. Other values are not copied."""
+    """Return a copy of the settings of connections. Other values than dicts and lists are not copied."""
     if isinstance(value, Mapping):
         return {name: copied(one) for name, one in value.items()}
     return [copied(one) for one in value] if isinstance(value, list) else value

@@ -24,7 +24,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from tenant_q.scrubbing.adapters import GlobalAdapters
+from tenant_q.scrubbing.psycopg_adapters import GlobalAdapters
 from tenant_q.scrubbing.watched_django import Receivers, Settings
 from tenant_q.scrubbing.watched_limits import Limits
 from tenant_q.scrubbing.watched_logging import Logging
@@ -37,7 +37,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Aspect:
-    """One thing that a task can change.
+    """One aspect of a process that a task can change.
 
     Attributes:
         name: Its name in log records.
@@ -60,16 +60,19 @@ class Aspect:
     take: Callable[[], Any] | None = None
 
     def snapshot(self) -> Any:
-        """Return a copy of its value."""
+        """Return a copy of the present value of this aspect of the process."""
         return self.take() if self.take else _copied(self.look())
 
     def put_back(self, was: Any) -> str | None:
-        """Restore the noted value. Return what was changed; empty if that is not known, None if nothing was."""
+        """Restore the noted value of this aspect of the process.
+
+        Return what was changed; empty if that is not known, None if nothing was.
+        """
         found = self.restore(was)
         return found if isinstance(found, str) or self.is_marked else ""
 
     def is_repaired(self) -> bool:
-        """Return whether it counts as restored even if `look` returns another value than before."""
+        """Return whether this aspect counts as restored even if `look` returns another value than before."""
         return self.is_marked
 
 
@@ -196,8 +199,11 @@ def _restore_fault_handler(was: bool) -> None:
         faulthandler.disable()
 
 
-def _policy() -> Any:
-    """Return the policy that the project has set. Python makes the default policy only when it is needed."""
+def _event_loop_policy() -> Any:
+    """Return the policy of event loops that the process has; None for the default.
+
+    Python makes the default policy only when it is needed.
+    """
     policy = getattr(asyncio.events, "_event_loop_policy", None)
     return None if type(policy).__module__.startswith("asyncio.") else policy
 
@@ -255,6 +261,6 @@ BATCH_ASPECTS = (
     Aspect("user and group", lambda: (os.getresuid(), os.getresgid()), _restore_identity),
     Aspect("the priority", partial(os.getpriority, os.PRIO_PROCESS, 0), _restore_priority),
     Aspect("the locale", partial(locale.setlocale, locale.LC_ALL), _restore_locale, by_import=True),
-    Aspect("the policy of event loops", _policy, _restore_policy, by_import=True),
+    Aspect("the policy of event loops", _event_loop_policy, _restore_policy, by_import=True),
     Aspect("the adapters of psycopg", _adapters.look, _adapters.restore, by_import=True, take=_adapters.take),
 )  # fmt: skip

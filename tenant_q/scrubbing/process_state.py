@@ -22,7 +22,7 @@ logger = get_logger("tenant_q.process_state")
 
 
 class _Noted:
-    """The noted values of some aspects."""
+    """The noted state of the process, in some of its aspects."""
 
     def __init__(self, aspects: Sequence[Aspect]) -> None:
         self.aspects = aspects
@@ -30,27 +30,27 @@ class _Noted:
         self.values: list[Any] = []
 
     def is_unchanged(self) -> bool:
-        """Return whether each aspect has its noted value."""
+        """Return whether the state of the process is as noted."""
         try:
             return [look() for look in self.looks] == self.values
         except Exception:  # a value cannot even be compared
             return False
 
     def note(self) -> None:
-        """Note the present values."""
+        """Note the present state of the process."""
         for aspect in self.aspects:
             aspect.prepare()
         self.values = [aspect.snapshot() for aspect in self.aspects]
 
     def note_imported(self) -> None:
-        """Note the present values of the aspects that an import may change."""
+        """Note the present state of the process where an import may change it."""
         for place, aspect in enumerate(self.aspects):
             if aspect.by_import:
                 aspect.prepare()
                 self.values[place] = aspect.snapshot()
 
     def changed(self) -> list[int]:
-        """Return the positions of the changed aspects."""
+        """Return the positions of the aspects in which the state of the process has changed."""
         return [n for n, (look, was) in enumerate(zip(self.looks, self.values, strict=True)) if not _is(look, was)]
 
 
@@ -76,7 +76,7 @@ _replaced = SharedSet()
 
 
 def share() -> None:
-    """Let all processes that are forked from now on share the causes for which a worker was replaced."""
+    """Let processes forked from now on share which changes of process state have already cost a worker."""
     global _replaced
     _replaced = SharedSet()
 
@@ -96,7 +96,7 @@ def note() -> None:
 
 
 def forget() -> None:
-    """Forget the noted state. Nothing is restored until `note()` is called again."""
+    """Forget the noted state of the process. Nothing is restored until `note()` is called again."""
     global _modules
     _modules = -1
     _in_slice.clear()
@@ -104,7 +104,7 @@ def forget() -> None:
 
 
 def after_import() -> None:
-    """Accept the changes by the import of a task's function. Call it before the function is called."""
+    """Accept what the import of a task's function changed in the process. Call it before the function is called."""
     if _modules != len(sys.modules) and _modules != -1 and threading.current_thread() is threading.main_thread():
         _note_imports()
 
@@ -117,7 +117,7 @@ def _note_imports() -> None:
 
 
 def restore(log_labels: Mapping[str, str] | None, *, is_last: bool = True) -> None:
-    """Restore what a task, hook or receiver changed.
+    """Restore the state of the process after a task, hook or receiver.
 
     Args:
         log_labels: The log labels of the task; None for code that belongs to no task.
@@ -130,42 +130,42 @@ def restore(log_labels: Mapping[str, str] | None, *, is_last: bool = True) -> No
     if _modules != len(sys.modules):
         _note_imports()
     if not _tasks.is_unchanged():
-        _restore(_tasks, log_labels)
+        _restore_aspects(_tasks, log_labels)
     if is_last:
         restore_after_slice()
 
 
 def restore_after_slice() -> None:
-    """Restore what a tenant's tasks changed and another tenant would see."""
+    """Restore the state of the process that a tenant's tasks changed and another tenant would see."""
     if _modules == -1:
         return
     if not _slices.is_unchanged():
-        _restore(_slices, _labels_of(_in_slice), _in_slice)
+        _restore_aspects(_slices, _labels_of(_in_slice), _in_slice)
     _in_batch.update(_in_slice)
     _in_slice.clear()
 
 
 def restore_after_batch() -> None:
-    """Restore what the tasks of a batch changed and earlier checks do not cover."""
+    """Restore the state of the process that a batch of tasks changed and earlier checks do not cover."""
     if _modules != -1 and not _batches.is_unchanged():
-        _restore(_batches, _labels_of(_in_batch), _in_batch)
+        _restore_aspects(_batches, _labels_of(_in_batch), _in_batch)
     _in_batch.clear()
 
 
 def _labels_of(ran: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
-    """Return the log labels for a change: those of the only function that has run, or a list of the suspects."""
+    """Return the log labels for a change of the process: of the only function that ran, or a list of suspects."""
     if len(ran) == 1:
         return next(iter(ran.values()))
     return {"func": f"One of {', '.join(sorted(ran))}"} if ran else None
 
 
 def is_spoiled() -> bool:
-    """Return whether this process must be replaced because something could not be restored."""
+    """Return whether this process must be replaced because its state could not be restored."""
     return _spoiled
 
 
-def _restore(noted: _Noted, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
-    """Restore the changed aspects.
+def _restore_aspects(noted: _Noted, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
+    """Restore the state of the process in its changed aspects.
 
     Args:
         noted: The aspects with their noted values.
@@ -185,7 +185,7 @@ def _restore(noted: _Noted, log_labels: Mapping[str, str] | None, suspects: Coll
                 _log(aspect.name, what, log_labels)
         else:
             noted.values[place] = aspect.snapshot()
-            _replace(aspect.name, what, log_labels, suspects)
+            _replace_worker(aspect.name, what, log_labels, suspects)
 
 
 def _log(name: str, what: str, log_labels: Mapping[str, str] | None) -> None:
@@ -205,8 +205,10 @@ def _log(name: str, what: str, log_labels: Mapping[str, str] | None) -> None:
         )
 
 
-def _replace(name: str, what: str | None, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()) -> None:
-    """Have the worker replaced, unless a worker was replaced before for the same function and cause.
+def _replace_worker(
+    name: str, what: str | None, log_labels: Mapping[str, str] | None, suspects: Collection[str] = ()
+) -> None:
+    """Have the worker replaced whose state cannot be restored, once for each function and cause.
 
     Each suspect is counted by itself, because functions come together in batches in too many combinations.
     """

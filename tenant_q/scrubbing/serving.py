@@ -12,7 +12,7 @@ from tenant_q.scrubbing import sessions, shared_caches
 
 @contextlib.contextmanager
 def serving(schema: str, tenant: str | None) -> Iterator[None]:
-    """Run a block in a tenant's verified schema. No tenant is current afterwards.
+    """Run a block that serves a tenant, in its verified schema. No tenant is current afterwards.
 
     Args:
         schema: The schema.
@@ -29,26 +29,29 @@ def serving(schema: str, tenant: str | None) -> Iterator[None]:
 
 
 def begin(schema: str, tenant: str | None) -> None:
-    """Enter a schema, and forget what the process remembers of the tenant before."""
+    """Begin to serve a tenant: enter its schema, and clear the caches of the tenant served before."""
     _enter(schema, tenant=tenant)
-    shared_caches.forget_other_tenants()
-    if shared_caches.has_receivers():
+    shared_caches.clear_known_caches()
+    if shared_caches.project_clears_caches():
         announce(schema)
         _enter(schema, tenant=tenant)
 
 
 def announce(schema: str) -> None:
-    """Have the project's receivers clear its caches. What they leave in a session reaches no task and no hook."""
+    """Announce the tenant that is served from now on, so that the project clears its caches.
+
+    What the project's receivers leave in a session reaches no task and no hook.
+    """
     sessions.watch()
     try:
-        shared_caches.announce(schema)
+        shared_caches.have_project_clear_caches(schema)
     finally:
         sessions.clean_up()
         tenancy.leave()
 
 
 def follow_options(package: Package) -> None:
-    """Refresh the tenant's row, and enter the schema on more databases, where the options of a task say so."""
+    """Serve a tenant as the options of its task say: with a fresh row, or on more databases."""
     seconds, databases = package.option("tenant_cache_seconds"), package.option("databases")
     if seconds is not None:
         tenancy.refresh_tenant(package.schema, seconds)
@@ -57,14 +60,14 @@ def follow_options(package: Package) -> None:
 
 
 def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
-    """Remove what a task left, so that the next task of its tenant finds the schema verified.
+    """Clean up after a task of the served tenant, so that its next task finds the schema verified.
 
     Args:
         schema: The tenant's schema.
         package: The task that ran.
         is_last: Whether other code than this tenant's tasks may run next.
     """
-    shared_caches.forget_other_tenants()
+    shared_caches.clear_known_caches()
     if sessions.clean_up(package.log_labels, is_last=is_last):
         tenancy.leave()
         _enter(schema, tenant=package.tenant or None)

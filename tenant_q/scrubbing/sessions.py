@@ -40,7 +40,7 @@ _settings: list[Settings] = []
 
 
 def watch() -> None:
-    """Detect from now on which sessions are used. Call it while every session is clean."""
+    """Watch from now on which database sessions are used. Call it while every session is clean."""
     _open.clear()
     _wrappers.clear()
     _watched.clear()
@@ -51,19 +51,19 @@ def watch() -> None:
         _wrappers[connection.alias] = list(connection.execute_wrappers)
         if connection.vendor == "postgresql" and connection.connection is not None:
             _open.add(connection.alias)
-            _watch(connection.connection)
+            _watch_session(connection.connection)
         setup = getattr(connection, NOTED, None)
         if setup is None or not setup.holds(connection):
             setattr(connection, NOTED, Setup(connection))
 
 
 def copied_settings() -> dict[str, Any]:
-    """Return a copy of the settings of all databases, for `use_settings`. Call it while no task runs."""
+    """Copy the settings of all databases for the sessions of another thread. Call it while no task runs."""
     return copied(connections.settings)  # type: ignore[no-any-return]
 
 
 def use_settings(settings: Mapping[str, Any]) -> None:
-    """Give this thread its own settings of the databases, so that no change by a task affects them."""
+    """Give this thread's sessions their own settings, so that no change by a task affects them."""
     for alias, own in settings.items():
         connection = connections[alias]
         connection.settings_dict = own
@@ -71,7 +71,7 @@ def use_settings(settings: Mapping[str, Any]) -> None:
 
 
 def clean_up(log_labels: Mapping[str, str] | None = None, *, is_last: bool = True) -> bool:
-    """Restore all that was changed since `watch()`.
+    """Scrub the database sessions that were used since `watch()`, and restore what was changed.
 
     Args:
         log_labels: The log labels of the task that ran.
@@ -101,7 +101,7 @@ def clean_up(log_labels: Mapping[str, str] | None = None, *, is_last: bool = Tru
         if connection.connection is None:
             was_used = was_used or connection.alias in _open
         elif connection.vendor != "postgresql":
-            _reset_other(connection, log_labels)
+            _scrub_other_database(connection, log_labels)
         elif _is_used(connection.connection):
             _scrub(connection, log_labels)
             was_used = True
@@ -109,7 +109,7 @@ def clean_up(log_labels: Mapping[str, str] | None = None, *, is_last: bool = Tru
 
 
 def _put_settings_back(log_labels: Mapping[str, str] | None) -> bool:
-    """Restore the settings of all databases. Return whether any was changed."""
+    """Restore the databases' settings, with which sessions are opened. Return whether any was changed."""
     changed = _settings[0].restore() if _settings else []
     if changed:
         logger.warning(
@@ -122,7 +122,7 @@ def _put_settings_back(log_labels: Mapping[str, str] | None) -> bool:
 
 
 def _put_connection_back(other: Any, log_labels: Mapping[str, str] | None) -> Any:
-    """Restore the connection of an alias, and return it."""
+    """Put back the connection that a task has replaced by another one, and return it."""
     connection = connections[other.alias] = _watched[other.alias]
     logger.warning(
         "Connection %s is put back: the task put another one in its place",
@@ -130,7 +130,7 @@ def _put_connection_back(other: Any, log_labels: Mapping[str, str] | None) -> An
         event="session.put_back",
         extra=log_labels,
     )
-    _close(other, "the task put it in the place of another", log_labels)
+    _close_session(other, "the task put it in the place of another", log_labels)
     return connection
 
 
@@ -154,7 +154,7 @@ def _restore_wrappers(connection: Any) -> None:
     connection.execute_wrappers = list(_wrappers.get(connection.alias, ()))
 
 
-def _watch(raw: Any) -> None:
+def _watch_session(raw: Any) -> None:
     if not hasattr(raw, NOTED):
         send = raw.wait  # every cursor sends through it
 
@@ -168,7 +168,7 @@ def _watch(raw: Any) -> None:
 
 
 def _is_set_up_as_noted(raw: Any) -> bool:
-    """Return whether the setup of a connection is unchanged; False if the task opened it, so that nothing is noted."""
+    """Return whether a session is set up as before the task; False if the task opened it."""
     setup = getattr(raw, NOTED, None)
     return setup is not None and setup.holds(raw)
 
@@ -176,19 +176,19 @@ def _is_set_up_as_noted(raw: Any) -> bool:
 def _is_used(raw: Any) -> bool:
     idle = not raw.closed and raw.pgconn.transaction_status == TransactionStatus.IDLE
     untouched = idle and raw.autocommit and _is_set_up_as_noted(raw)
-    return bool(getattr(raw, USED, True)) or not untouched or _was_spoken_to(raw)
+    return bool(getattr(raw, USED, True)) or not untouched or _has_unread_message(raw)
 
 
-def _was_spoken_to(raw: Any) -> bool:
-    """Return whether the server sent an unexpected message, usually that it ended the session."""
+def _has_unread_message(raw: Any) -> bool:
+    """Return whether the server sent a message over an idle session, usually that it ended it."""
     readable, _, _ = select.select([raw.fileno()], [], [], 0)
     return bool(readable)
 
 
-def _reset_other(connection: Any, log_labels: Mapping[str, str] | None) -> None:
-    """End an open transaction. That is all that is scrubbed in a database other than PostgreSQL."""
+def _scrub_other_database(connection: Any, log_labels: Mapping[str, str] | None) -> None:
+    """Scrub the session of a database other than PostgreSQL: only end its open transaction."""
     if connection.in_atomic_block:
-        _close(connection, "the task left a transaction open", log_labels)
+        _close_session(connection, "the task left a transaction open", log_labels)
     else:
         connection.close_if_unusable_or_obsolete()
 
@@ -196,11 +196,11 @@ def _reset_other(connection: Any, log_labels: Mapping[str, str] | None) -> None:
 def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
     raw = connection.connection
     if raw.closed or raw.info.transaction_status != TransactionStatus.IDLE:
-        _close(connection, "the task left it in a transaction or in the middle of a query", log_labels)
+        _close_session(connection, "the task left it in a transaction or in the middle of a query", log_labels)
         return
     if not _is_set_up_as_noted(raw):
         why = "set it up in another way" if hasattr(raw, NOTED) else "opened it"
-        _close(connection, f"the task {why}", log_labels)
+        _close_session(connection, f"the task {why}", log_labels)
         return
     try:
         if not raw.autocommit:
@@ -219,11 +219,11 @@ def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
         if connection.alias in _open:  # otherwise its wrappers belong to the new connection
             _restore_wrappers(connection)
     except Exception as error:
-        _close(connection, one_line(error), log_labels)
+        _close_session(connection, one_line(error), log_labels)
 
 
-def _close(connection: Any, why: str, log_labels: Mapping[str, str] | None) -> None:
-    """Close a connection that cannot be scrubbed. The next use opens a new one."""
+def _close_session(connection: Any, why: str, log_labels: Mapping[str, str] | None) -> None:
+    """Close a session that cannot be scrubbed. The next use of the connection opens a new one."""
     logger.info("Connection %s is closed: %s", connection.alias, why, event="session.closed", extra=log_labels)
     forget_transaction(connection)
     connection.close()

@@ -1,4 +1,6 @@
-"""Clear caches that do not distinguish tenants when another tenant is entered.
+"""Clear the caches that all tenants share when another tenant is entered.
+
+Their keys do not distinguish tenants, so they may hold rows of the tenant before.
 
 The tenancy packages themselves clear the cache of content types. A project clears its own caches in receivers of
 `tenant_entered`.
@@ -17,8 +19,8 @@ from tenant_q.support.forks import no_return
 
 
 @functools.cache
-def _clearers() -> tuple[Callable[[], object], ...]:
-    """Return the functions that clear the caches of installed apps."""
+def _cache_clearers() -> tuple[Callable[[], object], ...]:
+    """Return the functions that clear those caches of installed apps that all tenants share."""
     if not apps.is_installed("django.contrib.sites"):
         return ()
     from django.contrib.sites.models import Site
@@ -26,19 +28,19 @@ def _clearers() -> tuple[Callable[[], object], ...]:
     return (Site.objects.clear_cache,)
 
 
-def forget_other_tenants() -> None:
-    """Clear the known caches, which may hold rows of the previous tenant."""
-    for clear in _clearers():
+def clear_known_caches() -> None:
+    """Clear the known caches that all tenants share, which may hold rows of the tenant before."""
+    for clear in _cache_clearers():
         clear()
 
 
-def has_receivers() -> bool:
-    """Return whether the project has a receiver of `tenant_entered`."""
+def project_clears_caches() -> bool:
+    """Return whether the project has a receiver of `tenant_entered` to clear the caches that its tenants share."""
     return bool(tenant_entered.receivers)
 
 
-def announce(schema: str) -> None:
-    """Send `tenant_entered`.
+def have_project_clear_caches(schema: str) -> None:
+    """Send `tenant_entered`, so that the project clears the caches that its tenants share.
 
     Raises:
         TenantNotReady: A receiver failed, so a cache may still hold rows of another tenant.

@@ -1,4 +1,4 @@
-"""A set of texts that all processes forked after its creation share. It holds about a thousand, for ever."""
+"""A set of texts that a process shares with all processes forked from it. It holds about a thousand, for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH = 8  # bytes of a hash
 
 
 class SharedSet:
-    """A set in shared memory, which keeps a hash of each text."""
+    """A set of texts in shared memory, which keeps a hash of each."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (kept as long as the set)
@@ -20,7 +20,7 @@ class SharedSet:
         self._memory = mmap(self._file.fileno(), _SLOTS * _WIDTH)
 
     def add(self, text: str) -> bool:
-        """Add a text. Return whether it was new; also False if the set is full."""
+        """Add a text to the shared set. Return whether it was new; also False if the set is full."""
         hashed = hashlib.blake2b(text.encode(errors="replace"), digest_size=_WIDTH).digest()
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:

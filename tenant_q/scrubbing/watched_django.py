@@ -15,7 +15,7 @@ _receivers_of = attrgetter("receivers")
 
 
 class Settings:
-    """The noted settings. All are compared only if the mark has changed."""
+    """The noted settings of Django. All are compared only if the mark has changed."""
 
     def __init__(self) -> None:
         self._wrapped: Any = None
@@ -23,13 +23,13 @@ class Settings:
         self._deleted: set[str] = set()
 
     def mark(self) -> tuple[Any, ...]:
-        """Return a value that changes when a setting is set, deleted or overridden."""
+        """Return a mark that changes when a task sets, deletes or overrides a Django setting."""
         cache = vars(settings)
         wrapped = cache["_wrapped"]
         return wrapped is self._wrapped, len(vars(wrapped)), len(cache), next(reversed(cache))
 
     def note(self) -> None:
-        """Note the present settings."""
+        """Note the present settings of Django."""
         cache = vars(settings)
         for name in dir(settings):
             if name.isupper():
@@ -44,7 +44,7 @@ class Settings:
         cache[_MARK] = True
 
     def restore(self, _: Any) -> str | None:
-        """Restore the changed settings. Return their names; None if there are none."""
+        """Restore the Django settings that a task has changed. Return their names; None if there are none."""
         changed = []
         if settings._wrapped is not self._wrapped:
             changed.append("all, by an override that was not ended")
@@ -67,7 +67,7 @@ class Settings:
 
 
 class Receivers:
-    """The receivers of every signal that is an attribute of a module, be it of Django, Django-Q2 or the project."""
+    """The watched receivers of every Django signal that is an attribute of a module, also of the project."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -75,7 +75,7 @@ class Receivers:
         self._names: list[str] = []
 
     def find(self) -> None:
-        """Find the signals in the modules that were loaded since the last call."""
+        """Find Django signals to watch in the modules that were loaded since the last call."""
         known = {id(signal) for signal in self._signals}
         for name in sys.modules.keys() - self._seen:
             self._seen.add(name)
@@ -87,11 +87,11 @@ class Receivers:
                     self._names.append(attribute)
 
     def look(self) -> list[Any]:
-        """Return the receivers of each signal."""
+        """Return the present receivers of each Django signal."""
         return [*map(_receivers_of, self._signals)]
 
     def restore(self, was: list[Any]) -> str:
-        """Restore the receivers. Return the names of the changed signals."""
+        """Restore the receivers of Django signals that a task has changed. Return the names of the signals."""
         changed = []
         for name, signal, receivers in zip(self._names, self._signals, was, strict=True):
             if signal.receivers != receivers:

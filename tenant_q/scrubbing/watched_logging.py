@@ -20,7 +20,7 @@ class Logging:
         self._disable = 0
 
     def mark(self) -> tuple[Any, ...]:
-        """Return a value that changes with a level, a new handler, the root logger, or `logging.disable`."""
+        """Return a mark that changes with a logger's level, a new handler, the root logger, or `logging.disable`."""
         root = logging.root
         return (
             root.manager.disable,
@@ -31,13 +31,13 @@ class Logging:
         )
 
     def note(self) -> None:
-        """Note the present loggers."""
+        """Note the present state of all loggers."""
         self._noted = {name: _state(logger) for name, logger in _loggers().items()}
         self._disable = logging.root.manager.disable
         _marked._cache[_MARK] = True  # type: ignore[attr-defined]
 
     def restore(self, _: Any) -> str | None:
-        """Restore the changed loggers. Return their names; None if there are none."""
+        """Restore the loggers that a task has changed. Return their names; None if there are none."""
         changed = []
         if logging.root.manager.disable != self._disable:
             logging.disable(self._disable)

@@ -19,7 +19,7 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def require(call: str, **arguments: Any) -> None:
-    """Check the arguments of a public call.
+    """Check the types and values of the arguments of a public call.
 
     Args:
         call: The name of the method, for the message.
@@ -36,13 +36,13 @@ def require(call: str, **arguments: Any) -> None:
 
 
 def require_schema_name(schema: Any) -> None:
-    """Raise `WrongArgument` if a schema name is neither a text nor None, which stands for the current tenant."""
+    """Check the argument `schema_name` of a public call: a text, or None for the current tenant."""
     if schema is not None and not is_text(schema):
         raise WrongArgument(f"The schema_name of a call is {shown(schema)}; it must be {_WANTED['schema_name'][0]}.")
 
 
 def shown(value: Any) -> str:
-    """Return a short text for a value, followed by its type unless it is None. Never raise an error."""
+    """Return a short text for an argument of a call, and its type unless it is None. Never raise an error."""
     try:
         text = _SHORT.repr(value)
     except Exception:  # a `__repr__` of the project
@@ -51,42 +51,42 @@ def shown(value: Any) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Return whether a value is a text that is not blank."""
+    """Return whether an argument is a text that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def is_function(value: Any) -> bool:
-    """Return whether a value can stand for a function: a callable, or a text that is not blank."""
+    """Return whether an argument can stand for a function: a callable, or a text that is not blank."""
     return callable(value) or is_text(value)
 
 
 def is_name(value: Any) -> bool:
-    """Return whether a value can be the name of a group or a task. It is saved, and found, as text."""
+    """Return whether an argument can be the name of a group or a task. It is saved, and found, as text."""
     return isinstance(value, str | int | UUID) and not isinstance(value, bool)
 
 
 def is_flag(value: Any) -> bool:
-    """Return whether a value is True or False, or 1 or 0."""
+    """Return whether an argument is True or False, or 1 or 0."""
     return isinstance(value, int) and value in (0, 1)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a usable number: not a bool, not infinite, not NaN, and within `LARGEST_NUMBER`."""
+    """Return whether an argument is a usable number: no bool, not infinite, not NaN, within `LARGEST_NUMBER`."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 def is_cached(value: Any) -> bool:
-    """Return whether a value is valid for the option `cached`."""
+    """Return whether an argument is valid for the option `cached`."""
     return value is None or (isinstance(value, int) and 0 <= value <= LONGEST_SECONDS)
 
 
 def is_broker(value: Any) -> bool:
-    """Return whether a value is a broker of Django-Q2, or None for the configured one."""
+    """Return whether an argument is a broker of Django-Q2, or None for the configured one."""
     return value is None or (hasattr(value, "enqueue") and hasattr(value, "list_key"))
 
 
 def is_many(value: Any) -> bool:
-    """Return whether a value is a list or another iterable, but not a text, whose items would be its letters."""
+    """Return whether an argument is a list or another iterable, but not a text, whose items would be letters."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping)
 
 

@@ -9,5 +9,5 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now() -> float:
-    """Return the seconds since a fixed moment that all processes of the machine share."""
+    """Read the clock for leases: the seconds since a fixed moment that all processes of the machine share."""
     return time.clock_gettime(_CLOCK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration with two significant figures: 4 ms, 1.2 s, 12 s, 3 min, 2.5 h, 4 d; "-" for None."""
+    """Show a duration with two significant figures: 4 ms, 1.2 s, 12 s, 3 min, 2.5 h, 4 d; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 0.9995:

@@ -18,7 +18,7 @@ from redis import exceptions as errors
 
 
 class Kind(StrEnum):
-    """The kind of an error, which decides how it is handled."""
+    """The kind of a server's error, which decides how it is handled."""
 
     OUTAGE = "outage"
     REFUSAL = "refusal"
@@ -64,7 +64,7 @@ def kind_of_redis(error: Exception) -> Kind:
 
 
 def is_closed_by_server(error: Exception) -> bool:
-    """Return whether the server closed the connection: in an outage, or because a command is too large."""
+    """Return whether Redis closed the connection, by its error: in an outage, or because a command is too large."""
     return type(error) is redis.ConnectionError
 
 

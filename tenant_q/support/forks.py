@@ -27,7 +27,7 @@ _forking = threading.local()
 
 
 def install(*acts: Callable[[], None]) -> None:
-    """Make every process that is forked from this one, and their own forks, call `acts` before anything else.
+    """Make each process forked from this one, and its own forks, call `acts` before anything else.
 
     Call it once, in a process of the cluster that runs code of the project.
     """
@@ -36,7 +36,7 @@ def install(*acts: Callable[[], None]) -> None:
 
 
 def also(act: Callable[[], None]) -> None:
-    """Add a function that each forked process calls."""
+    """Add a function that each process forked from this one calls first."""
     _in_child.append(act)
 
 
@@ -51,7 +51,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Release everything that belongs to the parent. A child that fails to do so exits, to share no session.
+    """Release in a forked process all that belongs to its parent. If that fails, it exits, to share no session.
 
     The child ends with its parent, even if the whole cluster is killed. For the kernel its parent is the thread that
     forked it. So a child of another thread than the main one is excluded: it must be able to outlive that thread.
@@ -67,7 +67,7 @@ def _after_fork() -> None:
 
 
 class no_return(AbstractContextManager["no_return"]):
-    """A block that runs code of the project. A process that was forked in it ends at the end of the block.
+    """A block that runs code of the project, from which no forked process returns: it ends there.
 
     Such a process exits with 0, with the code of a `SystemExit`, or with 1 and a traceback on standard error. The block
     does nothing if `install()` was not called.
@@ -106,7 +106,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
 
 
 def _status(error: BaseException | None) -> int:
-    """Return the exit code of a Python process that ends with this error."""
+    """Return the exit code of a forked process that ends with this error, as Python would."""
     if error is None:
         return 0
     code = error.code if isinstance(error, SystemExit) else 1

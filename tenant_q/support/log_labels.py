@@ -20,7 +20,7 @@ _AS_IT_IS = (bool, int, float, type(None))
 
 
 class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records carry `schema`, `task_id` and `func`; "-" stands for what the call's `extra` lacks.
+    """A logger whose records carry the labels `schema`, `task_id` and `func`; "-" for what `extra` lacks.
 
     Each call names its `event`, as "task.failed", which stays when the text of the record changes.
     """
@@ -39,7 +39,7 @@ class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class _Shown:
-    """An argument of a record, which becomes text only when the record is written."""
+    """An argument of a log record, which becomes text only when the record is written."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -60,14 +60,14 @@ def _shown(value: object) -> object:
 
 
 def _show_traceback(record: logging.LogRecord) -> bool:
-    """Set the text of a record's traceback. Formatters use it if it is set. This is a filter that keeps each record."""
+    """Set the text of a log record's traceback, which formatters use. This is a filter that keeps each record."""
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
         record.exc_text = visible_traceback(record.exc_info[1])
     return True
 
 
 def get_logger(name: str) -> LabelledLogger:
-    """Return the logger with this name, whose records carry the labels."""
+    """Return the logger with this name, whose log records carry the labels."""
     logger = logging.getLogger(name)
     logger.addFilter(_show_traceback)  # a filter is added only once
     return LabelledLogger(logger, {})

@@ -9,11 +9,11 @@ from django.utils import timezone
 
 
 def at(epoch: float) -> datetime:
-    """Return the moment `epoch` seconds after the epoch, in the form of `timezone.now()`."""
+    """Convert seconds since the epoch to a moment in Django's form, that of `timezone.now()`."""
     moment = datetime.fromtimestamp(epoch, UTC)
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def aware(moment: datetime) -> datetime:
-    """Return the moment as an aware one. A naive moment is in local time."""
+    """Convert a moment to an aware one. A naive moment is in local time."""
     return moment if timezone.is_aware(moment) else timezone.make_aware(moment, timezone.get_default_timezone())

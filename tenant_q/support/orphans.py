@@ -27,7 +27,7 @@ _LOOKS = 2
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that forked it ends.
+    """Have the kernel kill this process when the thread that forked it ends, so that it leaves no orphan.
 
     Args:
         parent: The process id of that thread. If it has already ended, this process exits at once.
@@ -38,12 +38,12 @@ def die_with(parent: int) -> None:
 
 
 def adopt(does: bool = True) -> None:
-    """Adopt the processes that descendants of this one leave when they end; with False, adopt none from now on."""
+    """Adopt the orphans that descendants of this process leave when they end; with False, adopt none any more."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(does), 0, 0, 0)
 
 
 def children() -> set[int]:
-    """Return the ids of this process's children, including adopted ones and zombies."""
+    """Return the ids of this process's children, including adopted orphans and zombies."""
     if not _IS_LINUX:
         return set()
     try:
@@ -54,7 +54,7 @@ def children() -> set[int]:
 
 
 def _children_by_parent() -> set[int]:
-    """Return the same on a kernel that does not list the children of a thread."""
+    """Return the ids of this process's children on a kernel that does not list those of a thread."""
     found, own = set(), str(os.getpid())
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
@@ -65,7 +65,7 @@ def _children_by_parent() -> set[int]:
 
 
 def reap(known: Collection[int]) -> None:
-    """Reap the children that have ended, except `known`."""
+    """Reap the children and adopted orphans that have ended, except `known`."""
     for pid in children().difference(known):
         _reap(pid)
 

@@ -10,12 +10,12 @@ from django.dispatch import Signal
 
 
 def receivers_of(signal: Signal, *, sender: Any) -> list[Any]:
-    """Return the live receivers of a signal from a sender."""
+    """Return the live receivers of a Django signal from a sender."""
     live: Any = signal._live_receivers(sender)
     # Since Django 5.0 a pair: functions, and coroutines.
     return list(itertools.chain.from_iterable(live) if isinstance(live, tuple) else live)
 
 
 def has_receivers(signal: Signal, *, sender: Any, besides: Callable[..., Any]) -> bool:
-    """Return whether a signal from a sender has a receiver other than `besides`."""
+    """Return whether a Django signal from a sender has a receiver other than `besides`."""
     return any(receiver is not besides for receiver in receivers_of(signal, sender=sender))

@@ -17,7 +17,7 @@ _R = TypeVar("_R")
 
 
 def carry_span(task: dict[str, Any]) -> None:
-    """Put the current span, if there is one, into the dict of a task that is about to be enqueued."""
+    """Put the current OpenTelemetry span, if any, into the dict of a task that is about to be enqueued."""
     trace = _trace()
     if trace and trace.get_current_span().get_span_context().is_valid:
         from opentelemetry import propagate
@@ -87,7 +87,7 @@ def _trace() -> Any:
 
 
 def flush() -> None:
-    """Send the spans of the unfinished batch. Call it before a process ends, because nothing runs at its exit."""
+    """Send OpenTelemetry's unfinished batch of spans. Call it before a process ends: nothing runs at its exit."""
     trace = _trace()
     send = getattr(trace.get_tracer_provider(), "force_flush", None) if trace else None  # only the SDK has it
     if send is not None:

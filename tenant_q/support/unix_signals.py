@@ -25,23 +25,23 @@ set_handler: Callable[[int, Any], Any] = _signal.signal
 
 
 def leave_signals_to_main_thread() -> None:
-    """Block the signals that interrupt a waiting task. Call it in a thread of the cluster other than the main one."""
+    """Block the Unix signals that interrupt a waiting task. Call it in threads of the cluster but the main one."""
     _here.blocks = True
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def hold_signals() -> None:
-    """Hold signals back until a child is ready. Call it before a fork: the handler of the parent would lose them."""
+    """Hold Unix signals back until a child is ready. Call it before a fork: the parent's handler would lose them."""
     _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def release_signals() -> None:
-    """Let held signals through again. Call it after a fork, in the parent."""
+    """Let held Unix signals through again. Call it after a fork, in the parent."""
     signal.pthread_sigmask(signal.SIG_SETMASK, _here.mask)
 
 
 def restore_default_handlers() -> None:
-    """Restore the default handler of each signal that the cluster handles, and detach from the parent's wake-up pipe.
+    """Restore the default handlers of the Unix signals that the cluster handles, and detach from the wake-up pipe.
 
     Call it in a forked child. Handlers and masks that the project set stay.
     """

@@ -20,7 +20,7 @@ _BETWEEN = (traceback._cause_message, traceback._context_message)  # type: ignor
 
 
 def visible(text: str) -> str:
-    """Return a text on one line, with its control characters escaped."""
+    """Return a text on one line with its control characters visible, as escapes."""
     return text if text.isprintable() else _UNSAFE.sub(_written_out, text)
 
 
@@ -29,13 +29,18 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def error_line(error: BaseException) -> str:
+    """Return the class and the text of an error, with its line breaks and runs of blanks as single blanks."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
 def visible_lines(text: str) -> str:
-    """Return a text with its control characters escaped, except for line breaks and tabs."""
+    """Return a text with its control characters visible, as escapes, except for line breaks and tabs."""
     return text if text.isprintable() else _UNSAFE_BUT_LINES.sub(_written_out, text)
 
 
 def visible_traceback(error: BaseException) -> str:
-    """Return a traceback as Python formats it, but with the text of each error on one line."""
+    """Return a traceback with visible control characters, and the text of each error on one line."""
     try:
         parts = list(traceback.TracebackException.from_exception(error).format())
     except BaseException as broken:  # the error raises when it is formatted

@@ -1,4 +1,4 @@
-"""Find tenants, enter and leave their schemas, and verify them. Only `seam` imports the tenancy packages."""
+"""Find tenants, enter and leave their schemas, and verify them. Only `tenancy_package` imports the tenancy packages."""
 
 from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,
@@ -8,7 +8,6 @@ from tenant_q.tenancy.connection import (
     drop_inherited_connections,
     forget_transaction,
     in_patient_transaction,
-    insist,
     keep_connections_open,
     keep_own_thread,
     leave_in_other_threads,
@@ -16,34 +15,34 @@ from tenant_q.tenancy.connection import (
     note_connections,
     on_commit,
     raw_cursor,
+    retry_conflicts,
 )
-from tenant_q.tenancy.foreign import is_foreign, plain_tables_query, require_plain_tables
-from tenant_q.tenancy.foreign import query as is_foreign_query
-from tenant_q.tenancy.limits import limited as limited_waits
-from tenant_q.tenancy.limits import unlimited as unlimited_waits
-from tenant_q.tenancy.loops import is_in_event_loop, refuse_in_event_loop
+from tenant_q.tenancy.event_loops import is_in_event_loop, refuse_in_event_loop
+from tenant_q.tenancy.foreign_schemas import is_foreign, is_foreign_query, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.records import (
-    current_key,
+    created_at,
+    creations_of,
     current_name,
-    find_key,
-    gone,
-    is_taken,
-    is_there,
-    key_of,
-    keys_now,
-    keys_of,
+    deleted_tenants,
     names_of,
     note_existing,
     predates,
-    returned,
+    restored_tenants,
     scope,
-    since,
-    since_of,
 )
-from tenant_q.tenancy.role_settings import note as note_role_settings
-from tenant_q.tenancy.role_settings import watch as watch_role_settings
-from tenant_q.tenancy.seam import (
+from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
+from tenant_q.tenancy.switching import (
+    enter,
+    enter_again,
+    forget_tenants,
+    in_schema,
+    in_verified_schema,
+    task_address,
+    task_schema,
+    verify_entered,
+)
+from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
     current_schema,
@@ -62,24 +61,17 @@ from tenant_q.tenancy.seam import (
     tenant_table,
     under_name,
 )
-from tenant_q.tenancy.switching import (
-    enter,
-    enter_again,
-    forget_tenants,
-    in_schema,
-    in_verified_schema,
-    task_address,
-    task_schema,
-    verify_entered,
-)
+from tenant_q.tenancy.tenant_keys import current_key, find_key, key_of, keys_now, keys_of
 from tenant_q.tenancy.tenants import (
     get_tenant,
+    is_name_taken,
     logical_schema,
     look_up_together,
     refresh_tenant,
     require_ready,
     scheduled_among,
     tenant_count,
+    tenant_exists,
     tenant_names,
     tenants_to_schedule,
 )
@@ -89,6 +81,7 @@ from tenant_q.tenancy.verification import (
     see_tables_together,
     verify,
 )
+from tenant_q.tenancy.wait_limits import limited_waits, unlimited_waits
 
 __all__ = [
     "DATABASE_ERRORS",
@@ -96,11 +89,14 @@ __all__ = [
     "TASK_TABLE",
     "Databases",
     "close_connections",
+    "created_at",
+    "creations_of",
     "current_key",
     "current_name",
     "current_schema",
     "database_alias",
     "database_of_tests",
+    "deleted_tenants",
     "detect_outages",
     "drop_inherited_connections",
     "enter",
@@ -109,18 +105,15 @@ __all__ = [
     "forget_tenants",
     "forget_transaction",
     "get_tenant",
-    "gone",
     "in_patient_transaction",
     "in_public",
     "in_schema",
     "in_verified_schema",
-    "insist",
     "is_foreign",
     "is_foreign_query",
     "is_in_event_loop",
+    "is_name_taken",
     "is_of_tenancy_package",
-    "is_taken",
-    "is_there",
     "keep_connections_open",
     "keep_own_thread",
     "key_of",
@@ -150,19 +143,19 @@ __all__ = [
     "require_migrated",
     "require_plain_tables",
     "require_ready",
-    "returned",
+    "restored_tenants",
+    "retry_conflicts",
     "scheduled_among",
     "scope",
     "see_tables_together",
     "shared_apps",
-    "since",
-    "since_of",
     "switched_connections",
     "task_address",
     "task_schema",
     "tenant_apps",
     "tenant_connection",
     "tenant_count",
+    "tenant_exists",
     "tenant_model",
     "tenant_names",
     "tenant_table",

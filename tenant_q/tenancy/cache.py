@@ -7,12 +7,12 @@ from typing import Any
 from django.core.cache import InvalidCacheBackendError, caches
 
 from tenant_q.conf import conf
-from tenant_q.tenancy.seam import current_schema
+from tenant_q.tenancy.tenancy_package import current_schema
 from tenant_q.tenancy.testing import queue_suffix
 
 
 class TenantCache:
-    """The Django cache that `Q_CLUSTER["cache"]` names, with the current schema in every key.
+    """The Django cache that `Q_CLUSTER["cache"]` names, with the current tenant's schema in every key.
 
     Equal names of two tenants stay apart, regardless of the `KEY_FUNCTION` of the cache.
     """
@@ -41,7 +41,7 @@ class TenantCache:
 
 
 def tenant_cache() -> TenantCache | None:
-    """Return the cache that separates tenants, or None if `CACHES` lacks the one that `Q_CLUSTER["cache"]` names."""
+    """Return the cache that separates the tenants; None if `CACHES` lacks the one that `Q_CLUSTER["cache"]` names."""
     try:
         return TenantCache(caches[conf().cache])
     except InvalidCacheBackendError:

@@ -18,9 +18,9 @@ from psycopg.pq import ExecStatus
 
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import limits
-from tenant_q.tenancy.loops import refuse_in_event_loop
-from tenant_q.tenancy.seam import database_alias, public_schema, switched_connections, tenant_connection
+from tenant_q.tenancy import wait_limits
+from tenant_q.tenancy.event_loops import refuse_in_event_loop
+from tenant_q.tenancy.tenancy_package import database_alias, public_schema, switched_connections, tenant_connection
 
 T = TypeVar("T")
 
@@ -46,9 +46,9 @@ _inherited: list[Any] = []
 
 @contextmanager
 def detect_outages() -> Iterator[None]:
-    """Raise `DatabaseAway` for an error of the block if the server failed, not the statement.
+    """Raise `DatabaseAway` if a block loses the connection to a tenants' database.
 
-    The connection is closed then; the next use opens a new one.
+    An error of a statement alone is raised as it is. A lost connection is closed; the next use opens a new one.
     """
     # At the end of a transaction whose session was lost, Django opens a new one. So the old session is checked.
     before = {connection: connection.connection for connection in switched_connections()}
@@ -99,10 +99,10 @@ def _limit_locks(cursor: Any, value: str) -> None:
     cursor.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [value])
 
 
-def insist(act: Callable[[], T]) -> T:
-    """Run a transaction, and run it again at once if the server rolled it back in favour of another one.
+def retry_conflicts(act: Callable[[], T]) -> T:
+    """Run a transaction on the tenants' connection, and again at once if it conflicts with another one.
 
-    The cause is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
+    A conflict is a deadlock, or a serialization failure in a project with an `isolation_level` stricter than READ
     COMMITTED. In a transaction of the caller, `act` is called only once.
 
     Args:
@@ -122,7 +122,7 @@ def insist(act: Callable[[], T]) -> T:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether the server rolled a transaction back in favour of another one."""
+    """Return whether a connection's transaction was rolled back in favour of another one."""
     cause = error.__cause__ if isinstance(error, DatabaseFailure) else error
     return isinstance(cause, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
 
@@ -138,7 +138,7 @@ def on_commit(act: Callable[[], Any]) -> None:
 
 
 def was_lost(session: Any, error: BaseException) -> bool:
-    """Return whether an error was caused by the loss of a session.
+    """Return whether an error was caused by the loss of a connection's session.
 
     Args:
         session: The driver's connection before the error; None if there was none.
@@ -154,7 +154,7 @@ def was_lost(session: Any, error: BaseException) -> bool:
 
 
 def is_lost(connection: Any) -> bool:
-    """Return whether a connection has no usable session."""
+    """Return whether a tenants' connection has lost its session."""
     raw = connection.connection
     return raw is None or bool(raw.closed) or not connection.is_usable()
 
@@ -169,7 +169,7 @@ def raw_cursor() -> Iterator[psycopg.ClientCursor[Any]]:
 
 
 def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
-    """Return the last row of a query, as text, without a cursor.
+    """Send a query over a tenants' connection without a cursor, and return its last row as text.
 
     With a tenancy package, Django's cursor would take another round trip, and the driver's cursor costs more than the
     server's answer.
@@ -188,11 +188,6 @@ def fetch_raw(connection: Any, query: bytes) -> list[str | None]:
         return [None if value is None else value.decode() for value in values]
 
 
-def words(error: BaseException) -> str:
-    """Return the class and the text of an error, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def note_connections() -> None:
     """Keep track of Django's connections in every thread of this process from now on."""
     _made.update(connections.all(initialized_only=True))
@@ -208,9 +203,9 @@ def _create(alias: str) -> Any:
 
 
 def keep_own_thread() -> None:
-    """Mark this thread as one of the cluster: no other thread uses its connections, and its waits are limited."""
+    """Keep other threads off the connections of this thread of the cluster, and limit its waits."""
     _own_threads.add(threading.get_ident())
-    limits.limit_thread()
+    wait_limits.limit_thread()
 
 
 def leave_in_other_threads() -> None:
@@ -249,7 +244,7 @@ def drop_inherited_connections() -> None:
     """
     for connection in {*connections.all(initialized_only=True), *_made}:
         if connection.connection is not None:
-            _cut(connection.connection)
+            _cut_socket(connection.connection)
             _inherited.append(connection.connection)
             connection.connection = None
         forget_transaction(connection)
@@ -260,8 +255,8 @@ def drop_inherited_connections() -> None:
     _own_threads.clear()
 
 
-def _cut(raw: Any) -> None:
-    """Replace the socket of a connection by one whose other end is closed."""
+def _cut_socket(raw: Any) -> None:
+    """Replace the socket of an inherited connection by one whose other end is closed."""
     if not isinstance(raw, psycopg.Connection) or raw.closed:
         return
     ours, other = socket.socketpair()
@@ -293,15 +288,15 @@ def keep_connections_open() -> None:
 
 
 def limit_waits() -> None:
-    """Limit waits for a server outside of tasks, and detect dead network paths. For processes of a cluster."""
-    limits.install()
+    """Limit the waits of a cluster process on its connections, and detect dead network paths."""
+    wait_limits.install()
     for connection in connections.all():
         if connection.vendor == "postgresql":
-            limits.complete_options(connection.settings_dict.setdefault("OPTIONS", {}))
+            wait_limits.complete_options(connection.settings_dict.setdefault("OPTIONS", {}))
 
 
 def close_connections() -> None:
-    """Close each connection without a transaction. Call it before a fork, so that no connection crosses it."""
+    """Close each connection to a database that is in no transaction. Call it before a fork, so that none crosses it."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()

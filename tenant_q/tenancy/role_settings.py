@@ -19,7 +19,7 @@ from psycopg import sql
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy.seam import switched_connections
+from tenant_q.tenancy.tenancy_package import switched_connections
 
 logger = get_logger("tenant_q.tenancy")
 
@@ -37,7 +37,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, order=True, slots=True)
 class _Place:
-    """A setting of this role, of this database, of both or of all roles."""
+    """The place of a setting: of this role, of this database, of both or of all roles."""
 
     of_role: bool
     of_database: bool
@@ -46,7 +46,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """The settings at the start of the cluster, and the values of all settings in a new session then, by name."""
+    """The role's settings at the start of the cluster, and the values of all settings in a new session then."""
 
     settings: Mapping[_Place, str]
     values: Mapping[str, str]
@@ -56,8 +56,8 @@ _noted: dict[str, _Noted] = {}
 _logged: set[str] = set()
 
 
-def note() -> None:
-    """Note the present settings. The process that starts the cluster calls it, and its children inherit them."""
+def note_role_settings() -> None:
+    """Note the present settings of the database role. The process that starts the cluster calls it before it forks."""
     for connection in switched_connections():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
@@ -67,23 +67,26 @@ def note() -> None:
 
 
 def forget() -> None:
-    """Forget the noted settings."""
+    """Forget the noted settings of the database role."""
     _noted.clear()
     _logged.clear()
 
 
-def watch() -> None:
-    """Check each session that this process opens from now on."""
-    connection_created.connect(_look, dispatch_uid="tenant_q.role_settings")
+def watch_role_settings() -> None:
+    """Check the role's settings in each session that this process opens from now on."""
+    connection_created.connect(_check_session, dispatch_uid="tenant_q.role_settings")
 
 
-def unwatch() -> None:
-    """Stop checking sessions."""
-    connection_created.disconnect(_look, dispatch_uid="tenant_q.role_settings")
+def unwatch_role_settings() -> None:
+    """Stop checking the role's settings in new sessions."""
+    connection_created.disconnect(_check_session, dispatch_uid="tenant_q.role_settings")
 
 
-def _look(*, connection: Any, **_: Any) -> None:
-    """Check a new session. Receiver of `connection_created`, which is also sent after a session was scrubbed."""
+def _check_session(*, connection: Any, **_: Any) -> None:
+    """Override the role's changed settings in a new session.
+
+    It is a receiver of `connection_created`, which is also sent after a session was scrubbed.
+    """
     noted, raw = _noted.get(connection.alias), connection.connection
     if noted is None or connection.vendor != "postgresql":
         return
@@ -91,11 +94,11 @@ def _look(*, connection: Any, **_: Any) -> None:
         setattr(raw, _OVERRIDDEN, _overrides(connection, noted))
     if overrides := getattr(raw, _OVERRIDDEN):
         with psycopg.ClientCursor(raw) as cursor:
-            _override(cursor, overrides)
+            _override_settings(cursor, overrides)
 
 
 def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
-    """Return the settings that a new session must override, each with its value."""
+    """Return the changed settings of the role that a new session must override, each with its noted value."""
     with psycopg.ClientCursor(connection.connection) as cursor:
         found, role, database = _read(cursor)
     changed = {place for place in found.keys() | noted.settings.keys() if found.get(place) != noted.settings.get(place)}
@@ -104,11 +107,11 @@ def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
         own.add("role")
     for place in sorted(changed):
         _log(place, found.get(place), noted.settings.get(place), role, database)
-    return {name: _value(name, noted) for name in sorted({place.name for place in changed} - own)}
+    return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
 
 
-def _value(name: str, noted: _Noted) -> str:
-    """Return the noted value of a setting in a new session. If PostgreSQL does not list it, return what was set."""
+def _noted_value(name: str, noted: _Noted) -> str:
+    """Return the noted value of a role's setting. If PostgreSQL does not list it, return what was set."""
     if name in noted.values:
         return noted.values[name]
     set_then = [value for place, value in sorted(noted.settings.items()) if place.name == name]
@@ -116,7 +119,7 @@ def _value(name: str, noted: _Noted) -> str:
 
 
 def _read(cursor: Any) -> tuple[dict[_Place, str], str, str]:
-    """Return the present settings, and the names of the role and the database."""
+    """Return the present settings of the role, and the names of the role and the database."""
     _execute(cursor, statement("role_settings"))
     found, role, database = {}, "", ""
     for of_role, of_database, entry, role, database in cursor.fetchall():  # noqa: B007
@@ -126,7 +129,7 @@ def _read(cursor: Any) -> tuple[dict[_Place, str], str, str]:
 
 
 def _log(place: _Place, found: str | None, noted: str | None, role: str, database: str) -> None:
-    way_out = _way_out(place, noted, role, database)
+    way_out = _restoring_statement(place, noted, role, database)
     if way_out in _logged:
         return
     _logged.add(way_out)
@@ -140,8 +143,8 @@ def _log(place: _Place, found: str | None, noted: str | None, role: str, databas
     )
 
 
-def _way_out(place: _Place, noted: str | None, role: str, database: str) -> str:
-    """Return the statement that restores the noted setting."""
+def _restoring_statement(place: _Place, noted: str | None, role: str, database: str) -> str:
+    """Return the `ALTER ROLE` or `ALTER DATABASE` statement that restores the noted setting."""
     owner, base = sql.Identifier(role).as_string(), sql.Identifier(database).as_string()
     whose = {
         (True, False): f"ROLE {owner}",
@@ -156,8 +159,8 @@ def _way_out(place: _Place, noted: str | None, role: str, database: str) -> str:
     return f"ALTER {whose} SET {name} TO {value};"
 
 
-def _override(cursor: Any, overrides: Mapping[str, str]) -> None:
-    """Set all overrides in one statement. If that fails, set each by itself."""
+def _override_settings(cursor: Any, overrides: Mapping[str, str]) -> None:
+    """Override settings of the role in one statement. If that fails, set each by itself."""
     # The role first: another role may lack the permission for the rest.
     ordered = sorted(overrides.items(), key=lambda item: item[0] != "role")
     try:
@@ -184,7 +187,7 @@ def _set(cursor: Any, settings: Iterable[tuple[str, str]]) -> None:
 
 
 def _execute(cursor: Any, query: str) -> None:
-    """Execute a statement in a session whose role may have a `statement_timeout` too short for any statement."""
+    """Execute a statement although a setting of the role may make `statement_timeout` too short for any."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             cursor.execute(_NO_LIMIT + query)

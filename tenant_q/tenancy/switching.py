@@ -14,13 +14,13 @@ from django.conf import settings
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
 from tenant_q.tenancy import records, tenants, verification
-from tenant_q.tenancy.loops import noted, refuse_in_event_loop, schema_of_coroutine
-from tenant_q.tenancy.seam import (
+from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop, schema_of_coroutine
+from tenant_q.tenancy.tenancy_package import (
     Databases,
     lists_app,
     public_schema,
-    restore,
     shared_apps,
+    switch_back,
     switched_connections,
     tenant_connection,
     tenant_model,
@@ -31,7 +31,7 @@ from tenant_q.tenancy.verification import verify
 
 
 def task_schema(schema: str | None = None) -> str:
-    """Return the schema that a call for tasks or results addresses: `schema`, or else the current one.
+    """Return the schema to switch to for a call for tasks or results: `schema`, or else the current one.
 
     In a coroutine of a task, the current schema is the one of that task.
 
@@ -49,7 +49,7 @@ def task_schema(schema: str | None = None) -> str:
 
 
 def task_address(schema: str | None = None) -> tuple[str, str | None]:
-    """Return the same as `task_schema`, and the tenant's key if that tenant is current on the connection.
+    """Return the schema to switch to, as `task_schema` does, and its tenant's key if that tenant is current.
 
     Arguments and errors are the same too.
     """
@@ -78,7 +78,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
 
 
 def _refuse_type(tenant: Any) -> None:
-    """Raise `EnqueueError` for a tenant whose type has no task tables: its tasks could never run."""
+    """Refuse to address a tenant whose type has no task tables: its tasks could never run."""
     kind = type_without("django_q", tenant)
     if kind is not None:
         raise EnqueueError(
@@ -106,7 +106,7 @@ def enter(schema: str, databases: Databases = None) -> None:
 
 
 def enter_again(schema: str) -> None:
-    """Enter a schema again, unless all connections are still as `enter` left them."""
+    """Enter a schema again, unless all connections are still switched as `enter` left them."""
     if not all(_is_as_entered(connection, schema) for connection in switched_connections()):
         enter(schema)
 
@@ -143,10 +143,10 @@ def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)
-        with noted(schema, str(getattr(tenant_connection().tenant, "pk", "") or "")):
+        with noted_for_coroutines(schema, str(getattr(tenant_connection().tenant, "pk", "") or "")):
             yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 @contextmanager
@@ -167,10 +167,9 @@ def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str 
 
 
 def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
-    """Verify a schema that was entered by its name.
+    """Verify a schema that was entered by its name, and enter it again if another tenant has it now.
 
-    The cached tenant may be outdated. If another tenant has the schema now, that one is entered. Arguments and errors
-    are those of `verify`.
+    The cached tenant may be outdated. Arguments and errors are those of `verify`.
     """
     if schema == public_schema():
         return

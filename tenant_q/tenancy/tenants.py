@@ -16,9 +16,10 @@ from django.utils.module_loading import import_string
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
 from tenant_q.support.forks import no_return
-from tenant_q.tenancy.connection import detect_outages, is_lost, words
+from tenant_q.support.visible import error_line
+from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.names import validate_schema_name
-from tenant_q.tenancy.seam import (
+from tenant_q.tenancy.tenancy_package import (
     database_alias,
     in_public,
     lists_app,
@@ -65,7 +66,7 @@ def known_tenant(schema: str) -> Any:
 
 
 def cached_key(schema: str) -> str:
-    """Return the primary key of a tenant as text, from the cache. Raises `UnknownTenant`."""
+    """Look up a tenant through the cache, and return its primary key as text. Raises `UnknownTenant`."""
     return str(_look_up_cached(schema).tenant.pk)
 
 
@@ -75,7 +76,7 @@ def require_known(schema: str) -> None:
 
 
 def require_ready(schema: str) -> None:
-    """Require that a tenant may be served. The public schema need not have a tenant.
+    """Require that a tenant is ready to be served. The public schema need not have a tenant.
 
     Raises:
         TenantNotReady: `TENANT_Q["ready_tenants"]` excludes the tenant.
@@ -93,7 +94,7 @@ def require_ready(schema: str) -> None:
 
 
 def refresh_tenant(schema: str, seconds: float) -> None:
-    """Look a tenant up again if its cached row is older than `seconds`. Raises as `get_tenant`."""
+    """Look up a tenant again if its cached row is older than `seconds`. Raises as `get_tenant`."""
     _look_up_cached(schema, seconds)
 
 
@@ -139,12 +140,14 @@ def tenants_to_schedule() -> list[str]:
             if is_lost(tenant_connection()):
                 raise
             path = conf().ready_tenants
-            raise TenantNotReady(f"TENANT_Q['ready_tenants'] ({path}) fails: {words(error)}; correct it.") from error
+            raise TenantNotReady(
+                f"TENANT_Q['ready_tenants'] ({path}) fails: {error_line(error)}; correct it."
+            ) from error
         return sorted(names - conf().excluded_schemas)
 
 
 def logical_schema(physical: str) -> str:
-    """Return the schema name of the tenant of a PostgreSQL schema, whose own name may be folded to lower case.
+    """Look up the tenant of a PostgreSQL schema, whose name may be folded to lower case; return its schema name.
 
     Raises:
         UnknownTenant: No tenant has this schema.
@@ -164,7 +167,7 @@ def logical_schema(physical: str) -> str:
 
 
 def scheduled_among(physical: Collection[str]) -> set[str]:
-    """Return the PostgreSQL schemas that belong to a tenant, and the public one if `django_q` is shared.
+    """Look up which PostgreSQL schemas belong to a tenant; the public one too if `django_q` is shared.
 
     This takes one statement.
 
@@ -196,6 +199,18 @@ def tenant_names() -> list[str]:
         return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
 
+def tenant_exists(key: str) -> bool:
+    """Return whether a tenant has this key, under any name, without the cache. Raises `DatabaseAway`."""
+    with detect_outages(), in_public():
+        return bool(_tenants().filter(pk=key).exists())
+
+
+def is_name_taken(schema: str) -> bool:
+    """Return whether a tenant has this schema name, regardless of case, without the cache. Raises `DatabaseAway`."""
+    with detect_outages(), in_public():
+        return bool(_tenants().filter(schema_name__iexact=schema).exists())
+
+
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
@@ -216,12 +231,15 @@ def _look_up(schema: str) -> _Known:
 
 
 def _as_handed_out(tenant: Any) -> Any:
-    """Return a copy. Django marks a copy as such, so the cached tenant must be one to equal the copies passed on."""
+    """Return a copy of a tenant for the cache.
+
+    Django marks a copy as such, so the cached tenant must be one to equal the copies passed on.
+    """
     return copy.copy(tenant)
 
 
 def _refuse_folded(schema: str) -> None:
-    """Refuse a name with capitals if its folded form is the schema of another tenant in `django-tenant-schemas`."""
+    """Refuse to look up a tenant whose name in lower case is the schema of another in `django-tenant-schemas`."""
     folded = physical_schema(schema)
     others = _tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
     if folded != schema and others.exists():
@@ -238,7 +256,7 @@ def _why_unready(named: Any, schema: str) -> str | None:
     except Exception as error:
         if is_lost(tenant_connection()):
             raise
-        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {words(error)}; correct it."
+        return f"TENANT_Q['ready_tenants'] ({path}) fails for tenant {schema!r}: {error_line(error)}; correct it."
     return f"Tenant {schema!r} is not among those that {path} lets through yet; it waits until it is."
 
 

@@ -12,13 +12,13 @@ import sys
 from django.db import connections
 
 from tenant_q.conf import conf
-from tenant_q.tenancy.seam import database_alias
+from tenant_q.tenancy.tenancy_package import database_alias
 
 _configured: str | None = None
 
 
 def note_configured_database() -> None:
-    """Note the name of the tenants' database when the app is ready, while it is still the configured name."""
+    """Note the name of the tenants' database before tests replace it. Call it when the app is ready."""
     global _configured
     if _configured is None:
         _configured = _database_name()
@@ -39,7 +39,7 @@ def database_of_tests() -> str | None:
 
 
 def queue_suffix() -> str:
-    """Return the suffix of a cluster's name in Redis and of keys of cached results. It is empty outside of tests."""
+    """Return the suffix that keeps a test's queues and cached results apart. It is empty outside of tests."""
     name = database_of_tests()
     return "" if name is None else f"--{name}"
 

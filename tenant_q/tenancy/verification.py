@@ -19,9 +19,10 @@ from psycopg import sql
 from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
 from tenant_q.sql import statement
-from tenant_q.tenancy import foreign
-from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor, words
-from tenant_q.tenancy.seam import (
+from tenant_q.support.visible import error_line
+from tenant_q.tenancy import foreign_schemas
+from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
+from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
     database_alias,
@@ -57,7 +58,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
     """
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found = _ask(connection, schema)
+        found = _query_session(connection, schema)
         if connection.alias == database_alias():
             _require_tenant(schema, found.tenant, tenant, connection.tenant)
         if found.schema != wanted:
@@ -67,13 +68,13 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
                 f"The schema {wanted!r} has no table {TASK_TABLE} with all its columns; "
                 "run `python manage.py migrate_schemas` for it."
             )
-    foreign.refuse_code(wanted)
+    foreign_schemas.refuse_code(wanted)
 
 
 def require_migrated(schemas: Collection[str]) -> None:
-    """Raise `SchemaNotMigrated` if a schema is missing, or its task table is missing or lacks a column."""
+    """Verify that schemas exist, and that their task tables have all columns. Raises `SchemaNotMigrated`."""
     wanted = [physical_schema(schema) for schema in schemas]
-    whole = _whole_among(wanted)
+    whole = _whole_tables_among(wanted)
     if missing := [name for name in wanted if name not in whole]:
         raise SchemaNotMigrated(
             f"The schemas {', '.join(missing)} have no table {TASK_TABLE} with all its columns; "
@@ -82,7 +83,7 @@ def require_migrated(schemas: Collection[str]) -> None:
 
 
 def see_tables_together(schemas: Iterable[str]) -> None:
-    """Check the columns of the task tables of several schemas at once, unless they were checked recently.
+    """Verify the columns of the task tables of several schemas at once, unless they were checked recently.
 
     The check is most of what a tenant costs a new worker, and takes a fifth of the time if it is done for all at once.
     `verify` checks each table that is not found here, and raises the reason.
@@ -95,26 +96,26 @@ def see_tables_together(schemas: Iterable[str]) -> None:
         return
     now = time.monotonic()
     try:
-        found = _whole_among(wanted)
+        found = _whole_tables_among(wanted)
     except DATABASE_ERRORS:  # the check of each tenant reports it
         return
     for name, table in found.items():
         _whole_tables[name] = table, now
 
 
-def _whole_among(schemas: list[str]) -> dict[str, int]:
-    """Return the schemas whose task table has all its columns, each with the OID of the table."""
+def _whole_tables_among(schemas: list[str]) -> dict[str, int]:
+    """Verify with the server which schemas have whole task tables, and return the OID of each table."""
     query = sql.SQL(statement("whole_tables")).format(
         schemas=sql.Literal(schemas),
         table=sql.Literal(TASK_TABLE),
         columns=sql.Literal(_task_columns()),
-        rights=foreign.rights_query(sql.SQL("asked.name")),
-        foreign=foreign.query(sql.SQL("asked.name")),
+        rights=foreign_schemas.rights_query(sql.SQL("asked.name")),
+        foreign=foreign_schemas.is_foreign_query(sql.SQL("asked.name")),
     )
     with detect_outages(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchall()
     for name, _, rights, is_foreign in found:
-        foreign.note(name, rights, is_foreign)
+        foreign_schemas.note(name, rights, is_foreign)
     return {name: table for name, table, _, _ in found}
 
 
@@ -134,29 +135,29 @@ def _require_tenant(schema: str, found: str | None, wanted: str | None, current:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The schema of a session, whether its task table has all its columns, and the key of its tenant."""
+    """What the server says of a session: its schema, whether its task table is whole, and its tenant's key."""
 
     schema: str | None
     is_whole: bool
     tenant: str | None = None
 
 
-def _ask(connection: Any, schema: str) -> _Found:
-    """Query a session. A further database that fails delays only the tasks that use it."""
+def _query_session(connection: Any, schema: str) -> _Found:
+    """Query a session for its schema, to verify it. A further database that fails delays only the tasks that use it."""
     if connection.alias == database_alias():
-        return _look(connection, schema)
+        return _query_tenants_session(connection, schema)
     try:
         return _Found(_fetch(connection, schema, "verify_schema")[0], is_whole=True)
     except DATABASE_ERRORS as error:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
         raise ReplicaAway(
-            f"Database {connection.alias!r} cannot be queried: {words(error)}; its tasks wait for it."
+            f"Database {connection.alias!r} cannot be queried: {error_line(error)}; its tasks wait for it."
         ) from error
 
 
-def _look(connection: Any, schema: str) -> _Found:
-    """Query the session of the tenants' database, for the columns only if they were not checked recently."""
+def _query_tenants_session(connection: Any, schema: str) -> _Found:
+    """Query the tenants' session for its schema, and for the task table's columns if not checked recently."""
     physical = physical_schema(schema)
     if _checked_recently(physical):
         current, table, tenant = _fetch(connection, schema, "verify_schema")
@@ -165,7 +166,7 @@ def _look(connection: Any, schema: str) -> _Found:
     current, table, has_columns, rights, tenant = _fetch(connection, schema, "verify_table")
     is_whole = has_columns == "t"
     if is_whole:
-        foreign.find_out(physical, rights or "")
+        foreign_schemas.find_out(physical, rights or "")
     if table is not None and is_whole:
         _whole_tables[physical] = int(table), time.monotonic()
     return _Found(current, is_whole, tenant)
@@ -188,7 +189,9 @@ def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
-    return sql.SQL(statement(name)).format(**parts, rights=foreign.rights_query(sql.Literal(physical))).as_bytes()
+    return (
+        sql.SQL(statement(name)).format(**parts, rights=foreign_schemas.rights_query(sql.Literal(physical))).as_bytes()
+    )
 
 
 def _task_columns() -> list[str]:
@@ -196,11 +199,11 @@ def _task_columns() -> list[str]:
 
 
 def _search_path(schema: str) -> tuple[str, ...]:
-    """Return the search path that the tenancy package sets while `schema` is current."""
+    """Return the search path to verify in a session: the one that the tenancy package sets for `schema`."""
     return (schema, public_schema(), *getattr(settings, "PG_EXTRA_SEARCH_PATHS", ()))
 
 
 def forget() -> None:
     """Forget the checked tables, so that the next verification checks their columns again."""
     _whole_tables.clear()
-    foreign.forget()
+    foreign_schemas.forget()

@@ -16,9 +16,9 @@ class ChaosConfig(AppConfig):
         if points.is_armed():
             points.install()
         if seconds := os.environ.get("CHAOS_ANSWER_SECONDS"):
-            from tenant_q.tenancy import limits
+            from tenant_q.tenancy import wait_limits
 
-            limits.ANSWER_SECONDS = float(seconds)
+            wait_limits.ANSWER_SECONDS = float(seconds)
         if seconds := os.environ.get("CHAOS_SILENT_SECONDS"):
             from tenant_q.cluster import heartbeat
 

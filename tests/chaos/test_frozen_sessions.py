@@ -18,7 +18,7 @@ from django_q.models import Schedule
 
 from tenant_q.brokers import get_broker
 from tenant_q.cluster.child import KILL_MARGIN
-from tenant_q.tenancy import in_schema, limits
+from tenant_q.tenancy import in_schema, wait_limits
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
 from tests.postgres_proxy import ANSWER, REQUEST, Proxy
@@ -103,7 +103,7 @@ def test_frozen_sessions_hold_nobody_and_double_nothing(tenants, proxy, mscluste
     )
     assert [key for key in accepted if effects[key] != 1] == [], "each took effect once"
     assert get_broker().counts().dead == 0
-    assert held[-1] <= max(LIMIT, TIMEOUT + KILL_MARGIN, limits.DEFAULTS["connect_timeout"]) + SLACK
+    assert held[-1] <= max(LIMIT, TIMEOUT + KILL_MARGIN, wait_limits.DEFAULTS["connect_timeout"]) + SLACK
     assert f"has not answered for {LIMIT:g} s" in cluster.log
     assert cluster.stop() == 0
 

@@ -73,7 +73,7 @@ def test_without_a_receiver_a_projects_cache_crosses_tenants(tenants, worker):
 
 def test_known_caches_are_cleared_before_and_after_each_task(tenants, worker, monkeypatch):
     """As that of `django.contrib.sites` is, where it is installed."""
-    monkeypatch.setattr(shared_caches, "_clearers", lambda: (CACHE.clear,))
+    monkeypatch.setattr(shared_caches, "_cache_clearers", lambda: (CACHE.clear,))
     assert seen_by(worker) == {"acme_corp": "acme_corp", "globex_inc": "globex_inc"}
     with in_schema("acme_corp"):
         QUtilities.add_async_task(f"{__name__}.ask_cache_elsewhere")
@@ -83,7 +83,7 @@ def test_known_caches_are_cleared_before_and_after_each_task(tenants, worker, mo
 
 
 def test_known_caches_are_cleared_before_receivers_of_post_save(tenants, worker, monkeypatch):
-    monkeypatch.setattr(shared_caches, "_clearers", lambda: (CACHE.clear,))
+    monkeypatch.setattr(shared_caches, "_cache_clearers", lambda: (CACHE.clear,))
     asked = []
 
     def receiver(**_: Any) -> None:
@@ -99,15 +99,15 @@ def test_known_caches_are_cleared_before_receivers_of_post_save(tenants, worker,
 
 def test_the_cache_of_sites_is_cleared(tenants, settings):
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.sites"]
-    shared_caches._clearers.cache_clear()
+    shared_caches._cache_clearers.cache_clear()
     try:
         from django.contrib.sites import models
 
         models.SITE_CACHE[1] = models.Site(domain="acme")
-        shared_caches.forget_other_tenants()
+        shared_caches.clear_known_caches()
         assert not models.SITE_CACHE
     finally:
-        shared_caches._clearers.cache_clear()
+        shared_caches._cache_clearers.cache_clear()
         if admin.site.is_registered(models.Site):  # an app that comes registers its pages, and is gone after this test
             admin.site.unregister(models.Site)
 

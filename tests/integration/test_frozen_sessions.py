@@ -17,7 +17,7 @@ from tenant_q.cluster.role import Role
 from tenant_q.exceptions import DatabaseAway, TenantQError
 from tenant_q.lifecycle import prune_results
 from tenant_q.schedules import due_index, index_upkeep
-from tenant_q.tenancy import limits
+from tenant_q.tenancy import wait_limits
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.integration.conftest import make_due, sql, work
@@ -71,11 +71,11 @@ def proxy(tenants, monkeypatch) -> Iterator[Proxy]:
         patch.setitem(settings, "HOST", "127.0.0.1")
         patch.setitem(settings, "PORT", str(proxy.port))
         patch.setitem(settings, "OPTIONS", options)
-        patch.setattr(limits, "ANSWER_SECONDS", LIMIT)
-        limits.install()
+        patch.setattr(wait_limits, "ANSWER_SECONDS", LIMIT)
+        wait_limits.install()
         yield proxy
         proxy.choose = lambda _: None
-        limits.uninstall()
+        wait_limits.uninstall()
         connections.close_all()
     proxy.stop()
     sql("DROP TABLE acme_corp.frozen_effect")
@@ -167,11 +167,11 @@ def test_other_threads_have_no_limit(proxy):
     import threading
 
     found: list[float | None] = [0.0]
-    thread = threading.Thread(target=lambda: found.append(limits.current()))
+    thread = threading.Thread(target=lambda: found.append(wait_limits.current_limit()))
     thread.start()
     thread.join()
     assert found == [0.0, None]
-    assert limits.current() == LIMIT
+    assert wait_limits.current_limit() == LIMIT
 
 
 def test_a_lost_session_makes_no_outage_of_another_error(tenants):
@@ -191,7 +191,7 @@ def test_a_lost_session_makes_no_outage_of_another_error(tenants):
 
 def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
     """Its settings are looked at, and its database asked, before there is anybody to replace it."""
-    limits.uninstall()
+    wait_limits.uninstall()
     for number in range(1, 30):
         connections.close_all()
         before = len(proxy.frozen())
@@ -204,7 +204,7 @@ def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
         if len(proxy.frozen()) == before:
             break
     assert number > 5
-    assert limits.current() is None
+    assert wait_limits.current_limit() is None
 
 
 # What a project sets
@@ -212,17 +212,17 @@ def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
 
 def test_options_that_make_a_dead_path_show_are_set_where_the_project_does_not(monkeypatch):
     options: dict[str, Any] = {"keepalives_idle": 77, "connect_timeout": 3}
-    limits.complete_options(options)
-    assert options == limits.DEFAULTS | {"keepalives_idle": 77, "connect_timeout": 3}
+    wait_limits.complete_options(options)
+    assert options == wait_limits.DEFAULTS | {"keepalives_idle": 77, "connect_timeout": 3}
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
     options = {}
-    limits.complete_options(options)
+    wait_limits.complete_options(options)
     assert "connect_timeout" not in options
 
 
 def test_the_driver_takes_these_options(proxy):
     connections.close_all()
-    limits.complete_options(connection.settings_dict["OPTIONS"])
+    wait_limits.complete_options(connection.settings_dict["OPTIONS"])
     connection.ensure_connection()
     parameters = connection.connection.info.get_parameters()
     assert parameters["tcp_user_timeout"] == "30000"

@@ -13,7 +13,7 @@ from tenant_q.conf import conf
 from tenant_q.lifecycle import progress
 from tenant_q.schedules import catch_up
 from tenant_q.scrubbing import process_state
-from tenant_q.tenancy import foreign, records, verification
+from tenant_q.tenancy import foreign_schemas, records, verification
 from tenant_q.tenancy import tenants as cached_tenants
 
 A = "acme_corp"
@@ -22,12 +22,13 @@ A = "acme_corp"
 def test_everything_is_forgotten(tenants):
     before, broker = conf(), get_broker()
     with tenancy.in_verified_schema(A):
-        tenancy.since(A, tenancy.current_key(A))
+        tenancy.created_at(A, tenancy.current_key(A))
     progress.report_to(lambda id, progress: None)
     process_state.note()
     strays._noted.add("elsewhere")
     catch_up._behind.add((A, 1))
-    caches = (cached_tenants._known, verification._whole_tables, foreign._foreign, records._since, strays._noted)
+    of_tenants = (cached_tenants._known, verification._whole_tables, foreign_schemas._foreign, records._since)
+    caches = (*of_tenants, strays._noted)
     assert all(caches)
     reset()
     assert not any((*caches, catch_up._behind, progress._report))

@@ -112,7 +112,7 @@ def test_every_type_has_its_next_run(make, fire, pushed, kind, fields, following
 def scope() -> str:
     """What stands for the tenant in the ids of its fires."""
     key = tenancy.keys_now(["acme_corp"])["acme_corp"]
-    return tenancy.scope("acme_corp", key, tenancy.since("acme_corp", key))
+    return tenancy.scope("acme_corp", key, tenancy.created_at("acme_corp", key))
 
 
 def test_a_schedule_of_another_cluster_goes_to_its_queue(make, fire, pushed):

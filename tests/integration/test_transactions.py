@@ -126,7 +126,7 @@ def test_a_deadlock_is_tried_again_too(tenants):
             raise psycopg.errors.DeadlockDetected("deadlock detected")
         return "done"
 
-    assert tenancy.insist(act) == "done"
+    assert tenancy.retry_conflicts(act) == "done"
 
 
 def test_nothing_is_tried_again_within_the_callers_transaction(tenants):
@@ -137,5 +137,5 @@ def test_nothing_is_tried_again_within_the_callers_transaction(tenants):
         raise psycopg.errors.SerializationFailure("could not serialize access")
 
     with pytest.raises(psycopg.errors.SerializationFailure), transaction.atomic():
-        tenancy.insist(act)
+        tenancy.retry_conflicts(act)
     assert calls == [1]

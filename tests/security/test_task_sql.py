@@ -57,7 +57,7 @@ def clean(tenants) -> Iterator[None]:
     with elsewhere() as raw:
         raw.execute(f"CREATE ROLE {OTHER}")
     yield
-    role_settings.unwatch()
+    role_settings.unwatch_role_settings()
     role_settings.forget()
     connections.close_all()
     with elsewhere() as raw:
@@ -73,8 +73,8 @@ def started(clean) -> Callable[[], None]:
 
     def start() -> None:
         connections.close_all()
-        role_settings.note()
-        role_settings.watch()
+        role_settings.note_role_settings()
+        role_settings.watch_role_settings()
         connections.close_all()
 
     return start

@@ -399,7 +399,7 @@ def test_what_comes_after_the_tables_were_seen_is_refused_as_well(spare, monkeyp
     insert("spare")
     with tenancy.in_verified_schema("spare"):
         pass
-    monkeypatch.setattr(tenancy.verification.foreign, "refuse_code", lambda _: None)
+    monkeypatch.setattr(tenancy.verification.foreign_schemas, "refuse_code", lambda _: None)
     arm(
         TRIGGER.format(when="BEFORE INSERT OR DELETE", table="django_q_task", each="STATEMENT")
         + ";"

@@ -33,7 +33,7 @@ DEFAULTS = {
 
 
 class _Limit(threading.local):
-    """The limit of the current thread in seconds. A thread that a task started has no limit."""
+    """The limit for a wait of the current thread in seconds. A thread that a task started has none."""
 
     seconds: float | None = None
 
@@ -48,7 +48,9 @@ _dropped: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 
 def install() -> None:
-    """Limit the waits of this thread, which does the cluster's own work, and of threads that call `limit_thread`.
+    """Limit the waits for PostgreSQL of this thread, which does the cluster's own work.
+
+    A further thread of the cluster calls `limit_thread`.
 
     The method of psycopg is replaced, because Django opens its sessions with `psycopg.connect`, to which it cannot
     pass a subclass, and sends statements before it announces the connection.
@@ -58,19 +60,19 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Remove the limits."""
+    """Remove the limits of waits for PostgreSQL."""
     _Connection.wait = _wait
     _limit.seconds = None
 
 
 def limit_thread() -> None:
-    """Limit the waits of the current thread."""
+    """Limit the waits for PostgreSQL of the current thread."""
     _limit.seconds = ANSWER_SECONDS
 
 
 @contextmanager
-def limited() -> Iterator[None]:
-    """Limit the waits in a block in which this thread does the cluster's own work outside of its processes."""
+def limited_waits() -> Iterator[None]:
+    """Limit the waits for PostgreSQL in a block that does the cluster's own work outside of its processes."""
     install()
     try:
         yield
@@ -79,8 +81,8 @@ def limited() -> Iterator[None]:
 
 
 @contextmanager
-def unlimited() -> Iterator[None]:
-    """Suspend the limit in a block that runs a task or a hook: only its own timeout limits its statements."""
+def unlimited_waits() -> Iterator[None]:
+    """Suspend the limit for waits in a block that runs a task or a hook, which has its own timeout."""
     before, _limit.seconds = _limit.seconds, None
     try:
         yield
@@ -88,13 +90,13 @@ def unlimited() -> Iterator[None]:
         _limit.seconds = before
 
 
-def current() -> float | None:
-    """Return the seconds for which the current thread waits for an answer; None for no limit."""
+def current_limit() -> float | None:
+    """Return the limit in seconds for a wait of the current thread; None for no limit."""
     return _limit.seconds
 
 
 def complete_options(options: dict[str, Any]) -> None:
-    """Add the options that detect a dead network path to a database's OPTIONS. Existing options stay."""
+    """Add the options that limit a wait on a dead network path to a database's OPTIONS. Existing options stay."""
     for name, value in DEFAULTS.items():
         if name != "connect_timeout" or "PGCONNECT_TIMEOUT" not in os.environ:
             options.setdefault(name, value)
@@ -108,7 +110,7 @@ def _limited_wait(raw: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def wait(raw: Any, gen: Any, seconds: float) -> Any:
-    """Run a generator of the driver to its end, as `Connection.wait` does, with pauses of at most `seconds`.
+    """Wait for PostgreSQL as the driver's `Connection.wait` does, but at most `seconds` for each answer.
 
     Raises:
         psycopg.OperationalError: The server was silent for longer; the session is dropped.
@@ -122,7 +124,7 @@ def wait(raw: Any, gen: Any, seconds: float) -> Any:
             poll.register(file, _EVENTS[wanted])
             found = poll.poll(seconds * 1000)
             if not found:
-                raise dropped(raw, seconds)
+                raise drop_silent_session(raw, seconds)
             event = found[0][1]
             # The next call of the driver reports an error of the socket.
             wanted = gen.send((_READ if event & ~select.POLLOUT else 0) | (_WRITE if event & ~select.POLLIN else 0))
@@ -130,8 +132,8 @@ def wait(raw: Any, gen: Any, seconds: float) -> Any:
         return done.value
 
 
-def dropped(raw: Any, seconds: float) -> psycopg.OperationalError:
-    """Close a driver's connection without waiting for its peer, and return the error to raise."""
+def drop_silent_session(raw: Any, seconds: float) -> psycopg.OperationalError:
+    """Drop a session whose wait has reached the limit, and return the error to raise."""
     if not raw.closed:
         # The copy shares the socket; the driver closes its own file descriptor.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as copy:
@@ -142,7 +144,10 @@ def dropped(raw: Any, seconds: float) -> psycopg.OperationalError:
 
 
 class _Silent(psycopg.OperationalError):
-    """The reason why a session was dropped, also for the statement after it: django-tenants hides the first error."""
+    """The error of a session that was dropped after its longest wait.
+
+    The statement after it raises it too, because django-tenants hides the first error.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the server has not answered for {seconds:g} s, so the session is dropped")

@@ -55,7 +55,7 @@ def schema_of_coroutine() -> str | None:
 
 
 def key_of_coroutine(schema: str) -> str | None:
-    """Return the key of the tenant with this schema, if it is the tenant of `schema_of_coroutine`; else None."""
+    """Return the key of the tenant with this schema, if the coroutine that calls this is that tenant's; else None."""
     package = running.get() if is_in_event_loop() else None
     if package is None:
         return None
@@ -64,7 +64,7 @@ def key_of_coroutine(schema: str) -> str | None:
 
 
 @contextmanager
-def noted(schema: str, key: str) -> Iterator[None]:
+def noted_for_coroutines(schema: str, key: str) -> Iterator[None]:
     """Note the schema of a block and the key of its tenant, for the coroutines that the block starts."""
     before = _entered.get()
     _entered.set((schema, key))

@@ -13,7 +13,7 @@ from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.tenancy.loops import noted, refuse_in_event_loop
+from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop
 
 Databases = Sequence[str] | None
 TASK_TABLE = "django_q_task"
@@ -34,47 +34,50 @@ def _package() -> Any:
 
 
 def database_alias() -> str:
-    """Return the alias of the database with the tenants' schemas."""
+    """Return the alias of the database whose schemas the tenancy package switches."""
     ask = getattr(_package(), "get_tenant_database_alias", None)
     return str(ask()) if ask else "default"
 
 
 def tenant_connection() -> Any:
-    """Return this thread's Django connection to the tenants' database. Raises `InEventLoop`."""
+    """Return this thread's connection that the tenancy package switches between tenants. Raises `InEventLoop`."""
     refuse_in_event_loop("The connection to the tenants' database")
     return connections[database_alias()]
 
 
 def public_schema() -> str:
-    """Return the name of the schema that all tenants share."""
+    """Return the tenancy package's name for the schema that all tenants share."""
     return str(_package().get_public_schema_name())
 
 
 def tenant_model() -> Any:
-    """Return the project's tenant model."""
+    """Return the tenant model that the project has named to the tenancy package."""
     return _package().get_tenant_model()
 
 
 def current_schema() -> str:
-    """Return the current schema of this thread's connection to the tenants' database. Raises `InEventLoop`."""
+    """Return the schema to which the tenancy package has switched this thread. Raises `InEventLoop`."""
     refuse_in_event_loop("current_schema()")
     return str(tenant_connection().schema_name)
 
 
 def physical_schema(schema: str) -> str:
-    """Return a schema's name in PostgreSQL: in lower case with `django-tenant-schemas`, which quotes no names."""
+    """Return the name that the tenancy package gives a schema in PostgreSQL.
+
+    It is in lower case with `django-tenant-schemas`, which quotes no names.
+    """
     return schema if apps.is_installed("django_tenants") else schema.lower()
 
 
 def shared_apps() -> list[str]:
-    """Return the apps whose tables are in the public schema."""
+    """Return the apps whose tables the tenancy package keeps in the public schema."""
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         return list(settings.TENANT_TYPES[public_schema()]["APPS"])
     return list(getattr(settings, "SHARED_APPS", []))
 
 
 def tenant_apps() -> list[str]:
-    """Return the apps whose tables are in the schemas of tenants, of any tenant type."""
+    """Return the apps whose tables the tenancy package keeps in the schemas of tenants, of any tenant type."""
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         kinds = (kind for name, kind in settings.TENANT_TYPES.items() if name != public_schema())
         return [app for kind in kinds for app in kind["APPS"]]
@@ -82,7 +85,7 @@ def tenant_apps() -> list[str]:
 
 
 def type_without(app: str, tenant: Any) -> str | None:
-    """Return a tenant's type in `TENANT_TYPES` if that type lacks an app; else None."""
+    """Return a tenant's type in the tenancy package's `TENANT_TYPES` if that type lacks an app; else None."""
     if not getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         return None
     kind = getattr(tenant, getattr(settings, "MULTI_TYPE_DATABASE_FIELD", "type"), None)
@@ -91,7 +94,7 @@ def type_without(app: str, tenant: Any) -> str | None:
 
 
 def lists_app(listed: list[str], name: str) -> bool:
-    """Return whether a list names an app, by its module or by the path of its `AppConfig`."""
+    """Return whether one of the tenancy package's lists of apps names an app, by its module or `AppConfig`."""
     return any(entry == name or entry.startswith(f"{name}.apps.") for entry in listed)
 
 
@@ -101,7 +104,7 @@ def is_of_tenancy_package(function: Any) -> bool:
 
 
 def switched_connections(databases: Databases = None) -> list[Any]:
-    """Return the connections that are switched to the schema of a task, first the one to the tenants' own database.
+    """Return the connections that the tenancy package switches for a task, first that to the tenants' database.
 
     Args:
         databases: The aliases of further databases, from the task's option; None for `TENANT_Q["databases"]`.
@@ -115,7 +118,7 @@ def switched_connections(databases: Databases = None) -> list[Any]:
 
 
 def leave() -> None:
-    """Switch every open connection of a tenancy package to the public schema."""
+    """Have the tenancy package switch every open connection to the public schema."""
     for connection in connections.all(initialized_only=True):
         if hasattr(connection, "set_schema_to_public"):
             connection.set_schema_to_public()
@@ -123,21 +126,25 @@ def leave() -> None:
 
 @contextmanager
 def in_public() -> Iterator[None]:
-    """Run a block in the public schema, then restore the current schema. Raises `InEventLoop`."""
+    """Run a block with the tenancy package's connection in the public schema, then switch back.
+
+    Raises:
+        InEventLoop: An event loop runs in this thread.
+    """
     refuse_in_event_loop("in_public()")
     connection = tenant_connection()
     previous = [(connection, connection.tenant)]
     try:
         connection.set_schema_to_public()
-        with noted(public_schema(), ""):
+        with noted_for_coroutines(public_schema(), ""):
             yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 @contextmanager
 def under_name(schema: str) -> Iterator[None]:
-    """Run a block under the name of a schema, which need not exist, then restore the current schema.
+    """Have the tenancy package run a block under the name of a schema, which need not exist, then switch back.
 
     Use it for keys of a cache, which a tenancy package may derive from that name. For statements use `in_schema`.
     """
@@ -147,17 +154,17 @@ def under_name(schema: str) -> Iterator[None]:
         connection.set_schema(schema)
         yield
     finally:
-        restore(previous)
+        switch_back(previous)
 
 
 def tenant_table() -> tuple[str, str]:
-    """Return the name of the tenants' table, which is in the public schema, and of its primary key column."""
+    """Return the names of the tenancy package's table of tenants, in the public schema, and of its primary key."""
     meta = tenant_model()._meta
     return str(meta.db_table), str(meta.pk.column)
 
 
-def restore(previous: list[tuple[Any, Any]]) -> None:
-    """Switch connections back to the tenants that they had before; None stands for the public schema."""
+def switch_back(previous: list[tuple[Any, Any]]) -> None:
+    """Have the tenancy package switch connections back to the tenants that they had; None for the public schema."""
     for connection, tenant in previous:
         if tenant is None:
             connection.set_schema_to_public()

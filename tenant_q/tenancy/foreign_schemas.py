@@ -16,7 +16,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ForeignCode
 from tenant_q.sql import statement
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, raw_cursor
-from tenant_q.tenancy.seam import physical_schema, public_schema
+from tenant_q.tenancy.tenancy_package import physical_schema, public_schema
 
 # The SQLSTATE of tenant_q_require_plain().
 REFUSED = "TQ001"
@@ -27,18 +27,18 @@ _foreign: dict[str, bool] = {}
 _by_rights: dict[str, tuple[bool, float]] = {}
 
 
-def query(schema: sql.Composable) -> sql.Composed:
+def is_foreign_query(schema: sql.Composable) -> sql.Composed:
     """Return a Boolean expression: whether a schema, an expression of type text, is foreign."""
     return sql.SQL(statement("is_foreign")).format(name=schema, public=sql.Literal(public_schema()))
 
 
 def rights_query(schema: sql.Composable) -> sql.Composed:
-    """Return an expression of type text: the rights of a schema, an expression of type text."""
+    """Return an expression of type text: the rights that make a schema, also a text expression, foreign or not."""
     return sql.SQL(statement("rights")).format(name=schema)
 
 
 def note(schema: str, rights: str, is_foreign: bool) -> None:
-    """Remember whether a schema, and all schemas with the same rights, are foreign."""
+    """Note whether a schema, and so all schemas with the same rights, are foreign."""
     _by_rights[rights] = is_foreign, time.monotonic()
     _foreign[schema] = is_foreign
 
@@ -48,7 +48,9 @@ def find_out(schema: str, rights: str) -> None:
     known = _by_rights.get(rights)
     if known is None or time.monotonic() - known[1] > conf().tenant_cache_seconds:
         with detect_outages(), raw_cursor() as cursor:
-            ((is_foreign,),) = cursor.execute(sql.SQL("SELECT {}").format(query(sql.Literal(schema)))).fetchall()
+            ((is_foreign,),) = cursor.execute(
+                sql.SQL("SELECT {}").format(is_foreign_query(sql.Literal(schema)))
+            ).fetchall()
         note(schema, rights, bool(is_foreign))
     else:
         _foreign[schema] = known[0]
@@ -61,7 +63,7 @@ def forget() -> None:
 
 
 def refuse_code(schema: str) -> None:
-    """Raise `ForeignCode` if a schema is known to be foreign and its tables would run code of another role."""
+    """Raise `ForeignCode` if the tables of a foreign schema would run code of another role."""
     if not _foreign.get(schema):
         return
     asked = sql.SQL("SELECT {}({}), current_user").format(
@@ -92,7 +94,9 @@ def is_foreign(schema: str) -> bool:
 
 
 def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | None:
-    """Return the first statement of a transaction that uses `tables` of these schemas; None if it needs none.
+    """Return the statement that requires foreign schemas to have plain tables; None if no schema is foreign.
+
+    It is the first statement of a transaction that uses `tables`.
 
     The statement locks the tables of foreign schemas, and fails if they would run the code of another role.
     """
@@ -105,7 +109,11 @@ def plain_tables_query(schemas: Iterable[str], *tables: str) -> sql.Composed | N
 
 
 def require_plain_tables(schemas: Iterable[str], *tables: str) -> None:
-    """Execute the statement of `plain_tables_query()` in the open transaction. Raises `ForeignCode`."""
+    """Require in the open transaction that foreign schemas have plain tables.
+
+    Raises:
+        ForeignCode: A table would run the code of another role.
+    """
     asked = plain_tables_query(schemas, *tables)
     if asked is None:
         return

@@ -11,7 +11,7 @@ from psycopg.adapt import AdaptersMap
 
 
 def _named(adapters: AdaptersMap) -> list[str]:
-    """Return the attributes of adapters that are tables of dumpers, loaders and types."""
+    """Return the attributes of psycopg's adapters that are tables of dumpers, loaders and types."""
     names = [*vars(adapters), *(f"types.{name}" for name in vars(adapters.types))]
     return [name for name in names if name != "types" and "_own" not in name]
 
@@ -27,14 +27,14 @@ class GlobalAdapters:
         self._noted = AdaptersMap(psycopg.adapters)
 
     def look(self) -> tuple[Any, ...]:
-        """Return their tables."""
+        """Return the tables of psycopg's default adapters."""
         return tables(psycopg.adapters)
 
     def take(self) -> tuple[Any, ...]:
-        """Note their present state, and return a copy of their tables."""
+        """Note the present state of psycopg's default adapters, and return a copy of their tables."""
         self._noted = AdaptersMap(psycopg.adapters)
         return tables(self._noted)
 
     def restore(self, _: Any) -> None:
-        """Restore the noted state."""
+        """Restore the noted state of psycopg's default adapters."""
         vars(psycopg.adapters).update(vars(AdaptersMap(self._noted)))
