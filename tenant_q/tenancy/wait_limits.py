@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,7 @@ _EVENTS = {_READ: select.POLLIN, _WRITE: select.POLLOUT, _READ | _WRITE: select.
 _limit = _Limit()
 _Connection: Any = psycopg.Connection
 _wait = psycopg.Connection.wait
+_connect = psycopg.connect
 # The sessions that were dropped, and after how many seconds.
 _dropped: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
@@ -52,16 +54,18 @@ def install() -> None:
 
     A further thread of the cluster calls `limit_thread`.
 
-    The method of psycopg is replaced, because Django opens its sessions with `psycopg.connect`, to which it cannot
-    pass a subclass, and sends statements before it announces the connection.
+    Functions of psycopg are replaced, because Django opens its sessions with `psycopg.connect`, to which it cannot pass
+    a subclass, and sends statements before it announces the connection.
     """
     _Connection.wait = _limited_wait
+    psycopg.connect = _closing_connect
     limit_thread()
 
 
 def uninstall() -> None:
     """Remove the limits of waits for PostgreSQL."""
     _Connection.wait = _wait
+    psycopg.connect = _connect
     _limit.seconds = None
 
 
@@ -107,6 +111,21 @@ def _limited_wait(raw: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
     if seconds is None or args or kwargs:  # a caller that passes more has its own limit
         return _wait(raw, gen, *args, **kwargs)
     return wait(raw, gen, seconds)
+
+
+def _closing_connect(*args: Any, **kwargs: Any) -> Any:
+    """Open a session as psycopg's `connect` does, and close its socket at once if that fails.
+
+    The driver's error refers to frames that refer to the error and to the half-open session, which would otherwise stay
+    open until the garbage collector runs. In an idle process that takes long.
+    """
+    try:
+        return _connect(*args, **kwargs)
+    except psycopg.Error as error:
+        for each in (error, error.__cause__, error.__context__):
+            if each is not None:
+                traceback.clear_frames(each.__traceback__)
+        raise
 
 
 def wait(raw: Any, gen: Any, seconds: float) -> Any:

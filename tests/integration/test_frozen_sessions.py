@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import IntegrityError, connection, connections
+from django.db import IntegrityError, OperationalError, connection, connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
@@ -20,6 +21,7 @@ from tenant_q.schedules import due_index, index_upkeep
 from tenant_q.tenancy import wait_limits
 from tenant_q.utils import QUtilities
 from tests import schemas
+from tests.conftest import wait_until
 from tests.integration.conftest import make_due, sql, work
 from tests.integration.planning import PAST, insert
 from tests.postgres_proxy import ANSWER, REQUEST, Proxy
@@ -144,6 +146,19 @@ def test_a_new_session_that_is_silent_has_a_limit(proxy):
     else:
         raise AssertionError("there was no end")
     assert number > 4
+
+
+def test_a_session_that_cannot_be_opened_is_closed_at_once(proxy):
+    """Not when the garbage collector comes: the driver leaves it in a cycle of the error and its frames."""
+    proxy.choose = nth(1, REQUEST, opening=True)
+    gc.disable()
+    try:
+        with pytest.raises(OperationalError):
+            connection.ensure_connection()
+        (frozen,) = proxy.frozen()
+        wait_until(lambda: frozen.closed_at is not None, 5, "the session to be closed")
+    finally:
+        gc.enable()
 
 
 def test_what_a_task_sends_has_no_limit_but_its_timeout(proxy, worker):
