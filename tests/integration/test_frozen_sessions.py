@@ -214,10 +214,11 @@ def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
         try:
             with tenancy.limited_waits():
                 preflight.survey()
-        except TenantQError as error:
+        except TenantQError as error:  # a busy machine may take longer for another answer, too
             assert "has not answered" in str(error)
-        if len(proxy.frozen()) == before:
-            break
+        else:
+            if len(proxy.frozen()) == before:
+                break
     assert number > 5
     assert wait_limits.current_limit() is None
 
