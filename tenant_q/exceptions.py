@@ -7,6 +7,7 @@ a task shows the class name and the text of its death.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -166,6 +167,23 @@ class BadPackage(TenantQError):
     """
 
     package: Any = None
+
+
+class Retry(TenantQError):
+    """A task raises it to be started again later. It counts as a failed attempt, whatever `retry_on` says.
+
+    Args:
+        text: Why, for the log and for the failed row after the last attempt.
+        delay: The seconds until the next start, or a timedelta; None for the delay that the task's options say.
+        cause: The error behind it, which the failed row names in its place.
+    """
+
+    def __init__(
+        self, text: str = "", *, delay: float | timedelta | None = None, cause: BaseException | None = None
+    ) -> None:
+        super().__init__(text or (str(cause) if cause else "the task asked for another attempt"))
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        self.cause = cause
 
 
 class CancelException(SystemExit):

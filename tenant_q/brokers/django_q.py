@@ -39,7 +39,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
         self.__init__(state)  # type: ignore[misc]
 
     def enqueue(self, task: str) -> str:
-        """Put a task that Django-Q2 signed on its tenant's queue, on commit if `TENANT_Q["on_commit"]` is set.
+        """Put a task that Django-Q2 signed on its tenant's queue, on commit if the task or the settings say so.
 
         Returns:
             The id of the task.
@@ -53,19 +53,20 @@ class TenantBroker(Broker):  # type: ignore[misc]
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
         envelope.refuse_too_large(package, signing.size_of(task), conf().max_bytes)
-        push = partial(self._push, message_of(package, task))
-        if conf().on_commit:
+        push = partial(self._push, message_of(package, task), package.option("cluster"))
+        if package.is_on_commit:
             on_commit(push)
         else:
             push()
         return package.id
 
-    def _push(self, message: Message) -> None:
+    def _push(self, message: Message, cluster: str | None) -> None:
+        inner = self.inner if cluster in (None, self.list_key) else RedisBroker(cluster, keys_of=keys_of)
         try:
-            self.inner.enqueue([message], limited=True)
+            inner.enqueue([message], limited=True)
         except EntryRefused as error:
             raise refusal_of([message], error) from error
-        strays.note(self.inner)
+        strays.note(inner)
 
     def dequeue(self) -> None:
         raise BrokerError("qcluster cannot serve tenants' queues; run `python manage.py mscluster`.")

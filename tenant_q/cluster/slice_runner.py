@@ -26,6 +26,7 @@ from tenant_q.lifecycle import known_outcomes, retries
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.time_limits import timeout_of
+from tenant_q.package import declarations
 from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.scrubbing import serving, sessions
 from tenant_q.support.log_labels import get_logger
@@ -123,7 +124,7 @@ class SliceRunner:
         if outcome is None:
             try:
                 serving.follow_options(package)
-                timeout = timeout_of(package)
+                timeout = timeout_of(declarations.complete(package))
             except (TenantUnavailable, DatabaseAway):
                 raise
             except Exception as error:  # Django-Q2's own `async_task` checks no option

@@ -106,6 +106,9 @@ class Configuration:
     retry_backoff: float = _ours(
         2, "the factor by which each further delay grows; a delay is at most an hour", unit="factor", minimum=1
     )
+    retry_jitter: float = _ours(
+        0.25, "the share of itself by which such a delay is shortened at random", unit="share", minimum=0, maximum=1
+    )
     on_commit: bool = _ours(False, "whether tasks are enqueued when the current transaction commits")
     tenant_cache_seconds: float = _ours(30, "how long a process caches a tenant's row", unit="seconds", minimum=0)
     schedule_spread: float = _ours(

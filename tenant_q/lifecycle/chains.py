@@ -9,6 +9,7 @@ from tenant_q.exceptions import EnqueueError, WrongArgument
 from tenant_q.lifecycle import push, save_results
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
+from tenant_q.package import declarations
 from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
@@ -80,11 +81,19 @@ def next_link(outcome: Outcome) -> Package | None:
     links = [link_of(one) for one in package.option("chain") or ()]
     if not links or not outcome.success:
         return None
-    options = {name: package.option(name) for name in ("group", "cached", "sync", "cluster", "tenant")}
+    options = {name: package.option(name) for name in ("group", "sync", "tenant")} | _passed_on(package)
     link = link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
     push.announce([link])
     push.sealed(link)  # so that a value that does not pickle fails here
     return link
+
+
+def _passed_on(package: Package) -> dict[str, Any]:
+    """Return the options that a link got from its chain or its call. Those that its function declares are its own."""
+    declaration = declarations.find_loaded(package.func)
+    own = declaration.options if declaration else {}
+    given = {name: package.option(name) for name in ("cached", "cluster")}
+    return {name: value for name, value in given.items() if name not in own or value != own[name]}
 
 
 def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 from django.utils import timezone
@@ -35,6 +34,7 @@ from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.failure_text import error_message, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
+from tenant_q.package import declarations
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.package.running import running
@@ -75,7 +75,7 @@ def execute(
 
     def outcome(result: Any, **fields: Any) -> Outcome:
         return Outcome(
-            package=package,
+            package=declarations.complete(package),
             result=result,
             started=started,
             stopped=timezone.now(),
@@ -84,10 +84,9 @@ def execute(
             **fields,
         )
 
-    call = partial(_call_in_transaction, before_commit=before_commit) if package.is_transactional else _call
     try:
         # A context of its own: language, time zone and all context variables that the task sets end with it.
-        return copy_context().run(call, package, outcome, during or nullcontext())
+        return copy_context().run(_run, package, outcome, during or nullcontext(), before_commit)
     except (TakenBack, LeaseLost):
         raise
     except BaseException as error:
@@ -97,11 +96,28 @@ def execute(
         return outcome(text, success=False, death=type(cause).__name__, error=error, is_final=is_cancelled)
 
 
-def _call_in_transaction(
+@traced
+def _run(
     package: Package,
     outcome: Callable[..., Outcome],
     during: AbstractContextManager[None],
-    before_commit: Callable[[], None] | None = None,
+    before_commit: Callable[[], None] | None,
+) -> Outcome:
+    with no_return():
+        func = resolve(package.func)
+        process_state.after_import()
+    package = declarations.complete(package)
+    if package.is_transactional:
+        return _call_in_transaction(func, package, outcome, during, before_commit)
+    return _call(func, package, outcome, during)
+
+
+def _call_in_transaction(
+    func: Callable[..., Any],
+    package: Package,
+    outcome: Callable[..., Outcome],
+    during: AbstractContextManager[None],
+    before_commit: Callable[[], None] | None,
 ) -> Outcome:
     """Execute a transactional task: commit its work with its row, and run nothing if it has succeeded before."""
     own: list[BaseException] = []
@@ -111,7 +127,7 @@ def _call_in_transaction(
                 done = replace(outcome(before.result, success=True), started=before.started, stopped=before.stopped)
             else:
                 with _noted(own):
-                    done = _call(package, outcome, during)
+                    done = _call(func, package, outcome, during)
                 save_results.save_in_transaction(done)
                 if before_commit is not None:
                     before_commit()
@@ -132,11 +148,13 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
         raise
 
 
-@traced
-def _call(package: Package, outcome: Callable[..., Outcome], during: AbstractContextManager[None]) -> Outcome:
+def _call(
+    func: Callable[..., Any],
+    package: Package,
+    outcome: Callable[..., Outcome],
+    during: AbstractContextManager[None],
+) -> Outcome:
     with no_return() as project:
-        func = resolve(package.func)
-        process_state.after_import()
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
         with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
@@ -153,7 +171,7 @@ def resolve(func: object) -> Callable[..., Any]:
     """Return the function that executing a package calls.
 
     Args:
-        func: The function itself, or its dotted path.
+        func: The function itself, its dotted path, or the name of a declared task.
 
     Returns:
         The function.
@@ -164,12 +182,17 @@ def resolve(func: object) -> Callable[..., Any]:
     if callable(func):
         return func
     path = str(func)
+    declaration = declarations.find_loaded(path)
+    if declaration is not None:
+        return declaration.func
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None) if module else None
     except ModuleNotFoundError:
         found = None
     found = found or pydoc.locate(path)
+    if not callable(found) and (declaration := declarations.find(path)):  # a name that is no path
+        return declaration.func
     if not callable(found):
         raise UnknownFunction(f"Function {path} is not defined; check the path, and that this code is deployed here.")
     return cast(Callable[..., Any], found)

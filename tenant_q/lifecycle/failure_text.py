@@ -16,6 +16,7 @@ from django_q.exceptions import TimeoutException
 from tenant_q.exceptions import (
     CancelException,
     CoroutineCancelled,
+    Retry,
     TaskCancelled,
     TaskDeath,
     TaskExited,
@@ -77,9 +78,11 @@ def write_failure(error: BaseException) -> tuple[str, BaseException]:
         error: Whatever the task raised. It may break any code that looks at it, its own `__str__` included.
 
     Returns:
-        The text, at most about `LONGEST_TEXT` characters, and the cause: a `TaskDeath` that stands for the error, or
-        the error itself.
+        The text, at most about `LONGEST_TEXT` characters, and the cause: a `TaskDeath` that stands for the error, the
+        cause of a `Retry`, or the error itself.
     """
+    if isinstance(error, Retry) and error.cause is not None:
+        error = error.cause
     try:
         cause = _cause(error)
         text = f"{error_message(cause)} : {''.join(traceback.format_exception(error))}"

@@ -14,7 +14,9 @@ from tenant_q.brokers.messages import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.conf import conf
 from tenant_q.exceptions import EntryRefused, TenantDeleted
+from tenant_q.package import declarations
 from tenant_q.package.envelope import seal
+from tenant_q.package.options import refuse_wrong_values
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
@@ -25,7 +27,7 @@ logger = get_logger("tenant_q.enqueue")
 
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:
-    """Add schema, tenant and origin to a task that Django-Q2's own `async_task` is about to push.
+    """Add schema, tenant, origin and declared options to a task that Django-Q2's own `async_task` is about to push.
 
     It receives Django-Q2's signal `pre_enqueue`.
     """
@@ -34,6 +36,17 @@ def stamp(*, task: dict[str, Any], **_: Any) -> None:
     if "tenant" not in task:
         task["tenant"] = current_key(task["schema_name"])
     task.setdefault("origin", CODE)
+    _declare(task)
+
+
+def _declare(task: dict[str, Any]) -> None:
+    """Add the options that the function of a task declares. Raises `EnqueueError` if the call's contradict them."""
+    declaration = declarations.find(task["func"])
+    if declaration is not None:
+        task["func"] = declaration.func_of_package(task["func"])
+        for option, value in declaration.options.items():
+            task.setdefault(option, value)
+        refuse_wrong_values(task)
 
 
 _NOTHING: Mapping[str, str] = {}

@@ -14,15 +14,18 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
+from tenant_q import exceptions
 from tenant_q.conf import conf
 from tenant_q.exceptions import (
     CacheAway,
     DatabaseAway,
     ReplicaAway,
+    Retry,
     SchemaNotMigrated,
     TenantBusy,
     TenantNotReady,
 )
+from tenant_q.package.functions import name_of
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 
@@ -31,8 +34,6 @@ from tenant_q.package.package import Package
 MOST_PUT_OFFS = 8
 LONGEST_PUT_OFF = 60.0
 LONGEST_RETRY = 3600.0
-# A delay is shortened by up to this share of itself.
-JITTER = 0.25
 # Conditions of a tenant that end by themselves: its packages wait, however long that takes.
 _TEMPORARY = (SchemaNotMigrated, TenantNotReady, TenantBusy, ReplicaAway)
 
@@ -71,13 +72,33 @@ def after_failure(outcome: Outcome) -> Decision:
         outcome: The failure.
 
     Returns:
-        The decision. Give up when the failure is final or acknowledged, or no attempt is left.
+        The decision. Give up when the failure is final or acknowledged, no attempt is left, or the task's options name
+        the errors that are worth another one, and this is none of them.
     """
     package, failures = outcome.package, outcome.package.failures + 1
     attempts = package.option("max_attempts", conf().max_attempts)
     if outcome.is_final or package.option("ack_failure") or (attempts and failures >= attempts):
         return Decision(Step.GIVE_UP, failures, "failures")
+    if isinstance(outcome.error, Retry):
+        delay = _retry_delay(package, failures) if outcome.error.delay is None else outcome.error.delay
+        return Decision(Step.TRY_AGAIN, failures, "failures", delay)
+    if not _is_retried(outcome):
+        return Decision(Step.GIVE_UP, failures, "failures")
     return Decision(Step.TRY_AGAIN, failures, "failures", _retry_delay(package, failures))
+
+
+def _is_retried(outcome: Outcome) -> bool:
+    """Return whether the options `retry_on` and `no_retry_on` allow another attempt after an error.
+
+    They name classes by their paths. An error fits the name of its class and those of the class's bases, and so does
+    the cause of death, such as `TaskTimeout`, that stands for the error.
+    """
+    wanted, unwanted = outcome.package.option("retry_on"), outcome.package.option("no_retry_on")
+    if wanted is None and unwanted is None:
+        return True
+    kinds = [type(outcome.error), getattr(exceptions, outcome.death or "", None)]
+    names = {name_of(base) for kind in kinds if isinstance(kind, type) for base in kind.__mro__}
+    return (wanted is None or not names.isdisjoint(wanted)) and names.isdisjoint(unwanted or ())
 
 
 def while_unavailable(package: Package, error: Exception) -> Decision:
@@ -123,8 +144,9 @@ def _put_off_delay(tries: int) -> float:
 def _retry_delay(package: Package, failures: int) -> float:
     first = float(package.option("retry_delay", conf().retry_delay))
     factor = float(package.option("retry_backoff", conf().retry_backoff))
+    jitter = float(package.option("retry_jitter", conf().retry_jitter))
     try:
         delay = min(LONGEST_RETRY, first * factor ** (failures - 1))
     except OverflowError:  # after a thousand attempts
         delay = LONGEST_RETRY
-    return delay * (1 - JITTER * random.random())
+    return delay * (1 - jitter * random.random())

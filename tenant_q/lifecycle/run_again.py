@@ -9,9 +9,9 @@ from django_q.models import Task
 from tenant_q import audit, tenancy
 from tenant_q.exceptions import EnqueueError
 from tenant_q.lifecycle import submit
-from tenant_q.package.build import build
+from tenant_q.package.build import build_call
 from tenant_q.package.functions import is_path
-from tenant_q.package.package import ADMIN, Package
+from tenant_q.package.package import ADMIN
 
 RUN_AGAIN = "run task again"
 """The act in the audit record."""
@@ -25,8 +25,9 @@ def may_be_parts(args: Any) -> TypeGuard[tuple[tuple[Any, ...], ...]]:
 def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) -> str:
     """Run a finished task again: enqueue its call as a new task, with the options that its row keeps.
 
-    It leaves an audit record. The row keeps name, hook, group and cluster. Other options, such as a timeout or the next
-    links of a chain, are not repeated. A failed iter is run again as an iter, with all of its parts.
+    It leaves an audit record. The row keeps name, hook, group and cluster, and the function's declaration holds. Other
+    options, such as a timeout of the call or the next links of a chain, are not repeated. A failed iter is run again as
+    an iter, with all of its parts.
 
     Args:
         task: The row of the task.
@@ -71,6 +72,6 @@ def _submit(task: Task, args: Any, kwargs: Any, result: Any) -> str:
             )
         return submit.submit_iter(task.func, args, {**(kwargs or {}), "q_options": kept}, origin=ADMIN)
     schema = tenancy.task_schema()
-    package = build(task.func, tuple(args or ()), {"q_options": kept}, schema=schema, origin=ADMIN)
-    # `build` would take a function's own keyword for an option of the same name, so the keywords are set afterwards.
-    return submit.submit_package(Package(package.task | {"kwargs": dict(kwargs or {})}))
+    return submit.submit_package(
+        build_call(task.func, tuple(args or ()), kwargs or {}, kept, schema=schema, origin=ADMIN)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import chains, hooks, iters, push, settle
 from tenant_q.lifecycle.execute import execute
-from tenant_q.package.build import build
+from tenant_q.package.build import build, build_call
 from tenant_q.package.envelope import open_package
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.call_checks import require
@@ -44,6 +44,27 @@ def submit(
     schema, tenant = task_address(schema)
     package = build(func, args, keywords, schema=schema, id=id, tenant=tenant)
     return _send([package], once=id is not None)
+
+
+def submit_call(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    schema: str | None = None,
+) -> str:
+    """Enqueue one call whose options are apart from its keywords. Returns and raises as `submit`.
+
+    Args:
+        func: The function, or its dotted path.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        options: The options of the task.
+        schema: The tenant's schema; None for the current one.
+    """
+    schema, tenant = task_address(schema)
+    return _send([build_call(func, args, kwargs, options, schema=schema, tenant=tenant)], once=False)
 
 
 def submit_package(package: Package) -> str:

@@ -10,10 +10,11 @@ from django.utils import timezone
 from django_q.humanhash import uuid
 
 from tenant_q.exceptions import WrongArgument
+from tenant_q.package import declarations
 from tenant_q.package.options import (
     KEYWORD_OPTIONS,
-    TENANT_OPTIONS,
     fill_defaults,
+    name_errors,
     refuse_too_long,
     refuse_unknown,
     refuse_wrong_values,
@@ -49,34 +50,60 @@ def build(
         EnqueueError: An option is unknown or has a wrong value, or a name is too long to be saved.
         WrongArgument: `func` is neither a function nor a path, or the name of the task is not a text.
     """
+    kwargs = dict(keywords)
+    options = take_q_options(kwargs)
+    refuse_unknown(options)
+    options["task_name"] = kwargs.pop("task_name", None) or options.get("task_name")
+    for option in KEYWORD_OPTIONS:
+        if option not in options and option in kwargs:
+            options[option] = kwargs.pop(option)
+    return build_call(func, args, kwargs, options, schema=schema, id=id, origin=origin, tenant=tenant)
+
+
+def build_call(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    schema: str,
+    id: str | None = None,
+    origin: str | None = CODE,
+    tenant: str | None = None,
+) -> Package:
+    """Return the package of one call whose options are apart from the function's keywords. Raises as `build`.
+
+    An option that the call does not give has the value that the function declares, or else that of the settings.
+
+    Args:
+        func: A dotted path, the name of a declared task, or a callable that pickles.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
+        options: The options of the task.
+        schema: The tenant's schema name.
+        id: A deterministic id of 32 hexadecimal digits; None for a new one.
+        origin: Who enqueues the package; None if that is not known.
+        tenant: The tenant's key; None if it is to be looked up later.
+    """
     if not is_function(func):
         raise WrongArgument(
             f"The function of a task to enqueue is {shown(func)}; pass a function, or its dotted path such as "
             "'shop.tasks.send'."
         )
-    kwargs = dict(keywords)
-    q_options = take_q_options(kwargs)
-    refuse_unknown(q_options)
     words, fresh = uuid()
-    name = kwargs.pop("task_name", None) or q_options.pop("task_name", None) or words
+    name = options.get("task_name") or words
     if not is_name(name):
         raise WrongArgument(f"The task_name of a task to enqueue is {shown(name)}; it must be a text.")
-    task: dict[str, Any] = {
-        "id": id or fresh,
-        "name": str(name),
-        "func": func,
-        "args": args,
-    }
-    for option in KEYWORD_OPTIONS:
-        if option in q_options:
-            task[option] = q_options[option]
-        elif option in kwargs:
-            task[option] = kwargs.pop(option)
-    task.update({option: q_options[option] for option in TENANT_OPTIONS if option in q_options})
-    fill_defaults(task)
+    task: dict[str, Any] = {"id": id or fresh, "name": str(name), "func": func, "args": args}
+    task |= {option: value for option, value in options.items() if option != "task_name"}
+    declaration = declarations.find(func)
+    if declaration is not None:
+        task["func"] = declaration.func_of_package(func)
+    fill_defaults(task, declaration.options if declaration else {})
     refuse_wrong_values(task)
     refuse_too_long(task)
-    task["kwargs"] = kwargs
+    name_errors(task)
+    task["kwargs"] = dict(kwargs)
     task["started"] = timezone.now()
     task["schema_name"] = schema
     if tenant is not None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # A function that a task calls: itself, or its dotted path.
 Func = str | Callable[..., object]
+# Classes of errors, or their dotted paths.
+Errors = type[BaseException] | str | Sequence[type[BaseException] | str]
 
 
 class QOptions(TypedDict, total=False):
@@ -30,8 +32,34 @@ class QOptions(TypedDict, total=False):
     max_attempts: int
     retry_delay: float
     retry_backoff: float
+    retry_jitter: float
+    retry_on: Errors
+    no_retry_on: Errors
     delay: float | timedelta
     on_commit: bool | None
     transactional: bool
     databases: Sequence[str]
     tenant_cache_seconds: float | None
+
+
+class CallOptions(QOptions, total=False):
+    """The options of one call of a declared task: those of a task, and its tenant."""
+
+    schema_name: str | None
+
+
+class DeclaredOptions(TypedDict, total=False):
+    """The options that `@task` declares, besides `name` and `admin`."""
+
+    max_attempts: int
+    retry_on: Errors
+    no_retry_on: Errors
+    retry_delay: float
+    retry_backoff: float
+    retry_jitter: float
+    timeout: float | None
+    cluster: str | None
+    transactional: bool
+    on_commit: bool | None
+    save: bool | None
+    cached: bool | int | None

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from tenant_q.conf import conf, switches_schemas
 from tenant_q.exceptions import EnqueueError
-from tenant_q.package.functions import LONGEST_NAME, stored_name
+from tenant_q.package.functions import LONGEST_NAME, is_path, name_of, stored_name
 from tenant_q.support.call_checks import (
     LONGEST_SECONDS,
     is_broker,
@@ -44,11 +44,29 @@ TENANT_OPTIONS = (
     "max_attempts",
     "retry_delay",
     "retry_backoff",
+    "retry_jitter",
+    "retry_on",
+    "no_retry_on",
     "delay",
     "on_commit",
     "transactional",
     "databases",
     "tenant_cache_seconds",
+)
+# Those that `@task` declares. The others belong to one call.
+DECLARED_OPTIONS = (
+    "max_attempts",
+    "retry_on",
+    "no_retry_on",
+    "retry_delay",
+    "retry_backoff",
+    "retry_jitter",
+    "timeout",
+    "cluster",
+    "transactional",
+    "on_commit",
+    "save",
+    "cached",
 )
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
@@ -72,18 +90,43 @@ def refuse_unknown(q_options: Mapping[str, Any]) -> None:
             raise EnqueueError(f"q_options has an unknown option '{name}': {did_you_mean(name, known)}")
 
 
-def refuse_wrong_values(task: Mapping[str, Any]) -> None:
-    """Raise `EnqueueError` if an option of a task has a wrong value, or two options contradict each other."""
+def refuse_wrong_values(task: Mapping[str, Any], form: str = "q_options['{}']") -> None:
+    """Raise `EnqueueError` if an option has a wrong value, or two options contradict each other.
+
+    Args:
+        task: The options, with other fields of a task.
+        form: How an option is written where it was given, for the message.
+    """
     for option in _CHECKS.keys() & task.keys():
         wanted, fits = _CHECKS[option]
         if not fits(task[option]):
-            raise EnqueueError(f"q_options['{option}'] is {shown(task[option])}; it must be {wanted}.")
+            raise EnqueueError(f"{form.format(option)} is {shown(task[option])}; it must be {wanted}.")
     if "databases" in task:
         _refuse_unknown_databases(task["databases"])
     if task.get("transactional") and (task.get("save") is False or task.get("cached")):
         raise EnqueueError(
-            "q_options['transactional'] needs a result in the tenant's table; leave out 'save=False' and 'cached'."
+            f"{form.format('transactional')} needs a result in the tenant's table; leave out 'save=False' and 'cached'."
         )
+
+
+def name_errors(options: dict[str, Any]) -> None:
+    """Replace classes of errors by their paths: a class would have to exist wherever the package is opened."""
+    for option in _ERROR_OPTIONS:
+        if option in options:
+            options[option] = _names(options[option])
+
+
+def _names(errors: Any) -> tuple[str, ...]:
+    kinds = errors if isinstance(errors, list | tuple) else (errors,)
+    return tuple(kind if isinstance(kind, str) else name_of(kind) for kind in kinds)
+
+
+def _are_errors(value: Any) -> bool:
+    kinds = value if isinstance(value, list | tuple) else (value,)
+    return all(
+        is_path(kind) if isinstance(kind, str) else isinstance(kind, type) and issubclass(kind, BaseException)
+        for kind in kinds
+    )
 
 
 def _refuse_unknown_databases(value: Any) -> None:
@@ -102,6 +145,8 @@ def _is_bool_or_none(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
+_ERROR_OPTIONS = ("retry_on", "no_retry_on")
+_AN_ERROR = "a class of errors, or a tuple of them"
 # For each option: the value it must have, in words for the message, and a test.
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "hook": ("a function, its dotted path, or None", lambda value: value in (None, "") or is_function(value)),
@@ -123,6 +168,9 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "max_attempts": ("a whole number, 0 for no limit", lambda value: _is_whole(value, 0)),
     "retry_delay": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
     "retry_backoff": ("a factor of at least 1", lambda value: is_number(value) and value >= 1),
+    "retry_jitter": ("a share from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+    "retry_on": (_AN_ERROR, _are_errors),
+    "no_retry_on": (_AN_ERROR, _are_errors),
     "delay": (
         "seconds or a timedelta, 0 or more",
         lambda value: 0 <= in_seconds(value) <= LONGEST_SECONDS,
@@ -153,9 +201,14 @@ def refuse_too_long(task: Mapping[str, Any]) -> None:
             )
 
 
-def fill_defaults(task: dict[str, Any]) -> None:
-    """Add to a task the options that have a default in the settings."""
+def fill_defaults(task: dict[str, Any], declared: Mapping[str, Any]) -> None:
+    """Add the options that the function declares, and then those that have a default in the settings.
+
+    A transactional task keeps its result in its tenant's table, whatever the setting `cached` says.
+    """
+    for option, value in declared.items():
+        task.setdefault(option, value)
     ours = conf()
     for option, value in (("cached", ours.cached), ("sync", ours.sync), ("ack_failure", ours.ack_failures)):
-        if option not in task and value:
+        if option not in task and value and not (option == "cached" and task.get("transactional")):
             task[option] = value

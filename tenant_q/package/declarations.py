@@ -1,0 +1,205 @@
+"""Tasks that code declares with `@task`: their options, their names, and how a call finds its declaration."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from django.apps import apps
+from django.core.signals import setting_changed
+
+from tenant_q.exceptions import ConfigurationError
+from tenant_q.package.functions import is_path, stored_name
+from tenant_q.package.package import Package
+from tenant_q.support.log_labels import get_logger
+
+logger = get_logger("tenant_q.declarations")
+
+# The modules `tasks` of these packages declare no tasks of a project.
+_OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_tenants")
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A task that code declares.
+
+    Attributes:
+        func: The function.
+        path: Its dotted path.
+        name: The name under which packages, rows and schedules know it: its own, or the path.
+        options: The declared options of each of its tasks, as a package carries them.
+        admin: Whether a tenant's staff may schedule it; None for what the project's settings say.
+    """
+
+    func: Callable[..., Any]
+    path: str
+    name: str
+    options: Mapping[str, Any]
+    admin: bool | None = None
+
+    def func_of_package(self, func: Any) -> Any:
+        """Return what a package names: the declared name if the task has one of its own, else what the call named."""
+        return func if self.name == self.path else self.name
+
+
+class _Registry:
+    """The declarations of this process, by name and by path.
+
+    No lock is held while a module is imported: another thread may import the same module and declare its tasks.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Declaration] = {}
+        self.is_discovered = False
+        self.declaring = threading.Lock()
+
+
+_registry = _Registry()
+# Whether this thread discovers tasks: a module that it imports may call for a declaration.
+_discovering = threading.local()
+
+
+def declare(
+    func: Callable[..., Any], options: Mapping[str, Any], *, name: str | None = None, admin: bool | None = None
+) -> Declaration:
+    """Add the declaration of a task to those of this process.
+
+    Args:
+        func: A function at the top level of a module.
+        options: Its options, which must be valid.
+        name: A name that stays when the function moves; None for its path.
+        admin: Whether a tenant's staff may schedule it; None for what the project's settings say.
+
+    Raises:
+        ConfigurationError: The function has no path of its own, or its name is another task's.
+    """
+    path = _path_of(func)
+    own = name or path
+    if not is_path(own):
+        raise ConfigurationError(
+            f"@task of {path} has name={own!r}; it must be words of letters, digits and underscores with dots between."
+        )
+    declaration = Declaration(func, path, own, MappingProxyType(dict(options)), admin)
+    with _registry.declaring:
+        for known in (own, path):
+            other = _registry.by_name.get(known)
+            if other is not None and other.path != path:
+                raise ConfigurationError(
+                    f"The task name {known!r} is declared twice, by {other.path} and by {path}; give one of them "
+                    "another name."
+                )
+        _registry.by_name |= {own: declaration, path: declaration}
+    return declaration
+
+
+def _path_of(func: Any) -> str:
+    path = _own_path(func)
+    is_at_top = is_path(path) and "." not in str(getattr(func, "__qualname__", "."))
+    if not is_at_top or not callable(func) or isinstance(func, type):
+        raise ConfigurationError(
+            f"@task was used on {path or stored_name(func)}; use it on a function that a module defines at its top "
+            "level with 'def', where a worker finds it."
+        )
+    return path
+
+
+def _own_path(func: Any) -> str:
+    """Return the dotted path that a function says of itself; an empty text if it has none."""
+    module, name = getattr(func, "__module__", None), getattr(func, "__qualname__", None)
+    return f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""
+
+
+def find(func: Any) -> Declaration | None:
+    """Return the declaration of a function, of its path or of its declared name; None for other functions.
+
+    The modules `tasks` of the installed apps are imported before the first path is looked up.
+    """
+    if not isinstance(func, str):
+        return _find_function(func)
+    if not _registry.is_discovered:
+        discover()
+    return _registry.by_name.get(func)
+
+
+def find_loaded(func: Any) -> Declaration | None:
+    """Return the declaration of a function as `find`, without importing a module."""
+    return _registry.by_name.get(func) if isinstance(func, str) else _find_function(func)
+
+
+def complete(package: Package) -> Package:
+    """Return a package with the options that its function declares and the package lacks.
+
+    Whoever enqueued it may not have known the declaration: the module was not imported there. Options that decide how
+    a package is enqueued come too late here.
+    """
+    declaration = find_loaded(package.func)
+    if declaration is None or declaration.options.keys() <= package.task.keys():
+        return package
+    return Package({**declaration.options, **package.task})
+
+
+def _find_function(func: Any) -> Declaration | None:
+    if not _registry.by_name:
+        return None
+    declaration = _registry.by_name.get(_own_path(func))
+    return declaration if declaration is not None and declaration.func is func else None
+
+
+def all_declared() -> Iterator[Declaration]:
+    """Yield each declaration once, those in the modules `tasks` of the installed apps included."""
+    if not _registry.is_discovered:
+        discover()
+    for name, declaration in list(_registry.by_name.items()):
+        if name == declaration.name:
+            yield declaration
+
+
+def discover() -> dict[str, Exception]:
+    """Import the modules `tasks` of the installed apps, except those of Django, Django-Q2 and tenant_q.
+
+    A module that cannot be imported declares no tasks here. Functions that other modules define go on working, so a
+    call by path does not fail because of it; the system checks report it.
+
+    Returns:
+        The errors, by the names of the modules.
+    """
+    errors: dict[str, Exception] = {}
+    if not apps.ready or getattr(_discovering, "is_on", False):
+        return errors
+    _discovering.is_on = True
+    try:
+        for module in _task_modules():
+            try:
+                importlib.import_module(module)
+            except Exception as error:  # whatever the module raises
+                errors[module] = error
+                logger.exception(
+                    "Could not import %s, so the tasks that it declares are unknown", module, event="task.undeclared"
+                )
+    finally:
+        _discovering.is_on = False
+    _registry.is_discovered = True
+    return errors
+
+
+def _task_modules() -> Iterator[str]:
+    for config in apps.get_app_configs():
+        if config.name.partition(".")[0] in _OWN_PACKAGES:
+            continue
+        name = f"{config.name}.tasks"
+        if name in sys.modules or importlib.util.find_spec(name) is not None:
+            yield name
+
+
+def _forget(*, setting: str, **_kwargs: object) -> None:
+    if setting == "INSTALLED_APPS":
+        _registry.is_discovered = False
+
+
+setting_changed.connect(_forget, dispatch_uid="tenant_q.declarations")

@@ -1,0 +1,67 @@
+"""Declared tasks for the tests. The module is not called `tasks`, so only those who import it know them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenant_q import Retry, task
+from tests import tasks
+
+
+class Flaky(Exception):
+    """An error that passes."""
+
+
+class VeryFlaky(Flaky):
+    """A kind of it."""
+
+
+@task(max_attempts=3, retry_delay=0, retry_jitter=0)
+def fail_twice(key: str) -> int:
+    times = tasks.note(key)
+    if times < 3:
+        raise Flaky(f"start {times}")
+    return times
+
+
+@task
+def plain(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@task(name="tests.renamed", max_attempts=4)
+def renamed(a: int) -> int:
+    return a * 2
+
+
+@task(max_attempts=5, retry_delay=0, retry_on=Flaky, no_retry_on=(VeryFlaky,))
+def choosy(key: str, kind: str) -> None:
+    tasks.note(key)
+    raise {"flaky": Flaky, "very": VeryFlaky, "other": ValueError}[kind](kind)
+
+
+@task(max_attempts=3, retry_delay=0)
+def decides(key: str, **retry: Any) -> None:
+    tasks.note(key)
+    raise Retry("not yet", **retry)
+
+
+@task(max_attempts=2, retry_delay=0, retry_on=())
+def decides_with_cause(key: str) -> None:
+    tasks.note(key)
+    try:
+        raise ZeroDivisionError("nothing to divide by")
+    except ZeroDivisionError as error:
+        raise Retry(cause=error) from error
+
+
+@task(transactional=True, timeout=7, cluster=None)
+def atomic(key: str) -> str:
+    return key
+
+
+def takes_option_names(**kwargs: Any) -> dict[str, Any]:
+    return kwargs
+
+
+taker = task(takes_option_names)
