@@ -18,6 +18,7 @@ from tenant_q import brokers, tenancy
 from tenant_q.brokers.cache_databases import caches_in_queue_database
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.package import declarations
 from tenant_q.schedules import offered
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
@@ -29,7 +30,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
-        messages += [*_check_admin_functions(), *_check_routers()]
+        messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -170,6 +171,15 @@ def _check_error_reporter() -> list[CheckMessage]:
         Warning(f"Q_CLUSTER['error_reporter'] names {name!r}, which is not installed.", hint=hint, id="tenant_q.W003")
         for name in conf().q_cluster.get("error_reporter", {})
         if name not in found
+    ]
+
+
+def _check_declarations() -> list[CheckMessage]:
+    """Check that the modules `tasks` can be imported, because the tasks that they declare are unknown otherwise."""
+    hint = "Correct the module; until then its tasks are enqueued by path without their declared options."
+    return [
+        Warning(f"{module} cannot be imported: {type(error).__name__}: {error}.", hint=hint, id="tenant_q.W008")
+        for module, error in declarations.discover().items()
     ]
 
 

@@ -57,6 +57,8 @@ class _Registry:
     def __init__(self) -> None:
         self.by_name: dict[str, Declaration] = {}
         self.is_discovered = False
+        # The modules `tasks` that could not be imported.
+        self.errors: dict[str, Exception] = {}
         self.declaring = threading.Lock()
 
 
@@ -122,8 +124,7 @@ def find(func: Any) -> Declaration | None:
     """
     if not isinstance(func, str):
         return _find_function(func)
-    if not _registry.is_discovered:
-        discover()
+    discover()
     return _registry.by_name.get(func)
 
 
@@ -153,15 +154,14 @@ def _find_function(func: Any) -> Declaration | None:
 
 def all_declared() -> Iterator[Declaration]:
     """Yield each declaration once, those in the modules `tasks` of the installed apps included."""
-    if not _registry.is_discovered:
-        discover()
+    discover()
     for name, declaration in list(_registry.by_name.items()):
         if name == declaration.name:
             yield declaration
 
 
-def discover() -> dict[str, Exception]:
-    """Import the modules `tasks` of the installed apps, except those of Django, Django-Q2 and tenant_q.
+def discover() -> Mapping[str, Exception]:
+    """Import the modules `tasks` of the installed apps, except those of Django, Django-Q2 and tenant_q, once.
 
     A module that cannot be imported declares no tasks here. Functions that other modules define go on working, so a
     call by path does not fail because of it; the system checks report it.
@@ -169,9 +169,9 @@ def discover() -> dict[str, Exception]:
     Returns:
         The errors, by the names of the modules.
     """
+    if _registry.is_discovered or not apps.ready or getattr(_discovering, "is_on", False):
+        return _registry.errors
     errors: dict[str, Exception] = {}
-    if not apps.ready or getattr(_discovering, "is_on", False):
-        return errors
     _discovering.is_on = True
     try:
         for module in _task_modules():
@@ -184,7 +184,7 @@ def discover() -> dict[str, Exception]:
                 )
     finally:
         _discovering.is_on = False
-    _registry.is_discovered = True
+    _registry.errors, _registry.is_discovered = errors, True
     return errors
 
 

@@ -1,8 +1,9 @@
 """Decide what a tenant's staff may name in a schedule: functions that the project offers, and harmless options.
 
-Offered are the public functions that the modules `tasks` of the tenants' apps define, and what
-`TENANT_Q["admin_functions"]` adds. A path is compared with this list and never imported to check it, because importing
-a module runs its code. In the public schema, where operators work, nothing is limited.
+Offered are the public functions that the modules `tasks` of the tenants' apps define, what
+`TENANT_Q["admin_functions"]` adds, and what `@task(admin=True)` declares. A path is compared with this list and never
+imported to check it, because importing a module runs its code. In the public schema, where operators work, nothing is
+limited.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tenant_q import tenancy
 from tenant_q.conf import conf, site_clusters
 from tenant_q.exceptions import BadSchedule, NotOffered
 from tenant_q.lifecycle import execute
+from tenant_q.package import declarations
 from tenant_q.package.options import KEYWORD_OPTIONS
 from tenant_q.package.package import CODE
 from tenant_q.schedules.arguments import parse_arguments
@@ -54,21 +56,40 @@ def is_limited() -> bool:
 
 def functions() -> dict[str, list[str]]:
     """Return the paths of the offered functions, grouped by the title of their app or module."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, set[str]] = {}
     for name, (title, module) in _modules().items():
-        found = [f"{name}.{public}" for public in vars(module) if _is_defined(module, public)]
-        if found:
-            groups.setdefault(title, []).extend(found)
+        for public in vars(module):
+            if _is_defined(module, public):
+                groups.setdefault(title, set()).add(f"{name}.{public}")
     known = {path for paths in groups.values() for path in paths}
     for path in _named_functions() - known:
-        groups.setdefault(path.rpartition(".")[0], []).append(path)
-    return {title: sorted(set(paths)) for title, paths in sorted(groups.items())}
+        groups.setdefault(path.rpartition(".")[0], set()).add(path)
+    _follow_declarations(groups)
+    return {title: sorted(paths) for title, paths in sorted(groups.items()) if paths}
+
+
+def _follow_declarations(groups: dict[str, set[str]]) -> None:
+    """Add the tasks that `@task(admin=True)` offers, remove those of `admin=False`, and show declared names."""
+    for declaration in declarations.all_declared():
+        title = next((title for title, paths in groups.items() if declaration.path in paths), None)
+        if title is not None:
+            groups[title].discard(declaration.path)
+        elif declaration.admin:
+            module = declaration.path.rpartition(".")[0]
+            title = _modules()[module][0] if module in _modules() else module
+        if title is not None and declaration.admin is not False:
+            groups.setdefault(title, set()).add(declaration.name)
 
 
 def is_offered(path: object) -> bool:
     """Return whether a path is exactly that of an offered function. Nothing that it names is imported."""
     if not isinstance(path, str):
         return False
+    declaration = declarations.find(path)
+    if declaration is not None:
+        if declaration.admin is not None:
+            return declaration.admin
+        path = declaration.path
     if path in _named_functions():
         return True
     name, _dot, function = path.rpartition(".")

@@ -6,9 +6,11 @@ merely named is imported. What the project offers works.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from tenant_q.admin import ScheduleAdmin
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.lifecycle import task_rows
+from tenant_q.package import declarations
 from tenant_q.package.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.package.package import ADMIN, CODE, SCHEDULE
 from tenant_q.schedules import fire, offered
@@ -604,6 +607,25 @@ def test_a_path_that_settings_name_is_offered(staff, settings):
     settings.TENANT_Q = settings.TENANT_Q | {"admin_functions": ["math.pow", "trap.job"]}
     assert staff.post(ADD, DAILY | {"func": "math.pow", "args": "2, 3", "hook": "trap.job"}).status_code == 302
     assert staff.post(ADD, DAILY | {"func": "math.floor", "args": "2"}).status_code == 200
+
+
+def test_a_declaration_decides_what_is_offered(settings, monkeypatch):
+    importlib.import_module("tests.tasks_declared")
+    settings.TENANT_Q = settings.TENANT_Q | {"admin_functions": ["tests.tasks_declared.*"]}
+    for short, is_offered in (("plain", False), ("renamed", None), ("fail_twice", True)):
+        own = declarations.find_loaded(f"tests.tasks_declared.{short}")
+        other = replace(own, admin=is_offered)
+        for name in (own.name, own.path):
+            monkeypatch.setitem(declarations._registry.by_name, name, other)
+    shown = offered.functions()["tests.tasks_declared"]
+    assert {"tests.renamed", "tests.tasks_declared.fail_twice"} <= set(shown)
+    assert not {"tests.tasks_declared.plain", "tests.tasks_declared.renamed"} & set(shown)
+    assert not offered.is_offered("tests.tasks_declared.plain")
+    assert offered.is_offered("tests.renamed") and offered.is_offered("tests.tasks_declared.renamed")
+    settings.TENANT_Q = settings.TENANT_Q | {"admin_functions": []}
+    assert not offered.is_offered("tests.renamed")
+    assert offered.is_offered("tests.tasks_declared.fail_twice"), "by its declaration alone"
+    assert offered.functions()["tests.tasks_declared"] == ["tests.tasks_declared.fail_twice"]
 
 
 def test_a_tasks_module_that_is_broken_costs_only_its_own_functions(staff, settings, tmp_path):

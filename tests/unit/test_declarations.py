@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tenant_q import Retry, task
+from tenant_q import Retry, checks, task
 from tenant_q.exceptions import ConfigurationError, EnqueueError
 from tenant_q.package import declarations
 from tenant_q.package.build import build
@@ -66,6 +66,48 @@ def test_a_package_is_completed_once_its_function_is_known():
     unknown = type(sent)({**sent.task, "func": f"{HERE}.fail_twice", "max_attempts": 1})
     own = declarations.complete(unknown)
     assert (own.task["max_attempts"], own.task["retry_jitter"]) == (1, 0), "the call wins"
+
+
+# Discovery
+
+
+@pytest.fixture
+def app(tmp_path, settings, monkeypatch):
+    """An installed app whose module `tasks` is written by the test."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "declaring").mkdir()
+    (tmp_path / "declaring/__init__.py").touch()
+
+    def install(tasks: str) -> None:
+        (tmp_path / "declaring/tasks.py").write_text(tasks)
+        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "declaring"]
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == "declaring"]:
+        del sys.modules[name]
+    for name in [name for name in declarations._registry.by_name if name.startswith("declaring.")]:
+        del declarations._registry.by_name[name]
+
+
+def test_the_tasks_of_an_app_are_declared_when_a_path_is_looked_up(app):
+    app("from tenant_q import task\n@task(max_attempts=7)\ndef send(): ...")
+    assert "declaring.tasks" not in sys.modules
+    assert package("declaring.tasks.send").task["max_attempts"] == 7
+    assert "declaring.tasks.send" in [declaration.name for declaration in declarations.all_declared()]
+
+
+def test_a_broken_module_of_tasks_fails_no_other_call_and_is_checked(app, caplog):
+    app("raise RuntimeError('broken')")
+    assert package("tests.tasks.add", 1).func == "tests.tasks.add"
+    assert "Could not import declaring.tasks" in caplog.text
+    (message,) = [one for one in checks.check_all() if one.id == "tenant_q.W008"]
+    assert "declaring.tasks cannot be imported: RuntimeError: broken" in message.msg
+
+
+def test_a_module_of_tasks_may_enqueue_while_it_is_imported(app):
+    app("from tenant_q.package import declarations\nfound = declarations.find('declaring.tasks.later')")
+    assert package("declaring.tasks.send").func == "declaring.tasks.send"
+    assert sys.modules["declaring.tasks"].found is None
 
 
 # Errors at the declaration
