@@ -83,6 +83,24 @@ class UnsignedResult(TenantQError):
     """A task row holds a value that is not signed, and `TENANT_Q["signed_results"]` is set."""
 
 
+class TaskFailed(TenantQError):
+    """The result of a task was requested with `raise_failure=True`, and the task has failed.
+
+    Attributes:
+        id: The id of the task.
+        cause: The name of the class of the error, such as "ValueError" or "TaskTimeout".
+        message: The message of the error.
+        traceback: The text of the traceback; empty if there is none.
+    """
+
+    def __init__(self, id: str, cause: str, message: str, traceback: str = "") -> None:
+        super().__init__(id, cause, message, traceback)  # all arguments, so that it pickles
+        self.id, self.cause, self.message, self.traceback = id, cause, message, traceback
+
+    def __str__(self) -> str:
+        return f"Task {self.id} failed: {': '.join(filter(None, (self.cause, self.message)))}"
+
+
 class DatabaseAway(TenantQError):
     """The tenants' database cannot be reached. The pending work is kept and tried again."""
 

@@ -37,7 +37,7 @@ from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package import declarations
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
-from tenant_q.package.running import running
+from tenant_q.package.running import RunningAttempt, running, running_attempt
 from tenant_q.scrubbing import process_state
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
@@ -86,7 +86,7 @@ def execute(
 
     try:
         # A context of its own: language, time zone and all context variables that the task sets end with it.
-        return copy_context().run(_run, package, outcome, during or nullcontext(), before_commit)
+        return copy_context().run(_run, package, attempt, outcome, during or nullcontext(), before_commit)
     except (TakenBack, LeaseLost):
         raise
     except BaseException as error:
@@ -99,6 +99,7 @@ def execute(
 @traced
 def _run(
     package: Package,
+    attempt: int,
     outcome: Callable[..., Outcome],
     during: AbstractContextManager[None],
     before_commit: Callable[[], None] | None,
@@ -108,13 +109,14 @@ def _run(
         process_state.after_import()
     package = declarations.complete(package)
     if package.is_transactional:
-        return _call_in_transaction(func, package, outcome, during, before_commit)
-    return _call(func, package, outcome, during)
+        return _call_in_transaction(func, package, attempt, outcome, during, before_commit)
+    return _call(func, package, attempt, outcome, during)
 
 
 def _call_in_transaction(
     func: Callable[..., Any],
     package: Package,
+    attempt: int,
     outcome: Callable[..., Outcome],
     during: AbstractContextManager[None],
     before_commit: Callable[[], None] | None,
@@ -127,7 +129,7 @@ def _call_in_transaction(
                 done = replace(outcome(before.result, success=True), started=before.started, stopped=before.stopped)
             else:
                 with _noted(own):
-                    done = _call(func, package, outcome, during)
+                    done = _call(func, package, attempt, outcome, during)
                 save_results.save_in_transaction(done)
                 if before_commit is not None:
                     before_commit()
@@ -151,12 +153,14 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
 def _call(
     func: Callable[..., Any],
     package: Package,
+    attempt: int,
     outcome: Callable[..., Outcome],
     during: AbstractContextManager[None],
 ) -> Outcome:
     with no_return() as project:
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
+        running_attempt.set(RunningAttempt(package, attempt, time.time()))
         with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
             result = func(*package.args, **package.kwargs)
             project.returned()

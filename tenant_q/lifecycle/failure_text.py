@@ -10,6 +10,7 @@ import asyncio
 import re
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from django_q.exceptions import TimeoutException
 
@@ -20,6 +21,7 @@ from tenant_q.exceptions import (
     TaskCancelled,
     TaskDeath,
     TaskExited,
+    TaskFailed,
     TaskInterrupted,
     TaskOutOfMemory,
     TaskTimeout,
@@ -58,6 +60,17 @@ def read_failure(text: str) -> Failure:
     if named and (not traceback or named[1] in _DEATHS):
         return Failure(named[1], message[named.end() :], traceback)
     return Failure(_last_error(traceback), message, traceback)
+
+
+def failure_of(task: Any) -> TaskFailed:
+    """Return the error for a failed task that was read from the table or the cache, from the text of its failure.
+
+    A failed iter has no such text: its result is the list of its parts' results.
+    """
+    if isinstance(task.result, list):
+        return TaskFailed(task.id, "IterPartFailed", f"not all of its {len(task.result)} parts succeeded")
+    failure = read_failure("" if task.result is None else str(task.result))
+    return TaskFailed(task.id, failure.cause, failure.message, failure.traceback)
 
 
 def _last_error(traceback: str) -> str:

@@ -14,7 +14,7 @@ from tenant_q.lifecycle import outcome_rows
 from tenant_q.lifecycle.execute import resolve
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package.outcome import Outcome
-from tenant_q.package.running import running
+from tenant_q.package.running import running, running_attempt
 from tenant_q.scrubbing import process_state
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
@@ -46,6 +46,7 @@ def call(outcome: Outcome) -> None:
 def _call(outcome: Outcome) -> None:
     package = outcome.package
     running.set(package)
+    running_attempt.set(None)  # in sync mode, a task may have enqueued this one
     with tenancy.unlimited_waits(), alarm(timeout_of(package)):
         post_execute.send(sender="django_q", task=outcome.task_dict())
         if package.option("hook"):

@@ -76,8 +76,7 @@ def after_failure(outcome: Outcome) -> Decision:
         the errors that are worth another one, and this is none of them.
     """
     package, failures = outcome.package, outcome.package.failures + 1
-    attempts = package.option("max_attempts", conf().max_attempts)
-    if outcome.is_final or package.option("ack_failure") or (attempts and failures >= attempts):
+    if outcome.is_final or is_last_attempt(package):
         return Decision(Step.GIVE_UP, failures, "failures")
     if isinstance(outcome.error, Retry):
         delay = _retry_delay(package, failures) if outcome.error.delay is None else outcome.error.delay
@@ -85,6 +84,12 @@ def after_failure(outcome: Outcome) -> Decision:
     if not _is_retried(outcome):
         return Decision(Step.GIVE_UP, failures, "failures")
     return Decision(Step.TRY_AGAIN, failures, "failures", _retry_delay(package, failures))
+
+
+def is_last_attempt(package: Package) -> bool:
+    """Return whether the package has no further attempt if the next one fails, so that there is no retry."""
+    attempts = package.option("max_attempts", conf().max_attempts)
+    return bool(package.option("ack_failure") or (attempts and package.failures + 1 >= attempts))
 
 
 def _is_retried(outcome: Outcome) -> bool:

@@ -40,6 +40,7 @@ def package_of(row: Schedule, schema: str, id: str) -> Package:
     options.setdefault("cluster", options.pop("broker_name", None))
     options.setdefault("group", row.name or str(row.pk))
     package = build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)
+    package.task["schedule"] = row.name or str(row.pk)
     if conf().schedule_spread:
         package.task["delay"] = package.delay + _place_in_spread(schema, row)
     return package

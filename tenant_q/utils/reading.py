@@ -9,6 +9,7 @@ from django_q.models import Task
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.lifecycle import cached_results, results
+from tenant_q.lifecycle.failure_text import failure_of
 from tenant_q.support.call_checks import require
 from tenant_q.utils.addressing import addressed
 
@@ -21,7 +22,12 @@ class ResultCalls:
 
     @staticmethod
     def get_result(
-        task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
+        task_id: str,
+        wait: int = 0,
+        cached: bool | int | None = None,
+        schema_name: str | None = None,
+        *,
+        raise_failure: bool = False,
     ) -> Any:
         """Read the result of a task, from the tenant's table or from the cache.
 
@@ -31,16 +37,22 @@ class ResultCalls:
             cached: Whether to look in the cache instead of the tenant's table; None for the setting
                 `Q_CLUSTER["cached"]`.
             schema_name: The schema of the tenant; None for the current one.
+            raise_failure: Whether to raise an error if the task failed, instead of returning the error's text.
 
         Returns:
             The result, which is the text of the error if the task failed. None if there is none yet, or if the task is
             another tenant's.
 
         Raises:
+            TaskFailed: The task failed, with `raise_failure`. It has the error's class, message and traceback.
             UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
         """
         task = ResultCalls.fetch_task(task_id, wait, cached, schema_name)
-        return None if task is None else task.result
+        if task is None:
+            return None
+        if raise_failure and not task.success:
+            raise failure_of(task)
+        return task.result
 
     @staticmethod
     def fetch_task(
@@ -75,6 +87,8 @@ class ResultCalls:
         count: int | None = None,
         cached: bool | int | None = None,
         schema_name: str | None = None,
+        *,
+        raise_failure: bool = False,
     ) -> list[Any] | None:
         """Read the results of a group, in the order in which its tasks started, from the table or the cache.
 
@@ -86,15 +100,20 @@ class ResultCalls:
             cached: Whether to look in the cache instead of the tenant's table; None for the setting
                 `Q_CLUSTER["cached"]`.
             schema_name: The schema of the tenant; None for the current one.
+            raise_failure: Whether to raise an error if a task failed, of the first one that did.
 
         Returns:
             The results, or None if there is none.
 
         Raises:
+            TaskFailed: A task of the group failed, with `raise_failure`.
             UnsignedResult: A row is not signed, and `TENANT_Q["signed_results"]` is set.
             BrokerError: Cached results are in the broker, which does not answer.
         """
-        tasks = ResultCalls.fetch_task_group(group_id, failures, wait, count, cached, schema_name)
+        tasks = ResultCalls.fetch_task_group(group_id, failures or raise_failure, wait, count, cached, schema_name)
+        for task in tasks or () if raise_failure else ():
+            if not task.success:
+                raise failure_of(task)
         return None if tasks is None else [task.result for task in tasks]
 
     @staticmethod

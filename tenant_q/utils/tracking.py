@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import cancel, progress, task_state
-from tenant_q.states import Progress, State
+from tenant_q.lifecycle import cancel, current_task, progress, task_state
+from tenant_q.states import CurrentTask, Progress, State
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import current_schema, is_in_event_loop, public_schema, task_schema
 from tenant_q.utils.addressing import addressed
@@ -66,6 +66,18 @@ class TrackingCalls:
         require("cancel", task_id=task_id, by=by)
         with addressed(schema_name) as schema:
             return cancel.cancel(schema, task_id, by=by)
+
+    @staticmethod
+    def current_task() -> CurrentTask | None:
+        """Return the task that runs here: its id, attempt, deadline and more.
+
+        It may be called in coroutines of a task, and in threads that a task starts through asgiref. In a thread that a
+        task starts itself it returns None, unless the thread runs in a copy of the task's context.
+
+        Returns:
+            The task; None outside of a task, and in hooks, which get their task as an argument.
+        """
+        return current_task.current_task()
 
     @staticmethod
     def set_progress(fraction: float, text: str = "") -> None:
