@@ -22,8 +22,9 @@ from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
-from tenant_q.lifecycle import iters, prune_results, retries, settle
+from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
 from tenant_q.lifecycle.deliveries import Delivery
+from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.retries import Step
 from tenant_q.package.outcome import Outcome, with_outcome
 from tenant_q.package.package import Package
@@ -67,8 +68,8 @@ class Completer:
         # Outcomes to save, and when the first of them came.
         self._unsettled: list[Finished] = []
         self._waiting_since = 0.0
-        # Outcomes whose hooks are to be called, and all whose leases are kept until these hooks are called.
-        self._to_call: list[Outcome] = []
+        # Hooks to call, and the outcomes whose leases are kept until these hooks are called.
+        self._to_call: list[HookCall] = []
         self._uncalled: list[Finished] = []
         self._links: list[Package] = []
         self._unacknowledged: list[Finished] = []
@@ -119,7 +120,7 @@ class Completer:
                 self._call_hooks()
             self._drop_lost()
             if self._links:
-                follow_up.push_links(self._links, self._sources)
+                self._push_links()
             if self._unacknowledged:
                 self._acknowledge()
             if self._complete:
@@ -149,7 +150,7 @@ class Completer:
 
         for kept in (self._unsettled, self._uncalled, self._unacknowledged):
             kept[:] = [finished for finished in kept if is_kept(finished.lease.id)]
-        self._to_call = [outcome for outcome in self._to_call if is_kept(outcome.package.id)]
+        self._to_call = [call for call in self._to_call if is_kept(call.outcome.package.id)]
         self._links = [link for link in self._links if is_kept(link.id)]
         self._complete = [package for package in self._complete if is_kept(package.id)]
 
@@ -267,6 +268,20 @@ class Completer:
                 del self._to_call[0]
         self._unacknowledged += self._uncalled
         self._uncalled = []
+
+    def _push_links(self) -> None:
+        """Enqueue the next links of chains. A lease is kept until the hook of a chain that ends here is called."""
+        failed: list[Outcome] = []
+        try:
+            follow_up.push_links(self._links, self._sources, failed)
+        finally:
+            calls = [call for outcome in failed for call in hooks.calls_of_chain(outcome)]
+            sources = {self._sources[call.outcome.package.id] for call in calls}
+            self._to_call += calls
+            self._uncalled += [one for one in self._unacknowledged if one.lease.id in sources]
+            self._unacknowledged = [one for one in self._unacknowledged if one.lease.id not in sources]
+        if calls and not self._thread.is_current():
+            self._call_hooks()
 
     def _acknowledge(self) -> None:
         settled = [

@@ -17,16 +17,16 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.outbox")
 
 
-def call_hook(outcome: Outcome, slot: Slot) -> None:
+def call_hook(call: hooks.HookCall, slot: Slot) -> None:
     """Follow up a finished task: call its hook and receivers under the same conditions as a task.
 
     They run in the tenant's schema, within the task's timeout, and nothing that they leave survives them.
 
     Args:
-        outcome: The outcome of the task.
+        call: What is to be called.
         slot: The memory in which the sentinel sees what runs.
     """
-    package = outcome.package
+    package = call.outcome.package
     try:
         if shared_caches.project_clears_caches():
             with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
@@ -35,7 +35,7 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
             sessions.watch()
             shared_caches.clear_known_caches()
             slot.occupy(package.log_labels, timeout_of(package))
-            hooks.call(outcome)
+            hooks.call(call)
             slot.leave()
     except TenantUnavailable as error:
         logger.error(
@@ -46,7 +46,7 @@ def call_hook(outcome: Outcome, slot: Slot) -> None:
         tenancy.leave()
 
 
-def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
+def push_links(links: list[Package], sources: Mapping[str, str], failed: list[Outcome]) -> None:
     """Follow up finished tasks of chains: enqueue the next links.
 
     If that fails, they are enqueued one by one, and each that fails gets a failed row.
@@ -54,6 +54,7 @@ def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
     Args:
         links: The packages. Those that are done with are removed, so that a later call continues.
         sources: The ids of links, each with the id of the task that it follows.
+        failed: Gets the outcomes of links that could not be enqueued, each of which ends its chain.
 
     Raises:
         BrokerError: The broker does not answer.
@@ -71,19 +72,23 @@ def push_links(links: list[Package], sources: Mapping[str, str]) -> None:
             event="chain.links_one_by_one",
         )
         while links:
-            _push_or_fail(links[0], sources)
+            failed += _push_or_fail(links[0], sources)
             del links[0]
     links.clear()
 
 
-def _push_or_fail(link: Package, sources: Mapping[str, str]) -> None:
+def _push_or_fail(link: Package, sources: Mapping[str, str]) -> list[Outcome]:
+    """Enqueue one of the next links. Return the saved failure of one that cannot be enqueued."""
     try:
         push.push([link], once=True, follows=sources)
+        return []
     except (BrokerError, DatabaseAway):
         raise
     except Exception as error:
         logger.exception("Could not enqueue the link %s", link.name, event="chain.link_failed", extra=link.log_labels)
-        for why in save_results.save([give_up(link, error)]).values():
+        failure = give_up(link, error)
+        errors = save_results.save([failure])
+        for why in errors.values():
             logger.error(
                 "Could not save the failure of %s: %s",
                 link.name,
@@ -91,3 +96,4 @@ def _push_or_fail(link: Package, sources: Mapping[str, str]) -> None:
                 event="result.save_failed",
                 extra=link.log_labels,
             )
+        return [] if errors else [failure]

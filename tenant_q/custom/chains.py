@@ -28,6 +28,9 @@ class Chain:
         sync: Whether to run in this process; None for the setting `Q_CLUSTER["sync"]`.
         broker: A broker of Django-Q2 for the first link; None for the configured one.
         schema_name: The schema of the tenant; None for the current one.
+        pass_result: Whether each link gets the result of the one before it as its first argument.
+        hook: A function, or its path, that is called once when the chain ends: with the last link's task, or with that
+            of the link that failed.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class Chain:
         sync: bool | None = None,
         broker: Broker | None = None,
         schema_name: str | None = None,
+        *,
+        pass_result: bool = False,
+        hook: Func | None = None,
     ) -> None:
         require("Chain", chain=() if chain is None else chain, group=group, cached=cached, sync=sync, broker=broker)
         self.chain = chain if isinstance(chain, list) else list(chain or ())
@@ -46,6 +52,8 @@ class Chain:
         self.cached = conf().cached if cached is None else cached
         self.sync = conf().sync if sync is None else sync
         self.schema_name = schema_name
+        self.pass_result = pass_result
+        self.hook = hook
         self.started = False
 
     def append(self, func: Func, *args: Any, **kwargs: Any) -> int:
@@ -78,6 +86,8 @@ class Chain:
             sync=self.sync,
             broker=self.broker,
             schema_name=self.schema_name,
+            pass_result=self.pass_result,
+            hook=self.hook,
         )
         self.started = True
         return self.group

@@ -1,4 +1,9 @@
-"""Build the packages of chains. A link is enqueued when the link before it has succeeded."""
+"""Build the packages of chains. A link is enqueued when the link before it has succeeded.
+
+A package carries the links after its own as tuples `(func, args, kwargs)`. If a chain has a hook or passes results on,
+each tuple has a fourth item: whether the link gets the result of the one before it. A worker of an earlier version
+refuses such a link, instead of running it without the result.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tenant_q.exceptions import EnqueueError, WrongArgument
-from tenant_q.lifecycle import push, save_results
+from tenant_q.lifecycle import hooks, push, save_results
+from tenant_q.lifecycle.chain_ids import next_id
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package import declarations
-from tenant_q.package.build import build, deterministic_id
+from tenant_q.package.build import build
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
 from tenant_q.package.outcome import Outcome, give_up
@@ -19,15 +25,27 @@ from tenant_q.support.call_checks import is_function, shown
 
 Link = tuple[Any, ...]
 _EMPTY_LINK: Link = (None, (), {})
+_LENGTH_WITH_PASS = 4
 
 
-def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Package:
+def first_link(
+    chain: Sequence[Any],
+    schema: str,
+    options: dict[str, Any],
+    *,
+    id: str | None = None,
+    pass_result: bool = False,
+    hook: Any = None,
+) -> Package:
     """Build the package of the first link of a chain.
 
     Args:
         chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
         schema: The tenant's schema.
         options: The options of every link.
+        id: The id of the package; None for a new one.
+        pass_result: Whether each link gets the result of the one before it as its first argument.
+        hook: A function, or its path, that is called once when the chain ends; None for none.
 
     Returns:
         The package, which carries the other links.
@@ -39,7 +57,11 @@ def first_link(chain: Sequence[Any], schema: str, options: dict[str, Any]) -> Pa
     links = [link_of(one) for one in chain]
     if not links:
         raise EnqueueError("A chain needs at least one link; append a function first.")
-    return link_package(links, schema, options, id=None, origin=CODE)
+    if hook is not None and not is_function(hook):
+        raise EnqueueError(f"The hook of a chain is {shown(hook)}; it must be a function, its dotted path, or None.")
+    if pass_result or hook:
+        links = [(*link, bool(pass_result)) for link in links]
+    return link_package(links, schema, options | {"chain_hook": hook or None}, id=id, origin=CODE)
 
 
 def link_of(link: Any) -> Link:
@@ -67,7 +89,7 @@ def link_package(
         id: The id of the package; None for a new one.
         origin: Who enqueued the chain.
     """
-    (func, args, kwargs), *rest = links
+    (func, args, kwargs, *_), *rest = links
     package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
     package.task.update({name: value for name, value in options.items() if value is not None})
     package.task["chain"] = rest
@@ -78,14 +100,29 @@ def link_package(
 def next_link(outcome: Outcome) -> Package | None:
     """Build the package of the next link of a chain. Return None at its end, and after a link that failed."""
     package = outcome.package
-    links = [link_of(one) for one in package.option("chain") or ()]
+    links = [_carried_link(one) for one in package.option("chain") or ()]
     if not links or not outcome.success:
         return None
-    options = {name: package.option(name) for name in ("group", "sync", "tenant")} | _passed_on(package)
-    link = link_package(links, package.schema, options, id=_next_id(package), origin=package.origin)
+    links[0] = _with_result(links[0], outcome.result)
+    options = {name: package.option(name) for name in ("group", "sync", "tenant", "chain_hook")} | _passed_on(package)
+    link = link_package(links, package.schema, options, id=next_id(package.group, package.id), origin=package.origin)
     push.announce([link])
     push.sealed(link)  # so that a value that does not pickle fails here
     return link
+
+
+def _carried_link(link: Any) -> Link:
+    """Return a link of a chain as a package carries it: in its full form, with a fourth item if the package has one."""
+    if isinstance(link, tuple | list) and len(link) == _LENGTH_WITH_PASS:
+        *own, is_passed = link
+        return (*link_of(own), bool(is_passed))
+    return link_of(link)
+
+
+def _with_result(link: Link, result: Any) -> Link:
+    """Return a link of a chain with the result of the link before it, if it is to get that."""
+    func, args, kwargs, *rest = link
+    return (func, (result, *args), kwargs, *rest) if any(rest) else link
 
 
 def _passed_on(package: Package) -> dict[str, Any]:
@@ -101,7 +138,8 @@ def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
 
     Args:
         outcomes: The saved outcomes.
-        settlement: Gets the links, and the errors of failed rows that could not be saved.
+        settlement: Gets the links, the hooks of chains that have ended, and the errors of failed rows that could not be
+            saved.
     """
     failed: dict[Key, tuple[Outcome, Outcome]] = {}
     for outcome in outcomes:
@@ -114,20 +152,22 @@ def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
             if link:
                 settlement.links.append(link)
                 settlement.sources[link.id] = outcome.package.id
-    for key, why in save_results.save([unbuilt for _, unbuilt in failed.values()]).items():
-        settlement.unsaved[failed[key][0].package.key] = why
+    errors = save_results.save([unbuilt for _, unbuilt in failed.values()])
+    for key, (outcome, unbuilt) in failed.items():
+        if key in errors:
+            settlement.unsaved[outcome.package.key] = errors[key]
+        else:
+            settlement.to_call += hooks.calls_of_chain(unbuilt)
+            settlement.sources[unbuilt.package.id] = outcome.package.id
 
 
 def _unbuilt_link(package: Package) -> Package:
     try:
-        func, *_ = link_of(package.option("chain")[0])
+        func, *_ = _carried_link(package.option("chain")[0])
     except (TypeError, ValueError, LookupError):  # a `WrongArgument` is a TypeError
         func = "?"
     name = stored_name(func)[: LONGEST["func"]]
     words = {"q_options": {"group": package.group}}
-    link = build(name, (), words, schema=package.schema, id=_next_id(package), origin=package.origin)
-    return Package(link.task | {"tenant": package.tenant})
-
-
-def _next_id(package: Package) -> str:
-    return deterministic_id(package.group, package.id, "next")
+    id = next_id(package.group, package.id)
+    link = build(name, (), words, schema=package.schema, id=id, origin=package.origin)
+    return Package(link.task | {"tenant": package.tenant, "chain_hook": package.option("chain_hook")})

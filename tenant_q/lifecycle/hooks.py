@@ -1,9 +1,13 @@
-"""Call the hook of a task and the receivers of `post_execute` after its result is saved, at least once."""
+"""Call the hook of a task and the receivers of `post_execute` after its result is saved, at least once.
+
+The hook of a chain is called in the same way, with the link that ended the chain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
 from django_q.models import Task
@@ -22,37 +26,61 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.flows")
 
 
-def has_hook(outcome: Outcome) -> bool:
-    """Return whether there is a hook, or a receiver of `post_execute`, to call for an outcome."""
-    return bool(outcome.package.option("hook") or post_execute.receivers)
+@dataclass(frozen=True, slots=True)
+class HookCall:
+    """What is to be called for a saved outcome.
+
+    Attributes:
+        outcome: The outcome.
+        hook: The hook, or its path; None for none.
+        announces: Whether the receivers of `post_execute` are called before it.
+    """
+
+    outcome: Outcome
+    hook: Any
+    announces: bool = True
 
 
-def call(outcome: Outcome) -> None:
-    """Call the hook of a task and the receivers of `post_execute`. The tenant's schema must be current.
+def calls_of(outcome: Outcome) -> list[HookCall]:
+    """Return what is to be called for an outcome: its hook with the receivers, and its chain's hook at the end."""
+    own = [HookCall(outcome, hook)] if (hook := outcome.package.option("hook")) or post_execute.receivers else []
+    return own + calls_of_chain(outcome)
+
+
+def calls_of_chain(outcome: Outcome) -> list[HookCall]:
+    """Return the call of the hook of a chain, if the chain has one, and the outcome of this link ends it."""
+    hook = outcome.package.option("chain_hook")
+    has_ended = not outcome.success or not outcome.package.option("chain")
+    return [HookCall(outcome, hook, announces=False)] if hook and has_ended else []
+
+
+def call(one: HookCall) -> None:
+    """Call the hook of a task, and the receivers of `post_execute`. The tenant's schema must be current.
 
     Their errors are logged, and change nothing. They have the timeout of the task.
 
     Args:
-        outcome: The saved outcome.
+        one: What is to be called.
     """
-    package = outcome.package
+    package = one.outcome.package
     try:
         with no_return():
-            copy_context().run(_call, outcome)
+            copy_context().run(_call, one)
     except BaseException:  # including SystemExit: a hook must not end the worker
         logger.exception("The hook of %s failed", package.name, event="hook.failed", extra=package.log_labels)
 
 
-def _call(outcome: Outcome) -> None:
-    package = outcome.package
+def _call(one: HookCall) -> None:
+    package = one.outcome.package
     running.set(package)
     running_attempt.set(None)  # in sync mode, a task may have enqueued this one
     with tenancy.unlimited_waits(), alarm(timeout_of(package)):
-        post_execute.send(sender="django_q", task=outcome.task_dict())
-        if package.option("hook"):
-            hook = resolve_hook(package.option("hook"))
+        if one.announces:
+            post_execute.send(sender="django_q", task=one.outcome.task_dict())
+        if one.hook:
+            hook = resolve_hook(one.hook)
             process_state.after_import()
-            hook(_hook_task(outcome))
+            hook(_hook_task(one.outcome))
 
 
 def _hook_task(outcome: Outcome) -> Task:

@@ -58,7 +58,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
             names = outcome.package.func_name, outcome.package.name, outcome.death
             level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
             logger.log(level, "Failed %s (%s): %s", *names, event="task.failed", extra=outcome.package.log_labels)
-    settlement.to_call = [outcome for outcome in settled if hooks.has_hook(outcome)]
+    settlement.to_call = [call for outcome in settled for call in hooks.calls_of(outcome)] + settlement.to_call
     return settlement
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tenant_q.exceptions import BrokerError, DatabaseAway, ResultRefused
 from tenant_q.lifecycle import push, save_results
+from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
@@ -20,7 +21,7 @@ class Settlement:
     `unsaved` are the errors of outcomes that could not be saved, by the keys of their packages; they are not settled.
     `failed` are the outcomes that became failures because a server refuses their results, by key. `links` are the
     next packages of chains, not enqueued yet. `complete` are iters whose parts are no longer needed. `to_call` are
-    outcomes whose hooks and receivers are not called yet. `sources` maps the id of a link or a collected iter to the
+    the hooks and receivers that are not called yet. `sources` maps the id of a link or a collected iter to the
     id of the task that it follows.
     """
 
@@ -28,7 +29,7 @@ class Settlement:
     failed: dict[Key, Outcome] = field(default_factory=dict)
     links: list[Package] = field(default_factory=list)
     complete: list[Package] = field(default_factory=list)
-    to_call: list[Outcome] = field(default_factory=list)
+    to_call: list[HookCall] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
 
     @contextmanager

@@ -10,7 +10,7 @@ from django_q.humanhash import uuid
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import chains, hooks, iters, push, settle
+from tenant_q.lifecycle import chain_ids, chains, hooks, iters, push, settle
 from tenant_q.lifecycle.execute import execute
 from tenant_q.package.build import build, build_call
 from tenant_q.package.envelope import open_package
@@ -98,20 +98,29 @@ def submit_iter(
     return str(parts[0].group)
 
 
-def submit_chain(chain: Sequence[Any], *, schema: str | None = None, **options: Any) -> str:
+def submit_chain(
+    chain: Sequence[Any], *, schema: str | None = None, pass_result: bool = False, hook: Any = None, **options: Any
+) -> str:
     """Submit a chain: enqueue its first link; the others follow it one by one. Raises as `submit`.
 
     Args:
         chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
         schema: The tenant's schema; None for the current one.
+        pass_result: Whether each link gets the result of the one before it as its first argument.
+        hook: A function, or its path, that is called once when the chain ends; None for none.
         **options: `group`, `cached`, `sync` and `broker` of every link.
 
     Returns:
         The id of the group.
     """
     require("create_async_tasks_chain", chain=chain, **options)
-    group = options.pop("group", None) or uuid()[1]
-    _send([chains.first_link(chain, task_schema(schema), options | {"group": group})], once=False)
+    named = options.pop("group", None)
+    group = named or uuid()[1]
+    options["group"] = group
+    # A group that the caller names may have several chains.
+    id = None if named else chain_ids.first_id(group)
+    first = chains.first_link(chain, task_schema(schema), options, id=id, pass_result=pass_result, hook=hook)
+    _send([first], once=False)
     return str(group)
 
 

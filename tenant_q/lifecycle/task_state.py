@@ -1,13 +1,16 @@
-"""Find out the state of a task from its row, from its place in the broker, or from the cache."""
+"""Find out the state of a task, iter or chain: from rows, from places in the broker, or from the cache."""
 
 from __future__ import annotations
 
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.lifecycle import cached_results, task_rows
+from tenant_q.lifecycle.chain_ids import first_id, next_id
 from tenant_q.package.build import deterministic_id
 from tenant_q.states import State
 from tenant_q.tenancy.cache import tenant_cache
+
+LENGTH_OF_IDS = 32
 
 
 def state_of(schema: str, id: str) -> State:
@@ -23,7 +26,13 @@ def state_of(schema: str, id: str) -> State:
     """
     # A task that ends between two queries has left the broker, and has a row then.
     return (
-        _by_row(id) or _by_broker(schema, id) or _by_parts(schema, id) or _by_row(id) or _by_cache(id) or State.UNKNOWN
+        _by_row(id)
+        or _by_broker(schema, id)
+        or _by_links(schema, id)
+        or _by_parts(schema, id)
+        or _by_row(id)
+        or _by_cache(id)
+        or State.UNKNOWN
     )
 
 
@@ -58,8 +67,43 @@ def _by_parts(schema: str, id: str) -> State | None:
     return first if first in (State.QUEUED, State.DELAYED, None) else State.RUNNING
 
 
+def _by_links(schema: str, group: str) -> State | None:
+    """Find out the state of a chain by its links, whose ids follow from the group's; None if it is no chain.
+
+    A link has left the broker only when the next one is there, so the links are looked up in their order.
+    """
+    before, id = None, first_id(group)
+    while True:
+        ended = _by_row(id) or _by_cache(id)
+        if ended is None:
+            place = (_by_broker(schema, before) if before else None) or _by_broker(schema, id)
+            if place is not None:
+                return State.RUNNING if before else place
+            ended = _by_row(id) or _by_cache(id)
+        if ended is None and before is None:
+            before = _link_of_a_pruned_chain(schema, group)
+            if before is None:
+                return None
+            ended, id = State.SUCCESS, before
+        if ended is not State.SUCCESS:
+            return ended or State.SUCCESS
+        before, id = id, next_id(group, id)
+
+
+def _link_of_a_pruned_chain(schema: str, group: str) -> str | None:
+    """Return the id of a successful link of a chain whose first row was pruned; None if no two links are left."""
+    if len(group) != LENGTH_OF_IDS:
+        return None
+    ids = set(task_rows.rows().filter(group=group, success=True).values_list("id", flat=True))
+    for id in ids:
+        after = next_id(group, id)
+        if after in ids or _by_row(after) or _by_broker(schema, after):
+            return str(id)
+    return None
+
+
 def _by_cache(id: str) -> State | None:
     task = (
-        cached_results.find(id) if len(id) == 32 and tenant_cache() else None
+        cached_results.find(id) if len(id) == LENGTH_OF_IDS and tenant_cache() else None
     )  # some caches refuse a key that is not like an id
     return None if task is None else State.SUCCESS if task.success else _of_failure(task.result)

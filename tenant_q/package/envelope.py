@@ -159,6 +159,8 @@ def _missing_class(payload: str, found: Found, error: Exception) -> BadPackage:
     except Exception:
         return refused
     readable = rest.task | {"args": (), "kwargs": {}, "hook": None, "chain": None}
+    if not isinstance(readable.get("chain_hook"), str):
+        readable.pop("chain_hook", None)
     if not isinstance(readable["func"], str) and not inspect.isroutine(readable["func"]):
         readable["func"] = "?"
     refused.package = Package(readable)

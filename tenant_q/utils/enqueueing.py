@@ -95,6 +95,9 @@ class EnqueueCalls:
         sync: bool | None = None,
         broker: Broker | None = None,
         schema_name: str | None = None,
+        *,
+        pass_result: bool = False,
+        hook: Func | None = None,
     ) -> str:
         """Enqueue a chain: tasks that run one after another. A link that fails ends it.
 
@@ -106,9 +109,12 @@ class EnqueueCalls:
             sync: Whether to run the chain in this process; None for the setting `Q_CLUSTER["sync"]`.
             broker: A broker of Django-Q2 for the first link; None for the configured one.
             schema_name: The schema of the tenant; None for the current one.
+            pass_result: Whether each link gets the result of the one before it as its first argument.
+            hook: A function, or its path, that is called once when the chain ends: with the last link's task, or with
+                that of the link that failed.
 
         Returns:
-            The id of the group.
+            The id of the group. If `group` is None, `get_status` returns the state of the chain for it.
 
         Raises:
             EnqueueError: The chain is empty, a value does not pickle, an option has a wrong value, or the queue is
@@ -116,7 +122,16 @@ class EnqueueCalls:
             BrokerError: The broker does not answer.
             Exception: With `sync=True`, the error that a link raised.
         """
-        return submit.submit_chain(chain, schema=schema_name, group=group, cached=cached, sync=sync, broker=broker)
+        return submit.submit_chain(
+            chain,
+            schema=schema_name,
+            pass_result=pass_result,
+            hook=hook,
+            group=group,
+            cached=cached,
+            sync=sync,
+            broker=broker,
+        )
 
     @staticmethod
     def create_schedule(func: str, *args: Any, schema_name: str | None = None, **kwargs: Any) -> Schedule:

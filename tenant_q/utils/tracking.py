@@ -23,10 +23,11 @@ class TrackingCalls:
         """Track a task: return its present state.
 
         A task that is not running is "cancelled" as soon as `cancel` returns. An iter is "running" from the start of
-        its first part until all parts have ended.
+        its first part until all parts have ended, and a chain from the start of its first link until its last one has
+        ended. A link that failed or was cancelled gives the chain its state.
 
         Args:
-            task_id: The id of the task.
+            task_id: The id of the task, of the iter, or of a chain whose group was not named.
             schema_name: The schema of the tenant; None for the current one.
 
         Returns:
