@@ -110,7 +110,8 @@ class ResultCalls:
             UnsignedResult: A row is not signed, and `TENANT_Q["signed_results"]` is set.
             BrokerError: Cached results are in the broker, which does not answer.
         """
-        tasks = ResultCalls.fetch_task_group(group_id, failures or raise_failure, wait, count, cached, schema_name)
+        failures = True if raise_failure else failures
+        tasks = ResultCalls.fetch_task_group(group_id, failures, wait, count, cached, schema_name)
         for task in tasks or () if raise_failure else ():
             if not task.success:
                 raise failure_of(task)

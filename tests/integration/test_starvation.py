@@ -17,7 +17,7 @@ from functools import partial
 import pytest
 
 from tenant_q.brokers.protocol import Lease, Message, Policy, Settled
-from tests.memory_broker import MemoryBroker
+from tenant_q.testing.memory_broker import MemoryBroker
 
 WORKERS = 4
 NAMES = [f"tenant_{n}" for n in range(5)]

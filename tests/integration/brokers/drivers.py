@@ -14,7 +14,7 @@ from tenant_q.brokers.loads import PERIOD_SECONDS
 from tenant_q.brokers.protocol import Broker, Lease, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
-from tests.memory_broker import MemoryBroker
+from tenant_q.testing.memory_broker import MemoryBroker
 
 # How time passes for a broker, by its cluster's name.
 CLOCKS: dict[str, Callable[[float], None]] = {}

@@ -8,7 +8,7 @@ import pytest
 
 from tenant_q.brokers.protocol import Broker
 from tenant_q.brokers.redis import RedisBroker
-from tests.memory_broker import MemoryBroker
+from tenant_q.testing.memory_broker import MemoryBroker
 
 
 @pytest.mark.parametrize("made", [MemoryBroker, RedisBroker])

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from tenant_q.brokers.protocol import MOST_DEBT_SECONDS, Lease, Policy
-from tests.memory_broker.state import State
+from tenant_q.testing.memory_broker.state import State
 
 
 class Ring(State):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tenant_q.brokers.protocol import Dead
-from tests.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.ring import Ring
 
 
 class MemoryDeadLetters(Ring):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tenant_q.brokers import loads
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import OTHER_FUNCTIONS, Counts, Settled, limits
-from tests.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.ring import Ring
 
 
 class MemoryMonitoring(Ring):

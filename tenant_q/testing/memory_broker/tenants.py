@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.memory_broker.state import State
+from tenant_q.testing.memory_broker.state import State
 
 
 class MemoryTenants(State):

@@ -25,8 +25,8 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull, TenantDeleted
-from tests.memory_broker.monitoring import MemoryMonitoring
-from tests.memory_broker.state import Held, History
+from tenant_q.testing.memory_broker.monitoring import MemoryMonitoring
+from tenant_q.testing.memory_broker.state import Held, History
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from tenant_q.brokers.protocol import CANCEL_REACH, Live, state_at
 from tenant_q.states import Progress, State
-from tests.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.ring import Ring
 
 
 class MemoryPackages(Ring):

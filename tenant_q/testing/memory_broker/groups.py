@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tenant_q.exceptions import GroupTooLarge
-from tests.memory_broker.state import State
+from tenant_q.testing.memory_broker.state import State
 
 
 class MemoryGroups(State):

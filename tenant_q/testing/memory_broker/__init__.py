@@ -7,13 +7,13 @@ milliseconds, all other times in seconds. Each module implements one part of `te
 
 from __future__ import annotations
 
-from tests.memory_broker.dead_letters import MemoryDeadLetters
-from tests.memory_broker.groups import MemoryGroups
-from tests.memory_broker.leases import MemoryLeases
-from tests.memory_broker.packages import MemoryPackages
-from tests.memory_broker.policies import MemoryPolicies
-from tests.memory_broker.queue import MemoryQueue
-from tests.memory_broker.tenants import MemoryTenants
+from tenant_q.testing.memory_broker.dead_letters import MemoryDeadLetters
+from tenant_q.testing.memory_broker.groups import MemoryGroups
+from tenant_q.testing.memory_broker.leases import MemoryLeases
+from tenant_q.testing.memory_broker.packages import MemoryPackages
+from tenant_q.testing.memory_broker.policies import MemoryPolicies
+from tenant_q.testing.memory_broker.queue import MemoryQueue
+from tenant_q.testing.memory_broker.tenants import MemoryTenants
 
 
 class MemoryBroker(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tenant_q.brokers.protocol import Cancelled, outage_seconds
 from tenant_q.conf import conf
-from tests.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.ring import Ring
 
 
 class MemoryLeases(Ring):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tenant_q.brokers.protocol import Policy
-from tests.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.ring import Ring
 
 
 class MemoryPolicies(Ring):
