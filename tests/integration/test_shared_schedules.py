@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,9 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.cluster import scheduler_firing
 from tenant_q.schedules import index_upkeep
+from tenant_q.utils import QUtilities
 from tests import schemas
+from tests.documents import DOCS, blocks, write_files
 from tests.integration.conftest import sql, work
 from tests.integration.planning import PAST, entries, insert
 
@@ -56,3 +59,23 @@ def test_they_fire_and_their_tasks_run(shared, scheduler, worker, others):
     finally:
         for name in names:
             schemas.drop_tenant(name)
+
+
+@pytest.mark.seam
+def test_a_task_of_public_makes_a_tenant_as_the_page_says(shared, worker, tmp_path, monkeypatch):
+    page = blocks(DOCS / "how-to/site-wide.md")
+    write_files([block for block in page if block.file == "billing/signup.py"], tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        made = QUtilities.add_async_task("billing.signup.open_account", "brand_new", "New", schema_name="public")
+        work(worker)
+        welcomed = QUtilities.get_result(made, schema_name="public", raise_failure=True)
+        assert QUtilities.get_result(welcomed, schema_name="brand_new") == "brand_new is welcome"
+        again = QUtilities.add_async_task("billing.signup.open_account", "brand_new", "New", schema_name="public")
+        work(worker)
+        assert QUtilities.fetch_task(again, schema_name="public").success, "it may run twice"
+    finally:
+        connection.set_schema_to_public()
+        schemas.drop_tenant("brand_new")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "billing"]:
+            del sys.modules[name]
