@@ -91,7 +91,7 @@ class TaskCollector(Sequence[CollectedTask]):
         return len(self._tasks)
 
     def __repr__(self) -> str:
-        return "".join(f"\n  {_call(one.func, one.args, one.kwargs)} for {one.schema}" for one in self) or "no task"
+        return "".join(f"\n  {_call(one.func, one.args, one.kwargs, one.schema, {})}" for one in self) or "no task"
 
     def of(self, func: Any = None, *, schema: str | None = None) -> list[CollectedTask]:
         """Return the collected tasks of a function, of a tenant, or of both.
@@ -120,25 +120,52 @@ class TaskCollector(Sequence[CollectedTask]):
             args: Its positional arguments; None for any.
             kwargs: Its keyword arguments; None for any.
             schema: The schema of its tenant; None for any.
-            times: How many such tasks there must be; None for at least one.
+            times: How many such tasks there must be, 1 or more; None for at least one.
             **options: Options that it must have, for example `group="May"` or `delay=60`.
 
         Raises:
             AssertionError: There is no such task, or another number of them. The text lists all collected tasks.
         """
-        found = [
+        found = self._find(func, args, kwargs, schema, options)
+        if not found or times not in (None, len(found)):
+            wanted = "" if times is None else f" {times} times, but {len(found)} times"
+            call = _call(stored_name(func), args, kwargs, schema, options)
+            raise AssertionError(f"{call} was not enqueued{wanted}; enqueued were: {self!r}")
+        return found[0]
+
+    def assert_not_enqueued(
+        self,
+        func: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        schema: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Assert that no task of this kind was enqueued. The arguments are those of `assert_enqueued`.
+
+        Raises:
+            AssertionError: There is one. The text lists all collected tasks.
+        """
+        if self._find(func, args, kwargs, schema, options):
+            call = _call(stored_name(func), args, kwargs, schema, options)
+            raise AssertionError(f"{call} was enqueued; enqueued were: {self!r}")
+
+    def _find(
+        self,
+        func: Any,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        schema: str | None,
+        options: Mapping[str, Any],
+    ) -> list[CollectedTask]:
+        return [
             one
             for one in self.of(func, schema=schema)
             if (args is None or one.args == tuple(args))
             and (kwargs is None or one.kwargs == dict(kwargs))
             and all(_option(one, name) == value for name, value in options.items())
         ]
-        if (not found) if times is None else len(found) != times:
-            wanted = "" if times is None else f" {times} times, but {len(found)} times"
-            of = "" if schema is None else f" for {schema}"
-            call = _call(stored_name(func), args, kwargs, **options)
-            raise AssertionError(f"{call} was not enqueued{of}{wanted}; enqueued were: {self!r}")
-        return found[0] if found else CollectedTask("", "", stored_name(func), (), {}, schema or "", None, 0.0, {})
 
     def assert_nothing_enqueued(self) -> None:
         """Assert that no task was enqueued. Raises `AssertionError`, which lists the tasks."""
@@ -168,7 +195,7 @@ class TaskCollector(Sequence[CollectedTask]):
             TenantQError: There is no end, because tasks keep enqueueing others.
         """
         finished: list[Task] = []
-        for _ in range(MOST_RUNS):
+        for _ in range(MOST_RUNS + 1):
             if (leased := self._lease_next()) is None:
                 return finished
             outcome = run_leased(*leased)
@@ -224,12 +251,18 @@ def _option(task: CollectedTask, name: str) -> Any:
     return task.name if name == "task_name" else task.delay if name == "delay" else task.options.get(name)
 
 
-def _call(func: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, **options: Any) -> str:
-    if args is None and kwargs is None and not options:
-        return func
+def _call(
+    func: str,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    schema: str | None,
+    options: Mapping[str, Any],
+) -> str:
+    """Return a task as the texts of assertions show it."""
     shown = [repr(one) for one in args or ()] + [f"{name}={one!r}" for name, one in (kwargs or {}).items()]
-    text = f"{func}({', '.join(shown)})"
-    return f"{text} with {options}" if options else text
+    text = func if args is None and kwargs is None else f"{func}({', '.join(shown)})"
+    text += f" with {dict(options)}" if options else ""
+    return f"{text} for {schema}" if schema else text
 
 
 @contextmanager

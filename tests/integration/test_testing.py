@@ -86,9 +86,10 @@ def test_test_queue_serves_the_tests_of_the_configured_database(tenants, setting
 
 
 def test_production_imports_no_test_code():
-    """Looking a broker up is on the way of each task."""
+    """Looking a broker up is on the way of each task, and a worker imports the rest of a cluster."""
     code = "import django, sys; django.setup(); from tenant_q.brokers import get_broker; get_broker(); " + (
-        "print([name for name in sys.modules if name.startswith('django.test')])"
+        "import tenant_q.cluster.parent, tenant_q.utils, tenant_q.custom; "
+        "print([name for name in sys.modules if name.startswith(('django.test', 'tenant_q.testing', 'pytest'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr

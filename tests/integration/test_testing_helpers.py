@@ -68,7 +68,9 @@ def test_assertions(collected: TaskCollector):
     collected.assert_enqueued(ADD, times=2)
     collected.assert_enqueued(tasks_declared.renamed, (4,), times=1, max_attempts=4)
     collected.assert_enqueued("tests.renamed")
-    collected.assert_enqueued(ADD, times=0, schema="stark_ltd")
+    collected.assert_not_enqueued(ADD, schema="stark_ltd")
+    with pytest.raises(AssertionError, match=r"add\(1\) with {'group': 'g'} for acme_corp was enqueued; enqueued were"):
+        collected.assert_not_enqueued(ADD, (1,), schema=A, group="g")
     for wrong in ({"args": (2,)}, {"kwargs": {}, "schema": A}, {"times": 1}, {"group": "h"}):
         with pytest.raises(AssertionError, match=r"(?s)enqueued were: .*tests\.tasks\.add\(1, b=2\) for acme_corp"):
             collected.assert_enqueued(ADD, **{"args": (1,)} | wrong)
