@@ -28,7 +28,7 @@ class Task(Protocol[P, R]):
         """Enqueue a call for the current tenant, and return the id of the task. Raises as `add_async_task`."""
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Enqueue a call from a coroutine, and return the id of the task."""
+        """Enqueue a call for the tenant of the coroutine, and return the id of the task."""
 
     def using(self, **options: Unpack[CallOptions]) -> Call[P]:
         """Return calls of this task with other options than the declared ones, or for another tenant."""
@@ -64,10 +64,17 @@ class Call(Generic[P]):
         return submit.submit_call(self.func, args, kwargs, self.options, schema=self.schema)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Enqueue a call from a coroutine. Returns and raises as `enqueue`."""
-        from asgiref.sync import sync_to_async
+        """Enqueue a call from a coroutine, for the tenant of its block `async with in_schema(...)` or of its task.
 
-        return await sync_to_async(self.enqueue)(*args, **kwargs)
+        Returns and raises as `enqueue`, and `InEventLoop` if the coroutine has no tenant and `using` names none.
+        """
+        from tenant_q.lifecycle import submit
+        from tenant_q.tenancy import call_for_coroutine
+
+        def enqueue(schema: str, tenant: str | None) -> str:
+            return submit.submit_call(self.func, args, kwargs, self.options, schema=schema, tenant=tenant)
+
+        return await call_for_coroutine("aenqueue()", enqueue, self.schema)
 
     def using(self, **options: Unpack[CallOptions]) -> Call[P]:
         """Return calls with further options.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 from django.db import DatabaseError, OperationalError
@@ -74,9 +75,32 @@ def poll(look: Callable[[], T | None], *, wait: int) -> T | None:
     Returns:
         What the function returned last.
     """
+    pauses = _pauses(wait)
+    while (found := look()) is None and (pause := next(pauses, None)) is not None:
+        time.sleep(pause)
+    return found
+
+
+async def apoll(look: Callable[[], Awaitable[T | None]], *, wait: int) -> T | None:
+    """Poll for a result in a coroutine, as `poll`; other coroutines run between two looks.
+
+    Args:
+        look: The coroutine function that looks.
+        wait: For how long, in milliseconds; negative: without limit.
+
+    Returns:
+        What the coroutine function returned last.
+    """
+    pauses = _pauses(wait)
+    while (found := await look()) is None and (pause := next(pauses, None)) is not None:
+        await asyncio.sleep(pause)
+    return found
+
+
+def _pauses(wait: int) -> Iterator[float]:
+    """Yield the pauses between two looks for a result, in seconds, until the time to wait is over."""
     deadline = time.monotonic() + wait / 1000
     pause = 0.005
-    while (found := look()) is None and (wait < 0 or time.monotonic() < deadline):
-        time.sleep(pause)
+    while wait < 0 or time.monotonic() < deadline:
+        yield pause
         pause = min(pause * 1.5, 0.1)
-    return found

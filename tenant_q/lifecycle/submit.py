@@ -20,7 +20,13 @@ from tenant_q.tenancy import in_schema, public_schema, task_address, task_schema
 
 
 def submit(
-    func: Any, args: tuple[Any, ...], keywords: dict[str, Any], *, schema: str | None = None, id: str | None = None
+    func: Any,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    *,
+    schema: str | None = None,
+    id: str | None = None,
+    tenant: str | None = None,
 ) -> str:
     """Submit one call of a tenant: enqueue it, or run it in this process if it is `sync`.
 
@@ -30,6 +36,7 @@ def submit(
         keywords: Its keyword arguments, and the options of the task.
         schema: The tenant's schema; None for the current one.
         id: A deterministic id, with which the call is enqueued only once; None for a new one.
+        tenant: The key of the tenant where the caller knows it.
 
     Returns:
         The id of the task.
@@ -41,8 +48,8 @@ def submit(
         BrokerError: The broker does not answer.
         Exception: In sync mode, the error that the task raised.
     """
-    schema, tenant = task_address(schema)
-    package = build(func, args, keywords, schema=schema, id=id, tenant=tenant)
+    schema, own = task_address(schema)
+    package = build(func, args, keywords, schema=schema, id=id, tenant=own if tenant is None else tenant)
     return _send([package], once=id is not None)
 
 
@@ -53,6 +60,7 @@ def submit_call(
     options: Mapping[str, Any],
     *,
     schema: str | None = None,
+    tenant: str | None = None,
 ) -> str:
     """Enqueue one call whose options are apart from its keywords. Returns and raises as `submit`.
 
@@ -62,9 +70,11 @@ def submit_call(
         kwargs: Its keyword arguments.
         options: The options of the task.
         schema: The tenant's schema; None for the current one.
+        tenant: The key of the tenant where the caller knows it.
     """
-    schema, tenant = task_address(schema)
-    return _send([build_call(func, args, kwargs, options, schema=schema, tenant=tenant)], once=False)
+    schema, own = task_address(schema)
+    key = own if tenant is None else tenant
+    return _send([build_call(func, args, kwargs, options, schema=schema, tenant=key)], once=False)
 
 
 def submit_package(package: Package) -> str:

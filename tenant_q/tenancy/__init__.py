@@ -17,6 +17,7 @@ from tenant_q.tenancy.connection import (
     raw_cursor,
     retry_conflicts,
 )
+from tenant_q.tenancy.coroutine_calls import call_for_coroutine
 from tenant_q.tenancy.event_loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.foreign_schemas import is_foreign, is_foreign_query, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.names import validate_schema_name
@@ -88,6 +89,7 @@ __all__ = [
     "LOCK_MS",
     "TASK_TABLE",
     "Databases",
+    "call_for_coroutine",
     "close_connections",
     "created_at",
     "creations_of",

@@ -5,16 +5,28 @@ Both tenancy packages switch with `connection.set_tenant()`, which sets the `sea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+from functools import wraps
+from types import TracebackType
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
 from tenant_q.tenancy import records, tenants, verification
-from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop, schema_of_coroutine
+from tenant_q.tenancy.event_loops import (
+    Entered,
+    enter_coroutine,
+    leave_coroutine,
+    noted_for_coroutines,
+    refuse_in_event_loop,
+    schema_of_async_block,
+    schema_of_coroutine,
+)
 from tenant_q.tenancy.tenancy_package import (
     Databases,
     lists_app,
@@ -57,8 +69,14 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
     own = schema_of_coroutine()
     if own is None or schema not in (None, own):
         own = None
-        refuse_in_event_loop("A call for a tenant's tasks")
+        refuse_in_event_loop(
+            "A call for a tenant's tasks",
+            "its asynchronous form, which are QUtilities.aadd_async_task, aget_result, aget_status and acancel and a "
+            "declared task's aenqueue",
+        )
     chosen = own or schema or str(tenant_connection().schema_name)
+    if own is None and schema is None:
+        _refuse_two_tenants(chosen)
     if chosen == public_schema():
         if not lists_app(shared_apps(), "django_q"):
             raise NoTenant(
@@ -75,6 +93,16 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
         current = known_tenant(chosen)
     _refuse_type(current)
     return chosen, str(current.pk) if is_current and current.pk is not None else None
+
+
+def _refuse_two_tenants(current: str) -> None:
+    """Refuse a call in synchronous code that a coroutine awaits if the connection is not in the coroutine's schema."""
+    entered = schema_of_async_block()
+    if entered is not None and entered != current:
+        raise NoTenant(
+            f"The coroutine is in schema {entered!r}, and the connection that its synchronous code uses is in "
+            f"{current!r}: choose one with schema_name='<schema>', or with in_schema('<schema>') in that code."
+        )
 
 
 def _refuse_type(tenant: Any) -> None:
@@ -125,21 +153,84 @@ def _is_as_entered(connection: Any, schema: str) -> bool:
     return type(connection.tenant) is type(known) and has == had and not getattr(state, "fields_cache", None)
 
 
-@contextmanager
-def in_schema(schema: str, databases: Databases = None) -> Iterator[None]:
+class in_schema(ContextDecorator):
     """Run a block in a schema, with its real tenant as `connection.tenant`, then restore the current tenant.
+
+    In a coroutine use `async with in_schema(...)`. It switches no connection, which other coroutines share. The calls
+    of tenant_q for tasks that the coroutine awaits are for the tenant of the block, also in coroutines that the block
+    starts. It is also a decorator, of functions and of coroutine functions.
 
     Args:
         schema: The tenant's schema name, or the public schema.
-        databases: The aliases of further databases to switch; None for those of the settings.
+        databases: The aliases of further databases to switch; None for those of the settings. Not for `async with`.
 
     Raises:
         UnknownTenant: No tenant has this schema name.
-        InEventLoop: The caller is a coroutine.
+        InEventLoop: The caller is a coroutine, and uses `with`.
+        WrongArgument: `schema` is not a text.
     """
+
+    def __init__(self, schema: str, databases: Databases = None) -> None:
+        self.schema = schema
+        self.databases = databases
+        self._blocks: list[AbstractContextManager[None]] = []
+        self._coroutine_block: Entered | None = None
+
+    def _recreate_cm(self) -> in_schema:
+        return in_schema(self.schema, self.databases)
+
+    def __call__(self, func: Callable[..., Any]) -> Any:
+        if not inspect.iscoroutinefunction(func):
+            return super().__call__(func)
+
+        @wraps(func)
+        async def inside(*args: Any, **kwargs: Any) -> Any:
+            async with self._recreate_cm():
+                return await func(*args, **kwargs)
+
+        return inside
+
+    def __enter__(self) -> None:
+        _require_schema(self.schema)
+        block = _switched(self.schema, self.databases)
+        block.__enter__()
+        self._blocks.append(block)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._blocks.pop().__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> None:
+        _require_schema(self.schema)
+        if self.databases is not None or self._coroutine_block is not None:
+            raise WrongArgument(
+                f"'async with in_schema({self.schema!r})' switches no database and is used for one block at a time; "
+                "call in_schema() anew for each block, without databases."
+            )
+        key = await sync_to_async(_key_to_enter, thread_sensitive=True)(self.schema)
+        self._coroutine_block = enter_coroutine(self.schema, key)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        block, self._coroutine_block = self._coroutine_block, None
+        if block is not None:
+            leave_coroutine(block)
+
+
+def _require_schema(schema: Any) -> None:
     if not is_text(schema):
         raise WrongArgument(f"in_schema() was called with {shown(schema)}; it must be a schema's name.")
-    refuse_in_event_loop(f"in_schema({schema!r})")
+
+
+def _key_to_enter(schema: str) -> str:
+    return "" if schema == public_schema() else str(get_tenant(schema).pk)
+
+
+@contextmanager
+def _switched(schema: str, databases: Databases) -> Iterator[None]:
+    refuse_in_event_loop(f"in_schema({schema!r})", f"'async with in_schema({schema!r})'")
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)

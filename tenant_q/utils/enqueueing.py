@@ -11,6 +11,7 @@ from tenant_q.lifecycle import submit
 from tenant_q.package.option_types import Func, QOptions
 from tenant_q.schedules import schedule_rows
 from tenant_q.support.call_checks import require
+from tenant_q.tenancy import call_for_coroutine
 from tenant_q.utils.addressing import addressed
 
 if TYPE_CHECKING:
@@ -57,6 +58,40 @@ class EnqueueCalls:
             Exception: With `sync=True`, the error that the task raised.
         """
         return submit.submit(func, args, _with_options(kwargs, q_options), schema=schema_name)
+
+    @staticmethod
+    async def aadd_async_task(
+        func: Func,
+        *args: Any,
+        q_options: QOptions | dict[str, Any] | None = None,
+        schema_name: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Enqueue a task from a coroutine, as `add_async_task`, without blocking the event loop.
+
+        Args:
+            func: A dotted path, or a function defined at the top level of a module.
+            *args: The positional arguments of the function.
+            q_options: The options of the task.
+            schema_name: The schema of the tenant; None for that of the coroutine's block `async with in_schema(...)`,
+                or else of the task that the coroutine belongs to.
+            **kwargs: The keyword arguments of the function, and Django-Q2's options as in `add_async_task`.
+
+        Returns:
+            The id of the task.
+
+        Raises:
+            InEventLoop: The coroutine has no tenant, and `schema_name` is None.
+            EnqueueError: A value does not pickle, an option is unknown or has a wrong value, or the queue is full.
+            BrokerError: The broker does not answer.
+            Exception: With `sync=True`, the error that the task raised.
+        """
+        keywords = _with_options(kwargs, q_options)
+
+        def enqueue(schema: str, tenant: str | None) -> str:
+            return submit.submit(func, args, keywords, schema=schema, tenant=tenant)
+
+        return await call_for_coroutine("aadd_async_task()", enqueue, schema_name)
 
     @staticmethod
     def add_async_tasks_from_iter(

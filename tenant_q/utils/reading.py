@@ -11,6 +11,7 @@ from tenant_q.conf import conf
 from tenant_q.lifecycle import cached_results, results
 from tenant_q.lifecycle.failure_text import failure_of
 from tenant_q.support.call_checks import require
+from tenant_q.tenancy import call_for_coroutine
 from tenant_q.utils.addressing import addressed
 
 if TYPE_CHECKING:
@@ -53,6 +54,36 @@ class ResultCalls:
         if raise_failure and not task.success:
             raise failure_of(task)
         return task.result
+
+    @staticmethod
+    async def aget_result(
+        task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
+    ) -> Any:
+        """Read the result of a task from a coroutine, as `get_result`, without blocking the event loop.
+
+        Args:
+            task_id: The id of the task, or its name.
+            wait: How long to wait for it, in milliseconds; negative: without limit.
+            cached: Whether to look in the cache instead of the tenant's table; None for the setting
+                `Q_CLUSTER["cached"]`.
+            schema_name: The schema of the tenant; None for that of the coroutine.
+
+        Returns:
+            The result, as `get_result` returns it.
+
+        Raises:
+            InEventLoop: The coroutine has no tenant, and `schema_name` is None.
+            UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
+        """
+        require("aget_result", task_id=task_id, wait=wait, cached=cached)
+
+        async def look() -> Task | None:
+            return await call_for_coroutine(
+                "aget_result()", lambda schema, _: ResultCalls.fetch_task(task_id, 0, cached, schema), schema_name
+            )
+
+        task = await results.apoll(look, wait=wait)
+        return None if task is None else task.result
 
     @staticmethod
     def fetch_task(

@@ -8,7 +8,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import cancel, current_task, progress, task_state
 from tenant_q.states import CurrentTask, Progress, State
 from tenant_q.support.call_checks import require
-from tenant_q.tenancy import current_schema, is_in_event_loop, public_schema, task_schema
+from tenant_q.tenancy import call_for_coroutine, current_schema, is_in_event_loop, public_schema, task_schema
 from tenant_q.utils.addressing import addressed
 
 if TYPE_CHECKING:
@@ -42,6 +42,26 @@ class TrackingCalls:
         require("get_status", task_id=task_id)
         with addressed(schema_name) as schema:
             return task_state.state_of(schema, task_id)
+
+    @staticmethod
+    async def aget_status(task_id: str, schema_name: str | None = None) -> State:
+        """Track a task from a coroutine: return its state as `get_status`, without blocking the event loop.
+
+        Args:
+            task_id: The id of the task.
+            schema_name: The schema of the tenant; None for that of the coroutine.
+
+        Returns:
+            The state, as `get_status` returns it.
+
+        Raises:
+            InEventLoop: The coroutine has no tenant, and `schema_name` is None.
+            BrokerError: The broker does not answer.
+            ConfigurationError: The task has not finished, and the broker is not Redis.
+        """
+        return await call_for_coroutine(
+            "aget_status()", lambda schema, _: TrackingCalls.get_status(task_id, schema), schema_name
+        )
 
     @staticmethod
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
@@ -79,6 +99,27 @@ class TrackingCalls:
             The task; None outside of a task, and in hooks, which get their task as an argument.
         """
         return current_task.current_task()
+
+    @staticmethod
+    async def acancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
+        """Cancel a task from a coroutine, as `cancel`, without blocking the event loop.
+
+        Args:
+            task_id: The id of the task.
+            schema_name: The schema of the tenant; None for that of the coroutine.
+            by: Who cancels the task, for the audit trail and the failed row.
+
+        Returns:
+            Whether the task will not run or is being stopped, as `cancel` returns it.
+
+        Raises:
+            InEventLoop: The coroutine has no tenant, and `schema_name` is None.
+            BrokerError: The broker does not answer.
+            ConfigurationError: The broker is not Redis.
+        """
+        return await call_for_coroutine(
+            "acancel()", lambda schema, _: TrackingCalls.cancel(task_id, schema, by=by), schema_name
+        )
 
     @staticmethod
     def set_progress(fraction: float, text: str = "") -> None:

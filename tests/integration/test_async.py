@@ -222,7 +222,7 @@ async def address_the_current() -> str:
 
 def run(worker: Any, schema: str, func: Any, *args: Any) -> Task:
     with in_schema(schema):
-        id = QUtilities.add_async_task(f"{__name__}.{func.__name__}", *args)
+        id = QUtilities.add_async_task(f"{func.__module__}.{func.__name__}", *args)
     work(worker)
     with in_schema(schema):
         return Task.objects.get(id=id)
