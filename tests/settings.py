@@ -25,3 +25,12 @@ if os.environ.get("TEST_WITHOUT"):
     TENANT_APPS = [app for app in TENANT_APPS if app != os.environ["TEST_WITHOUT"]]  # noqa: F405
 # A second alias of the same database, as a replica has one.
 DATABASES["replica"] = DATABASES["default"] | {"TEST": {"MIRROR": "default"}}
+
+# Django's Tasks API: its own in Django 6, before that the package `django-tasks`.
+TASKS = {
+    "default": {"BACKEND": "tenant_q.django_tasks.TenantTaskBackend", "QUEUES": ["default", "long"]},
+    "stubborn": {
+        "BACKEND": "tenant_q.django_tasks.TenantTaskBackend",
+        "OPTIONS": {"max_attempts": 3, "retry_delay": 0, "retry_jitter": 0},
+    },
+}

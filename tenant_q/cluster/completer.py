@@ -26,6 +26,7 @@ from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.retries import Step
+from tenant_q.package import task_objects
 from tenant_q.package.outcome import Outcome, with_outcome
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
@@ -47,7 +48,8 @@ class Finished:
     @property
     def original(self) -> Package:
         """The package of a lease to be completed, as it was received."""
-        return Delivery(self.lease, self.outcome.package).original
+        delivered = Delivery(self.lease, self.outcome.package).original
+        return task_objects.with_record_of(delivered, self.outcome.package)
 
 
 class Completer:

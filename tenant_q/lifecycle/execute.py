@@ -34,7 +34,7 @@ from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.failure_text import error_message, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
-from tenant_q.package import declarations
+from tenant_q.package import declarations, task_objects
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.package.running import RunningAttempt, running, running_attempt
@@ -74,7 +74,7 @@ def execute(
     started, clock = timezone.now(), time.monotonic()
 
     def outcome(result: Any, **fields: Any) -> Outcome:
-        return Outcome(
+        ended = Outcome(
             package=declarations.complete(package),
             result=result,
             started=started,
@@ -83,6 +83,7 @@ def execute(
             attempt=attempt,
             **fields,
         )
+        return task_objects.recorded(ended)
 
     try:
         # A context of its own: language, time zone and all context variables that the task sets end with it.
@@ -188,15 +189,17 @@ def resolve(func: object) -> Callable[..., Any]:
     path = str(func)
     declaration = declarations.find_loaded(path)
     if declaration is not None:
-        return declaration.func
+        return task_objects.runner_at(declaration.path) or declaration.func
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None) if module else None
     except ModuleNotFoundError:
         found = None
     found = found or pydoc.locate(path)
+    if not callable(found) and (runner := task_objects.runner_of(found)) is not None:
+        return runner
     if not callable(found) and (declaration := declarations.find(path)):  # a name that is no path
-        return declaration.func
+        return task_objects.runner_at(declaration.path) or declaration.func
     if not callable(found):
         raise UnknownFunction(f"Function {path} is not defined; check the path, and that this code is deployed here.")
     return cast(Callable[..., Any], found)

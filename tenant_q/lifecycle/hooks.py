@@ -17,6 +17,7 @@ from tenant_q import tenancy
 from tenant_q.lifecycle import outcome_rows
 from tenant_q.lifecycle.execute import resolve
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
+from tenant_q.package import task_objects
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.running import running, running_attempt
 from tenant_q.scrubbing import process_state
@@ -43,7 +44,9 @@ class HookCall:
 
 def calls_of(outcome: Outcome) -> list[HookCall]:
     """Return what is to be called for an outcome: its hook with the receivers, and its chain's hook at the end."""
-    own = [HookCall(outcome, hook)] if (hook := outcome.package.option("hook")) or post_execute.receivers else []
+    hook = outcome.package.option("hook")
+    is_announced = bool(post_execute.receivers) or task_objects.has_record(outcome.package)
+    own = [HookCall(outcome, hook)] if hook or is_announced else []
     return own + calls_of_chain(outcome)
 
 
@@ -76,6 +79,7 @@ def _call(one: HookCall) -> None:
     running_attempt.set(None)  # in sync mode, a task may have enqueued this one
     with tenancy.unlimited_waits(), alarm(timeout_of(package)):
         if one.announces:
+            task_objects.finish(one.outcome)
             post_execute.send(sender="django_q", task=one.outcome.task_dict())
         if one.hook:
             hook = resolve_hook(one.hook)

@@ -17,6 +17,7 @@ from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.conf import conf
 from tenant_q.exceptions import TaskCancelled
 from tenant_q.lifecycle.row_signing import RowSigner, signed_tenant
+from tenant_q.package import task_objects
 from tenant_q.package.options import LONGEST
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
@@ -117,7 +118,7 @@ def signed_values(package: Package, args: Any, kwargs: Any, result: Any) -> dict
         "hook": hook,
         "cluster": cluster,
         "args": signer.sign("args", _pickled(args)),
-        "kwargs": signer.sign("kwargs", _pickled(kwargs)),
+        "kwargs": signer.sign("kwargs", _pickled(kwargs) + task_objects.pickled_record(package)),
         "result": None if result is None else signer.sign("result", _pickled(result)),
     }
 

@@ -71,8 +71,8 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
         own = None
         refuse_in_event_loop(
             "A call for a tenant's tasks",
-            "its asynchronous form, which are QUtilities.aadd_async_task, aget_result, aget_status and acancel and a "
-            "declared task's aenqueue",
+            "its asynchronous form (QUtilities.aadd_async_task, aget_result, aget_status, acancel, or the aenqueue and "
+            "aget_result of a task)",
         )
     chosen = own or schema or str(tenant_connection().schema_name)
     if own is None and schema is None:
