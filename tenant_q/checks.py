@@ -10,7 +10,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Warning, register
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
@@ -32,6 +32,17 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers()]
     return [*messages, *_check_pointless_keys()]
+
+
+@register("tenant_q")
+def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Point out that missed runs are treated in another way than by Django-Q2, unless the project has decided."""
+    configured = getattr(settings, "Q_CLUSTER", None)
+    if not isinstance(configured, dict) or configured.get("catch_up") is not None:
+        return []
+    message = "Q_CLUSTER['catch_up'] is not set: after an outage a schedule runs once, not once for each missed run."
+    hint = "Set it to False to keep this, or to True for Django-Q2's default."
+    return [Info(message, hint=hint, id="tenant_q.I001")]
 
 
 def configuration_problems() -> list[str]:

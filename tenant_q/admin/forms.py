@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import by_hand, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, offered, row_runs
 from tenant_q.schedules.validation import problems
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ else:
 
 
 _MOVED_ON = {"next_run", "repeats"}
-_TIMES = {"schedule_type", "minutes", "cron", *_MOVED_ON}
+WHEN = {"schedule_type", "minutes", "cron", *_MOVED_ON}
+"""The fields of a schedule that determine when it runs."""
+CONFIRM_RUNS = "tenant_q_confirm_runs"
+"""The box that is ticked on the page to confirm that several missed runs start at once."""
+_CONFIRM = _("%(count)s missed runs would start at once. Confirm it, or set the next run to a time in the future.")
 
 
 class ScheduleForm(ModelForm):
@@ -34,7 +38,13 @@ class ScheduleForm(ModelForm):
 
     The scheduler changes the next run and the remaining repeats. The form writes them only if they were changed on the
     page, and sends the values that were shown along for comparison.
+
+    If several missed runs would start at once, the form is only valid once this is confirmed; `runs_to_confirm` is
+    their number. A preview does not ask.
     """
+
+    asks_before_runs = True
+    runs_to_confirm = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,6 +109,8 @@ class ScheduleForm(ModelForm):
         self._add_problems()
         if not self.errors:
             self._plan(row)
+        if not self.errors and self.asks_before_runs and (self._is_new or WHEN & set(self.changed_data)):
+            self._ask_before_runs(row)
 
     def _keep_locked(self) -> None:
         """Restore the form's fields that a tenant's staff may not change, whatever was sent."""
@@ -114,7 +126,7 @@ class ScheduleForm(ModelForm):
                 is_refused = True
                 self._add(name, reason)
         for field, reason in problems(self.instance, tenancy.current_schema(), imports=not is_refused):
-            if not self._is_locked or field in _TIMES:
+            if not self._is_locked or field in WHEN:
                 self._add(field, reason)
 
     def _add(self, field: str | None, reason: Any) -> None:
@@ -136,6 +148,13 @@ class ScheduleForm(ModelForm):
             self.is_planned_anew = True
         elif row.next_run is None and row.repeats != 0:
             self._add("next_run", _("Enter when the schedule runs next. To stop it, pause it."))
+
+    def _ask_before_runs(self, row: Any) -> None:
+        """Have the form ask for confirmation if a schedule would start several missed runs at once."""
+        count = catch_up.runs_at_once(row, timezone.now())
+        if count > 1 and self.data.get(CONFIRM_RUNS) != "on":
+            self.runs_to_confirm = count
+            self.add_error(None, ValidationError(_CONFIRM, code="confirm", params={"count": count}))
 
     def _moved(self) -> bool:
         return "next_run" in self.changed_data

@@ -21,7 +21,7 @@ from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
-from tenant_q.admin.forms import ScheduleForm
+from tenant_q.admin.forms import WHEN, ScheduleForm
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.staff_limits import StaffLimitsAdmin
 from tenant_q.admin.values import kind_of
@@ -43,7 +43,6 @@ _BEHIND = _(
     "This schedule has missed %(count)s runs, and makes up for each, one after another. To leave them out, set its "
     "next run to a time in the future."
 )
-_WHEN = {"next_run", "repeats", "schedule_type", "minutes", "cron"}
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -159,7 +158,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
 
     def _preview(self, row: Any) -> Any:
         context: dict[str, Any] = {"is_paused": row.pk and by_hand.is_paused(row), "is_new": row.pk is None}
-        context["behind"] = _missed_runs(row)
+        context["at_once"] = catch_up.runs_at_once(row, timezone.now())
         context["zone"] = timezone.get_current_timezone_name()
         try:
             context["moments"] = row_runs.preview(row, timezone.now(), PREVIEWED)
@@ -174,7 +173,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         with transaction.atomic(using=tenancy.database_alias()):
             self.require_offered(obj, changed)
             self._save(request, obj, changed)
-        if (changed is None or changed & _WHEN) and (count := _missed_runs(obj)):
+        if (changed is None or changed & WHEN) and (count := catch_up.runs_of(obj, timezone.now())) > 1:
             self.message_user(request, _BEHIND % {"count": count}, messages.WARNING)
 
     def _save(self, request: HttpRequest, obj: Any, changed: set[str] | None) -> None:
@@ -213,6 +212,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         if not (self.has_change_permission(request, obj) if obj else self.has_add_permission(request)):
             return HttpResponse(status=403)
         form = self.get_form(request, obj, change=obj is not None)(request.POST, instance=obj)
+        form.asks_before_runs = False
         if form.is_valid():
             return HttpResponse(self._preview(form.instance))
         return TemplateResponse(request, "tenant_q/admin/upcoming.html", {"errors": form.errors})
@@ -269,12 +269,6 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
             except TenantQError as error:
                 self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
         return done
-
-
-def _missed_runs(row: Any) -> int:
-    """Return the number of missed runs that the admin shows for a schedule; 0 if only its next run is due."""
-    count = catch_up.runs_of(row, timezone.now())
-    return count if count > 1 else 0
 
 
 def _run_now(row: Any, actor: str) -> bool:

@@ -12,11 +12,13 @@ from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from tenant_q.conf.setting import Rule
+from tenant_q.support import call_checks
 from tenant_q.support.call_checks import is_text
 
 NAME: Rule = (is_text, "a name that is not empty")
 LOG_LEVEL: Rule = (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'")
 SAVE_LIMIT_PER: Rule = (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None")
+CATCH_UP: Rule = (call_checks.is_catch_up, call_checks.CATCH_UP)
 TIME_ZONE: Rule = (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'")
 
 # Packages whose functions enqueue and call what their arguments name.

@@ -80,7 +80,12 @@ class Configuration:
         unit="seconds", minimum=0,
     )  # fmt: skip
     scheduler: bool = _q(True, "whether this cluster runs schedules")
-    catch_up: bool = _q(True, "whether each missed run of a schedule is made up for")
+    catch_up: bool | int = _q(
+        False,
+        "which missed runs of a schedule are made up for: True for each of them, False for one, a number from 2 on for "
+        "at most that many, the latest ones",
+        unit="runs", rule=rules.CATCH_UP, differs="True by default; no numbers",
+    )  # fmt: skip
     time_zone: str | None = _q(None, "the time zone of schedules", shown="`TIME_ZONE`", rule=rules.TIME_ZONE)
     sync: bool = _q(
         False, "run every task immediately, in the caller",

@@ -172,7 +172,7 @@ def _schedules_behind(schema: str | None) -> list[Behind]:
     now = timezone.now()
     found = []
     for one in planned_runs(DUE, schema):
-        runs = catch_up.runs_behind(one.kind, one.next_run, now, minutes=one.minutes, cron=one.cron)
+        runs = catch_up.runs_behind(one.kind, one.next_run, now, minutes=one.minutes, cron=one.cron, kwargs=one.kwargs)
         if runs >= catch_up.MANY:
             found.append(Behind(one.schema, one.id, one.name, one.func, one.next_run, runs))
     return found

@@ -1,7 +1,7 @@
 """Find schedules that are behind and have to catch up.
 
-With `Q_CLUSTER["catch_up"]` a schedule makes up for each missed run, one after another. If its first run was years ago,
-it has missed thousands. The log, the admin and `msschedules --check` report it.
+With `catch_up` True a schedule makes up for each missed run, one after another. If its first run was years ago, it has
+missed thousands. The log, the admin and `msschedules --check` report it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from django_q.models import Schedule
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule
 from tenant_q.schedules import recurrence
+from tenant_q.schedules.row_options import catch_up_of
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.schedules")
@@ -36,6 +37,7 @@ def runs_behind(
     minutes: int | None = None,
     cron: str | None = None,
     repeats: int = -1,
+    kwargs: str | None = None,
 ) -> int:
     """Return the number of missed runs that a schedule is to catch up on.
 
@@ -46,24 +48,42 @@ def runs_behind(
         minutes: The interval of a type in minutes.
         cron: The text of the cron type.
         repeats: The remaining repeats; negative without limit.
+        kwargs: The text of its keyword arguments, whose `q_options` may have a `catch_up` of its own.
 
     Returns:
         The number, for a cron text at most one more than `MOST_OF_CRON`. It is 0 if the schedule does not catch up, is
         paused, has ended, runs once, or has a recurrence that cannot be understood.
     """
-    if planned is None or planned > now or kind in (None, Schedule.ONCE) or repeats == 0 or not conf().catch_up:
+    limit = catch_up_of(kwargs)
+    if planned is None or planned > now or kind in (None, Schedule.ONCE) or repeats == 0 or not limit:
         return 0
     count = 0
     with suppress(BadSchedule):
         count = 1 + recurrence.missed(
             str(kind), planned, now, most=MOST_OF_CRON, zone=conf().zone, minutes=minutes, cron=cron
         )
-    return min(count, repeats) if repeats > 0 else count
+    count = min(count, repeats) if repeats > 0 else count
+    return count if limit is True else min(count, limit)
 
 
 def runs_of(row: Schedule, now: datetime) -> int:
     """Return the number of missed runs that a row's schedule is to catch up on, as `runs_behind` does."""
-    return runs_behind(row.schedule_type, row.next_run, now, minutes=row.minutes, cron=row.cron, repeats=row.repeats)
+    return runs_behind(
+        row.schedule_type,
+        row.next_run,
+        now,
+        minutes=row.minutes,
+        cron=row.cron,
+        repeats=row.repeats,
+        kwargs=row.kwargs,
+    )
+
+
+def runs_at_once(row: Schedule, now: datetime) -> int:
+    """Return the number of runs that a row's schedule starts at once, because their time has passed."""
+    if row.next_run is None or row.next_run > now or row.repeats == 0:
+        return 0
+    return max(1, runs_of(row, now))
 
 
 def in_words(count: int) -> str:
@@ -94,7 +114,15 @@ def note(schema: str, row: Schedule, planned: datetime, repeats: int) -> None:
     if len(_behind) >= _MOST_KEPT:  # schedules that were deleted while behind are never removed
         _behind.clear()
     _behind.add(key)
-    count = runs_behind(row.schedule_type, planned, row.clock, minutes=row.minutes, cron=row.cron, repeats=repeats)
+    count = runs_behind(
+        row.schedule_type,
+        planned,
+        row.clock,
+        minutes=row.minutes,
+        cron=row.cron,
+        repeats=repeats,
+        kwargs=row.kwargs,
+    )
     if count >= MANY:
         logger.warning(
             "Schedule %s of %s began to make up for %s, one by one, the first of %s: to leave them out, set its "

@@ -156,6 +156,7 @@ def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
     # The id of the previous fire is a part of it: a row that is set back to an earlier time fires again.
     id = deterministic_id("fire", tenant.scope, row.pk, planned.isoformat(), row.task)
     try:
+        row.next_run = row_runs.first_to_fire(row, row.clock)
         what: Package | Outcome = package_of(row, schema, id)
     except (BadSchedule, EnqueueError) as error:
         what = failed_task(row, schema, id, error)

@@ -10,6 +10,7 @@ from tenant_q.package.build import build, deterministic_id
 from tenant_q.package.options import take_q_options
 from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import SCHEDULE, Package
+from tenant_q.schedules import row_options
 from tenant_q.schedules.arguments import parse_arguments
 from tenant_q.support.log_labels import get_logger
 
@@ -31,6 +32,7 @@ def package_of(row: Schedule, schema: str, id: str) -> Package:
     args, kwargs = parse_arguments(row.args, row.kwargs)
     kwargs.pop("schema_name", None)  # the 2020 package left it in the row
     options = take_q_options(kwargs)
+    row_options.take_out(options)
     if row.intended_date_kwarg:
         kwargs[row.intended_date_kwarg] = row.next_run.isoformat()
     if row.hook:

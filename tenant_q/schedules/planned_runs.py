@@ -29,6 +29,7 @@ class PlannedRun:
         kind: Its type, a value of `Schedule.schedule_type`.
         minutes: The interval of a type in minutes.
         cron: The text of the cron type.
+        kwargs: The text of its keyword arguments.
         last: Whether its last task was a success; None without a result.
     """
 
@@ -42,10 +43,11 @@ class PlannedRun:
     kind: str | None = None
     minutes: int | None = None
     cron: str | None = None
+    kwargs: str | None = None
     last: bool | None = None
 
 
-_DETAILS = ("name", "func", "kind", "minutes", "cron", "last")
+_DETAILS = ("name", "func", "kind", "minutes", "cron", "kwargs", "last")
 
 
 def planned_runs(limit: int, schema: str | None = None) -> list[PlannedRun]:

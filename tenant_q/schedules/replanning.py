@@ -1,4 +1,7 @@
-"""Plan the next run again when `Schedule.save()` changes the recurrence.
+"""Validate a schedule in `Schedule.save()`, and plan its next run again when the recurrence changes.
+
+A schedule that could only fail is refused where it is made. Fixtures (`loaddata`), `bulk_create()`,
+`QuerySet.update()`, `bulk_update()` and SQL are not intercepted: their broken schedules leave failed tasks.
 
 Django-Q2 only computes it for a new cron schedule. A changed schedule would run once more at the time of its previous
 recurrence. `update_or_create()`, `save(update_fields=...)` and forms all call `save()`. `QuerySet.update()`,
@@ -7,7 +10,7 @@ recurrence. `update_or_create()`, `save(update_fields=...)` and forms all call `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from copy import copy
 from datetime import datetime
@@ -20,8 +23,9 @@ from django.db.models import Model
 from django.utils import timezone
 from django_q.models import Schedule
 
+from tenant_q import tenancy
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import row_runs
+from tenant_q.schedules import row_runs, schedule_rows, validation
 
 RECURRENCE = frozenset({"schedule_type", "minutes", "cron"})
 """The fields of a schedule that determine its next run."""
@@ -48,7 +52,13 @@ def _planning(original: Callable[..., None]) -> Callable[..., None]:
     def save(self: Schedule, *args: Any, **kwargs: Any) -> None:
         options = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
         fields = options.get("update_fields")
-        if self.pk is None or options.get("force_insert") or (fields is not None and RECURRENCE.isdisjoint(fields)):
+        changing = validation.VALIDATED if fields is None else validation.VALIDATED.intersection(fields)
+        if "func" in changing and callable(self.func):
+            self.func = schedule_rows.path_of(self.func)
+        if self.pk is None or options.get("force_insert"):
+            validation.refuse_hopeless(self, tenancy.current_schema(), validation.VALIDATED)
+            original(self, **options)
+        elif not changing:
             original(self, **options)
         else:
             _save_planned(original, self, options)
@@ -63,6 +73,7 @@ def _save_planned(original: Callable[..., None], row: Schedule, options: dict[st
     using, fields = options.get("using") or router.db_for_write(type(row), instance=row), options.get("update_fields")
     with transaction.atomic(using=using):
         stored = Schedule._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
+        validation.refuse_hopeless(row, tenancy.current_schema(), _changed(stored, row, fields))
         if stored is not None and not _is_next_run_given(stored, row, fields):
             changed = _with_new_recurrence(stored, row, fields)
             if row_runs.recurrence_of(changed) != row_runs.recurrence_of(stored):
@@ -70,6 +81,17 @@ def _save_planned(original: Callable[..., None], row: Schedule, options: dict[st
                 if fields is not None:
                     options["update_fields"] = {*fields, "next_run"}
         original(row, **options)
+
+
+def _changed(stored: Schedule | None, row: Schedule, fields: Any) -> Collection[str]:
+    """Return which of the validated fields `Schedule.save()` changes. A row that was broken before may stay so."""
+    saved = validation.VALIDATED if fields is None else validation.VALIDATED.intersection(fields)
+    if stored is None:
+        return saved
+    changed = {name for name in saved if getattr(stored, name) != getattr(row, name)}
+    if changed & {"schedule_type", "minutes", "cron"}:
+        changed |= {"schedule_type", "minutes", "cron"}
+    return changed
 
 
 def _is_next_run_given(stored: Schedule, row: Schedule, fields: Any) -> bool:

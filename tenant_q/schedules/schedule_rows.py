@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q import tenancy
+from tenant_q.package import declarations
+from tenant_q.package.functions import is_path, stored_name
+from tenant_q.package.option_types import Func
 from tenant_q.support.receivers import receivers_of
 
 # The fields that callers pass beside the function's own arguments, with Django-Q2's defaults.
@@ -31,11 +35,31 @@ def rows() -> Any:
     return Schedule.objects.using(tenancy.database_alias())
 
 
-def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
+def path_of(func: Func) -> str:
+    """Return the text by which a schedule's row names a function: its declared name, or its dotted path.
+
+    Args:
+        func: The function, its dotted path, or the name of a declared task. A text is returned unchanged.
+
+    Raises:
+        ValidationError: The function has no path, by which a worker could find it.
+    """
+    if isinstance(func, str):
+        return func
+    declaration = declarations.find(func)
+    if declaration is not None:
+        return declaration.name
+    name = stored_name(func)
+    if not is_path(name) or "." not in name:
+        raise ValidationError({"func": f"{name} has no path of its own; use a function at the top level of a module."})
+    return name
+
+
+def create(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
     """Create a schedule's row in the current schema, as `django_q.tasks.schedule` does, on the tenants' connection.
 
     Args:
-        func: The path of the function.
+        func: The function, its dotted path, or the name of a declared task.
         args: The positional arguments of the function.
         kwargs: The keyword arguments of the function, and the fields of the schedule.
 
@@ -44,13 +68,13 @@ def create(func: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule
 
     Raises:
         IntegrityError: There is a schedule of that name.
-        ValidationError: A field is wrong.
+        ValidationError: A field is wrong, or the schedule could only fail.
     """
     given = {name: kwargs.pop(name) for name in _DEFAULTS if name in kwargs}
     fields = _DEFAULTS | {"next_run": timezone.now()} | given
     if fields["name"] and rows().filter(name=fields["name"]).exists():
         raise IntegrityError("A schedule with the same name already exists.")
-    row = Schedule(func=func, args=args, kwargs=kwargs, **fields)
+    row = Schedule(func=path_of(func), args=args, kwargs=kwargs, **fields)
     row.full_clean()
     row.save(using=tenancy.database_alias())
     return row

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from copy import copy
 from keyword import iskeyword
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import execute, hooks
+from tenant_q.package import declarations
+from tenant_q.package.functions import is_path
 from tenant_q.schedules import fired_packages, row_runs
 from tenant_q.schedules.arguments import parse_arguments
 from tenant_q.support.visible import one_line
+
+_CODE = ("func", "hook")
+"""The fields that name code, which may be deployed on another cluster."""
+VALIDATED = frozenset({"func", "hook", "args", "kwargs", "intended_date_kwarg", "schedule_type", "minutes", "cron"})
+"""The fields of a schedule in which a wrong value makes every run fail."""
+
+
+def refuse_hopeless(row: Schedule, schema: str, fields: Collection[str]) -> None:
+    """Refuse a schedule that could only fail, before its row is saved. No module is imported to find that out.
+
+    Args:
+        row: The schedule.
+        schema: The tenant.
+        fields: The names of the fields that were set or changed. What the others have is not the caller's doing.
+
+    Raises:
+        ValidationError: By field, what is wrong.
+    """
+    fields = {name for name in fields if not hasattr(getattr(row, name, None), "resolve_expression")}
+    row = _as_stored(row)
+    checks = {field: check for field, check in _checks(row).items() if field in fields and field not in _CODE}
+    if "func" in fields:
+        checks["func"] = lambda: _check_path(row.func)
+    if row.hook and "hook" in fields:
+        checks["hook"] = lambda: _check_path(row.hook)
+    found = {field: [reason] for field, check in checks.items() if (reason := _reason(check))}
+    if not found and fields & {"kwargs", "intended_date_kwarg"} and (reason := _reason(lambda: _whole(row, schema))):
+        found = {"kwargs": [reason]}
+    if found:
+        raise ValidationError(found)
+
+
+def _as_stored(row: Schedule) -> Schedule:
+    """Return a copy of a schedule with the values that its row will have: texts for arguments, for example."""
+    stored = copy(row)
+    for field in Schedule._meta.concrete_fields:
+        value = getattr(row, field.attname)
+        with suppress(ValidationError, TypeError):  # an expression, or a value that the database will refuse
+            setattr(stored, field.attname, field.to_python(value))
+    return stored
+
+
+def _check_path(path: str) -> None:
+    if is_path(path) and ("." in path or declarations.find(path) is not None):
+        return
+    raise BadSchedule(f"{path!r} is not the dotted path of a function, such as 'shop.tasks.send'")
 
 
 def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tuple[str | None, str]]:
@@ -34,7 +84,7 @@ def problems(row: Schedule, schema: str, *, imports: bool = True) -> Iterator[tu
     """
     found = not imports
     for field, check in _checks(row).items():
-        if field in ("func", "hook") and not imports:
+        if field in _CODE and not imports:
             continue
         reason = _reason(check)
         if reason:

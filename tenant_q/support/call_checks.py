@@ -75,6 +75,15 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
+CATCH_UP = "True, False, or a whole number of runs from 2 on"
+"""What the option and the setting `catch_up` may be, in words for a message."""
+
+
+def is_catch_up(value: Any) -> bool:
+    """Return whether a value says how a schedule catches up on missed runs."""
+    return isinstance(value, bool) or (type(value) is int and value >= 2)
+
+
 def is_cached(value: Any) -> bool:
     """Return whether an argument is valid for the option `cached`."""
     return value is None or (isinstance(value, int) and 0 <= value <= LONGEST_SECONDS)

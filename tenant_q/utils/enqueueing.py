@@ -169,12 +169,13 @@ class EnqueueCalls:
         )
 
     @staticmethod
-    def create_schedule(func: str, *args: Any, schema_name: str | None = None, **kwargs: Any) -> Schedule:
+    def create_schedule(func: Func, *args: Any, schema_name: str | None = None, **kwargs: Any) -> Schedule:
         """Create a schedule in a tenant's schema.
 
         Args:
-            func: The dotted path of a function.
-            *args: The positional arguments of the function.
+            func: A dotted path, the name of a declared task, or a function defined at the top level of a module, which
+                is stored by its name or path.
+            *args: The positional arguments of the function, which must be literals.
             schema_name: The schema of the tenant; None for the current one.
             **kwargs: The keyword arguments of the function. Django-Q2's fields `name`, `hook`, `schedule_type`,
                 `minutes`, `repeats`, `next_run`, `cron`, `cluster` and `intended_date_kwarg` are taken out of them;
@@ -185,9 +186,9 @@ class EnqueueCalls:
 
         Raises:
             IntegrityError: The tenant has a schedule of that name.
-            ValidationError: A field has a wrong value.
+            ValidationError: A field has a wrong value, or the schedule could only fail.
         """
-        require("create_schedule", func_path=func, **_schedule_fields(kwargs))
+        require("create_schedule", func=func, **_schedule_fields(kwargs))
         with addressed(schema_name):
             return schedule_rows.create(func, args, kwargs)
 

@@ -211,12 +211,16 @@ def test_a_cron_schedule_finds_its_first_run(site):
     assert (row.next_run.hour, row.next_run.minute) == (7, 45)
 
 
-def test_a_next_run_long_past_is_warned_of(site):
+def test_a_next_run_long_past_has_to_be_confirmed(site, settings):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": True}
     client, past = site(A), timezone.now() - 30 * 24 * HOUR
     data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
     data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}
-    words = "missed runs will be made up for, one after another"
+    words = "missed runs start at once, one after another"
     assert words in client.post("/admin/django_q/schedule/preview/", data).content.decode()
+    asked = client.post("/admin/django_q/schedule/add/", data).content.decode()
+    assert "missed runs would start at once. Confirm it" in asked and 'name="tenant_q_confirm_runs"' in asked
+    data["tenant_q_confirm_runs"] = "on"
     page = client.post("/admin/django_q/schedule/add/", data, follow=True).content.decode()
     assert "runs, and makes up for each, one after another" in page
     with in_schema(A):
@@ -226,6 +230,14 @@ def test_a_next_run_long_past_is_warned_of(site):
     soon = f"{timezone.localtime(timezone.now() + HOUR):%H:%M:%S}"
     data |= {"next_run_0": f"{timezone.localtime(timezone.now() + HOUR):%Y-%m-%d}", "next_run_1": soon}
     assert words not in client.post("/admin/django_q/schedule/preview/", data).content.decode()
+
+
+def test_one_run_starts_at_once_without_a_question(site):
+    client, past = site(A), timezone.now() - 30 * 24 * HOUR
+    data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
+    data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}
+    assert "1 run starts at once" in client.post("/admin/django_q/schedule/preview/", data).content.decode()
+    assert client.post("/admin/django_q/schedule/add/", data).status_code == 302
 
 
 def test_a_schedule_that_gets_another_type_is_planned_anew(site):

@@ -149,7 +149,7 @@ def test_defaults(settings):
     assert (read.site, read.cluster) == ("default", "default")
     assert read.workers == processors.count()
     assert (read.timeout, read.save_limit, read.save_limit_per, read.recycle) == (None, 250, None, 5000)
-    assert (read.catch_up, read.scheduler, read.sync, read.cached, read.cache) == (True, True, False, False, "default")
+    assert (read.catch_up, read.scheduler, read.sync, read.cached, read.cache) == (False, True, False, False, "default")
     assert (read.lease, read.grace, read.max_deliveries, read.tenant_cache_seconds) == (15, 30, 3, 30)
     assert (read.databases, read.ready_tenants, read.excluded_schemas) == (None, None, frozenset({"public"}))
     assert read.time_zone == django_settings.TIME_ZONE
@@ -197,7 +197,7 @@ WRONG_TYPE = [
     ("Q_CLUSTER", {"workers": True}, "Q_CLUSTER['workers'] is True (bool); it must be int."),
     ("Q_CLUSTER", {"timeout": 1.5}, "Q_CLUSTER['timeout'] is 1.5 (float); it must be int."),
     ("Q_CLUSTER", {"redis": 6379}, "Q_CLUSTER['redis'] is 6379 (int); it must be dict or str."),
-    ("Q_CLUSTER", {"catch_up": "no"}, "Q_CLUSTER['catch_up'] is 'no' (str); it must be bool."),
+    ("Q_CLUSTER", {"catch_up": "no"}, "Q_CLUSTER['catch_up'] is 'no' (str); it must be bool or int."),
     ("Q_CLUSTER", {"cached": "60"}, "Q_CLUSTER['cached'] is '60' (str); it must be bool or int."),
     ("Q_CLUSTER", {"ALT_CLUSTERS": ["long"]}, "Q_CLUSTER['ALT_CLUSTERS'] is ['long'] (list); it must be dict."),
     (
