@@ -1,17 +1,17 @@
-"""Declare tasks in code: `from tenant_q import task`.
+"""Declare tasks and schedules in code: `from tenant_q import schedule, task`.
 
 No model is imported here, so that a module of tasks can be imported before the apps are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from tenant_q.exceptions import ConfigurationError, EnqueueError
 from tenant_q.package import declarations
-from tenant_q.package.option_types import CallOptions, DeclaredOptions
+from tenant_q.package.option_types import CallOptions, DeclaredOptions, ScheduleOptions
 from tenant_q.package.options import DECLARED_OPTIONS, name_errors, refuse_unknown, refuse_wrong_values
 from tenant_q.support.hints import did_you_mean
 
@@ -142,3 +142,57 @@ def task_of(func: Any, options: Mapping[str, Any], *, name: str | None, admin: b
     call: Call[Any] = Call(func, {})
     func.enqueue, func.aenqueue, func.using = call.enqueue, call.aenqueue, call.using
     return func
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def schedule(
+    *,
+    cron: str | None = None,
+    schedule_type: str | None = None,
+    minutes: int | None = None,
+    name: str | None = None,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    q_options: ScheduleOptions | None = None,
+    hook: str | None = None,
+    cluster: str | None = None,
+    intended_date_kwarg: str | None = None,
+    tenants: str | Iterable[str] | Callable[..., Any] | None = None,
+    spread: float | None = None,
+) -> Callable[[F], F]:
+    """Declare a schedule of a function for every chosen tenant. A function may have several.
+
+    The scheduler makes it a row in the schema of each tenant, changes it when the code changes, and pauses it when it
+    leaves the code. One of `cron`, `schedule_type` and `minutes` says when it runs.
+
+    Args:
+        cron: A cron text.
+        schedule_type: A type of Django-Q2's `Schedule` such as `Schedule.DAILY` or `"D"`. It runs for the first time
+            one interval after it is made.
+        minutes: The interval in minutes.
+        name: The name of the schedule, which is the group of its tasks; None for the path of the function.
+        args: The positional arguments, literals.
+        kwargs: The keyword arguments, literals.
+        q_options: The options of its tasks, and `catch_up`.
+        hook: The dotted path of the hook of its tasks.
+        cluster: The cluster that runs it.
+        intended_date_kwarg: The keyword argument that gets the planned moment.
+        tenants: The schema names of tenants, or a function or its dotted path, which takes a queryset of all tenants
+            and returns a queryset or schema names; None for all tenants.
+        spread: Each tenant's task starts later by up to this number of seconds, always the same for a tenant.
+
+    Raises:
+        ConfigurationError: The function is not at the top level of a module, a value is wrong, or the name is another
+            schedule's.
+    """
+    values = {key: value for key, value in locals().items() if value is not None}
+
+    def declare(func: F) -> F:
+        from tenant_q.schedules import declared
+
+        declared.declare(func, values)
+        return func
+
+    return declare

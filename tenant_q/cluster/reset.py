@@ -9,7 +9,7 @@ from __future__ import annotations
 from tenant_q import brokers, tenancy
 from tenant_q.conf import conf
 from tenant_q.lifecycle import progress
-from tenant_q.schedules import catch_up
+from tenant_q.schedules import catch_up, code_sync
 from tenant_q.scrubbing import process_state
 
 
@@ -23,6 +23,7 @@ def reset() -> None:
     tenancy.forget_tenants()  # rows, keys, verified tables and foreign schemas
     brokers.forget_brokers()  # brokers, clients of Redis, and the unknown clusters already logged
     progress.report_to(None)  # where the progress of tasks is reported
+    code_sync.forget_logged()
     catch_up.forget()  # the schedules already logged as behind
     process_state.forget()  # what is restored after a task
 

@@ -1,4 +1,4 @@
-"""Keep up what firing depends on: the due index, the policies of tenants, and the removal of deleted tenants."""
+"""Keep up what firing depends on: the due index, policies, schedules from code, and the removal of deleted tenants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
 from tenant_q.operations import deleted_tenants
-from tenant_q.schedules import due_index, index_upkeep
+from tenant_q.schedules import code_sync, due_index, index_upkeep
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
@@ -22,6 +22,8 @@ SLOW_SECONDS = 30.0
 VERIFY_SECONDS = 0.1
 # A tick updates stale schemas for about this long, so that due schedules do not wait.
 BUSY_SECONDS = 0.5
+# Schedules in code that cannot be synchronized, because a module cannot be imported, are tried again after this time.
+BROKEN_CODE_SECONDS = 300.0
 
 
 class Upkeep:
@@ -34,11 +36,15 @@ class Upkeep:
         # Schemas that differ from the index, each with whether it is to be forgotten.
         self._stale: list[tuple[str, bool]] = []
         self._to_verify: list[str] = []
+        # The synchronization with the schedules in code that is going on.
+        self._sync: code_sync.Sync | None = None
+        self._has_synced = False
+        self._sync_refused = self._newer = ""
 
     @property
     def has_to_verify(self) -> bool:
-        """Whether the scheduler has schemas left to compare with the due index."""
-        return bool(self._to_verify)
+        """Whether the scheduler has schemas left to compare with the due index, or with the schedules in code."""
+        return bool(self._to_verify or self._sync)
 
     def compare_again(self) -> None:
         """Have the next upkeep compare all schemas with the due index: the scheduler may have lost notifications."""
@@ -65,6 +71,8 @@ class Upkeep:
             self._to_verify += sorted(known.difference(self._to_verify))
             self.session.unsure.clear()
         self._verify_some()
+        self._when_due("code", self._compare_code)
+        self._sync_some()
         return bool(self._stale)
 
     def doubt(self, schema: str) -> None:
@@ -84,7 +92,7 @@ class Upkeep:
     def _when_due(self, what: str, act: Callable[[], None]) -> None:
         if time.monotonic() >= self._due.get(what, 0.0):
             act()
-            self._due[what] = time.monotonic() + SLOW_SECONDS
+            self._due[what] = max(self._due.get(what, 0.0), time.monotonic() + SLOW_SECONDS)
 
     def _release_held(self) -> None:
         """Release, in the scheduler's upkeep, held schedules: settings may have changed, failures may be fixed."""
@@ -107,6 +115,42 @@ class Upkeep:
             logger.info("Found %s schemas to update in the due index", len(self._stale), event="due_index.stale")
         if is_first:
             self._to_verify = sorted(set(index_upkeep.indexed_schemas()) - {schema for schema, _ in self._stale})
+
+    def _compare_code(self) -> None:
+        """Find the tenants whose schedules differ from those in code, unless some are still being changed."""
+        if self._sync is None:
+            sync = code_sync.Sync(retries_conflicts=not self._has_synced)
+            _try(lambda: self._plan(sync), "Could not synchronize the schedules in code")
+
+    def _plan(self, sync: code_sync.Sync) -> None:
+        try:
+            sync.plan()
+        except ConfigurationError as error:
+            self._due["code"] = time.monotonic() + BROKEN_CODE_SECONDS
+            if str(error) != self._sync_refused:
+                logger.error("%s", error, event="schedule.code_refused")
+            self._sync_refused = str(error)
+            return
+        self._has_synced, self._sync_refused = True, ""
+        if sync.report.newer != self._newer:
+            self._newer = sync.report.newer
+            if self._newer:
+                logger.info("Left the schedules to the newer release %s", self._newer, event="schedule.code_older")
+        self._sync = None if sync.is_done else sync
+
+    def _sync_some(self) -> None:
+        begun = time.monotonic()
+        while self._sync is not None and time.monotonic() - begun < BUSY_SECONDS:
+            self._step(self._sync)
+            if self._sync is not None and self._sync.is_done:
+                self._sync = None
+
+    def _step(self, sync: code_sync.Sync) -> None:
+        try:
+            self.session.seen.update(sync.step())
+        except DatabaseAway:
+            self._sync = None  # a new one follows
+            raise
 
     def _update_stale(self) -> None:
         left: list[tuple[str, str]] = []

@@ -19,6 +19,7 @@ NAME: Rule = (is_text, "a name that is not empty")
 LOG_LEVEL: Rule = (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'")
 SAVE_LIMIT_PER: Rule = (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None")
 CATCH_UP: Rule = (call_checks.is_catch_up, call_checks.CATCH_UP)
+RELEASE: Rule = (lambda value: 0 < len(str(value)) <= 100, "a number, or a text of 1 to 100 characters")
 TIME_ZONE: Rule = (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'")
 
 # Packages whose functions enqueue and call what their arguments name.

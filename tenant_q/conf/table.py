@@ -124,6 +124,17 @@ class Configuration:
         None, "further databases whose connections are switched to the task's schema, besides the tenants' own",
         unit="aliases", item_problem=rules.database_problem,
     )  # fmt: skip
+    schedules: tuple[Any, ...] | dict[str, Any] = _ours(  # noqa: RUF009  (nobody changes the dict)
+        (),
+        "schedules of every chosen tenant, as of `@schedule`: dicts with `func`, or a dict of them by their names",
+        unit="schedules",
+    )
+    release: str | int | None = _ours(
+        None,
+        "the release of the code, by which a newer one is known: a number, or a text whose numbers are compared as "
+        "numbers, such as `2026.11.3`. Without it, that whose schedules were first seen last is the newer one",
+        rule=rules.RELEASE,
+    )
     ready_tenants: str | None = _ours(
         None, "a function that takes a queryset of tenants and returns those that may be served yet", unit="path"
     )

@@ -21,7 +21,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle import cached_results
 from tenant_q.models import GroupPart, TenantPolicy, TenantRecord
-from tenant_q.schedules import catalogue, index_upkeep
+from tenant_q.schedules import catalogue, code_entries, index_upkeep
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.departures")
@@ -74,6 +74,7 @@ def _note_deleted(schema: str, key: str) -> None:
     with tenancy.in_public(), transaction.atomic(using=alias):
         TenantPolicy.objects.using(alias).filter(schema_name=schema).delete()
         GroupPart.objects.using(alias).filter(schema_name=schema, tenant__in=(key, "")).delete()
+        code_entries.forget(key)
         values = {"schema_name": schema, "deleted": timezone.now(), "cleared": None}
         _records().update_or_create(key=key, defaults=values)
     index_upkeep.forget(tenancy.physical_schema(schema))

@@ -42,6 +42,12 @@ class QOptions(TypedDict, total=False):
     tenant_cache_seconds: float | None
 
 
+class ScheduleOptions(QOptions, total=False):
+    """The options of a schedule: those of its tasks, and its own."""
+
+    catch_up: bool | int
+
+
 class CallOptions(QOptions, total=False):
     """The options of one call of a declared task: those of a task, and its tenant."""
 

@@ -64,8 +64,10 @@ from tenant_q.tenancy.tenancy_package import (
 )
 from tenant_q.tenancy.tenant_keys import current_key, find_key, key_of, keys_now, keys_of
 from tenant_q.tenancy.tenants import (
+    choose_tenants,
     get_tenant,
     is_name_taken,
+    keys_to_schedule,
     logical_schema,
     look_up_together,
     refresh_tenant,
@@ -90,6 +92,7 @@ __all__ = [
     "TASK_TABLE",
     "Databases",
     "call_for_coroutine",
+    "choose_tenants",
     "close_connections",
     "created_at",
     "creations_of",
@@ -121,6 +124,7 @@ __all__ = [
     "key_of",
     "keys_now",
     "keys_of",
+    "keys_to_schedule",
     "leave",
     "leave_in_other_threads",
     "limit_waits",

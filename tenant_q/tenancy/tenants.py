@@ -133,9 +133,14 @@ def tenants_to_schedule() -> list[str]:
     Raises:
         TenantNotReady: The project's `ready_tenants` fails.
     """
+    return sorted(keys_to_schedule())
+
+
+def keys_to_schedule() -> dict[str, str]:
+    """Return the keys of the tenants that `tenants_to_schedule` names, by schema name. Raises as it."""
     with detect_outages(), in_public():
         try:
-            names = set(_ready(_tenants()).values_list("schema_name", flat=True))
+            found = dict(_ready(_tenants()).values_list("schema_name", "pk"))
         except Exception as error:
             if is_lost(tenant_connection()):
                 raise
@@ -143,7 +148,18 @@ def tenants_to_schedule() -> list[str]:
             raise TenantNotReady(
                 f"TENANT_Q['ready_tenants'] ({path}) fails: {error_line(error)}; correct it."
             ) from error
-        return sorted(names - conf().excluded_schemas)
+        return {schema: str(key) for schema, key in found.items() if schema not in conf().excluded_schemas}
+
+
+def choose_tenants(function: Any) -> set[str]:
+    """Return the schema names of the tenants that a function of the project chooses.
+
+    Args:
+        function: Takes a queryset of all tenants; returns a queryset of some, or a list of schema names.
+    """
+    with detect_outages(), in_public(), no_return():
+        found = function(_tenants())
+        return {one if isinstance(one, str) else str(one.schema_name) for one in found}
 
 
 def logical_schema(physical: str) -> str:

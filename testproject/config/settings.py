@@ -105,7 +105,7 @@ Q_CLUSTER = {
     "redis": REDIS_URL,
     "workers": int(os.environ.get("Q_WORKERS", "2")),
     "timeout": 60,
-    "catch_up": False,
+    "catch_up": True,
 }
 TENANT_Q: dict[str, Any] = {}
 SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = ["public"]

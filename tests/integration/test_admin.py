@@ -211,8 +211,7 @@ def test_a_cron_schedule_finds_its_first_run(site):
     assert (row.next_run.hour, row.next_run.minute) == (7, 45)
 
 
-def test_a_next_run_long_past_has_to_be_confirmed(site, settings):
-    settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": True}
+def test_a_next_run_long_past_has_to_be_confirmed(site):
     client, past = site(A), timezone.now() - 30 * 24 * HOUR
     data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
     data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}
@@ -232,7 +231,8 @@ def test_a_next_run_long_past_has_to_be_confirmed(site, settings):
     assert words not in client.post("/admin/django_q/schedule/preview/", data).content.decode()
 
 
-def test_one_run_starts_at_once_without_a_question(site):
+def test_one_run_starts_at_once_without_a_question(site, settings):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": False}
     client, past = site(A), timezone.now() - 30 * 24 * HOUR
     data = {"func": "tests.tasks.add", "schedule_type": "D", "repeats": "-1"}
     data |= {"next_run_0": f"{past:%Y-%m-%d}", "next_run_1": "06:00:00"}

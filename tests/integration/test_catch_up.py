@@ -26,8 +26,7 @@ A, B = "acme_corp", "globex_inc"
 
 
 @pytest.fixture(autouse=True)
-def _none_is_logged(tenants, settings) -> Iterator[None]:
-    settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": True}
+def _none_is_logged(tenants) -> Iterator[None]:
     catch_up._behind.clear()
     yield
     catch_up._behind.clear()

@@ -35,11 +35,6 @@ HERE = __name__
 PAST = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 
 
-@pytest.fixture(autouse=True)
-def _catch_up(settings) -> None:
-    settings.Q_CLUSTER = settings.Q_CLUSTER | {"catch_up": True}
-
-
 @pytest.fixture
 def make(tenants) -> Callable[..., Schedule]:
     """A schedule of a tenant that is due since a while, or at `next_run`."""

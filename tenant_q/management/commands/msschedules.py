@@ -1,4 +1,4 @@
-"""`python manage.py msschedules`: show the next runs over all tenants, and check the index of all schedules."""
+"""`python manage.py msschedules`: show the next runs of all tenants, check the index, synchronize with the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tenant_q import tenancy
 from tenant_q.management.console import OperatorCommand, moment, positive_integer, table
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
-from tenant_q.schedules import catch_up, index_rights
+from tenant_q.schedules import catch_up, code_sync, index_rights
+from tenant_q.schedules.code_changes import Wishes
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 LISTED = 50
@@ -21,7 +22,10 @@ _LAST = {True: "success", False: "failure", None: None}
 
 
 class Command(OperatorCommand):
-    help = "Shows what runs next, over all tenants. With --check, compares the index of all schedules with them."
+    help = (
+        "Shows what runs next, over all tenants. With --check, compares the index of all schedules with them. With "
+        "--sync, brings the tenants' schedules up to date with those in code."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--schema", help="Only this tenant.")
@@ -31,12 +35,24 @@ class Command(OperatorCommand):
         super().add_arguments(parser)
         parser.add_argument("--check", action="store_true", help="Compare the index with the schedules of each schema.")
         parser.add_argument("--repair", action="store_true", help="With --check: repair the index.")
+        parser.add_argument("--sync", action="store_true", help="Bring the schedules up to date with those in code.")
+        parser.add_argument("--dry-run", action="store_true", help="With --sync: only show what would be done.")
+        parser.add_argument("--delete", action="store_true", help="With --sync: delete schedules that left the code.")
+        parser.add_argument(
+            "--adopt", action="store_true", help="With --sync: take over schedules of the same names, made otherwise."
+        )
 
     def perform(self, options: dict[str, Any]) -> None:
         if options["repair"] and not options["check"]:
             raise CommandError("--repair belongs to `msschedules --check`; give both.")
         if options["limit"] and options["check"]:
             raise CommandError("--limit is for the list, and --check always checks everything; leave one of them out.")
+        if options["sync"]:
+            self._sync(options)
+            return
+        for name in ("dry_run", "delete", "adopt"):
+            if options[name]:
+                raise CommandError(f"--{name.replace('_', '-')} belongs to `msschedules --sync`; give both.")
         index_rights.require_index()
         schema = _physical(options["schema"])
         if options["check"]:
@@ -56,6 +72,25 @@ class Command(OperatorCommand):
                 self.write_line(f"The first {limit}; --limit N lists more, if there are.")
         else:
             self.write_line(f"Nothing is planned{f' in {schema}' if schema else ''}.")
+
+    # The schedules in code
+
+    def _sync(self, options: dict[str, Any]) -> None:
+        for name in ("check", "limit", "schema"):
+            if options[name]:
+                raise CommandError(f"--{name} does not belong to `msschedules --sync`; leave it out.")
+        wishes = Wishes(delete=options["delete"], adopt=options["adopt"], dry_run=options["dry_run"])
+        report = code_sync.Sync(wishes).run()
+        if options["json"]:
+            self.write_json(asdict(report))
+        else:
+            verb = "would be" if wishes.dry_run else "was"
+            for schema, name, act in report.details:
+                self.write_line(f"{schema}: {name} {verb} {act}")
+        if problem := _unsynced(report):
+            raise CommandError(problem)
+        if not options["json"] and not wishes.dry_run:
+            self.write_line(f"The schedules of {report.tenants} tenants are those of the code.")
 
     # The check
 
@@ -94,6 +129,22 @@ class Command(OperatorCommand):
         for one in behind:
             runs = catch_up.in_words(one.runs)
             self.write_line(f"{_named(one)}, is behind by {runs}, since {moment(one.next_run)}")
+
+
+def _unsynced(report: code_sync.Report) -> str:
+    """Return in one sentence why schedules in code are not in force everywhere; empty if they are."""
+    if report.newer:
+        return (
+            f"Nothing was changed, because release {report.newer} is newer; deploy that, or give this one a newer "
+            "TENANT_Q['release']."
+        )
+    if report.put_off:
+        reasons = "; ".join(f"{schema}: {reason}" for schema, reason in sorted(report.put_off.items()))
+        return f"{len(report.put_off)} tenants were left out ({reasons}); correct this and repeat."
+    if report.conflicts:
+        names = ", ".join(f"{schema}: {name}" for schema, name in report.conflicts)
+        return f"Schedules of the same names were not made from code ({names}); rename them, or repeat with --adopt."
+    return ""
 
 
 def _named(one: Unlisted | Behind) -> str:
