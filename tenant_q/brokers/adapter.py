@@ -67,8 +67,18 @@ class AdaptedBroker(Broker):
         if any(message.delay > 0 for message in messages):
             raise EnqueueError(f"The {self.kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
         for message in messages:
+            if message.unique is not None:
+                raise EnqueueError(
+                    f"{message.func} cannot be enqueued with the option 'unique': the {self.kind} broker does not find "
+                    "packages by their keys; leave the option out, or use Redis."
+                )
+        for message in messages:
             self._call("enqueue", message.payload)
         return len(messages)
+
+    def enqueue_unique(self, message: Message, *, limited: bool = False) -> str:
+        self.enqueue([message], limited=limited)
+        return message.id
 
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS

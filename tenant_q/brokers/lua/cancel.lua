@@ -17,6 +17,9 @@ elseif is_cancelled(id) then
   return place
 end
 redis.call('HSET', key('verdicts'), id, reason)
+if place ~= 'leased' then  -- it will not run
+  release_unique({ id })
+end
 if place == 'leased' then
   local lease = lease_of(id)
   if lease then

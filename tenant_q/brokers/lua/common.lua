@@ -48,6 +48,13 @@
 --   <tag>:known              zset    ids of acknowledged packages that must not be enqueued again, by time
 --   <tag>:followed           hash    id -> the id of the package that follows it, which stays known as long as this one
 --                                    exists
+--   <tag>:unique             hash    "schema\nfunc\nkey" -> the id of the package that has this unique key: it waits or
+--                                    runs
+--   <tag>:unique_of          hash    id -> "e" or "s" (until its end or its start), followed by the field of <tag>:unique;
+--                                    only of packages with a unique key. A dead one keeps the entry, and has no key
+--   <tag>:unique_cursor      string  how far <tag>:unique_of was looked through (see expire.lua)
+--   <tag>:alias:<schema>;<id> string  the id of the task that a caller got an id for which is none of its own: another
+--                                    package had the unique key. It expires a day after that task was due
 --   <tag>:late               zset    ids acknowledged long after their rows were saved -> until when the id is kept, in
 --                                    ms
 --   <tag>:token              string  the last fencing token given
@@ -79,8 +86,8 @@
 --                      and its virtual time while it has a debt; release_queue.lua and its caller remove them with the
 --                      tenant
 --   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
---   for a time         <tag>:known for a day, <tag>:deleted for as long as the caller says, <tag>:figures:<n> for 70
---                      minutes
+--   for a time         <tag>:known and <tag>:alias:... for a day, <tag>:deleted for as long as the caller says,
+--                      <tag>:figures:<n> for 70 minutes
 --   single values      <tag>:ring, <tag>:token, <tag>:expired, <tag>:statistics, and at most 64 words of <tag>:wake
 
 local tag = KEYS[1]
@@ -89,7 +96,9 @@ local figure_words = 56
 local period_ms = 300000
 
 -- The types of the keys that belong to one tenant, worker or group.
-local own_types = { queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash' }
+local own_types = {
+  queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash', alias = 'string',
+}
 local full_names = {}
 
 local function note_broken(what, name)
@@ -482,6 +491,37 @@ local function end_delay(schema, id)
   end_delays(schema, { id })
 end
 
+-- Return the key of an alias, which stands for a task of a tenant.
+local function alias_key(schema, id)
+  return key('alias:' .. schema .. ';' .. id)
+end
+
+-- Return the id of the package that has a unique key; nil if it is free. A cluster of an earlier version releases no
+-- keys, so the package may be gone or dead.
+local function holder_of(field)
+  local id = redis.call('HGET', key('unique'), field)
+  local is_alive = id and redis.call('HEXISTS', key('messages'), id) == 1 and not redis.call('ZSCORE', key('dead'), id)
+  return is_alive and id or nil
+end
+
+-- Take the key of a package away from it. Its entry in <tag>:unique_of stays.
+local function free_unique(id, entry)
+  local field = string.sub(entry, 2)
+  if redis.call('HGET', key('unique'), field) == id then
+    redis.call('HDEL', key('unique'), field)
+  end
+end
+
+-- Release the unique keys of packages for good.
+local function release_unique(ids)
+  for i, entry in ipairs(redis.call('HMGET', key('unique_of'), unpack(ids))) do
+    if entry then
+      free_unique(ids[i], entry)
+      redis.call('HDEL', key('unique_of'), ids[i])
+    end
+  end
+end
+
 -- Forget an id without a message, or with a broken one: it cannot be run, listed or retried.
 local function forget_broken(id)
   for _, name in ipairs({ 'leases', 'delayed', 'dead' }) do
@@ -493,6 +533,7 @@ local function forget_broken(id)
   for _, name in ipairs(hashes) do
     redis.call('HDEL', key(name), id)
   end
+  release_unique({ id })
   redis.call('SREM', key('alone'), id)
   redis.call('SREM', key('unready'), id)
   for _, schema in ipairs(redis.call('HKEYS', key('waiting'))) do
@@ -524,16 +565,19 @@ local function place_of(schema, id)
   return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
 end
 
--- Forget the messages of packages that are done, dropped or purged, and the ids of those that follow them.
+-- Forget the messages of packages that are done, dropped or purged, the ids of those that follow them, and their unique
+-- keys.
 local function drop_messages(ids)
+  release_unique(ids)
   redis.call('HDEL', key('messages'), unpack(ids))
   redis.call('HDEL', key('followed'), unpack(ids))
 end
 
 -- Forget what happened to packages. Their messages and places stay.
 local function drop_histories(ids)
-  redis.call('HDEL', key('starts'), unpack(ids))
-  redis.call('HDEL', key('deaths'), unpack(ids))
+  if redis.call('HDEL', key('starts'), unpack(ids)) > 0 then  -- who has a death has starts
+    redis.call('HDEL', key('deaths'), unpack(ids))
+  end
   redis.call('HDEL', key('verdicts'), unpack(ids))
   redis.call('SREM', key('alone'), unpack(ids))
 end

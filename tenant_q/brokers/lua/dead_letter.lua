@@ -25,6 +25,10 @@ drop_history(id)
 if reason then  -- nothing takes a cancel back
   redis.call('HSET', key('verdicts'), id, reason)
 end
+local entry = redis.call('HGET', key('unique_of'), id)
+if entry then
+  free_unique(id, entry)
+end
 redis.call('ZADD', key('dead'), now_ms(), id)
 redis.call('HSET', key('causes'), id, cause)
 count_in('dead_of', lease.schema, 1)

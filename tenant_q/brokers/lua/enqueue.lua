@@ -1,17 +1,20 @@
--- Put packages on their tenants' queues. Known ids are skipped.
+-- Put packages on their tenants' queues. Known ids are skipped, and so are packages whose unique key another one has.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 the number of packages that the tenant of the first one must have room for (known ones are subtracted), or
---          0 if its limit does not count, then for each package eight: id, schema, tenant or '', func, once ('1' or
---          '0'), the id of the package that it follows or '', delay in ms, payload
--- Returns  { how many were not known before }; without room { 0, the limit, how many wait }; if a tenant was deleted
---          { 0, the tenant }. In the last two cases nothing is enqueued
+--          0 if its limit does not count, then for each package nine: id, schema, tenant or '', func, once ('1' or
+--          '0'), the id of the package that it follows or '', delay in ms, payload, and '' or its unique key: 'e' or 's'
+--          (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another package has the key), and
+--          "func\nkey"
+-- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
+--          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In the
+--          last two cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
 
 -- The queue of each package, and for each tenant without a claimed queue the place of its first package in ARGV.
 local queues, names, unclaimed = {}, {}, {}
-for i = 2, #ARGV, 8 do
+for i = 2, #ARGV, 9 do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
   local owner = tenant .. '\n' .. schema
   if not names[owner] then
@@ -33,6 +36,16 @@ local function is_done(id, once, source)
     or (source ~= '' and redis.call('HGET', key('followed'), source) == id))
 end
 
+local function field_of(schema, unique)
+  return schema .. '\n' .. string.sub(unique, 3)
+end
+
+-- Return the id of another package that has the unique key of a package; nil if that is free or its own.
+local function other_holder(id, schema, unique)
+  local holder = unique ~= '' and holder_of(field_of(schema, unique))
+  return holder and holder ~= id and holder or nil
+end
+
 -- As long as a package exists, it may be delivered again, and the package that follows it enqueued again.
 local function note_followed(id, source)
   if source ~= '' and redis.call('HEXISTS', key('messages'), source) == 1 then
@@ -44,9 +57,10 @@ if wanted > 0 then
   local schema = queues[2]
   local limit = policy_of(schema).limit
   if limit > 0 then
-    for i = 2, #ARGV, 8 do
+    for i = 2, #ARGV, 9 do
       local id = ARGV[i]
-      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], ARGV[i + 5]) then
+      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], ARGV[i + 5])
+        or other_holder(id, schema, ARGV[i + 8]) then
         wanted = wanted - 1
       end
     end
@@ -63,12 +77,38 @@ for _, i in ipairs(unclaimed) do
   claim_queue(ARGV[i + 1], ARGV[i + 2])
 end
 
+-- The life of an alias, at least.
+local alias_ms = 24 * 3600 * 1000
+
+-- Note that a package is not enqueued, because another one has its unique key.
+local joined = {}
+local function join(id, holder, schema, unique)
+  joined[#joined + 1], joined[#joined + 2] = id, holder
+  if string.sub(unique, 2, 2) == '1' then
+    local due = tonumber(redis.call('ZSCORE', key('delayed'), holder) or '0')
+    redis.call('SET', alias_key(schema, id), holder, 'PX', alias_ms + math.floor(math.max(0, due - clock_ms())))
+  end
+end
+
+local function take_key(id, schema, unique)
+  local field = field_of(schema, unique)
+  redis.call('HSET', key('unique'), field, id)
+  redis.call('HSET', key('unique_of'), id, string.sub(unique, 1, 1) .. field)
+end
+
 local accepted, by_schema = 0, {}
-for i = 2, #ARGV, 8 do
-  local id, schema, func, once, source, delay, payload =
-    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7]
+for i = 2, #ARGV, 9 do
+  local id, schema, func, once, source, delay, payload, unique =
+    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7], ARGV[i + 8]
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
-  if not is_done(id, once, source) and redis.call('HSETNX', key('messages'), id, message) == 1 then
+  local is_known = is_done(id, once, source) or (unique ~= '' and redis.call('HEXISTS', key('messages'), id) == 1)
+  local holder = not is_known and other_holder(id, schema, unique)
+  if holder then
+    join(id, holder, schema, unique)
+  elseif not is_known and redis.call('HSETNX', key('messages'), id, message) == 1 then
+    if unique ~= '' then
+      take_key(id, schema, unique)
+    end
     if delay > 0 then
       delay_until(schema, id, clock_ms() + delay)
     else
@@ -85,4 +125,4 @@ for schema, ids in pairs(by_schema) do
   enter_ring(schema)
 end
 wake(accepted)
-return { accepted }
+return #joined > 0 and { accepted, joined } or { accepted }

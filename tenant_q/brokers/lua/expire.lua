@@ -66,6 +66,19 @@ for _, schema in ipairs(redis.call('HKEYS', key('ahead'))) do
     redis.call('HDEL', key('ahead'), schema)
   end
 end
+-- Release the unique keys of packages that a cluster of an earlier version has acknowledged or dead-lettered, a part of
+-- them in each scan.
+local found = redis.call('HSCAN', key('unique_of'), redis.call('GET', key('unique_cursor')) or '0', 'COUNT', 64)
+for i = 1, #found[2], 2 do
+  if redis.call('HEXISTS', key('messages'), found[2][i]) == 0 then
+    release_unique({ found[2][i] })
+  end
+end
+if found[1] == '0' then
+  redis.call('DEL', key('unique_cursor'))
+else
+  redis.call('SET', key('unique_cursor'), found[1])
+end
 local answer = redis.call('LRANGE', key('broken'), 0, -1)
 redis.call('DEL', key('broken'))
 table.insert(answer, 1, #ids)

@@ -39,7 +39,19 @@ redis.call('UNLINK', key('alone'))
 for first = 1, #alone, chunk do
   redis.call('SADD', key('alone'), unpack(alone, first, math.min(first + chunk - 1, #alone)))
 end
-for _, name in ipairs({ 'messages', 'starts', 'verdicts', 'followed' }) do
+local taken = {}
+for _, id in ipairs(leased) do
+  local entry = redis.call('HGET', key('unique_of'), id)
+  local field = entry and string.sub(entry, 2)
+  if field and redis.call('HGET', key('unique'), field) == id then
+    taken[field] = id
+  end
+end
+redis.call('UNLINK', key('unique'))
+for field, id in pairs(taken) do
+  redis.call('HSET', key('unique'), field, id)
+end
+for _, name in ipairs({ 'messages', 'starts', 'verdicts', 'followed', 'unique_of' }) do
   keep_leased(name)
 end
 

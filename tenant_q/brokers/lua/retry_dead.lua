@@ -1,4 +1,5 @@
--- Put dead packages back on their tenants' queues. Each counts as given back: its task may have succeeded before.
+-- Put dead packages back on their tenants' queues. Each counts as given back: its task may have succeeded before. It has
+-- its unique key again, unless another package has that by now.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     for each package two: id, its new payload or '' to keep its own
@@ -15,6 +16,11 @@ for i = 1, #ARGV, 2 do
       redis.call('HSET', key('messages'), id, schema .. '\n' .. func .. '\n' .. once .. '\n' .. carried)
       count_in('dead_of', schema, -1)
       redis.call('HSET', key('starts'), id, 0)
+      local entry = redis.call('HGET', key('unique_of'), id)
+      local field = entry and string.sub(entry, 2)
+      if field and not holder_of(field) then
+        redis.call('HSET', key('unique'), field, id)
+      end
       push(schema, id, false)
       retried = retried + 1
     else

@@ -33,7 +33,7 @@ from tenant_q.brokers.protocol.limits import (
 from tenant_q.brokers.protocol.monitoring import Counts, Monitoring
 from tenant_q.brokers.protocol.packages import Live, Packages, state_at
 from tenant_q.brokers.protocol.policies import Policies, Policy
-from tenant_q.brokers.protocol.queue import Batch, Message, Queue, Settled, queue_names
+from tenant_q.brokers.protocol.queue import Batch, Message, Queue, Settled, Unique, queue_names
 from tenant_q.brokers.protocol.server import Server
 from tenant_q.brokers.protocol.status import Status
 from tenant_q.brokers.protocol.tenants import Tenants
@@ -63,6 +63,7 @@ __all__ = [
     "Message",
     "Policy",
     "Settled",
+    "Unique",
     "outage_seconds",
     "queue_names",
     "state_at",

@@ -100,6 +100,10 @@ class Leases(Protocol):
         """Return the leased packages that were cancelled in the broker, whose workers are still to be notified."""
         return []
 
+    def release_unique(self, worker: str, lease: Lease) -> None:
+        """Have the broker release the unique key of a leased package that starts, if it has the key until then only."""
+        return
+
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
         """Have the broker remember for `seconds` that these packages are acknowledged long after they were saved."""
         return

@@ -64,6 +64,10 @@ class Packages(Server, Protocol):
         """
         raise refusal(self, "find a task")
 
+    def real_id(self, schema: str, alias: str) -> str | None:
+        """Return the id of the tenant's task for which another id stands in the broker, or None (see `Unique`)."""
+        return None
+
     def cancel(self, schema: str, id: str, reason: str) -> str | None:
         """Have the broker give up a tenant's package instead of delivering it.
 

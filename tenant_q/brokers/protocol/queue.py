@@ -11,6 +11,23 @@ from tenant_q.brokers.protocol.limits import BATCH_LIMIT, BATCH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
+class Unique:
+    """The unique key of a package: at most one package of its tenant that waits or runs has it.
+
+    Attributes:
+        func: The name of the package's function.
+        key: The key among the packages of this function.
+        until_start: Whether the key is released when the task starts instead of when it ends.
+        needs_alias: Whether the package's id must stand for the other package, if one has the key: the caller has the id.
+    """
+
+    func: str
+    key: str
+    until_start: bool = False
+    needs_alias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A package on its way to the broker.
 
@@ -25,6 +42,7 @@ class Message:
         tenant: The key of the tenant it was made for, empty for none.
         follows: The id of the package from which this one follows, empty for none: as long as that one is there, this
             id stays known.
+        unique: The unique key of the package, or None.
     """
 
     id: str
@@ -35,6 +53,7 @@ class Message:
     once: bool = False
     tenant: str = ""
     follows: str = ""
+    unique: Unique | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +90,7 @@ class Queue(Protocol):
     """The way of a package: enqueue, fetch, and one of acknowledge, give back, put off, dead-letter."""
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
-        """Put packages on their tenants' queues in the broker.
+        """Put packages on their tenants' queues in the broker, except those whose unique key another package has.
 
         Args:
             messages: The packages.
@@ -83,7 +102,11 @@ class Queue(Protocol):
         Raises:
             QueueFull: There is no room for all of those that are not known. None is enqueued.
             TenantDeleted: One of their tenants was deleted. None is enqueued.
+            EnqueueError: The broker, which has no `supports_tenant_queues`, keeps no unique keys.
         """
+
+    def enqueue_unique(self, message: Message, *, limited: bool = False) -> str:
+        """Enqueue a package with a unique key, and return the id of the package that has the key now. As `enqueue`."""
 
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS

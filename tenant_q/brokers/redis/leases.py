@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tenant_q.brokers.protocol.leases import Cancelled, outage_seconds
+from tenant_q.brokers.protocol.leases import Cancelled, Lease, outage_seconds
 from tenant_q.brokers.redis.decoding import pairs, shown
 from tenant_q.brokers.redis.part import Part, chunks
 from tenant_q.brokers.redis.scripts import REFUSALS
@@ -70,6 +70,9 @@ class RedisLeases(Part):
 
     def cancelled(self) -> list[Cancelled]:
         return [Cancelled(*map(shown, found)) for found in self._run("cancelled")]
+
+    def release_unique(self, worker: str, lease: Lease) -> None:
+        self._run("release_unique", worker, lease.id, lease.token)
 
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
         if ids:

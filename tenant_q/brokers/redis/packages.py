@@ -39,6 +39,10 @@ class RedisPackages(Part):
                 return state_at(place.decode(), text(reason), may_run=bool(may_run))
         return None
 
+    def real_id(self, schema: str, alias: str) -> str | None:
+        found = self._run("alias", *self._owner(schema), alias)
+        return shown(found) if found else None
+
     def cancel(self, schema: str, id: str, reason: str) -> str | None:
         return text(self._run("cancel", *self._owner(schema), id, reason, CANCEL_REACH))
 

@@ -20,8 +20,8 @@ from tenant_q.brokers.protocol.limits import (
     SMALL_BATCH,
     UNKNOWN_COST_MS,
 )
-from tenant_q.brokers.protocol.queue import Batch, Message, Settled
-from tenant_q.brokers.redis.decoding import text
+from tenant_q.brokers.protocol.queue import Batch, Message, Settled, Unique
+from tenant_q.brokers.redis.decoding import pairs, text
 from tenant_q.brokers.redis.part import CHUNK, Part
 from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.conf import conf
@@ -35,19 +35,36 @@ class RedisQueue(Part):
     """The queues, see `protocol.queue`."""
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
-        accepted = 0
+        accepted, _ = self._enqueue(messages, limited)
+        return accepted
+
+    def enqueue_unique(self, message: Message, *, limited: bool = False) -> str:
+        _, joined = self._enqueue([message], limited)
+        return joined.get(message.id, message.id)
+
+    def _enqueue(self, messages: Sequence[Message], limited: bool) -> tuple[int, dict[str, str]]:
+        """Put packages on their queues in Redis.
+
+        Returns:
+            How many were not known before; and the ids of those that were not enqueued, because another package has
+            their unique key, with the id of that package.
+        """
+        accepted, joined = 0, {}
         for start in range(0, len(messages), CHUNK):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + CHUNK]:
                 delay = round(m.delay * 1000)
                 arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload]
+                arguments.append("" if m.unique is None else _unique_argument(m.unique))
             new, *refusal = self._run("enqueue", *arguments)
+            if refusal and isinstance(refusal[0], list):
+                joined |= pairs(refusal.pop())
             if len(refusal) == 1:
                 raise TenantDeleted(text(refusal[0]) or "")
             if refusal:
                 raise _queue_full(messages, *refusal)
             accepted += new
-        return accepted
+        return accepted, joined
 
     def fetch(
         self, worker: str, *, wait: float = 0.0, limit: int = BATCH_LIMIT, seconds: float = BATCH_SECONDS
@@ -165,6 +182,11 @@ class RedisQueue(Part):
 
     def purge(self) -> None:
         self._run("purge")
+
+
+def _unique_argument(unique: Unique) -> str:
+    """Return a unique key as the script that enqueues gets it."""
+    return f"{'s' if unique.until_start else 'e'}{int(unique.needs_alias)}{unique.func}\n{unique.key}"
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

@@ -31,12 +31,10 @@ class MemoryDeadLetters(Ring):
         for id in found:
             self.messages[id] = replace(self.messages[id], payload=ids_and_payloads[id] or self.messages[id].payload)
             self.histories[id].starts = 0  # its task may have succeeded before
+            if unique := self.unique_of.get(id):
+                self.key_holders.setdefault(self._field(self.messages[id], unique), id)
             self._push(id)
         return len(found)
 
     def purge_dead(self, ids: Sequence[str]) -> int:
-        purged = [self.messages.pop(id) for id in ids if self.died.pop(id, None)]
-        for message in purged:
-            self.histories.pop(message.id, None)
-            self.followed.pop(message.id, None)
-        return len(purged)
+        return len([self._forget(id) for id in ids if self.died.pop(id, None)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tenant_q.brokers.protocol import Cancelled, outage_seconds
+from tenant_q.brokers.protocol import Cancelled, Lease, outage_seconds
 from tenant_q.conf import conf
 from tenant_q.testing.memory_broker.ring import Ring
 
@@ -66,6 +66,11 @@ class MemoryLeases(Ring):
     def cancelled(self) -> list[Cancelled]:
         leased = [(id, held) for id, held in self.leased.items() if held.is_cancelled]
         return [Cancelled(id, held.worker, self.histories[id].give_up_reason or "") for id, held in leased]
+
+    def release_unique(self, worker: str, lease: Lease) -> None:
+        unique = self.unique_of.get(lease.id)
+        if unique and unique.until_start and self._is_in_force(worker, lease):
+            self._release_key(lease.id)
 
     def note_late(self, ids: Sequence[str], *, seconds: float) -> None:
         self.late |= dict.fromkeys(ids, self.clock() + seconds)

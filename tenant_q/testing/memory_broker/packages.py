@@ -45,6 +45,10 @@ class MemoryPackages(Ring):
         may_run = place == "leased" and self.leased[id].is_cancelled
         return state_at(place, self._give_up_reason(id), may_run=may_run)
 
+    def real_id(self, schema: str, alias: str) -> str | None:
+        found, until = self.aliases.get((self._queue(schema), alias), ("", 0.0))
+        return found if until > self.clock() else None
+
     def cancel(self, schema: str, id: str, reason: str) -> str | None:
         place = self.place(schema, id)
         if place in (None, "dead"):
@@ -54,6 +58,7 @@ class MemoryPackages(Ring):
             self._cancel_leased(id, reason)
         elif not self._is_cancelled(id):
             self.histories[id].give_up_reason = reason
+            self._release_key(id)
             if place == "delayed":
                 del self.delayed[id]
                 self.unready.discard(id)

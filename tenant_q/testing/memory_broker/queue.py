@@ -64,14 +64,17 @@ class MemoryQueue(MemoryMonitoring):
             schema = messages[0].schema
             limit = self._policy(schema).max_queued or math.inf
             waits = len(self.queues[schema]) + sum(self.messages[id].schema == schema for id in self.delayed)
-            new = sum(not self._is_known(message) for message in messages)
+            new = sum(not self._is_known(message) and not self._other_holder(message) for message in messages)
             if new and waits + new > limit:
                 raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
         accepted = 0
         for message in messages:
-            if not self._is_known(message):
+            if holder := self._other_holder(message):
+                self._join(message, holder)
+            elif not self._is_known(message):
                 accepted += 1
                 self.messages[message.id] = message
+                self._take_key(message)
                 if message.delay > 0:
                     self.delayed[message.id] = self.clock() + message.delay
                 else:
@@ -79,6 +82,27 @@ class MemoryQueue(MemoryMonitoring):
             if message.follows in self.messages:
                 self.followed[message.follows] = message.id
         return accepted
+
+    def enqueue_unique(self, message: Message, *, limited: bool = False) -> str:
+        self.enqueue([message], limited=limited)
+        own = replace(message, schema=self._claim(message.schema, message.tenant))
+        return self._other_holder(own) or message.id
+
+    def _other_holder(self, message: Message) -> str | None:
+        """Return the package that has the unique key of a message that is not known, if there is one."""
+        if message.unique is None or self._is_known(message):
+            return None
+        return self.key_holders.get(self._field(message, message.unique))
+
+    def _join(self, message: Message, holder: str) -> None:
+        if message.unique and message.unique.needs_alias:
+            life = REMEMBER_SECONDS + max(0.0, self.delayed.get(holder, 0.0) - self.clock())
+            self.aliases[message.schema, message.id] = holder, self.clock() + life
+
+    def _take_key(self, message: Message) -> None:
+        if message.unique:
+            self.key_holders[self._field(message, message.unique)] = message.id
+            self.unique_of[message.id] = message.unique
 
     def _is_known(self, message: Message) -> bool:
         is_done = message.id in self.known or self.followed.get(message.follows) == message.id
@@ -176,9 +200,7 @@ class MemoryQueue(MemoryMonitoring):
                 refused.append(one.lease.id)
         self._end_leases(used)
         for id, ms in used.items():
-            self.histories.pop(id, None)
-            self.followed.pop(id, None)
-            message = self.messages.pop(id)
+            message = self._forget(id)
             if message.once:
                 self.known[id] = self.clock()
             func = self._counted(message.func)
@@ -220,14 +242,14 @@ class MemoryQueue(MemoryMonitoring):
     def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         if self._is_in_force(worker, lease):
             self._end_lease(lease.id)
+            self._free_key(lease.id)
             history = self.histories.pop(lease.id, History())
             if history.is_cancelled:
                 self.histories[lease.id] = History(give_up_reason=history.give_up_reason)
             self.died[lease.id] = (self.clock(), cause)
 
     def purge(self) -> None:
-        for kept in (self.messages, self.histories, self.followed):
-            for id in kept.keys() - self.leased.keys():
-                del kept[id]
+        for id in self.messages.keys() - self.leased.keys():
+            self._forget(id)
         for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
             place.clear()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tenant_q.brokers import loads
-from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy
+from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Unique
 from tenant_q.states import Progress
 
 
@@ -93,6 +93,11 @@ class State:
         self.known: dict[str, float] = {}
         # For the id of a package that exists, the id of the package that follows it.
         self.followed: dict[str, str] = {}
+        # For a queue and a unique key, the package that has the key; and the key of each package that has or had one.
+        self.key_holders: dict[tuple[str, str, str], str] = {}
+        self.unique_of: dict[str, Unique] = {}
+        # For a queue and an id, the id for which it stands, and until when.
+        self.aliases: dict[tuple[str, str], tuple[str, float]] = {}
         self.late: dict[str, float] = {}
         # The queues in the ring, the ring's own virtual time, and that of each queue.
         self.ring: set[str] = set()
@@ -138,6 +143,29 @@ class State:
 
     def _is_deleted(self, tenant: str | None) -> bool:
         return tenant is not None and self.deleted.get(tenant, 0.0) > self.clock()
+
+    # Unique keys
+
+    def _field(self, message: Message, unique: Unique) -> tuple[str, str, str]:
+        return message.schema, unique.func, unique.key
+
+    def _free_key(self, id: str) -> None:
+        """Take its unique key away from a package, which may get it again."""
+        if unique := self.unique_of.get(id):
+            field = self._field(self.messages[id], unique)
+            if self.key_holders.get(field) == id:
+                del self.key_holders[field]
+
+    def _release_key(self, id: str) -> None:
+        self._free_key(id)
+        self.unique_of.pop(id, None)
+
+    def _forget(self, id: str) -> Message:
+        """Forget a package that is done, dropped or purged. Return its message."""
+        self._release_key(id)
+        self.histories.pop(id, None)
+        self.followed.pop(id, None)
+        return self.messages.pop(id)
 
     def _give_up_reason(self, id: str) -> str | None:
         return self.histories[id].give_up_reason if id in self.histories else None

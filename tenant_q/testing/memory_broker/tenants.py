@@ -43,8 +43,9 @@ class MemoryTenants(State):
         for id in leased:
             self._cancel_leased(id, reason)
         for id in set(own) - set(leased):
-            for place in (self.delayed, self.died, self.messages, self.histories, self.followed):
-                place.pop(id, None)
+            self._forget(id)
+            self.delayed.pop(id, None)
+            self.died.pop(id, None)
             self.unready.discard(id)
         self.queues.pop(queue, None)
         return len(leased)

@@ -122,7 +122,7 @@ class OnRedis:
     def read(self, schemas: list[str], workers: list[str]) -> dict[str, Any]:
         """All keys, decoded, in one round trip. Times are in seconds."""
         pipe = self.client.pipeline(transaction=False)
-        hashes = ("messages", "vtime", "causes", "starts", "verdicts")
+        hashes = ("messages", "vtime", "causes", "starts", "verdicts", "unique", "unique_of")
         scores = ("leases", "delayed", "dead", "ready")
         for name in hashes:
             pipe.hgetall(self.key(name))

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Settled
+from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Settled, Unique
 from tenant_q.exceptions import QueueFull
 from tenant_q.states import Progress
 from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
@@ -24,7 +24,7 @@ from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
 # All that may be left when no package is.
 MAY_STAY = {
     "vtime", "waited", "ring", "costs", "token", "known", "expired", "statistics", "policy", "wake", "figures",
-    "figure_places", "functions",
+    "figure_places", "functions", "alias",
 }  # fmt: skip
 
 # Times are so large that the real time that passes meanwhile on the server decides nothing: no sum of steps comes
@@ -50,6 +50,7 @@ IDS = [f"p{n:02}" for n in range(14)]
 
 schemas, workers, ids = st.sampled_from(SCHEMAS), st.sampled_from(WORKERS), st.sampled_from(IDS)
 limits = st.sampled_from([None, 1, 1, 2])
+uniques = st.builds(Unique, st.sampled_from(FUNCS), st.sampled_from(["k", "a\nkey"]), st.booleans(), st.booleans())
 progresses = st.builds(Progress, st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from(["", "a\nb"]))
 policies = st.builds(
     Policy,
@@ -123,16 +124,29 @@ class TwoBrokers(RuleBasedStateMachine):
         follows=st.sampled_from(["", "", IDS[0], IDS[1]]),
         delay=st.sampled_from([0.0] * 9 + DELAYS),
         limited=st.booleans(),
+        unique=st.one_of(st.none(), st.none(), uniques),
     )
-    def enqueue(self, wanted, schema, func, once, follows, delay, limited):
+    def enqueue(self, wanted, schema, func, once, follows, delay, limited, unique):
         payloads = {id: f"{id} of {schema}\n;" for id in wanted}
-        messages = [Message(id, schema, func, payloads[id], delay, once, follows=follows) for id in wanted]
+        messages = [Message(id, schema, func, payloads[id], delay, once, "", follows, unique) for id in wanted]
         before = set(self.model.broker.messages)
         accepted = self.both("enqueue", messages, limited=limited)
         new = set(self.model.broker.messages) - before
         assert len(new) == (0 if accepted is QueueFull else accepted)
         assert not new & self.alive
         self.alive |= new
+
+    @rule(id=ids, schema=schemas, unique=uniques, limited=st.booleans())
+    def enqueue_unique(self, id, schema, unique, limited):
+        message = Message(id, schema, unique.func, f"{id} of {schema}\n;", unique=unique)
+        answer = self.both("enqueue_unique", message, limited=limited)
+        assert answer is QueueFull or answer in self.model.broker.messages
+        self.alive |= {answer} - {QueueFull}
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def release_unique(self, data):
+        self.each_lease(data, "release_unique")
 
     @rule(worker=workers, limit=st.sampled_from([1, 2, 5, 64]), seconds=st.sampled_from([0.05, 0.6, 0.6, 5.0]))
     def fetch(self, worker, limit, seconds):
@@ -336,7 +350,7 @@ class TwoBrokers(RuleBasedStateMachine):
         self.alive -= self.alive & (self.alive - set(self.model.broker.messages))
         assert self.alive == set()
         assert self.both("counts").open == 0
-        assert {re.sub(r"^figures:\d+$", "figures", name) for name in self.real.key_names()} <= MAY_STAY
+        assert {re.sub(r"^(figures|alias):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()} <= MAY_STAY
         self.since_drained = 0
 
     # What holds at any time
@@ -355,7 +369,7 @@ class TwoBrokers(RuleBasedStateMachine):
         our, their = (one and live_without_time(one) for one in found)
         assert our == their
         for id in IDS[:3]:
-            for method in ("place", "state", "get_progress"):
+            for method in ("place", "state", "get_progress", "real_id"):
                 ours, theirs = (getattr(driver.broker, method)(SCHEMAS[0], id) for driver in self.drivers)
                 assert ours == theirs, method
         loads = [driver.broker.loads() for driver in self.drivers]
@@ -391,6 +405,14 @@ class TwoBrokers(RuleBasedStateMachine):
         for schema in SCHEMAS:
             busy = Counter(worker for id, worker in holders.items() if schema_of[id] == schema)
             assert {worker: int(count) for worker, count in keys["running"][schema].items()} == busy
+        # Unique keys.
+        fields = {"\n".join(field): id for field, id in model.key_holders.items()}
+        assert keys["unique"] == fields
+        assert {id: (entry[0] == "s") for id, entry in keys["unique_of"].items()} == {
+            id: unique.until_start for id, unique in model.unique_of.items()
+        }
+        assert set(fields.values()) <= set(keys["unique_of"]) - set(keys["dead"])
+        assert set(keys["unique_of"]) <= self.alive
         # Deadlines.
         for id, deadline in keys["leases"].items():
             assert deadline - keys["now"] == pytest.approx(model.leased[id].deadline - model.clock(), abs=SLACK)
