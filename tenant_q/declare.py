@@ -114,7 +114,8 @@ def task(func: Any = None, /, *, name: str | None = None, admin: bool | None = N
         admin: Whether a tenant's staff may schedule it; None for what the project's settings say.
         **options: `max_attempts`, `retry_on`, `no_retry_on` (classes of errors), `retry_delay` (seconds),
             `retry_backoff` (a factor), `retry_jitter` (a share), `timeout` (seconds), `cluster`, `transactional`,
-            `on_commit`, `save` and `cached`, as in `q_options`.
+            `on_commit`, `expires` (seconds), `unique` (a key, or a function of the arguments that returns it),
+            `unique_until`, `save` and `cached`, as in `q_options`.
 
     Raises:
         ConfigurationError: The function is not at the top level of a module, its name is another task's, or an option

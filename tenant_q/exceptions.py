@@ -233,6 +233,10 @@ class TaskCancelled(TaskDeath):
     """
 
 
+class TaskExpired(TaskDeath):
+    """The task had not been started when its option `expires` ran out, so it was not started any more."""
+
+
 class CoroutineCancelled(TaskDeath):
     """The task raised `asyncio.CancelledError`: it cancelled a coroutine of its own; nobody cancelled the task."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tenant_q import Retry, task
+from tenant_q.package.running import running
 from tests import tasks
 
 
@@ -53,6 +54,22 @@ def decides_with_cause(key: str) -> None:
         raise ZeroDivisionError("nothing to divide by")
     except ZeroDivisionError as error:
         raise Retry(cause=error) from error
+
+
+@task(unique=lambda order, **_: f"order {order}")
+def charge(order: int, note: str = "") -> str:
+    return f"charged {order}"
+
+
+def enqueue_again(options: dict[str, Any]) -> str | None:
+    """Enqueue this task once more, from itself. Return its id; None if it was enqueued by itself."""
+    from tenant_q.utils import QUtilities  # which needs the apps
+
+    package = running.get()
+    if package is None or package.group:
+        return None
+    id: str = QUtilities.add_async_task(package.func, options, group="again", q_options=options)
+    return id
 
 
 @task(transactional=True, timeout=7, cluster=None)

@@ -41,6 +41,9 @@ class TenantBroker(Broker):  # type: ignore[misc]
     def enqueue(self, task: str) -> str:
         """Put a task that Django-Q2 signed on its tenant's queue, on commit if the task or the settings say so.
 
+        If another task has its unique key, it is not enqueued. Its id, which Django-Q2 returns to the caller, then
+        stands for the other task.
+
         Returns:
             The id of the task.
 
@@ -53,7 +56,7 @@ class TenantBroker(Broker):  # type: ignore[misc]
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
         envelope.refuse_too_large(package, signing.size_of(task), conf().max_bytes)
-        push = partial(self._push, message_of(package, task), package.option("cluster"))
+        push = partial(self._push, message_of(package, task, needs_alias=True), package.option("cluster"))
         if package.is_on_commit:
             on_commit(push)
         else:
@@ -63,7 +66,10 @@ class TenantBroker(Broker):  # type: ignore[misc]
     def _push(self, message: Message, cluster: str | None) -> None:
         inner = self.inner if cluster in (None, self.list_key) else RedisBroker(cluster, keys_of=keys_of)
         try:
-            inner.enqueue([message], limited=True)
+            if message.unique is None:
+                inner.enqueue([message], limited=True)
+            else:
+                inner.enqueue_unique(message, limited=True)
         except EntryRefused as error:
             raise refusal_of([message], error) from error
         strays.note(inner)

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tenant_q.brokers.protocol import Message
+from tenant_q.brokers.protocol import Message, Unique
 from tenant_q.exceptions import EnqueueError, EntryRefused
 from tenant_q.package.package import Package
 
 
-def message_of(package: Package, payload: str, *, delay: float = 0.0, once: bool = False, follows: str = "") -> Message:
-    """Return the message to the broker that carries a sealed package."""
-    func, tenant = package.counted_func, package.tenant or ""
-    return Message(package.id, package.schema, func, payload, delay=delay, once=once, tenant=tenant, follows=follows)
+def message_of(
+    package: Package,
+    payload: str,
+    *,
+    delay: float = 0.0,
+    once: bool = False,
+    follows: str = "",
+    needs_alias: bool = False,
+) -> Message:
+    """Return the message to the broker that carries a sealed package.
+
+    Args:
+        package: The package.
+        payload: Its signed text.
+        delay: When it is due, in seconds from now.
+        once: Whether its id is deterministic.
+        follows: The id of the package from which it follows, empty for none.
+        needs_alias: Whether its id stands for the package that has its unique key, if another one has.
+    """
+    func, tenant, unique = package.counted_func, package.tenant or "", None
+    if "unique" in package.task:
+        is_until_start = package.option("unique_until") == "start"
+        unique = Unique(package.stored_func, str(package.task["unique"]), is_until_start, needs_alias)
+    return Message(package.id, package.schema, func, payload, delay, once, tenant, follows, unique)
 
 
 def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:

@@ -65,6 +65,8 @@ class Attempts:
         logger.debug("Running %s", package.name, event="task.started", extra=log_labels)
         seconds = 0.0
         try:
+            if package.option("unique_until") == "start":
+                self.fence.broker.release_unique(self.fence.key, lease)
             outcome = execute(
                 package,
                 attempt=delivery.attempt,

@@ -106,7 +106,7 @@ class SliceRunner:
         try:
             outcome = self._outcome_of(delivery, earlier)
         except TakenBack as error:
-            self._put_off(delivery, error.why)
+            self._put_off(delivery, error.why, was_started=True)
         except LeaseLost:
             logger.warning(
                 "The lease of %s ran out; dropped its package, which is delivered again",
@@ -123,8 +123,11 @@ class SliceRunner:
         outcome = known_outcomes.known_outcome(delivery, earlier)
         if outcome is None:
             try:
-                serving.follow_options(package)
-                timeout = timeout_of(declarations.complete(package))
+                whole = declarations.complete(package)
+                outcome = known_outcomes.expired_outcome(delivery, whole)
+                if outcome is None:
+                    serving.follow_options(package)
+                    timeout = timeout_of(whole)
             except (TenantUnavailable, DatabaseAway):
                 raise
             except Exception as error:  # Django-Q2's own `async_task` checks no option
@@ -140,8 +143,14 @@ class SliceRunner:
         while waiting:
             self._put_off(waiting.pop(0), error)
 
-    def _put_off(self, delivery: Delivery, error: Exception) -> None:
-        """Put off a package of a slice whose tenant cannot be served, or end it if it was put off too often."""
+    def _put_off(self, delivery: Delivery, error: Exception, *, was_started: bool = False) -> None:
+        """Put off a package of a slice whose tenant cannot be served, or end it if it was put off too often.
+
+        Args:
+            delivery: The delivery.
+            error: Why it is put off.
+            was_started: Whether its task was started, and is as if it had not run. Then it does not expire any more.
+        """
         lease, package = delivery.lease, delivery.package
         decision = retries.while_unavailable(package, error)
         if decision.step is Step.GIVE_UP:
@@ -158,5 +167,7 @@ class SliceRunner:
                     extra=package.log_labels,
                 )
             again = decision.counted(delivery.original)
+            if was_started:
+                again.task["was_started"] = True
             is_unready = isinstance(error, TenantUnavailable)
             self.returns.put_off_or_dead_letter(lease, again, error, delay=decision.delay, unready=is_unready)

@@ -13,6 +13,7 @@ from tenant_q import audit, tenancy
 from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.protocol import CANCELLED
 from tenant_q.exceptions import TaskCancelled, TaskDeath, TaskTimeout
+from tenant_q.lifecycle import aliases
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
@@ -38,7 +39,8 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
     by = one_line(by)[:150]
     broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
     if broker is None:
-        return False
+        real = aliases.real_id(schema, id)
+        return cancel(schema, real, by=by) if real else False
     if not by:
         return _cancel(broker, schema, id, "cancelled")
     # The record comes first: without a record there is no cancel.

@@ -7,7 +7,7 @@ refuses such a link, instead of running it without the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q.exceptions import EnqueueError, WrongArgument
@@ -17,6 +17,7 @@ from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package import declarations
 from tenant_q.package.build import build
+from tenant_q.package.enqueueing import not_unique
 from tenant_q.package.functions import stored_name
 from tenant_q.package.options import LONGEST, refuse_too_long
 from tenant_q.package.outcome import Outcome, give_up
@@ -57,11 +58,21 @@ def first_link(
     links = [link_of(one) for one in chain]
     if not links:
         raise EnqueueError("A chain needs at least one link; append a function first.")
+    for func, _, kwargs in links[1:]:
+        _refuse_unique(func, kwargs)
     if hook is not None and not is_function(hook):
         raise EnqueueError(f"The hook of a chain is {shown(hook)}; it must be a function, its dotted path, or None.")
     if pass_result or hook:
         links = [(*link, bool(pass_result)) for link in links]
     return link_package(links, schema, options | {"chain_hook": hook or None}, id=id, origin=CODE)
+
+
+def _refuse_unique(func: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise `EnqueueError` if a later link of a chain has the option `unique`, in its call or by its declaration."""
+    declaration, given = declarations.find(func), kwargs.get("q_options")
+    options = {**(declaration.options if declaration else {}), **(given if isinstance(given, dict) else {})}
+    if options.get("unique") is not None:
+        raise not_unique(func, "the links of a chain")
 
 
 def link_of(link: Any) -> Link:
@@ -93,6 +104,8 @@ def link_package(
     package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
     package.task.update({name: value for name, value in options.items() if value is not None})
     package.task["chain"] = rest
+    if "unique" in package.task:
+        raise not_unique(func, "the links of a chain")
     refuse_too_long(package.task)
     return package
 
@@ -167,7 +180,7 @@ def _unbuilt_link(package: Package) -> Package:
     except (TypeError, ValueError, LookupError):  # a `WrongArgument` is a TypeError
         func = "?"
     name = stored_name(func)[: LONGEST["func"]]
-    words = {"q_options": {"group": package.group}}
+    words = {"q_options": {"group": package.group, "unique": None, "expires": None}}
     id = next_id(package.group, package.id)
     link = build(name, (), words, schema=package.schema, id=id, origin=package.origin)
     return Package(link.task | {"tenant": package.tenant, "chain_hook": package.option("chain_hook")})

@@ -35,6 +35,7 @@ from tenant_q.lifecycle.failure_text import error_message, write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package import declarations, task_objects
+from tenant_q.package.misplaced import add_right_form
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.package.running import RunningAttempt, running, running_attempt
@@ -91,6 +92,7 @@ def execute(
     except (TakenBack, LeaseLost):
         raise
     except BaseException as error:
+        add_right_form(error, package.kwargs)
         text, cause = write_failure(error)
         _report_failure(package, text, cause)
         is_cancelled = isinstance(error, CancelException)

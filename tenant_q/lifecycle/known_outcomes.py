@@ -7,12 +7,15 @@ its timeout; or it has killed too many workers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
-from tenant_q.exceptions import TaskCancelled, WorkerDied
+from tenant_q.exceptions import TaskCancelled, TaskExpired, WorkerDied
 from tenant_q.lifecycle import results
 from tenant_q.lifecycle.cancel import death_of
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.package.outcome import Outcome, carried_outcome, give_up
+from tenant_q.package.package import Package
+from tenant_q.support.durations import duration
 
 
 def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:
@@ -52,6 +55,27 @@ def known_outcome(delivery: Delivery, earlier: Mapping[str, Outcome]) -> Outcome
     if outcome is None and delivery.lease.give_up_reason:
         return stopped_outcome(delivery, delivery.lease.give_up_reason)
     return outcome or _killed_too_many_workers(delivery)
+
+
+def expired_outcome(delivery: Delivery, package: Package) -> Outcome | None:
+    """Return the failure of a delivery that has expired; None if its task is to be run.
+
+    A package whose worker died does not expire: its task may have been started. Neither does a retry, nor a
+    transactional task that was taken back.
+
+    Args:
+        delivery: The delivery.
+        package: Its package with the declared options.
+    """
+    expires = package.option("expires")
+    if expires is None or delivery.lease.is_redelivered or package.failures or package.option("was_started"):
+        return None
+    late = datetime.now(UTC) - expires
+    if late < timedelta():
+        return None
+    ago = duration(late.total_seconds())
+    text = f"it was to start before {expires.isoformat(timespec='seconds')}, {ago} ago, so it is not started any more"
+    return give_up(package, TaskExpired(text), attempt=delivery.attempt)
 
 
 def stopped_outcome(delivery: Delivery, reason: str) -> Outcome:

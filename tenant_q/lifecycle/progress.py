@@ -11,6 +11,7 @@ from contextvars import ContextVar
 
 from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ProgressError
+from tenant_q.lifecycle import aliases
 from tenant_q.package.running import running
 from tenant_q.states import LONGEST_TEXT, Progress
 from tenant_q.support.call_checks import shown
@@ -64,5 +65,8 @@ def read(schema: str, id: str) -> Progress | None:
     here = _reported_here.get()
     if here and here[0] == id:
         return here[1]
-    found = (broker.get_progress(schema, id) for broker in site_brokers())
-    return next((progress for progress in found if progress), None)
+    for broker in site_brokers():
+        if found := broker.get_progress(schema, id):
+            return found
+    real = aliases.real_id(schema, id)
+    return read(schema, real) if real else None

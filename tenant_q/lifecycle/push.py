@@ -9,12 +9,12 @@ from typing import Any
 
 from django_q.signals import pre_enqueue
 
-from tenant_q.brokers import get_broker, strays
+from tenant_q.brokers import get_broker, strays, uses_redis
 from tenant_q.brokers.messages import message_of, refusal_of
 from tenant_q.brokers.protocol import Message
 from tenant_q.conf import conf
-from tenant_q.exceptions import EntryRefused, TenantDeleted
-from tenant_q.package import declarations
+from tenant_q.exceptions import EnqueueError, EntryRefused, TenantDeleted
+from tenant_q.package import declarations, enqueueing
 from tenant_q.package.envelope import seal
 from tenant_q.package.options import refuse_wrong_values
 from tenant_q.package.package import CODE, Package
@@ -47,6 +47,12 @@ def _declare(task: dict[str, Any]) -> None:
         for option, value in declaration.options.items():
             task.setdefault(option, value)
         refuse_wrong_values(task)
+        enqueueing.settle(task)
+        if "unique" in task and not uses_redis():
+            raise EnqueueError(
+                f"{declaration.name} declares the option 'unique', which needs a broker on Redis; leave it out, or set "
+                "Q_CLUSTER['redis']."
+            )
 
 
 _NOTHING: Mapping[str, str] = {}
@@ -59,8 +65,8 @@ def push(
     once: bool = False,
     limited: bool = False,
     follows: Mapping[str, str] = _NOTHING,
-) -> None:
-    """Push packages onto the queues of their tenants, with one round trip for each thousand.
+) -> Mapping[str, str]:
+    """Push packages onto the queues of their tenants, with one round trip for each thousand and each unique one.
 
     Args:
         packages: The packages.
@@ -68,6 +74,9 @@ def push(
         once: Whether their ids are deterministic, so that pushing them again does nothing.
         limited: Whether the tenant's limit `max_queued` applies.
         follows: The ids of packages, each with the id of the package that it follows.
+
+    Returns:
+        The ids of packages that are not enqueued, because another one has their unique key, each with the id of that.
 
     Raises:
         EnqueueError: A package does not pickle.
@@ -77,13 +86,14 @@ def push(
     """
     looked_up = _add_keys(packages)
     messages = partial(_messages, once=once, follows=follows)
-    _send(packages, messages(packages), looked_up, messages, broker=broker, limited=limited)
+    return _send(packages, messages(packages), looked_up, messages, broker=broker, limited=limited)
 
 
 def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: bool = False) -> None:
     """Push packages onto their tenants' queues when the open transaction of the tenants' connection commits.
 
-    If none is open, they are pushed at once; if it rolls back, never.
+    If none is open, they are pushed at once; if it rolls back, never. A package whose unique key another one has by
+    then is not enqueued, and its id stands for that one.
 
     Args:
         packages: The packages.
@@ -95,7 +105,7 @@ def push_on_commit(packages: Sequence[Package], *, broker: Any = None, once: boo
             place.
     """
     looked_up = _add_keys(packages)
-    anew = partial(_messages, once=once)
+    anew = partial(_messages, once=once, needs_alias=True)
     on_commit(partial(_send, packages, anew(packages), looked_up, anew, broker=broker, limited=True))
 
 
@@ -148,13 +158,14 @@ def _add_keys(packages: Sequence[Package]) -> list[Package]:
 
 
 def _messages(
-    packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING
+    packages: Sequence[Package], *, once: bool, follows: Mapping[str, str] = _NOTHING, needs_alias: bool = False
 ) -> dict[str | None, list[Message]]:
     """Return the messages that push the packages, by cluster."""
     by_cluster: dict[str | None, list[Message]] = {}
     for package in packages:
         source = follows.get(package.id, "")
-        message = message_of(package, sealed(package), delay=package.delay, once=once, follows=source)
+        payload, delay = sealed(package), package.delay
+        message = message_of(package, payload, delay=delay, once=once, follows=source, needs_alias=needs_alias)
         by_cluster.setdefault(package.option("cluster"), []).append(message)
     return by_cluster
 
@@ -167,26 +178,42 @@ def _send(
     *,
     broker: Any,
     limited: bool,
-) -> None:
+) -> dict[str, str]:
     try:
-        _hand_over(messages, broker=broker, limited=limited)
+        joined = _hand_over(messages, broker=broker, limited=limited)
     except TenantDeleted as error:
         if not _add_keys_anew(looked_up):
             raise _deleted(packages, error) from error
-        _hand_over(anew(packages), broker=broker, limited=limited)
+        joined = _hand_over(anew(packages), broker=broker, limited=limited)
     if logger.isEnabledFor(logging.DEBUG):  # otherwise it would be a tenth of the cost of a thousand packages
         for package in packages:
-            logger.debug("Enqueued %s", package.name, event="task.enqueued", extra=package.log_labels)
+            if package.id in joined:
+                logger.debug("%s waits or runs already", package.name, event="task.joined", extra=package.log_labels)
+            else:
+                logger.debug("Enqueued %s", package.name, event="task.enqueued", extra=package.log_labels)
+    return joined
 
 
-def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> None:
+def _hand_over(messages: dict[str | None, list[Message]], *, broker: Any, limited: bool) -> dict[str, str]:
+    """Have brokers enqueue messages.
+
+    Returns:
+        The ids of those that are not enqueued, because another package has their unique key, with the id of that.
+    """
+    joined: dict[str, str] = {}
     for cluster, own in messages.items():
         queue = get_broker(cluster, broker)
+        unique = [message for message in own if message.unique is not None]
+        plain = [message for message in own if message.unique is None] if unique else own
         try:
-            queue.enqueue(own, limited=limited)
+            if plain:
+                queue.enqueue(plain, limited=limited)
+            holders = {message.id: queue.enqueue_unique(message, limited=limited) for message in unique}
         except EntryRefused as error:
             raise refusal_of(own, error) from error
+        joined |= {id: holder for id, holder in holders.items() if holder != id}
         strays.note(queue)
+    return joined
 
 
 def _add_keys_anew(looked_up: Sequence[Package]) -> bool:

@@ -39,7 +39,7 @@ def submit(
         tenant: The key of the tenant where the caller knows it.
 
     Returns:
-        The id of the task.
+        The id of the task; with the option `unique`, of the task that has the key and waits or runs already.
 
     Raises:
         NoTenant: No tenant is current and none is named.
@@ -135,7 +135,7 @@ def submit_chain(
 
 
 def _send(packages: Sequence[Package], *, once: bool) -> str:
-    broker = packages[0].task.pop("broker", None)
+    broker, id = packages[0].task.pop("broker", None), packages[0].id
     push.announce(packages)
     on_commit = packages[0].is_on_commit
     if packages[0].option("sync"):
@@ -144,8 +144,8 @@ def _send(packages: Sequence[Package], *, once: bool) -> str:
     elif on_commit:
         push.push_on_commit(packages, broker=broker, once=once)
     else:
-        push.push(packages, broker=broker, once=once, limited=True)
-    return packages[0].id
+        return push.push(packages, broker=broker, once=once, limited=True).get(id, id)
+    return id
 
 
 def _run_all_here(packages: Sequence[Package]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED
-from tenant_q.lifecycle import cached_results, task_rows
+from tenant_q.lifecycle import aliases, cached_results, task_rows
 from tenant_q.lifecycle.chain_ids import first_id, next_id
 from tenant_q.package.build import deterministic_id
 from tenant_q.states import State
@@ -25,15 +25,18 @@ def state_of(schema: str, id: str) -> State:
         ConfigurationError: The broker keeps no states.
     """
     # A task that ends between two queries has left the broker, and has a row then.
-    return (
+    found = (
         _by_row(id)
         or _by_broker(schema, id)
         or _by_links(schema, id)
         or _by_parts(schema, id)
         or _by_row(id)
         or _by_cache(id)
-        or State.UNKNOWN
     )
+    if found:
+        return found
+    real = aliases.real_id(schema, id)
+    return state_of(schema, real) if real else State.UNKNOWN
 
 
 def _by_row(id: str) -> State | None:

@@ -10,7 +10,8 @@ from django.utils import timezone
 from django_q.humanhash import uuid
 
 from tenant_q.exceptions import WrongArgument
-from tenant_q.package import declarations
+from tenant_q.package import declarations, enqueueing
+from tenant_q.package.misplaced import refuse_misplaced
 from tenant_q.package.options import (
     KEYWORD_OPTIONS,
     fill_defaults,
@@ -99,12 +100,16 @@ def build_call(
     declaration = declarations.find(func)
     if declaration is not None:
         task["func"] = declaration.func_of_package(func)
+    called = func if callable(func) else declaration and declaration.func
+    if kwargs and called:
+        refuse_misplaced(called, kwargs)
     fill_defaults(task, declaration.options if declaration else {})
     refuse_wrong_values(task)
     refuse_too_long(task)
     name_errors(task)
     task["kwargs"] = dict(kwargs)
     task["started"] = timezone.now()
+    enqueueing.settle(task)
     task["schema_name"] = schema
     if tenant is not None:
         task["tenant"] = tenant

@@ -15,9 +15,11 @@ from django.apps import apps
 from django.core.signals import setting_changed
 
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.package.enqueueing import ONLY_WHEN_ENQUEUED, moment_of
 from tenant_q.package.functions import is_path, stored_name
 from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.moments import aware
 
 logger = get_logger("tenant_q.declarations")
 
@@ -140,9 +142,17 @@ def complete(package: Package) -> Package:
     a package is enqueued come too late here.
     """
     declaration = find_loaded(package.func)
-    if declaration is None or declaration.options.keys() <= package.task.keys():
+    if declaration is None:
         return package
-    return Package({**declaration.options, **package.task})
+    task = package.task
+    missing = {
+        name: value
+        for name, value in declaration.options.items()
+        if name not in task and name not in ONLY_WHEN_ENQUEUED
+    }
+    if missing.get("expires") is not None:
+        missing["expires"] = moment_of(missing["expires"], aware(task["started"]))
+    return Package({**missing, **task}) if missing else package
 
 
 def _find_function(func: Any) -> Declaration | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, TypedDict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from django_q.brokers import Broker
 
 # A function that a task calls: itself, or its dotted path.
 Func = str | Callable[..., object]
+# A unique key, or a function that returns it for the arguments of a call.
+Unique = str | int | Callable[..., str | int]
 # Classes of errors, or their dotted paths.
 Errors = type[BaseException] | str | Sequence[type[BaseException] | str]
 
@@ -35,7 +37,10 @@ class QOptions(TypedDict, total=False):
     retry_jitter: float
     retry_on: Errors
     no_retry_on: Errors
-    delay: float | timedelta
+    delay: float | timedelta | datetime
+    expires: float | timedelta | datetime | None
+    unique: Unique | None
+    unique_until: Literal["start", "end"]
     on_commit: bool | None
     transactional: bool
     databases: Sequence[str]
@@ -67,5 +72,8 @@ class DeclaredOptions(TypedDict, total=False):
     cluster: str | None
     transactional: bool
     on_commit: bool | None
+    expires: float | timedelta | datetime | None
+    unique: Unique | None
+    unique_until: Literal["start", "end"]
     save: bool | None
     cached: bool | int | None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from tenant_q.conf import conf, switches_schemas
 from tenant_q.exceptions import EnqueueError
 from tenant_q.package.functions import LONGEST_NAME, is_path, name_of, stored_name
 from tenant_q.support.call_checks import (
+    LARGEST_NUMBER,
     LONGEST_SECONDS,
     is_broker,
     is_cached,
@@ -48,6 +50,9 @@ TENANT_OPTIONS = (
     "retry_on",
     "no_retry_on",
     "delay",
+    "expires",
+    "unique",
+    "unique_until",
     "on_commit",
     "transactional",
     "databases",
@@ -65,11 +70,18 @@ DECLARED_OPTIONS = (
     "cluster",
     "transactional",
     "on_commit",
+    "expires",
+    "unique",
+    "unique_until",
     "save",
     "cached",
 )
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
+
+
+# The longest unique key, in characters.
+LONGEST_KEY = 500
 
 
 def take_q_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +111,11 @@ def refuse_wrong_values(task: Mapping[str, Any], form: str = "q_options['{}']") 
     """
     for option in _CHECKS.keys() & task.keys():
         wanted, fits = _CHECKS[option]
+        if isinstance(task[option], datetime) and timezone.is_naive(task[option]):
+            raise EnqueueError(
+                f"{form.format(option)} is {shown(task[option])}, which has no time zone; make it aware with "
+                "django.utils.timezone.make_aware()."
+            )
         if not fits(task[option]):
             raise EnqueueError(f"{form.format(option)} is {shown(task[option])}; it must be {wanted}.")
     if "databases" in task:
@@ -172,19 +189,41 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "retry_on": (_AN_ERROR, _are_errors),
     "no_retry_on": (_AN_ERROR, _are_errors),
     "delay": (
-        "seconds or a timedelta, 0 or more",
-        lambda value: 0 <= in_seconds(value) <= LONGEST_SECONDS,
+        "seconds or a timedelta, 0 or more, or an aware datetime",
+        lambda value: in_seconds(value) <= LONGEST_SECONDS and (isinstance(value, datetime) or in_seconds(value) >= 0),
     ),
+    "expires": (
+        "seconds or a timedelta, more than 0, an aware datetime, or None",
+        lambda value: value is None or isinstance(value, datetime) or 0 < in_seconds(value) <= LONGEST_SECONDS,
+    ),
+    "unique": (
+        f"a whole number, a text of 1 to {LONGEST_KEY} characters, a function of the call's arguments, or None",
+        lambda value: value is None or callable(value) or is_key(value),
+    ),
+    "unique_until": ("'start' or 'end'", lambda value: value in ("start", "end")),
     "on_commit": ("True or False", _is_bool_or_none),
     "transactional": ("True or False", _is_bool_or_none),
     "tenant_cache_seconds": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
 }
 
 
+def is_key(value: Any) -> bool:
+    """Return whether a value can be a unique key: a whole number, or a text of a possible length that is UTF-8."""
+    if type(value) is int:
+        return -LARGEST_NUMBER <= value <= LARGEST_NUMBER
+    is_text = isinstance(value, str) and 0 < len(value) <= LONGEST_KEY
+    return is_text and value == value.encode("utf-8", "replace").decode()
+
+
 def in_seconds(delay: Any) -> float:
-    """Return the option `delay` in seconds, given as seconds or a timedelta; a negative number if it is neither."""
+    """Return the option `delay` in seconds from now: given as seconds, a timedelta or an aware datetime.
+
+    A negative number stands for anything else, and for a moment that has passed.
+    """
     if isinstance(delay, timedelta):
         return delay.total_seconds()
+    if isinstance(delay, datetime):
+        return (delay - datetime.now(UTC)).total_seconds()
     return float(delay) if is_number(delay) else -1.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django_q.models import Schedule
 
 from tenant_q.conf import conf
@@ -44,7 +46,10 @@ def package_of(row: Schedule, schema: str, id: str) -> Package:
     package = build(row.func, args, kwargs | {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)
     package.task["schedule"] = row.name or str(row.pk)
     if conf().schedule_spread:
-        package.task["delay"] = package.delay + _place_in_spread(schema, row)
+        spread = _place_in_spread(schema, row)
+        package.task["delay"] = package.delay + spread
+        if package.option("expires") is not None:
+            package.task["expires"] += timedelta(seconds=spread)
     return package
 
 
@@ -73,6 +78,7 @@ def failed_task(row: Schedule, schema: str, id: str, error: TenantQError) -> Out
         extra={"schema": schema, "task_id": id, "func": row.func},
     )
     options = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
+    options |= {"unique": None, "expires": None}  # of a declared function
     package = build(row.func.strip() or "?", (), {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)
     reason = f"schedule {label}, planned for {row.next_run.isoformat()}: {error}"
     return give_up(package, ScheduleFailed(reason))

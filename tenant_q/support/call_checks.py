@@ -43,11 +43,16 @@ def require_schema_name(schema: Any) -> None:
 
 def shown(value: Any) -> str:
     """Return a short text for an argument of a call, and its type unless it is None. Never raise an error."""
-    try:
-        text = _SHORT.repr(value)
-    except Exception:  # a `__repr__` of the project
-        text = "an object"
+    text = short(value)
     return text if value is None else f"{text} ({type(value).__name__})"
+
+
+def short(value: Any) -> str:
+    """Return a short text for an argument of a call, without its type. Never raise an error."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a `__repr__` of the project
+        return "an object"
 
 
 def is_text(value: Any) -> bool:

@@ -8,7 +8,7 @@ from django_q.models import Task
 
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.lifecycle import cached_results, results
+from tenant_q.lifecycle import aliases, cached_results, results
 from tenant_q.lifecycle.failure_text import failure_of
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import call_for_coroutine
@@ -105,10 +105,9 @@ class ResultCalls:
             UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
         """
         require("fetch_task", task_id=task_id, wait=wait, cached=cached)
-        with addressed(schema_name):
-            if _use_cache(cached):
-                return results.poll(lambda: cached_results.find(task_id), wait=wait)
-            return results.poll(lambda: results.find(task_id), wait=wait)
+        with addressed(schema_name) as schema:
+            find = cached_results.find if _use_cache(cached) else results.find
+            return results.poll(aliases.followed(find, schema, task_id), wait=wait)
 
     @staticmethod
     def get_result_group(

@@ -18,7 +18,7 @@ class Unique:
         func: The name of the package's function.
         key: The key among the packages of this function.
         until_start: Whether the key is released when the task starts instead of when it ends.
-        needs_alias: Whether the package's id must stand for the other package, if one has the key: the caller has the id.
+        needs_alias: Whether the package's id, which its caller has, must stand for another package that has the key.
     """
 
     func: str

@@ -49,7 +49,8 @@ class RedisQueue(Part):
             How many were not known before; and the ids of those that were not enqueued, because another package has
             their unique key, with the id of that package.
         """
-        accepted, joined = 0, {}
+        accepted = 0
+        joined: dict[str, str] = {}
         for start in range(0, len(messages), CHUNK):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + CHUNK]:

@@ -350,7 +350,9 @@ class TwoBrokers(RuleBasedStateMachine):
         self.alive -= self.alive & (self.alive - set(self.model.broker.messages))
         assert self.alive == set()
         assert self.both("counts").open == 0
-        assert {re.sub(r"^(figures|alias):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()} <= MAY_STAY
+        assert {
+            re.sub(r"^(figures|alias):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()
+        } <= MAY_STAY
         self.since_drained = 0
 
     # What holds at any time
