@@ -51,7 +51,7 @@ def _enqueue(
     options = _options(backend, task)
     package = build_call(task.module_path, tuple(plain_args), plain_kwargs, options, schema=schema, tenant=tenant)
     package.task[task_objects.RECORD] = records.new_record(task, backend.alias, package)
-    result: Any = records.result_of(package, task, TaskResultStatus.READY)
+    result: TaskResult[P, R] = records.result_of(package, task, TaskResultStatus.READY)
     announce = partial(task_enqueued.send, sender=type(backend), task_result=result)
     if package.option("sync"):
         return _run_here(package, result, announce)
@@ -78,7 +78,7 @@ def _options(backend: BaseTaskBackend, task: Task[..., Any]) -> dict[str, Any]:
     return options
 
 
-def _run_here(package: Package, result: Any, announce: Callable[[], object]) -> Any:
+def _run_here(package: Package, result: TaskResult[P, R], announce: Callable[[], object]) -> TaskResult[P, R]:
     """Run a task in this process, as `Q_CLUSTER["sync"]` says. An error of the task itself is in its result."""
     announce()
     try:

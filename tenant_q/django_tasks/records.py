@@ -16,7 +16,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tenant_q import exceptions
 from tenant_q.django_tasks.api import (
@@ -32,6 +32,9 @@ from tenant_q.exceptions import Retry, WorkerDied
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.package.task_objects import RECORD
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # What is kept of the earlier starts of a task: characters of each traceback, and the number of tracebacks.
 LONGEST_TRACEBACK = 10_000
@@ -97,14 +100,14 @@ def path_of_death(death: str) -> str:
 
 def result_of(
     package: Package,
-    task: Task[..., Any],
+    task: Task[P, R],
     status: TaskResultStatus,
     *,
     attempt: int = 0,
     started: datetime | None = None,
     finished: datetime | None = None,
     value: Any = None,
-) -> TaskResult[..., Any]:
+) -> TaskResult[P, R]:
     """Return the `TaskResult` of a package with a record.
 
     Args:
@@ -119,7 +122,7 @@ def result_of(
     record = package.task[RECORD]
     starts = list(record["starts"])
     moments = [start["at"] for start in starts] + ([started] if started else [])
-    result: TaskResult[..., Any] = TaskResult(
+    result: TaskResult[P, R] = TaskResult(
         task=_as_enqueued(task, record),
         id=package.id,
         status=status,
@@ -138,7 +141,7 @@ def result_of(
     return result
 
 
-def _as_enqueued(task: Task[..., Any], record: Mapping[str, Any]) -> Task[..., Any]:
+def _as_enqueued(task: Task[P, R], record: Mapping[str, Any]) -> Task[P, R]:
     """Return a task as it was enqueued, or as it is declared if its backend no longer accepts that."""
     enqueued = record["backend"], record["queue"], record["priority"], record["run_after"]
     if (task.backend, task.queue_name, task.priority, None) == enqueued:

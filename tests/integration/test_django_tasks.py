@@ -37,7 +37,8 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks, tasks_django
 from tests.conftest import wait_until
-from tests.integration.conftest import make_due, work
+from tests.integration import conftest
+from tests.integration.conftest import make_due
 
 ACME, GLOBEX, INITECH = "acme_corp", "globex_inc", "initech_llc"
 HERE = "tests.tasks_django"
@@ -70,6 +71,13 @@ def signals() -> Iterator[list[tuple[str, str, str, int]]]:
     yield sent
     for one, receive in kept.items():
         one.disconnect(receive)
+
+
+def work(worker: Any) -> None:
+    """Run all that is queued, and stay in the schema."""
+    schema = tenancy.current_schema()
+    conftest.work(worker)
+    tenancy.enter(schema)
 
 
 def finish(worker: Any) -> None:
