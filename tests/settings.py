@@ -28,7 +28,7 @@ DATABASES["replica"] = DATABASES["default"] | {"TEST": {"MIRROR": "default"}}
 
 # Django's Tasks API: its own in Django 6, before that the package `django-tasks`.
 TASKS = {
-    "default": {"BACKEND": "tenant_q.django_tasks.TenantTaskBackend", "QUEUES": ["default", "long"]},
+    "default": {"BACKEND": "tenant_q.django_tasks.TenantTaskBackend"},
     "stubborn": {
         "BACKEND": "tenant_q.django_tasks.TenantTaskBackend",
         "OPTIONS": {"max_attempts": 3, "retry_delay": 0, "retry_jitter": 0},

@@ -145,7 +145,7 @@ class TenantTaskBackend(BaseTaskBackend):
             message = (
                 f"{place}['QUEUES'] names {name!r}, which is no cluster: its tasks wait until one of that name runs."
             )
-            found.append(checks.Warning(message, hint=hint, id="tenant_q.W008"))
+            found.append(checks.Warning(message, hint=hint, id="tenant_q.W011"))
         return found
 
     def _problems(self) -> list[str]:

@@ -262,7 +262,8 @@ def test_run_after_in_the_past_is_now(acme, worker):
     assert run(worker, tasks_django.where.using(run_after=timezone.now() - timedelta(days=1))).status == SUCCESSFUL
 
 
-def test_a_queue_is_a_cluster(acme, worker, other_cluster):
+def test_a_queue_is_a_cluster(acme, settings, other_cluster):
+    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": ["default", "long"]}}
     result = tasks_django.where.using(queue_name=other_cluster("long")).enqueue()
     assert get_broker("long").counts().queued == 1 and get_broker().counts().queued == 0
     assert result.task.queue_name == "long"
