@@ -19,7 +19,7 @@ from tenant_q.brokers.cache_databases import caches_in_queue_database
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
-from tenant_q.schedules import offered
+from tenant_q.schedules import declared, offered
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -30,7 +30,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
-        messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers()]
+        messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -203,6 +203,23 @@ def _check_admin_functions() -> list[CheckMessage]:
     return [
         Warning(f"TENANT_Q['admin_functions'] names {entry!r}: {reason}.", hint=hint, id="tenant_q.W004")
         for entry, reason in offered.fruitless_entries()
+    ]
+
+
+def _check_code_schedules() -> list[CheckMessage]:
+    """Check the schedules in the settings, and that the scheduler finds those that decorators declare."""
+    try:
+        if not declarations.discover():  # otherwise the synchronization names the module that cannot be imported
+            declared.all_declared()
+    except ConfigurationError as error:
+        return [_error(str(error), None, "E012")]
+    return [
+        Warning(
+            f"{one.place} is in no module 'tasks' of an installed app, so the scheduler does not find it.",
+            hint="Move the function, or name its path in TENANT_Q['schedules'].",
+            id="tenant_q.W009",
+        )
+        for one in declared.out_of_reach()
     ]
 
 

@@ -22,13 +22,13 @@ from django.views.decorators.http import require_POST
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import WHEN, ScheduleForm
+from tenant_q.admin.from_code import FromCodeAdmin, entry_of, resume
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.staff_limits import StaffLimitsAdmin
 from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, due_index, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, code_entries, due_index, offered, row_runs
 
 PREVIEWED = 5
 _HELD = {
@@ -64,7 +64,7 @@ class StateFilter(admin.SimpleListFilter):
         return queryset if chosen is None else queryset.filter(chosen)
 
 
-class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
+class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
     """The schedules of the current tenant."""
 
     form = ScheduleForm
@@ -104,20 +104,23 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return field
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        held = getattr(request, "tenant_q_held", {})
+        held, from_code = getattr(request, "tenant_q_held", {}), getattr(request, "tenant_q_from_code", {})
 
         @admin.display(description=_("state"))
         def state(row: Any) -> Any:
+            row.tenant_q_code_entry = from_code.get(row.pk)
             return self.state(row, held)
 
         return [state if column == "state" else column for column in super().get_list_display(request)]
 
     def _note_held(self, request: HttpRequest) -> None:
-        """Keep in the admin's request which schedules are held, and why."""
+        """Keep in the admin's request which schedules are held, and why, and which come from code."""
         schema = tenancy.physical_schema(tenancy.current_schema())
         with tenancy.in_public():
             entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
             request.tenant_q_held = dict(entries.values_list("schedule_id", "held"))  # type: ignore[attr-defined]
+        found = code_entries.entries_of(tenancy.current_schema())
+        request.tenant_q_from_code = found  # type: ignore[attr-defined]
 
     @admin.display(description=_("name"), ordering="name")
     def label(self, row: Any) -> str:
@@ -141,16 +144,22 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
         return format_html('<a href="{}" class="tenant-q-state {}">{}</a>', url, style, words)
 
     def state(self, row: Any, held: Any = None) -> Any:
-        """Return the state of a schedule for the admin: active, paused, ended, or why it is held."""
+        """Return the state of a schedule for the admin, and whether it comes from code."""
+        entry = entry_of(row)
         if row.repeats == 0:
             style, words = "tenant-q-soft", _("Ended")
+        elif entry is not None and entry.withdrawn:
+            style, words = "tenant-q-soft", _("Withdrawn")
         elif by_hand.is_paused(row):
             style, words = "tenant-q-warn", _("Paused")
         elif why := (held or {}).get(row.pk):
             style, words = "tenant-q-warn", _HELD.get(why, why)
         else:
             style, words = "tenant-q-good", _("Active")
-        return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
+        shown = format_html('<span class="tenant-q-state {}">{}</span>', style, words)
+        if entry is None:
+            return shown
+        return format_html('{} <span class="tenant-q-state tenant-q-soft">{}</span>', shown, _("From code"))
 
     @admin.display(description=_("next runs"))
     def upcoming(self, row: Any) -> Any:
@@ -170,6 +179,8 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         changed = {*form.changed_data, *(["next_run"] if form.is_planned_anew else [])} if change else None
+        if changed is None or changed:
+            self.refuse_from_code(obj)
         with transaction.atomic(using=tenancy.database_alias()):
             self.require_offered(obj, changed)
             self._save(request, obj, changed)
@@ -232,6 +243,9 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
 
     def get_buttons(self, request: HttpRequest, obj: Any) -> Sequence[Button]:
         buttons = [] if self.is_locked(obj) else [Button("run_now", _("Run now"))]
+        entry = entry_of(obj)
+        if entry is not None and entry.withdrawn:
+            return []
         if by_hand.is_paused(obj):
             buttons.append(Button("resume", _("Resume")))
         elif obj.repeats != 0:
@@ -256,7 +270,7 @@ class ScheduleAdmin(StaffLimitsAdmin, ButtonsAdmin, TenantAdmin):
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
-        done = self._do_each(request, queryset, lambda row: by_hand.resume(row.pk, actor=actor))
+        done = self._do_each(request, queryset, lambda row: resume(row, actor))
         text = ngettext("%(count)s schedule was resumed.", "%(count)s schedules were resumed.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.utils import timezone
 from django_q.models import Schedule
 
 from tenant_q import tenancy
+from tenant_q.exceptions import BadSchedule
 from tenant_q.package import declarations
 from tenant_q.package.functions import is_path, stored_name
 from tenant_q.package.option_types import Func
+from tenant_q.schedules import code_entries
 from tenant_q.support.receivers import receivers_of
 
 # The fields that callers pass beside the function's own arguments, with Django-Q2's defaults.
@@ -78,6 +80,52 @@ def create(func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedul
     row.full_clean()
     row.save(using=tenancy.database_alias())
     return row
+
+
+def ensure(name: str, func: Func, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Schedule:
+    """Create the schedule of a name in the current schema, or change its row to these values.
+
+    Args:
+        name: The name of the schedule. If several rows have it, the oldest one is changed.
+        func: As for `create`.
+        args: As for `create`.
+        kwargs: As for `create`, without the name.
+
+    Returns:
+        The saved schedule.
+
+    Raises:
+        BadSchedule: The schedule comes from code.
+        ValidationError: A field is wrong, or the schedule could only fail.
+    """
+    given = {field: kwargs.pop(field) for field in _DEFAULTS if field in kwargs}
+    kept = {field for field in ("next_run", "repeats") if field not in given}
+    fields = {**_DEFAULTS, "next_run": timezone.now(), **given, "name": name}
+    wanted = Schedule(func=path_of(func), args=args, kwargs=kwargs, **fields)
+    wanted.full_clean()
+    with transaction.atomic(using=tenancy.database_alias()):
+        _lock_name(name)
+        row = rows().select_for_update().filter(name=name).order_by("pk").first()
+        if row is None:
+            wanted.save(using=tenancy.database_alias())
+            return wanted
+        if code_entries.entries_of(tenancy.current_schema(), [row.pk]):
+            raise BadSchedule(f"The schedule {name!r} comes from code; change it there, or choose another name.")
+        names = {"func", "args", "kwargs", *_DEFAULTS} - kept
+        changed = [field for field in sorted(names) if getattr(row, field) != getattr(wanted, field)]
+        for field in changed:
+            setattr(row, field, getattr(wanted, field))
+        if changed:
+            row.save(using=tenancy.database_alias(), update_fields=changed)
+            row.refresh_from_db()
+    return row
+
+
+def _lock_name(name: str) -> None:
+    """Let one transaction after another ensure the schedule of a name: no constraint keeps names apart."""
+    with tenancy.raw_cursor() as cursor:
+        text = f"{tenancy.physical_schema(tenancy.current_schema())}.{name}"
+        cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", [text])
 
 
 def has_receivers() -> bool:

@@ -192,6 +192,31 @@ class EnqueueCalls:
         with addressed(schema_name):
             return schedule_rows.create(func, args, kwargs)
 
+    @staticmethod
+    def ensure_schedule(name: str, func: Func, *args: Any, schema_name: str | None = None, **kwargs: Any) -> Schedule:
+        """Create the schedule of a name in a tenant's schema, or change it to be as this call describes it.
+
+        An existing schedule keeps its next run, unless the recurrence changes or `next_run` is given, and stays paused
+        if it is. It keeps its repeats unless they are given. A schedule that is as described is not written.
+
+        Args:
+            name: The name of the schedule.
+            func: As for `create_schedule`.
+            *args: As for `create_schedule`.
+            schema_name: The schema of the tenant; None for the current one.
+            **kwargs: As for `create_schedule`, without `name`.
+
+        Returns:
+            The saved schedule.
+
+        Raises:
+            BadSchedule: The schedule comes from code, which determines it.
+            ValidationError: A field has a wrong value, or the schedule could only fail.
+        """
+        require("ensure_schedule", name=name, func=func, **_schedule_fields(kwargs))
+        with addressed(schema_name):
+            return schedule_rows.ensure(name, func, args, kwargs)
+
 
 def _with_options(kwargs: dict[str, Any], q_options: QOptions | dict[str, Any] | None) -> dict[str, Any]:
     return kwargs if q_options is None else kwargs | {"q_options": q_options}

@@ -14,17 +14,18 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Schedule
 
+from tenant_q import checks, tenancy
 from tenant_q import schedule as schedule_decorator
-from tenant_q import tenancy
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.cluster.scheduler_upkeep import Upkeep
-from tenant_q.exceptions import ConfigurationError
+from tenant_q.exceptions import BadSchedule, ConfigurationError
 from tenant_q.models import CodeSchedule, ScheduleRelease, SyncedTenant
 from tenant_q.package import declarations
 from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire
@@ -481,3 +482,46 @@ def test_the_decorator_needs_no_apps():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_settings_are_checked(code):
+    code(daily={"cron": "61 * * * *"})
+    assert "tenant_q.E012" in [message.id for message in checks.check_all()]
+    code(daily=DAILY)
+    assert "tenant_q.E012" not in [message.id for message in checks.check_all()]
+
+
+def test_a_schedule_out_of_reach_is_warned_of(declare, monkeypatch):
+    declare(minutes=5)(tasks_scheduled.report)
+    monkeypatch.setattr(declared, "_is_in_tasks", lambda module: False)
+    assert declared.all_declared() == []
+    assert "tenant_q.W008" in [message.id for message in checks.check_all()]
+
+
+# ensure_schedule
+
+
+def ensure(*args: Any, **kwargs: Any) -> Schedule:
+    return QUtilities.ensure_schedule("mine", "tests.tasks.add", *args, schema_name=A, **kwargs)
+
+
+def test_ensure_creates_then_changes():
+    made = ensure(1, 2, schedule_type="D", repeats=7)
+    change(name="mine", repeats=5)
+    with writes() as written:
+        same = ensure(1, 2, schedule_type="D")
+    assert (same.pk, same.repeats, same.next_run, written) == (made.pk, 5, made.next_run, [])
+    changed = ensure(1, y=3, schedule_type="C", cron="30 7 * * *")
+    assert (changed.pk, changed.args, changed.kwargs) == (made.pk, "(1,)", "{'y': 3}")
+    assert changed.next_run.minute == 30
+    change(name="mine", next_run=None)
+    assert ensure(1, schedule_type="H").next_run is None
+    with pytest.raises(ValidationError):
+        ensure(1, schedule_type="C", cron="61 * * * *")
+
+
+def test_ensure_leaves_schedules_from_code_to_the_code(code):
+    code(mine=DAILY)
+    sync()
+    with pytest.raises(BadSchedule, match="comes from code"):
+        ensure(1, 2)
