@@ -212,7 +212,7 @@ def _check_code_schedules() -> list[CheckMessage]:
         if not declarations.discover():  # otherwise the synchronization names the module that cannot be imported
             declared.all_declared()
     except ConfigurationError as error:
-        return [_error(str(error), None, "E012")]
+        return [_error(str(error), None, "E014")]
     return [
         Warning(
             f"{one.place} is in no module 'tasks' of an installed app, so the scheduler does not find it.",
