@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 from django_q.models import Schedule
@@ -150,10 +151,11 @@ def test_a_schedule_resumes_with_the_recurrence_that_it_got_while_it_was_paused(
     assert (found - before) % DAY == timedelta(0)
 
 
-def test_a_recurrence_without_a_moment_is_saved_and_fails_when_it_fires(row):
+def test_a_recurrence_without_a_moment_is_refused(row):
     before = row.next_run
-    update_or_create(row, schedule_type="C", cron="nonsense")
-    assert Schedule.objects.get().next_run == before
+    with pytest.raises(ValidationError):
+        update_or_create(row, schedule_type="C", cron="nonsense")
+    assert (Schedule.objects.get().next_run, Schedule.objects.get().cron) == (before, row.cron)
 
 
 def test_an_object_that_was_created_and_changed_is_planned_anew():
