@@ -152,6 +152,7 @@ class Sync:
             return schemas
         for one in comparisons:
             self._count(one)
+        self._log(comparisons)
         return schemas
 
     def _put_off(self, schemas: list[str], error: Exception) -> None:
@@ -200,30 +201,34 @@ class Sync:
         ]
 
     def _count(self, one: Comparison) -> None:
-        """Add what was done for a tenant to the report and the log."""
+        """Add what was done for a tenant to the report."""
         self.report.done.update(one.done.values())
         self.report.details += [(one.schema, name, act) for name, act in sorted(one.done.items())]
         self.report.conflicts += [(one.schema, name) for name in one.conflicts]
         _logged.discard((one.schema, "put off"))
+
+    def _log(self, comparisons: Sequence[Comparison]) -> None:
+        """Log what was done for some tenants, in one line, and each conflict once."""
         if self.wishes.dry_run:
             return
-        if one.done:
+        some = [one for one in comparisons if one.done]
+        acts = Counter(act for one in some for act in one.done.values())
+        if some:
             logger.info(
-                "Synchronized the schedules from code of %s: %s",
-                one.schema,
-                ", ".join(f"{act} {name}" for name, act in sorted(one.done.items())),
+                "Synchronized the schedules of %s with the code: %s",
+                some[0].schema if len(some) == 1 else f"{len(some)} tenants",
+                ", ".join(f"{count} {act}" for act, count in sorted(acts.items())),
                 event="schedule.code_synced",
-                extra={"schema": one.schema},
             )
-        for name in one.conflicts:
-            if _is_new(one.schema, name):
+        for schema, name in ((one.schema, name) for one in comparisons for name in one.conflicts):
+            if _is_new(schema, name):
                 logger.warning(
                     "Left the schedule %r of %s alone, which was not made from code: rename one of them, or take it "
                     "over with `msschedules --sync --adopt`",
                     name,
-                    one.schema,
+                    schema,
                     event="schedule.code_conflict",
-                    extra={"schema": one.schema},
+                    extra={"schema": schema},
                 )
 
     def run(self) -> Report:
