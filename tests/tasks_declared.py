@@ -72,6 +72,15 @@ def enqueue_again(options: dict[str, Any]) -> str | None:
     return id
 
 
+@task(expires=30)
+def soon() -> str:
+    return "in time"
+
+
+def takes_one(a: int) -> int:
+    return a
+
+
 @task(transactional=True, timeout=7, cluster=None)
 def atomic(key: str) -> str:
     return key

@@ -123,6 +123,11 @@ def death_lines(clusters: Iterable[ClusterStatus]) -> list[Text]:
     ]
 
 
+def unserved_lines(site: Site) -> list[Text]:
+    """Return a line below the site's tables for each cluster that does not run although tasks wait for it."""
+    return [styled(str(one), "bold red") for one in site.unserved]
+
+
 def death_of(one: ClusterStatus, death: Any) -> str:
     """Return the death of a process in words, for a line below the site's tables."""
     what = f" while it ran {death.func} of {death.schema} ({death.task_id})" if death.task_id else ""
@@ -164,6 +169,7 @@ def as_json(site: Site, schema: str | None = None) -> dict[str, Any]:
         "stale_acks": site.stale_acks,
         "expired_leases": site.expired_leases,
         "total": _load_as_json(site.total),
+        "unserved": [asdict(one) for one in site.unserved],
         "clusters": [_cluster_as_json(one) for one in site.clusters],
         "tenants": [_tenant_as_json(one) for one in site.tenants if schema in (None, one.schema)],
     }

@@ -15,9 +15,10 @@ from typing import Any
 from tenant_q import tenancy
 from tenant_q.brokers import get_impatient_broker
 from tenant_q.brokers.protocol import Counts
-from tenant_q.conf import conf, site_clusters
+from tenant_q.conf import conf
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterState, ClusterStatus, Process, age, recent_deaths
+from tenant_q.operations.unserved import count, count_queues, unserved, way_out
 from tenant_q.schedules import due_index
 from tenant_q.support.visible import one_line
 
@@ -120,13 +121,7 @@ def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
     broker = get_impatient_broker()
     found = status.clusters(broker)
     broker.probe()
-    if not broker.supports_tenant_queues:
-        return found, []
-    strays = broker.strays()
-    names = dict.fromkeys([*site_clusters(), *(one.name for one in found if one.is_ours), *strays])
-    queues = [(name, get_impatient_broker(name).counts()) for name in names]
-    broker.forget_strays([name for name, counts in queues if name in strays and not counts.open])
-    return found, queues
+    return found, count_queues(broker, found, get_impatient_broker)
 
 
 def _probe_database() -> dict[str, int]:
@@ -161,25 +156,11 @@ def _unserved_clusters(
     live = [one for one in ours if not one.is_gone]
     if not live:
         return  # reported as another problem
-    for name, counts in queues:
-        waiting = counts.queued and counts.runnable
-        if waiting and cluster in (None, name) and name not in {one.name for one in live}:
-            yield f"{_count(waiting, 'task')} for the cluster {name!r}, and none of that name runs; {_way_out(name)}."
-    for name, count in late.items():
+    yield from (str(one) for one in unserved(ours, queues) if cluster in (None, one.cluster))
+    for name, number in late.items():
         if cluster in (None, name) and name not in {one.name for one in live if one.has_scheduler}:
-            schedules = _count(count, "schedule")
-            yield f"{schedules} for a scheduler of the cluster {name!r}, and none runs; {_way_out(name)}."
-
-
-def _count(count: int, what: str) -> str:
-    return f"1 {what} waits" if count == 1 else f"{count} {what}s wait"
-
-
-def _way_out(name: str) -> str:
-    start = f"start one with `python manage.py mscluster --name {name}`"
-    if name in site_clusters():
-        return start
-    return f"the settings do not name it either: {start}, or correct the name where tasks are enqueued"
+            schedules = count(number, "schedule")
+            yield f"{schedules} for a scheduler of the cluster {name!r}, and none runs; {way_out(name)}."
 
 
 def _chosen(found: Sequence[ClusterStatus], host: str | None) -> list[ClusterStatus]:

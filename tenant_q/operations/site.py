@@ -15,13 +15,14 @@ from operator import add
 from django.utils import timezone
 
 from tenant_q import policies, tenancy
-from tenant_q.brokers import Broker, site_brokers
+from tenant_q.brokers import Broker, get_broker, site_brokers
 from tenant_q.brokers.loads import Load
 from tenant_q.brokers.protocol import Policy
-from tenant_q.conf import conf
+from tenant_q.conf import conf, site_clusters
 from tenant_q.models import TenantPolicy
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterStatus
+from tenant_q.operations.unserved import Unserved, count_queues, unserved
 from tenant_q.schedules import due_index
 from tenant_q.schedules.due_index import Plans
 
@@ -68,6 +69,7 @@ class Site:
         late: The seconds for which the oldest due schedule has not fired; 0 if none is due.
         stale_acks: The number of acknowledgements that were refused, since the data of the broker's server began.
         expired_leases: The number of leases that expired, since then.
+        unserved: The clusters that do not run and have waiting tasks. If none runs, only those that no setting names.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Site:
     late: float
     stale_acks: int
     expired_leases: int
+    unserved: tuple[Unserved, ...] = ()
 
     def tenant(self, schema: str) -> Tenant | None:
         """Return the tenant of this name from the snapshot of the site, or None."""
@@ -102,7 +105,15 @@ def read_site() -> Site:
         late=max(0.0, (now - min(due)).total_seconds()) if due else 0.0,
         stale_acks=sum(found.get("stale_acks", 0) for found in statistics),
         expired_leases=sum(found.get("expired", 0) for found in statistics),
+        unserved=tuple(_unserved(brokers[0], clusters)),
     )
+
+
+def _unserved(broker: Broker, clusters: Sequence[ClusterStatus]) -> list[Unserved]:
+    found = unserved(clusters, count_queues(broker, clusters, get_broker))
+    if any(one.is_ours and not one.is_gone for one in clusters):
+        return found
+    return [one for one in found if one.cluster not in site_clusters()]
 
 
 def _site_loads(brokers: Iterable[Broker]) -> Mapping[str, Load]:

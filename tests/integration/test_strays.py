@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from tenant_q.exceptions import BrokerError, EnqueueError
 from tenant_q.operations import health, status
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests.integration.test_msinfo import CLUSTER
+from tests.integration.test_msinfo import CLUSTER, msinfo
 
 A = "acme_corp"
 
@@ -113,6 +114,24 @@ def test_a_cluster_that_is_known_and_does_not_run(monkeypatch, caplog, settings,
     assert caplog.messages == []
     (problem,) = examine(monkeypatch, own).problems
     assert problem.endswith(f"none of that name runs; start one with `python manage.py mscluster --name {typo}`.")
+
+
+def test_a_delayed_task_of_a_name_that_is_unknown(monkeypatch, settings, typo):
+    """No worker would notice when it is due."""
+    ours(cluster=typo, q_options={"delay": 60}, schema_name=A)
+    (problem,) = examine(monkeypatch, settings.Q_CLUSTER["name"]).problems
+    assert problem.startswith(f"1 task waits for the cluster {typo!r}, and none of that name runs; the settings do not")
+
+
+def test_msinfo_shows_clusters_that_nobody_serves(monkeypatch, settings, typo):
+    ours(cluster=typo, schema_name=A)
+    ours(schema_name=A)
+    line = f"1 task waits for the cluster {typo!r}, and none of that name runs; the settings do not name it either"
+    assert line in " ".join(msinfo().split()), "also where no cluster runs"
+    assert json.loads(msinfo("--json"))["unserved"] == [{"cluster": typo, "waiting": 1}]
+    monkeypatch.setattr(health.status, "clusters", lambda broker: [replace(CLUSTER, name=typo)])
+    own = settings.Q_CLUSTER["name"]
+    assert json.loads(msinfo("--json"))["unserved"] == [{"cluster": own, "waiting": 1}]
 
 
 def test_schedules_of_a_cluster_that_does_not_run(monkeypatch, settings, typo):

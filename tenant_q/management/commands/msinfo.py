@@ -43,6 +43,8 @@ class Command(OperatorCommand):
             parts += [site_tables.cluster_table(site.clusters), "", site_tables.process_table(found), ""]
         else:
             parts += [styled("No cluster is running; start one with `python manage.py mscluster`.", "bold red"), ""]
+        if unserved := site_tables.unserved_lines(site):
+            parts += [*unserved, ""]
         if deaths := site_tables.death_lines(site.clusters):
             parts += [*deaths, ""]
         tenants = [one for one in site.tenants if schema in (None, one.schema)]

@@ -123,6 +123,8 @@ def screen(reader: Reader, schema: str | None, order: str, width: int, height: i
         parts += [site_tables.cluster_table(site.clusters, width=width), ""]
     else:
         parts += [styled("No cluster is running; start one with `python manage.py mscluster`.", "bold red"), ""]
+    unserved = site_tables.unserved_lines(site)[:3]
+    parts += [*map(_cut, unserved), *([""] if unserved else [])]
     deaths = site_tables.death_lines(site.clusters)[-3:]
     parts += [*map(_cut, deaths), *([""] if deaths else [])]
     lines = len(parts) + len(site.clusters)
