@@ -50,8 +50,9 @@
 --                                    exists
 --   <tag>:unique             hash    "schema\nfunc\nkey" -> the id of the package that has this unique key: it waits or
 --                                    runs
---   <tag>:unique_of          hash    id -> "e" or "s" (until its end or its start), followed by the field of <tag>:unique;
---                                    only of packages with a unique key. A dead one keeps the entry, and has no key
+--   <tag>:unique_of          hash    id -> "e" or "s" (until its end or its start), followed by the field of
+--                                    <tag>:unique; only of packages with a unique key. A dead one keeps the entry, and
+--                                    has no key
 --   <tag>:unique_cursor      string  how far <tag>:unique_of was looked through (see expire.lua)
 --   <tag>:alias:<schema>;<id> string  the id of the task that a caller got an id for which is none of its own: another
 --                                    package had the unique key. It expires a day after that task was due

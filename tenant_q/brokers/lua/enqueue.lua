@@ -7,8 +7,8 @@
 --          (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another package has the key), and
 --          "func\nkey"
 -- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
---          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In the
---          last two cases nothing is enqueued
+--          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In
+--          the last two cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
 
