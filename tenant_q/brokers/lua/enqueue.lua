@@ -3,8 +3,8 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 the number of packages that the tenant of the first one must have room for (known ones are subtracted), or
 --          0 if its limit does not count, then for each package nine: id, schema, tenant or '', func, once ('1' or
---          '0'), the id of the package that it follows or '', delay in ms, payload, and '' or its unique key: 'e' or 's'
---          (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another package has the key), and
+--          '0'), the id of the package that it follows or '', delay in ms, payload, and '' or its unique key: 'e' or
+--          's' (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another package has the key), and
 --          "func\nkey"
 -- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
 --          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In

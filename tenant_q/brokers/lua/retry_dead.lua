@@ -1,5 +1,5 @@
--- Put dead packages back on their tenants' queues. Each counts as given back: its task may have succeeded before. It has
--- its unique key again, unless another package has that by now.
+-- Put dead packages back on their tenants' queues. Each counts as given back: its task may have succeeded before. It
+-- has its unique key again, unless another package has that by now.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     for each package two: id, its new payload or '' to keep its own
