@@ -128,6 +128,7 @@ def _note(name: str) -> Any:
     def receive(sender: Any, task_result: Any, **_: Any) -> None:
         words = name, task_result.id, task_result.status, task_result.attempts, connection.schema_name
         tasks.client().rpush("note:signals", " ".join(map(str, words)))
+        tasks.client().expire("note:signals", 3600)
 
     return receive
 

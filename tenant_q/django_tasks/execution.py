@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any
@@ -74,8 +76,8 @@ class DjangoTasks:
     def finish(self, outcome: Outcome) -> None:
         """Send `task_finished` for a Django task whose outcome is saved."""
         package = outcome.package
-        task = loaded_task(package.func)
-        if task is None:  # its module could not be imported
+        task = task_of(package.func, may_import=True)  # a worker that gives a package up has not imported its module
+        if task is None:
             return
         result = records.result_of(
             package,
@@ -97,3 +99,18 @@ def loaded_task(func: Any) -> Task[..., Any] | None:
     module, _, name = path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     return found if isinstance(found, Task) else None
+
+
+def task_of(func: Any, *, may_import: bool) -> Task[..., Any] | None:
+    """Return the Django task that a path names; None if it names none.
+
+    Args:
+        func: The path.
+        may_import: Whether its module may be imported: only if a signature covers the path.
+    """
+    task = loaded_task(func)
+    if task is None and may_import and isinstance(func, str):
+        with suppress(ImportError):
+            importlib.import_module(func.rpartition(".")[0] or func)
+            task = loaded_task(func)
+    return task

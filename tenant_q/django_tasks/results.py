@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from tenant_q.brokers import site_brokers
@@ -12,7 +10,7 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.conf import conf
 from tenant_q.django_tasks import records
 from tenant_q.django_tasks.api import Task, TaskResult, TaskResultStatus
-from tenant_q.django_tasks.execution import loaded_task
+from tenant_q.django_tasks.execution import task_of
 from tenant_q.exceptions import BadPackage, UnsignedResult
 from tenant_q.lifecycle import row_signing, task_rows
 from tenant_q.package import task_objects
@@ -43,7 +41,7 @@ def _by_row(schema: str, id: str) -> TaskResult[..., Any] | None:
     if row is None:
         return None
     signed = row_signing.verified_column(row.stored_kwargs, "kwargs", row, schema)
-    task = _task_of(row.func, may_import=signed is not None)
+    task = task_of(row.func, may_import=signed is not None)
     if task is None:
         return None
     values = {name: task_rows.read(row, name) for name in task_rows.PICKLED}
@@ -88,7 +86,7 @@ def _by_broker(broker: Broker, schema: str, id: str) -> TaskResult[..., Any] | N
     dead = broker.dead(schema, ids=[id]) if live is None else []
     payload = live.payload if live is not None else dead[0].payload if dead else None
     package = _opened(payload, id) if payload is not None else None
-    task = None if package is None else _task_of(package.func, may_import=True)
+    task = None if package is None else task_of(package.func, may_import=True)
     if package is None or task is None:
         return None
     if not task_objects.has_record(package):
@@ -109,18 +107,3 @@ def _opened(payload: str, id: str) -> Package | None:
         return open_package(payload, Found(id=id))
     except BadPackage:
         return None
-
-
-def _task_of(func: Any, *, may_import: bool) -> Task[..., Any] | None:
-    """Return the Django task that a path names; None if it names none.
-
-    Args:
-        func: The path.
-        may_import: Whether its module may be imported: only if a signature covers the path.
-    """
-    task = loaded_task(func)
-    if task is None and may_import and isinstance(func, str):
-        with suppress(ImportError):
-            importlib.import_module(func.rpartition(".")[0] or func)
-            task = loaded_task(func)
-    return task
