@@ -34,9 +34,12 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     return [*messages, *_check_pointless_keys()]
 
 
-@register("tenant_q")
+@register("tenant_q", deploy=True)
 def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Point out that missed runs are treated in another way than by Django-Q2, unless the project has decided."""
+    """Point out that missed runs are treated in another way than by Django-Q2, unless the project has decided.
+
+    It belongs to `check --deploy`: a new project need not decide at once.
+    """
     configured = getattr(settings, "Q_CLUSTER", None)
     if not isinstance(configured, dict) or configured.get("catch_up") is not None:
         return []

@@ -133,6 +133,7 @@ class Configuration:
         None,
         "the release of the code, by which a newer one is known: a number, or a text whose numbers are compared as "
         "numbers, such as `2026.11.3`. Without it, that whose schedules were first seen last is the newer one",
+        unit="version",
         rule=rules.RELEASE,
     )
     ready_tenants: str | None = _ours(

@@ -49,6 +49,9 @@ OURS: dict[str, Any] = {
     "retry_jitter": 0.5,
     "retry_on": ("builtins.OSError",),
     "no_retry_on": ("builtins.ValueError", "shop.errors.Gone"),
+    "expires": datetime(2090, 1, 1, tzinfo=UTC),
+    "unique": "a key",
+    "unique_until": "start",
     "delay": timedelta(seconds=2),
     "on_commit": True,
     "transactional": True,
@@ -101,7 +104,8 @@ def test_an_option_as_keyword_and_in_q_options(option):
 
 @pytest.mark.parametrize("option", sorted(OURS))
 def test_our_options_are_in_q_options_only(option):
-    assert package(q_options={option: OURS[option]}).option(option) == OURS[option]
+    needed = {"unique": "a key"} if option == "unique_until" else {}
+    assert package(q_options={option: OURS[option], **needed}).option(option) == OURS[option]
     as_keyword = package(**{option: OURS[option]})
     assert as_keyword.option(option) is None
     assert as_keyword.kwargs == {option: OURS[option]}, "the function's own keyword"
