@@ -115,7 +115,7 @@ def task(func: Any = None, /, *, name: str | None = None, admin: bool | None = N
         **options: `max_attempts`, `retry_on`, `no_retry_on` (classes of errors), `retry_delay` (seconds),
             `retry_backoff` (a factor), `retry_jitter` (a share), `timeout` (seconds), `cluster`, `transactional`,
             `on_commit`, `expires` (seconds), `unique` (a key, or a function of the arguments that returns it),
-            `unique_until`, `save` and `cached`, as in `q_options`.
+            `unique_until`, `priority`, `rate`, `rate_scope`, `save` and `cached`, as in `q_options`.
 
     Raises:
         ConfigurationError: The function is not at the top level of a module, its name is another task's, or an option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tenant_q import Retry, task
@@ -91,3 +92,18 @@ def takes_option_names(**kwargs: Any) -> dict[str, Any]:
 
 
 taker = task(takes_option_names)
+
+
+@task(priority=7)
+def urgent(key: str) -> None:
+    tasks.note(key, name="urgent")
+
+
+@task(rate="20/s")
+def limited(key: str) -> None:
+    tasks.note(key, at=time.time())
+
+
+@task(rate="20/s", rate_scope="site")
+def limited_for_all(key: str) -> None:
+    tasks.note(key, at=time.time())

@@ -66,6 +66,10 @@ class AdaptedBroker(Broker):
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         if any(message.delay > 0 for message in messages):
             raise EnqueueError(f"The {self.kind} broker cannot delay a task; use a schedule of type ONCE, or Redis.")
+        if any(message.priority or message.interval for message in messages):
+            raise EnqueueError(
+                f"The {self.kind} broker knows neither 'priority' nor 'rate'; leave them out, or use Redis."
+            )
         for message in messages:
             if message.unique is not None:
                 raise EnqueueError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tenant_q.brokers.protocol import Message, Unique
 from tenant_q.exceptions import EnqueueError, EntryRefused
+from tenant_q.package.options import SITE
 from tenant_q.package.package import Package
 
 
@@ -32,7 +33,20 @@ def message_of(
     if "unique" in package.task:
         is_until_start = package.option("unique_until") == "start"
         unique = Unique(package.stored_func, str(package.task["unique"]), is_until_start, needs_alias)
-    return Message(package.id, package.schema, func, payload, delay, once, tenant, follows, unique)
+    return Message(
+        package.id,
+        package.schema,
+        func,
+        payload,
+        delay=delay,
+        once=once,
+        tenant=tenant,
+        follows=follows,
+        unique=unique,
+        priority=package.priority,
+        interval=package.start_interval,
+        is_site_rate=package.option("rate_scope") == SITE,
+    )
 
 
 def refusal_of(messages: Sequence[Message], error: EntryRefused) -> EnqueueError:

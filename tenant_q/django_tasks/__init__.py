@@ -23,7 +23,7 @@ from tenant_q.django_tasks.api import (
 from tenant_q.exceptions import EnqueueError
 from tenant_q.package import task_objects
 from tenant_q.package.functions import LONGEST_NAME
-from tenant_q.package.options import DECLARED_OPTIONS, LONGEST, TENANT_OPTIONS, refuse_wrong_values
+from tenant_q.package.options import DECLARED_OPTIONS, LONGEST, refuse_wrong_values
 from tenant_q.support.hints import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TenantTaskBackend(BaseTaskBackend):
     supports_defer = True
     supports_async_task = True
     supports_get_result = True
-    supports_priority = "priority" in TENANT_OPTIONS
+    supports_priority = True
 
     def validate_task(self, task: Task[..., Any]) -> None:
         """Validate a task when it is declared or changed, and again when it is enqueued.

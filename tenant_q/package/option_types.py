@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Func = str | Callable[..., object]
 # A unique key, or a function that returns it for the arguments of a call.
 Unique = str | int | Callable[..., str | int]
+# What a rate counts: the starts of one tenant, or of all.
+RateScope = Literal["tenant", "site"]
 # Classes of errors, or their dotted paths.
 Errors = type[BaseException] | str | Sequence[type[BaseException] | str]
 
@@ -45,6 +47,9 @@ class QOptions(TypedDict, total=False):
     transactional: bool
     databases: Sequence[str]
     tenant_cache_seconds: float | None
+    priority: int
+    rate: str | None
+    rate_scope: RateScope
 
 
 class ScheduleOptions(QOptions, total=False):
@@ -75,5 +80,8 @@ class DeclaredOptions(TypedDict, total=False):
     expires: float | timedelta | datetime | None
     unique: Unique | None
     unique_until: Literal["start", "end"]
+    priority: int
+    rate: str | None
+    rate_scope: RateScope
     save: bool | None
     cached: bool | int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,6 +58,9 @@ TENANT_OPTIONS = (
     "transactional",
     "databases",
     "tenant_cache_seconds",
+    "priority",
+    "rate",
+    "rate_scope",
 )
 # Those that `@task` declares. The others belong to one call.
 DECLARED_OPTIONS = (
@@ -73,9 +77,17 @@ DECLARED_OPTIONS = (
     "expires",
     "unique",
     "unique_until",
+    "priority",
+    "rate",
+    "rate_scope",
     "save",
     "cached",
 )
+# What a rate counts: the starts of one tenant, or of all.
+TENANT, SITE = "tenant", "site"
+HIGHEST_PRIORITY = 100
+_RATE = re.compile(r"([1-9]\d{0,5})/([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # The longest values that Django-Q2's columns hold.
 LONGEST = {"func": LONGEST_NAME, "hook": LONGEST_NAME, "name": 100, "group": 100, "cluster": 100}
 
@@ -203,6 +215,15 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "unique_until": ("'start' or 'end'", lambda value: value in ("start", "end")),
     "on_commit": ("True or False", _is_bool_or_none),
     "transactional": ("True or False", _is_bool_or_none),
+    "priority": (
+        f"a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}",
+        lambda value: _is_whole(value, -HIGHEST_PRIORITY) and value <= HIGHEST_PRIORITY,
+    ),
+    "rate": (
+        "a number of starts per second, minute, hour or day, such as '10/s', '100/m', '1000/h' or '5/d', or None",
+        lambda value: value is None or (isinstance(value, str) and _RATE.fullmatch(value) is not None),
+    ),
+    "rate_scope": (f"{TENANT!r} or {SITE!r}", lambda value: value in (TENANT, SITE)),
     "tenant_cache_seconds": ("seconds, 0 or more", lambda value: is_number(value) and 0 <= value <= LONGEST_SECONDS),
 }
 
@@ -225,6 +246,14 @@ def in_seconds(delay: Any) -> float:
     if isinstance(delay, datetime):
         return (delay - datetime.now(UTC)).total_seconds()
     return float(delay) if is_number(delay) else -1.0
+
+
+def seconds_between(rate: str) -> float:
+    """Return the seconds between two starts by the option `rate`, such as '10/s'. Raises `ValueError` if it is none."""
+    found = _RATE.fullmatch(rate)
+    if found is None:
+        raise ValueError(f"{rate!r} is not a rate")
+    return _UNIT_SECONDS[found[2]] / int(found[1])
 
 
 def refuse_too_long(task: Mapping[str, Any]) -> None:

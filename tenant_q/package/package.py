@@ -10,7 +10,7 @@ from typing import Any
 
 from tenant_q.conf import conf
 from tenant_q.package.functions import counted_name, name_of, stored_name
-from tenant_q.package.options import in_seconds
+from tenant_q.package.options import in_seconds, seconds_between
 
 # The origin of a package: code of the project, the scheduler, or a person in an admin.
 CODE, SCHEDULE, ADMIN = "code", "schedule", "admin"
@@ -134,6 +134,17 @@ class Package:
     def delay(self) -> float:
         """The seconds from the moment the package is enqueued to its earliest start."""
         return in_seconds(self.task.get("delay") or 0)
+
+    @property
+    def priority(self) -> int:
+        """The level of the package among those of its tenant, from -100 to 100; a higher one is started first."""
+        return int(self.task.get("priority") or 0)
+
+    @property
+    def start_interval(self) -> float:
+        """The seconds between two starts of the package's function, by its rate; 0 without a rate."""
+        rate = self.task.get("rate")
+        return seconds_between(rate) if rate else 0.0
 
     @property
     def log_labels(self) -> dict[str, str]:

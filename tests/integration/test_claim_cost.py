@@ -96,3 +96,35 @@ def test_a_claim_costs_the_same_with_many_tenants_and_much_queued(make_broker):
     assert first["cmdstat_evalsha"] == 1
     for other in others:
         assert other == first
+
+
+@pytest.mark.parametrize("has_rate", [False, True])
+def test_a_claim_costs_the_same_with_much_queued_in_lanes(make_broker, has_rate):
+    found = {}
+    for name, each in {"few": 30 * TAKEN, "many": MANY_QUEUED}.items():
+        broker = make_broker()
+        broker.client.hset(f"{broker.tag}:costs", mapping={"t;f": 0.1, "t;slow": 0.1})
+        if has_rate:
+            park(broker, each)
+        fill_level(broker, 5, each)
+        found[name], milliseconds = claim(broker)
+        print(f"\n{name:<30} {sum(found[name].values()):>4} commands, {milliseconds:.2f} ms a claim of {TAKEN}", end="")
+        remove(broker)
+    assert found["many"] == found["few"]
+
+
+def fill_level(broker: RedisBroker, level: int, count: int, **fields: Any) -> None:
+    ids = (f"{fields.get('func', 'f')}-{level}-{n}" for n in range(count))
+    common: dict[str, Any] = {"schema": "t", "func": "f", "payload": "x" * 200, "priority": level}
+    broker.enqueue([Message(id=id, **(common | fields)) for id in ids])
+
+
+def park(broker: RedisBroker, count: int) -> None:
+    """Queue packages of a rate that allows one start a day, have that one used, and so many more functions' ones."""
+    for n in range(min(count, MANY_TENANTS)):
+        fill_level(broker, 0, 2, func=f"daily-{n}", interval=86_400.0)
+        broker.client.hset(f"{broker.tag}:costs", f"t;daily-{n}", 0.1)
+    fill_level(broker, 0, count, func="slow", interval=86_400.0)
+    while leases := broker.fetch("w").leases:
+        broker.acknowledge("w", [Settled(lease, 0.0001) for lease in leases])
+    assert broker.queue_size("t") >= count, "the others are parked"

@@ -17,6 +17,7 @@ from tenant_q.schedules import by_hand, fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks, tasks_declared
+from tests.conftest import wait_until
 from tests.integration.conftest import make_due, work
 
 A = "acme_corp"
@@ -203,3 +204,46 @@ def test_the_worker_completes_what_the_caller_did_not_know(worker):
     finish(worker)
     task = QUtilities.fetch_task(id, schema_name=A)
     assert (task.result, task.attempt_count) == (2, 2)
+
+
+@pytest.mark.parametrize("enqueue", ["enqueue", "using", "path", "async_task", "schedule", "on commit"])
+def test_a_declared_priority_counts_however_it_is_started(tenants, make_worker, enqueue):
+    urgent = f"{HERE}.urgent"
+    with in_schema(A):
+        async_task("tests.tasks.note", "k", q_options={"max_attempts": 1})
+        async_task("tests.tasks.note", "k", q_options={"priority": -1})
+        if enqueue == "enqueue":
+            tasks_declared.urgent.enqueue("k")
+        elif enqueue == "using":
+            tasks_declared.urgent.using(priority=9).enqueue("k")
+        elif enqueue == "path":
+            QUtilities.add_async_task(urgent, "k")
+        elif enqueue == "async_task":
+            async_task(urgent, "k")
+        elif enqueue == "on commit":
+            QUtilities.add_async_task(urgent, "k", q_options={"on_commit": True})
+        else:
+            Schedule.objects.create(func=urgent, args="'k',", schedule_type="O")
+            fire.fire_due(A)
+    waiting = [one.func for one in get_broker().live(A)]
+    assert waiting == [urgent, "tests.tasks.note", "tests.tasks.note"]
+    finish(make_worker())
+    assert tasks.notes("k")[0] == {"name": "urgent"}
+
+
+def test_a_rate_counts_retries_and_holds_up_nothing_else(tenants, make_worker):
+    with in_schema(A):
+        QUtilities.add_async_task(f"{HERE}.fail_twice", "k", q_options={"rate": "1/d"})
+        other = QUtilities.add_async_task("tests.tasks.add", 1)
+    worker = make_worker()
+
+    def is_parked() -> bool:
+        worker.tick()
+        make_due()
+        counts = get_broker().counts()
+        return len(tasks.notes("k")) == 1 and (counts.queued, counts.leased, counts.delayed) == (1, 0, 0)
+
+    wait_until(is_parked, what="the second attempt to wait for tomorrow")
+    worker.tick()
+    assert len(tasks.notes("k")) == 1
+    assert QUtilities.get_result(other, schema_name=A) == 1

@@ -31,7 +31,6 @@ from tenant_q.django_tasks.api import (
 )
 from tenant_q.exceptions import EnqueueError, InEventLoop, NoTenant, UnsignedResult
 from tenant_q.lifecycle import run_again
-from tenant_q.package.options import TENANT_OPTIONS
 from tenant_q.schedules import fire
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -269,7 +268,6 @@ def test_a_queue_is_a_cluster(acme, settings, other_cluster):
     assert result.task.queue_name == "long"
 
 
-@pytest.mark.skipif("priority" not in TENANT_OPTIONS, reason="the option priority is not there yet")
 def test_a_priority_is_passed_on(acme, worker):
     assert run(worker, tasks_django.where.using(priority=-7)).task.priority == -7
 
@@ -468,7 +466,7 @@ def test_on_commit_announces_what_was_enqueued(tenants, settings, signals, commi
 def test_what_the_backend_supports():
     backend = task_backends["default"]
     assert (backend.supports_defer, backend.supports_async_task, backend.supports_get_result) == (True, True, True)
-    assert backend.supports_priority == ("priority" in TENANT_OPTIONS)
+    assert backend.supports_priority
 
 
 @pytest.mark.parametrize("options", [{"queue_name": "nowhere"}, {"priority": 101}, {"priority": -101}])

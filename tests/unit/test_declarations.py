@@ -166,6 +166,8 @@ def test_a_module_may_be_loaded_again():
         ({"max_attempts": "3"}, "The option 'max_attempts' of @task is '3'"),
         ({"retry_on": (3,)}, "The option 'retry_on' of @task is"),
         ({"retry_jitter": 2}, "a share from 0 to 1"),
+        ({"priority": 200}, "The option 'priority' of @task is 200 .*a whole number from -100 to 100"),
+        ({"rate": "often"}, "The option 'rate' of @task is 'often' .*a number of starts per second"),
         ({"transactional": True, "cached": True}, "The option 'transactional' of @task needs a result"),
         ({"name": "not a name"}, "has name='not a name'"),
     ],

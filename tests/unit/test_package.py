@@ -57,6 +57,9 @@ OURS: dict[str, Any] = {
     "transactional": True,
     "databases": ["default"],
     "tenant_cache_seconds": 0,
+    "priority": -100,
+    "rate": "100/m",
+    "rate_scope": "site",
 }
 
 
@@ -192,6 +195,17 @@ def test_an_unknown_option_is_refused(name, words):
         ("delay", 10**10),
         ("on_commit", 1),
         ("transactional", "yes"),
+        ("priority", 101),
+        ("priority", -101),
+        ("priority", 1.5),
+        ("priority", True),
+        ("rate", "0/s"),
+        ("rate", "10"),
+        ("rate", "10/w"),
+        ("rate", "10/s "),
+        ("rate", "1.5/s"),
+        ("rate", 10),
+        ("rate_scope", "cluster"),
     ],
 )
 def test_a_wrong_value_of_an_option_is_refused(option, value):
@@ -204,6 +218,13 @@ def test_a_transactional_task_needs_a_row(other):
     package(q_options={"transactional": True, "save": True, "cached": False})
     with pytest.raises(EnqueueError, match=r"'transactional'\] needs a result in the tenant's table"):
         package(q_options={"transactional": True, **other})
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds"), [("10/s", 0.1), ("100/m", 0.6), ("1000/h", 3.6), ("5/d", 17280), (None, 0)]
+)
+def test_a_rate_is_a_number_of_starts_in_a_time(rate, seconds):
+    assert package(q_options={"rate": rate}).start_interval == seconds
 
 
 @pytest.mark.parametrize(("delay", "seconds"), [(2, 2.0), (0.5, 0.5), (timedelta(minutes=1), 60.0), (None, 0.0)])

@@ -2,7 +2,8 @@
 --
 -- The reason stays with the package as long as it exists, so the next worker that gets it gives it up. To be given up
 -- soon, a package that waits moves to the head of its queue. Far back in a long queue it stays where it is, so that
--- nobody else waits for the search. For a leased package, the worker's sentinel is notified (see cancelled.lua).
+-- nobody else waits for the search. One in a lane moves to the head of its tenant's queue, because it needs neither a
+-- start of its rate nor its turn. For a leased package, the worker's sentinel is notified (see cancelled.lua).
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id, 4 reason, 5 how far from the head of its queue it is looked for
@@ -16,6 +17,18 @@ if not place or place == 'dead' then
 elseif is_cancelled(id) then
   return place
 end
+
+-- Remove the package from a list if it is near the head, and return whether it was.
+local function remove_from(list)
+  for _, waiting in ipairs(redis.call('LRANGE', list, 0, reach - 1)) do
+    if waiting == id then
+      redis.call('LREM', list, 1, id)
+      return true
+    end
+  end
+end
+
+local lane = lane_of(id)
 redis.call('HSET', key('verdicts'), id, reason)
 if place ~= 'leased' then  -- it will not run
   release_unique({ id })
@@ -30,11 +43,14 @@ elseif place == 'delayed' then
   push(schema, id, true)
   wake(1)
 else
-  for _, waiting in ipairs(redis.call('LRANGE', key('queue:' .. schema), 0, reach - 1)) do
-    if waiting == id then
-      redis.call('LREM', key('queue:' .. schema), 1, id)
-      redis.call('LPUSH', key('queue:' .. schema), id)
-      break
+  local list = lane and lane_key(schema, lane.level, lane.rate) or key('queue:' .. schema)
+  if remove_from(list) then
+    redis.call('LPUSH', key('queue:' .. schema), id)
+    if lane then
+      leave_lane(schema, lane.level, lane.rate, 1)
+      redis.call('HDEL', key('lanes'), id)
+      enter_ring(schema)
+      wake(1)
     end
   end
 end

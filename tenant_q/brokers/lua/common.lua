@@ -8,7 +8,27 @@
 --   <tag>:queue_owners       hash    name of a queue -> "tenant\nschema": its tenant, and the name its schema has now
 --   <tag>:deleted            zset    tenants deleted a short time ago -> when that is forgotten, in ms
 --   <tag>:messages           hash    id -> "schema\nfunc\nonce\npayload"
---   <tag>:queue:<schema>     list    ids that wait, the first to run at the head
+--   <tag>:queue:<schema>     list    ids that wait, the first to run at the head: those without priority and rate
+--   <tag>:lanes              hash    id -> "level;ms between starts or nothing;rate key or nothing" of packages that
+--                                    have a priority or a rate. A rate key is "schema;func", or "*;func" if the rate
+--                                    counts over all tenants
+--   <tag>:lane:<schema>;<level>
+--   <tag>:lane:<schema>;<level>;<rate key>
+--                            list    ids with that priority, without a rate and with this one, as in queue:<schema>
+--   <tag>:laned              hash    schema -> how many of its packages are in lanes
+--   <tag>:open:<schema>      zset    the lanes that may be served: "<level>", ";<rate key>", and "0" for queue:<schema>
+--                                    while the tenant has lanes -> the highest level first, of equal levels the one
+--                                    that was served longest ago
+--   <tag>:levels:<schema>;<rate key>
+--                            zset    levels of the lanes with this rate key -> the level, negative
+--   <tag>:parked:<schema>    set     rate keys whose lanes wait until a package of this rate may start
+--   <tag>:turns:<rate key>   zset    the tenants in which it is parked, the first to be served first
+--   <tag>:rate_due           zset    rate key that is parked somewhere -> when its next tenant may be served, in ms
+--   <tag>:rate:<rate key>    hash    interval -> ms between starts, as enqueued last; next -> when the next package may
+--                                    start, in ms. Expires an hour after its last use
+--   <tag>:lane_turn          string  a number that grows with each turn of a lane
+--   <tag>:sweep              hash    laned, lanes, unique_of -> where the next scan of that hash begins (see
+--                                    expire.lua)
 --   <tag>:ready              zset    schema -> virtual time; the fair ring: tenants with work
 --   <tag>:vtime              hash    schema -> virtual time; a tenant without work keeps it while it is ahead of the
 --                                    ring's
@@ -53,7 +73,6 @@
 --   <tag>:unique_of          hash    id -> "e" or "s" (until its end or its start), followed by the field of
 --                                    <tag>:unique; only of packages with a unique key. A dead one keeps the entry, and
 --                                    has no key
---   <tag>:unique_cursor      string  how far <tag>:unique_of was looked through (see expire.lua)
 --   <tag>:alias:<schema>;<id> string  the id of the task that a caller got an id for which is none of its own: another
 --                                    package had the unique key. It expires a day after that task was due
 --   <tag>:late               zset    ids acknowledged long after their rows were saved -> until when the id is kept, in
@@ -88,8 +107,10 @@
 --                      tenant
 --   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
 --   for a time         <tag>:known and <tag>:alias:... for a day, <tag>:deleted for as long as the caller says,
---                      <tag>:figures:<n> for 70 minutes
---   single values      <tag>:ring, <tag>:token, <tag>:expired, <tag>:statistics, and at most 64 words of <tag>:wake
+--                      <tag>:figures:<n> for 70 minutes, <tag>:rate:<rate key> for an hour, and up to a day more if the
+--                      rate is one a day
+--   single values      <tag>:ring, <tag>:token, <tag>:lane_turn, <tag>:expired, <tag>:statistics, and at most 64 words
+--                      of <tag>:wake
 
 local tag = KEYS[1]
 local figure_words = 56
@@ -99,6 +120,7 @@ local period_ms = 300000
 -- The types of the keys that belong to one tenant, worker or group.
 local own_types = {
   queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash', alias = 'string',
+  lane = 'list', open = 'zset', levels = 'zset', parked = 'set', turns = 'zset', rate = 'hash',
 }
 local full_names = {}
 
@@ -367,9 +389,211 @@ local function keep(queue, what, seconds)
   return redis.call('ZCARD', kept)
 end
 
+-- Add `change` to the count of a tenant's packages in a hash (<tag>:waiting, <tag>:dead_of, <tag>:laned), and return the
+-- new count.
+local function count_in(name, schema, change)
+  local count = redis.call('HINCRBY', key(name), schema, change)
+  if count <= 0 then
+    redis.call('HDEL', key(name), schema)
+  end
+  return count
+end
+
+-- Return whether a package was cancelled. It is never run (again), and nothing takes that back.
+local function is_cancelled(id)
+  local reason = redis.call('HGET', key('verdicts'), id)
+  return reason and string.match(reason, '^TaskCancelled')
+end
+
+-- Lanes: lists for packages that have a priority or a rate. A level is a text, from '-100' to '100'.
+
+-- The starts of this time in ms may come at once, if nobody took them when they were due. So a start that comes a
+-- little late delays none of the later ones. It is also in `brokers/protocol/limits.py`, as is the next one.
+local rate_burst = 500
+-- A parked rate key stays parked for at least this many ms. Idle workers come for it when it is due.
+local shortest_parking = 20
+-- The distance of two levels in <tag>:open:<schema>; the turns between are below it.
+local level_step = 2 ^ 43
+
+local function lane_key(schema, level, rate)
+  return key('lane:' .. schema .. ';' .. level .. (rate and ';' .. rate or ''))
+end
+
+-- Return the level and the rate of a package, and the ms between two starts; nil if it has no lane. A cancelled package
+-- loses its lane, because it is given up at once and starts nothing.
+local function lane_of(id)
+  local record = redis.call('HGET', key('lanes'), id)
+  local level, interval, rate = string.match(record or '', '^(-?%d+);([^;]*);(.*)$')
+  if level and is_cancelled(id) then
+    redis.call('HDEL', key('lanes'), id)
+    level = nil
+  end
+  return level and { level = level, interval = tonumber(interval), rate = rate ~= '' and rate or nil }
+end
+
+-- Return whether a tenant has a package that may be served.
+local function has_work(schema)
+  return redis.call('LLEN', key('queue:' .. schema)) > 0 or redis.call('EXISTS', key('open:' .. schema)) == 1
+end
+
+-- Put a lane of a tenant behind the others of its level: '<level>' or ';<rate key>'.
+local function open_lane(schema, lane, level)
+  redis.call('ZADD', key('open:' .. schema), redis.call('INCR', key('lane_turn')) - level * level_step, lane)
+end
+
+-- Let the lanes of a rate key be served, unless there are none.
+local function open_rate(schema, rate)
+  local level = redis.call('ZRANGE', key('levels:' .. schema .. ';' .. rate), 0, 0)[1]
+  if level then
+    open_lane(schema, ';' .. rate, level)
+  end
+end
+
+-- Keep the ms between two starts of a rate key.
+local function keep_rate(rate, interval, next_start)
+  local name = key('rate:' .. rate)
+  redis.call('HSET', name, 'interval', interval)
+  if next_start then
+    redis.call('HSET', name, 'next', next_start)
+  end
+  redis.call('PEXPIRE', name, string.format('%.0f', 3600000 + 2 * interval))
+end
+
+-- Return when the next package of a rate key may start, in ms, the ms between two starts, and how many may start now.
+-- lane  a list of such packages, which say the rate if it is not kept any more
+local function starts_of(rate, lane)
+  local kept, now = redis.call('HMGET', key('rate:' .. rate), 'interval', 'next'), clock_ms()
+  local interval = tonumber(kept[1])
+  if not interval then
+    local first = lane and redis.call('LINDEX', lane, 0)
+    local own = first and lane_of(first)
+    interval = own and own.interval or 1
+  end
+  local start = math.max(tonumber(kept[2]) or 0, now - rate_burst)
+  return start, interval, start <= now and math.floor((now - start) / interval) + 1 or 0
+end
+
+-- Have a tenant's packages of a rate key wait for the key's next start, behind the other tenants that do.
+local function park(schema, rate, next_start)
+  redis.call('ZREM', key('open:' .. schema), ';' .. rate)
+  redis.call('SADD', key('parked:' .. schema), rate)
+  redis.call('ZADD', key('turns:' .. rate), 'NX', redis.call('INCR', key('lane_turn')), schema)
+  redis.call('ZADD', key('rate_due'), 'NX', math.max(next_start, clock_ms() + shortest_parking), rate)
+end
+
+-- End the wait of a tenant for a rate key.
+local function unpark(schema, rate)
+  redis.call('SREM', key('parked:' .. schema), rate)
+  redis.call('ZREM', key('turns:' .. rate), schema)
+  if redis.call('EXISTS', key('turns:' .. rate)) == 0 then
+    redis.call('ZREM', key('rate_due'), rate)
+  end
+end
+
+local function push_into_lane(schema, id, lane, at_head)
+  local level, rate, open = lane.level, lane.rate, key('open:' .. schema)
+  redis.call(at_head and 'LPUSH' or 'RPUSH', lane_key(schema, level, rate), id)
+  count_in('laned', schema, 1)
+  if not rate then
+    if not redis.call('ZSCORE', open, level) then
+      open_lane(schema, level, level)
+    end
+    return
+  end
+  local is_new_level = redis.call('ZADD', key('levels:' .. schema .. ';' .. rate), -level, level) == 1
+  if redis.call('ZSCORE', open, ';' .. rate) then
+    if is_new_level and redis.call('ZRANGE', key('levels:' .. schema .. ';' .. rate), 0, 0)[1] == level then
+      open_rate(schema, rate)
+    end
+  elseif redis.call('EXISTS', key('turns:' .. rate)) == 1 then
+    park(schema, rate, 0)
+  else
+    open_rate(schema, rate)
+  end
+end
+
+-- Note that some packages left a lane. Of an empty lane nothing stays.
+local function leave_lane(schema, level, rate, left)
+  local is_last = count_in('laned', schema, -left) <= 0
+  if redis.call('EXISTS', lane_key(schema, level, rate)) == 0 then
+    if rate then
+      local levels = key('levels:' .. schema .. ';' .. rate)
+      redis.call('ZREM', levels, level)
+      if redis.call('EXISTS', levels) == 0 then
+        redis.call('ZREM', key('open:' .. schema), ';' .. rate)
+        unpark(schema, rate)
+      elseif redis.call('ZSCORE', key('open:' .. schema), ';' .. rate) then
+        open_rate(schema, rate)
+      end
+    else
+      redis.call('ZREM', key('open:' .. schema), level)
+    end
+  end
+  if is_last then
+    redis.call('DEL', key('open:' .. schema))
+  end
+end
+
+-- Return the lanes of a tenant, { level, rate }, the highest level first; of equal levels those without a rate first.
+local function lanes_in_order(schema)
+  local lanes, rates = {}, redis.call('SMEMBERS', key('parked:' .. schema))
+  for _, lane in ipairs(redis.call('ZRANGE', key('open:' .. schema), 0, -1)) do
+    if string.sub(lane, 1, 1) == ';' then
+      rates[#rates + 1] = string.sub(lane, 2)
+    elseif lane ~= '0' then
+      lanes[#lanes + 1] = { level = lane, order = -lane, rate = nil }
+    end
+  end
+  for _, rate in ipairs(rates) do
+    for _, level in ipairs(redis.call('ZRANGE', key('levels:' .. schema .. ';' .. rate), 0, -1)) do
+      lanes[#lanes + 1] = { level = level, order = -level, rate = rate }
+    end
+  end
+  table.sort(lanes, function(a, b)
+    return a.order < b.order or (a.order == b.order and (a.rate or '') < (b.rate or ''))
+  end)
+  return lanes
+end
+
+-- Return how many of a tenant's packages are queued.
+local function queued_of(schema)
+  return redis.call('LLEN', key('queue:' .. schema)) + tonumber(redis.call('HGET', key('laned'), schema) or '0')
+end
+
+-- Queue packages in their lanes, or in their tenant's queue those that have none.
+-- is_any_laned  whether one of them may have a lane
+local function push_all(schema, ids, is_any_laned)
+  local plain = ids
+  if is_any_laned then
+    plain = {}
+    for _, id in ipairs(ids) do
+      local lane = lane_of(id)
+      if lane then
+        push_into_lane(schema, id, lane, false)
+      else
+        plain[#plain + 1] = id
+      end
+    end
+  end
+  if #plain > 0 then
+    redis.call('RPUSH', key('queue:' .. schema), unpack(plain))
+  end
+  if #plain > 0 or has_work(schema) then
+    enter_ring(schema)
+  end
+end
+
+-- Queue a package in its lane, or in its tenant's queue if it has none.
 local function push(schema, id, at_head)
-  redis.call(at_head and 'LPUSH' or 'RPUSH', key('queue:' .. schema), id)
-  enter_ring(schema)
+  local lane = lane_of(id)
+  if lane then
+    push_into_lane(schema, id, lane, at_head)
+  else
+    redis.call(at_head and 'LPUSH' or 'RPUSH', key('queue:' .. schema), id)
+  end
+  if not lane or has_work(schema) then
+    enter_ring(schema)
+  end
 end
 
 -- The run time of a function is learned for each tenant; for a tenant new to it, that of all tenants counts.
@@ -431,7 +655,7 @@ end
 
 -- Let a tenant that its cap or pause kept out of the ring enter it again, if it may.
 local function enter_ring_again(schema)
-  if redis.call('LLEN', key('queue:' .. schema)) > 0 and not redis.call('ZSCORE', key('ready'), schema) then
+  if has_work(schema) and not redis.call('ZSCORE', key('ready'), schema) then
     enter_ring(schema)
     wake(1)
   end
@@ -458,15 +682,6 @@ end
 -- Return how many of a tenant's packages are delayed.
 local function delayed_of(schema)
   return redis.call('ZCARD', key('delayed:' .. schema))
-end
-
--- Add `change` to the count of a tenant's packages in a hash (<tag>:waiting, <tag>:dead_of), and return the new count.
-local function count_in(name, schema, change)
-  local count = redis.call('HINCRBY', key(name), schema, change)
-  if count <= 0 then
-    redis.call('HDEL', key(name), schema)
-  end
-  return count
 end
 
 local function delay_until(schema, id, due)
@@ -529,7 +744,7 @@ local function forget_broken(id)
     redis.call('ZREM', key(name), id)
   end
   local hashes = {
-    'messages', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress', 'followed',
+    'messages', 'lanes', 'leased', 'starts', 'deaths', 'verdicts', 'causes', 'cancelled', 'progress', 'followed',
   }
   for _, name in ipairs(hashes) do
     redis.call('HDEL', key(name), id)
@@ -566,11 +781,12 @@ local function place_of(schema, id)
   return redis.call('ZSCORE', key('dead'), id) and 'dead' or 'queued'
 end
 
--- Forget the messages of packages that are done, dropped or purged, the ids of those that follow them, and their unique
--- keys.
+-- Forget the messages of packages that are done, dropped or purged, their lanes, the ids of those that follow them, and
+-- their unique keys.
 local function drop_messages(ids)
   release_unique(ids)
   redis.call('HDEL', key('messages'), unpack(ids))
+  redis.call('HDEL', key('lanes'), unpack(ids))
   redis.call('HDEL', key('followed'), unpack(ids))
 end
 
@@ -585,12 +801,6 @@ end
 
 local function drop_history(id)
   drop_histories({ id })
-end
-
--- Return whether a package was cancelled. It is never run (again), and nothing takes that back.
-local function is_cancelled(id)
-  local reason = redis.call('HGET', key('verdicts'), id)
-  return reason and string.match(reason, '^TaskCancelled')
 end
 
 -- Return a leased package whose lease is missing or broken to the head of its queue, if it has a message.

@@ -10,7 +10,7 @@ local paused, delayed_of_paused, is_paused = 0, 0, {}
 for _, schema in ipairs(redis.call('HKEYS', key('policy'))) do
   if policy_of(schema).paused then
     is_paused[schema] = true
-    paused = paused + redis.call('LLEN', key('queue:' .. schema))
+    paused = paused + queued_of(schema)
     delayed_of_paused = delayed_of_paused + delayed_of(schema)
   end
 end

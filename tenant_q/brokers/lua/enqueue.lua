@@ -2,19 +2,21 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 the number of packages that the tenant of the first one must have room for (known ones are subtracted), or
---          0 if its limit does not count, then for each package nine: id, schema, tenant or '', func, once ('1' or
---          '0'), the id of the package that it follows or '', delay in ms, payload, and '' or its unique key: 'e' or
---          's' (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another package has the key), and
---          "func\nkey"
+--          0 if its limit does not count, then for each package ten: id, schema, tenant or '', func, once ('1' or
+--          '0'), the id of the package that it follows or '', delay in ms, payload, its lane or '', and '' or its
+--          unique key. A lane is "level;ms between starts or nothing;'site' if its rate counts over all tenants". A
+--          unique key is 'e' or 's' (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another
+--          package has the key), and "func\nkey"
 -- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
 --          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In
 --          the last two cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
+local stride = 10  -- the arguments of one package
 
 -- The queue of each package, and for each tenant without a claimed queue the place of its first package in ARGV.
 local queues, names, unclaimed = {}, {}, {}
-for i = 2, #ARGV, 9 do
+for i = 2, #ARGV, stride do
   local schema, tenant = ARGV[i + 1], ARGV[i + 2]
   local owner = tenant .. '\n' .. schema
   if not names[owner] then
@@ -57,14 +59,14 @@ if wanted > 0 then
   local schema = queues[2]
   local limit = policy_of(schema).limit
   if limit > 0 then
-    for i = 2, #ARGV, 9 do
+    for i = 2, #ARGV, stride do
       local id = ARGV[i]
       if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], ARGV[i + 5])
-        or other_holder(id, schema, ARGV[i + 8]) then
+        or other_holder(id, schema, ARGV[i + 9]) then
         wanted = wanted - 1
       end
     end
-    local waits = redis.call('LLEN', key('queue:' .. schema)) + delayed_of(schema)
+    local waits = queued_of(schema) + delayed_of(schema)
     if wanted > 0 and waits + wanted > limit then
       return { 0, limit, waits }
     end
@@ -96,10 +98,22 @@ local function take_key(id, schema, unique)
   redis.call('HSET', key('unique_of'), id, string.sub(unique, 1, 1) .. field)
 end
 
+-- Note the lane of a new package, and the rate that its function has from now on.
+local is_any_laned, rates = false, {}
+local function note_lane(id, schema, func, lane)
+  local level, interval, scope = string.match(lane, '^(-?%d+);([^;]*);(.*)$')
+  local rate = interval == '' and '' or (scope == 'site' and cost_field_of_all(func) or cost_field(schema, func))
+  redis.call('HSET', key('lanes'), id, level .. ';' .. interval .. ';' .. rate)
+  is_any_laned = true
+  if rate ~= '' then
+    rates[rate] = interval
+  end
+end
+
 local accepted, by_schema = 0, {}
-for i = 2, #ARGV, 9 do
-  local id, schema, func, once, source, delay, payload, unique =
-    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7], ARGV[i + 8]
+for i = 2, #ARGV, stride do
+  local id, schema, func, once, source, delay, payload, lane, unique = ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4],
+    ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
   local is_known = is_done(id, once, source) or (unique ~= '' and redis.call('HEXISTS', key('messages'), id) == 1)
   local holder = not is_known and other_holder(id, schema, unique)
@@ -108,6 +122,9 @@ for i = 2, #ARGV, 9 do
   elseif not is_known and redis.call('HSETNX', key('messages'), id, message) == 1 then
     if unique ~= '' then
       take_key(id, schema, unique)
+    end
+    if lane ~= '' then
+      note_lane(id, schema, func, lane)
     end
     if delay > 0 then
       delay_until(schema, id, clock_ms() + delay)
@@ -120,9 +137,17 @@ for i = 2, #ARGV, 9 do
   note_followed(id, source)
 end
 
+for rate, interval in pairs(rates) do
+  local kept = redis.call('HMGET', key('rate:' .. rate), 'interval', 'next')
+  local next_start
+  if kept[1] and tonumber(kept[1]) ~= tonumber(interval) then  -- what is parked may start sooner
+    next_start = kept[2] and math.min(kept[2], clock_ms() + interval)
+    redis.call('ZADD', key('rate_due'), 'XX', clock_ms(), rate)
+  end
+  keep_rate(rate, interval, next_start)
+end
 for schema, ids in pairs(by_schema) do
-  redis.call('RPUSH', key('queue:' .. schema), unpack(ids))
-  enter_ring(schema)
+  push_all(schema, ids, is_any_laned)
 end
 wake(accepted)
 return #joined > 0 and { accepted, joined } or { accepted }

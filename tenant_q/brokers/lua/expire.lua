@@ -66,19 +66,42 @@ for _, schema in ipairs(redis.call('HKEYS', key('ahead'))) do
     redis.call('HDEL', key('ahead'), schema)
   end
 end
--- Release the unique keys of packages that a cluster of an earlier version has acknowledged or dead-lettered, a part of
--- them in each scan.
-local found = redis.call('HSCAN', key('unique_of'), redis.call('GET', key('unique_cursor')) or '0', 'COUNT', 64)
-for i = 1, #found[2], 2 do
-  if redis.call('HEXISTS', key('messages'), found[2][i]) == 0 then
-    release_unique({ found[2][i] })
+
+-- Return some fields of a hash, others in each scan.
+local function some_of(name)
+  local found = redis.call('HSCAN', key(name), redis.call('HGET', key('sweep'), name) or '0', 'COUNT', 64)
+  if found[1] == '0' then
+    redis.call('HDEL', key('sweep'), name)
+  else
+    redis.call('HSET', key('sweep'), name, found[1])
+  end
+  local fields = {}
+  for i = 1, #found[2], 2 do
+    fields[#fields + 1] = found[2][i]
+  end
+  return fields
+end
+
+-- A cluster of an earlier version knows no lanes: it takes a tenant that has nothing else out of the ring, and leaves
+-- the lanes of packages that it acknowledges.
+if redis.call('EXISTS', key('lanes')) == 1 then
+  for _, schema in ipairs(some_of('laned')) do
+    enter_ring_again(schema)
+  end
+  for _, id in ipairs(some_of('lanes')) do
+    if redis.call('HEXISTS', key('messages'), id) == 0 then
+      redis.call('HDEL', key('lanes'), id)
+    end
   end
 end
-if found[1] == '0' then
-  redis.call('DEL', key('unique_cursor'))
-else
-  redis.call('SET', key('unique_cursor'), found[1])
+
+-- Nor does it know unique keys: release those of packages that it has acknowledged or dead-lettered.
+for _, id in ipairs(some_of('unique_of')) do
+  if redis.call('HEXISTS', key('messages'), id) == 0 then
+    release_unique({ id })
+  end
 end
+
 local answer = redis.call('LRANGE', key('broken'), 0, -1)
 redis.call('DEL', key('broken'))
 table.insert(answer, 1, #ids)

@@ -33,6 +33,13 @@ local function leave_queue()
 end
 
 take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), leave_queue)
+for _, lane in ipairs(lanes_in_order(queue)) do
+  local list = lane_key(queue, lane.level, lane.rate)
+  take(redis.call('LRANGE', list, 0, most - 1), function()
+    redis.call('LPOP', list)
+    leave_lane(queue, lane.level, lane.rate, 1)
+  end)
+end
 take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
 for _, id in ipairs(forgotten) do
   drop_history(id)

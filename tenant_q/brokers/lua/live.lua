@@ -1,4 +1,5 @@
--- List a tenant's packages that are still to be run, or are being run: leased, then queued, then delayed ones.
+-- List a tenant's packages that are still to be run, or are being run: leased, then queued ones by priority, then
+-- delayed ones.
 --
 -- It reads what it returns, and what those workers hold that are busy with the tenant; nothing of other tenants.
 --
@@ -29,9 +30,24 @@ table.sort(leased, function(a, b) return a.token < b.token end)
 for _, one in ipairs(leased) do
   add(one.id, 'leased', '')
 end
-for _, id in ipairs(redis.call('LRANGE', key('queue:' .. schema), 0, limit)) do
-  add(id, 'queued', '')
+
+local function add_list(list)
+  for _, id in ipairs(#found < limit and redis.call('LRANGE', list, 0, limit) or {}) do
+    add(id, 'queued', '')
+  end
 end
+
+local lanes, next_lane = lanes_in_order(schema), 1
+local function add_lanes(fits)
+  while lanes[next_lane] and fits(lanes[next_lane]) do
+    add_list(lane_key(schema, lanes[next_lane].level, lanes[next_lane].rate))
+    next_lane = next_lane + 1
+  end
+end
+
+add_lanes(function(lane) return lane.order < 0 end)
+add_list(key('queue:' .. schema))
+add_lanes(function() return true end)
 for _, id in ipairs(redis.call('ZRANGE', key('delayed:' .. schema), 0, limit)) do
   add(id, 'delayed', due_of(id))
 end

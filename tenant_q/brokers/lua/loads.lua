@@ -1,6 +1,6 @@
 -- Return the packages of each tenant by place, and the figures of its last hour.
 --
--- Every tenant with a queue has a virtual time, or a policy that keeps it out of the ring.
+-- Every tenant with a queue has a virtual time, a policy that keeps it out of the ring, or packages in lanes.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many periods of five minutes an hour is
@@ -25,9 +25,9 @@ local function read(name)
 end
 
 local seen = {}
-for _, name in ipairs({ 'vtime', 'policy' }) do
+for _, name in ipairs({ 'vtime', 'policy', 'laned' }) do
   for _, schema in ipairs(redis.call('HKEYS', key(name))) do
-    local queued = not seen[schema] and redis.call('LLEN', key('queue:' .. schema)) or 0
+    local queued = not seen[schema] and queued_of(schema) or 0
     seen[schema] = true
     if queued > 0 then
       add(schema, 1, queued)

@@ -1,7 +1,8 @@
 -- Forget every package that is not leased: queued, delayed and dead ones.
 --
--- The cost depends on the number of leased packages and of tenants, not of all packages: the script unlinks whole keys,
--- which the server frees in the background, and writes the leased packages again. So one call is enough.
+-- The cost depends on the number of leased packages, of tenants and of their lanes, not of all packages: the script
+-- unlinks whole keys, which the server frees in the background, and writes the leased packages again. So one call is
+-- enough.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- Returns  how many were forgotten
@@ -51,7 +52,7 @@ redis.call('UNLINK', key('unique'))
 for field, id in pairs(taken) do
   redis.call('HSET', key('unique'), field, id)
 end
-for _, name in ipairs({ 'messages', 'starts', 'verdicts', 'followed', 'unique_of' }) do
+for _, name in ipairs({ 'messages', 'lanes', 'starts', 'verdicts', 'followed', 'unique_of' }) do
   keep_leased(name)
 end
 
@@ -68,9 +69,20 @@ for schema in pairs(schemas) do
   queues[#queues + 1] = key('queue:' .. schema)
   queues[#queues + 1] = key('delayed:' .. schema)
 end
+for _, schema in ipairs(redis.call('HKEYS', key('laned'))) do
+  for _, lane in ipairs(lanes_in_order(schema)) do
+    queues[#queues + 1] = lane_key(schema, lane.level, lane.rate)
+    if lane.rate then
+      queues[#queues + 1] = key('levels:' .. schema .. ';' .. lane.rate)
+      queues[#queues + 1] = key('turns:' .. lane.rate)
+    end
+  end
+  queues[#queues + 1] = key('open:' .. schema)
+  queues[#queues + 1] = key('parked:' .. schema)
+end
 for first = 1, #queues, chunk do
   redis.call('UNLINK', unpack(queues, first, math.min(first + chunk - 1, #queues)))
 end
 redis.call('UNLINK', key('ready'), key('delayed'), key('due'), key('waiting'), key('unready'), key('dead'),
-  key('dead_of'), key('causes'), key('wake'))
+  key('dead_of'), key('causes'), key('wake'), key('laned'), key('rate_due'), key('sweep'))
 return forgotten - redis.call('HLEN', key('messages'))

@@ -4,4 +4,4 @@
 -- ARGV     1 schema, 2 tenant or ''
 -- Returns  how many
 
-return redis.call('LLEN', key('queue:' .. queue_of(ARGV[1], ARGV[2])))
+return queued_of(queue_of(ARGV[1], ARGV[2]))

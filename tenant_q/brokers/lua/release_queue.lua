@@ -11,7 +11,7 @@ local tenant, queue = ARGV[1], queue_of(ARGV[2], ARGV[1])
 if redis.call('HEXISTS', key('queues'), tenant) == 0 then  -- the next tenant may have the name by now
   return 1
 end
-local is_empty = redis.call('LLEN', key('queue:' .. queue)) == 0 and delayed_of(queue) == 0
+local is_empty = queued_of(queue) == 0 and delayed_of(queue) == 0
   and redis.call('HLEN', key('running:' .. queue)) == 0 and not redis.call('HGET', key('dead_of'), queue)
   and redis.call('EXISTS', key('kept:' .. queue)) == 0
 if not is_empty then

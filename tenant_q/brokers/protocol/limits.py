@@ -27,5 +27,9 @@ CANCELLED = "TaskCancelled"
 # `OTHER_FUNCTIONS` (also in `lua/common.lua`), and run alone, as does any function whose run time is unknown.
 MOST_FUNCTIONS = 1000
 OTHER_FUNCTIONS = "other"
+# A rate allows the starts of this time at once, if nobody took them when they were due. What has to wait for its rate
+# waits at least for the second time. Both are also in `lua/common.lua`, in milliseconds.
+RATE_BURST_SECONDS = 0.5
+SHORTEST_PARKING = 0.02
 # A cancelled package is moved to the head of its queue if it is among the first of this number.
 CANCEL_REACH = 1000

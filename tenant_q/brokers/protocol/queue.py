@@ -43,6 +43,11 @@ class Message:
         follows: The id of the package from which this one follows, empty for none: as long as that one is there, this
             id stays known.
         unique: The unique key of the package, or None.
+        priority: Its level among the tenant's packages, a higher one first. They share a tenant's turns; its share
+            among other tenants stays as it is.
+        interval: The seconds between two starts of its function; 0 without a rate. The package is leased only when its
+            rate allows a start. What is enqueued last decides.
+        is_site_rate: Whether the rate counts over all tenants, instead of for each tenant.
     """
 
     id: str
@@ -54,6 +59,9 @@ class Message:
     tenant: str = ""
     follows: str = ""
     unique: Unique | None = None
+    priority: int = 0
+    interval: float = 0.0
+    is_site_rate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,8 @@ class Batch:
 
     Attributes:
         leases: The leases that the worker has now, in the order in which to run the packages.
-        next_delayed: The seconds until the first delayed package is due; None if there is none.
+        next_delayed: The seconds until the first delayed package is due, or a rate allows the next start of a package
+            that waits for it; None if there is neither.
     """
 
     leases: tuple[Lease, ...] = ()
@@ -91,6 +100,8 @@ class Queue(Protocol):
 
     def enqueue(self, messages: Sequence[Message], *, limited: bool = False) -> int:
         """Put packages on their tenants' queues in the broker, except those whose unique key another package has.
+
+        A package keeps its priority and its rate wherever it is moved later. When it is cancelled, it loses both.
 
         Args:
             messages: The packages.
@@ -128,7 +139,10 @@ class Queue(Protocol):
         """
 
     def give_back(self, worker: str, leases: Sequence[Lease]) -> int:
-        """Return unstarted packages to the heads of their queues, and return how many."""
+        """Return unstarted packages to the heads of their queues, and return how many.
+
+        Each has used up a start of its rate, as any lease does.
+        """
 
     def put_off(
         self,

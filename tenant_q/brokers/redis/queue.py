@@ -55,8 +55,9 @@ class RedisQueue(Part):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + CHUNK]:
                 delay = round(m.delay * 1000)
-                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload]
-                arguments.append("" if m.unique is None else _unique_argument(m.unique))
+                lane = _lane(m) if m.priority or m.interval else ""
+                unique = "" if m.unique is None else _unique_argument(m.unique)
+                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload, lane, unique]
             new, *refusal = self._run("enqueue", *arguments)
             if refusal and isinstance(refusal[0], list):
                 joined |= pairs(refusal.pop())
@@ -188,6 +189,12 @@ class RedisQueue(Part):
 def _unique_argument(unique: Unique) -> str:
     """Return a unique key as the script that enqueues gets it."""
     return f"{'s' if unique.until_start else 'e'}{int(unique.needs_alias)}{unique.func}\n{unique.key}"
+
+
+def _lane(message: Message) -> str:
+    """Return the lane of a message for `enqueue.lua`."""
+    interval = format(message.interval * 1000, ".6f") if message.interval else ""
+    return f"{message.priority};{interval};{'site' if message.is_site_rate else ''}"
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:

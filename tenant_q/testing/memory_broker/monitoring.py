@@ -15,17 +15,17 @@ class MemoryMonitoring(Ring):
     """The counts and figures, see `protocol.monitoring`."""
 
     def counts(self) -> Counts:
-        queued = [id for queue in self.queues.values() for id in queue]
+        queued = [id for schema in self._with_queues() for id in self._queued(schema)]
         paused = {id for id in [*queued, *self.delayed] if self._policy(self.messages[id].schema).paused}
         places = (len(queued), len(self.leased), len(self.delayed), len(self.died))
         return Counts(*places, paused=len(paused), unready=len(self.unready - paused))
 
     def queue_size(self, schema: str | None = None) -> int:
         own = None if schema is None else self._queue(schema)
-        return sum(len(queue) for name, queue in self.queues.items() if own in (None, name))
+        return sum(len(self._queued(name)) for name in self._with_queues() if own in (None, name))
 
     def loads(self) -> Mapping[str, Load]:
-        queued = Counter({schema: len(queue) for schema, queue in self.queues.items() if queue})
+        queued = +Counter({schema: len(self._queued(schema)) for schema in self._with_queues()})
         leased, delayed, dead = (
             Counter(self.messages[id].schema for id in place) for place in (self.leased, self.delayed, self.died)
         )

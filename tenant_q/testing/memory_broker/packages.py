@@ -17,7 +17,7 @@ class MemoryPackages(Ring):
     def live(self, schema: str, *, limit: int = 100) -> list[Live]:
         schema = self._queue(schema)
         leased = [(id, "leased") for id in self.leased]
-        queued = [(id, "queued") for id in self.queues[schema]]
+        queued = [(id, "queued") for id in self._queued(schema)]
         delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
         places = [*leased, *queued, *delayed]
         return [self._live(id, place) for id, place in places if self.messages[id].schema == schema][:limit]
@@ -57,12 +57,18 @@ class MemoryPackages(Ring):
         if place == "leased":
             self._cancel_leased(id, reason)
         elif not self._is_cancelled(id):
+            lane = self._lane(id)
             self.histories[id].give_up_reason = reason
             self._release_key(id)
             if place == "delayed":
                 del self.delayed[id]
                 self.unready.discard(id)
                 self._push(id, at_head=True)
+            elif lane and id in self.lanes[schema][lane][:CANCEL_REACH]:
+                self.queues[schema].insert(0, id)  # it needs neither its turn nor a start of its rate
+                self._leave_lane(schema, lane, id)
+                del self.lane_of[id]
+                self._enter_ring(schema)
             elif id in self.queues[schema][:CANCEL_REACH]:
                 self.queues[schema].remove(id)
                 self.queues[schema].insert(0, id)

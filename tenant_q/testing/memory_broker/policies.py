@@ -18,7 +18,7 @@ class MemoryPolicies(Ring):
         for schema in {*before, *changed} & self.virtual.keys():
             self._weigh_debt(schema, before.get(schema, Policy()).weight)
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
-        for schema in list(self.queues):
+        for schema in [*self.queues, *(self.lanes.keys() - self.queues.keys())]:
             self._enter_ring(schema)
 
     def _weigh_debt(self, schema: str, before: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tenant_q.brokers.protocol import (
     BATCH_BYTES,
@@ -15,6 +15,7 @@ from tenant_q.brokers.protocol import (
     NEW_FACTOR,
     OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
+    SHORTEST_PARKING,
     SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
@@ -25,31 +26,10 @@ from tenant_q.brokers.protocol import (
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull, TenantDeleted
+from tenant_q.testing.memory_broker.batches import Filling, Slice
+from tenant_q.testing.memory_broker.lanes import QUEUE, Lane, lane_of_message
 from tenant_q.testing.memory_broker.monitoring import MemoryMonitoring
 from tenant_q.testing.memory_broker.state import Held, History
-
-
-@dataclass(slots=True)
-class _Filling:
-    """A batch while it is filled.
-
-    Attributes:
-        worker: The worker that gets it.
-        limit: The most packages.
-        budget: The most expected work, in milliseconds.
-        leases: The leases taken so far.
-        spent: Their expected work, in milliseconds.
-        bytes: The bytes of their packages.
-        is_full: Whether nothing more is taken.
-    """
-
-    worker: str
-    limit: int
-    budget: float
-    leases: list[Lease] = field(default_factory=list)
-    spent: float = 0.0
-    bytes: int = 0
-    is_full: bool = False
 
 
 class MemoryQueue(MemoryMonitoring):
@@ -63,11 +43,12 @@ class MemoryQueue(MemoryMonitoring):
         if messages and limited:
             schema = messages[0].schema
             limit = self._policy(schema).max_queued or math.inf
-            waits = len(self.queues[schema]) + sum(self.messages[id].schema == schema for id in self.delayed)
+            waits = len(self._queued(schema)) + sum(self.messages[id].schema == schema for id in self.delayed)
             new = sum(not self._is_known(message) and not self._other_holder(message) for message in messages)
             if new and waits + new > limit:
                 raise QueueFull(f"{schema} has no room for {new}: {waits} wait, its max_queued is {limit}.")
-        accepted = 0
+        accepted, pushed = 0, list[str]()
+        rates: dict[str, Message] = {}
         for message in messages:
             if holder := self._other_holder(message):
                 self._join(message, holder)
@@ -75,12 +56,20 @@ class MemoryQueue(MemoryMonitoring):
                 accepted += 1
                 self.messages[message.id] = message
                 self._take_key(message)
+                if lane := lane_of_message(message):
+                    self.lane_of[message.id] = lane
+                    if lane[1]:
+                        rates[lane[1]] = message
                 if message.delay > 0:
                     self.delayed[message.id] = self.clock() + message.delay
                 else:
-                    self._push(message.id)
+                    pushed.append(message.id)
             if message.follows in self.messages:
                 self.followed[message.follows] = message.id
+        for rate, message in rates.items():
+            self._note_rate(rate, message.interval)
+        for id in pushed:
+            self._push(id)
         return accepted
 
     def enqueue_unique(self, message: Message, *, limited: bool = False) -> str:
@@ -119,18 +108,40 @@ class MemoryQueue(MemoryMonitoring):
             del self.delayed[id]
             self.unready.discard(id)
             self._push(id)
+        for rate in sorted(self.rate_due, key=lambda rate: (self.rate_due[rate], rate)):
+            if self.rate_due[rate] <= now:
+                self._serve_rate(rate)
         leases = self._take_batch(worker, limit, seconds * 1000)
-        return Batch(leases, next_delayed=min((due - now for due in self.delayed.values()), default=None))
+        dues = [*self.delayed.values(), *self.rate_due.values()]
+        return Batch(leases, next_delayed=min((max(0.0, due - now) for due in dues), default=None))
+
+    def _serve_rate(self, rate: str) -> None:
+        """Open a rate key for as many of the tenants that wait for it as packages may start, those held back besides.
+
+        If nobody takes a start, the next tenant's turn comes after the time of one.
+        """
+        next_start, starts = self._starts(rate)
+        opened = 0
+        for schema in list(self.turns[rate]) if starts else []:
+            if opened == starts:
+                break
+            self._unpark(schema, rate)
+            self._open_rate(schema, rate)
+            opened += not self._is_kept_out(schema)
+            self._enter_ring(schema)
+        if rate in self.turns:
+            due = self.clock() + opened * self.rates[rate].interval if opened else next_start
+            self.rate_due[rate] = max(due, self.clock() + SHORTEST_PARKING)
 
     def _take_batch(self, worker: str, limit: int, budget: float) -> tuple[Lease, ...]:
         """Take slices of the tenants of least virtual time, until the budget is spent."""
-        queued = sum(map(len, self.queues.values()))
-        batch = _Filling(worker, min(limit, max(SMALL_BATCH, queued // 4)), budget)
+        queued = sum(len(self._queued(schema)) for schema in self._with_queues())
+        batch = Filling(worker, min(limit, max(SMALL_BATCH, queued // 4)), budget)
         while self.ring and not batch.is_full and len(batch.leases) < batch.limit:
             schema = min(self.ring, key=lambda schema: (self.virtual[schema], schema))
             self._note_turn(schema)
             self._take_slice(batch, schema)
-            if not self.queues[schema]:
+            if not self._has_work(schema):
                 self.ring.remove(schema)
         # This worker was free to take more of a capped tenant; from here on it counts as busy with it.
         self.ring = {schema for schema in self.ring if not self._is_kept_out(schema)}
@@ -142,31 +153,77 @@ class MemoryQueue(MemoryMonitoring):
         unsettled = self._ahead(schema) if self.ring == {schema} else 0.0
         self.ring_time = max(self.ring_time, self.virtual[schema] - unsettled)
 
-    def _take_slice(self, batch: _Filling, schema: str) -> None:
-        """Take packages from the head of a tenant's queue, until a slice or the batch is full.
+    def _take_slice(self, batch: Filling, schema: str) -> None:
+        """Take packages of a tenant, until a slice or the batch is full.
+
+        From the lane of the highest level, of equal levels from the one that was served longest ago. The tenant's queue
+        is one of them, with the level 0.
+        """
+        room = self.ring_time + MOST_DEBT_SECONDS * 1000 - self.virtual[schema]
+        part = Slice(schema, room, batch.limit - len(batch.leases))
+        if not self.lanes[schema]:
+            self._take_from(batch, part, QUEUE, part.most)
+        else:
+            if self.queues[schema] and "0" not in self.open[schema]:
+                self._place(schema, "0", 0)
+            while self.open[schema] and not part.is_full and part.most:
+                self._take_from_lane(batch, part, min(self.open[schema], key=self.open[schema].__getitem__))
+        self.virtual[schema] += part.charged
+
+    def _take_from_lane(self, batch: Filling, part: Slice, name: str) -> None:
+        """Take packages of one lane, or of a rate key no more than may start. If no more may start, it is parked."""
+        schema = part.schema
+        if name.startswith(";"):
+            rate = name[1:]
+            next_start, starts = self._starts(rate)
+            count = self._take_from(batch, part, (self._levels(schema, rate)[0], rate), min(part.most, starts))
+            if count:
+                next_start += count * self.rates[rate].interval
+                self.rates[rate].next_start = next_start
+            if name in self.open[schema]:
+                if count == starts:
+                    self._park(schema, rate, next_start)
+                else:
+                    self._open_rate(schema, rate)
+            return
+        level = int(name)
+        self._take_from(batch, part, (level, ""), part.most)
+        if level == 0:
+            self.open[schema].pop(name, None)
+        if self.queues[schema] if level == 0 else name in self.open[schema]:
+            self._place(schema, name, level)
+
+    def _take_from(self, batch: Filling, part: Slice, lane: Lane, most: int) -> int:
+        """Take packages from the head of a tenant's queue or lane, and return how many.
 
         A function that is unknown or long runs alone, and so does a package that may have killed a machine.
         """
-        charged, spent = 0.0, 0.0
-        room = self.ring_time + MOST_DEBT_SECONDS * 1000 - self.virtual[schema]
-        for id in self.queues[schema][: batch.limit - len(batch.leases)]:
+        schema, count = part.schema, 0
+        waiting = self.queues[schema] if lane == QUEUE else self.lanes[schema][lane]
+        for id in waiting[:most]:
             cost = self._expected(schema, self.messages[id].func)
             alone = cost is None or cost >= batch.budget or self.histories[id].alone
             size = self._size(id)
             if batch.leases and (alone or batch.bytes + size > BATCH_BYTES):
-                batch.is_full = True
+                batch.is_full = part.is_full = True
                 break
             charge = (UNKNOWN_COST_MS if cost is None else cost) / self._policy(schema).weight
-            charge = min(charge, max(0.0, room - charged))
+            charge = min(charge, max(0.0, part.room - part.charged))
+            if lane == QUEUE:
+                self.queues[schema].remove(id)
+            else:
+                self._leave_lane(schema, lane, id)
             batch.leases.append(self._take(batch.worker, id, charge, alone))
             batch.bytes += size
-            charged += charge
+            count, part.most = count + 1, part.most - 1
+            part.charged += charge
             batch.spent += cost or 0.0
-            spent += cost or 0.0
+            part.spent += cost or 0.0
             batch.is_full = alone or batch.spent >= batch.budget
-            if batch.is_full or spent >= batch.budget / SLICES:
+            part.is_full = batch.is_full or part.spent >= batch.budget / SLICES
+            if part.is_full:
                 break
-        self.virtual[schema] += charged
+        return count
 
     def _size(self, id: str) -> int:
         """Return the size of a message in Redis, in bytes."""
@@ -184,7 +241,6 @@ class MemoryQueue(MemoryMonitoring):
         self.last_token += 1
         token = f"{self.last_token}.{secrets.token_hex(4)}"
         lease = Lease(id, message.schema, message.payload, token, history.starts, history.give_up_reason, history.death)
-        self.queues[message.schema].remove(id)
         self.leased[id] = Held(lease, worker, self.clock() + conf().lease, charged, alone)
         return lease
 
@@ -251,5 +307,7 @@ class MemoryQueue(MemoryMonitoring):
     def purge(self) -> None:
         for id in self.messages.keys() - self.leased.keys():
             self._forget(id)
-        for place in (self.queues, self.delayed, self.unready, self.died, self.ring):
+        for place in (self.queues, self.lanes, self.open, self.turns, self.rate_due):
             place.clear()
+        for left in (self.delayed, self.unready, self.died, self.ring):
+            left.clear()

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from tenant_q.brokers.protocol import MOST_DEBT_SECONDS, Lease, Policy
-from tenant_q.testing.memory_broker.state import State
+from tenant_q.testing.memory_broker.lanes import Lanes
 
 
-class Ring(State):
+class Ring(Lanes):
     """The tenants with work queued that neither a pause nor a cap keeps out, in the order of their virtual times."""
 
     def _policy(self, schema: str) -> Policy:
@@ -23,7 +23,7 @@ class Ring(State):
 
     def _enter_ring(self, schema: str) -> None:
         """Let a tenant in that may be served. It gets no credit for its absence, and keeps its debt."""
-        if schema not in self.ring and self.queues[schema] and not self._is_kept_out(schema):
+        if schema not in self.ring and self._has_work(schema) and not self._is_kept_out(schema):
             self._note_wait()
             self.virtual[schema] = max(self.virtual[schema], self.ring_time)
             self.ring.add(schema)
@@ -49,7 +49,11 @@ class Ring(State):
 
     def _push(self, id: str, *, at_head: bool = False) -> None:
         schema = self.messages[id].schema
-        self.queues[schema].insert(0 if at_head else len(self.queues[schema]), id)
+        lane = self._lane(id)
+        if lane:
+            self._push_into_lane(id, lane, at_head=at_head)
+        else:
+            self.queues[schema].insert(0 if at_head else len(self.queues[schema]), id)
         self._enter_ring(schema)
 
     def _end_lease(self, id: str, used_ms: float = 0.0) -> None:

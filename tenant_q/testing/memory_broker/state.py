@@ -57,6 +57,19 @@ class Held:
     progress: Progress | None = None
 
 
+@dataclass(slots=True)
+class Rate:
+    """A rate key in use.
+
+    Attributes:
+        interval: The seconds between two starts.
+        next_start: When the next package may start, in seconds since the epoch.
+    """
+
+    interval: float
+    next_start: float = 0.0
+
+
 class State:
     """One cluster's queues in this process. Groups and status are its own, not its site's.
 
@@ -87,6 +100,16 @@ class State:
         # with the time and the cause.
         self.queues: dict[str, list[str]] = defaultdict(list)
         self.leased: dict[str, Held] = {}
+        # The lane of each package that has one: its level and its rate key (see `lanes`). For each queue, the packages
+        # in its lanes, and its open lanes with their places. For each parked rate key, the queues that wait for it, in
+        # order, and when the next one is served.
+        self.lane_of: dict[str, tuple[int, str]] = {}
+        self.lanes: dict[str, dict[tuple[int, str], list[str]]] = defaultdict(dict)
+        self.open: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+        self.turns: dict[str, dict[str, None]] = defaultdict(dict)
+        self.rate_due: dict[str, float] = {}
+        self.rates: dict[str, Rate] = {}
+        self.lane_turn = 0
         self.delayed: dict[str, float] = {}
         self.died: dict[str, tuple[float, str]] = {}
         self.unready: set[str] = set()
@@ -165,6 +188,7 @@ class State:
         self._release_key(id)
         self.histories.pop(id, None)
         self.followed.pop(id, None)
+        self.lane_of.pop(id, None)
         return self.messages.pop(id)
 
     def _give_up_reason(self, id: str) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tenant_q.testing.memory_broker.state import State
+from tenant_q.testing.memory_broker.lanes import Lanes
 
 
-class MemoryTenants(State):
+class MemoryTenants(Lanes):
     """What is kept of tenants besides their packages, see `protocol.tenants`."""
 
     def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
@@ -48,6 +48,10 @@ class MemoryTenants(State):
             self.died.pop(id, None)
             self.unready.discard(id)
         self.queues.pop(queue, None)
+        for rate in [rate for rate, waiting in self.turns.items() if queue in waiting]:
+            self._unpark(queue, rate)
+        self.lanes.pop(queue, None)
+        self.open.pop(queue, None)
         return len(leased)
 
     def _release(self, queue: str, tenant: str) -> None:

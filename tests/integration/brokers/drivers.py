@@ -53,7 +53,7 @@ class OnRedis:
     """A real server. Its time cannot be set, so what it keeps gets older instead."""
 
     AGE = """
-        for _, name in ipairs({ 'leases', 'delayed', 'due', 'known', 'late', 'dead' }) do
+        for _, name in ipairs({ 'leases', 'delayed', 'due', 'known', 'late', 'dead', 'rate_due' }) do
           for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. name, 0, -1)) do
             redis.call('ZINCRBY', KEYS[1] .. ':' .. name, -ARGV[1], id)
           end
@@ -65,6 +65,9 @@ class OnRedis:
         end
         for _, field in ipairs(redis.call('HKEYS', KEYS[1] .. ':waited')) do
           redis.call('HINCRBY', KEYS[1] .. ':waited', field, -ARGV[1])
+        end
+        for i = 2, #KEYS do
+          redis.call('HINCRBYFLOAT', KEYS[i], 'next', -ARGV[1])
         end
         if redis.call('EXISTS', KEYS[1] .. ':expired') == 1 then
           redis.call('DECRBY', KEYS[1] .. ':expired', ARGV[1])
@@ -79,7 +82,8 @@ class OnRedis:
         CLOCKS[self.broker.cluster] = self.advance
 
     def advance(self, seconds: float) -> None:
-        self.age(keys=[self.broker.tag], args=[round(seconds * 1000)])
+        rates = list(self.client.scan_iter(self.key("rate:*")))
+        self.age(keys=[self.broker.tag, *rates], args=[round(seconds * 1000)])
 
     def advance_kept(self, seconds: float) -> None:
         """What Redis itself forgets after a time: groups and status."""
@@ -122,8 +126,9 @@ class OnRedis:
     def read(self, schemas: list[str], workers: list[str]) -> dict[str, Any]:
         """All keys, decoded, in one round trip. Times are in seconds."""
         pipe = self.client.pipeline(transaction=False)
-        hashes = ("messages", "vtime", "causes", "starts", "verdicts", "unique", "unique_of")
-        scores = ("leases", "delayed", "dead", "ready")
+        hashes = ("messages", "vtime", "causes", "starts", "verdicts", "unique", "unique_of", "lanes", "laned")
+        scores = ("leases", "delayed", "dead", "ready", "rate_due")
+        lanes = sorted(name for name in self.key_names() if name.startswith(("lane:", "turns:", "parked:")))
         for name in hashes:
             pipe.hgetall(self.key(name))
         for name in scores:
@@ -132,8 +137,14 @@ class OnRedis:
             pipe.lrange(self.key(f"queue:{schema}"), 0, -1)
             pipe.hgetall(self.key(f"running:{schema}"))
             pipe.zrange(self.key(f"delayed:{schema}"), 0, -1)
+            pipe.zrange(self.key(f"open:{schema}"), 0, -1)
         for worker in workers:
             pipe.zrange(self.key(f"held:{worker}"), 0, -1)
+        for name in lanes:
+            own = self.key(name)
+            {"lane": pipe.lrange, "turns": pipe.zrange, "parked": lambda key, *_: pipe.smembers(key)}[
+                name.partition(":")[0]
+            ](own, 0, -1)
         pipe.hkeys(self.key("leased")).smembers(self.key("alone")).smembers(self.key("unready"))
         pipe.get(self.key("ring")).llen(self.key("wake")).time()
         found = iter(pipe.execute())
@@ -141,12 +152,17 @@ class OnRedis:
         for name in scores:
             unit = 1 if name == "ready" else 1000
             read[name] = {id.decode(): score / unit for id, score in next(found)}
-        read |= {"queue": {}, "running": {}, "delayed_of": {}}
+        read |= {"queue": {}, "running": {}, "delayed_of": {}, "open": {}, "lane": {}, "turns": {}, "parked": {}}
         for schema in schemas:
             read["queue"][schema] = _texts(next(found))
             read["running"][schema] = _texts(next(found))
             read["delayed_of"][schema] = _texts(next(found))
+            read["open"][schema] = _texts(next(found))
         read["held"] = {worker: _texts(next(found)) for worker in workers}
+        for name in lanes:
+            kind, _, own = name.partition(":")
+            texts = _texts(list(next(found)))
+            read[kind][own] = set(texts) if kind == "parked" else texts
         read |= {name: set(_texts(list(next(found)))) for name in ("leased", "alone", "unready")}
         read |= {"ring": float(next(found) or 0), "wake": next(found)}
         seconds, micros = next(found)

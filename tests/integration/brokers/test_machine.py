@@ -24,7 +24,7 @@ from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
 # All that may be left when no package is.
 MAY_STAY = {
     "vtime", "waited", "ring", "costs", "token", "known", "expired", "statistics", "policy", "wake", "figures",
-    "figure_places", "functions", "alias",
+    "figure_places", "functions", "alias", "lane_turn", "rate",
 }  # fmt: skip
 
 # Times are so large that the real time that passes meanwhile on the server decides nothing: no sum of steps comes
@@ -32,6 +32,7 @@ MAY_STAY = {
 STEP = 2000.0
 LEASE = 5000
 DELAYS = [1000.0, 3000.0, 7000.0]
+RATES = [3000.0, 7000.0]
 RENEWALS = [5000.0, 9000.0]
 ADVANCES = [STEP, STEP, 2 * STEP, 5 * STEP, 44 * STEP]
 LONGEST_LEASE = 9000.0
@@ -125,10 +126,14 @@ class TwoBrokers(RuleBasedStateMachine):
         delay=st.sampled_from([0.0] * 9 + DELAYS),
         limited=st.booleans(),
         unique=st.one_of(st.none(), st.none(), uniques),
+        priority=st.sampled_from([0, 0, 0, 0, 5, 5, -100, 100]),
+        interval=st.sampled_from([0.0] * 5 + RATES),
+        is_site_rate=st.booleans(),
     )
-    def enqueue(self, wanted, schema, func, once, follows, delay, limited, unique):
+    def enqueue(self, wanted, schema, func, once, follows, delay, limited, unique, priority, interval, is_site_rate):
         payloads = {id: f"{id} of {schema}\n;" for id in wanted}
-        messages = [Message(id, schema, func, payloads[id], delay, once, "", follows, unique) for id in wanted]
+        lane = {"priority": priority, "interval": interval, "is_site_rate": is_site_rate}
+        messages = [Message(id, schema, func, payloads[id], delay, once, "", follows, unique, **lane) for id in wanted]
         before = set(self.model.broker.messages)
         accepted = self.both("enqueue", messages, limited=limited)
         new = set(self.model.broker.messages) - before
@@ -344,14 +349,18 @@ class TwoBrokers(RuleBasedStateMachine):
         while self.model.broker.leased:
             self.advance_and_expire()
         self.advance_both(5 * STEP)
-        while taken := self.fetch_both("w1", 64, 5.0):
-            self.acknowledge_both(taken, 0.064)
+        while (taken := self.fetch_both("w1", 64, 5.0)) or self.model.broker.rate_due:
+            if taken:
+                self.acknowledge_both(taken, 0.064)
+            self.advance_both(5 * STEP)
         self.both("purge_dead", [one.id for one in self.model.broker.dead()])
         self.alive -= self.alive & (self.alive - set(self.model.broker.messages))
+        for driver in self.drivers:
+            driver.broker.cancelled()  # which forgets those that are not leased any more
         assert self.alive == set()
         assert self.both("counts").open == 0
         assert {
-            re.sub(r"^(figures|alias):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()
+            re.sub(r"^(figures|alias|rate):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()
         } <= MAY_STAY
         self.since_drained = 0
 
@@ -383,12 +392,13 @@ class TwoBrokers(RuleBasedStateMachine):
     def the_keys_fit(self):
         keys, model = self.real.read(SCHEMAS, WORKERS), self.model.broker
         # Each accepted id is in exactly one place, and has a message.
-        places = Counter([id for queue in keys["queue"].values() for id in queue])
+        places = Counter([id for queue in [*keys["queue"].values(), *keys["lane"].values()] for id in queue])
         places.update([*keys["leases"], *keys["delayed"], *keys["dead"]])
         assert set(places.values()) <= {1}, "in two places"
         assert set(places) == set(keys["messages"]) == self.alive == set(model.messages)
         # The queues and the ring are those of the model, to the last figure.
         assert keys["queue"] == {schema: model.queues[schema] for schema in SCHEMAS}
+        self.the_lanes_fit(keys)
         assert set(keys["ready"]) == model.ring
         for schema in SCHEMAS:
             assert float(keys["vtime"].get(schema, 0)) == model.virtual[schema]
@@ -398,7 +408,8 @@ class TwoBrokers(RuleBasedStateMachine):
         for schema in SCHEMAS:
             policy = model.in_force.get(schema, Policy())
             at_cap = policy.max_running is not None and len(keys["running"][schema]) >= policy.max_running
-            assert (schema in keys["ready"]) == (bool(keys["queue"][schema]) and not policy.paused and not at_cap)
+            has_work = bool(keys["queue"][schema] or keys["open"][schema])
+            assert (schema in keys["ready"]) == (has_work and not policy.paused and not at_cap)
         # Only the lease itself says what it holds.
         assert set(keys["leased"]) == set(keys["leases"])
         assert Counter(id for held in keys["held"].values() for id in held) == Counter(set(keys["leases"]))
@@ -433,6 +444,26 @@ class TwoBrokers(RuleBasedStateMachine):
             model.histories[id].give_up_reason.startswith(CANCELLED) for id in {*keys["verdicts"]} & {*keys["dead"]}
         )
         assert keys["wake"] <= 64
+
+    def the_lanes_fit(self, keys: dict[str, Any]) -> None:
+        model = self.model.broker
+        assert keys["lane"] == {
+            f"{schema};{level}{';' if rate else ''}{rate}": ids
+            for schema, lanes in model.lanes.items()
+            for (level, rate), ids in lanes.items()
+        }
+        assert set(keys["lanes"]) == set(model.lane_of)
+        assert {schema: int(count) for schema, count in keys["laned"].items()} == {
+            schema: sum(map(len, lanes.values())) for schema, lanes in model.lanes.items() if lanes
+        }
+        for schema in SCHEMAS:
+            assert keys["open"][schema] == sorted(model.open[schema], key=model.open[schema].__getitem__)
+        assert keys["turns"] == {rate: list(waiting) for rate, waiting in model.turns.items()}
+        parked = {schema: {rate for rate, waiting in model.turns.items() if schema in waiting} for schema in SCHEMAS}
+        assert keys["parked"] == {schema: rates for schema, rates in parked.items() if rates}
+        assert set(keys["rate_due"]) == set(model.turns), "someone comes for it"
+        for rate, due in keys["rate_due"].items():
+            assert due - keys["now"] == pytest.approx(model.rate_due[rate] - model.clock(), abs=SLACK)
 
 
 def places_of(loads: Any) -> dict[str, tuple[int, ...]]:
