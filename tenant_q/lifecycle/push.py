@@ -25,6 +25,9 @@ from tenant_q.tenancy import current_key, find_key, on_commit, refresh_tenant, t
 
 logger = get_logger("tenant_q.enqueue")
 
+# Options that other brokers would ignore: Django-Q2 hands its own tasks to them directly.
+_NEED_REDIS = ("unique", "priority", "rate")
+
 
 def stamp(*, task: dict[str, Any], **_: Any) -> None:
     """Add schema, tenant, origin and declared options to a task that Django-Q2's own `async_task` is about to push.
@@ -48,9 +51,10 @@ def _declare(task: dict[str, Any]) -> None:
             task.setdefault(option, value)
         refuse_wrong_values(task)
         enqueueing.settle(task)
-        if "unique" in task and not uses_redis():
+        used = next((option for option in _NEED_REDIS if task.get(option)), None)
+        if used and not task.get("sync") and not uses_redis():
             raise EnqueueError(
-                f"{declaration.name} declares the option 'unique', which needs a broker on Redis; leave it out, or set "
+                f"{declaration.name} declares the option '{used}', which needs a broker on Redis; leave it out, or set "
                 "Q_CLUSTER['redis']."
             )
 

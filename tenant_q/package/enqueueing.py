@@ -17,7 +17,7 @@ from tenant_q.package.options import LONGEST_KEY, in_seconds, is_key
 from tenant_q.support.call_checks import shown
 
 # Options that only take effect when a package is enqueued. A worker that finds a declaration later adds none of them.
-ONLY_WHEN_ENQUEUED = ("unique", "unique_until")
+ONLY_WHEN_ENQUEUED = ("unique", "unique_until", "priority", "rate", "rate_scope")
 
 
 def settle(task: dict[str, Any]) -> None:

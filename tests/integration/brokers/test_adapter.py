@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
+from django_q.tasks import async_task
 
 from tenant_q import brokers, tenancy
 from tenant_q.brokers import adapter as adapters
@@ -34,7 +35,7 @@ from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
-from tests import schemas, tasks
+from tests import schemas, tasks, tasks_declared
 from tests.integration.conftest import work
 
 A, B = "acme_corp", "globex_inc"
@@ -82,9 +83,9 @@ class Receipts(Redis):
         self.calls.append(("fail", task_id))
 
 
-def message(schema=A, func="tests.tasks.add", delay=0.0):
+def message(schema=A, func="tests.tasks.add", **fields):
     package = build(func, (1,), {}, schema=schema)
-    return Message(package.id, schema, func, seal(package), delay=delay)
+    return Message(package.id, schema, func, seal(package), **fields)
 
 
 def fetch(broker):
@@ -293,6 +294,26 @@ def test_a_delay_is_refused_where_nobody_would_hold_it(broker):
     assert broker.queue_size() == 0
 
 
+@pytest.mark.parametrize("lane", [{"priority": 1}, {"interval": 0.1}])
+def test_a_priority_and_a_rate_are_refused_where_nobody_would_keep_them(broker, lane):
+    with pytest.raises(EnqueueError, match="knows neither 'priority' nor 'rate'; leave them out, or use Redis"):
+        broker.enqueue([message(), message(**lane)])
+    assert broker.queue_size() == 0
+
+
+@pytest.mark.parametrize(
+    ("func", "option"),
+    [(tasks_declared.urgent, "priority"), (tasks_declared.limited, "rate"), (tasks_declared.charge, "unique")],
+)
+def test_a_declared_option_that_nobody_would_keep_is_refused(broker, func, option):
+    with in_schema(A):
+        with pytest.raises(EnqueueError, match=f"declares the option '{option}', which needs a broker on Redis"):
+            async_task(func, 1)
+        with pytest.raises(EnqueueError, match=f"'{option}'"):
+            func.enqueue(1)
+    assert broker.queue_size() == 0
+
+
 def test_there_are_no_leases_and_no_dead(broker):
     broker.renew(["w"], 15)
     assert broker.reclaim("w", running=None) == broker.expire() == 0
@@ -381,8 +402,6 @@ def test_tasks_of_two_tenants(worker):
 
 
 def test_tasks_of_django_qs_own_async_task(worker):
-    from django_q.tasks import async_task
-
     with in_schema(A):
         id = async_task("tests.tasks.where")
     work(worker)
