@@ -56,7 +56,8 @@ class CollectingBroker(MemoryBroker):
         new = [message for message in messages if not self._is_known(message)]
         count = super().enqueue(messages, limited=limited)
         for message in new:
-            self.accepted(message)
+            if message.id in self.messages:  # no other package has its unique key
+                self.accepted(message)
         return count
 
 

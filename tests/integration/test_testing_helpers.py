@@ -157,6 +157,19 @@ def test_due_schedules_fire(collected: TaskCollector):
     assert collected.fire_schedules(at=now + timedelta(hours=2)) == 0
 
 
+def test_a_task_that_joins_a_unique_one_is_not_collected(collected: TaskCollector):
+    assert tasks_declared.charge.enqueue(17) == tasks_declared.charge.enqueue(17)
+    async_task(tasks_declared.charge, 17)
+    collected.assert_enqueued(tasks_declared.charge, times=1)
+    assert [task.result for task in collected.run()] == ["charged 17"]
+
+
+def test_priorities_and_rates_count_and_nobody_waits(collected: TaskCollector):
+    first, second = (tasks_declared.plain.using(rate="1/d").enqueue(n) for n in (1, 2))
+    last, urgent = (QUtilities.add_async_task(ADD, 3, q_options={"priority": level}) for level in (-1, 1))
+    assert [task.id for task in collected.run()] == [urgent, first, last, second]
+
+
 def test_a_failed_transaction_of_a_task_does_not_break_that_of_the_test(collected: TaskCollector):
     with transaction.atomic():
         id = QUtilities.add_async_task("tests.tasks_database.divide_by_zero")
