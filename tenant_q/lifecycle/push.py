@@ -16,6 +16,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import EnqueueError, EntryRefused, TenantDeleted
 from tenant_q.package import declarations, enqueueing
 from tenant_q.package.envelope import seal
+from tenant_q.package.misplaced import refuse_misplaced
 from tenant_q.package.options import refuse_wrong_values
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
@@ -47,6 +48,7 @@ def _declare(task: dict[str, Any]) -> None:
     declaration = declarations.find(task["func"])
     if declaration is not None:
         task["func"] = declaration.func_of_package(task["func"])
+        refuse_misplaced(declaration.func, task["kwargs"])
         for option, value in declaration.options.items():
             task.setdefault(option, value)
         refuse_wrong_values(task)
