@@ -352,7 +352,7 @@ def test_a_task_enqueues_for_its_tenant_and_for_others(tenants, worker):
 def test_a_successor_of_the_tenant_gets_no_task_of_the_block(tenants, monkeypatch):
     """The block has found the tenant, not just its name."""
     sent = []
-    monkeypatch.setattr(push, "push", lambda packages, **_: sent.extend(packages))
+    monkeypatch.setattr(push, "push", lambda packages, **_: sent.extend(packages) or {})
 
     async def main() -> None:
         async with in_schema(ACME):
