@@ -106,6 +106,17 @@ def declared(key: str) -> int:
 
 
 @task
+@tenant_q.task(unique=lambda order: f"order {order}")
+def charge(order: int) -> int:
+    return order
+
+
+@task
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@task
 def kill_worker() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

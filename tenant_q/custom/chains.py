@@ -22,7 +22,8 @@ class Chain:
 
     Args:
         chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
-        group: The id of the group of all links; None for a new one.
+        group: The id of the group of all links, for which `get_status` knows no state, as several chains may have it;
+            None for a new one in each run.
         cached: Whether, or for how many seconds, results are kept in the cache instead of the tenant's table; None for
             the setting `Q_CLUSTER["cached"]`.
         sync: Whether to run in this process; None for the setting `Q_CLUSTER["sync"]`.
@@ -48,6 +49,7 @@ class Chain:
         require("Chain", chain=() if chain is None else chain, group=group, cached=cached, sync=sync, broker=broker)
         self.chain = chain if isinstance(chain, list) else list(chain or ())
         self.group = group or ""
+        self._group_of_run = ""  # one that was made for a run, and not given by the caller
         self.broker = broker
         self.cached = conf().cached if cached is None else cached
         self.sync = conf().sync if sync is None else sync
@@ -77,11 +79,13 @@ class Chain:
         """Enqueue the first link of the `Chain`.
 
         Returns:
-            The id of the group.
+            The id of the group, which is a new one in each run unless the caller has given one. `get_status` returns
+            the state of the run for a new one.
         """
+        named = self.group if self.group != self._group_of_run else None
         self.group = QUtilities.create_async_tasks_chain(
             self.chain,
-            group=self.group,
+            group=named,
             cached=None if self.cached == conf().cached else self.cached,  # a link may declare another value
             sync=self.sync,
             broker=self.broker,
@@ -89,6 +93,7 @@ class Chain:
             pass_result=self.pass_result,
             hook=self.hook,
         )
+        self._group_of_run = "" if named else self.group
         self.started = True
         return self.group
 

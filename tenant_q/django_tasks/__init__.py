@@ -76,7 +76,7 @@ class TenantTaskBackend(BaseTaskBackend):
             kwargs: The keyword arguments, likewise.
 
         Returns:
-            The result, which is ready to run.
+            The result, which is ready to run; with the option `unique`, that of the task that has the key.
 
         Raises:
             InvalidTask: The backend cannot run the task.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +21,7 @@ from tenant_q.django_tasks.api import (
     normalize_json,
     task_enqueued,
 )
-from tenant_q.lifecycle import submit
+from tenant_q.lifecycle import aliases, submit
 from tenant_q.package import declarations, task_objects
 from tenant_q.package.build import build_call
 from tenant_q.package.package import Package
@@ -55,12 +56,20 @@ def _enqueue(
     announce = partial(task_enqueued.send, sender=type(backend), task_result=result)
     if package.option("sync"):
         return _run_here(package, result, announce)
-    submit.submit_package(package)
+    id = submit.submit_package(package)
+    if id != package.id:
+        return replace(result, id=id)
     if package.is_on_commit:
-        tenancy.on_commit(announce)
+        tenancy.on_commit(partial(_announce_unless_joined, package, announce))
     else:
         announce()
     return result
+
+
+def _announce_unless_joined(package: Package, announce: Callable[[], object]) -> None:
+    """Announce a task that was enqueued by a commit, unless another one has its unique key."""
+    if package.option("unique") is None or aliases.real_id(package.schema, package.id) is None:
+        announce()
 
 
 def _options(backend: BaseTaskBackend, task: Task[..., Any]) -> dict[str, Any]:
@@ -83,6 +92,8 @@ def _run_here(package: Package, result: TaskResult[P, R], announce: Callable[[],
     announce()
     try:
         submit.submit_package(package)
+    except KeyboardInterrupt:  # it is meant for this process, not for the task
+        raise
     except BaseException:
         result.refresh()
         if not result.is_finished:

@@ -12,7 +12,7 @@ from tenant_q.django_tasks import records
 from tenant_q.django_tasks.api import Task, TaskResult, TaskResultStatus
 from tenant_q.django_tasks.execution import task_of
 from tenant_q.exceptions import BadPackage, UnsignedResult
-from tenant_q.lifecycle import row_signing, task_rows
+from tenant_q.lifecycle import aliases, row_signing, task_rows
 from tenant_q.package import task_objects
 from tenant_q.package.envelope import Found, open_package
 from tenant_q.package.package import Package
@@ -24,16 +24,23 @@ def find(schema: str, id: str, alias: str) -> TaskResult[..., Any] | None:
 
     Args:
         schema: The tenant's schema, which must be current.
-        id: The id of the task.
+        id: The id of the task, or one that stands for it.
         alias: The alias of the backend.
 
     Raises:
         UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
         BrokerError: A broker does not answer.
     """
-    # A task that ends between two queries has left the broker, and has a row then.
-    found = _by_row(schema, id) or _by_brokers(schema, id) or _by_row(schema, id)
+    found = _under(schema, id)
+    if found is None and (real := aliases.real_id(schema, id)):
+        found = _under(schema, real)
     return found if found is not None and found.backend == alias else None
+
+
+def _under(schema: str, id: str) -> TaskResult[..., Any] | None:
+    """Return the result of the Django task that has the id itself, not as an alias."""
+    # A task that ends between two queries has left the broker, and has a row then.
+    return _by_row(schema, id) or _by_brokers(schema, id) or _by_row(schema, id)
 
 
 def _by_row(schema: str, id: str) -> TaskResult[..., Any] | None:

@@ -1,7 +1,8 @@
 """Find the task for which another id stands.
 
 Some callers get an id before it is known that another task has the unique key of theirs: those of Django-Q2's own
-`async_task`, and those that enqueue with `on_commit`. The broker keeps such an id for a day.
+`async_task`, and those that enqueue with `on_commit`. The broker keeps such an id for a day. An alias names the task
+itself, so it is followed once: what else Redis has does not lead on.
 """
 
 from __future__ import annotations

@@ -37,10 +37,11 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
         DatabaseAway: The record could not be written, so nothing was cancelled.
     """
     by = one_line(by)[:150]
-    broker = next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
+    broker = _broker_with(schema, id)
+    if broker is None and (real := aliases.real_id(schema, id)):
+        id, broker = real, _broker_with(schema, real)
     if broker is None:
-        real = aliases.real_id(schema, id)
-        return cancel(schema, real, by=by) if real else False
+        return False
     if not by:
         return _cancel(broker, schema, id, "cancelled")
     # The record comes first: without a record there is no cancel.
@@ -50,6 +51,10 @@ def cancel(schema: str, id: str, *, by: str = "") -> bool:
 
 
 _STILL_TO_BE_RUN = ("queued", "delayed", "leased")
+
+
+def _broker_with(schema: str, id: str) -> Broker | None:
+    return next((one for one in site_brokers() if one.place(schema, id) in _STILL_TO_BE_RUN), None)
 
 
 def death_of(reason: str) -> TaskDeath:

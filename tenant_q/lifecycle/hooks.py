@@ -78,13 +78,16 @@ def _call(one: HookCall) -> None:
     running.set(package)
     running_attempt.set(None)  # in sync mode, a task may have enqueued this one
     with tenancy.unlimited_waits(), alarm(timeout_of(package)):
-        if one.announces:
-            task_objects.finish(one.outcome)
-            post_execute.send(sender="django_q", task=one.outcome.task_dict())
-        if one.hook:
-            hook = resolve_hook(one.hook)
-            process_state.after_import()
-            hook(_hook_task(one.outcome))
+        try:
+            if one.announces:
+                post_execute.send(sender="django_q", task=one.outcome.task_dict())
+            if one.hook:
+                hook = resolve_hook(one.hook)
+                process_state.after_import()
+                hook(_hook_task(one.outcome))
+        finally:  # neither keeps the other from being called
+            if one.announces:
+                task_objects.finish(one.outcome)
 
 
 def _hook_task(outcome: Outcome) -> Task:

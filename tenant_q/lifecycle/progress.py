@@ -62,11 +62,14 @@ def read(schema: str, id: str) -> Progress | None:
         BrokerError: A broker does not answer.
         ConfigurationError: The broker keeps no progress.
     """
+    found = _read(schema, id)
+    if found is None and (real := aliases.real_id(schema, id)):
+        found = _read(schema, real)
+    return found
+
+
+def _read(schema: str, id: str) -> Progress | None:
     here = _reported_here.get()
     if here and here[0] == id:
         return here[1]
-    for broker in site_brokers():
-        if found := broker.get_progress(schema, id):
-            return found
-    real = aliases.real_id(schema, id)
-    return read(schema, real) if real else None
+    return next((found for broker in site_brokers() if (found := broker.get_progress(schema, id))), None)

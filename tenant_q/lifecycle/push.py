@@ -16,6 +16,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import EnqueueError, EntryRefused, TenantDeleted
 from tenant_q.package import declarations, enqueueing
 from tenant_q.package.envelope import seal
+from tenant_q.package.misplaced import refuse_misplaced
 from tenant_q.package.options import refuse_wrong_values
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
@@ -47,6 +48,7 @@ def _declare(task: dict[str, Any]) -> None:
     declaration = declarations.find(task["func"])
     if declaration is not None:
         task["func"] = declaration.name
+        refuse_misplaced(declaration.func, task["kwargs"])
         own = declaration.options
         if conf().cached and task.get("cached") == conf().cached and ("cached" in own or own.get("transactional")):
             del task["cached"]  # Django-Q2 has filled it from the settings, over which the declaration wins

@@ -24,8 +24,16 @@ def state_of(schema: str, id: str) -> State:
         BrokerError: A broker does not answer.
         ConfigurationError: The broker keeps no states.
     """
+    found = _under(schema, id)
+    if found is None and (real := aliases.real_id(schema, id)):
+        found = _under(schema, real)
+    return found or State.UNKNOWN
+
+
+def _under(schema: str, id: str) -> State | None:
+    """Find out the state of what has the id itself, not as an alias."""
     # A task that ends between two queries has left the broker, and has a row then.
-    found = (
+    return (
         _by_row(id)
         or _by_broker(schema, id)
         or _by_links(schema, id)
@@ -33,10 +41,6 @@ def state_of(schema: str, id: str) -> State:
         or _by_row(id)
         or _by_cache(id)
     )
-    if found:
-        return found
-    real = aliases.real_id(schema, id)
-    return state_of(schema, real) if real else State.UNKNOWN
 
 
 def _by_row(id: str) -> State | None:

@@ -138,7 +138,8 @@ class EnqueueCalls:
 
         Args:
             chain: The links: tuples `(func, args, kwargs)`, of which the last two are optional.
-            group: The id of the group of all links; None for a new one.
+            group: The id of the group of all links, for which `get_status` knows no state, as several chains may have
+                it; None for a new one.
             cached: Whether, or for how many seconds, results are kept in the cache instead of the tenant's table; None
                 for the setting `Q_CLUSTER["cached"]`.
             sync: Whether to run the chain in this process; None for the setting `Q_CLUSTER["sync"]`.

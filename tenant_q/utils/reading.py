@@ -48,16 +48,16 @@ class ResultCalls:
             TaskFailed: The task failed, with `raise_failure`. It has the error's class, message and traceback.
             UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
         """
-        task = ResultCalls.fetch_task(task_id, wait, cached, schema_name)
-        if task is None:
-            return None
-        if raise_failure and not task.success:
-            raise failure_of(task)
-        return task.result
+        return _result_of(ResultCalls.fetch_task(task_id, wait, cached, schema_name), raise_failure=raise_failure)
 
     @staticmethod
     async def aget_result(
-        task_id: str, wait: int = 0, cached: bool | int | None = None, schema_name: str | None = None
+        task_id: str,
+        wait: int = 0,
+        cached: bool | int | None = None,
+        schema_name: str | None = None,
+        *,
+        raise_failure: bool = False,
     ) -> Any:
         """Read the result of a task from a coroutine, as `get_result`, without blocking the event loop.
 
@@ -67,11 +67,13 @@ class ResultCalls:
             cached: Whether to look in the cache instead of the tenant's table; None for the setting
                 `Q_CLUSTER["cached"]`.
             schema_name: The schema of the tenant; None for that of the coroutine.
+            raise_failure: Whether to raise an error if the task failed, instead of returning the error's text.
 
         Returns:
             The result, as `get_result` returns it.
 
         Raises:
+            TaskFailed: The task failed, with `raise_failure`. It has the error's class, message and traceback.
             InEventLoop: The coroutine has no tenant, and `schema_name` is None.
             UnsignedResult: The row is not signed, and `TENANT_Q["signed_results"]` is set.
         """
@@ -82,8 +84,7 @@ class ResultCalls:
                 "aget_result()", lambda schema, _: ResultCalls.fetch_task(task_id, 0, cached, schema), schema_name
             )
 
-        task = await results.apoll(look, wait=wait)
-        return None if task is None else task.result
+        return _result_of(await results.apoll(look, wait=wait), raise_failure=raise_failure)
 
     @staticmethod
     def fetch_task(
@@ -242,6 +243,14 @@ class ResultCalls:
         require("delete_task_from_cache", task_id=task_id, broker=broker)
         with addressed(schema_name):
             return cached_results.delete(task_id)
+
+
+def _result_of(task: Task | None, *, raise_failure: bool) -> Any:
+    if task is None:
+        return None
+    if raise_failure and not task.success:
+        raise failure_of(task)
+    return task.result
 
 
 def _use_cache(cached: bool | int | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import random
 import threading
 from typing import Any
@@ -16,7 +17,7 @@ from django_q.models import Task
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.redis.part import Part
-from tenant_q.exceptions import InEventLoop, NoTenant, UnknownTenant, WrongArgument
+from tenant_q.exceptions import InEventLoop, NoTenant, TaskFailed, UnknownTenant, WrongArgument
 from tenant_q.lifecycle import push
 from tenant_q.states import State
 from tenant_q.tenancy import in_schema
@@ -130,6 +131,26 @@ def test_a_result_of_another_tenant_is_not_there(tenants, worker):
             return [await QUtilities.aget_result(id), await QUtilities.aget_result(id, schema_name=ACME)]
 
     assert async_to_sync(read)() == [None, 3]
+
+
+def test_a_coroutine_raises_the_failure_of_its_task(tenants, worker):
+    failed = QUtilities.add_async_task("tests.tasks.fail", "no", schema_name=ACME)
+    good = QUtilities.add_async_task("tests.tasks.add", 1, 2, schema_name=ACME)
+    work(worker)
+
+    async def read(id: str) -> Any:
+        async with in_schema(ACME):
+            return await QUtilities.aget_result(id, raise_failure=True)
+
+    assert async_to_sync(read)(good) == 3
+    with pytest.raises(TaskFailed, match="no"):
+        async_to_sync(read)(failed)
+
+
+def test_asynchronous_calls_have_the_arguments_of_the_others():
+    for name in ("add_async_task", "get_result", "get_status", "cancel"):
+        here, there = (inspect.signature(getattr(QUtilities, one)).parameters for one in (name, f"a{name}"))
+        assert list(here) == list(there), name
 
 
 def test_waiting_for_a_result_lets_others_run(tenants, worker):

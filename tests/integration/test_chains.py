@@ -176,6 +176,19 @@ def test_two_chains_of_one_named_group_both_run(worker):
     assert sorted(results("g")) == [1, 1, 2, 2]
 
 
+def test_a_second_run_is_a_chain_of_its_own(worker):
+    chain = Chain([(ADD, (1,))], schema_name=A)
+    first = chain.run()
+    work(worker)
+    second = chain.run()
+    assert (first == second, status(first), status(second)) == (False, "success", "queued")
+    assert chain.result() is None
+    work(worker)
+    assert (status(second), chain.result()) == ("success", [1])
+    named = Chain([(ADD, (1,))], group="g", schema_name=A)
+    assert (named.run(), named.run()) == ("g", "g")
+
+
 # The hook
 
 

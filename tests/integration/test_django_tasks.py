@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import Error, Warning
+from django.db import transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
+from django_q.signals import post_execute
 
 pytest.importorskip("django.tasks" if __import__("django").VERSION >= (6, 0) else "django_tasks")
 
@@ -447,8 +449,6 @@ def test_in_sync_mode_the_result_is_there_at_once(acme, settings, signals, name)
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_on_commit_announces_what_was_enqueued(tenants, settings, signals, commits):
-    from django.db import transaction
-
     settings.TENANT_Q = settings.TENANT_Q | {"on_commit": True}
     with in_schema(ACME), transaction.atomic():
         result = tasks_django.where.enqueue()
@@ -458,6 +458,50 @@ def test_on_commit_announces_what_was_enqueued(tenants, settings, signals, commi
         transaction.set_rollback(not commits)
     assert [name for name, *_ in signals] == ["enqueued"] * commits
     assert get_broker().counts().queued == commits
+
+
+def test_a_task_that_joins_a_unique_one_has_its_result(acme, worker, signals):
+    first, second, other = (tasks_django.charge.enqueue(order) for order in (1, 1, 2))
+    assert second.id == first.id != other.id
+    assert [sent[:2] for sent in signals] == [("enqueued", first.id), ("enqueued", other.id)]
+    finish(worker)
+    second.refresh()
+    assert (second.status, second.return_value) == (SUCCESSFUL, 1)
+
+
+def test_on_commit_the_id_of_a_task_that_joins_stands_for_the_unique_one(acme, worker, settings, signals):
+    first = tasks_django.charge.enqueue(1)
+    settings.TENANT_Q = settings.TENANT_Q | {"on_commit": True}
+    with transaction.atomic():
+        second, other = tasks_django.charge.enqueue(1), tasks_django.charge.enqueue(2)
+    assert second.id != first.id
+    assert [sent[1] for sent in signals] == [first.id, other.id]
+    second.refresh()
+    assert second.status == READY
+    finish(worker)
+    second.refresh()
+    assert (second.status, second.return_value) == (SUCCESSFUL, 1)
+    assert tasks_django.charge.get_result(second.id).id == first.id
+
+
+def test_an_interrupt_from_the_keyboard_is_passed_on(acme, settings):
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"sync": True}
+    with pytest.raises(KeyboardInterrupt):
+        tasks_django.interrupt.enqueue()
+    assert Task.objects.filter(success=False).count() == 1
+
+
+def test_a_backend_that_is_gone_takes_no_hook_with_it(acme, worker, settings, monkeypatch):
+    sent: list[str] = []
+    post_execute.connect(note_it := lambda task, **_: sent.append(task["id"]))
+    monkeypatch.setattr("tests.tasks.add", lambda task: sent.append(f"hook of {task.id}"))
+    id = QUtilities.add_async_task(f"{HERE}.never_succeed", hook="tests.tasks.add")
+    settings.TASKS = {"default": settings.TASKS["default"]}
+    try:
+        finish(worker)
+    finally:
+        post_execute.disconnect(note_it)
+    assert sent == [id, f"hook of {id}"]
 
 
 # What a backend accepts

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 from django_q.models import Schedule
+from django_q.tasks import async_task
 
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import EnqueueError, TakenBack, TenantBusy
@@ -211,6 +212,8 @@ def test_a_keyword_that_the_function_takes_reaches_it(worker):
         lambda: QUtilities.add_async_task("tests.tasks_declared.plain", 1, delay=4),
         lambda: tasks_declared.plain.enqueue(1, delay=4),  # type: ignore[call-arg]
         lambda: QUtilities.add_async_tasks_from_iter(tasks_declared.takes_one, [1], delay=4),
+        lambda: async_task(tasks_declared.plain, 1, delay=4),
+        lambda: async_task("tests.tasks_declared.plain", 1, delay=4),
     ],
 )
 def test_a_keyword_that_it_does_not_take_names_the_option(tenants, call):

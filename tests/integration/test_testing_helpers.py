@@ -164,6 +164,24 @@ def test_a_task_that_joins_a_unique_one_is_not_collected(collected: TaskCollecto
     assert [task.result for task in collected.run()] == ["charged 17"]
 
 
+def test_a_unique_key_is_released_where_a_worker_releases_it(collected: TaskCollector):
+    again = "tests.tasks_declared.enqueue_again"
+    for options, is_same in (({"unique": "k"}, True), ({"unique": "k", "unique_until": "start"}, False)):
+        first = QUtilities.add_async_task(again, options, q_options=options)
+        assert (QUtilities.get_result(collected.run()[0].id) == first) is is_same
+
+
+def test_an_expired_task_does_not_run(collected: TaskCollector):
+    id = QUtilities.add_async_task(ADD, 1, q_options={"expires": timezone.now() - timedelta(hours=1)})
+    (failed,) = collected.run(raise_errors=False)
+    assert (failed.id, failed.success) == (id, False) and failed.result.startswith("TaskExpired: ")
+    declared = tasks_declared.soon.enqueue()
+    links = QUtilities.create_async_tasks_chain([(ADD, (1,), {"q_options": {"delay": 3600}}), tasks_declared.soon])
+    collected.run()
+    assert QUtilities.get_result(declared) == "in time", "the time of a test does not pass"
+    assert QUtilities.get_result_group(links) == [1, "in time"]
+
+
 def test_priorities_and_rates_count_and_nobody_waits(collected: TaskCollector):
     first, second = (tasks_declared.plain.using(rate="1/d").enqueue(n) for n in (1, 2))
     last, urgent = (QUtilities.add_async_task(ADD, 3, q_options={"priority": level}) for level in (-1, 1))

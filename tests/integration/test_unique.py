@@ -227,6 +227,25 @@ def test_an_alias_outlives_the_delay_of_its_task(tenants):
     assert client().ttl(redis_key(f"alias:{A};{alias}")) > 25 * 3600
 
 
+def test_an_alias_that_names_itself_leads_nowhere(tenants):
+    id = "f" * 32
+    client().set(redis_key(f"alias:{A};{id}"), id)
+    assert QUtilities.get_status(id, schema_name=A) is State.UNKNOWN
+    assert QUtilities.get_progress(id, schema_name=A) is None
+    assert QUtilities.get_result(id, schema_name=A) is None
+    assert not QUtilities.cancel(id, schema_name=A)
+
+
+@pytest.mark.parametrize("cursor", ["no number", "-1", "9" * 30])
+def test_leases_expire_whatever_the_cursor_of_the_sweep_is(tenants, cursor):
+    first = add(1)
+    (lease,) = get_broker().fetch("w2").leases
+    client().hset(redis_key("sweep"), "unique_of", cursor)
+    client().zadd(redis_key("leases"), {first: 1})
+    assert get_broker().expire() == 1 and lease.id == first
+    assert client().hget(redis_key("sweep"), "unique_of") is None
+
+
 def test_a_result_is_read_without_the_broker(worker, monkeypatch, caplog):
     def refuse(*_: Any) -> None:
         raise BrokerError("away")

@@ -69,7 +69,11 @@ end
 
 -- Return some fields of a hash, others in each scan.
 local function some_of(name)
-  local found = redis.call('HSCAN', key(name), redis.call('HGET', key('sweep'), name) or '0', 'COUNT', 64)
+  local cursor = string.match(redis.call('HGET', key('sweep'), name) or '', '^%d+$')
+  if not cursor or #cursor > 19 then
+    cursor = '0'  -- HSCAN would fail, and no lease would expire any more
+  end
+  local found = redis.call('HSCAN', key(name), cursor, 'COUNT', 64)
   if found[1] == '0' then
     redis.call('HDEL', key('sweep'), name)
   else
