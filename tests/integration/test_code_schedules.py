@@ -525,3 +525,18 @@ def test_ensure_leaves_schedules_from_code_to_the_code(code):
     sync()
     with pytest.raises(BadSchedule, match="comes from code"):
         ensure(1, 2)
+def test_the_decorator_works_under_a_tracer(declare):
+    def trace(frame: Any, _event: str, _argument: Any) -> Any:
+        assert frame.f_locals is not None
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        decorate = declare(minutes=5)
+    finally:
+        sys.settrace(before)
+    decorate(tasks_scheduled.report)
+    assert [one.columns["minutes"] for one in declared.all_declared()] == [5]
+
+
