@@ -240,8 +240,14 @@ class Sync:
 
 
 def _discover() -> list[DeclaredSchedule]:
-    """Import the modules of tasks and return what they and the settings declare. Raises `ConfigurationError`."""
-    for module, error in declarations.discover().items():
+    """Import the modules of tasks, and return what they and the settings declare.
+
+    Modules that could not be imported before are imported again.
+
+    Raises:
+        ConfigurationError: A module cannot be imported, or what is declared is wrong.
+    """
+    for module, error in declarations.discover(again=True).items():
         raise ConfigurationError(
             f"The schedules in code were not synchronized, because {module} cannot be imported: {error_line(error)}; "
             "correct it."

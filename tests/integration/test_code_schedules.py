@@ -299,7 +299,7 @@ def test_a_module_that_cannot_be_imported_stops_it(code, monkeypatch):
     code(daily=DAILY)
     sync()
     code()
-    monkeypatch.setattr(declarations, "discover", lambda: {"shop.tasks": ImportError("no such thing")})
+    monkeypatch.setattr(declarations, "discover", lambda **_: {"shop.tasks": ImportError("no such thing")})
     with pytest.raises(ConfigurationError, match=r"shop.tasks cannot be imported: ImportError: no such thing"):
         sync()
     assert rows()["daily"].next_run is not None
@@ -326,6 +326,21 @@ def test_two_releases_side_by_side_do_not_flap(code):
     upkeep(new)
     assert rows()["daily"].cron == "30 7 * * *"
     versions = f'SELECT id, xmin::text FROM "{A}".django_q_schedule ORDER BY id'
+def test_a_module_that_is_corrected_is_imported_again(code, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(declarations, "_registry", declarations._Registry())
+    monkeypatch.setattr(declarations, "_task_modules", lambda: ["some_tasks_of_a_shop"])
+    code(daily=DAILY)
+    module = tmp_path / "some_tasks_of_a_shop.py"
+    module.write_text("raise LookupError('no rates yet')")
+    scheduler = Upkeep(SchedulerSession())
+    upkeep(scheduler)
+    assert rows() == {}
+    module.write_text("RATES = 'there they are, in another number of bytes'")
+    upkeep(scheduler)
+    assert "daily" in rows() and declarations.discover() == {}
+
+
     before = sql(versions)
     with writes() as written:
         for _round in range(5):
