@@ -28,8 +28,8 @@ from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.exceptions import BadSchedule, ConfigurationError
 from tenant_q.models import CodeSchedule, ScheduleRelease, SyncedTenant
 from tenant_q.package import declarations
-from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire
-from tenant_q.schedules.code_changes import Wishes
+from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire, offered
+from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks_scheduled
@@ -514,6 +514,43 @@ def test_a_schedule_out_of_reach_is_warned_of(declare, monkeypatch):
 
 
 # ensure_schedule
+
+
+def test_a_row_as_the_code_declares_it_is_not_reported(tenants, code):
+    code(daily=DAILY | {"func": "tests.tasks.add", "args": [1, 2], "spread": 600}, hidden=DAILY)
+    sync()
+
+    def reported() -> list[tuple[str, str]]:
+        out = StringIO()
+        call_command("msschedules", "--check", "--json", stdout=out)
+        return [(one["schema"], one["name"]) for one in json.loads(out.getvalue())["unlisted"]]
+
+    def is_listed(name: str) -> bool:
+        with in_schema(A):
+            return offered.is_listed(rows()[name])
+
+    assert reported() == [] and is_listed("daily")
+    assert not is_listed("hidden"), "staff do not run what only the code may name"
+    change(args="(3, 4)")
+    change(B, name="hidden", hook="tests.tasks.add")
+    assert reported() == [(A, "daily"), (B, "hidden")] and not is_listed("daily")
+    with in_schema(A):
+        own = Schedule.objects.get(name="daily")
+        own.pk, own.args = None, "(1, 2)"
+        own.save()
+        assert not offered.is_listed(own), "it has no entry"
+
+
+def test_the_checks_statements_do_not_grow_with_the_tenants(tenants, code):
+    code(daily=DAILY | {"spread": 600})
+    sync()
+    physical = [tenancy.physical_schema(schema) for schema in tenants]
+    assert offered.unlisted(physical) == []
+    with CaptureQueriesContext(connection) as one:
+        offered.unlisted(physical[:1])
+    with CaptureQueriesContext(connection) as all_of_them:
+        offered.unlisted(physical)
+    assert len(all_of_them) == len(one)
 
 
 def ensure(*args: Any, **kwargs: Any) -> Schedule:
