@@ -67,7 +67,7 @@ class Sync:
         self.wishes = wishes or Wishes()
         self.report = Report()
         self._retries_conflicts = retries_conflicts
-        self._release = Release("", False)
+        self.release = Release("", False)
         self._wanted: dict[str, tuple[str, list[DeclaredSchedule], str]] = {}
         self._batches: list[list[str]] = []
 
@@ -90,8 +90,8 @@ class Sync:
             return
         given = conf().release
         label = declared.release_of(all_declared) if given is None else str(given)
-        self._release = Release(label, given is not None)
-        newer = code_releases.enter(self._release, write=not self.wishes.dry_run)
+        self.release = Release(label, given is not None)
+        newer = code_releases.enter(self.release, write=not self.options.dry_run)
         if newer is not None:
             self.report.newer = newer
             return
@@ -174,8 +174,8 @@ class Sync:
     def _change(self, schemas: Sequence[str]) -> list[Comparison]:
         lock_ms = TOGETHER_LOCK_MS if len(schemas) > 1 else ALONE_LOCK_MS
         with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(lock_ms):
-            if not self.wishes.dry_run:
-                code_releases.require_newest(self._release)
+            if not self.options.dry_run:
+                code_releases.require_newest(self.release)
             tenancy.require_migrated(schemas)
             tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
             keys = tenancy.keys_now(schemas)

@@ -366,7 +366,9 @@ def test_a_release_that_comes_back_takes_over_from_a_silent_one(code):
     sync()
     code(daily=DAILY)
     assert sync().newer
-    ScheduleRelease.objects.exclude(first_seen=None).update(last_seen=timezone.now() - code_releases.SILENT)
+    ScheduleRelease.objects.exclude(first_seen=None).update(
+        last_seen=timezone.now() - timedelta(seconds=code_releases.GONE_AFTER_SECONDS)
+    )
     assert not sync().newer and rows()["daily"].args == ""
     code(daily=DAILY | {"args": [2]})
     assert sync().newer, "what ran meanwhile is the older one"
@@ -377,7 +379,7 @@ def test_releases_with_names_are_ordered_by_them(code):
     sync()
     code("2026.11.3", daily=DAILY | {"args": [2]})
     sync()
-    ScheduleRelease.objects.update(last_seen=timezone.now() - 2 * code_releases.SILENT)
+    ScheduleRelease.objects.update(last_seen=timezone.now() - timedelta(seconds=2 * code_releases.GONE_AFTER_SECONDS))
     code("2026.9.1", daily=DAILY)
     assert sync().newer == "2026.11.3"
     assert rows()["daily"].args == "(2,)"
@@ -416,6 +418,28 @@ def test_the_decorator_declares_several(declare):
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
+def test_a_scheduler_warns_once_that_its_release_is_older(code, caplog):
+    code(2, daily=DAILY)
+    sync()
+    code(1, daily=DAILY)
+    scheduler = Upkeep(SchedulerSession())
+    with caplog.at_level(logging.INFO, "tenant_q.scheduler"):
+        for _round in range(2):
+            upkeep(scheduler)
+    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "tenant_q.scheduler"] == [
+        ("WARNING", "Left the schedules to release 2, which is newer than this one, 1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("release", "is_hash"),
+    [("3f9c2ab", True), ("3F9C2AB" + "0" * 33, True), ("20261104", False), ("2026.11.3-3f9c2ab", False), (None, False)],
+)
+def test_a_hash_as_the_name_of_a_release_is_warned_of(code, release, is_hash):
+    code(release, daily=DAILY)
+    assert ("tenant_q.W010" in [message.id for message in checks.check_all()]) == is_hash
+
+
     ({}, "does not say when"),
     ({"cron": "0 6 * * *", "minutes": 5}, "in more than one way"),
     ({"cron": "61 * * * *"}, "does not parse"),
