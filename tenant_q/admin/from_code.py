@@ -54,9 +54,14 @@ def entry_of(obj: Any) -> CodeSchedule | None:
     return obj.tenant_q_code_entry  # type: ignore[no-any-return]
 
 
-def resume(row: Any, actor: str) -> bool:
-    """Resume a schedule by hand as `by_hand.resume`. Raises `BadSchedule` if it has left the code."""
+def require_in_code(row: Any) -> None:
+    """Raise `BadSchedule` if a schedule has left the code. One that did not come from code never has."""
     entry = entry_of(row)
     if entry is not None and entry.withdrawn:
+
+
+def resume(row: Any, actor: str) -> bool:
+    """Resume a schedule by hand as `by_hand.resume`. Raises `BadSchedule` if it has left the code."""
+    require_in_code(row)
         raise BadSchedule(str(_("The code of this site does not have this schedule any more.")))
     return by_hand.resume(row.pk, actor=actor)

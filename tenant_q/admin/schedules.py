@@ -22,7 +22,7 @@ from django.views.decorators.http import require_POST
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import WHEN, ScheduleForm
-from tenant_q.admin.from_code import FromCodeAdmin, entry_of, resume
+from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
@@ -286,5 +286,6 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
 
 def _run_now(row: Any, actor: str) -> bool:
+    require_in_code(row)
     offered.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))
