@@ -108,7 +108,7 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
         @admin.display(description=_("state"))
         def state(row: Any) -> Any:
-            row.tenant_q_code_entry = from_code.get(row.pk)
+            row.tenant_q_code_entry = code_entries.entry_of(row, from_code)
             return self.state(row, held)
 
         return [state if column == "state" else column for column in super().get_list_display(request)]

@@ -61,8 +61,8 @@ def code(settings) -> Callable[..., None]:
     return set_code
 
 
-def sync(**wishes: bool) -> code_sync.Report:
-    return code_sync.Sync(Wishes(**wishes)).run()
+def sync(**options: bool) -> code_sync.Report:
+    return code_sync.Sync(SyncOptions(**options)).run()
 
 
 def rows(schema: str = A) -> dict[str, Schedule]:
@@ -73,6 +73,13 @@ def rows(schema: str = A) -> dict[str, Schedule]:
 def change(schema: str = A, name: str = "daily", **values: Any) -> None:
     with in_schema(schema):
         Schedule.objects.filter(name=name).update(**values)
+
+
+def take_over(new: str, **values: Any) -> Schedule:
+    """Let another row have the id of "daily", as after a restore."""
+    with in_schema(A):
+        Schedule.objects.filter(name="daily").update(name=new, **values)
+    return rows()[new]
 
 
 @contextmanager
@@ -292,7 +299,46 @@ def test_a_tenant_of_the_same_name_gets_its_own(code):
     assert sync().done == {"added": 1}
 
 
+@pytest.mark.parametrize("options", [{}, {"delete": True}])
+def test_a_row_that_got_the_id_of_an_earlier_one_is_left_alone(code, options):
+    """A schema that is dropped and made anew, or restored, gives ids again."""
+    code(daily=DAILY)
+    sync()
+    take_over("by hand", func="tests.tasks.add")
+    code(daily=DAILY | {"args": [1]})
+    assert sync().done["added"] == 1
+    assert (rows()["by hand"].func, rows()["by hand"].args, rows()["daily"].args) == ("tests.tasks.add", "", "(1,)")
+    before = take_over("by hand too").next_run
+    code()
+    sync(**options)
+    assert rows()["by hand too"].next_run == before and "daily" not in rows()
+    assert not CodeSchedule.objects.filter(tenant=tenancy.keys_now([A])[A]).exists()
+
+
+def test_a_row_made_by_hand_is_no_other_schedules(code):
+    code(daily=DAILY)
+    sync()
+    take_over("more")
+    code(daily=DAILY, more=DAILY)
+    assert sync().conflicts == [(A, "more")]
+
+
 # Errors
+
+
+def test_a_module_that_is_corrected_is_imported_again(code, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(declarations, "_registry", declarations._Registry())
+    monkeypatch.setattr(declarations, "_task_modules", lambda: ["some_tasks_of_a_shop"])
+    code(daily=DAILY)
+    module = tmp_path / "some_tasks_of_a_shop.py"
+    module.write_text("raise LookupError('no rates yet')")
+    scheduler = Upkeep(SchedulerSession())
+    upkeep(scheduler)
+    assert rows() == {}
+    module.write_text("RATES = 'there they are, in another number of bytes'")
+    upkeep(scheduler)
+    assert "daily" in rows() and declarations.discover() == {}
 
 
 def test_a_module_that_cannot_be_imported_stops_it(code, monkeypatch):
@@ -326,21 +372,6 @@ def test_two_releases_side_by_side_do_not_flap(code):
     upkeep(new)
     assert rows()["daily"].cron == "30 7 * * *"
     versions = f'SELECT id, xmin::text FROM "{A}".django_q_schedule ORDER BY id'
-def test_a_module_that_is_corrected_is_imported_again(code, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(declarations, "_registry", declarations._Registry())
-    monkeypatch.setattr(declarations, "_task_modules", lambda: ["some_tasks_of_a_shop"])
-    code(daily=DAILY)
-    module = tmp_path / "some_tasks_of_a_shop.py"
-    module.write_text("raise LookupError('no rates yet')")
-    scheduler = Upkeep(SchedulerSession())
-    upkeep(scheduler)
-    assert rows() == {}
-    module.write_text("RATES = 'there they are, in another number of bytes'")
-    upkeep(scheduler)
-    assert "daily" in rows() and declarations.discover() == {}
-
-
     before = sql(versions)
     with writes() as written:
         for _round in range(5):
@@ -387,6 +418,28 @@ def test_releases_with_names_are_ordered_by_them(code):
     assert not sync().newer
 
 
+def test_a_scheduler_warns_once_that_its_release_is_older(code, caplog):
+    code(2, daily=DAILY)
+    sync()
+    code(1, daily=DAILY)
+    scheduler = Upkeep(SchedulerSession())
+    with caplog.at_level(logging.INFO, "tenant_q.scheduler"):
+        for _round in range(2):
+            upkeep(scheduler)
+    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "tenant_q.scheduler"] == [
+        ("WARNING", "Left the schedules to release 2, which is newer than this one, 1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("release", "is_hash"),
+    [("3f9c2ab", True), ("3F9C2AB" + "0" * 33, True), ("20261104", False), ("2026.11.3-3f9c2ab", False), (None, False)],
+)
+def test_a_hash_as_the_name_of_a_release_is_warned_of(code, release, is_hash):
+    code(release, daily=DAILY)
+    assert ("tenant_q.W010" in [message.id for message in checks.check_all()]) == is_hash
+
+
 def test_a_newer_release_stops_a_synchronization_that_goes_on(code):
     code("1", daily=DAILY)
     going_on = code_sync.Sync()
@@ -418,28 +471,6 @@ def test_the_decorator_declares_several(declare):
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-def test_a_scheduler_warns_once_that_its_release_is_older(code, caplog):
-    code(2, daily=DAILY)
-    sync()
-    code(1, daily=DAILY)
-    scheduler = Upkeep(SchedulerSession())
-    with caplog.at_level(logging.INFO, "tenant_q.scheduler"):
-        for _round in range(2):
-            upkeep(scheduler)
-    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "tenant_q.scheduler"] == [
-        ("WARNING", "Left the schedules to release 2, which is newer than this one, 1")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("release", "is_hash"),
-    [("3f9c2ab", True), ("3F9C2AB" + "0" * 33, True), ("20261104", False), ("2026.11.3-3f9c2ab", False), (None, False)],
-)
-def test_a_hash_as_the_name_of_a_release_is_warned_of(code, release, is_hash):
-    code(release, daily=DAILY)
-    assert ("tenant_q.W010" in [message.id for message in checks.check_all()]) == is_hash
-
-
     ({}, "does not say when"),
     ({"cron": "0 6 * * *", "minutes": 5}, "in more than one way"),
     ({"cron": "61 * * * *"}, "does not parse"),
@@ -485,61 +516,6 @@ def test_each_tenant_has_its_place_in_the_spread(tenants, code):
     assert sync().done == {}
 
 
-# The command
-
-
-def run(*arguments: str) -> str:
-    out = StringIO()
-    call_command("msschedules", "--sync", *arguments, stdout=out)
-    return out.getvalue()
-
-
-def test_the_command(tenants, code):
-    code(daily=DAILY)
-    assert f"{A}: daily would be added" in run("--dry-run") and rows() == {}
-    assert f"{A}: daily was added" in run()
-    assert f"The schedules of {len(tenants)} tenants are those of the code." in run()
-    code("2", daily=DAILY)
-    assert json.loads(run("--json"))["done"] == {}
-    code("1")
-    with pytest.raises(CommandError, match="release 2 is newer"):
-        run()
-
-
-def test_the_command_names_the_conflict(code):
-    QUtilities.create_schedule("tests.tasks.add", 1, 2, name="daily", schema_name=A)
-    code(daily=DAILY)
-    with pytest.raises(CommandError, match="--adopt"):
-        run()
-    assert f"{A}: daily was adopted" in run("--adopt")
-
-
-def test_the_decorator_needs_no_apps():
-    script = (
-        "import sys; from tenant_q import schedule; from tests import tasks_scheduled; "
-        "schedule(minutes=5)(tasks_scheduled.report); assert 'django_q.models' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_settings_are_checked(code):
-    code(daily={"cron": "61 * * * *"})
-    assert "tenant_q.E014" in [message.id for message in checks.check_all()]
-    code(daily=DAILY)
-    assert "tenant_q.E014" not in [message.id for message in checks.check_all()]
-
-
-def test_a_schedule_out_of_reach_is_warned_of(declare, monkeypatch):
-    declare(minutes=5)(tasks_scheduled.report)
-    monkeypatch.setattr(declared, "_is_in_tasks", lambda module: False)
-    assert declared.all_declared() == []
-    assert "tenant_q.W009" in [message.id for message in checks.check_all()]
-
-
-# ensure_schedule
-
-
 def test_a_row_as_the_code_declares_it_is_not_reported(tenants, code):
     code(daily=DAILY | {"func": "tests.tasks.add", "args": [1, 2], "spread": 600}, hidden=DAILY)
     sync()
@@ -577,6 +553,85 @@ def test_the_checks_statements_do_not_grow_with_the_tenants(tenants, code):
     assert len(all_of_them) == len(one)
 
 
+# The command
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("msschedules", "--sync", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command(tenants, code):
+    code(daily=DAILY)
+    assert f"{A}: daily would be added" in run("--dry-run") and rows() == {}
+    assert f"{A}: daily was added" in run()
+    assert f"The schedules of {len(tenants)} tenants are those of the code." in run()
+    code("2", daily=DAILY)
+    assert json.loads(run("--json"))["done"] == {}
+    code("1")
+    with pytest.raises(CommandError, match="release 2 is newer"):
+        run()
+
+
+def test_the_command_looks_at_the_rows(tenants, code):
+    code(daily=DAILY)
+    run()
+    with in_schema(A):
+        Schedule.objects.all().delete()
+    assert f"{A}: daily would be added" in run("--dry-run")
+    assert f"{A}: daily was added" in run() and "daily" in rows()
+
+
+def test_the_command_names_the_conflict(code):
+    QUtilities.create_schedule("tests.tasks.add", 1, 2, name="daily", schema_name=A)
+    code(daily=DAILY)
+    with pytest.raises(CommandError, match="--adopt"):
+        run()
+    assert f"{A}: daily was adopted" in run("--adopt")
+
+
+def test_the_decorator_needs_no_apps():
+    script = (
+        "import sys; from tenant_q import schedule; from tests import tasks_scheduled; "
+        "schedule(minutes=5)(tasks_scheduled.report); assert 'django_q.models' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_decorator_works_under_a_tracer(declare):
+    def trace(frame: Any, _event: str, _argument: Any) -> Any:
+        assert frame.f_locals is not None
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        decorate = declare(minutes=5)
+    finally:
+        sys.settrace(before)
+    decorate(tasks_scheduled.report)
+    assert [one.columns["minutes"] for one in declared.all_declared()] == [5]
+
+
+def test_the_settings_are_checked(code):
+    code(daily={"cron": "61 * * * *"})
+    assert "tenant_q.E014" in [message.id for message in checks.check_all()]
+    code(daily=DAILY)
+    assert "tenant_q.E014" not in [message.id for message in checks.check_all()]
+
+
+def test_a_schedule_out_of_reach_is_warned_of(declare, monkeypatch):
+    declare(minutes=5)(tasks_scheduled.report)
+    monkeypatch.setattr(declared, "_is_in_tasks", lambda module: False)
+    assert declared.all_declared() == []
+    assert "tenant_q.W009" in [message.id for message in checks.check_all()]
+
+
+# ensure_schedule
+
+
 def ensure(*args: Any, **kwargs: Any) -> Schedule:
     return QUtilities.ensure_schedule("mine", "tests.tasks.add", *args, schema_name=A, **kwargs)
 
@@ -601,18 +656,3 @@ def test_ensure_leaves_schedules_from_code_to_the_code(code):
     sync()
     with pytest.raises(BadSchedule, match="comes from code"):
         ensure(1, 2)
-def test_the_decorator_works_under_a_tracer(declare):
-    def trace(frame: Any, _event: str, _argument: Any) -> Any:
-        assert frame.f_locals is not None
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        decorate = declare(minutes=5)
-    finally:
-        sys.settrace(before)
-    decorate(tasks_scheduled.report)
-    assert [one.columns["minutes"] for one in declared.all_declared()] == [5]
-
-
