@@ -174,28 +174,38 @@ def all_declared() -> Iterator[Declaration]:
             yield declaration
 
 
-def discover() -> Mapping[str, Exception]:
+def discover(*, again: bool = False) -> Mapping[str, Exception]:
     """Import the modules `tasks` of the installed apps, except those of Django, Django-Q2 and tenant_q, once.
 
     A module that cannot be imported declares no tasks here. Functions that other modules define go on working, so a
     call by path does not fail because of it; the system checks report it.
 
+    Args:
+        again: Whether to import the modules again that could not be imported before.
+
     Returns:
         The errors, by the names of the modules.
     """
-    if _registry.is_discovered or not apps.ready or getattr(_discovering, "is_on", False):
+    known = _registry.errors if _registry.is_discovered else None
+    is_done = known is not None and not (again and known)
+    if is_done or not apps.ready or getattr(_discovering, "is_on", False):
         return _registry.errors
     errors: dict[str, Exception] = {}
     _discovering.is_on = True
     try:
-        for module in _task_modules():
+        if known:
+            importlib.invalidate_caches()
+        for module in known or _task_modules():
             try:
                 importlib.import_module(module)
             except Exception as error:  # whatever the module raises
                 errors[module] = error
-                logger.exception(
-                    "Could not import %s, so the tasks that it declares are unknown", module, event="task.undeclared"
-                )
+                if known is None or repr(known[module]) != repr(error):
+                    logger.exception(
+                        "Could not import %s, so the tasks that it declares are unknown",
+                        module,
+                        event="task.undeclared",
+                    )
     finally:
         _discovering.is_on = False
     _registry.errors, _registry.is_discovered = errors, True

@@ -109,7 +109,7 @@ def ensure(name: str, func: Func, args: tuple[Any, ...], kwargs: dict[str, Any])
         if row is None:
             wanted.save(using=tenancy.database_alias())
             return wanted
-        if code_entries.entries_of(tenancy.current_schema(), [row.pk]):
+        if code_entries.entry_of(row):
             raise BadSchedule(f"The schedule {name!r} comes from code; change it there, or choose another name.")
         names = {"func", "args", "kwargs", *_DEFAULTS} - kept
         changed = [field for field in sorted(names) if getattr(row, field) != getattr(wanted, field)]
