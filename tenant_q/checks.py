@@ -19,7 +19,7 @@ from tenant_q.brokers.cache_databases import caches_in_queue_database
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
-from tenant_q.schedules import declared, offered
+from tenant_q.schedules import code_releases, declared, offered
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -31,6 +31,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
+        messages += _check_release()
     return [*messages, *_check_pointless_keys()]
 
 
@@ -223,6 +224,20 @@ def _check_code_schedules() -> list[CheckMessage]:
             id="tenant_q.W009",
         )
         for one in declared.out_of_reach()
+    ]
+
+
+def _check_release() -> list[CheckMessage]:
+    label = str(conf().release or "")
+    if not code_releases.is_hash(label):
+        return []
+    return [
+        Warning(
+            f"TENANT_Q['release'] is {label!r}, which looks like the hash of a commit: of two hashes, the greater "
+            "one is not the newer one.",
+            hint="Name the release by what grows with each deployment, such as the number or the time of its build.",
+            id="tenant_q.W010",
+        )
     ]
 
 

@@ -188,7 +188,8 @@ def schedule(
         ConfigurationError: The function is not at the top level of a module, a value is wrong, or the name is another
             schedule's.
     """
-    values = {key: value for key, value in locals().items() if value is not None}
+    given = dict(locals())  # a copy, since a tracer adds the variables of the next line to locals() meanwhile
+    values = {key: value for key, value in given.items() if value is not None}
 
     def declare(func: F) -> F:
         from tenant_q.schedules import declared

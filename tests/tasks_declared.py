@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
+
+from django.db import OperationalError
 
 from tenant_q import Retry, task
 from tenant_q.package.running import running
@@ -29,6 +32,25 @@ def fail_twice(key: str) -> int:
 @task
 def plain(a: int, b: int = 0) -> int:
     return a + b
+
+
+def shouting(func: Any) -> Any:
+    @functools.wraps(func)
+    def outer(*args: Any, **kwargs: Any) -> str:
+        return str(func(*args, **kwargs)).upper()
+
+    return outer
+
+
+@shouting
+@task(max_attempts=6)
+def wrapped(text: str) -> str:
+    return text
+
+
+@task(cached=False)
+def stored(text: str) -> str:
+    return text
 
 
 @task(name="tests.renamed", max_attempts=4)
@@ -85,6 +107,14 @@ def takes_one(a: int) -> int:
 @task(transactional=True, timeout=7, cluster=None)
 def atomic(key: str) -> str:
     return key
+
+
+def away() -> None:
+    raise OperationalError("the database is away")
+
+
+def refuse() -> None:
+    raise ConnectionRefusedError("no")
 
 
 def takes_option_names(**kwargs: Any) -> dict[str, Any]:

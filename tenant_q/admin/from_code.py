@@ -8,7 +8,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from tenant_q import tenancy
 from tenant_q.admin.staff_limits import StaffLimitsAdmin
 from tenant_q.exceptions import BadSchedule
 from tenant_q.models import CodeSchedule
@@ -50,13 +49,18 @@ def entry_of(obj: Any) -> CodeSchedule | None:
     if obj is None or obj.pk is None:
         return None
     if not hasattr(obj, "tenant_q_code_entry"):
-        obj.tenant_q_code_entry = code_entries.entries_of(tenancy.current_schema(), [obj.pk]).get(obj.pk)
+        obj.tenant_q_code_entry = code_entries.entry_of(obj)
     return obj.tenant_q_code_entry  # type: ignore[no-any-return]
+
+
+def require_in_code(row: Any) -> None:
+    """Raise `BadSchedule` if a schedule has left the code. One that did not come from code never has."""
+    entry = entry_of(row)
+    if entry is not None and entry.withdrawn:
+        raise BadSchedule(str(_("The code of this site does not have this schedule any more.")))
 
 
 def resume(row: Any, actor: str) -> bool:
     """Resume a schedule by hand as `by_hand.resume`. Raises `BadSchedule` if it has left the code."""
-    entry = entry_of(row)
-    if entry is not None and entry.withdrawn:
-        raise BadSchedule(str(_("The code of this site does not have this schedule any more.")))
+    require_in_code(row)
     return by_hand.resume(row.pk, actor=actor)

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_POST
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.forms import WHEN, ScheduleForm
-from tenant_q.admin.from_code import FromCodeAdmin, entry_of, resume
+from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
@@ -108,7 +108,7 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
         @admin.display(description=_("state"))
         def state(row: Any) -> Any:
-            row.tenant_q_code_entry = from_code.get(row.pk)
+            row.tenant_q_code_entry = code_entries.entry_of(row, from_code)
             return self.state(row, held)
 
         return [state if column == "state" else column for column in super().get_list_display(request)]
@@ -286,5 +286,6 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
 
 def _run_now(row: Any, actor: str) -> bool:
+    require_in_code(row)
     offered.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))

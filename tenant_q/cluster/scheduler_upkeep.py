@@ -135,7 +135,12 @@ class Upkeep:
         if sync.report.newer != self._newer:
             self._newer = sync.report.newer
             if self._newer:
-                logger.info("Left the schedules to the newer release %s", self._newer, event="schedule.code_older")
+                logger.warning(
+                    "Left the schedules to release %s, which is newer than this one, %s",
+                    self._newer,
+                    sync.release.label,
+                    event="schedule.code_older",
+                )
         self._sync = None if sync.is_done else sync
 
     def _sync_some(self) -> None:

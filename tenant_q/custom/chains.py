@@ -86,7 +86,7 @@ class Chain:
         self.group = QUtilities.create_async_tasks_chain(
             self.chain,
             group=named,
-            cached=self.cached,
+            cached=None if self.cached == conf().cached else self.cached,  # a link may declare another value
             sync=self.sync,
             broker=self.broker,
             schema_name=self.schema_name,

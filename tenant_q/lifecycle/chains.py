@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tenant_q.conf import conf
 from tenant_q.exceptions import EnqueueError, WrongArgument
 from tenant_q.lifecycle import hooks, push, save_results
 from tenant_q.lifecycle.chain_ids import next_id
@@ -19,7 +20,7 @@ from tenant_q.package import declarations
 from tenant_q.package.build import build
 from tenant_q.package.enqueueing import not_unique
 from tenant_q.package.functions import stored_name
-from tenant_q.package.options import LONGEST, refuse_too_long
+from tenant_q.package.options import LONGEST, refuse_too_long, refuse_wrong_values
 from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.call_checks import is_function, shown
@@ -104,6 +105,7 @@ def link_package(
     package = build(func, args, kwargs, schema=schema, id=id, origin=origin)
     package.task.update({name: value for name, value in options.items() if value is not None})
     package.task["chain"] = rest
+    refuse_wrong_values(package.task)
     if "unique" in package.task:
         raise not_unique(func, "the links of a chain")
     refuse_too_long(package.task)
@@ -143,6 +145,8 @@ def _passed_on(package: Package) -> dict[str, Any]:
     declaration = declarations.find_loaded(package.func)
     own = declaration.options if declaration else {}
     given = {name: package.option(name) for name in ("cached", "cluster")}
+    if given["cached"] == conf().cached:  # by the setting, which holds for each link that declares nothing else
+        del given["cached"]
     return {name: value for name, value in given.items() if name not in own or value != own[name]}
 
 

@@ -191,7 +191,7 @@ def resolve(func: object) -> Callable[..., Any]:
     path = str(func)
     declaration = declarations.find_loaded(path)
     if declaration is not None:
-        return task_objects.runner_at(declaration.path) or declaration.func
+        return task_objects.runner_at(declaration.path) or declaration.callable
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None) if module else None
@@ -201,7 +201,7 @@ def resolve(func: object) -> Callable[..., Any]:
     if not callable(found) and (runner := task_objects.runner_of(found)) is not None:
         return runner
     if not callable(found) and (declaration := declarations.find(path)):  # a name that is no path
-        return task_objects.runner_at(declaration.path) or declaration.func
+        return task_objects.runner_at(declaration.path) or declaration.callable
     if not callable(found):
         raise UnknownFunction(f"Function {path} is not defined; check the path, and that this code is deployed here.")
     return cast(Callable[..., Any], found)

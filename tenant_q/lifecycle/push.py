@@ -47,9 +47,12 @@ def _declare(task: dict[str, Any]) -> None:
     """Add the options that the function of a task declares. Raises `EnqueueError` if the call's contradict them."""
     declaration = declarations.find(task["func"])
     if declaration is not None:
-        task["func"] = declaration.func_of_package(task["func"])
+        task["func"] = declaration.name
         refuse_misplaced(declaration.func, task["kwargs"])
-        for option, value in declaration.options.items():
+        own = declaration.options
+        if conf().cached and task.get("cached") == conf().cached and ("cached" in own or own.get("transactional")):
+            del task["cached"]  # Django-Q2 has filled it from the settings, over which the declaration wins
+        for option, value in own.items():
             task.setdefault(option, value)
         refuse_wrong_values(task)
         enqueueing.settle(task)

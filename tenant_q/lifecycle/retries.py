@@ -9,8 +9,11 @@ back together (Brooker, "Exponential Backoff And Jitter", 2015).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import pydoc
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -95,15 +98,31 @@ def is_last_attempt(package: Package) -> bool:
 def _is_retried(outcome: Outcome) -> bool:
     """Return whether the options `retry_on` and `no_retry_on` allow another attempt after an error.
 
-    They name classes by their paths. An error fits the name of its class and those of the class's bases, and so does
-    the cause of death, such as `TaskTimeout`, that stands for the error.
+    They name classes by their paths. An error fits its class and the bases of that, and so does the cause of death,
+    such as `TaskTimeout`, that stands for the error.
     """
     wanted, unwanted = outcome.package.option("retry_on"), outcome.package.option("no_retry_on")
     if wanted is None and unwanted is None:
         return True
-    kinds = [type(outcome.error), getattr(exceptions, outcome.death or "", None)]
-    names = {name_of(base) for kind in kinds if isinstance(kind, type) for base in kind.__mro__}
-    return (wanted is None or not names.isdisjoint(wanted)) and names.isdisjoint(unwanted or ())
+    found = (type(outcome.error), getattr(exceptions, outcome.death or "", None))
+    kinds = [kind for kind in found if isinstance(kind, type)]
+    return (wanted is None or _fit(kinds, wanted)) and not _fit(kinds, unwanted or ())
+
+
+def _fit(kinds: Sequence[type], names: Iterable[str]) -> bool:
+    """Return whether one of the classes is, or inherits from, a class that the names lead to.
+
+    A name may be another one than the class's own: `django.db.OperationalError` is defined in `django.db.utils`.
+    """
+    own = {name_of(base) for kind in kinds for base in kind.__mro__}
+    for name in names:
+        if name in own:
+            return True
+        with contextlib.suppress(pydoc.ErrorDuringImport):
+            named = pydoc.locate(name)
+            if isinstance(named, type) and any(issubclass(kind, named) for kind in kinds):
+                return True
+    return False
 
 
 def while_unavailable(package: Package, error: Exception) -> Decision:

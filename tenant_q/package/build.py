@@ -99,7 +99,7 @@ def build_call(
     task |= {option: value for option, value in options.items() if option != "task_name"}
     declaration = declarations.find(func)
     if declaration is not None:
-        task["func"] = declaration.func_of_package(func)
+        task["func"] = declaration.name
     called = func if callable(func) else declaration and declaration.func
     if kwargs and called:
         refuse_misplaced(called, kwargs)

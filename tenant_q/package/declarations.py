@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.signals import setting_changed
+from django.utils.module_loading import module_has_submodule
 
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package.enqueueing import ONLY_WHEN_ENQUEUED, moment_of
@@ -45,9 +45,12 @@ class Declaration:
     options: Mapping[str, Any]
     admin: bool | None = None
 
-    def func_of_package(self, func: Any) -> Any:
-        """Return what a package names: the declared name if the task has one of its own, else what the call named."""
-        return func if self.name == self.path else self.name
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """What stands at the path: the function, what another decorator made of it, or what a test has put there."""
+        module, _, name = self.path.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)
+        return found if callable(found) else self.func
 
 
 class _Registry:
@@ -159,7 +162,8 @@ def _find_function(func: Any) -> Declaration | None:
     if not _registry.by_name:
         return None
     declaration = _registry.by_name.get(_own_path(func))
-    return declaration if declaration is not None and declaration.func is func else None
+    is_its = declaration is not None and (func is declaration.func or func is declaration.callable)
+    return declaration if is_its else None
 
 
 def all_declared() -> Iterator[Declaration]:
@@ -170,28 +174,38 @@ def all_declared() -> Iterator[Declaration]:
             yield declaration
 
 
-def discover() -> Mapping[str, Exception]:
+def discover(*, again: bool = False) -> Mapping[str, Exception]:
     """Import the modules `tasks` of the installed apps, except those of Django, Django-Q2 and tenant_q, once.
 
     A module that cannot be imported declares no tasks here. Functions that other modules define go on working, so a
     call by path does not fail because of it; the system checks report it.
 
+    Args:
+        again: Whether to import the modules again that could not be imported before.
+
     Returns:
         The errors, by the names of the modules.
     """
-    if _registry.is_discovered or not apps.ready or getattr(_discovering, "is_on", False):
+    known = _registry.errors if _registry.is_discovered else None
+    is_done = known is not None and not (again and known)
+    if is_done or not apps.ready or getattr(_discovering, "is_on", False):
         return _registry.errors
     errors: dict[str, Exception] = {}
     _discovering.is_on = True
     try:
-        for module in _task_modules():
+        if known:
+            importlib.invalidate_caches()
+        for module in known or _task_modules():
             try:
                 importlib.import_module(module)
             except Exception as error:  # whatever the module raises
                 errors[module] = error
-                logger.exception(
-                    "Could not import %s, so the tasks that it declares are unknown", module, event="task.undeclared"
-                )
+                if known is None or repr(known[module]) != repr(error):
+                    logger.exception(
+                        "Could not import %s, so the tasks that it declares are unknown",
+                        module,
+                        event="task.undeclared",
+                    )
     finally:
         _discovering.is_on = False
     _registry.errors, _registry.is_discovered = errors, True
@@ -202,9 +216,8 @@ def _task_modules() -> Iterator[str]:
     for config in apps.get_app_configs():
         if config.name.partition(".")[0] in _OWN_PACKAGES:
             continue
-        name = f"{config.name}.tasks"
-        if name in sys.modules or importlib.util.find_spec(name) is not None:
-            yield name
+        if config.module is not None and module_has_submodule(config.module, "tasks"):
+            yield f"{config.name}.tasks"
 
 
 def _forget(*, setting: str, **_kwargs: object) -> None:

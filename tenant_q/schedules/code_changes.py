@@ -41,18 +41,21 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the caller of a synchronization asks for besides.
+class SyncOptions:
+    """The options of a synchronization.
 
     Attributes:
         delete: Whether withdrawn schedules are deleted.
         adopt: Whether rows of the same names that other code or staff made are taken over.
         dry_run: Whether nothing is written.
+        all_tenants: Whether the rows of all tenants are read, also where the fingerprint is that of the code. They
+            differ after a restore, or if rows were deleted.
     """
 
     delete: bool = False
     adopt: bool = False
     dry_run: bool = False
+    all_tenants: bool = False
 
 
 class _Tenant:
@@ -65,12 +68,12 @@ class _Tenant:
         self.rows = {row.pk: row for row in rows}
         self.now = timezone.now()
 
-    def want(self, declared: DeclaredSchedule, wishes: Wishes) -> None:
+    def want(self, declared: DeclaredSchedule, options: SyncOptions) -> None:
         """Compare a declared schedule with its row."""
         entry = self.known.get(declared.name)
-        row = self.rows.get(entry.schedule_id) if entry else None
+        row = self._row_of(entry) if entry else None
         if row is None and (other := self._row_of_others(declared.name)):
-            if not wishes.adopt:
+            if not options.adopt:
                 self.result.conflicts.append(declared.name)
                 return
             row = other
@@ -81,9 +84,13 @@ class _Tenant:
         else:
             self._change(row, declared.name, values, entry)
 
+    def _row_of(self, entry: CodeSchedule) -> Schedule | None:
+        """Return the row of an entry; None if it is gone, or if a schema made anew has given its id to another one."""
+        row = self.rows.get(entry.schedule_id)
+        return row if row is not None and row.name == entry.name else None
+
     def _row_of_others(self, name: str) -> Schedule | None:
-        own = {entry.schedule_id for entry in self.known.values()}
-        return next((row for row in self.rows.values() if row.name == name and row.pk not in own), None)
+        return next((row for row in self.rows.values() if row.name == name), None)
 
     def _add(self, name: str, values: dict[str, Any]) -> None:
         row = Schedule(name=name, repeats=-1, **values)
@@ -93,7 +100,7 @@ class _Tenant:
         self.result.done[name] = "added"
 
     def _change(self, row: Schedule, name: str, values: dict[str, Any], entry: CodeSchedule | None) -> None:
-        wanted = {"name": name, "repeats": -1, **values}
+        wanted = {"repeats": -1, **values}
         changed = {column: value for column, value in wanted.items() if getattr(row, column) != value}
         if next_run := self._new_next_run(row, values, entry):
             changed["next_run"] = next_run
@@ -119,10 +126,10 @@ class _Tenant:
     def _first_run(self, row: Schedule) -> datetime:
         return row_runs.after_fire(row, self.now, self.now, catch_up=False)
 
-    def withdraw(self, entry: CodeSchedule, wishes: Wishes) -> None:
+    def withdraw(self, entry: CodeSchedule, options: SyncOptions) -> None:
         """Pause the row of a schedule that has left the code, or delete it."""
-        row = self.rows.get(entry.schedule_id)
-        if row is None or wishes.delete:
+        row = self._row_of(entry)
+        if row is None or options.delete:
             self.result.forgotten.append(entry.name)
             if row is not None:
                 self.result.changes.deleted.append(row.pk)
@@ -146,7 +153,7 @@ def compare(
     declared: Iterable[DeclaredSchedule],
     known: Iterable[CodeSchedule],
     rows: Sequence[Schedule],
-    wishes: Wishes,
+    options: SyncOptions,
 ) -> Comparison:
     """Compare the schedules in code with those of one tenant.
 
@@ -157,14 +164,14 @@ def compare(
         declared: The schedules that code declares for it.
         known: The entries of those that it has from code.
         rows: Its rows with the names or the ids of these.
-        wishes: What else the caller asks for.
+        options: The options of the synchronization.
     """
     tenant = _Tenant(Comparison(schema, key), site, known, rows)
     wanted = list(declared)
     for one in wanted:
-        tenant.want(one, wishes)
+        tenant.want(one, options)
     names = {one.name for one in wanted}
     for name, entry in tenant.known.items():
         if name not in names:
-            tenant.withdraw(entry, wishes)
+            tenant.withdraw(entry, options)
     return tenant.result

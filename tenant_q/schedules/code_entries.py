@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from django_q.models import Schedule
 
 from tenant_q import tenancy
 from tenant_q.exceptions import TenantUnavailable
@@ -30,6 +32,26 @@ def entries_of(schema: str, ids: Iterable[int] | None = None) -> dict[int, CodeS
             rows = rows if ids is None else rows.filter(schedule_id__in=list(ids))
             found = {entry.schedule_id: entry for entry in rows}
     return found
+
+
+def entry_of(row: Schedule, entries: Mapping[int, CodeSchedule] | None = None) -> CodeSchedule | None:
+    """Return the entry of a row of the current tenant; None if it is not from code.
+
+    The ids of a schema that was made anew, or restored, belong to other rows, so the stored name has to agree too.
+
+    Args:
+        row: The row. A form may have given it another name.
+        entries: The entries of the tenant, by the id of the schedule; None to read that of the row.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    found = entries_of(tenancy.current_schema(), [row.pk]) if entries is None else entries
+    entry = found.get(row.pk)
+    if entry is None or entry.name == row.name:
+        return entry
+    stored = Schedule.objects.using(tenancy.database_alias()).filter(pk=row.pk, name=entry.name)
+    return entry if stored.exists() else None
 
 
 def forget(key: str) -> None:

@@ -2,14 +2,13 @@
 
 A release is known by the name that `TENANT_Q["release"]` gives it, or by a hash of its schedules. Of two releases with
 names the one with the greater name is newer; otherwise the one that was first seen later. A release without a name may
-come back: it takes over from one that no process has shown for `SILENT`.
+come back: it takes over from one that no process has shown for `GONE_AFTER_SECONDS`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import ExpressionWrapper
@@ -21,9 +20,9 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import TenantQError
 from tenant_q.models import ScheduleRelease
 
-SILENT = timedelta(minutes=10)
+GONE_AFTER_SECONDS = 600
 """A release that was not seen for this time does not run any more."""
-SEEN = timedelta(minutes=1)
+SEEN_EVERY_SECONDS = 60
 """That a release is seen is written down after this time."""
 KEPT = 50
 """The number of releases of a site that are remembered."""
@@ -46,6 +45,11 @@ class Release:
     is_given: bool
 
 
+def is_hash(label: str) -> bool:
+    """Return whether the name of a release looks like a hash of a commit, whose order says nothing about its age."""
+    return bool(re.fullmatch(r"(?=.*[a-f])[0-9a-f]{7,40}", label, re.IGNORECASE))
+
+
 def is_used() -> bool:
     """Return whether the site has had schedules from code. Raises `DatabaseAway`."""
     return bool(_read())
@@ -54,7 +58,7 @@ def is_used() -> bool:
 def enter(release: Release, *, write: bool = True) -> str | None:
     """Note that a process of a release runs, and return the label of a newer release, or None if it is the newest.
 
-    It costs one statement, and one more each `SEEN`.
+    It costs one statement, and one more each `SEEN_EVERY_SECONDS`.
 
     Args:
         release: The release.
@@ -113,7 +117,7 @@ def _newer(found: list[Any], release: Release, own: Any) -> str | None:
         if other.is_given and release.is_given:
             is_newer = _order(other.label) > _order(release.label)
         else:
-            is_newer = own is not None and _is_after(other, own) and other.clock - other.last_seen < SILENT
+            is_newer = own is not None and _is_after(other, own) and _unseen_seconds(other) < GONE_AFTER_SECONDS
         if is_newer:
             return str(other.label)
     return None
@@ -121,6 +125,10 @@ def _newer(found: list[Any], release: Release, own: Any) -> str | None:
 
 def _is_after(other: Any, own: Any) -> bool:
     return (other.first_seen, other.pk) > (own.first_seen, own.pk)
+
+
+def _unseen_seconds(row: Any) -> float:
+    return float((row.clock - row.last_seen).total_seconds())
 
 
 def _order(label: str) -> list[tuple[bool, int, str]]:
@@ -132,7 +140,7 @@ def _order(label: str) -> list[tuple[bool, int, str]]:
 def _note_seen(found: list[Any], own: Any) -> None:
     """Write down that the newest release is seen. One that comes back becomes the one that was seen first last."""
     is_back = any(_is_after(other, own) for other in found if other is not own)
-    if own.clock - own.last_seen >= SEEN or is_back:
+    if _unseen_seconds(own) >= SEEN_EVERY_SECONDS or is_back:
         values: dict[str, Any] = {"last_seen": Now()} | ({"first_seen": Now()} if is_back else {})
         with tenancy.detect_outages(), tenancy.in_public():
             _rows().filter(pk=own.pk).update(**values)

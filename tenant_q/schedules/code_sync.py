@@ -21,7 +21,7 @@ from tenant_q.exceptions import ConfigurationError, DatabaseAway, TenantUnavaila
 from tenant_q.models import CodeSchedule, SyncedTenant
 from tenant_q.package import declarations
 from tenant_q.schedules import code_releases, code_rows, declared
-from tenant_q.schedules.code_changes import Comparison, Wishes, compare
+from tenant_q.schedules.code_changes import Comparison, SyncOptions, compare
 from tenant_q.schedules.code_releases import Outranked, Release
 from tenant_q.schedules.declared import DeclaredSchedule
 from tenant_q.support.log_labels import get_logger
@@ -48,7 +48,7 @@ class Report:
         newer: The label of a newer release, because of which nothing was done; empty if there is none.
         done: The number of schedules by what was done: "added", "changed", "adopted", "withdrawn" and "deleted".
         details: The schema, the name of the schedule and what was done, for each of them.
-        conflicts: The schema and the name of each row that another hand has made under the name of a schedule in code.
+        conflicts: The schema and the name of each row that has the name of a schedule in code and was made otherwise.
         put_off: Why a tenant could not be synchronized, by schema.
     """
 
@@ -63,11 +63,11 @@ class Report:
 class Sync:
     """One synchronization: `plan` finds the tenants to be changed, and each `step` changes some of them."""
 
-    def __init__(self, wishes: Wishes | None = None, *, retries_conflicts: bool = True) -> None:
-        self.wishes = wishes or Wishes()
+    def __init__(self, options: SyncOptions | None = None, *, retries_conflicts: bool = True) -> None:
+        self.options = options or SyncOptions()
         self.report = Report()
         self._retries_conflicts = retries_conflicts
-        self._release = Release("", False)
+        self.release = Release("", False)
         self._wanted: dict[str, tuple[str, list[DeclaredSchedule], str]] = {}
         self._batches: list[list[str]] = []
 
@@ -90,8 +90,8 @@ class Sync:
             return
         given = conf().release
         label = declared.release_of(all_declared) if given is None else str(given)
-        self._release = Release(label, given is not None)
-        newer = code_releases.enter(self._release, write=not self.wishes.dry_run)
+        self.release = Release(label, given is not None)
+        newer = code_releases.enter(self.release, write=not self.options.dry_run)
         if newer is not None:
             self.report.newer = newer
             return
@@ -114,12 +114,14 @@ class Sync:
             self._wanted[schema] = key, own, hashes[names]
 
     def _stale(self) -> list[str]:
-        """Return the schemas of the tenants that differ from the code, with one statement."""
+        """Return the schemas of the tenants that differ from the code, with one statement, or of all tenants."""
+        if self.options.all_tenants:
+            return sorted(self._wanted)
         with tenancy.detect_outages(), tenancy.in_public():
             rows = _rows(SyncedTenant).values_list("tenant", "fingerprint", "conflicts")
             synced = {tenant: (fingerprint, conflicts) for tenant, fingerprint, conflicts in rows}
             withdrawn: set[str] = set()
-            if self.wishes.delete:
+            if self.options.delete:
                 withdrawn = set(_rows(CodeSchedule).exclude(withdrawn=None).values_list("tenant", flat=True))
         return sorted(
             schema
@@ -174,14 +176,14 @@ class Sync:
     def _change(self, schemas: Sequence[str]) -> list[Comparison]:
         lock_ms = TOGETHER_LOCK_MS if len(schemas) > 1 else ALONE_LOCK_MS
         with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(lock_ms):
-            if not self.wishes.dry_run:
-                code_releases.require_newest(self._release)
+            if not self.options.dry_run:
+                code_releases.require_newest(self.release)
             tenancy.require_migrated(schemas)
             tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
             keys = tenancy.keys_now(schemas)
             same = [schema for schema in schemas if keys[schema] == self._wanted[schema][0]]
             comparisons = self._compare(same)
-            if not self.wishes.dry_run:
+            if not self.options.dry_run:
                 _write(comparisons, {one.schema: self._wanted[one.schema][2] for one in comparisons})
             return comparisons
 
@@ -195,7 +197,7 @@ class Sync:
             asked[schema] = [one.name for one in own], [entry.schedule_id for entry in known[key]]
         rows = code_rows.read(asked) if asked else {}
         return [
-            compare(schema, key, conf().site, own, known[key], rows[schema], self.wishes)
+            compare(schema, key, conf().site, own, known[key], rows[schema], self.options)
             for schema in schemas
             for key, own, _fingerprint in [self._wanted[schema]]
         ]
@@ -209,7 +211,7 @@ class Sync:
 
     def _log(self, comparisons: Sequence[Comparison]) -> None:
         """Log what was done for some tenants, in one line, and each conflict once."""
-        if self.wishes.dry_run:
+        if self.options.dry_run:
             return
         some = [one for one in comparisons if one.done]
         acts = Counter(act for one in some for act in one.done.values())
@@ -240,8 +242,14 @@ class Sync:
 
 
 def _discover() -> list[DeclaredSchedule]:
-    """Import the modules of tasks and return what they and the settings declare. Raises `ConfigurationError`."""
-    for module, error in declarations.discover().items():
+    """Import the modules of tasks, and return what they and the settings declare.
+
+    Modules that could not be imported before are imported again.
+
+    Raises:
+        ConfigurationError: A module cannot be imported, or what is declared is wrong.
+    """
+    for module, error in declarations.discover(again=True).items():
         raise ConfigurationError(
             f"The schedules in code were not synchronized, because {module} cannot be imported: {error_line(error)}; "
             "correct it."

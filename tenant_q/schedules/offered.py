@@ -31,6 +31,7 @@ from tenant_q.package import declarations
 from tenant_q.package.options import KEYWORD_OPTIONS
 from tenant_q.package.package import CODE
 from tenant_q.schedules.arguments import parse_arguments
+from tenant_q.schedules.code_origin import as_declared
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 
@@ -40,7 +41,7 @@ GUARDED = ("func", "hook", "args", "kwargs", "intended_date_kwarg", "cluster")
 """The fields of a schedule that determine which code runs, and with which arguments."""
 HARMLESS_OPTIONS = ("task_name", "group", "ack_failure")
 """The options that staff may set. The others name code, use workers or memory of others, or hide results."""
-_COMPARED = ("id", "name", "func", "hook", "kwargs", "intended_date_kwarg", "cluster")
+_COMPARED = ("id", "name", "func", "hook", "args", "kwargs", "intended_date_kwarg", "cluster")
 _RESERVED = {*KEYWORD_OPTIONS, "task_name", "q_options", "schema_name"}
 _EVERYTHING_IN = ".*"
 _OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_tenants")
@@ -215,7 +216,9 @@ def problems(row: Schedule) -> Iterator[tuple[str, str]]:
 
 
 def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
-    """Return the schedules of several tenants that are not offered to their staff, in one round trip.
+    """Return the schedules of several tenants that are not offered to their staff, with a few statements.
+
+    Those that are as code declares them are left out.
 
     Args:
         schemas: The schemas as PostgreSQL names them.
@@ -245,19 +248,28 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
             found += cursor.fetchall()
     rows = [(schema, Schedule(**dict(zip(_COMPARED, values, strict=True)))) for schema, *values in found]
     reasons = ((schema, row, [reason for _field, reason in problems(row)]) for schema, row in rows)
-    return [one for one in reasons if one[2]]
+    found_here = [one for one in reasons if one[2]]
+    from_code = as_declared([(schema, row) for schema, row, _reasons in found_here])
+    return [one for one in found_here if (one[0], one[1].pk) not in from_code]
 
 
 def is_listed(row: Schedule) -> bool:
     """Return whether all that a schedule runs is offered to its tenant's staff: its function, hook and options."""
-    return not any(problems(row))
+    return not any(_problems_for_staff(row))
 
 
 def refuse_unlisted(row: Schedule) -> None:
     """Raise `NotOffered` if a schedule runs what is not offered to the staff of the current tenant."""
     if is_limited():
-        for _field, reason in problems(row):
+        for _field, reason in _problems_for_staff(row):
             raise NotOffered(reason)
+
+
+def _problems_for_staff(row: Schedule) -> Iterator[tuple[str, str]]:
+    """Yield the problems of a schedule of the current tenant. The options that its declaration in code has are none."""
+    for field, reason in problems(row):
+        if field != "kwargs" or not as_declared([(tenancy.physical_schema(tenancy.current_schema()), row)]):
+            yield field, reason
 
 
 def refuse_again(task: Task, origin: str | None) -> None:

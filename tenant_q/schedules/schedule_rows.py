@@ -101,7 +101,7 @@ def ensure(name: str, func: Func, args: tuple[Any, ...], kwargs: dict[str, Any])
     given = {field: kwargs.pop(field) for field in _DEFAULTS if field in kwargs}
     kept = {field for field in ("next_run", "repeats") if field not in given}
     fields = {**_DEFAULTS, "next_run": timezone.now(), **given, "name": name}
-    wanted = Schedule(func=path_of(func), args=args, kwargs=kwargs, **fields)
+    wanted = Schedule(func=path_of(func), args=str(args), kwargs=str(kwargs), **fields)
     wanted.full_clean()
     with transaction.atomic(using=tenancy.database_alias()):
         _lock_name(name)
@@ -109,7 +109,7 @@ def ensure(name: str, func: Func, args: tuple[Any, ...], kwargs: dict[str, Any])
         if row is None:
             wanted.save(using=tenancy.database_alias())
             return wanted
-        if code_entries.entries_of(tenancy.current_schema(), [row.pk]):
+        if code_entries.entry_of(row):
             raise BadSchedule(f"The schedule {name!r} comes from code; change it there, or choose another name.")
         names = {"func", "args", "kwargs", *_DEFAULTS} - kept
         changed = [field for field in sorted(names) if getattr(row, field) != getattr(wanted, field)]

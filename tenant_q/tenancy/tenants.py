@@ -194,13 +194,22 @@ def scheduled_among(physical: Collection[str]) -> set[str]:
     wanted = sorted(set(physical) - {public_schema()})
     if not wanted:
         return shared & set(physical)
+    return set(keys_of_physical(wanted)) | (shared & set(physical))
+
+
+def keys_of_physical(physical: Collection[str]) -> dict[str, str]:
+    """Return the keys of the tenants that have these PostgreSQL schemas now, by schema, with one statement.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
     with detect_outages(), in_public():
         rows = _tenants()
         if not apps.is_installed("django_tenants"):
-            rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=wanted)
+            rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=physical)
         else:
-            rows = rows.filter(schema_name__in=wanted)
-        return {physical_schema(name) for name in rows.values_list("schema_name", flat=True)} | (shared & set(physical))
+            rows = rows.filter(schema_name__in=physical)
+        return {physical_schema(schema): str(key) for schema, key in rows.values_list("schema_name", "pk")}
 
 
 def tenant_count() -> int:

@@ -68,6 +68,22 @@ def test_what_left_the_code_is_not_resumed(client, code):  # noqa: F811
     assert code_sync.Sync().run().done["added"] >= 1
 
 
+def test_what_left_the_code_is_not_run(client, code):  # noqa: F811
+    code(2)
+    sync()
+    assert "does not have this schedule any more" in do(client, "run_now")
+    assert "1 task was queued" not in do(client, "run_now")
+
+
+def test_a_row_with_the_id_of_one_from_code_is_the_staffs_own(client):
+    with in_schema(A):
+        Schedule.objects.filter(name="daily").update(name="own")
+    row = rows()["own"]
+    assert "From code" not in client.get(LIST).content.decode()
+    assert posted(client, change_url("schedule", row.pk), name="daily").status_code == 302
+    assert "daily" in rows()
+
+
 def test_others_are_edited_as_before(client):
     with in_schema(A):
         row = Schedule.objects.create(name="own", func="tests.tasks.add", args="1, 2", schedule_type="D")

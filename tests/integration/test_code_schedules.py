@@ -28,8 +28,8 @@ from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.exceptions import BadSchedule, ConfigurationError
 from tenant_q.models import CodeSchedule, ScheduleRelease, SyncedTenant
 from tenant_q.package import declarations
-from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire
-from tenant_q.schedules.code_changes import Wishes
+from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire, offered
+from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import tasks_scheduled
@@ -61,8 +61,8 @@ def code(settings) -> Callable[..., None]:
     return set_code
 
 
-def sync(**wishes: bool) -> code_sync.Report:
-    return code_sync.Sync(Wishes(**wishes)).run()
+def sync(**options: bool) -> code_sync.Report:
+    return code_sync.Sync(SyncOptions(**options)).run()
 
 
 def rows(schema: str = A) -> dict[str, Schedule]:
@@ -73,6 +73,13 @@ def rows(schema: str = A) -> dict[str, Schedule]:
 def change(schema: str = A, name: str = "daily", **values: Any) -> None:
     with in_schema(schema):
         Schedule.objects.filter(name=name).update(**values)
+
+
+def take_over(new: str, **values: Any) -> Schedule:
+    """Let another row have the id of "daily", as after a restore."""
+    with in_schema(A):
+        Schedule.objects.filter(name="daily").update(name=new, **values)
+    return rows()[new]
 
 
 @contextmanager
@@ -292,14 +299,53 @@ def test_a_tenant_of_the_same_name_gets_its_own(code):
     assert sync().done == {"added": 1}
 
 
+@pytest.mark.parametrize("options", [{}, {"delete": True}])
+def test_a_row_that_got_the_id_of_an_earlier_one_is_left_alone(code, options):
+    """A schema that is dropped and made anew, or restored, gives ids again."""
+    code(daily=DAILY)
+    sync()
+    take_over("by hand", func="tests.tasks.add")
+    code(daily=DAILY | {"args": [1]})
+    assert sync().done["added"] == 1
+    assert (rows()["by hand"].func, rows()["by hand"].args, rows()["daily"].args) == ("tests.tasks.add", "", "(1,)")
+    before = take_over("by hand too").next_run
+    code()
+    sync(**options)
+    assert rows()["by hand too"].next_run == before and "daily" not in rows()
+    assert not CodeSchedule.objects.filter(tenant=tenancy.keys_now([A])[A]).exists()
+
+
+def test_a_row_made_by_hand_is_no_other_schedules(code):
+    code(daily=DAILY)
+    sync()
+    take_over("more")
+    code(daily=DAILY, more=DAILY)
+    assert sync().conflicts == [(A, "more")]
+
+
 # Errors
+
+
+def test_a_module_that_is_corrected_is_imported_again(code, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(declarations, "_registry", declarations._Registry())
+    monkeypatch.setattr(declarations, "_task_modules", lambda: ["some_tasks_of_a_shop"])
+    code(daily=DAILY)
+    module = tmp_path / "some_tasks_of_a_shop.py"
+    module.write_text("raise LookupError('no rates yet')")
+    scheduler = Upkeep(SchedulerSession())
+    upkeep(scheduler)
+    assert rows() == {}
+    module.write_text("RATES = 'there they are, in another number of bytes'")
+    upkeep(scheduler)
+    assert "daily" in rows() and declarations.discover() == {}
 
 
 def test_a_module_that_cannot_be_imported_stops_it(code, monkeypatch):
     code(daily=DAILY)
     sync()
     code()
-    monkeypatch.setattr(declarations, "discover", lambda: {"shop.tasks": ImportError("no such thing")})
+    monkeypatch.setattr(declarations, "discover", lambda **_: {"shop.tasks": ImportError("no such thing")})
     with pytest.raises(ConfigurationError, match=r"shop.tasks cannot be imported: ImportError: no such thing"):
         sync()
     assert rows()["daily"].next_run is not None
@@ -351,7 +397,9 @@ def test_a_release_that_comes_back_takes_over_from_a_silent_one(code):
     sync()
     code(daily=DAILY)
     assert sync().newer
-    ScheduleRelease.objects.exclude(first_seen=None).update(last_seen=timezone.now() - code_releases.SILENT)
+    ScheduleRelease.objects.exclude(first_seen=None).update(
+        last_seen=timezone.now() - timedelta(seconds=code_releases.GONE_AFTER_SECONDS)
+    )
     assert not sync().newer and rows()["daily"].args == ""
     code(daily=DAILY | {"args": [2]})
     assert sync().newer, "what ran meanwhile is the older one"
@@ -362,12 +410,34 @@ def test_releases_with_names_are_ordered_by_them(code):
     sync()
     code("2026.11.3", daily=DAILY | {"args": [2]})
     sync()
-    ScheduleRelease.objects.update(last_seen=timezone.now() - 2 * code_releases.SILENT)
+    ScheduleRelease.objects.update(last_seen=timezone.now() - timedelta(seconds=2 * code_releases.GONE_AFTER_SECONDS))
     code("2026.9.1", daily=DAILY)
     assert sync().newer == "2026.11.3"
     assert rows()["daily"].args == "(2,)"
     code(20261104, daily=DAILY)
     assert not sync().newer
+
+
+def test_a_scheduler_warns_once_that_its_release_is_older(code, caplog):
+    code(2, daily=DAILY)
+    sync()
+    code(1, daily=DAILY)
+    scheduler = Upkeep(SchedulerSession())
+    with caplog.at_level(logging.INFO, "tenant_q.scheduler"):
+        for _round in range(2):
+            upkeep(scheduler)
+    assert [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "tenant_q.scheduler"] == [
+        ("WARNING", "Left the schedules to release 2, which is newer than this one, 1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("release", "is_hash"),
+    [("3f9c2ab", True), ("3F9C2AB" + "0" * 33, True), ("20261104", False), ("2026.11.3-3f9c2ab", False), (None, False)],
+)
+def test_a_hash_as_the_name_of_a_release_is_warned_of(code, release, is_hash):
+    code(release, daily=DAILY)
+    assert ("tenant_q.W010" in [message.id for message in checks.check_all()]) == is_hash
 
 
 def test_a_newer_release_stops_a_synchronization_that_goes_on(code):
@@ -446,6 +516,43 @@ def test_each_tenant_has_its_place_in_the_spread(tenants, code):
     assert sync().done == {}
 
 
+def test_a_row_as_the_code_declares_it_is_not_reported(tenants, code):
+    code(daily=DAILY | {"func": "tests.tasks.add", "args": [1, 2], "spread": 600}, hidden=DAILY)
+    sync()
+
+    def reported() -> list[tuple[str, str]]:
+        out = StringIO()
+        call_command("msschedules", "--check", "--json", stdout=out)
+        return [(one["schema"], one["name"]) for one in json.loads(out.getvalue())["unlisted"]]
+
+    def is_listed(name: str) -> bool:
+        with in_schema(A):
+            return offered.is_listed(rows()[name])
+
+    assert reported() == [] and is_listed("daily")
+    assert not is_listed("hidden"), "staff do not run what only the code may name"
+    change(args="(3, 4)")
+    change(B, name="hidden", hook="tests.tasks.add")
+    assert reported() == [(A, "daily"), (B, "hidden")] and not is_listed("daily")
+    with in_schema(A):
+        own = Schedule.objects.get(name="daily")
+        own.pk, own.args = None, "(1, 2)"
+        own.save()
+        assert not offered.is_listed(own), "it has no entry"
+
+
+def test_the_checks_statements_do_not_grow_with_the_tenants(tenants, code):
+    code(daily=DAILY | {"spread": 600})
+    sync()
+    physical = [tenancy.physical_schema(schema) for schema in tenants]
+    assert offered.unlisted(physical) == []
+    with CaptureQueriesContext(connection) as one:
+        offered.unlisted(physical[:1])
+    with CaptureQueriesContext(connection) as all_of_them:
+        offered.unlisted(physical)
+    assert len(all_of_them) == len(one)
+
+
 # The command
 
 
@@ -467,6 +574,15 @@ def test_the_command(tenants, code):
         run()
 
 
+def test_the_command_looks_at_the_rows(tenants, code):
+    code(daily=DAILY)
+    run()
+    with in_schema(A):
+        Schedule.objects.all().delete()
+    assert f"{A}: daily would be added" in run("--dry-run")
+    assert f"{A}: daily was added" in run() and "daily" in rows()
+
+
 def test_the_command_names_the_conflict(code):
     QUtilities.create_schedule("tests.tasks.add", 1, 2, name="daily", schema_name=A)
     code(daily=DAILY)
@@ -482,6 +598,21 @@ def test_the_decorator_needs_no_apps():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_decorator_works_under_a_tracer(declare):
+    def trace(frame: Any, _event: str, _argument: Any) -> Any:
+        assert frame.f_locals is not None
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        decorate = declare(minutes=5)
+    finally:
+        sys.settrace(before)
+    decorate(tasks_scheduled.report)
+    assert [one.columns["minutes"] for one in declared.all_declared()] == [5]
 
 
 def test_the_settings_are_checked(code):

@@ -12,6 +12,7 @@ from django_q.models import Schedule, Task
 from django_q.tasks import async_task
 
 from tenant_q.brokers import get_broker
+from tenant_q.custom import Chain
 from tenant_q.lifecycle import run_again
 from tenant_q.schedules import by_hand, fire
 from tenant_q.tenancy import in_schema
@@ -167,6 +168,30 @@ def test_only_the_named_errors_are_retried(worker, kind, starts):
     tasks_declared.choosy.using(schema_name=A).enqueue("k", kind)
     finish(worker)
     assert len(tasks.notes("k")) == starts
+
+
+@pytest.mark.parametrize("name", ["OSError", "django.db.OperationalError", "django.db.utils.DatabaseError"])
+def test_an_error_may_be_named_by_any_of_its_names(worker, name):
+    func = "tests.tasks_declared.away" if "db" in name else "tests.tasks_declared.refuse"
+    options = {"max_attempts": 3, "retry_delay": 0, "no_retry_on": name}
+    id = QUtilities.add_async_task(func, schema_name=A, q_options=options)
+    finish(worker)
+    assert QUtilities.fetch_task(id, schema_name=A).attempt_count == 1
+
+
+@pytest.mark.parametrize("func", [tasks_declared.atomic, tasks_declared.stored])
+def test_a_declaration_wins_over_the_setting_cached(worker, settings, monkeypatch, func):
+    from django_q.conf import Conf
+
+    settings.Q_CLUSTER = settings.Q_CLUSTER | {"cached": 60}
+    monkeypatch.setattr(Conf, "CACHED", 60)
+    with in_schema(A):
+        async_task(func, "k")
+    Chain([("tests.tasks.add", (1,)), (func, ("k",))], schema_name=A).run()
+    QUtilities.create_async_tasks_chain([("tests.tasks.add", (1,)), (func, ("k",))], schema_name=A)
+    finish(worker)
+    with in_schema(A):
+        assert [task.result for task in Task.objects.all()] == ["k"] * 3
 
 
 def test_a_timeout_can_be_named(worker):

@@ -193,6 +193,12 @@ def test_a_project_says_which_tenants_are_ready(tenants, worker, settings):
     assert schemas.count_tasks("globex_inc") == 1
 
 
+def fires_and_works(scheduler: Scheduler, worker: Worker) -> bool:
+    scheduler.tick()
+    work(worker)
+    return [schemas.count_tasks(name) for name in ("acme_corp", "initech_llc")] == [2, 2]
+
+
 def test_a_locked_tenant_holds_up_nobody(tenants, worker):
     locker = connections.create_connection("default")
     for name in tenants:
@@ -203,9 +209,8 @@ def test_a_locked_tenant_holds_up_nobody(tenants, worker):
     try:
         with locker.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE globex_inc.django_q_task, globex_inc.django_q_schedule")
-        scheduler.tick()
-        work(worker)
-        assert [schemas.count_tasks(name) for name in ("acme_corp", "initech_llc")] == [2, 2]
+        # On a busy machine a round ends before it has come to the last tenant.
+        wait_until(lambda: fires_and_works(scheduler, worker), 60, "the others' tasks to be done")
         assert get_broker().counts().delayed == 1, "globex's result is put off"
     finally:
         scheduler.stopping.restore()

@@ -215,7 +215,7 @@ def test_a_cluster_that_starts_waits_for_no_silent_server(proxy):
             with tenancy.limited_waits():
                 preflight.survey()
         except TenantQError as error:  # a busy machine may take longer for another answer, too
-            assert "has not answered" in str(error)
+            assert "has not answered" in str(error) or "timeout expired" in str(error)
         else:
             if len(proxy.frozen()) == before:
                 break

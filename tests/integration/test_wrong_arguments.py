@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         lambda value: QUtilities.create_async_tasks_chain([value]),
         [value for value in NO_FUNC if value != []] + [(), [], (FUNC, (), {}, 4), (FUNC, (), 5), (FUNC, (), [1])],
     ),
-    "create_schedule(func)": (QUtilities.create_schedule, [*NO_FUNC, len, lambda: None]),
+    "create_schedule(func)": (QUtilities.create_schedule, NO_FUNC),
     "AsyncTask(func)": (lambda value: AsyncTask(value).run(), NO_FUNC),
     "Iter(func)": (lambda value: Iter(value, [1]).run(), NO_FUNC),
     "Chain.append(func)": (lambda value: (chain := Chain(), chain.append(value), chain.run()), NO_FUNC),

@@ -12,6 +12,7 @@ import pytest
 
 from tenant_q import Retry, checks, task
 from tenant_q.exceptions import ConfigurationError, EnqueueError
+from tenant_q.lifecycle.execute import resolve
 from tenant_q.package import declarations
 from tenant_q.package.build import build
 from tests import tasks_declared
@@ -32,7 +33,7 @@ def test_the_function_stays_as_it_is():
 def test_a_package_has_the_declared_options(func):
     own = package(func, "key")
     assert (own.task["max_attempts"], own.task["retry_delay"], own.task["retry_jitter"]) == (3, 0, 0)
-    assert own.func == func
+    assert own.func == f"{HERE}.fail_twice"
 
 
 def test_a_call_wins_over_the_declaration_and_the_declaration_over_the_settings(settings):
@@ -66,6 +67,16 @@ def test_a_package_is_completed_once_its_function_is_known():
     unknown = type(sent)({**sent.task, "func": f"{HERE}.fail_twice", "max_attempts": 1})
     own = declarations.complete(unknown)
     assert (own.task["max_attempts"], own.task["retry_jitter"]) == (1, 0), "the call wins"
+
+
+def test_a_function_that_another_decorator_wraps_keeps_its_declaration():
+    assert package(tasks_declared.wrapped, "a").task["max_attempts"] == 6
+    assert resolve(f"{HERE}.wrapped")("a") == "A", "what stands at the path runs"
+
+
+def test_what_a_test_puts_in_the_place_of_a_function_runs(monkeypatch):
+    monkeypatch.setattr(tasks_declared, "plain", lambda a: "patched")
+    assert resolve(f"{HERE}.plain")(1) == "patched"
 
 
 # Discovery
@@ -102,6 +113,18 @@ def test_a_broken_module_of_tasks_fails_no_other_call_and_is_checked(app, caplog
     assert "Could not import declaring.tasks" in caplog.text
     (message,) = [one for one in checks.check_all() if one.id == "tenant_q.W008"]
     assert "declaring.tasks cannot be imported: RuntimeError: broken" in message.msg
+
+
+def test_an_app_that_is_a_single_module_declares_nothing(tmp_path, settings, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "solo.py").write_text(
+        f"from django.apps import AppConfig\nclass Solo(AppConfig):\n    name, path = 'solo', {str(tmp_path)!r}"
+    )
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "solo.Solo"]
+    try:
+        assert package("tests.tasks.add", 1).func == "tests.tasks.add"
+    finally:
+        sys.modules.pop("solo", None)
 
 
 def test_a_module_of_tasks_may_enqueue_while_it_is_imported(app):

@@ -13,7 +13,7 @@ from tenant_q.management.console import OperatorCommand, moment, positive_intege
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
 from tenant_q.schedules import catch_up, code_sync, index_rights
-from tenant_q.schedules.code_changes import Wishes
+from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 LISTED = 50
@@ -79,17 +79,18 @@ class Command(OperatorCommand):
         for name in ("check", "limit", "schema"):
             if options[name]:
                 raise CommandError(f"--{name} does not belong to `msschedules --sync`; leave it out.")
-        wishes = Wishes(delete=options["delete"], adopt=options["adopt"], dry_run=options["dry_run"])
-        report = code_sync.Sync(wishes).run()
+        given = {name: options[name] for name in ("delete", "adopt", "dry_run")}
+        chosen = SyncOptions(**given, all_tenants=True)
+        report = code_sync.Sync(chosen).run()
         if options["json"]:
             self.write_json(asdict(report))
         else:
-            verb = "would be" if wishes.dry_run else "was"
+            verb = "would be" if chosen.dry_run else "was"
             for schema, name, act in report.details:
                 self.write_line(f"{schema}: {name} {verb} {act}")
         if problem := _unsynced(report):
             raise CommandError(problem)
-        if not options["json"] and not wishes.dry_run:
+        if not options["json"] and not chosen.dry_run:
             self.write_line(f"The schedules of {report.tenants} tenants are those of the code.")
 
     # The check
