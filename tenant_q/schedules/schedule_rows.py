@@ -101,7 +101,7 @@ def ensure(name: str, func: Func, args: tuple[Any, ...], kwargs: dict[str, Any])
     given = {field: kwargs.pop(field) for field in _DEFAULTS if field in kwargs}
     kept = {field for field in ("next_run", "repeats") if field not in given}
     fields = {**_DEFAULTS, "next_run": timezone.now(), **given, "name": name}
-    wanted = Schedule(func=path_of(func), args=str(args), kwargs=str(kwargs), **fields)
+    wanted = Schedule(func=path_of(func), args=str(args), kwargs=str(kwargs), **fields)  # as they are stored
     wanted.full_clean()
     with transaction.atomic(using=tenancy.database_alias()):
         _lock_name(name)

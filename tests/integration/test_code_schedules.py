@@ -94,6 +94,11 @@ def writes() -> Iterator[list[str]]:
     ]
 
 
+def statements(sent: CaptureQueriesContext) -> list[str]:
+    """What is sent besides django-tenants' own statement for each cursor."""
+    return [one["sql"][:100] for one in sent if not one["sql"].startswith("SET search_path")]
+
+
 DAILY = {"cron": "0 6 * * *"}
 
 
@@ -248,21 +253,21 @@ def test_an_unchanged_deploy_costs_five_statements(code):
     sync()
     with CaptureQueriesContext(connection) as sent:
         sync()
-    assert len(sent) <= 5, [one["sql"] for one in sent]
+    assert len(statements(sent)) <= 5, statements(sent)
 
 
 def test_a_project_without_schedules_in_code_pays_one_statement(code):
     code()
     with CaptureQueriesContext(connection) as sent:
         sync()
-    assert len(sent) == 1 and not ScheduleRelease.objects.exists()
+    assert len(statements(sent)) == 1 and not ScheduleRelease.objects.exists()
 
 
 def test_the_statements_of_a_change_do_not_grow_with_the_tenants(tenants, code):
     code(**{f"s{number}": DAILY for number in range(5)})
     with CaptureQueriesContext(connection) as sent:
         sync()
-    assert len(sent) < 25, [one["sql"][:100] for one in sent]
+    assert len(statements(sent)) < 25, statements(sent)
 
 
 def test_a_broken_tenant_stops_no_other(tenants, code, caplog):
