@@ -107,8 +107,7 @@ def test_a_row_that_was_broken_before_can_be_paused_and_renamed():
 def test_firing_validates_nothing():
     with in_schema(A):
         (row,) = Schedule.objects.bulk_create([Schedule(func="tests.tasks.add", args="nobody", schedule_type="H")])
-        with CaptureQueriesContext(
-            connection,
-        ) as sent:
+        with CaptureQueriesContext(connection) as sent:
             row.save(update_fields=["next_run", "repeats", "task"])
-        assert len(sent) == 1
+        # django-tenants adds a statement for each cursor.
+        assert len([one for one in sent if not one["sql"].startswith("SET search_path")]) == 1
