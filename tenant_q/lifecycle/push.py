@@ -17,7 +17,7 @@ from tenant_q.exceptions import EnqueueError, EntryRefused, TenantDeleted
 from tenant_q.package import declarations, enqueueing
 from tenant_q.package.envelope import seal
 from tenant_q.package.misplaced import refuse_misplaced
-from tenant_q.package.options import refuse_wrong_values
+from tenant_q.package.options import fill_defaults, refuse_wrong_values
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
@@ -52,8 +52,7 @@ def _declare(task: dict[str, Any]) -> None:
         own = declaration.options
         if conf().cached and task.get("cached") == conf().cached and ("cached" in own or own.get("transactional")):
             del task["cached"]  # Django-Q2 has filled it from the settings, over which the declaration wins
-        for option, value in own.items():
-            task.setdefault(option, value)
+        fill_defaults(task, own)
         refuse_wrong_values(task)
         enqueueing.settle(task)
         used = next((option for option in _NEED_REDIS if task.get(option)), None)

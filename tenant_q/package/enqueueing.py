@@ -66,7 +66,7 @@ def _settle_unique(task: dict[str, Any]) -> None:
             f"{name_of(task['func'])} cannot be enqueued: 'unique_until' has no effect without 'unique'; add a key, or "
             "leave it out."
         )
-    if task["unique"] is None or (task.get("sync") and conf().sync):  # what runs at once waits for nothing
+    if task["unique"] is None or (task.get("sync") and conf().sync):  # it runs here, beside no other
         task.pop("unique_until", None)
         del task["unique"]
         return
