@@ -2,17 +2,17 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 the number of packages that the tenant of the first one must have room for (known ones are subtracted), or
---          0 if its limit does not count, then for each package ten: id, schema, tenant or '', func, once ('1' or
---          '0'), the id of the package that it follows or '', delay in ms, payload, its lane or '', and '' or its
---          unique key. A lane is "level;ms between starts or nothing;'site' if its rate counts over all tenants". A
---          unique key is 'e' or 's' (see <tag>:unique_of), '1' or '0' (whether its id becomes an alias if another
---          package has the key), and "func\nkey"
+--          0 if its limit does not count, then for each package eight: id, schema, tenant or '', func, once ('1' or
+--          '0'), delay in ms, payload, and '' or its terms: "source\nlane\nunique key", where each may be empty. The
+--          source is the id of the package that it follows. A lane is "level;ms between starts or nothing;'site' if its
+--          rate counts over all tenants". A unique key is 'e' or 's' (see <tag>:unique_of), '1' or '0' (whether its id
+--          becomes an alias if another package has the key), and "func\nkey"
 -- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
 --          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In
 --          the last two cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
-local stride = 10  -- the arguments of one package
+local stride = 8  -- the arguments of one package
 
 -- The queue of each package, and for each tenant without a claimed queue the place of its first package in ARGV.
 local queues, names, unclaimed = {}, {}, {}
@@ -30,6 +30,14 @@ for i = 2, #ARGV, stride do
     end
   end
   queues[i] = names[owner]
+end
+
+-- Return the source, the lane and the unique key of a package.
+local function terms_of(terms)
+  if terms == '' then
+    return '', '', ''
+  end
+  return string.match(terms, '^([^\n]*)\n([^\n]*)\n(.*)$')
 end
 
 -- Return whether an id belongs to a finished task and must not be enqueued again.
@@ -61,8 +69,9 @@ if wanted > 0 then
   if limit > 0 then
     for i = 2, #ARGV, stride do
       local id = ARGV[i]
-      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], ARGV[i + 5])
-        or other_holder(id, schema, ARGV[i + 9]) then
+      local source, _, unique = terms_of(ARGV[i + 7])
+      if redis.call('HEXISTS', key('messages'), id) == 1 or is_done(id, ARGV[i + 4], source)
+        or other_holder(id, schema, unique) then
         wanted = wanted - 1
       end
     end
@@ -112,8 +121,9 @@ end
 
 local accepted, by_schema = 0, {}
 for i = 2, #ARGV, stride do
-  local id, schema, func, once, source, delay, payload, lane, unique = ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4],
-    ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
+  local id, schema, func, once, delay, payload =
+    ARGV[i], queues[i], ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6]
+  local source, lane, unique = terms_of(ARGV[i + 7])
   local message = schema .. '\n' .. func .. '\n' .. once .. '\n' .. payload
   local is_known = is_done(id, once, source) or (unique ~= '' and redis.call('HEXISTS', key('messages'), id) == 1)
   local holder = not is_known and other_holder(id, schema, unique)

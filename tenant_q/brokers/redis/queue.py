@@ -55,9 +55,7 @@ class RedisQueue(Part):
             arguments: list[str | int] = [len(messages) if limited and start == 0 else 0]
             for m in messages[start : start + CHUNK]:
                 delay = round(m.delay * 1000)
-                lane = _lane(m) if m.priority or m.interval else ""
-                unique = "" if m.unique is None else _unique_argument(m.unique)
-                arguments += [m.id, m.schema, m.tenant, m.func, int(m.once), m.follows, delay, m.payload, lane, unique]
+                arguments += (m.id, m.schema, m.tenant, m.func, int(m.once), delay, m.payload, _terms(m))
             new, *refusal = self._run("enqueue", *arguments)
             if refusal and isinstance(refusal[0], list):
                 joined |= pairs(refusal.pop())
@@ -184,6 +182,15 @@ class RedisQueue(Part):
 
     def purge(self) -> None:
         self._run("purge")
+
+
+def _terms(message: Message) -> str:
+    """Return what few packages have for `enqueue.lua`: the package that it follows, its lane and its unique key."""
+    if not (message.follows or message.priority or message.interval or message.unique):
+        return ""
+    lane = _lane(message) if message.priority or message.interval else ""
+    unique = "" if message.unique is None else _unique_argument(message.unique)
+    return f"{message.follows}\n{lane}\n{unique}"
 
 
 def _unique_argument(unique: Unique) -> str:
