@@ -55,6 +55,14 @@ class BadSchedule(TenantQError):
     """The arguments, cron text or type of a schedule are invalid."""
 
 
+class WorkflowError(TenantQError):
+    """A workflow is declared wrongly or unknown, its input does not fit, or a run does not allow the operation."""
+
+
+class KeyReused(WorkflowError):
+    """A run was started with the key of another run of the workflow, whose input is another one."""
+
+
 class BrokerError(TenantQError):
     """The broker cannot be reached, or cannot serve clients now: it is full, read-only, or lacks a permission."""
 
@@ -263,6 +271,18 @@ class UnpicklableResult(TaskDeath):
 
 class OversizedResult(TaskDeath):
     """The task's return value is larger than `TENANT_Q["max_bytes"]`, or an iter's results than `max_list_bytes`."""
+
+
+class ValueRefused(TaskDeath):
+    """A step of a workflow returned or set a value that cannot be kept: it is not JSON, or too large."""
+
+
+class ItemsRefused(TaskDeath):
+    """A step of a workflow is to run once for each item of a value that is no list, or has too many items."""
+
+
+class RunTimeout(TaskDeath):
+    """A run of a workflow did not end before its deadline."""
 
 
 class ResultRefused(TaskDeath):

@@ -70,6 +70,7 @@ TENANT_APPS = [
     "django.contrib.messages",
     "django.contrib.admin",
     "django_q",
+    "tenant_q.workflows",
     "shop",
 ]
 INSTALLED_APPS = SHARED_APPS + [app for app in TENANT_APPS if app not in SHARED_APPS]

@@ -1,0 +1,32 @@
+"""The tables of tenant_q, all of them in the public schema."""
+
+from tenant_q.models.audit import AuditRecord
+from tenant_q.models.code_schedules import CodeSchedule, ScheduleRelease, SyncedTenant
+from tenant_q.models.due_schedules import DueSchedule, IndexedSchema
+from tenant_q.models.group_parts import GroupPart
+from tenant_q.models.pages import Cluster, DeadTask, LiveTask
+from tenant_q.models.policies import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy, validate_weight
+from tenant_q.models.tenants import TenantConfiguration, TenantRecord
+from tenant_q.models.workflows import BrokerEpoch, DueWorkflow, IndexedRuns
+
+__all__ = [
+    "LEAST_WEIGHT",
+    "MOST_WEIGHT",
+    "AuditRecord",
+    "BrokerEpoch",
+    "Cluster",
+    "CodeSchedule",
+    "DeadTask",
+    "DueSchedule",
+    "DueWorkflow",
+    "GroupPart",
+    "IndexedRuns",
+    "IndexedSchema",
+    "LiveTask",
+    "ScheduleRelease",
+    "SyncedTenant",
+    "TenantConfiguration",
+    "TenantPolicy",
+    "TenantRecord",
+    "validate_weight",
+]
