@@ -481,7 +481,7 @@ def test_a_tenant_with_ordinary_grants_is_not_foreign(spare):
 # Our functions
 
 
-FUNCTIONS = [name.partition("(")[0] for name in index_rights._CALLED]
+FUNCTIONS = [name.partition("(")[0] for name in index_rights.called()]
 CALLS = {
     "tenant_q_forget_schema": "SELECT public.tenant_q_forget_schema('acme_corp')",
     "tenant_q_foreign_code": "SELECT public.tenant_q_foreign_code('acme_corp')",
