@@ -10,11 +10,7 @@ from django_q.models import Schedule
 from tenant_q.tenancy import in_schema
 from tests import tasks
 from tests.flows import workflows as flows
-from tests.integration.conftest import sql, work
-
-
-def make_runs_due() -> None:
-    sql("UPDATE tenant_q_dueworkflow SET due = now()")
+from tests.integration.conftest import make_runs_due, work
 
 
 def test_a_run_passes_outputs_and_context_along(tenants):
