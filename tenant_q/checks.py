@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -20,6 +21,7 @@ from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
 from tenant_q.schedules import code_releases, declared, offered
+from tenant_q.support import workflows_app
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -31,7 +33,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
-        messages += _check_release()
+        messages += [*_check_release(), *_check_missing_workflows()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -239,6 +241,14 @@ def _check_release() -> list[CheckMessage]:
             id="tenant_q.W010",
         )
     ]
+
+
+def _check_missing_workflows() -> list[CheckMessage]:
+    """Check that a project which declares workflows has their app. Their own checks run only with it."""
+    registry = sys.modules.get("tenant_q.workflows.registry")
+    if registry is None or workflows_app.is_installed() or not any(registry.registered()):
+        return []
+    return [_error("Workflows are declared, and their app is not installed.", workflows_app.WAY_IN, "E015")]
 
 
 def _error(message: str, hint: str | None, number: str) -> CheckMessage:
