@@ -75,7 +75,7 @@ def count_runs() -> dict[str, RunCounts]:
     overdue: Counter[str] = Counter()
     with tenancy.detect_outages(), tenancy.in_public():
         columns = _entries().values_list("schema_name", "state")
-        found = columns.annotate(Count("run"), Count("run", filter=_is_overdue())).order_by()
+        found = columns.annotate(count=Count("run"), late=Count("run", filter=_is_overdue())).order_by()
         for schema, state, count, late in found:
             counted.setdefault(schema, {})[state] = count
             overdue[schema] += late

@@ -25,7 +25,7 @@ def progress_of(schema: str, runs: Sequence[str]) -> Mapping[str, tuple[int, int
     with tenancy.detect_outages(), tenancy.in_verified_schema(schema):
         steps = WorkflowStep.objects.using(tenancy.database_alias()).filter(run__in=runs, index=-1)
         found = steps.exclude(name=ON_END).values_list("run").order_by()
-        counted = found.annotate(Count("index", filter=Q(state__in=ENDED_STEP)), Count("index"))
+        counted = found.annotate(ended=Count("index", filter=Q(state__in=ENDED_STEP)), every=Count("index"))
         return {run: (ended, every) for run, ended, every in counted}
 
 
