@@ -33,7 +33,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
-        messages += [*_check_release(), *_check_missing_workflows()]
+        messages += _check_release()
     return [*messages, *_check_pointless_keys()]
 
 
@@ -49,6 +49,15 @@ def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     message = "Q_CLUSTER['catch_up'] is not set: after an outage a schedule runs once, not once for each missed run."
     hint = "Set it to False to keep this, or to True for Django-Q2's default."
     return [Info(message, hint=hint, id="tenant_q.I001")]
+
+
+@register("tenant_q")
+def check_missing_workflows(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a project which declares workflows has their app. The app's own checks run only if it is installed."""
+    registry = sys.modules.get("tenant_q.workflows.registry")
+    if registry is None or workflows_app.is_installed() or not any(registry.registered()):
+        return []
+    return [_error("Workflows are declared, and their app is not installed.", workflows_app.WAY_IN, "E015")]
 
 
 def configuration_problems() -> list[str]:
@@ -241,14 +250,6 @@ def _check_release() -> list[CheckMessage]:
             id="tenant_q.W010",
         )
     ]
-
-
-def _check_missing_workflows() -> list[CheckMessage]:
-    """Check that a project which declares workflows has their app. Their own checks run only with it."""
-    registry = sys.modules.get("tenant_q.workflows.registry")
-    if registry is None or workflows_app.is_installed() or not any(registry.registered()):
-        return []
-    return [_error("Workflows are declared, and their app is not installed.", workflows_app.WAY_IN, "E015")]
 
 
 def _error(message: str, hint: str | None, number: str) -> CheckMessage:

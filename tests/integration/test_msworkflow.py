@@ -24,6 +24,7 @@ from tenant_q.workflows import Workflow, registry
 from tenant_q.workflows.models import WorkflowRun, WorkflowStep
 from tests.integration.conftest import sql
 from tests.integration.planning import on_the_wire, write_past_the_triggers
+from tests.integration.test_metrics import told, value
 from tests.integration.test_msinfo import CLUSTER, WORKER, msinfo, problems
 
 order = Workflow("order", input={"number": int})
@@ -367,9 +368,24 @@ def test_without_the_app_nothing_is_asked(tenants, monkeypatch):
     with on_the_wire() as asked:
         text, found = msinfo(), json.loads(msinfo("--json"))
         problems(monkeypatch, CLUSTER)
+        told()
     assert not any("workflow" in one for one in asked)
     assert "runs" not in text.replace("process", "").split("schema")[-1].splitlines()[0]
+    assert not any("workflow" in name for name, _ in told())
     assert "workflow_runs" not in found and "workflow_runs" not in found["tenants"][0]
+
+
+@pytest.mark.seam
+def test_metrics_count_runs(add_run, settings):
+    settings.TENANT_Q = {"metrics_labels": 1}
+    add_run(look_at=timezone.now() - timedelta(hours=1))
+    for _ in range(2):
+        add_run("globex_inc", state="failed")
+    found = told()
+    assert value(found, "tenant_q_workflow_runs", schema="acme_corp", state="running") == 1
+    assert value(found, "tenant_q_workflow_runs", schema="acme_corp", state="failed") == 0
+    assert value(found, "tenant_q_workflow_runs", schema="other", state="failed") == 2
+    assert value(found, "tenant_q_workflow_runs_overdue") == 1
 
 
 def late_run(add_run: Any, **fields: Any) -> str:
