@@ -10,7 +10,7 @@ from django.apps import apps
 from django.core.checks import run_checks
 
 from tenant_q import brokers
-from tenant_q.exceptions import ConfigurationError, InEventLoop, NoTenant, UnknownTenant, WorkflowError
+from tenant_q.exceptions import ConfigurationError, InEventLoop, NoTenant, UnknownTenant, WorkflowError, WrongArgument
 from tenant_q.support import workflows_app
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -70,6 +70,8 @@ def test_a_call_needs_a_tenant(tenants, call):
         call()
     with pytest.raises(UnknownTenant):
         call(schema_name="nobody")
+    with pytest.raises(WrongArgument):
+        call(schema_name=5)
 
     async def in_a_loop() -> None:
         call(schema_name="acme_corp")
