@@ -40,7 +40,7 @@ def without_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.seam
-def test_a_run_is_started_and_found(tenants):
+def test_a_run_is_started_and_found(no_runs):
     with in_schema("acme_corp"):
         run = QUtilities.start_workflow(greet.path, {"name": "Ada"}, key="k")
     assert isinstance(run, Run) and (run.schema, run.workflow, run.key) == ("acme_corp", greet.path, "k")
@@ -51,7 +51,7 @@ def test_a_run_is_started_and_found(tenants):
 
 
 @pytest.mark.seam
-def test_coroutines_start_and_find_runs_of_their_own_tenants(tenants):
+def test_coroutines_start_and_find_runs_of_their_own_tenants(tenants, no_runs):
     async def start(schema: str) -> Run:
         async with in_schema(schema):
             run = await QUtilities.astart_workflow(greet.path, {"name": schema})
