@@ -26,9 +26,6 @@ logger = get_logger("tenant_q.workflows")
 
 LOCK_MS = 250
 """The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
-LOOK_SECONDS = 60.0
-"""The scheduler looks at a run again after this time, if nothing else happens."""
-
 Runs = Mapping[str, Collection[str]]
 """Ids of runs, by the schema names of their tenants."""
 
@@ -41,11 +38,13 @@ class Advanced:
         ready: The steps to push.
         locked: The runs that stayed locked, by schema.
         ended: The schemas of tenants with a run that has ended, so that a pending one may begin.
+        gone: The runs that have no row, by schema.
     """
 
     ready: list[ReadyStep] = field(default_factory=list)
     locked: dict[str, set[str]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    gone: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +59,7 @@ class Advancing:
         is_look_due: Whether the next look at it is due or not planned.
         most_items: The most items of a step.
         generations: The generation of each step.
+        is_late: Whether its deadline has passed.
         decision: What follows for it.
         ready: The items that are ready because they were just written.
     """
@@ -71,6 +71,7 @@ class Advancing:
     is_look_due: bool
     most_items: int
     generations: dict[str, int]
+    is_late: bool
     decision: Decision = field(default_factory=Decision)
     ready: list[ReadyStep] = field(default_factory=list)
 
@@ -135,6 +136,8 @@ def _advance_one_by_one(runs: Runs, again: Runs) -> Advanced:
             one = advance({schema: [id]}, again=again)
             together.ready += one.ready
             together.ended |= one.ended
+            for gone in one.gone.values():
+                together.gone.setdefault(schema, set()).update(gone)
             for locked in one.locked.values():
                 together.locked.setdefault(schema, set()).update(locked)
     return together
@@ -145,7 +148,11 @@ def _advance_together(runs: Runs, again: Runs) -> Advanced:
         found = read(open_one, runs)
         for one in found:
             _decide(open_one, one)
-        return _write(open_one, found, again)
+        advanced = _write(open_one, found, again)
+    for schema, ids in runs.items():
+        if gone := set(ids).difference(one.facts.id for one in found if one.schema == schema):
+            advanced.gone[schema] = gone
+    return advanced
 
 
 # Read
@@ -163,7 +170,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
     for place, schema in enumerate(runs):
         rows, steps, items = (answer.rows for answer in answers[3 * place : 3 * place + 3])
         plans = _plans_of(open_one, schema, rows)
-        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow in rows:
+        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow, is_late in rows:
             facts = Facts(id, plans[version], RunState(state), error, has_ended)
             own = [row for row in steps if row[0] == id]
             facts.steps = {name: StepState(state) for _, name, state, _, _ in own}
@@ -175,7 +182,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
             }
             generations = {name: generation for _, name, _, generation, _ in own}
             limit = int(most) if most and most.isdigit() else MOST_ITEMS
-            found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations))
+            found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations, is_late))
     return found
 
 
@@ -271,13 +278,11 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     ends = decision.has_ended and not facts.has_ended
     if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
         return None
-    look = facts.plan.retention if decision.has_ended else LOOK_SECONDS
-    is_kept = not decision.has_ended and not one.is_look_due
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": is_kept,
-        "look": look,
+        "is_kept": not one.is_look_due,
+        "look": facts.plan.retention,
     }
