@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -424,6 +427,51 @@ def test_metrics_count_runs(add_run, settings):
     assert value(found, "tenant_q_workflow_runs", schema="acme_corp", state="failed") == 0
     assert value(found, "tenant_q_workflow_runs", schema="other", state="failed") == 2
     assert value(found, "tenant_q_workflow_runs_overdue") == 1
+
+
+WITHOUT = """
+import sys
+from tests.settings import *
+
+if "with" not in sys.argv:
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "tenant_q.workflows"]
+    TENANT_APPS = [app for app in TENANT_APPS if app != "tenant_q.workflows"]
+"""
+PROGRAM = """
+import sys
+import django
+from django.core.management import CommandError, call_command
+
+django.setup()
+from tenant_q.cluster import parent, scheduler, worker  # noqa: F401
+from tenant_q.operations.metrics import SiteCollector
+
+call_command("msinfo")
+list(SiteCollector().collect())
+print("imported", sorted(name for name in sys.modules if name.startswith("tenant_q.workflows")))
+try:
+    call_command("msworkflow")
+except CommandError as error:
+    print(error)
+"""
+
+
+@pytest.mark.seam
+def test_a_project_without_the_app_imports_nothing_of_it(tenants, tmp_path):
+    (tmp_path / "without_workflows.py").write_text(WITHOUT)
+
+    def output(*arguments: str) -> str:
+        path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+        environment = os.environ | {"DJANGO_SETTINGS_MODULE": "without_workflows", "PYTHONPATH": path}
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert output().splitlines()[-2:] == [
+        "imported []",
+        "Workflows are not installed: add 'tenant_q.workflows' to TENANT_APPS and run `python manage.py "
+        "migrate_schemas`.",
+    ]
+    assert "tenant_q.workflows.models" in output("with"), "otherwise this test sees nothing"
 
 
 def late_run(add_run: Any, **fields: Any) -> str:
