@@ -15,6 +15,7 @@ from tenant_q.support import workflows_app
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tenant_q.workflows import Run, Workflow, registry
+from tests.integration.conftest import work
 
 greet = Workflow("greet", input={"name": str})
 
@@ -48,6 +49,14 @@ def test_a_run_is_started_and_found(no_runs):
     assert QUtilities.get_workflow(run.id, schema_name="acme_corp").input == {"name": "Ada"}
     with pytest.raises(WorkflowError, match="Tenant 'globex_inc' has no workflow run"):
         QUtilities.get_workflow(run.id, schema_name="globex_inc")
+
+
+@pytest.mark.seam
+def test_a_worker_runs_what_a_call_has_started(no_runs, worker):
+    run = QUtilities.start_workflow(greet.path, {"name": "Ada"}, schema_name="acme_corp")
+    work(worker)
+    found = QUtilities.get_workflow(run.id, schema_name="acme_corp")
+    assert (found.state, dict(found.results)) == ("succeeded", {"hello": "hello Ada"})
 
 
 @pytest.mark.seam
