@@ -31,6 +31,12 @@ CALLS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests declare workflows too, wrong ones among them."""
+    monkeypatch.setattr(registry, "_workflows", {greet.path: greet})
+
+
 @pytest.fixture
 def without_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
     is_installed = apps.is_installed
@@ -146,11 +152,8 @@ def test_workflows_need_redis(tenants, monkeypatch):
 def test_wrong_graphs_and_unknown_errors_are_named(tenants, monkeypatch):
     odd = Workflow("odd")
     monkeypatch.setattr(registry, "is_at_its_path", lambda workflow: True)
-    try:
-        (found,) = checks("E017")
-        assert found.msg == f"Workflow {odd.path} has 0 steps; it must have 1 to 1000."
-        odd.step(retry_on=("django.db.OperationalError", "shop.Nothing"), no_retry_on=ValueError)(hello)
-        (found,) = checks("W013")
-        assert f"step 'hello' of workflow {odd.path} names 'shop.Nothing'" in found.msg
-    finally:
-        del registry._workflows[odd.path]
+    (found,) = checks("E017")
+    assert found.msg == f"Workflow {odd.path} has 0 steps; it must have 1 to 1000."
+    odd.step(retry_on=("django.db.OperationalError", "shop.Nothing"), no_retry_on=ValueError)(hello)
+    (found,) = checks("W013")
+    assert f"step 'hello' of workflow {odd.path} names 'shop.Nothing'" in found.msg
