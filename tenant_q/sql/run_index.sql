@@ -86,10 +86,10 @@ BEGIN
     IF moment NOT BETWEEN '0001-01-02' AND '9999-12-30' THEN  -- a client cannot read it
         moment := NULL;
     END IF;
-    INSERT INTO {public}.tenant_q_dueworkflow AS held (schema_name, run, cluster, state, due)
-    VALUES (own, after[1], after[4], after[2], moment)
+    INSERT INTO {public}.tenant_q_dueworkflow AS held (schema_name, run, cluster, state, due, look_at)
+    VALUES (own, after[1], after[4], after[2], moment, moment)
     ON CONFLICT (schema_name, run) DO UPDATE
-    SET cluster = EXCLUDED.cluster, state = EXCLUDED.state, due = EXCLUDED.due;
+    SET cluster = EXCLUDED.cluster, state = EXCLUDED.state, due = EXCLUDED.due, look_at = EXCLUDED.look_at;
 END
 $$;
 
@@ -182,9 +182,10 @@ BEGIN
     PERFORM {public}.tenant_q_require_plain(ARRAY[name], ARRAY['tenant_q_workflows_run']);
     PERFORM {public}.tenant_q_install_run_triggers(name);
     DELETE FROM {public}.tenant_q_dueworkflow WHERE schema_name = name;
-    EXECUTE format('INSERT INTO {public}.tenant_q_dueworkflow (schema_name, run, cluster, state, due) '
-                   'SELECT %L, id, COALESCE(cluster, ''''), COALESCE(state, ''''), '
-                   'CASE WHEN look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' THEN look_at END FROM %s', name, tab);
+    EXECUTE format('INSERT INTO {public}.tenant_q_dueworkflow (schema_name, run, cluster, state, due, look_at) '
+                   'SELECT %L, id, COALESCE(cluster, ''''), COALESCE(state, ''''), look.moment, look.moment FROM %s, LATERAL ('
+                   'SELECT CASE WHEN look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' THEN look_at END AS moment) AS look',
+                   name, tab);
     INSERT INTO {public}.tenant_q_indexedruns AS known (schema_name, table_oid) VALUES (name, tab::oid::bigint)
     ON CONFLICT (schema_name) DO UPDATE SET table_oid = EXCLUDED.table_oid;
 END
@@ -250,11 +251,11 @@ BEGIN
     PERFORM {public}.tenant_q_require_plain(ARRAY[name], ARRAY['tenant_q_workflows_run']);
     EXECUTE format(
         'SELECT count(*) FROM (SELECT id, COALESCE(cluster, '''') AS cluster, COALESCE(state, '''') AS state, '
-        'look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' AS has_look FROM %s) AS wanted '
+        'CASE WHEN look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' THEN look_at END AS look_at FROM %s) AS wanted '
         'FULL JOIN (SELECT * FROM {public}.tenant_q_dueworkflow WHERE schema_name = %L) AS held '
         'ON held.run = wanted.id '
         'WHERE wanted.id IS NULL OR held.run IS NULL OR held.cluster <> wanted.cluster OR held.state <> wanted.state '
-        'OR held.due IS NULL AND wanted.has_look', tab, name)
+        'OR held.look_at IS DISTINCT FROM wanted.look_at OR held.due IS NULL AND held.look_at IS NOT NULL', tab, name)
     INTO found;
     RETURN found;
 END

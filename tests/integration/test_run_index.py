@@ -435,6 +435,17 @@ def test_two_schedulers_that_make_all_due_change_as_much_as_one(tenants):
     assert run_index.make_all_due(OURS) == (0, [])
 
 
+def test_a_run_that_was_looked_at_after_a_loss_is_due_again_when_its_row_says(tenants):
+    """Otherwise it would be looked at in each tick, though its row does not change."""
+    insert(id="r1"), insert(id="none", look_at=None), insert(id="late", look_at=PAST)
+    run_index.make_all_due(OURS)
+    assert len(due()) == 3
+    run_index.settle(A, ["r1", "none", "late"])
+    assert due() == [(A, "late")]
+    assert entries()["r1"][2] == LATER
+    assert entries()["none"][2] is None
+
+
 def test_an_entry_that_is_locked_is_made_due_later(tenants):
     insert(id="r1"), insert(id="r2")
     with elsewhere() as other:
