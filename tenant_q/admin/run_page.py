@@ -1,0 +1,306 @@
+"""What the admin's page of a workflow run shows, read with a fixed number of statements.
+
+The values of a run come from the tenant: each is cut, and a large one is not read at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Case, Count, F, Func, IntegerField, Q, TextField, When
+from django.db.models.functions import Cast
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from tenant_q import tenancy
+from tenant_q.admin.values import LONGEST
+from tenant_q.lifecycle import task_rows
+from tenant_q.support.durations import duration
+from tenant_q.support.visible import visible, visible_lines
+from tenant_q.workflows.drawing import LABELS
+from tenant_q.workflows.models import WorkflowRun, WorkflowStep
+from tenant_q.workflows.plan import ON_END, Plan, read_plan
+from tenant_q.workflows.states import ENDED_STEP, OPEN_RUN, RunState, StepState
+
+MOST_STEPS = 1000
+"""The most steps that are listed."""
+READ_BYTES = 64 * 1024
+"""The largest stored value that a list of several reads, in bytes as PostgreSQL stores it."""
+_SHORT, _SHORT_ERROR = 300, 300
+_MOST_SET = 200
+RUN_STATES: Mapping[str, tuple[Any, str]] = {
+    RunState.PENDING: (gettext_lazy("Pending"), "tenant-q-soft"),
+    RunState.RUNNING: (gettext_lazy("Running"), "tenant-q-busy"),
+    RunState.CANCELLING: (gettext_lazy("Being cancelled"), "tenant-q-warn"),
+    RunState.SUCCEEDED: (gettext_lazy("Succeeded"), "tenant-q-good"),
+    RunState.FAILED: (gettext_lazy("Failed"), "tenant-q-bad"),
+    RunState.CANCELLED: (gettext_lazy("Cancelled"), "tenant-q-warn"),
+}
+"""The states of runs in words, with their CSS classes."""
+_STEP_STYLES: Mapping[str, str] = {
+    StepState.READY: "tenant-q-busy",
+    StepState.MAPPING: "tenant-q-busy",
+    StepState.PARKED: "tenant-q-warn",
+    StepState.SUCCEEDED: "tenant-q-good",
+    StepState.FAILED: "tenant-q-bad",
+    StepState.CANCELLED: "tenant-q-warn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step, or an item of one, as the page of a run shows it.
+
+    Attributes:
+        name: Its name.
+        index: The place of the item; -1 for a step.
+        state: Its state in words.
+        style: The CSS class of its state.
+        attempts: The number of its starts.
+        started: When it started, or None.
+        took: How long it took, or has taken.
+        wake_at: When it starts again after a failure, or None.
+        error: The start of its error.
+        task_id: The id of the failed task, if there is such a row; else empty.
+        output: The start of its output, or None.
+        item: The start of the item, or None.
+        has_items: Whether it runs once for each item.
+        can_be_skipped: Whether it may be skipped now.
+    """
+
+    name: str
+    index: int
+    state: Any
+    style: str
+    attempts: int
+    started: datetime | None
+    took: str
+    wake_at: datetime | None
+    error: str
+    task_id: str
+    output: str | None
+    item: str | None
+    has_items: bool
+    can_be_skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as its page shows it.
+
+    Attributes:
+        plan: Its plan; None if that cannot be read, and `problem` says why.
+        states: The states of its steps, by name.
+        notes: Words in place of a state, for steps with items.
+        steps: Its steps, in the order of the plan.
+        progress: How many of its steps have ended, and how many there are.
+    """
+
+    plan: Plan | None
+    problem: str
+    states: Mapping[str, str]
+    notes: Mapping[str, str]
+    steps: Sequence[StepRow]
+    progress: tuple[int, int]
+
+
+def steps() -> Any:
+    """Return a queryset of the step rows of the current tenant's runs, whatever the project's routers say."""
+    return WorkflowStep.objects.using(tenancy.database_alias())
+
+
+def read_run(row: WorkflowRun) -> RunView:
+    """Read what the page of a run shows of its steps."""
+    plan, problem = plan_of(row)
+    found = list(_with_starts(steps().filter(run=row.pk, index=-1), "output")[: MOST_STEPS + 1])
+    if plan is not None:
+        place = {name: number for number, name in enumerate(plan.by_name)}
+        found.sort(key=lambda step: place.get(step.name, len(place)))
+    items = item_counts(row.pk)
+    failed = existing_tasks(found)
+    counted = [step for step in found if step.name != ON_END]
+    return RunView(
+        plan,
+        problem,
+        {step.name: step.state for step in found},
+        {step.name: _items_note(step.state, items[step.name]) for step in found if step.name in items},
+        [as_step_row(row, step, failed, items.get(step.name)) for step in found],
+        (sum(step.state in ENDED_STEP for step in counted), len(counted)),
+    )
+
+
+def plan_of(row: WorkflowRun) -> tuple[Plan | None, str]:
+    """Return the plan of a run, or None and why it cannot be read."""
+    try:
+        return read_plan(row.plan), ""
+    except ValueError as error:
+        return None, visible(str(error))[:_SHORT_ERROR]
+
+
+def item_counts(run: str) -> Mapping[str, Counter[str]]:
+    """Return how many items of a run's steps are in which state, by the name of the step."""
+    found: dict[str, Counter[str]] = {}
+    rows = steps().filter(run=run, index__gte=0).order_by().values("name", "state").annotate(number=Count("*"))
+    for name, state, number in rows.values_list("name", "state", "number"):
+        found.setdefault(name, Counter())[state] = number
+    return found
+
+
+def progress_of(runs: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+    """Return by id how many steps of runs have ended, and how many they have. One statement for all runs."""
+    wanted = steps().filter(run__in=list(runs), index=-1).exclude(name=ON_END).order_by().values("run")
+    counted = wanted.annotate(all=Count("*"), done=Count("index", filter=Q(state__in=ENDED_STEP)))
+    return {run: (done, all_) for run, done, all_ in counted.values_list("run", "done", "all")}
+
+
+def items_of(run: str, name: str, state: str = "") -> Any:
+    """Return a queryset of the items of a step, in their order, with the starts of their items and outputs."""
+    rows = steps().filter(run=run, name=name, index__gte=0).order_by("index")
+    return _with_starts(rows.filter(state=state) if state else rows, "output", "item")
+
+
+def step_of(run: str, name: str, index: int) -> Any:
+    """Return the row of a step or of an item, with the starts of its values; None if there is none."""
+    rows = steps().filter(run=run, name=name, index=index).defer("output", "context", "item")
+    starts = {f"start_of_{column}": _start(column, LONGEST) for column in ("output", "context", "item")}
+    return rows.annotate(**starts).first()
+
+
+def as_step_row(
+    run: WorkflowRun, step: Any, failed: set[str], items: Counter[str] | None = None, *, short: int = _SHORT_ERROR
+) -> StepRow:
+    """Return a step, or an item, as the page shows it.
+
+    Args:
+        run: The run.
+        step: The row, with the starts of its values.
+        failed: The ids of the tasks that have a row.
+        items: How many of its items are in which state; None for one without items.
+        short: The most characters of its error.
+    """
+    words = _items_note(step.state, items) if items else LABELS.get(step.state, visible(step.state))
+    return StepRow(
+        name=step.name,
+        index=step.index,
+        state=words,
+        style=_STEP_STYLES.get(step.state, "tenant-q-soft"),
+        attempts=step.attempts,
+        started=step.started,
+        took=taken(step.started, step.ended, is_open=step.state in (StepState.READY, StepState.MAPPING)),
+        wake_at=step.wake_at if step.state == StepState.READY else None,
+        error=_cut(visible_lines(step.error), short),
+        task_id=step.task_id if step.task_id in failed else "",
+        output=in_short(step, "output"),
+        item=in_short(step, "item"),
+        has_items=items is not None,
+        can_be_skipped=step.index == -1 and can_be_skipped(run, step),
+    )
+
+
+def can_be_skipped(run: WorkflowRun, step: Any) -> bool:
+    """Return whether a step may be skipped: one that waits, or a failed one of an ended run."""
+    if step.name == ON_END:
+        return False
+    if run.state in OPEN_RUN:
+        return run.state != RunState.CANCELLING and step.state in (StepState.WAITING, StepState.PARKED)
+    return can_be_resumed(run) and step.state == StepState.FAILED
+
+
+def can_be_resumed(run: WorkflowRun) -> bool:
+    """Return whether a run may be resumed: it has ended, and has not succeeded."""
+    return run.ended is not None and run.state in (RunState.FAILED, RunState.CANCELLED)
+
+
+def can_be_cancelled(run: WorkflowRun) -> bool:
+    """Return whether a run may be cancelled: it is open, and not being cancelled."""
+    return run.state in OPEN_RUN and run.state != RunState.CANCELLING
+
+
+def existing_tasks(rows: Iterable[Any]) -> set[str]:
+    """Return which of the failed tasks of steps have a row, which links may lead to."""
+    ids = {row.task_id for row in rows if row.task_id}
+    return set(task_rows.rows().filter(id__in=ids, success=False).values_list("id", flat=True)) if ids else set()
+
+
+def taken(started: datetime | None, ended: datetime | None, *, is_open: bool = True) -> str:
+    """Return how long something took, or has taken so far if it is open."""
+    if started is None or (ended is None and not is_open):
+        return "-"
+    return duration(((ended or timezone.now()) - started).total_seconds())
+
+
+def context_of(row: WorkflowRun, plan: Plan | None) -> tuple[Mapping[str, Any], bool]:
+    """Return the start of the context of a run: its input, and what steps have set, in the order of the plan.
+
+    Returns:
+        The context, and whether a part of it is left out, because it is large.
+    """
+    place = {name: number for number, name in enumerate(plan.by_name)} if plan else {}
+    rows = steps().filter(run=row.pk, context__isnull=False).annotate(size=_size("context")).order_by("name", "index")
+    small = Case(When(size__lte=READ_BYTES, then=F("context")))
+    found = list(rows.annotate(small=small).values_list("name", "index", "small")[: _MOST_SET + 1])
+    merged = dict(row.input) if isinstance(row.input, dict) else {}
+    for _name, _index, values in sorted(found[:_MOST_SET], key=lambda one: (place.get(one[0], len(place)), one[1])):
+        merged |= values if isinstance(values, dict) else {}
+    return merged, len(found) > _MOST_SET or any(values is None for _name, _index, values in found)
+
+
+def as_json(value: Any) -> str:
+    """Return a JSON value as indented text, cut to `LONGEST` characters."""
+    text = visible_lines(json.dumps(value, indent=2, ensure_ascii=False))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n{_('… and more')}"
+
+
+def in_full(step: Any, column: str) -> str | None:
+    """Return a value of a row of `step_of` as indented text if it is whole, or its start; None without a value."""
+    text = getattr(step, f"start_of_{column}")
+    if text is None:
+        return None
+    return as_json(json.loads(text)) if len(text) <= LONGEST else f"{visible_lines(text[:LONGEST])}\n{_('… and more')}"
+
+
+def in_short(step: Any, column: str) -> str | None:
+    """Return the start of a value of a row on one line; None without a value."""
+    text = getattr(step, f"start_of_{column}", None)
+    if text is not None:
+        return _cut(visible(text), _SHORT)
+    size = getattr(step, f"size_of_{column}", None)
+    return None if size is None else _("A large value, %(size)s KiB") % {"size": size // 1024}
+
+
+def _items_note(state: str, items: Counter[str]) -> str:
+    """Return the state of a step with items in words: how many have ended, and how many failed."""
+    done = sum(items[ended] for ended in ENDED_STEP)
+    note = _("%(done)s of %(all)s") % {"done": done, "all": items.total()}
+    if items[StepState.FAILED]:
+        note += _(", %(count)s failed") % {"count": items[StepState.FAILED]}
+    return note if state == StepState.MAPPING else f"{LABELS.get(state, visible(state))}: {note}"
+
+
+def _with_starts(rows: Any, *columns: str) -> Any:
+    """Return a queryset of step rows with the starts of values, of which large ones are not read."""
+    sizes = {f"size_of_{column}": _size(column) for column in columns}
+    starts = {
+        f"start_of_{column}": Case(When(Q(**{f"size_of_{column}__lte": READ_BYTES}), then=_start(column, _SHORT)))
+        for column in columns
+    }
+    return rows.defer("output", "context", "item").annotate(**sizes).annotate(**starts)
+
+
+def _size(column: str) -> Func:
+    # With their schema: a function of the same name in a tenant's schema could fit better.
+    return Func(F(column), function="pg_catalog.pg_column_size", output_field=IntegerField())
+
+
+def _start(column: str, characters: int) -> Func:
+    return Func(Cast(column, TextField()), characters + 1, function="pg_catalog.left", output_field=TextField())
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
