@@ -5,20 +5,19 @@ The values of a run come from the tenant: each is cut, and a large one is not re
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, Count, F, Func, IntegerField, Q, TextField, When
-from django.db.models.functions import Cast
+from django.db.models import Case, Count, F, Q, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from tenant_q import tenancy
+from tenant_q.admin.run_values import READ_BYTES, SHORT, cut, in_short, size_of, start_of, with_starts
 from tenant_q.admin.values import LONGEST
 from tenant_q.lifecycle import task_rows
 from tenant_q.support.durations import duration
@@ -30,9 +29,6 @@ from tenant_q.workflows.states import ENDED_STEP, OPEN_RUN, RunState, StepState
 
 MOST_STEPS = 1000
 """The most steps that are listed."""
-READ_BYTES = 64 * 1024
-"""The largest stored value that a list of several reads, in bytes as PostgreSQL stores it."""
-_SHORT, _SHORT_ERROR = 300, 300
 _MOST_SET = 200
 RUN_STATES: Mapping[str, tuple[Any, str]] = {
     RunState.PENDING: (gettext_lazy("Pending"), "tenant-q-soft"),
@@ -118,7 +114,7 @@ def steps() -> Any:
 def read_run(row: WorkflowRun) -> RunView:
     """Read what the page of a run shows of its steps."""
     plan, problem = plan_of(row)
-    found = list(_with_starts(steps().filter(run=row.pk, index=-1), "output")[: MOST_STEPS + 1])
+    found = list(with_starts(steps().filter(run=row.pk, index=-1), "output")[: MOST_STEPS + 1])
     if plan is not None:
         place = {name: number for number, name in enumerate(plan.by_name)}
         found.sort(key=lambda step: place.get(step.name, len(place)))
@@ -140,7 +136,7 @@ def plan_of(row: WorkflowRun) -> tuple[Plan | None, str]:
     try:
         return read_plan(row.plan), ""
     except ValueError as error:
-        return None, visible(str(error))[:_SHORT_ERROR]
+        return None, visible(str(error))[:SHORT]
 
 
 def item_counts(run: str) -> Mapping[str, Counter[str]]:
@@ -162,18 +158,18 @@ def progress_of(runs: Iterable[str]) -> Mapping[str, tuple[int, int]]:
 def items_of(run: str, name: str, state: str = "") -> Any:
     """Return a queryset of the items of a step, in their order, with the starts of their items and outputs."""
     rows = steps().filter(run=run, name=name, index__gte=0).order_by("index")
-    return _with_starts(rows.filter(state=state) if state else rows, "output", "item")
+    return with_starts(rows.filter(state=state) if state else rows, "output", "item")
 
 
 def step_of(run: str, name: str, index: int) -> Any:
     """Return the row of a step or of an item, with the starts of its values; None if there is none."""
     rows = steps().filter(run=run, name=name, index=index).defer("output", "context", "item")
-    starts = {f"start_of_{column}": _start(column, LONGEST) for column in ("output", "context", "item")}
+    starts = {f"start_of_{column}": start_of(column, LONGEST) for column in ("output", "context", "item")}
     return rows.annotate(**starts).first()
 
 
 def as_step_row(
-    run: WorkflowRun, step: Any, failed: set[str], items: Counter[str] | None = None, *, short: int = _SHORT_ERROR
+    run: WorkflowRun, step: Any, failed: set[str], items: Counter[str] | None = None, *, short: int = SHORT
 ) -> StepRow:
     """Return a step, or an item, as the page shows it.
 
@@ -194,7 +190,7 @@ def as_step_row(
         started=step.started,
         took=taken(step.started, step.ended, is_open=step.state in (StepState.READY, StepState.MAPPING)),
         wake_at=step.wake_at if step.state == StepState.READY else None,
-        error=_cut(visible_lines(step.error), short),
+        error=cut(visible_lines(step.error), short),
         task_id=step.task_id if step.task_id in failed else "",
         output=in_short(step, "output"),
         item=in_short(step, "item"),
@@ -242,36 +238,13 @@ def context_of(row: WorkflowRun, plan: Plan | None) -> tuple[Mapping[str, Any], 
         The context, and whether a part of it is left out, because it is large.
     """
     place = {name: number for number, name in enumerate(plan.by_name)} if plan else {}
-    rows = steps().filter(run=row.pk, context__isnull=False).annotate(size=_size("context")).order_by("name", "index")
+    rows = steps().filter(run=row.pk, context__isnull=False).annotate(size=size_of("context")).order_by("name", "index")
     small = Case(When(size__lte=READ_BYTES, then=F("context")))
     found = list(rows.annotate(small=small).values_list("name", "index", "small")[: _MOST_SET + 1])
     merged = dict(row.input) if isinstance(row.input, dict) else {}
     for _name, _index, values in sorted(found[:_MOST_SET], key=lambda one: (place.get(one[0], len(place)), one[1])):
         merged |= values if isinstance(values, dict) else {}
     return merged, len(found) > _MOST_SET or any(values is None for _name, _index, values in found)
-
-
-def as_json(value: Any) -> str:
-    """Return a JSON value as indented text, cut to `LONGEST` characters."""
-    text = visible_lines(json.dumps(value, indent=2, ensure_ascii=False))
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n{_('… and more')}"
-
-
-def in_full(step: Any, column: str) -> str | None:
-    """Return a value of a row of `step_of` as indented text if it is whole, or its start; None without a value."""
-    text = getattr(step, f"start_of_{column}")
-    if text is None:
-        return None
-    return as_json(json.loads(text)) if len(text) <= LONGEST else f"{visible_lines(text[:LONGEST])}\n{_('… and more')}"
-
-
-def in_short(step: Any, column: str) -> str | None:
-    """Return the start of a value of a row on one line; None without a value."""
-    text = getattr(step, f"start_of_{column}", None)
-    if text is not None:
-        return _cut(visible(text), _SHORT)
-    size = getattr(step, f"size_of_{column}", None)
-    return None if size is None else _("A large value, %(size)s KiB") % {"size": size // 1024}
 
 
 def _items_note(state: str, items: Counter[str]) -> str:
@@ -281,26 +254,3 @@ def _items_note(state: str, items: Counter[str]) -> str:
     if items[StepState.FAILED]:
         note += _(", %(count)s failed") % {"count": items[StepState.FAILED]}
     return note if state == StepState.MAPPING else f"{LABELS.get(state, visible(state))}: {note}"
-
-
-def _with_starts(rows: Any, *columns: str) -> Any:
-    """Return a queryset of step rows with the starts of values, of which large ones are not read."""
-    sizes = {f"size_of_{column}": _size(column) for column in columns}
-    starts = {
-        f"start_of_{column}": Case(When(Q(**{f"size_of_{column}__lte": READ_BYTES}), then=_start(column, _SHORT)))
-        for column in columns
-    }
-    return rows.defer("output", "context", "item").annotate(**sizes).annotate(**starts)
-
-
-def _size(column: str) -> Func:
-    # With their schema: a function of the same name in a tenant's schema could fit better.
-    return Func(F(column), function="pg_catalog.pg_column_size", output_field=IntegerField())
-
-
-def _start(column: str, characters: int) -> Func:
-    return Func(Cast(column, TextField()), characters + 1, function="pg_catalog.left", output_field=TextField())
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from django.contrib import admin, messages
-from django.contrib.admin.actions import delete_selected
-from django.contrib.admin.utils import quote, unquote
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.admin import run_page
+from tenant_q.admin import run_page, run_values
 from tenant_q.admin.filters import BoundedPaginator, WorkflowFilter
-from tenant_q.admin.gate import GatedAdmin, TenantAdmin
-from tenant_q.admin.pages import PagesAdmin
-from tenant_q.exceptions import TenantQError
+from tenant_q.admin.gate import GatedAdmin
+from tenant_q.admin.run_acts import RunActsAdmin
+from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
-from tenant_q.support.visible import visible
+from tenant_q.support.visible import visible, visible_lines
 from tenant_q.workflows import drawing
 from tenant_q.workflows.models import WorkflowRun
 from tenant_q.workflows.states import OPEN_RUN, RunState
@@ -64,14 +61,13 @@ class RunList(ChangeList):
             run.tenant_q_progress = counts.get(run.pk, (0, 0))
 
 
-class WorkflowRunAdmin(PagesAdmin, TenantAdmin):
+class WorkflowRunAdmin(RunActsAdmin):
     """The workflow runs of the current tenant. A run is read-only: what happens to it is done by actions."""
 
     list_display = ("label", "state_label", "shown_key", "progress", "started_or_created", "took")
     list_filter = (RunStateFilter, WorkflowFilter)
     search_fields = ("id__exact", "key", "workflow")
     ordering = ("-created",)
-    actions = ("delete_ended",)
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # each facet would count the table
     paginator = BoundedPaginator
@@ -87,9 +83,6 @@ class WorkflowRunAdmin(PagesAdmin, TenantAdmin):
         if schema not in known:
             known[schema] = _has_runs(schema)
         return known[schema]
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and (obj is None or obj.ended is not None)
 
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
         return {
@@ -113,11 +106,6 @@ class WorkflowRunAdmin(PagesAdmin, TenantAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return RunList
-
-    def get_actions(self, request: HttpRequest) -> Any:
-        found = super().get_actions(request)
-        found.pop("delete_selected", None)
-        return found
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         title = {"title": capfirst(self.opts.verbose_name_plural)}
@@ -152,23 +140,23 @@ class WorkflowRunAdmin(PagesAdmin, TenantAdmin):
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         """Show a run; with `?part=live` only what changes while it runs, for the script that refreshes it."""
-        run = self._run(request, object_id)
+        run = self.run_of(request, object_id)
         is_part = request.GET.get("part") == "live"
         view = run_page.read_run(run)
         context: dict[str, Any] = {"run": run, "view": view, "state": self.state_label(run), "fields": _Fields(run)}
         context |= {"took": run_page.taken(run.started, run.ended), "urls": self._urls(request, run)}
         context["graph"] = drawing.svg(view.plan, view.states, view.notes, id="tenant-q-run") if view.plan else ""
-        context["can_see_tasks"] = request.user.has_perm("django_q.view_failure")
+        context["can_see_tasks"] = _can_see_tasks(request)
         values, is_cut = run_page.context_of(run, view.plan)
-        context |= {"context": run_page.as_json(values), "context_is_cut": is_cut}
+        context |= {"context": run_values.as_json(values), "context_is_cut": is_cut}
         if not is_part:
-            context |= {"input": run_page.as_json(run.input), "config": run_page.as_json(run.config)}
+            context |= {"input": run_values.as_json(run.input), "config": run_values.as_json(run.config)}
         title = {"title": visible(run.workflow)} | (extra_context or {})
         return self.page(request, "run_live" if is_part else "run", step=str(run.pk), **title, **context)
 
     def step_view(self, request: HttpRequest, object_id: str, step: str, item: int = -1) -> HttpResponse:
         """Show a step, or an item of one, with whole values; for a step with items also a page of these."""
-        run, step = self._run(request, object_id), unquote(step)
+        run, step = self.run_of(request, object_id), unquote(step)
         row = run_page.step_of(run.pk, step, item)
         if row is None:
             raise Http404(_("There is no such step."))
@@ -180,140 +168,35 @@ class WorkflowRunAdmin(PagesAdmin, TenantAdmin):
         items = list(shown) if counts else []
         failed = run_page.existing_tasks([row, *items])
         name = visible(row.name) if item < 0 else f"{visible(row.name)} [{item}]"
-        values = {column: run_page.in_full(row, column) for column in ("item", "output", "context")}
+        values = {column: run_values.in_full(row, column) for column in ("item", "output", "context")}
         return self.page(
             request,
             "run_step",
             step=name,
             title=name,
             run=run,
-            row=run_page.as_step_row(run, row, failed, counts, short=run_page.LONGEST),
+            row=run_page.as_step_row(run, row, failed, counts, short=LONGEST),
             values=values,
             counts=[(state, drawing.LABELS.get(state, state), number) for state, number in (counts or {}).items()],
             chosen=chosen,
             page=shown,
             items=[run_page.as_step_row(run, one, failed) for one in items],
-            can_see_tasks=request.user.has_perm("django_q.view_failure"),
+            can_see_tasks=_can_see_tasks(request),
             urls=self._urls(request, run),
         )
 
-    def _run(self, request: HttpRequest, object_id: str) -> Any:
-        run = self.get_object(request, unquote(object_id))
-        if run is None:
-            raise Http404(_("There is no such run here."))
-        if not self.has_view_permission(request, run):
-            raise PermissionDenied
-        return run
-
     def _urls(self, request: HttpRequest, run: Any) -> Mapping[str, str]:
         """Return the URLs of what this user may do to a run now."""
-        found = {"page": self._url("change", run), "base": self._url("change", run).removesuffix("change/")}
+        found = {"page": self.run_url("change", run), "base": self.run_url("change", run).removesuffix("change/")}
         if self.has_change_permission(request, run):
             found["skip"] = f"{found['base']}skip/"
             if run_page.can_be_cancelled(run):
-                found["cancel"] = self._url("cancel", run)
+                found["cancel"] = self.run_url("cancel", run)
             if run_page.can_be_resumed(run):
-                found["resume"] = self._url("resume", run)
+                found["resume"] = self.run_url("resume", run)
         if self.has_delete_permission(request, run):
-            found["delete"] = self._url("delete", run)
+            found["delete"] = self.run_url("delete", run)
         return found
-
-    def _url(self, view: str, run: Any) -> str:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
-        return reverse(name, args=[quote(run.pk)], current_app=self.admin_site.name)
-
-    # What is done
-
-    def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for confirmation, then cancel a run."""
-        run = self._changeable(request, object_id)
-        if not run_page.can_be_cancelled(run):
-            return self._too_late(request, run)
-        if request.method != "POST":
-            return self._confirm(request, run, "cancel", _("Cancel"))
-        return self._do(request, run, lambda one, by: one.cancel(by=by), _("The run was cancelled."))
-
-    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show which steps would run again and, if that is confirmed, resume a run. What was shown is what runs."""
-        run = self._changeable(request, object_id)
-        if not run_page.can_be_resumed(run):
-            return self._too_late(request, run)
-        try:
-            steps = self._handle(run).preview_resume()
-        except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return HttpResponseRedirect(self._url("change", run))
-        if request.method == "POST" and request.POST.getlist("step") == list(steps):
-            return self._do(request, run, lambda one, by: one.resume(by=by), _("The run was resumed."))
-        if request.method == "POST":
-            self.message_user(request, _("The steps have changed meanwhile. Look again."), messages.WARNING)
-        return self._confirm(request, run, "resume", _("Resume"), steps=steps)
-
-    def skip_view(self, request: HttpRequest, object_id: str, step: str) -> HttpResponse:
-        """Ask for a reason, then skip a step."""
-        run, step = self._changeable(request, object_id), unquote(step)
-        row = run_page.step_of(run.pk, step, -1)
-        if row is None:
-            raise Http404(_("There is no such step."))
-        if not run_page.can_be_skipped(run, row):
-            return self._too_late(request, run)
-        if request.method != "POST":
-            return self._confirm(request, run, "skip", _("Skip"), skipped=visible(step), is_open=run.ended is None)
-        why = request.POST.get("why", "")[:500]
-        return self._do(request, run, lambda one, by: one.skip(step, by=by, why=why), _("The step was skipped."))
-
-    def _changeable(self, request: HttpRequest, object_id: str) -> Any:
-        run = self._run(request, object_id)
-        if not self.has_change_permission(request, run):
-            raise PermissionDenied
-        return run
-
-    def _confirm(self, request: HttpRequest, run: Any, act: str, label: str, **context: Any) -> HttpResponse:
-        page = {"run": run, "act": act, "page_url": self._url("change", run), "name": visible(run.workflow)}
-        return self.page(request, "run_confirm", step=label, title=_("Are you sure?"), **page, **context)
-
-    def _do(self, request: HttpRequest, run: Any, do: Callable[[Any, str], Any], said: str) -> HttpResponse:
-        """Do something to a run in the name of the request's user, report it or its error, and return to the page."""
-        try:
-            done = do(self._handle(run), request.user.get_username())
-        except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
-        else:
-            if done is False:
-                return self._too_late(request, run)
-            self.message_user(request, said, messages.SUCCESS)
-        return HttpResponseRedirect(self._url("change", run))
-
-    def _too_late(self, request: HttpRequest, run: Any) -> HttpResponse:
-        self.message_user(request, _("Nothing was done, because this is no longer possible."), messages.WARNING)
-        return HttpResponseRedirect(self._url("change", run))
-
-    def _handle(self, run: Any) -> Any:
-        from tenant_q.workflows.run import Run
-
-        return Run(run, tenancy.current_schema())
-
-    # What is deleted
-
-    @admin.action(description=gettext_lazy("Delete selected runs that have ended"), permissions=["delete"])
-    def delete_ended(self, request: HttpRequest, queryset: Any) -> Any:
-        left = queryset.filter(ended__isnull=True).count()
-        if left:
-            text = ngettext("%(count)s run has not ended, and stays.", "%(count)s runs have not ended, and stay.", left)
-            self.message_user(request, text % {"count": left}, messages.WARNING)
-        ended = queryset.filter(ended__isnull=False)
-        return delete_selected(self, request, ended) if ended.exists() else None
-
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        self._delete(request, [obj.pk])
-
-    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        self._delete(request, list(queryset.values_list("pk", flat=True)))
-
-    def _delete(self, request: HttpRequest, ids: Sequence[str]) -> None:
-        from tenant_q.workflows import control
-
-        control.delete(tenancy.current_schema(), ids, by=request.user.get_username())
 
 
 class _Fields:
@@ -322,7 +205,7 @@ class _Fields:
     def __init__(self, run: Any) -> None:
         self.key = visible(run.key or "")
         self.by = visible(run.by)
-        self.error = run_page.visible_lines(run.error)[: run_page.LONGEST]
+        self.error = visible_lines(run.error)[:LONGEST]
         self.is_over = run.ended is not None
         self.waits_for_end = run.ended is None and run.state not in OPEN_RUN
         self.is_pending = run.state == RunState.PENDING
@@ -339,6 +222,11 @@ class _CountedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         return self._known
+
+
+def _can_see_tasks(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.has_perm("django_q.view_failure"))
 
 
 def _has_runs(schema: str) -> bool:

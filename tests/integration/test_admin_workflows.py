@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Task
 
-from tenant_q.admin import run_page
+from tenant_q.admin.run_values import READ_BYTES
 from tenant_q.exceptions import WorkflowError
 from tenant_q.tenancy import in_schema
 from tenant_q.workflows.drawing import LABELS
@@ -199,7 +199,10 @@ def test_the_page_takes_the_same_statements_for_any_number_of_steps_and_items(si
 
 def test_a_failed_step_leads_to_its_task(site):  # noqa: F811
     task = make_task(success=False, result="ValueError: no card")
-    values = {"charge": {"error": "ValueError: no card", "task_id": task.id}, "pick": {"task_id": "f" * 32}}
+    values: dict[str, dict[str, Any]] = {
+        "charge": {"error": "ValueError: no card", "task_id": task.id},
+        "pick": {"task_id": "f" * 32},
+    }
     run = make_run(A, state="failed", states=FAILED, values=values, error="step charge failed")
     page = site(A).get(page_of(run)).content.decode()
     assert f"/admin/django_q/failure/{task.id}/change/" in page
@@ -212,8 +215,8 @@ def test_a_failed_step_leads_to_its_task(site):  # noqa: F811
 def test_large_values_are_not_read(site):  # noqa: F811
     import random
 
-    large = "".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4 * run_page.READ_BYTES))
-    values = {"reserve": {"output": large, "context": {"large": large}}, "charge": {"output": "x" * 1000}}
+    large = "".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4 * READ_BYTES))
+    values: Any = {"reserve": {"output": large, "context": {"large": large}}, "charge": {"output": "x" * 1000}}
     run = make_run(A, values=values)
     client = site(A)
     answer = client.get(page_of(run))
