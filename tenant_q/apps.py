@@ -56,7 +56,7 @@ class TenantQConfig(AppConfig):
         from tenant_q import brokers, checks, policies, tenancy  # noqa: F401  (checks register themselves)
         from tenant_q.conf import problems
         from tenant_q.lifecycle import push
-        from tenant_q.models import TenantPolicy
+        from tenant_q.models import TenantConfiguration, TenantPolicy
         from tenant_q.operations import deleted_tenants
         from tenant_q.schedules import index_upkeep, replanning
 
@@ -68,6 +68,7 @@ class TenantQConfig(AppConfig):
         for signal in (post_save, post_delete):
             signal.connect(_forget_tenants, sender=settings.TENANT_MODEL, dispatch_uid="tenant_q.forget_tenants")
             signal.connect(policies.policy_saved, sender=TenantPolicy, dispatch_uid="tenant_q.policy_saved")
+            signal.connect(tenancy.config_saved, sender=TenantConfiguration, dispatch_uid="tenant_q.config_saved")
         if not problems():  # otherwise the system checks report them
             brokers.install()
             tenancy.note_configured_database()

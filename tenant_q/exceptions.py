@@ -169,6 +169,10 @@ class LeaseLost(TenantQError):
     """The worker no longer holds the lease of a package that it ran; another worker may have run the package."""
 
 
+class StepGone(TenantQError):
+    """A step of a workflow is not ready any more, so its work is rolled back."""
+
+
 class CannotSave(TenantUnavailable):
     """The tenant's table refuses a result (full disk, a trigger), so a transactional task was rolled back."""
 

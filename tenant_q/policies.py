@@ -1,4 +1,4 @@
-"""Read and change tenants' policies: rows in the public schema that the brokers enforce.
+"""Read and change tenants' policies, rows in the public schema that the brokers enforce, and their configurations.
 
 A broker has a copy of each row. It gets the copy after the commit of a change, and from the scheduler every half
 minute, in case it was away or lost its data.
@@ -18,8 +18,10 @@ from tenant_q import audit, tenancy
 from tenant_q.brokers import Broker, get_broker, site_brokers
 from tenant_q.brokers.protocol import Policy
 from tenant_q.exceptions import BrokerError, ConfigurationError
-from tenant_q.models import TenantPolicy
+from tenant_q.models import TenantConfiguration, TenantPolicy
+from tenant_q.models.tenants import CONFIGURED, problems_of
 from tenant_q.schedules import due_index
+from tenant_q.support.call_checks import short
 from tenant_q.support.hints import did_you_mean
 
 FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
@@ -219,3 +221,83 @@ def _put_in_force_or_raise() -> None:
 def in_force_of(row: TenantPolicy) -> Policy:
     """Return the values of a policy's row that the broker enforces."""
     return Policy(row.weight, row.max_running, row.max_queued, row.paused)
+
+
+# Configuring
+
+
+class Configuration(TypedDict, total=False):
+    """The values of a tenant's configuration."""
+
+    display_name: str
+    settings: Mapping[str, Any]
+    features: Mapping[str, Any]
+    limits: Mapping[str, Any]
+
+
+def configure(
+    schema: str, *, actor: str, act: str = "configure", **values: Unpack[Configuration]
+) -> tenancy.TenantConfig:
+    """Change a tenant's configuration. Other processes use it after `tenant_cache_seconds` at most.
+
+    The row and its audit record, which has what changed, are saved in one transaction.
+
+    Args:
+        schema: The tenant.
+        actor: Who changes it, for the audit trail.
+        act: The name of the change in the audit trail.
+        values: `display_name`, and the keys to set in `settings`, `features` and `limits`. Their other keys stay; a
+            value of None removes a key.
+
+    Returns:
+        The configuration with its new values.
+
+    Raises:
+        UnknownTenant: No tenant has this schema name.
+        ConfigurationError: A value is not possible; nothing is changed.
+        DatabaseAway: The database cannot be reached.
+    """
+    _check_configuration(schema, values)
+    alias = tenancy.database_alias()
+    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+        row = _locked_configuration(schema)
+        before: dict[str, Any] = {}
+        after: dict[str, Any] = {}
+        for name, value in values.items():
+            before[name], after[name] = _configured(row, name, value)
+        row.save(using=alias)  # its receiver forgets what this process has cached
+        row.refresh_from_db(using=alias)
+        audit.record(actor, act, schema=schema, before=before, after=after)
+    return tenancy.TenantConfig(row.display_name, row.settings, row.features, row.limits)
+
+
+def _check_configuration(schema: str, values: Mapping[str, Any]) -> None:
+    if schema == tenancy.public_schema():
+        raise ConfigurationError(f"The public schema {schema!r} has no configuration; name a tenant.")
+    for name, value in values.items():
+        if name not in CONFIGURED:
+            raise ConfigurationError(f"A tenant's configuration has no '{name}': {did_you_mean(name, CONFIGURED)}")
+        if problems := list(problems_of(name, dict(value) if isinstance(value, Mapping) else value)):
+            raise ConfigurationError(f"{name} of {schema} cannot be {short(value)}: {' '.join(map(str, problems))}")
+
+
+def _locked_configuration(schema: str) -> TenantConfiguration:
+    """Return the row of a tenant's configuration, created if missing, and locked until the transaction ends."""
+    rows = TenantConfiguration.objects.using(tenancy.database_alias())
+    if not rows.filter(schema_name=schema).exists():
+        tenancy.get_tenant(schema)  # raises
+        rows.bulk_create([TenantConfiguration(schema_name=schema)], ignore_conflicts=True)
+    found: TenantConfiguration = rows.select_for_update().get(schema_name=schema)
+    return found
+
+
+def _configured(row: TenantConfiguration, name: str, value: Any) -> tuple[Any, Any]:
+    """Set a value of a tenant's configuration. Return what it changes, as it was before and is after."""
+    was = getattr(row, name)
+    if not isinstance(value, Mapping):
+        setattr(row, name, value)
+        return was, value
+    kept = {key: found for key, found in was.items() if key not in value}
+    after = {key: found for key, found in value.items() if found is not None}
+    setattr(row, name, kept | after)
+    return {key: was[key] for key in value if key in was}, after

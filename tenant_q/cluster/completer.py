@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from django.utils import timezone
 
@@ -18,15 +18,15 @@ from tenant_q.brokers.protocol import Broker, Lease, Settled
 from tenant_q.cluster import follow_up
 from tenant_q.cluster.completer_thread import CompleterThread
 from tenant_q.cluster.fence import Fence
+from tenant_q.cluster.finished import Finished, is_step
 from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
+from tenant_q.cluster.step_completion import StepCompletion
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
 from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
-from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.retries import Step
-from tenant_q.package import task_objects
 from tenant_q.package.outcome import Outcome, with_outcome
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
@@ -36,20 +36,6 @@ logger = get_logger("tenant_q.outbox")
 
 # A finished outcome waits at most about this many seconds for others of its batch.
 FLUSH_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A lease whose package has an outcome, and which is not acknowledged yet."""
-
-    lease: Lease
-    outcome: Outcome
-
-    @property
-    def original(self) -> Package:
-        """The package of a lease to be completed, as it was received."""
-        delivered = Delivery(self.lease, self.outcome.package).original
-        return task_objects.with_record_of(delivered, self.outcome.package)
 
 
 class Completer:
@@ -77,6 +63,7 @@ class Completer:
         self._unacknowledged: list[Finished] = []
         # Packages of iters whose parts are no longer needed.
         self._complete: list[Package] = []
+        self.steps = StepCompletion(broker, returns)
         # The ids of links and collected iters, each with the id of the task that it follows.
         self._sources: dict[str, str] = {}
 
@@ -89,7 +76,8 @@ class Completer:
 
     def is_empty(self) -> bool:
         """Return whether the completer has nothing left to save, to call, to enqueue or to acknowledge."""
-        return not (self._unsettled or self._uncalled or self._links or self._unacknowledged or self._complete)
+        left = self._unsettled or self._uncalled or self._links or self._unacknowledged or self._complete
+        return not left and self.steps.is_empty()
 
     def is_due(self) -> bool:
         """Return whether an outcome has waited in the completer long enough for others of its batch."""
@@ -106,7 +94,7 @@ class Completer:
         self._thread.close()
 
     def finish(self) -> None:
-        """Complete all outcomes: save them, call hooks, enqueue the next links of chains, and acknowledge.
+        """Complete all outcomes: save them, call hooks, enqueue what follows, and acknowledge.
 
         Outcomes whose leases are lost are dropped. No tenant is current afterwards.
 
@@ -123,6 +111,8 @@ class Completer:
             self._drop_lost()
             if self._links:
                 self._push_links()
+            if not self.steps.is_empty():
+                self._unacknowledged = self.steps.advance(self._unacknowledged)
             if self._unacknowledged:
                 self._acknowledge()
             if self._complete:
@@ -189,6 +179,12 @@ class Completer:
         self._unsettled.remove(finished)
 
     def _settle_these(self, unsettled: Sequence[Finished]) -> None:
+        steps = [finished for finished in unsettled if is_step(finished)]
+        if steps:
+            self._unacknowledged += self.steps.settle(steps, self._put_off_unsaved)
+            unsettled = [finished for finished in unsettled if not is_step(finished)]
+            if not unsettled:
+                return
         settlement = settle.settle([finished.outcome for finished in unsettled], self.broker, between=sessions.clean_up)
         # Leases are kept until all hooks are called, so that no call is lost.
         settled = self._uncalled if settlement.to_call else self._unacknowledged
@@ -228,7 +224,7 @@ class Completer:
 
     def _put_back_failed(self) -> None:
         """Put back, instead of completing them, the failed packages that have attempts left. No row is saved yet."""
-        for finished in [finished for finished in self._unsettled if not finished.outcome.success]:
+        for finished in [one for one in self._unsettled if not one.outcome.success and not is_step(one)]:
             decision = retries.after_failure(finished.outcome)
             if decision.step is not Step.TRY_AGAIN:
                 continue

@@ -6,6 +6,8 @@ slice stays in its list, and the worker gives it back.
 
 from __future__ import annotations
 
+import time
+
 from tenant_q import tenancy
 from tenant_q.cluster.admission import Admission
 from tenant_q.cluster.attempts import Attempts, Recalled
@@ -17,22 +19,27 @@ from tenant_q.cluster.slices import Slice
 from tenant_q.exceptions import (
     DatabaseAway,
     LeaseLost,
+    StepGone,
     TakenBack,
     TenantBroken,
+    TenantBusy,
     TenantReplaced,
     TenantUnavailable,
 )
-from tenant_q.lifecycle import known_outcomes, retries
+from tenant_q.lifecycle import known_outcomes, retries, step_engine
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package import declarations
-from tenant_q.package.outcome import Outcome, give_up
+from tenant_q.package.outcome import Outcome, give_up, without_effect
 from tenant_q.scrubbing import serving, sessions
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.worker")
+
+# A step that was loaded longer ago than this is loaded again before it starts: its run may have been cancelled.
+LOADED_SECONDS = 0.1
 
 
 class SliceRunner:
@@ -53,6 +60,7 @@ class SliceRunner:
         self.completer = completer
         self.returns = returns
         self.lifespan = lifespan
+        self._loaded_at = 0.0
 
     def run(self, one: Slice) -> None:
         """Run the deliveries of a slice, or put them off if its tenant cannot be served.
@@ -77,7 +85,8 @@ class SliceRunner:
     def _run_in_schema(self, one: Slice) -> None:
         waiting = one.waiting
         self.admission.refuse_older(one.schema, waiting)
-        earlier = known_outcomes.earlier_successes(waiting)
+        earlier = known_outcomes.earlier_successes([delivery for delivery in waiting if not _is_step(delivery)])
+        self._load_steps(one)
         sessions.watch()
         is_last = not waiting or self.lifespan.makes_way()
         try:
@@ -94,19 +103,35 @@ class SliceRunner:
             if not is_last:  # the clean-up after the last task was only one between tasks of this tenant
                 sessions.clean_up()
 
+    def _load_steps(self, one: Slice) -> None:
+        """Load the steps of workflows in a slice at once, unless the worker has it already."""
+        steps = [delivery for delivery in one.waiting if _is_step(delivery)]
+        engine = step_engine.engine_for(steps[0].package) if steps else None
+        self._loaded_at = time.monotonic()
+        if engine is not None:
+            engine.load(one.schema, steps)
+
     def _complete_when_due(self, one: Slice) -> None:
         """Pause the running of a slice to complete the outcomes that are due, and enter its schema again."""
         if self.completer.is_due():
             sessions.clean_up()
             self.completer.finish()
             serving.begin(one.schema, one.tenant)
+            self._load_steps(one)
             sessions.watch()
+        elif time.monotonic() - self._loaded_at > LOADED_SECONDS and any(map(_is_step, one.waiting)):
+            self._load_steps(one)
 
     def _run_delivery(self, delivery: Delivery, earlier: dict[str, Outcome]) -> None:
         try:
             outcome = self._outcome_of(delivery, earlier)
         except TakenBack as error:
             self._put_off(delivery, error.why, was_started=True)
+        except StepGone as error:
+            logger.info(
+                "Dropped the work of a step: %s", error, event="workflow.dropped", extra=delivery.package.log_labels
+            )
+            self.completer.add(delivery.lease, without_effect(delivery.package))
         except LeaseLost:
             logger.warning(
                 "The lease of %s ran out; dropped its package, which is delivered again",
@@ -115,12 +140,23 @@ class SliceRunner:
                 extra=delivery.package.log_labels,
             )
         else:
-            self.completer.add(delivery.lease, outcome)
+            if outcome is not None:
+                self.completer.add(delivery.lease, outcome)
 
-    def _outcome_of(self, delivery: Delivery, earlier: dict[str, Outcome]) -> Outcome:
-        """Run a delivery of the slice, or return the outcome that it has already. Raises as `Attempts.run`."""
+    def _outcome_of(self, delivery: Delivery, earlier: dict[str, Outcome]) -> Outcome | None:
+        """Run a delivery of the slice, or return the outcome that it has already. Raises as `Attempts.run`.
+
+        Returns:
+            The outcome; None if the delivery was put off.
+        """
         package, timeout = delivery.package, None
-        outcome = known_outcomes.known_outcome(delivery, earlier)
+        verdict = engine.verdict(delivery) if (engine := step_engine.engine_for(package)) is not None else None
+        if verdict is not None and verdict.again is not None:
+            self.slot.skip()
+            error = verdict.error or TenantBusy("it is to start later")
+            self.returns.put_off_or_dead_letter(delivery.lease, verdict.again, error, delay=verdict.delay)
+            return None
+        outcome = verdict.outcome if verdict is not None else known_outcomes.known_outcome(delivery, earlier)
         if outcome is None:
             try:
                 whole = declarations.complete(package)
@@ -171,3 +207,7 @@ class SliceRunner:
                 again.task["was_started"] = True
             is_unready = isinstance(error, TenantUnavailable)
             self.returns.put_off_or_dead_letter(lease, again, error, delay=decision.delay, unready=is_unready)
+
+
+def _is_step(delivery: Delivery) -> bool:
+    return step_engine.engine_for(delivery.package) is not None

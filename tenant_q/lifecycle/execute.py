@@ -24,12 +24,13 @@ from tenant_q.exceptions import (
     CancelException,
     DatabaseAway,
     LeaseLost,
+    StepGone,
     TakenBack,
     TaskCancelled,
     TenantUnavailable,
     UnknownFunction,
 )
-from tenant_q.lifecycle import save_results, transactional
+from tenant_q.lifecycle import save_results, step_engine, transactional
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.failure_text import error_message, write_failure
 from tenant_q.lifecycle.result_checks import check_result
@@ -71,6 +72,7 @@ def execute(
     Raises:
         TakenBack: A transactional task was rolled back, and is to be run again.
         LeaseLost: A transactional task was rolled back, and another worker may have its package.
+        StepGone: A transactional step was rolled back, because it is not ready any more.
     """
     started, clock = timezone.now(), time.monotonic()
 
@@ -89,7 +91,7 @@ def execute(
     try:
         # A context of its own: language, time zone and all context variables that the task sets end with it.
         return copy_context().run(_run, package, attempt, outcome, during or nullcontext(), before_commit)
-    except (TakenBack, LeaseLost):
+    except (TakenBack, LeaseLost, StepGone):
         raise
     except BaseException as error:
         add_right_form(error, package.kwargs)
@@ -108,7 +110,8 @@ def _run(
     before_commit: Callable[[], None] | None,
 ) -> Outcome:
     with no_return():
-        func = resolve(package.func)
+        steps = step_engine.engine_for(package)
+        func = resolve(package.func) if steps is None else steps.runner(package)
         process_state.after_import()
     package = declarations.complete(package)
     if package.is_transactional:
@@ -133,7 +136,7 @@ def _call_in_transaction(
             else:
                 with _noted(own):
                     done = _call(func, package, attempt, outcome, during)
-                save_results.save_in_transaction(done)
+                _save_in_transaction(done)
                 if before_commit is not None:
                     before_commit()
     except (TenantUnavailable, DatabaseAway) as error:
@@ -141,6 +144,14 @@ def _call_in_transaction(
             raise
         raise TakenBack(f"{package.func_name} is taken back: {error}", error) from error
     return replace(done, is_saved=True)
+
+
+def _save_in_transaction(done: Outcome) -> None:
+    steps = step_engine.engine_for(done.package)
+    if steps is None:
+        save_results.save_in_transaction(done)
+    else:
+        steps.end_in_transaction(done)
 
 
 @contextmanager
@@ -169,7 +180,8 @@ def _call(
             project.returned()
             if inspect.isawaitable(result):
                 result = run_coroutine(result)
-        check_result(result, package)
+        if step_engine.engine_for(package) is None:  # the output of a step is checked as JSON
+            check_result(result, package)
         _send_executed(func, package, result, success=True)
     return outcome(result, success=True)
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from django_q.models import Task
 
 from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
-from tenant_q.lifecycle import task_rows
+from tenant_q.lifecycle import step_engine, task_rows
 from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import DATABASE_ERRORS, detect_outages, tenant_connection
@@ -45,7 +45,7 @@ def one_transaction(package: Package) -> Iterator[Task | None]:
             if is_outermost:
                 transaction.on_commit(lambda: committed.append(True), using=connection.alias)
             _lock_out_others(package)
-            yield next(iter(task_rows.load_success(task_rows.rows().filter(id=package.id, success=True))), None)
+            yield _earlier_success(package)
     except Exception as error:
         if not committed:
             # Django may have connected anew meanwhile.
@@ -60,6 +60,13 @@ def one_transaction(package: Package) -> Iterator[Task | None]:
         )
     if is_outermost and not committed:
         raise RolledBack("the task rolled back its own transaction, so its result is not kept either")
+
+
+def _earlier_success(package: Package) -> Task | None:
+    """Return the row of an earlier delivery of a transactional task that has succeeded. A step has its own row."""
+    if step_engine.engine_for(package) is not None:
+        return None
+    return next(iter(task_rows.load_success(task_rows.rows().filter(id=package.id, success=True))), None)
 
 
 def _lock_out_others(package: Package) -> None:

@@ -1,5 +1,6 @@
 
 
+import django.db.models.lookups
 import tenant_q.tenancy.names
 from django.db import migrations, models
 
@@ -42,12 +43,21 @@ class Migration(migrations.Migration):
                 ('display_name', models.CharField(blank=True, max_length=200, verbose_name='display name')),
                 ('settings', models.JSONField(blank=True, default=dict, verbose_name='settings')),
                 ('features', models.JSONField(blank=True, default=dict, verbose_name='features')),
-                ('limits', models.JSONField(blank=True, default=dict, verbose_name='limits')),
+                ('limits', models.JSONField(blank=True, default=dict, help_text="max_items, max_open_workflows and max_connections are whole numbers; others are the project's.", verbose_name='limits')),
             ],
             options={
                 'verbose_name': 'tenant configuration',
                 'verbose_name_plural': 'tenant configurations',
                 'db_table': 'tenant_q_tenantconfig',
+                'constraints': [
+                    models.CheckConstraint(condition=django.db.models.lookups.Exact(models.Func(models.F('settings'), function='jsonb_typeof', output_field=models.TextField()), models.Value('object')), name='tenant_q_settings_is_an_object'),
+                    models.CheckConstraint(condition=django.db.models.lookups.Exact(models.Func(models.F('features'), function='jsonb_typeof', output_field=models.TextField()), models.Value('object')), name='tenant_q_features_is_an_object'),
+                    models.CheckConstraint(condition=django.db.models.lookups.Exact(models.Func(models.F('limits'), function='jsonb_typeof', output_field=models.TextField()), models.Value('object')), name='tenant_q_limits_is_an_object'),
+                    models.CheckConstraint(
+                        condition=models.Q(models.Func(models.F('limits'), models.Value('strict $.keyvalue() ? ((@.key == "max_items" || @.key == "max_open_workflows" || @.key == "max_connections") && @.value != null && !(@.value.type() == "number" && @.value >= 1 && @.value.floor() == @.value))'), function='jsonb_path_exists', output_field=models.BooleanField()), _negated=True),
+                        name='tenant_q_known_limits_are_counts',
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(

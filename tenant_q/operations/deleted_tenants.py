@@ -20,7 +20,7 @@ from tenant_q.brokers.protocol import CANCELLED, Broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle import cached_results
-from tenant_q.models import GroupPart, TenantPolicy, TenantRecord
+from tenant_q.models import GroupPart, TenantConfiguration, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, code_entries, index_upkeep
 from tenant_q.support.log_labels import get_logger
 
@@ -65,7 +65,11 @@ def tenant_deleted(*, instance: Any, using: str, **_: Any) -> None:
 def _is_recorded(instance: Any, using: str) -> bool:
     if using != tenancy.database_alias() or instance.schema_name == tenancy.public_schema():
         return False
-    return catalogue.has_all(catalogue.Table(TenantRecord._meta.db_table))
+    return _is_there(TenantRecord)
+
+
+def _is_there(model: Any) -> bool:
+    return catalogue.has_all(catalogue.Table(model._meta.db_table))
 
 
 def _note_deleted(schema: str, key: str) -> None:
@@ -73,6 +77,8 @@ def _note_deleted(schema: str, key: str) -> None:
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
         TenantPolicy.objects.using(alias).filter(schema_name=schema).delete()
+        if _is_there(TenantConfiguration):  # not before its migration, beside an older version
+            TenantConfiguration.objects.using(alias).filter(schema_name=schema).delete()
         GroupPart.objects.using(alias).filter(schema_name=schema, tenant__in=(key, "")).delete()
         code_entries.forget(key)
         values = {"schema_name": schema, "deleted": timezone.now(), "cleared": None}

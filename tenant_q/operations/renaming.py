@@ -1,4 +1,4 @@
-"""Rename a tenant's schema and keep its queued and delayed tasks, schedules, results and policy.
+"""Rename a tenant's schema and keep its tasks, schedules, results, policy and configuration.
 
 The broker keeps a tenant under the key of its row, so a rename moves no package. No task may run meanwhile: a session
 in the old schema would fall through to the public one.
@@ -17,7 +17,7 @@ from tenant_q import audit, policies, tenancy
 from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.lifecycle import cached_results
-from tenant_q.models import AuditRecord, GroupPart, TenantPolicy, TenantRecord
+from tenant_q.models import AuditRecord, GroupPart, TenantConfiguration, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.tenancy.names import validate_schema_name
 
@@ -52,6 +52,7 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
         _rename_schema(old, new, key, actor=actor)
     elif new not in tenancy.names_of(key)[:1]:  # its schema has the name already
         _rename_in_public(old, new, key, actor=actor)
+        tenancy.forget_tenants()
     _rename_in_brokers(old, new, key)
     if not _was_paused_before_rename(key):
         policies.change(new, actor=actor, act="resume", paused=False)
@@ -133,8 +134,11 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
         ]
         record.schema_name = new
         record.save(update_fields=["schema_name", "former_names"])
-        TenantPolicy.objects.using(alias).filter(schema_name=new).delete()
-        TenantPolicy.objects.using(alias).filter(schema_name=old).update(schema_name=new)
+        for model in (TenantPolicy, TenantConfiguration):
+            if catalogue.has_all(catalogue.Table(model._meta.db_table)):  # not before its migration
+                rows = model._default_manager.using(alias)
+                rows.filter(schema_name=new).delete()
+                rows.filter(schema_name=old).update(schema_name=new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         index_upkeep.forget(tenancy.physical_schema(old))
         index_upkeep.install_now(tenancy.physical_schema(new))

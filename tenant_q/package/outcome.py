@@ -89,6 +89,12 @@ def give_up(package: Package, error: Exception, *, attempt: int = 1, is_final: b
     )
 
 
+def without_effect(package: Package) -> Outcome:
+    """Return the outcome of a package that is dropped: nothing is saved, and it is acknowledged."""
+    now = timezone.now()
+    return Outcome(package, success=True, result=None, started=now, stopped=now, seconds=0.0, is_saved=True)
+
+
 def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
     """Return the package with its outcome in it, which is only saved when it is delivered again.
 

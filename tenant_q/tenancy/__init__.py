@@ -1,5 +1,6 @@
 """Find tenants, enter and leave their schemas, and verify them. Only `tenancy_package` imports the tenancy packages."""
 
+from tenant_q.tenancy.configuration import config
 from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,
     LOCK_MS,
@@ -62,22 +63,26 @@ from tenant_q.tenancy.tenancy_package import (
     tenant_table,
     under_name,
 )
+from tenant_q.tenancy.tenant_config import TenantConfig
 from tenant_q.tenancy.tenant_keys import current_key, find_key, key_of, keys_now, keys_of
-from tenant_q.tenancy.tenants import (
+from tenant_q.tenancy.tenant_queries import (
     choose_tenants,
-    get_tenant,
     is_name_taken,
     keys_of_physical,
     keys_to_schedule,
-    logical_schema,
-    look_up_together,
-    refresh_tenant,
-    require_ready,
     scheduled_among,
     tenant_count,
     tenant_exists,
     tenant_names,
     tenants_to_schedule,
+)
+from tenant_q.tenancy.tenants import (
+    config_saved,
+    get_tenant,
+    logical_schema,
+    look_up_together,
+    refresh_tenant,
+    require_ready,
 )
 from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
@@ -92,9 +97,12 @@ __all__ = [
     "LOCK_MS",
     "TASK_TABLE",
     "Databases",
+    "TenantConfig",
     "call_for_coroutine",
     "choose_tenants",
     "close_connections",
+    "config",
+    "config_saved",
     "created_at",
     "creations_of",
     "current_key",

@@ -76,7 +76,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
         )
     chosen = own or schema or str(tenant_connection().schema_name)
     if own is None and schema is None:
-        _refuse_two_tenants(chosen)
+        refuse_two_tenants(chosen)
     if chosen == public_schema():
         if not lists_app(shared_apps(), "django_q"):
             raise NoTenant(
@@ -95,7 +95,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
     return chosen, str(current.pk) if is_current and current.pk is not None else None
 
 
-def _refuse_two_tenants(current: str) -> None:
+def refuse_two_tenants(current: str) -> None:
     """Refuse a call in synchronous code that a coroutine awaits if the connection is not in the coroutine's schema."""
     entered = schema_of_async_block()
     if entered is not None and entered != current:

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db.models.functions import Lower
-from django.utils.module_loading import import_string
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantNotReady, UnknownTenant
-from tenant_q.support.forks import no_return
 from tenant_q.support.visible import error_line
 from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.tenancy_package import (
     database_alias,
     in_public,
-    lists_app,
     physical_schema,
     public_schema,
-    shared_apps,
     tenant_connection,
     tenant_model,
 )
+from tenant_q.tenancy.tenant_config import EMPTY, TenantConfig, is_change_open, note_change, read_with_config
+from tenant_q.tenancy.tenant_config import forget as forget_config_table
+from tenant_q.tenancy.tenant_queries import all_tenants, among_ready
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A tenant as it was looked up at the moment `since` (monotonic). `unready` is the reason not to serve it yet."""
+    """A tenant as it was looked up at the moment `since` (monotonic). `unready` is the reason not to serve it yet.
+
+    `config` is None if the configuration must be read again: it was changed in this process.
+    """
 
     since: float
     tenant: Any
     unready: str | None
+    config: TenantConfig | None
 
 
 _known: dict[str, _Known] = {}
@@ -63,6 +65,32 @@ def known_tenant(schema: str) -> Any:
     """Return the cached tenant itself, which must not be passed on; None if it is not cached."""
     entry = _known.get(schema)
     return entry and entry.tenant
+
+
+def look_up_config(schema: str) -> TenantConfig:
+    """Return a copy of a tenant's configuration, through the cache of tenants. Raises as `get_tenant`."""
+    entry = _look_up_cached(schema)
+    if entry.config is None:
+        entry = _look_up_anew(schema)
+    return replace(entry.config or EMPTY)
+
+
+def known_config(schema: str) -> TenantConfig | None:
+    """Return a copy of a tenant's cached configuration, however old; None if it is not cached."""
+    entry = _known.get(schema)
+    return None if entry is None or entry.config is None else replace(entry.config)
+
+
+def config_saved(*, instance: Any, using: str, **_: Any) -> None:
+    """Receive `post_save` and `post_delete` of tenants' configurations: forget the one that was cached."""
+    schema = instance.schema_name
+
+    def forget_it() -> None:
+        if (entry := _known.get(schema)) is not None:
+            _known[schema] = replace(entry, config=None)
+
+    if using == database_alias():
+        note_change(forget_it)
 
 
 def cached_key(schema: str) -> str:
@@ -114,52 +142,19 @@ def look_up_together(schemas: Iterable[str]) -> None:
         return
     with detect_outages(), in_public():
         try:
-            named = _tenants().filter(schema_name__in=wanted)
-            ready = set(_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
-            found = list(named)
+            named = all_tenants().filter(schema_name__in=wanted)
+            ready = (
+                set(among_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
+            )
+            found = read_with_config(named)
         except Exception:  # if the project's function failed, the look-up of each tenant reports it
             if is_lost(tenant_connection()):
                 raise
             return
-    for tenant in found:
+    for tenant, config in found:
         if tenant.schema_name in ready:
-            _known[tenant.schema_name] = _Known(now, _as_handed_out(tenant), None)
+            _known[tenant.schema_name] = _to_cache(_Known(now, _as_handed_out(tenant), None, config))
             _folded[tenant.schema_name] = tenant.schema_name
-
-
-def tenants_to_schedule() -> list[str]:
-    """Return the schema names that the scheduler serves: those of all ready tenants that are not excluded.
-
-    Raises:
-        TenantNotReady: The project's `ready_tenants` fails.
-    """
-    return sorted(keys_to_schedule())
-
-
-def keys_to_schedule() -> dict[str, str]:
-    """Return the keys of the tenants that `tenants_to_schedule` names, by schema name. Raises as it."""
-    with detect_outages(), in_public():
-        try:
-            found = dict(_ready(_tenants()).values_list("schema_name", "pk"))
-        except Exception as error:
-            if is_lost(tenant_connection()):
-                raise
-            path = conf().ready_tenants
-            raise TenantNotReady(
-                f"TENANT_Q['ready_tenants'] ({path}) fails: {error_line(error)}; correct it."
-            ) from error
-        return {schema: str(key) for schema, key in found.items() if schema not in conf().excluded_schemas}
-
-
-def choose_tenants(function: Any) -> set[str]:
-    """Return the schema names of the tenants that a function of the project chooses.
-
-    Args:
-        function: Takes a queryset of all tenants; returns a queryset of some, or a list of schema names.
-    """
-    with detect_outages(), in_public(), no_return():
-        found = function(_tenants())
-        return {one if isinstance(one, str) else str(one.schema_name) for one in found}
 
 
 def logical_schema(physical: str) -> str:
@@ -173,7 +168,7 @@ def logical_schema(physical: str) -> str:
         return physical
     if physical not in _folded:
         with detect_outages(), in_public():
-            names = list(_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
+            names = list(all_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
         if not names and physical == physical_schema(public_schema()):
             return public_schema()
         if not names:
@@ -182,77 +177,35 @@ def logical_schema(physical: str) -> str:
     return _folded[physical]
 
 
-def scheduled_among(physical: Collection[str]) -> set[str]:
-    """Look up which PostgreSQL schemas belong to a tenant; the public one too if `django_q` is shared.
-
-    This takes one statement.
-
-    Raises:
-        DatabaseAway: The database cannot be reached.
-    """
-    shared = {public_schema()} if lists_app(shared_apps(), "django_q") else set()
-    wanted = sorted(set(physical) - {public_schema()})
-    if not wanted:
-        return shared & set(physical)
-    return set(keys_of_physical(wanted)) | (shared & set(physical))
-
-
-def keys_of_physical(physical: Collection[str]) -> dict[str, str]:
-    """Return the keys of the tenants that have these PostgreSQL schemas now, by schema, with one statement.
-
-    Raises:
-        DatabaseAway: The database cannot be reached.
-    """
-    with detect_outages(), in_public():
-        rows = _tenants()
-        if not apps.is_installed("django_tenants"):
-            rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=physical)
-        else:
-            rows = rows.filter(schema_name__in=physical)
-        return {physical_schema(schema): str(key) for schema, key in rows.values_list("schema_name", "pk")}
-
-
-def tenant_count() -> int:
-    """Return the number of tenants, without the public one."""
-    with in_public():
-        return int(_tenants().exclude(schema_name=public_schema()).count())
-
-
-def tenant_names() -> list[str]:
-    """Return the schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
-        return list(_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
-
-
-def tenant_exists(key: str) -> bool:
-    """Return whether a tenant has this key, under any name, without the cache. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
-        return bool(_tenants().filter(pk=key).exists())
-
-
-def is_name_taken(schema: str) -> bool:
-    """Return whether a tenant has this schema name, regardless of case, without the cache. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
-        return bool(_tenants().filter(schema_name__iexact=schema).exists())
-
-
 def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
     if entry is None or time.monotonic() - entry.since > limit:
-        entry = _known[schema] = _look_up(schema)
+        entry = _look_up_anew(schema)
     return entry
+
+
+def _look_up_anew(schema: str) -> _Known:
+    entry = _look_up(schema)
+    _known[schema] = _to_cache(entry)
+    return entry
+
+
+def _to_cache(entry: _Known) -> _Known:
+    """Return the entry to cache, without a configuration that may yet be rolled back."""
+    return replace(entry, config=None) if is_change_open() else entry
 
 
 def _look_up(schema: str) -> _Known:
     _known.pop(schema, None)
     with detect_outages(), in_public():
-        named = _tenants().filter(schema_name=schema)
-        found = named.first()
-        if found is None:
+        named = all_tenants().filter(schema_name=schema)
+        found = read_with_config(named)
+        if not found:
             raise UnknownTenant(_why_unknown(schema))
         _refuse_folded(schema)
-        return _Known(time.monotonic(), _as_handed_out(found), _why_unready(named, schema))
+        ((tenant, config),) = found
+        return _Known(time.monotonic(), _as_handed_out(tenant), _why_unready(named, schema), config)
 
 
 def _as_handed_out(tenant: Any) -> Any:
@@ -266,7 +219,7 @@ def _as_handed_out(tenant: Any) -> Any:
 def _refuse_folded(schema: str) -> None:
     """Refuse to look up a tenant whose name in lower case is the schema of another in `django-tenant-schemas`."""
     folded = physical_schema(schema)
-    others = _tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
+    others = all_tenants().filter(schema_name__iexact=schema).exclude(schema_name=schema)
     if folded != schema and others.exists():
         raise UnknownTenant(f"Tenant {schema!r} shares the schema {folded!r} with another; rename one of them.")
 
@@ -276,7 +229,7 @@ def _why_unready(named: Any, schema: str) -> str | None:
     if not path:
         return None
     try:
-        if _ready(named).exists():
+        if among_ready(named).exists():
             return None
     except Exception as error:
         if is_lost(tenant_connection()):
@@ -293,18 +246,8 @@ def _why_unknown(schema: str) -> str:
     return f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
 
 
-def _tenants() -> Any:
-    return tenant_model()._default_manager.using(database_alias())
-
-
-def _ready(tenants: Any) -> Any:
-    """Return the queryset of those tenants that the project's `TENANT_Q["ready_tenants"]` lets through."""
-    path = conf().ready_tenants
-    with no_return():
-        return import_string(path)(tenants) if path else tenants
-
-
 def forget() -> None:
     """Forget all tenants, so that the next look-up queries the database."""
     _known.clear()
     _folded.clear()
+    forget_config_table()

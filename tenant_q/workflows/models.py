@@ -62,7 +62,7 @@ class WorkflowStep(models.Model):
     `index` is -1, or the place of the item. `at_once` is the most items of a mapping step that are ready at once.
     """
 
-    pk = models.CompositePrimaryKey("run", "name", "index")
+    pk = models.CompositePrimaryKey("run", "index", "name")
     run: models.CharField[str, str] = models.CharField(_("run"), max_length=32)
     name: models.CharField[str, str] = models.CharField(_("step"), max_length=100)
     index: models.IntegerField[int, int] = models.IntegerField(_("index"), default=-1)

@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='WorkflowStep',
             fields=[
-                ('pk', models.CompositePrimaryKey('run', 'name', 'index', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('pk', models.CompositePrimaryKey('run', 'index', 'name', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('run', models.CharField(max_length=32, verbose_name='run')),
                 ('name', models.CharField(max_length=100, verbose_name='step')),
                 ('index', models.IntegerField(default=-1, verbose_name='index')),

@@ -1,0 +1,10 @@
+-- Lock runs, in the order of their ids, and read what is needed to advance them.
+--
+-- {runs}  the schema-qualified table
+-- %s      the ids
+SELECT id, version, state, cluster, error, ended IS NOT NULL, look_at IS NULL OR look_at <= clock_timestamp(),
+    config -> 'limits' -> 'max_items', workflow
+FROM {runs}
+WHERE id = ANY (%s)
+ORDER BY id
+FOR UPDATE

@@ -1,0 +1,282 @@
+"""Advance runs: find out from the rows which steps are ready, skipped or ended, and write that down.
+
+Anyone may advance a run at any time and any number of times. The lock on the run's row makes one transaction of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenant_q import tenancy
+from tenant_q.exceptions import DatabaseAway
+from tenant_q.support.log_labels import get_logger
+from tenant_q.support.visible import one_line
+from tenant_q.workflows import items as map_items
+from tenant_q.workflows.decide import Decision, Facts, Items, decide
+from tenant_q.workflows.plan import Plan, known_plan, read_plan
+from tenant_q.workflows.states import RunState, StepState
+from tenant_q.workflows.step_packages import ReadyStep
+from tenant_q.workflows.transactions import Statement, Transaction, on, transaction
+
+logger = get_logger("tenant_q.workflows")
+
+LOCK_MS = 250
+"""The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
+LOOK_SECONDS = 60.0
+"""The scheduler looks at a run again after this time, if nothing else happens."""
+
+Runs = Mapping[str, Collection[str]]
+"""Ids of runs, by the schema names of their tenants."""
+
+
+@dataclass
+class Advanced:
+    """What came of advancing runs.
+
+    Attributes:
+        ready: The steps to push.
+        locked: The runs that stayed locked, by schema.
+        ended: The schemas of tenants with a run that has ended, so that a pending one may begin.
+    """
+
+    ready: list[ReadyStep] = field(default_factory=list)
+    locked: dict[str, set[str]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Advancing:
+    """A run that is being advanced.
+
+    Attributes:
+        schema: The schema of its tenant.
+        facts: What is known of it.
+        workflow: The path of its workflow.
+        cluster: Its cluster.
+        is_look_due: Whether the next look at it is due or not planned.
+        most_items: The most items of a step.
+        generations: The generation of each step.
+        decision: What follows for it.
+        ready: The items that are ready because they were just written.
+    """
+
+    schema: str
+    facts: Facts
+    workflow: str
+    cluster: str
+    is_look_due: bool
+    most_items: int
+    generations: dict[str, int]
+    decision: Decision = field(default_factory=Decision)
+    ready: list[ReadyStep] = field(default_factory=list)
+
+    def ready_step(self, name: str, index: int, generation: int, **state: Any) -> ReadyStep | None:
+        """Return a ready step of the run; None if its plan has no such step."""
+        step = self.facts.plan.by_name.get(name)
+        if step is None:
+            return None
+        return ReadyStep(
+            schema=self.schema,
+            workflow=self.workflow,
+            run=self.facts.id,
+            name=name,
+            index=index,
+            generation=generation,
+            cluster=self.cluster,
+            options=step.options,
+            inputs=step.after,
+            **state,
+        )
+
+
+def advance(runs: Runs, *, again: Runs | None = None) -> Advanced:
+    """Advance runs of any tenants, in one transaction, or one by one if one of them is locked or broken.
+
+    Args:
+        runs: The runs.
+        again: Those of which all ready steps are to be pushed again, not only the new ones.
+
+    Returns:
+        The steps to push, and the runs that stayed locked.
+
+    Raises:
+        DatabaseAway: The database does not answer.
+    """
+    wanted = {schema: sorted(ids) for schema, ids in sorted(runs.items()) if ids}
+    if not wanted:
+        return Advanced()
+    whole = again or {}
+    try:
+        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole))
+    except DatabaseAway:
+        raise
+    except Exception as error:  # a locked run, a broken tenant: the others go on
+        if sum(map(len, wanted.values())) > 1:
+            return _advance_one_by_one(wanted, whole)
+        (schema, (id,)) = next(iter(wanted.items()))
+        logger.warning(
+            "Could not advance workflow run %s: %s",
+            id,
+            one_line(error),
+            event="workflow.advance_failed",
+            extra={"schema": schema, "task_id": id},
+        )
+        return Advanced(locked={schema: {id}})
+
+
+def _advance_one_by_one(runs: Runs, again: Runs) -> Advanced:
+    together = Advanced()
+    for schema, ids in runs.items():
+        for id in ids:
+            one = advance({schema: [id]}, again=again)
+            together.ready += one.ready
+            together.ended |= one.ended
+            for locked in one.locked.values():
+                together.locked.setdefault(schema, set()).update(locked)
+    return together
+
+
+def _advance_together(runs: Runs, again: Runs) -> Advanced:
+    with transaction(runs, lock_ms=LOCK_MS) as open_one:
+        found = read(open_one, runs)
+        for one in found:
+            _decide(open_one, one)
+        return _write(open_one, found, again)
+
+
+# Read
+
+
+def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
+    """Lock runs, and read what decides about them. Runs that are gone are left out."""
+    statements = [
+        on(schema, name, list(ids))
+        for schema, ids in runs.items()
+        for name in ("workflow_lock_runs", "workflow_steps", "workflow_items")
+    ]
+    answers = open_one.run(statements)
+    found: list[Advancing] = []
+    for place, schema in enumerate(runs):
+        rows, steps, items = (answer.rows for answer in answers[3 * place : 3 * place + 3])
+        plans = _plans_of(open_one, schema, rows)
+        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow in rows:
+            facts = Facts(id, plans[version], RunState(state), error, has_ended)
+            own = [row for row in steps if row[0] == id]
+            facts.steps = {name: StepState(state) for _, name, state, _, _ in own}
+            facts.errors = {name: reason for _, name, _, _, reason in own if reason}
+            facts.items = {
+                name: Items(int(ready), tuple(waiting), int(at_once))
+                for run, name, at_once, ready, waiting in items
+                if run == id
+            }
+            generations = {name: generation for _, name, _, generation, _ in own}
+            limit = most if isinstance(most, int) else map_items.MOST_ITEMS
+            found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations))
+    return found
+
+
+def _plans_of(open_one: Transaction, schema: str, rows: list[tuple[Any, ...]]) -> dict[str, Plan]:
+    """Return the plans of locked runs by their hashes. Those that this process does not know yet are read."""
+    versions = {row[0]: row[1] for row in rows}
+    plans = {version: plan for version in versions.values() if (plan := known_plan(version)) is not None}
+    unknown = [id for id, version in versions.items() if version not in plans]
+    if unknown:
+        (answer,) = open_one.run([on(schema, "workflow_plans", unknown)])
+        for id, stored in answer.rows:
+            plans[versions[id]] = read_plan(stored)
+    return plans
+
+
+# Decide
+
+
+def _decide(open_one: Transaction, one: Advancing) -> None:
+    """Decide what follows for a run, and write the items of steps whose sources have ended."""
+    facts = one.facts
+    one.decision = decide(facts)
+    while one.decision.map or one.decision.count:
+        for step in one.decision.map:
+            mapped = map_items.expand(open_one, one.schema, facts.id, step, one.generations[step.name], one.most_items)
+            _note(facts, step.name, mapped)
+            if mapped.items is not None:
+                facts.items[step.name] = mapped.items
+                one.ready += [
+                    found
+                    for index in range(mapped.items.ready)
+                    if (found := one.ready_step(step.name, index, one.generations[step.name]))
+                ]
+        for step in one.decision.count:
+            _note(facts, step.name, map_items.end(open_one, one.schema, facts.id, step))
+        one.decision = decide(facts)
+
+
+def _note(facts: Facts, name: str, mapped: map_items.Mapped) -> None:
+    facts.steps[name] = mapped.state
+    if mapped.error:
+        facts.errors[name] = mapped.error
+
+
+# Write
+
+
+def _write(open_one: Transaction, found: Iterable[Advancing], again: Runs) -> Advanced:
+    """Write what was decided, commit, and return the steps to push."""
+    runs = {(one.schema, one.facts.id): one for one in found}
+    planned = [
+        (schema, statement)
+        for schema in dict.fromkeys(one.schema for one in runs.values())
+        for statement in _changes(schema, [one for one in runs.values() if one.schema == schema], again)
+    ]
+    answers = open_one.run([statement for _, statement in planned], last=True)
+    advanced = Advanced(ready=[step for one in runs.values() for step in one.ready])
+    for (schema, _), answer in zip(planned, answers, strict=True):
+        for run, name, index, generation, attempts, delay in answer.rows:
+            one = runs[schema, run]
+            step = one.ready_step(name, index, generation, attempts=attempts, delay=max(0.0, delay or 0.0))
+            advanced.ready += [step] if step is not None else []
+    advanced.ready = list({step.id: step for step in advanced.ready}.values())
+    advanced.ended = {one.schema for one in runs.values() if one.decision.has_ended and not one.facts.has_ended}
+    return advanced
+
+
+def _changes(schema: str, own: list[Advancing], again: Runs) -> list[Statement]:
+    """Return the statements that write what was decided about the runs of a tenant. Those with rows return ready steps."""
+    steps = [
+        {
+            "run": one.facts.id,
+            "name": change.name,
+            "index": change.index,
+            "was": change.was,
+            "state": change.state,
+            "error": change.error,
+        }
+        for one in own
+        for change in one.decision.changes
+    ]
+    runs = [change for one in own if (change := _run_change(one)) is not None]
+    everything = sorted({one.facts.id for one in own}.intersection(again.get(schema, ())))
+    statements = [on(schema, "workflow_set_steps", json.dumps(steps))] if steps else []
+    statements += [on(schema, "workflow_set_runs", json.dumps(runs))] if runs else []
+    statements += [on(schema, "workflow_ready", everything)] if everything else []
+    return statements
+
+
+def _run_change(one: Advancing) -> dict[str, Any] | None:
+    """Return the change of a run's row; None if it stays as it is."""
+    facts, decision = one.facts, one.decision
+    ends = decision.has_ended and not facts.has_ended
+    if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
+        return None
+    look = facts.plan.retention if decision.has_ended else LOOK_SECONDS
+    is_kept = not decision.has_ended and not one.is_look_due
+    return {
+        "id": facts.id,
+        "state": decision.state,
+        "error": decision.error,
+        "has_ended": decision.has_ended,
+        "is_kept": is_kept,
+        "look": look,
+    }
