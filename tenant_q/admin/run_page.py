@@ -5,13 +5,12 @@ The values of a run come from the tenant: each is cut, and a large one is not re
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, Count, F, Q, When
+from django.db.models import Case, F, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -19,14 +18,21 @@ from django.utils.translation import gettext_lazy
 from tenant_q import tenancy
 from tenant_q.admin.run_values import READ_BYTES, SHORT, cut, in_short, size_of, start_of, with_starts
 from tenant_q.admin.values import LONGEST
+from tenant_q.brokers import get_broker
+from tenant_q.exceptions import TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.support.durations import duration
 from tenant_q.support.visible import visible, visible_lines
+from tenant_q.workflows import run_counts
 from tenant_q.workflows.drawing import LABELS
 from tenant_q.workflows.models import WorkflowRun, WorkflowStep
 from tenant_q.workflows.plan import ON_END, Plan, read_plan
 from tenant_q.workflows.states import ENDED_STEP, OPEN_RUN, RunState, StepState
+from tenant_q.workflows.step_packages import package_id
 
+MOST_ASKED = 10
+"""The most ready steps of a run that the broker is asked about."""
+_PLACES = {"leased": gettext_lazy("running"), "queued": gettext_lazy("queued"), "delayed": gettext_lazy("delayed")}
 MOST_STEPS = 1000
 """The most steps that are listed."""
 _MOST_SET = 200
@@ -118,17 +124,35 @@ def read_run(row: WorkflowRun) -> RunView:
     if plan is not None:
         place = {name: number for number, name in enumerate(plan.by_name)}
         found.sort(key=lambda step: place.get(step.name, len(place)))
-    items = item_counts(row.pk)
+    items = run_counts.items_of(tenancy.current_schema(), row.pk)
+    places = _places(row, found)
     failed = existing_tasks(found)
     counted = [step for step in found if step.name != ON_END]
     return RunView(
         plan,
         problem,
         {step.name: step.state for step in found},
-        {step.name: _items_note(step.state, items[step.name]) for step in found if step.name in items},
-        [as_step_row(row, step, failed, items.get(step.name)) for step in found],
+        {step.name: _items_note(step.state, items[step.name]) for step in found if step.name in items}
+        | {name: str(words) for name, words in places.items()},
+        [as_step_row(row, step, failed, items.get(step.name), place=places.get(step.name)) for step in found],
         (sum(step.state in ENDED_STEP for step in counted), len(counted)),
     )
+
+
+def _places(run: WorkflowRun, found: Iterable[Any]) -> Mapping[str, Any]:
+    """Return in words where the broker has the first ready steps of a run. Nothing if it does not answer."""
+    ready = [step for step in found if step.state == StepState.READY][:MOST_ASKED]
+    schema = tenancy.current_schema()
+    places: dict[str, Any] = {}
+    try:
+        for step in ready:
+            id = package_id(schema, run.pk, step.name, step.index, step.generation)
+            live = get_broker(run.cluster).find(schema, id)
+            if live is not None and live.place in _PLACES:
+                places[step.name] = _PLACES[live.place]
+    except TenantQError:
+        return {}
+    return places
 
 
 def plan_of(row: WorkflowRun) -> tuple[Plan | None, str]:
@@ -137,22 +161,6 @@ def plan_of(row: WorkflowRun) -> tuple[Plan | None, str]:
         return read_plan(row.plan), ""
     except ValueError as error:
         return None, visible(str(error))[:SHORT]
-
-
-def item_counts(run: str) -> Mapping[str, Counter[str]]:
-    """Return how many items of a run's steps are in which state, by the name of the step."""
-    found: dict[str, Counter[str]] = {}
-    rows = steps().filter(run=run, index__gte=0).order_by().values("name", "state").annotate(number=Count("*"))
-    for name, state, number in rows.values_list("name", "state", "number"):
-        found.setdefault(name, Counter())[state] = number
-    return found
-
-
-def progress_of(runs: Iterable[str]) -> Mapping[str, tuple[int, int]]:
-    """Return by id how many steps of runs have ended, and how many they have. One statement for all runs."""
-    wanted = steps().filter(run__in=list(runs), index=-1).exclude(name=ON_END).order_by().values("run")
-    counted = wanted.annotate(all=Count("*"), done=Count("index", filter=Q(state__in=ENDED_STEP)))
-    return {run: (done, all_) for run, done, all_ in counted.values_list("run", "done", "all")}
 
 
 def items_of(run: str, name: str, state: str = "") -> Any:
@@ -169,7 +177,7 @@ def step_of(run: str, name: str, index: int) -> Any:
 
 
 def as_step_row(
-    run: WorkflowRun, step: Any, failed: set[str], items: Counter[str] | None = None, *, short: int = SHORT
+    run: WorkflowRun, step: Any, failed: set[str], items: Mapping[str, int] | None = None, *, short: int = SHORT
 ) -> StepRow:
     """Return a step, or an item, as the page shows it.
 
@@ -178,9 +186,10 @@ def as_step_row(
         step: The row, with the starts of its values.
         failed: The ids of the tasks that have a row.
         items: How many of its items are in which state; None for one without items.
+        place: Where the broker has it, in words, or None.
         short: The most characters of its error.
     """
-    words = _items_note(step.state, items) if items else LABELS.get(step.state, visible(step.state))
+    words = _items_note(step.state, items) if items else place or LABELS.get(step.state, visible(step.state))
     return StepRow(
         name=step.name,
         index=step.index,
@@ -200,12 +209,12 @@ def as_step_row(
 
 
 def can_be_skipped(run: WorkflowRun, step: Any) -> bool:
-    """Return whether a step may be skipped: one that waits, or a failed one of an ended run."""
+    """Return whether a step may be skipped: one that waits, or a failed or cancelled one of an ended run."""
     if step.name == ON_END:
         return False
     if run.state in OPEN_RUN:
         return run.state != RunState.CANCELLING and step.state in (StepState.WAITING, StepState.PARKED)
-    return can_be_resumed(run) and step.state == StepState.FAILED
+    return can_be_resumed(run) and step.state in (StepState.FAILED, StepState.CANCELLED)
 
 
 def can_be_resumed(run: WorkflowRun) -> bool:
@@ -247,10 +256,10 @@ def context_of(row: WorkflowRun, plan: Plan | None) -> tuple[Mapping[str, Any], 
     return merged, len(found) > _MOST_SET or any(values is None for _name, _index, values in found)
 
 
-def _items_note(state: str, items: Counter[str]) -> str:
+def _items_note(state: str, items: Mapping[str, int]) -> str:
     """Return the state of a step with items in words: how many have ended, and how many failed."""
-    done = sum(items[ended] for ended in ENDED_STEP)
-    note = _("%(done)s of %(all)s") % {"done": done, "all": items.total()}
-    if items[StepState.FAILED]:
-        note += _(", %(count)s failed") % {"count": items[StepState.FAILED]}
+    done = sum(items.get(ended, 0) for ended in ENDED_STEP)
+    note = _("%(done)s of %(all)s") % {"done": done, "all": sum(items.values())}
+    if failed := items.get(StepState.FAILED):
+        note += _(", %(count)s failed") % {"count": failed}
     return note if state == StepState.MAPPING else f"{LABELS.get(state, visible(state))}: {note}"

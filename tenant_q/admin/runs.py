@@ -25,7 +25,7 @@ from tenant_q.admin.run_acts import RunActsAdmin
 from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
 from tenant_q.support.visible import visible, visible_lines
-from tenant_q.workflows import drawing
+from tenant_q.workflows import drawing, run_counts
 from tenant_q.workflows.models import WorkflowRun
 from tenant_q.workflows.states import OPEN_RUN, RunState
 
@@ -56,7 +56,7 @@ class RunList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = list(self.result_list)
-        counts = run_page.progress_of([run.pk for run in self.result_list])
+        counts = run_counts.progress_of(tenancy.current_schema(), [run.pk for run in self.result_list])
         for run in self.result_list:
             run.tenant_q_progress = counts.get(run.pk, (0, 0))
 
@@ -160,10 +160,10 @@ class WorkflowRunAdmin(RunActsAdmin):
         row = run_page.step_of(run.pk, step, item)
         if row is None:
             raise Http404(_("There is no such step."))
-        counts = run_page.item_counts(run.pk).get(step) if item < 0 else None
+        counts = run_counts.items_of(tenancy.current_schema(), run.pk).get(step) if item < 0 else None
         chosen = request.GET.get("state", "")
         rows = run_page.items_of(run.pk, step, chosen)
-        count = counts[chosen] if counts and chosen else (counts.total() if counts else 0)
+        count = counts.get(chosen, 0) if counts and chosen else sum((counts or {}).values())
         shown = _CountedPaginator(rows, ITEMS_A_PAGE, count).get_page(request.GET.get("p"))
         items = list(shown) if counts else []
         failed = run_page.existing_tasks([row, *items])
