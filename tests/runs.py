@@ -10,6 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from tenant_q.conf import conf
 from tenant_q.tenancy import in_schema
 from tenant_q.workflows.models import WorkflowRun, WorkflowStep
 from tenant_q.workflows.plan import Plan, PlanStep
@@ -46,7 +47,8 @@ def make_run(
     state = fields.get("state", "running")
     ended = now if state in ("succeeded", "failed", "cancelled") else None
     started = None if state == "pending" else now - timedelta(seconds=90)
-    given = {"id": uuid.uuid4().hex, "workflow": plan.workflow, "version": plan.version, "cluster": "c", "state": state}
+    given = {"id": uuid.uuid4().hex, "workflow": plan.workflow, "version": plan.version, "state": state}
+    given["cluster"] = conf().cluster
     given |= {"plan": json.loads(plan.text), "input": {"order": 17}, "config": {}, "created": now, "started": started}
     with in_schema(schema):
         run = WorkflowRun.objects.create(**{**given, "ended": ended, **fields})

@@ -177,7 +177,13 @@ def step_of(run: str, name: str, index: int) -> Any:
 
 
 def as_step_row(
-    run: WorkflowRun, step: Any, failed: set[str], items: Mapping[str, int] | None = None, *, short: int = SHORT
+    run: WorkflowRun,
+    step: Any,
+    failed: set[str],
+    items: Mapping[str, int] | None = None,
+    *,
+    place: Any = None,
+    short: int = SHORT,
 ) -> StepRow:
     """Return a step, or an item, as the page shows it.
 

@@ -90,14 +90,14 @@ def test_a_run_is_readable(visit, scheme: str, width: int):
 
 
 def test_the_page_follows_a_run_until_it_has_ended(visit):
-    run = make_run(A)
+    run = make_run(A, WIDE, {"begin": "ready"})
     page = visit(A, page_of(run))
     frame = page.locator(".tenant-q-graph-frame")
     page.set_viewport_size({"width": 390, "height": 900})
     frame.evaluate("frame => { frame.scrollLeft = 20; }")
     with in_schema(A):
-        WorkflowStep.objects.filter(run=run.pk, name="charge").update(state="succeeded")
-    page.wait_for_selector(".tenant-q-is-succeeded .tenant-q-name >> text=charge")
+        WorkflowStep.objects.filter(run=run.pk, name="begin").update(state="succeeded")
+    page.wait_for_selector(".tenant-q-is-succeeded .tenant-q-name >> text=begin")
     assert frame.evaluate("frame => frame.scrollLeft") == 20
     with in_schema(A):
         WorkflowRun.objects.update(state="failed", ended=run.created)
