@@ -14,6 +14,7 @@ from tenant_q.conf import conf
 from tenant_q.tenancy import in_schema
 from tenant_q.workflows.models import WorkflowRun, WorkflowStep
 from tenant_q.workflows.plan import Plan, PlanStep
+from tenant_q.workflows.states import ENDED_STEP
 
 ORDER = Plan(
     "shop.workflows.order",
@@ -63,9 +64,9 @@ def make_run(
 
 
 def _row(run: WorkflowRun, name: str, index: int, state: str, **values: Any) -> WorkflowStep:
-    has_run = state not in ("waiting", "skipped")
-    moments = {"started": run.started if has_run else None, "ended": run.ended, "attempts": int(has_run)}
-    return WorkflowStep(run=run.pk, name=name, index=index, state=state, **{**moments, **values})
+    has_run, has_ended = state not in ("waiting", "skipped"), state in ENDED_STEP
+    moments = {"started": run.started if has_run else None, "ended": run.created if has_ended else None}
+    return WorkflowStep(run=run.pk, name=name, index=index, state=state, **{**moments, "attempts": int(has_run), **values})
 
 
 def delete_runs(*schemas: str) -> None:

@@ -10,9 +10,11 @@ from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.text import capfirst
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from psycopg import sql
@@ -22,6 +24,7 @@ from tenant_q.admin import run_page, run_values
 from tenant_q.admin.filters import BoundedPaginator, WorkflowFilter
 from tenant_q.admin.gate import GatedAdmin
 from tenant_q.admin.run_acts import RunActsAdmin
+from tenant_q.admin.run_values import cut
 from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
 from tenant_q.support.visible import visible, visible_lines
@@ -31,6 +34,8 @@ from tenant_q.workflows.states import OPEN_RUN, RunState
 
 ITEMS_A_PAGE = 100
 """The items of a step on a page."""
+KEY_SHOWN = 40
+"""The characters of a key in the list."""
 _OPEN = "open"
 _LARGE = ("plan", "input", "config")
 
@@ -122,15 +127,15 @@ class WorkflowRunAdmin(RunActsAdmin):
 
     @admin.display(description=gettext_lazy("key"), ordering="key", empty_value="-")
     def shown_key(self, run: Any) -> str | None:
-        return visible(run.key) if run.key else None
+        return cut(visible(run.key), KEY_SHOWN) if run.key else None
 
     @admin.display(description=gettext_lazy("progress"))
     def progress(self, run: Any) -> Any:
         return _("%(done)s of %(all)s") % dict(zip(("done", "all"), run.tenant_q_progress, strict=True))
 
     @admin.display(description=gettext_lazy("started"), ordering="created")
-    def started_or_created(self, run: Any) -> Any:
-        return run.started or run.created
+    def started_or_created(self, run: Any) -> str:
+        return date_format(localtime(run.started or run.created), "SHORT_DATETIME_FORMAT")
 
     @admin.display(description=gettext_lazy("duration"))
     def took(self, run: Any) -> str:

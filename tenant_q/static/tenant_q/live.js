@@ -5,6 +5,9 @@ document.addEventListener("DOMContentLoaded", () => {
   if (!shown) {
     return;
   }
+  for (const frame of shown.querySelectorAll(".tenant-q-graph-frame")) {
+    frame.scrollLeft = (frame.scrollWidth - frame.clientWidth) / 2; // the first steps are in the middle
+  }
   let last;
   const scrolled = () => [...shown.querySelectorAll("[data-keep-scroll]")];
   const replace = (text) => {
