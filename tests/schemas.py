@@ -76,6 +76,7 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
     """
     from tenant_q import tenancy
     from tenant_q.schedules import index_upkeep
+    from tenant_q.schedules.schema_indexes import all_indexes
 
     connection.set_schema_to_public()
     model = tenancy.tenant_model()
@@ -89,7 +90,8 @@ def clone_tenants(names: Sequence[str], template: str = TENANTS[0], tables: Sequ
                 cursor.execute(f'CREATE TABLE "{schema}"."{table}" (LIKE "{template}"."{table}" INCLUDING ALL)')
     model.objects.bulk_create(model(schema_name=name, name=name, **domain_of(model, name)) for name in names)
     for name in names:
-        index_upkeep.install(tenancy.physical_schema(name))
+        for index in all_indexes():
+            index_upkeep.install(tenancy.physical_schema(name), index)
 
 
 def make_dead(name: str) -> None:

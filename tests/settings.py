@@ -4,7 +4,7 @@ import json
 import os
 
 from config.settings import *  # noqa: F403
-from config.settings import DATABASES, Q_CLUSTER, TENANT_Q
+from config.settings import DATABASES, INSTALLED_APPS, Q_CLUSTER, TENANT_Q
 
 Q_CLUSTER |= json.loads(os.environ.get("TEST_Q_CLUSTER", "{}"))
 # What the schedules of the tests' admins run, besides `shop.tasks`.
@@ -14,6 +14,9 @@ TENANT_Q |= json.loads(os.environ.get("TEST_TENANT_Q", "{}"))
 SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED", '["public"]'))
 # The plugin has made this run's database; Django's own test database is not used.
 DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
+
+# The workflows of the tests.
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.flows"]
 
 # And one of another kind.
 DATABASES["elsewhere"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}

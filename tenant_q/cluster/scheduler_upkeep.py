@@ -1,4 +1,4 @@
-"""Keep up what firing depends on: the due index, policies, schedules from code, and the removal of deleted tenants."""
+"""Keep up what firing depends on: due indexes, policies, schedules from code, and the removal of deleted tenants."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
 from tenant_q.operations import deleted_tenants
 from tenant_q.schedules import code_sync, due_index, index_upkeep
+from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex, all_indexes
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
@@ -33,9 +34,9 @@ class Upkeep:
         self.session = session
         # When each kind of work is due.
         self._due: dict[str, float] = {}
-        # Schemas that differ from the index, each with whether it is to be forgotten.
-        self._stale: list[tuple[str, bool]] = []
-        self._to_verify: list[str] = []
+        # Schemas that differ from an index, each with whether it is to be forgotten.
+        self._stale: list[tuple[SchemaIndex, str, bool]] = []
+        self._to_verify: list[tuple[SchemaIndex, str]] = []
         # The synchronization with the schedules in code that is going on.
         self._sync: code_sync.Sync | None = None
         self._has_synced = False
@@ -68,23 +69,24 @@ class Upkeep:
         if self.session.unsure:
             # Every role that can connect can notify, so ignore schemas that the index does not know.
             known = self.session.unsure & index_upkeep.known_schemas()
-            self._to_verify += sorted(known.difference(self._to_verify))
+            unsure = [(SCHEDULES, schema) for schema in sorted(known)]
+            self._to_verify += [one for one in unsure if one not in self._to_verify]
             self.session.unsure.clear()
         self._verify_some()
         self._when_due("code", self._compare_code)
         self._sync_some()
         return bool(self._stale)
 
-    def doubt(self, schema: str) -> None:
-        """Let the scheduler compare the due index with the schedules of a doubtful schema, and correct it."""
+    def doubt(self, schema: str, index: SchemaIndex = SCHEDULES) -> None:
+        """Let the scheduler compare a due index with the rows of a doubtful schema, and correct it."""
         try:
-            if not index_upkeep.errors(schema) or not index_upkeep.install(schema):
+            if not index_upkeep.errors(schema, index) or not index_upkeep.install(schema, index):
                 return
         except tenancy.DATABASE_ERRORS:  # the table is locked or has another shape: logged when it is due
             return
         logger.warning(
             "Corrected the due index, which was wrong about %s",
-            schema,
+            schema if index is SCHEDULES else f"{index.what} of {schema}",
             event="due_index.corrected",
             extra={"schema": schema},
         )
@@ -110,11 +112,17 @@ class Upkeep:
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due
-        self._stale = index_upkeep.stale_schemas(thorough=is_first)
+        self._stale = [
+            (index, schema, is_gone)
+            for index in all_indexes()
+            for schema, is_gone in index_upkeep.stale_schemas(thorough=is_first, index=index)
+        ]
         if self._stale:
             logger.info("Found %s schemas to update in the due index", len(self._stale), event="due_index.stale")
         if is_first:
-            self._to_verify = sorted(set(index_upkeep.indexed_schemas()) - {schema for schema, _ in self._stale})
+            stale = {(index, schema) for index, schema, _ in self._stale}
+            known = [(index, schema) for index in all_indexes() for schema in index_upkeep.indexed_schemas(index)]
+            self._to_verify = [one for one in known if one not in stale]
 
     def _compare_code(self) -> None:
         """Find the tenants whose schedules differ from those in code, unless some are still being changed."""
@@ -158,25 +166,28 @@ class Upkeep:
             raise
 
     def _update_stale(self) -> None:
-        left: list[tuple[str, str]] = []
         begun = time.monotonic()
         while self._stale and time.monotonic() - begun < BUSY_SECONDS:
-            left += index_upkeep.bring_up_to_date(self._stale[-1:])
+            index, stale, is_gone = self._stale[-1]
+            left = index_upkeep.bring_up_to_date([(stale, is_gone)], index)
             self._stale.pop()
-        for schema, reason in left:
-            logger.warning(
-                "Schedules of %s are not in the index yet: %s",
-                schema,
-                reason,
-                event="due_index.schema_left_out",
-                extra={"schema": schema},
-            )
+            for schema, reason in left:
+                logger.warning(
+                    "%s of %s are not in the index yet: %s",
+                    index.what.capitalize(),
+                    schema,
+                    reason,
+                    event="due_index.schema_left_out",
+                    extra={"schema": schema},
+                )
 
     def _verify_some(self) -> None:
         begun = time.monotonic()
         while self._to_verify and time.monotonic() - begun < VERIFY_SECONDS:
-            self.doubt(self._to_verify[-1])
-            self.session.seen.add(self._to_verify.pop())
+            index, schema = self._to_verify[-1]
+            self.doubt(schema, index)
+            self.session.seen.add(schema)
+            self._to_verify.pop()
             if not self._to_verify:
                 logger.info("Verified the due index", event="due_index.verified")
 

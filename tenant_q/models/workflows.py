@@ -22,7 +22,15 @@ class DueWorkflow(models.Model):
         db_table = "tenant_q_dueworkflow"
         verbose_name = _("due workflow run")
         verbose_name_plural = _("due workflow runs")
-        indexes = [models.Index(fields=["cluster", "due"], name="tenant_q_due_runs")]
+        indexes = [
+            models.Index(fields=["cluster", "due"], name="tenant_q_due_runs"),
+            # Whether any run is open is asked in each tick, among runs that are kept for months.
+            models.Index(
+                fields=["cluster"],
+                condition=models.Q(state__in=["pending", "running", "cancelling"]),
+                name="tenant_q_open_runs",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.schema_name}: {self.run}"
@@ -32,6 +40,7 @@ class IndexedRuns(models.Model):
     """A schema whose workflow runs are in the index `DueWorkflow`, and the OID of its table."""
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63, primary_key=True)
+    # Negative if a trigger could not write an entry: then the scheduler writes all entries of the schema anew.
     table_oid: models.BigIntegerField[int, int] = models.BigIntegerField(_("table"))
 
     class Meta:

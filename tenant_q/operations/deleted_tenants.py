@@ -22,6 +22,7 @@ from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle import cached_results
 from tenant_q.models import GroupPart, TenantConfiguration, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, code_entries, index_upkeep
+from tenant_q.schedules.schema_indexes import all_indexes
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.departures")
@@ -83,7 +84,8 @@ def _note_deleted(schema: str, key: str) -> None:
         code_entries.forget(key)
         values = {"schema_name": schema, "deleted": timezone.now(), "cleared": None}
         _records().update_or_create(key=key, defaults=values)
-    index_upkeep.forget(tenancy.physical_schema(schema))
+    for index in all_indexes():
+        index_upkeep.forget(tenancy.physical_schema(schema), index)
 
 
 # In the broker

@@ -19,6 +19,7 @@ from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.lifecycle import cached_results
 from tenant_q.models import AuditRecord, GroupPart, TenantConfiguration, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
+from tenant_q.schedules.schema_indexes import all_indexes
 from tenant_q.tenancy.names import validate_schema_name
 
 RENAME = "rename"
@@ -140,8 +141,9 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
                 rows.filter(schema_name=new).delete()
                 rows.filter(schema_name=old).update(schema_name=new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
-        index_upkeep.forget(tenancy.physical_schema(old))
-        index_upkeep.install_now(tenancy.physical_schema(new))
+        for index in all_indexes():
+            index_upkeep.forget(tenancy.physical_schema(old), index)
+            index_upkeep.install_now(tenancy.physical_schema(new), index)
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
 
 

@@ -6,41 +6,39 @@ from psycopg import errors, sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.models import DueSchedule
 from tenant_q.schedules.catalogue import Table, has_all
 from tenant_q.schedules.index_statements import fetch
+from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex, all_indexes
 from tenant_q.sql import statement
 
-# The functions that a cluster and the commands call.
-_CALLED = (
-    "tenant_q_forget_schema(text)",
-    "tenant_q_foreign_code(text)",
-    "tenant_q_index_errors(text)",
-    "tenant_q_install_index(text)",
-    "tenant_q_install_triggers(text)",
-    "tenant_q_require_plain(text[], text[])",
-    "tenant_q_stale_schemas()",
-)
+# The functions that a cluster and the commands call for any index.
+_CHECKS = ("tenant_q_foreign_code(text)", "tenant_q_require_plain(text[], text[])")
 REFUSED = errors.InsufficientPrivilege
 """The error of a query that lacks a right."""
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
+def called() -> tuple[str, ...]:
+    """Return the functions of all indexes that a cluster and the commands call, with the types of their arguments."""
+    return (*_CHECKS, *(function for index in all_indexes() for function in index.called))
+
+
 def require_index() -> None:
-    """Raise `ConfigurationError` if the due index has not been migrated, or this role has no right to use it."""
+    """Raise `ConfigurationError` if an index has not been migrated, or this role has no right to use it."""
     public = tenancy.public_schema()
-    if not has_all(Table(DueSchedule._meta.db_table)):
-        raise ConfigurationError(
-            f"The schema {public!r} has no table {DueSchedule._meta.db_table}, the index of all tenants' schedules; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
+    for index in all_indexes():
+        if not has_all(Table(index.entries)):
+            raise ConfigurationError(
+                f"The schema {public!r} has no table {index.entries}, the index of all tenants' {index.what}; "
+                "run `python manage.py migrate_schemas --shared`."
+            )
     _require_functions()
 
 
 def _require_functions() -> None:
-    """Raise `ConfigurationError` if the due index lacks a function, or this role has no right to execute one."""
+    """Raise `ConfigurationError` if an index lacks a function, or this role has no right to execute one."""
     public = tenancy.public_schema()
-    paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in _CALLED}
+    paths = {f"{sql.Identifier(public).as_string()}.{function}": function for function in called()}
     missing = fetch(
         sql.SQL(
             "SELECT name FROM pg_catalog.unnest({}::pg_catalog.text[]) AS asked (name) "
@@ -48,12 +46,15 @@ def _require_functions() -> None:
         ).format(sql.Literal(list(paths)))
     )
     if missing:
+        function = paths[missing[0][0]]
+        what = next((index.what for index in all_indexes() if function in index.called), SCHEDULES.what)
+        before = "0004_admin_pages" if what == SCHEDULES.what else "0009_workflows"
         raise ConfigurationError(
-            f"The schema {public!r} has no function {paths[missing[0][0]]}, a part of the index of all tenants' "
-            "schedules; run `python manage.py migrate_schemas --shared`. If that changes nothing, run "
-            "`python manage.py migrate_schemas --shared tenant_q 0004_admin_pages` and then the first command again."
+            f"The schema {public!r} has no function {function}, a part of the index of all tenants' "
+            f"{what}; run `python manage.py migrate_schemas --shared`. If that changes nothing, run "
+            f"`python manage.py migrate_schemas --shared tenant_q {before}` and then the first command again."
         )
-    names = [function.partition("(")[0] for function in _CALLED]
+    names = [function.partition("(")[0] for function in called()]
     query = sql.SQL(statement("unusable_functions")).format(names=sql.Literal(names), public=sql.Literal(public))
     unusable = fetch(query)
     if unusable:
@@ -64,12 +65,13 @@ def _require_functions() -> None:
         )
 
 
-def why_not(schema: str, error: BaseException) -> str:
+def why_not(schema: str, error: BaseException, index: SchemaIndex = SCHEDULES) -> str:
     """Return why a schema could not be put into the due index, with the rights that are missing, if any.
 
     Args:
         schema: The schema as PostgreSQL names it.
         error: The error of the server.
+        index: The index.
 
     Raises:
         DatabaseAway: The database cannot be reached.
@@ -80,25 +82,28 @@ def why_not(schema: str, error: BaseException) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if not isinstance(cause, REFUSED):
         return said
-    return said + needed_grants(schema)
+    return said + needed_grants(schema, index)
 
 
-def needed_grants(schema: str) -> str:
+def needed_grants(schema: str, index: SchemaIndex = SCHEDULES) -> str:
     """Return the grants that the current role needs to put a schema into the due index, as the end of a sentence.
 
     It is empty if nothing is missing. This costs one statement.
 
     Args:
         schema: The schema as PostgreSQL names it.
+        index: The index.
 
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    table = sql.Identifier(schema, "django_q_schedule").as_string()
+    public = sql.Identifier(tenancy.public_schema()).as_string()
+    table = sql.Identifier(schema, index.table).as_string()
     query = sql.SQL(statement("missing_rights")).format(
         name=sql.Literal(schema),
         table=sql.Literal(table),
-        public=sql.Literal(sql.Identifier(tenancy.public_schema()).as_string()),
+        trigger=sql.Literal(f"{public}.{index.trigger}()"),
+        install=sql.Literal(f"{public}.{index.install_triggers}(text)"),
     )
     grants = [grant for (grant,) in fetch(query)]
     return f"; run as the owner of the named objects: {'; '.join(grants)};" if grants else ""

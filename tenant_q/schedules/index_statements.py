@@ -10,9 +10,6 @@ from tenant_q import tenancy
 from tenant_q.models import DueSchedule
 from tenant_q.sql import statement
 
-INDEXED_SCHEMAS = "tenant_q_indexedschema"
-"""The table of the schemas that are in the index."""
-
 
 def entries() -> Any:
     """Return a queryset of the entries of the due index, on the tenants' connection."""
@@ -36,8 +33,17 @@ def call(form: Any, function: str, *arguments: Any) -> sql.Composed:
 
 
 def index_functions() -> sql.Composed:
-    """Return the statements that create or replace the functions of the due index."""
-    return sql.SQL(statement("due_index")).format(
+    """Return the statements that create or replace the functions of the due index of schedules."""
+    return functions_of("due_index")
+
+
+def functions_of(file: str) -> sql.Composed:
+    """Return the statements that create or replace the functions of an index.
+
+    Args:
+        file: The name of the file of SQL statements, without its ending.
+    """
+    return sql.SQL(statement(file)).format(
         public=sql.Identifier(tenancy.public_schema()), foreign=tenancy.is_foreign_query(sql.SQL("name"))
     )
 

@@ -173,10 +173,15 @@ BEGIN
     RETURN (WITH tab AS (
         SELECT tab.*, format('%I.%I', space.nspname, tab.relname) AS path
         FROM pg_class AS tab JOIN pg_namespace AS space ON space.oid = tab.relnamespace
-        WHERE space.nspname = name AND tab.relname IN ('django_q_task', 'django_q_schedule') AND {foreign}
+        WHERE space.nspname = name AND {foreign} AND tab.relname IN (
+            'django_q_task', 'django_q_schedule', 'tenant_q_workflows_run', 'tenant_q_workflows_step',
+            'tenant_q_workflows_signal'
+        )
     ), ours AS (
         SELECT fun.oid FROM pg_proc AS fun
-        WHERE fun.oid = to_regprocedure('{public}.tenant_q_index_schedule()')
+        WHERE fun.oid IN (
+            to_regprocedure('{public}.tenant_q_index_schedule()'), to_regprocedure('{public}.tenant_q_index_run()')
+        )
     ), found AS (
         SELECT 1 AS rank, format('%s is no plain table', path) AS reason FROM tab
         WHERE relkind <> 'r' OR relispartition OR relpersistence = 't'

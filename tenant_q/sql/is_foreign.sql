@@ -1,7 +1,7 @@
 -- Whether an untrusted role could put its code into the tables of a schema. This is an expression for other statements.
 -- Trusted roles are the current role, the owner of the due index, the owner of the database, and superusers. Any other role
--- makes the schema foreign if it owns the schema or one of Django-Q2's tables, may create objects in the schema, or may put
--- triggers or foreign keys on the tables.
+-- makes the schema foreign if it owns the schema or a table of Django-Q2 or of workflows, may create objects in the schema, or
+-- may put triggers or foreign keys on the tables.
 --
 -- {name}    the schema, an expression of type text
 -- {public}  the public schema, a literal; it belongs to the project
@@ -16,7 +16,9 @@
         OR EXISTS (
             SELECT FROM pg_catalog.pg_class AS tab
             WHERE tab.relnamespace OPERATOR(pg_catalog.=) space.oid
-                AND tab.relname OPERATOR(pg_catalog.=) ANY ('{{django_q_task,django_q_schedule}}'::pg_catalog.text[])
+                AND tab.relname OPERATOR(pg_catalog.=) ANY (
+                    '{{django_q_task,django_q_schedule,tenant_q_workflows_run,tenant_q_workflows_step,tenant_q_workflows_signal}}'::pg_catalog.text[]
+                )
                 AND (
                     tab.relowner OPERATOR(pg_catalog.<>) ALL (trusted.roles)
                     OR EXISTS (

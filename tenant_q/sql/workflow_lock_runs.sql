@@ -3,7 +3,7 @@
 -- {runs}  the schema-qualified table
 -- %s      the ids
 SELECT id, version, state, cluster, error, ended IS NOT NULL, look_at IS NULL OR look_at <= clock_timestamp(),
-    config -> 'limits' -> 'max_items', workflow
+    config -> 'limits' ->> 'max_items', workflow
 FROM {runs}
 WHERE id = ANY (%s)
 ORDER BY id

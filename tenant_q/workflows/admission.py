@@ -60,9 +60,7 @@ def _admit(schema: str, everything: bool = False) -> list[ReadyStep]:
     limit = limit_of(schema)
     if limit is None and not everything:
         return []
-    key = int.from_bytes(
-        hashlib.blake2b(f"workflows;{schema}".encode(), digest_size=8).digest(), "big", signed=True
-    )
+    key = int.from_bytes(hashlib.blake2b(f"workflows;{schema}".encode(), digest_size=8).digest(), "big", signed=True)
     most = limit if limit is not None else 1_000_000
     with transaction([schema]) as open_one:
         _, admitted = open_one.run(
@@ -75,5 +73,3 @@ def _admit(schema: str, everything: bool = False) -> list[ReadyStep]:
 def admit_all(schema: str) -> list[ReadyStep]:
     """Let pending runs of a tenant begin, also if its limit was removed meanwhile. Returns and raises as `admit`."""
     return _admit(schema, everything=True)
-
-

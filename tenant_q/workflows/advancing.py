@@ -18,6 +18,7 @@ from tenant_q.workflows import items as map_items
 from tenant_q.workflows.decide import Decision, Facts, Items, decide
 from tenant_q.workflows.plan import Plan, known_plan, read_plan
 from tenant_q.workflows.states import RunState, StepState
+from tenant_q.workflows.step_options import MOST_ITEMS
 from tenant_q.workflows.step_packages import ReadyStep
 from tenant_q.workflows.transactions import Statement, Transaction, on, transaction
 
@@ -173,7 +174,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
                 if run == id
             }
             generations = {name: generation for _, name, _, generation, _ in own}
-            limit = most if isinstance(most, int) else map_items.MOST_ITEMS
+            limit = int(most) if most and most.isdigit() else MOST_ITEMS
             found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations))
     return found
 
@@ -243,7 +244,7 @@ def _write(open_one: Transaction, found: Iterable[Advancing], again: Runs) -> Ad
 
 
 def _changes(schema: str, own: list[Advancing], again: Runs) -> list[Statement]:
-    """Return the statements that write what was decided about the runs of a tenant. Those with rows return ready steps."""
+    """Return the statements that write what was decided about runs of a tenant. The rows that they return are ready."""
     steps = [
         {
             "run": one.facts.id,

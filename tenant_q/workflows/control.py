@@ -30,15 +30,20 @@ logger = get_logger("tenant_q.workflows")
 def _locked(schema: str, id: str, act: str, by: str) -> Iterator[tuple[Transaction, Advancing]]:
     """Run a block with a run whose row is locked, in one transaction with an audit record if `by` is given."""
     by = one_line(by)[:150]
-    with run_rows.explained(schema), tenancy.detect_outages():
-        with django_transaction.atomic(using=tenancy.database_alias()):
-            if by:
-                audit.record(by, act, schema=schema, target=id[:100])
-            with transaction([schema]) as open_one:
-                found = read(open_one, {schema: [id]}) if "\0" not in id else []
-                if not found:
-                    raise WorkflowError(f"Tenant {schema!r} has no workflow run {id[:100]!r}; see `msworkflow list`.")
-                yield open_one, found[0]
+    with run_rows.explained(schema), _atomic():
+        if by:
+            audit.record(by, act, schema=schema, target=id[:100])
+        with transaction([schema]) as open_one:
+            found = read(open_one, {schema: [id]}) if "\0" not in id else []
+            if not found:
+                raise WorkflowError(f"Tenant {schema!r} has no workflow run {id[:100]!r}; see `msworkflow list`.")
+            yield open_one, found[0]
+
+
+@contextmanager
+def _atomic() -> Iterator[None]:
+    with tenancy.detect_outages(), django_transaction.atomic(using=tenancy.database_alias()):
+        yield
 
 
 # Cancel
@@ -162,10 +167,11 @@ def skip(schema: str, id: str, step: str, *, by: str = "", why: str = "") -> Non
         is_open = facts.state in (RunState.PENDING, RunState.RUNNING) and state in (StepState.WAITING, StepState.PARKED)
         if not is_open and not (facts.has_ended and state in (StepState.FAILED, StepState.CANCELLED)):
             raise WorkflowError(
-                f"Step {step!r} of workflow run {id} is {state} and the run is {facts.state}; only a step that waits, or "
-                "a failed one of an ended run, can be skipped."
+                f"Step {step!r} of workflow run {id} is {state} and the run is {facts.state}; only a step that "
+                "waits, or a failed one of an ended run, can be skipped."
             )
-        reason = resuming.BY_HAND + (f" by {one_line(by)[:150]}" if by else "") + (f": {one_line(why)[:500]}" if why else "")
+        who, reason = one_line(by)[:150], one_line(why)[:500]
+        reason = resuming.BY_HAND + (f" by {who}" if who else "") + (f": {reason}" if reason else "")
         change = {"run": id, "name": step, "index": -1, "was": state, "state": "skipped", "error": reason}
         open_one.run([on(schema, "workflow_set_steps", json.dumps([change]))])
         if is_open:
@@ -183,13 +189,10 @@ def delete(schema: str, ids: Sequence[str], *, by: str = "") -> int:
     Returns:
         The number of deleted runs.
     """
-    with run_rows.explained(schema), tenancy.detect_outages():
-        with django_transaction.atomic(using=tenancy.database_alias()):
-            with transaction([schema]) as open_one:
-                (answer,) = open_one.run([on(schema, "workflow_delete", list(ids))])
-            deleted = [id for (id,) in answer.rows]
-            if by and deleted:
-                audit.record(one_line(by)[:150], "delete workflows", schema=schema, target=" ".join(deleted))
+    with run_rows.explained(schema), _atomic():
+        with transaction([schema]) as open_one:
+            (answer,) = open_one.run([on(schema, "workflow_delete", list(ids))])
+        deleted = [id for (id,) in answer.rows]
+        if by and deleted:
+            audit.record(one_line(by)[:150], "delete workflows", schema=schema, target=" ".join(deleted))
     return len(deleted)
-
-

@@ -1,4 +1,4 @@
-"""Decide what follows from the states of a run's steps: which become ready or are skipped, and whether the run has ended.
+"""Decide what follows from the states of a run's steps: which are ready or skipped now, and whether the run has ended.
 
 These functions are pure: they read no table and run no code of the project.
 """

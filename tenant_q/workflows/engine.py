@@ -23,7 +23,7 @@ from tenant_q.exceptions import (
 from tenant_q.lifecycle import bulk_rows, known_outcomes, retries, save_results, step_engine
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.lifecycle.outcome_rows import Key, owner_of
+from tenant_q.lifecycle.outcome_rows import owner_of
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
 from tenant_q.package.outcome import Outcome, give_up, without_effect, without_values
@@ -170,7 +170,7 @@ def _context_of(package: Package, loaded: LoadedStep) -> Context:
     schema, is_last = package.schema, name == ON_END
     return Context(
         input=loaded.input,
-        config=tenancy.TenantConfig.of(loaded.config),
+        config=tenancy.TenantConfig.from_json(loaded.config),
         results=Results(
             loaded.inputs,
             load=lambda wanted: run_rows.output_of(schema, run, wanted),
@@ -276,5 +276,3 @@ def _write_rows(failed: Sequence[Outcome]) -> None:
     for outcome in failed:
         by_owner.setdefault(owner_of(outcome), []).append(replace(outcome, is_saved=False))
     bulk_rows.save(by_owner)
-
-

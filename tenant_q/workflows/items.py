@@ -33,9 +33,7 @@ class Mapped:
     error: str = ""
 
 
-def expand(
-    open_one: Transaction, schema: str, run: str, step: PlanStep, generation: int, most_items: int
-) -> Mapped:
+def expand(open_one: Transaction, schema: str, run: str, step: PlanStep, generation: int, most_items: int) -> Mapped:
     """Write the items of a step, the first of them ready, or end the step if it has none or they are refused.
 
     Args:

@@ -118,7 +118,7 @@ def remember(plan: Plan) -> Plan:
 
 
 def read_plan(stored: Any) -> Plan:
-    """Return the plan that a run's row stores. Raises `ValueError` if it is none, as a tenant's role may have changed it.
+    """Return the plan that a run's row stores. Raises `ValueError` if it is none: a tenant's role may have changed it.
 
     Args:
         stored: The value of the column, as JSON text or parsed.

@@ -20,6 +20,7 @@ from tenant_q.support.call_checks import shown
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, registry, run_rows, step_options
+from tenant_q.workflows.models import WorkflowRun
 from tenant_q.workflows.plan import ON_END, Plan
 from tenant_q.workflows.pushing import push_or_leave, push_steps
 from tenant_q.workflows.run import Run
@@ -38,9 +39,7 @@ FIRST_LOOK_SECONDS = 10.0
 LONGEST_KEY = 500
 
 
-def start(
-    workflow: Workflow, input: Any, *, key: str | None = None, schema: str | None = None, by: str = ""
-) -> Run:
+def start(workflow: Workflow, input: Any, *, key: str | None = None, schema: str | None = None, by: str = "") -> Run:
     """Start a run of a workflow. See `Workflow.start`."""
     if conf().sync:
         from tenant_q.workflows import here
@@ -67,7 +66,7 @@ def write(
     _refuse_full(name)
     config, limit = tenancy.config(name), admission.limit_of(name)
     now = timezone.now()
-    row = run_rows.WorkflowRun(
+    row = WorkflowRun(
         id=uuid()[1],
         workflow=workflow.path,
         version=plan.version,
@@ -124,8 +123,8 @@ def _refuse_full(schema: str) -> None:
     waiting = get_broker().queue_size(schema)
     if waiting >= limit:
         raise QueueFull(
-            f"A workflow cannot be started for {schema}: {waiting} tasks wait, and its max_queued is {limit}; try again "
-            f"later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
+            f"A workflow cannot be started for {schema}: {waiting} tasks wait, and its max_queued is {limit}; try "
+            f"again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
         )
 
 
@@ -208,5 +207,3 @@ def schedule(workflow: Workflow, input: Any, *, name: str, **when: Any) -> Any:
 def get_workflow(path: str) -> Workflow:
     """Return the registered workflow with this path. Raises `WorkflowError`."""
     return registry.get(path)
-
-

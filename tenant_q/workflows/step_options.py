@@ -98,7 +98,8 @@ def declared(
     for name, value, least in (("at_once", at_once, 1), ("allow_failures", allow_failures, 0)):
         if value is not None and (type(value) is not int or not least <= value <= MOST_ITEMS):
             raise WorkflowError(
-                f"The option {name!r} of {where} is {shown(value)}; it must be a whole number from {least} to {MOST_ITEMS}."
+                f"The option {name!r} of {where} is {shown(value)}; it must be a whole number from {least} to "
+                f"{MOST_ITEMS}."
             )
     return Declared(
         func=func,
@@ -154,8 +155,8 @@ def check_input(workflow: str, wanted: Mapping[str, Any] | None, given: Any) -> 
     found = {} if given is None else given
     if not isinstance(found, Mapping):
         raise WorkflowError(f"The input of workflow {workflow} is {shown(given)}; it must be a dict.")
-    for name in found if wanted is not None else ():
-        if name not in wanted:
+    for name in found:
+        if wanted is not None and name not in wanted:
             raise WorkflowError(
                 f"The input of workflow {workflow} has an unknown key {name!r}: {did_you_mean(name, wanted)}"
             )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-
 from tenant_q import tenancy
 from tenant_q.lifecycle.step_engine import STEP
 from tenant_q.package.package import Package
@@ -124,14 +123,32 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
         steps, *others = open_one.run(statements, last=True)
     outputs: dict[str, dict[str, Any]] = {}
     for run, name, output in others[0].rows if others else ():
-        outputs.setdefault(run, {})[name] = output
+        outputs.setdefault(run, {})[name] = _parsed(output)
     found = {}
-    for run, name, index, state, generation, item, attempts, delay, *of_run in steps.rows:
-        package = by_place[run, name, index]
+    for run, step, index, state, generation, item, attempts, delay, workflow, *of_run in steps.rows:
+        package = by_place[run, step, index]
         wanted = package.task[STEP]["inputs"]
         own = {name: output for name, output in outputs.get(run, {}).items() if name in wanted}
-        found[package.id] = LoadedStep(state, generation, item, attempts, delay, *of_run, own)
+        run_state, input, config, error = of_run
+        found[package.id] = LoadedStep(
+            state,
+            generation,
+            _parsed(item),
+            attempts,
+            delay,
+            workflow,
+            run_state,
+            _parsed(input),
+            _parsed(config),
+            error,
+            own,
+        )
     return found
+
+
+def _parsed(stored: str | None) -> Any:
+    """Return a value of a column of JSON, which Django's connections hand out as text."""
+    return None if stored is None else json.loads(stored)
 
 
 def end_together(open_one: Transaction, ended: Mapping[str, Sequence[EndedStep]], *, last: bool) -> set[str]:
@@ -146,10 +163,11 @@ def end_together(open_one: Transaction, ended: Mapping[str, Sequence[EndedStep]]
         The ids of the packages whose steps were changed. The others are not ready any more.
     """
     statements = [on(schema, "workflow_end_steps", _records(own)) for schema, own in ended.items()]
-    changed = set()
+    changed: set[str] = set()
     for (schema, own), answer in zip(ended.items(), open_one.run(statements, last=last), strict=True):
         generations = {place_of(one.package): one.package.task[STEP]["generation"] for one in own}
-        changed |= {package_id(schema, *place, generations[place]) for place in map(tuple, answer.rows)}
+        for run, name, index in answer.rows:
+            changed.add(package_id(schema, run, name, index, generations[run, name, index]))
     return changed
 
 
@@ -184,5 +202,3 @@ def _record(one: EndedStep) -> str:
     }
     text = json.dumps(fields)
     return f'{text[:-1]},"output":{one.end.output or "null"},"context":{one.end.context or "null"}}}'
-
-

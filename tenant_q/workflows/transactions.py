@@ -1,7 +1,7 @@
 """Run several statements on the workflow tables of tenants in one transaction, with few round trips.
 
 Each call of `run` is one round trip, and the last one commits. Statements find objects in `pg_catalog` only, so every
-name of a table is qualified with its schema, and nothing that a tenant's role has made is found instead of PostgreSQL's.
+table is qualified with its schema, and nothing that a tenant's role has made is found instead of PostgreSQL's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Check values that a run keeps: inputs, outputs and what steps set in the context. They are JSON that `jsonb` holds."""
+"""Check the values that a run keeps, inputs, outputs and what steps set: they must be JSON that `jsonb` holds."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tenant_q.exceptions import WorkflowError
 from tenant_q.support.call_checks import shown
@@ -64,6 +64,25 @@ class Workflow:
 
     # Declaration
 
+    @overload
+    def step(self, func: F, /) -> F: ...
+
+    @overload
+    def step(
+        self,
+        func: None = None,
+        /,
+        *,
+        after: Any = (),
+        each: Any = None,
+        at_once: int | None = None,
+        allow_failures: int = 0,
+        when: str = ALL_OK,
+        if_: Condition | None = None,
+        optional: bool = False,
+        **options: Any,
+    ) -> Callable[[F], F]: ...
+
     def step(
         self,
         func: Any = None,
@@ -119,6 +138,12 @@ class Workflow:
             return func
 
         return declare if func is None else declare(func)
+
+    @overload
+    def on_end(self, func: F, /) -> F: ...
+
+    @overload
+    def on_end(self, func: None = None, /, **options: Any) -> Callable[[F], F]: ...
 
     def on_end(self, func: Any = None, /, **options: Any) -> Any:
         """Declare the function that runs last, whatever became of the run. Its failure changes nothing.

@@ -134,7 +134,7 @@ def test_a_notification_of_a_schema_that_is_none_of_ours_is_ignored(tenants, sch
     """Whoever may connect may notify."""
     settle(scheduler)
     compared = []
-    monkeypatch.setattr(index_upkeep, "errors", lambda schema: compared.append(schema))
+    monkeypatch.setattr(index_upkeep, "errors", lambda schema, _: compared.append(schema))
     for name in ("nobody", "pg_catalog", B):
         sql("SELECT pg_notify('tenant_q_unsure', %s)", name)
     settle(scheduler)
@@ -150,7 +150,7 @@ def test_a_session_that_the_scheduler_replaces_itself_loses_no_notification(tena
         user.execute(CHANGES["delete"][0].format(schema=A))
         user.commit()
     compared = []
-    monkeypatch.setattr(index_upkeep, "errors", lambda schema: compared.append(schema))
+    monkeypatch.setattr(index_upkeep, "errors", lambda schema, _: compared.append(schema))
     monkeypatch.setattr(scheduler_session, "TABLES_A_SESSION", 0)
     before = connection.connection
     scheduler.tick()

@@ -7,11 +7,9 @@ write to: a row in it means that code of the attacker ran with the rights of the
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,65 +36,7 @@ from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.integration.conftest import sql
 from tests.integration.planning import LATER, entries, insert
-
-OWNER, STRANGER = "tq_test_owner", "tq_test_stranger"
-# What the attacker's functions do; whoever has no right to do it has won nothing.
-TAKE = """
-CREATE FUNCTION {schema}.take() RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO public.tq_test_prize VALUES (current_user);
-    RETURN true;
-EXCEPTION WHEN insufficient_privilege THEN
-    RETURN true;
-END
-$$
-"""
-
-
-@contextmanager
-def as_role(role: str) -> Iterator[psycopg.Connection[Any]]:
-    """A session of the role's own."""
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as raw:
-        raw.execute(f"SET SESSION AUTHORIZATION {role}")
-        yield raw
-
-
-def own(schema: str, role: str = OWNER) -> None:
-    """Give a schema and all its tables to a role."""
-    sql(f"ALTER SCHEMA {schema} OWNER TO {role}")
-    for (table,) in sql("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema):
-        sql(f'ALTER TABLE {schema}."{table}" OWNER TO {role}')
-    tenancy.forget_tenants()
-
-
-def prize() -> list[Any]:
-    return sql("SELECT * FROM public.tq_test_prize")
-
-
-@pytest.fixture
-def roles(tenants) -> Iterator[None]:
-    for role in (OWNER, STRANGER):
-        sql(f"CREATE ROLE {role} LOGIN")
-    sql("CREATE TABLE public.tq_test_prize (winner text)")
-    yield
-    connection.set_schema_to_public()
-    sql("DROP TABLE public.tq_test_prize")
-    for role in (OWNER, STRANGER):
-        sql(f"DROP OWNED BY {role} CASCADE")
-        sql(f"DROP ROLE {role}")
-    tenancy.forget_tenants()
-    index_upkeep.bring_up_to_date(index_upkeep.stale_schemas())
-
-
-@pytest.fixture
-def spare(roles) -> Iterator[str]:
-    """A tenant whose schema and tables belong to the role OWNER."""
-    schemas.clone_tenants(["spare"])
-    own("spare")
-    yield "spare"
-    connection.set_schema_to_public()
-    sql("DROP SCHEMA IF EXISTS spare CASCADE")
-    schemas.drop_tenant("spare")
+from tests.security.roles import CAST, MADE, OWNER, STRANGER, TAKE, TRIGGER, arm, as_role, own, prize
 
 
 @pytest.fixture
@@ -155,17 +95,6 @@ def _try(act: Callable[[], Any]) -> None:
             connection.connection.rollback()
 
 
-TRIGGER = """
-CREATE FUNCTION spare.fire() RETURNS trigger LANGUAGE plpgsql AS
-    $$BEGIN PERFORM spare.take(); RETURN COALESCE(NEW, OLD); END$$;
-CREATE TRIGGER evil {when} ON spare.{table} FOR EACH {each} EXECUTE FUNCTION spare.fire()
-"""
-CAST = """
-CREATE TYPE spare.mood AS ENUM ('1');
-CREATE FUNCTION spare.give(spare.mood) RETURNS {type} LANGUAGE plpgsql {volatile} AS
-    $$BEGIN PERFORM spare.take(); RETURN {value}; END$$;
-CREATE CAST (spare.mood AS {type}) WITH FUNCTION spare.give(spare.mood) AS IMPLICIT;
-"""
 OPERATOR = """
 CREATE FUNCTION spare.compare({left}, {right}) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
     $$BEGIN PERFORM spare.take(); RETURN true; END$$;
@@ -179,10 +108,6 @@ CREATE FUNCTION spare.give(spare.django_q_schedule) RETURNS {type} LANGUAGE plpg
 CREATE CAST (spare.django_q_schedule AS {type}) WITH FUNCTION spare.give(spare.django_q_schedule) AS IMPLICIT
 """
 DOMAIN = "CREATE DOMAIN spare.word AS varchar(100) CHECK (spare.take());"
-MADE = """
-CREATE FUNCTION spare.made(text) RETURNS {type} LANGUAGE plpgsql IMMUTABLE AS
-    $$BEGIN PERFORM spare.take(); RETURN {value}; END$$;
-"""
 POPULATE = SHADOW.format("json_populate_recordset(spare.django_q_task, {}) RETURNS SETOF spare.django_q_task", "", "")
 VIEW = """
 ALTER TABLE spare.{0} RENAME TO kept; CREATE VIEW spare.{0} AS SELECT * FROM spare.kept WHERE spare.take()
@@ -323,12 +248,6 @@ ATTACKS = {
         "is no plain table",
     ),
 }
-
-
-def arm(text: str, role: str = OWNER) -> None:
-    with as_role(role) as raw:
-        raw.execute(TAKE.format(schema="spare"))
-        raw.execute(text)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -481,7 +400,7 @@ def test_a_tenant_with_ordinary_grants_is_not_foreign(spare):
 # Our functions
 
 
-FUNCTIONS = [name.partition("(")[0] for name in index_rights._CALLED]
+FUNCTIONS = [name.partition("(")[0] for name in index_rights.called()]
 CALLS = {
     "tenant_q_forget_schema": "SELECT public.tenant_q_forget_schema('acme_corp')",
     "tenant_q_foreign_code": "SELECT public.tenant_q_foreign_code('acme_corp')",
@@ -492,6 +411,17 @@ CALLS = {
     "tenant_q_index_change": "SELECT public.tenant_q_index_change('acme_corp', 1, '', 'INSERT', '', '1|2999-01-01|1|')",
     "tenant_q_index_query": "SELECT public.tenant_q_index_query('acme_corp', 1, '', 'TRUNCATE')",
     "tenant_q_stale_schemas": "SELECT * FROM public.tenant_q_stale_schemas()",
+    "tenant_q_forget_runs": "SELECT public.tenant_q_forget_runs('acme_corp')",
+    "tenant_q_run_errors": "SELECT public.tenant_q_run_errors('acme_corp')",
+    "tenant_q_install_runs": "SELECT public.tenant_q_install_runs('spare')",
+    "tenant_q_install_run_triggers": "SELECT public.tenant_q_install_run_triggers('spare')",
+    "tenant_q_doubt_runs": "SELECT public.tenant_q_doubt_runs('acme_corp')",
+    "tenant_q_run_change": "SELECT public.tenant_q_run_change('acme_corp', 1, '', 'TRUNCATE', NULL, NULL)",
+    "tenant_q_stale_run_schemas": "SELECT * FROM public.tenant_q_stale_run_schemas()",
+    "tenant_q_index_run": "CREATE TEMP TABLE tenant_q_workflows_run (id text, state text, look_at timestamptz, "
+    "cluster text);"
+    "CREATE TRIGGER mine AFTER INSERT ON tenant_q_workflows_run FOR EACH ROW "
+    "EXECUTE FUNCTION public.tenant_q_index_run('acme_corp')",
     "tenant_q_index_schedule": "CREATE TEMP TABLE django_q_schedule (id int, next_run timestamptz, repeats int, "
     "cluster text); CREATE TRIGGER mine AFTER INSERT ON django_q_schedule FOR EACH ROW "
     "EXECUTE FUNCTION public.tenant_q_index_schedule('acme_corp')",
@@ -553,7 +483,7 @@ def test_a_table_that_is_moved_takes_no_entries_along(spare):
 
 def test_the_index_is_not_the_roles(spare):
     for role in (OWNER, STRANGER):
-        for table in ("tenant_q_dueschedule", "tenant_q_indexedschema"):
+        for table in ("tenant_q_dueschedule", "tenant_q_indexedschema", "tenant_q_dueworkflow", "tenant_q_indexedruns"):
             with as_role(role) as raw, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 raw.execute(f"DELETE FROM public.{table}")
 

@@ -78,6 +78,8 @@
 --   <tag>:late               zset    ids acknowledged long after their rows were saved -> until when the id is kept, in
 --                                    ms
 --   <tag>:token              string  the last fencing token given
+--   <tag>:epoch              string  a number that a scheduler raises each second while workflow runs are open, by which it
+--                                    notices that the server lost data
 --   <tag>:wake               list    tokens that idle workers wait for
 --   <tag>:expired            string  when the last scan for expired leases ran, in ms
 --   <tag>:shift              string  the ms by which the server's clock was set back. The cluster's clock is ahead of
@@ -109,8 +111,8 @@
 --   for a time         <tag>:known and <tag>:alias:... for a day, <tag>:deleted for as long as the caller says,
 --                      <tag>:figures:<n> for 70 minutes, <tag>:rate:<rate key> for an hour, and up to a day more if the
 --                      rate is one a day
---   single values      <tag>:ring, <tag>:token, <tag>:lane_turn, <tag>:expired, <tag>:statistics, and at most 64 words
---                      of <tag>:wake
+--   single values      <tag>:ring, <tag>:token, <tag>:epoch, <tag>:lane_turn, <tag>:expired, <tag>:statistics, and at most
+--                      64 words of <tag>:wake
 
 local tag = KEYS[1]
 local figure_words = 56

@@ -30,6 +30,20 @@ class Server(Protocol):
     def warnings(self) -> list[str]:
         """Return what an operator should know about the settings of the broker's server, one sentence each."""
 
+    def raise_epoch(self, number: int, *, known: int) -> int | None:
+        """Raise the number that the broker's server holds, by which a scheduler notices that it lost data.
+
+        A broker without `supports_tenant_queues` holds no number, and never says that it lost data.
+
+        Args:
+            number: The number. It is not written if the server holds a higher one.
+            known: The highest number that the server is known to have held; 0 to write whatever it holds.
+
+        Returns:
+            The number that the server holds now; None if it held less than the known one. Then nothing is written.
+        """
+        return number
+
     def close(self) -> None:
         """Hand over to the server what this process still keeps for the broker, at its orderly end."""
 

@@ -60,5 +60,9 @@ class RedisServer(Part):
             return [f"The broker's maxmemory-policy is '{policy}': it may drop queued tasks; set it to 'noeviction'."]
         return []
 
+    def raise_epoch(self, number: int, *, known: int) -> int | None:
+        held = self._run("epoch", number, known)
+        return None if held is None else int(held)
+
     def close(self) -> None:
         """Do nothing, because everything is on the Redis server already."""

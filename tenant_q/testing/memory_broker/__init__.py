@@ -33,4 +33,10 @@ class MemoryBroker(
     def warnings(self) -> list[str]:
         return []
 
+    def raise_epoch(self, number: int, *, known: int) -> int | None:
+        if self.epoch < known:
+            return None
+        self.epoch = max(self.epoch, number)
+        return self.epoch
+
     def close(self) -> None: ...

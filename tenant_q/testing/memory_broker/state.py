@@ -132,6 +132,7 @@ class State:
         self.costs: dict[tuple[str, str], float] = {}
         self.in_force: dict[str, Policy] = {}
         self.last_token = 0
+        self.epoch = 0
         self.last_scan: float | None = None
         self.happened = {"stale_acks": 0, "expired": 0, "broken": 0}
         # The figures of each queue and function, and those of each queue when a period began. The last two numbers are

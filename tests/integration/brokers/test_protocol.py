@@ -32,3 +32,21 @@ def test_the_server(broker):
     assert broker.info()
     assert broker.warnings() == []
     broker.close()
+
+
+def test_the_epoch_only_grows_and_shows_a_loss(driver):
+    broker = driver.broker
+    assert broker.raise_epoch(1, known=0) == 1
+    before = driver.snapshot()
+    assert broker.raise_epoch(5, known=1) == 5
+    assert broker.raise_epoch(3, known=5) == 5, "a higher one stays"
+    driver.restore(before)
+    assert broker.raise_epoch(6, known=5) is None
+    assert broker.raise_epoch(6, known=5) is None, "nothing was written"
+    assert broker.raise_epoch(6, known=0) == 6
+    assert broker.raise_epoch(2**52, known=6) == 2**52
+
+
+def test_an_empty_server_has_no_epoch(broker):
+    assert broker.raise_epoch(6, known=5) is None
+    assert broker.raise_epoch(6, known=0) == 6

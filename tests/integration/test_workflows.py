@@ -1,0 +1,31 @@
+"""Workflows in one process: what a run comes to."""
+
+from __future__ import annotations
+
+from tenant_q.tenancy import in_schema
+from tests.flows import workflows as flows
+
+
+def test_a_run_passes_outputs_and_context_along(tenants):
+    with in_schema("acme_corp"):
+        run = flows.line.run_here({"number": 4})
+        assert run.state == "succeeded"
+        assert dict(run.results) == {"first": {"numbers": [4, 5, 6]}, "second": 15}
+        assert run.context == {"number": 4, "seen": ["first", "second"]}
+        assert run.progress == (2, 2)
+
+
+def test_a_step_runs_once_for_each_item(tenants):
+    with in_schema("acme_corp"):
+        run = flows.mapped.run_here({"items": [1, 2, 3, 4, 5]})
+        assert run.results["double"] == [2, 4, 6, 8, 10]
+        assert run.results["total"] == 30
+        assert run.results["on_end"] == "succeeded: "
+
+
+def test_a_failed_item_fails_the_run_and_resume_runs_it_alone(tenants):
+    with in_schema("acme_corp"):
+        run = flows.mapped.run_here({"items": [1, 2, 3], "fail": [2]})
+        assert run.state == "failed"
+        assert "no 2" in run.error
+        assert run.preview_resume() == ["double", "total"]
