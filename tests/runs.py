@@ -66,7 +66,9 @@ def make_run(
 def _row(run: WorkflowRun, name: str, index: int, state: str, **values: Any) -> WorkflowStep:
     has_run, has_ended = state not in ("waiting", "skipped"), state in ENDED_STEP
     moments = {"started": run.started if has_run else None, "ended": run.created if has_ended else None}
-    return WorkflowStep(run=run.pk, name=name, index=index, state=state, **{**moments, "attempts": int(has_run), **values})
+    return WorkflowStep(
+        run=run.pk, name=name, index=index, state=state, **{**moments, "attempts": int(has_run), **values}
+    )
 
 
 def delete_runs(*schemas: str) -> None:

@@ -14,7 +14,7 @@ from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.text import capfirst
-from django.utils.timezone import localtime
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from psycopg import sql
@@ -135,7 +135,8 @@ class WorkflowRunAdmin(RunActsAdmin):
 
     @admin.display(description=gettext_lazy("started"), ordering="created")
     def started_or_created(self, run: Any) -> str:
-        return date_format(localtime(run.started or run.created), "SHORT_DATETIME_FORMAT")
+        moment = run.started or run.created
+        return date_format(localtime(moment) if is_aware(moment) else moment, "SHORT_DATETIME_FORMAT")
 
     @admin.display(description=gettext_lazy("duration"))
     def took(self, run: Any) -> str:

@@ -12,15 +12,17 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django_q.models import Task
+from django_q.models import Schedule, Task
 
 from tenant_q.admin.run_values import READ_BYTES
 from tenant_q.exceptions import WorkflowError
+from tenant_q.schedules import offered
 from tenant_q.tenancy import in_schema
+from tenant_q.workflows import Workflow, registry
 from tenant_q.workflows.drawing import LABELS
 from tenant_q.workflows.models import WorkflowRun
 from tenant_q.workflows.plan import Plan, PlanStep
-from tests.integration.test_admin import make_task, site  # noqa: F401  (a fixture)
+from tests.integration.test_admin import make_task, posted, site  # noqa: F401  (a fixture)
 from tests.runs import FAILED, ORDER, delete_runs, make_run
 
 A, B = "acme_corp", "globex_inc"
@@ -268,6 +270,54 @@ def test_a_run_whose_plan_cannot_be_read_is_shown(site, stored):  # noqa: F811
     answer = site(A).get(page_of(run))
     assert "cannot be read" in text_of(answer)
     assert len(answer.context["view"].steps) == len(ORDER.by_name)
+
+
+# Schedules
+
+
+@pytest.fixture
+def monthly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workflow]:
+    """A workflow of a tenants' app, as its module declares it, and a private one."""
+    module = ModuleType("shop.workflows.of_this_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code = """
+from tenant_q.workflows import Workflow
+monthly, _private = Workflow("monthly"), Workflow("_private")
+@monthly.step
+@_private.step
+def only(ctx): ...
+"""
+    exec(code, vars(module))
+    yield vars(module)["monthly"]
+    for name in ("monthly", "_private"):
+        del registry._workflows[f"{module.__name__}.{name}"]
+
+
+def test_a_schedule_may_name_a_workflow(site, monthly):  # noqa: F811
+    client = site(A)
+    form = client.get("/admin/django_q/schedule/add/").content.decode()
+    assert f'<option value="{monthly.path}">' in form
+    assert "_private" not in form
+    answer = posted(client, "/admin/django_q/schedule/add/", name="m", func=monthly.path, args="{'customer': 17}")
+    assert answer.status_code == 302, answer.context["errors"]
+    with in_schema(A):
+        assert Schedule.objects.get(name="m").func == monthly.path
+
+
+def test_naming_a_workflow_imports_nothing(tenants, monthly, monkeypatch):
+    monkeypatch.delitem(sys.modules, monthly.module)
+    for path in ("shop.workflows.of_this_test.other", "shop.workflows.unknown.order", "tests.tasks.workflows.x"):
+        assert not offered.is_offered(path)
+    assert not offered.is_offered(monthly.path)  # it is not found at its path any more
+    assert monthly.module not in sys.modules
+
+
+def test_workflows_of_other_modules_are_not_offered(tenants, monthly):
+    monthly.module = "billing.workflows"
+    assert not offered.is_offered("billing.workflows.monthly")
+    monthly.module = "shop.workflows_of_someone"
+    assert not offered.is_offered("shop.workflows_of_someone.monthly")
+    monthly.module = "shop.workflows.of_this_test"
 
 
 # What is done
