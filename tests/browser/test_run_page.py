@@ -103,7 +103,7 @@ def test_the_page_follows_a_run_until_it_has_ended(visit):
         WorkflowRun.objects.update(state="failed", ended=run.created)
     page.wait_for_selector("[data-live-ended]", state="attached")
     asked: list[Any] = []
-    page.on("request", asked.append)
+    page.on("request", lambda request: asked.append(request))
     page.wait_for_timeout(3500)
     assert asked == []
 
