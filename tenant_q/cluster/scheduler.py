@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
+
+from django.apps import apps
 
 from tenant_q.cluster.role import Role
 from tenant_q.cluster.scheduler_firing import Firing
@@ -26,9 +30,10 @@ class Scheduler(Role):
         self.session = SchedulerSession()
         self.upkeep = Upkeep(self.session)
         self.firing = Firing(slot, self.stopping, self.session, self.upkeep)
+        self.look_at_runs = _looks()
 
     def tick(self) -> float:
-        """Do one tick of the scheduler: some upkeep, and the firing of due schedules."""
+        """Do one tick of the scheduler: some upkeep, the firing of due schedules, and looks at runs of workflows."""
         self.session.replace_when_large()
         if self.session.subscribe():
             self.upkeep.compare_again()
@@ -38,6 +43,7 @@ class Scheduler(Role):
         soonest = self.firing.fire_due()
         if soonest > 0:
             self.slot.count()
+        soonest = min(soonest, self.look_at_runs())
         if self.upkeep.has_to_verify:
             soonest = min(soonest, VERIFY_PAUSE)
         if self.session.unsure or self.session.has_news:
@@ -51,3 +57,12 @@ class Scheduler(Role):
     def files(self) -> list[Any]:
         """Return the file on which a notification ends a pause of the scheduler."""
         return list(self.session.files())
+
+
+def _looks() -> Callable[[], float]:
+    """Return the scheduler's function that looks at runs of workflows, which only projects with the app import."""
+    if not apps.is_installed("tenant_q.workflows"):
+        return lambda: math.inf
+    from tenant_q.workflows.looks import Looks
+
+    return Looks().look

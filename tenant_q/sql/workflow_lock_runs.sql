@@ -3,7 +3,8 @@
 -- {runs}  the schema-qualified table
 -- %s      the ids
 SELECT id, version, state, cluster, error, ended IS NOT NULL, look_at IS NULL OR look_at <= clock_timestamp(),
-    config -> 'limits' ->> 'max_items', workflow
+    config -> 'limits' ->> 'max_items', workflow,
+    coalesce(deadline <= clock_timestamp(), false)
 FROM {runs}
 WHERE id = ANY (%s)
 ORDER BY id

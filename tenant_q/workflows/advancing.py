@@ -26,8 +26,8 @@ logger = get_logger("tenant_q.workflows")
 
 LOCK_MS = 250
 """The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
-LOOK_SECONDS = 60.0
-"""The scheduler looks at a run again after this time, if nothing else happens."""
+UNREADABLE_SECONDS = 90 * 86400.0
+"""A run whose plan cannot be read is kept for this time."""
 
 Runs = Mapping[str, Collection[str]]
 """Ids of runs, by the schema names of their tenants."""
@@ -41,11 +41,13 @@ class Advanced:
         ready: The steps to push.
         locked: The runs that stayed locked, by schema.
         ended: The schemas of tenants with a run that has ended, so that a pending one may begin.
+        gone: The runs that have no row, by schema.
     """
 
     ready: list[ReadyStep] = field(default_factory=list)
     locked: dict[str, set[str]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    gone: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Advancing:
         is_look_due: Whether the next look at it is due or not planned.
         most_items: The most items of a step.
         generations: The generation of each step.
+        is_late: Whether its deadline has passed.
         decision: What follows for it.
         ready: The items that are ready because they were just written.
     """
@@ -71,6 +74,7 @@ class Advancing:
     is_look_due: bool
     most_items: int
     generations: dict[str, int]
+    is_late: bool
     decision: Decision = field(default_factory=Decision)
     ready: list[ReadyStep] = field(default_factory=list)
 
@@ -135,6 +139,8 @@ def _advance_one_by_one(runs: Runs, again: Runs) -> Advanced:
             one = advance({schema: [id]}, again=again)
             together.ready += one.ready
             together.ended |= one.ended
+            for gone in one.gone.values():
+                together.gone.setdefault(schema, set()).update(gone)
             for locked in one.locked.values():
                 together.locked.setdefault(schema, set()).update(locked)
     return together
@@ -145,7 +151,11 @@ def _advance_together(runs: Runs, again: Runs) -> Advanced:
         found = read(open_one, runs)
         for one in found:
             _decide(open_one, one)
-        return _write(open_one, found, again)
+        advanced = _write(open_one, found, again)
+    for schema, ids in runs.items():
+        if gone := set(ids).difference(one.facts.id for one in found if one.schema == schema):
+            advanced.gone[schema] = gone
+    return advanced
 
 
 # Read
@@ -163,32 +173,75 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
     for place, schema in enumerate(runs):
         rows, steps, items = (answer.rows for answer in answers[3 * place : 3 * place + 3])
         plans = _plans_of(open_one, schema, rows)
-        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow in rows:
-            facts = Facts(id, plans[version], RunState(state), error, has_ended)
-            own = [row for row in steps if row[0] == id]
-            facts.steps = {name: StepState(state) for _, name, state, _, _ in own}
-            facts.errors = {name: reason for _, name, _, _, reason in own if reason}
+        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow, is_late in rows:
+            own = {name: (state, generation, reason) for run, name, state, generation, reason in steps if run == id}
+            try:
+                facts = _facts_of(id, plans[version], RunState(state), error, has_ended, own)
+            except ValueError as unreadable:
+                _fail_unreadable(open_one, schema, id, str(unreadable))
+                facts = Facts(id, Plan(workflow, ()), RunState.FAILED, has_ended=True)
             facts.items = {
                 name: Items(int(ready), tuple(waiting), int(at_once))
                 for run, name, at_once, ready, waiting in items
                 if run == id
             }
-            generations = {name: generation for _, name, _, generation, _ in own}
-            limit = int(most) if most and most.isdigit() else MOST_ITEMS
-            found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations))
+            found.append(
+                Advancing(
+                    schema=schema,
+                    facts=facts,
+                    workflow=workflow,
+                    cluster=cluster,
+                    is_look_due=is_look_due,
+                    most_items=int(most) if most and most.isdigit() else MOST_ITEMS,
+                    generations={name: generation for name, (_, generation, _) in own.items()},
+                    is_late=is_late,
+                )
+            )
     return found
 
 
-def _plans_of(open_one: Transaction, schema: str, rows: list[tuple[Any, ...]]) -> dict[str, Plan]:
-    """Return the plans of locked runs by their hashes. Those that this process does not know yet are read."""
+def _facts_of(
+    id: str,
+    plan: Plan | str,
+    state: RunState,
+    error: str,
+    has_ended: bool,
+    steps: Mapping[str, tuple[str, int, str]],
+) -> Facts:
+    """Return what is known of a run. Raises `ValueError` if a tenant's role has changed its rows beyond reading."""
+    if isinstance(plan, str):
+        raise ValueError(plan)
+    if missing := plan.by_name.keys() - steps.keys():
+        raise ValueError(f"its steps {', '.join(sorted(missing)[:5])} have no rows")
+    states = {name: StepState(found) for name, (found, _, _) in steps.items()}
+    errors = {name: reason for name, (_, _, reason) in steps.items() if reason}
+    return Facts(id, plan, state, error, has_ended, states, errors)
+
+
+def _plans_of(open_one: Transaction, schema: str, rows: list[tuple[Any, ...]]) -> dict[str, Plan | str]:
+    """Return the plans of locked runs by their hashes, or why they cannot be read. Known plans are not read again."""
     versions = {row[0]: row[1] for row in rows}
-    plans = {version: plan for version in versions.values() if (plan := known_plan(version)) is not None}
+    plans: dict[str, Plan | str] = {
+        version: plan for version in versions.values() if (plan := known_plan(version)) is not None
+    }
     unknown = [id for id, version in versions.items() if version not in plans]
     if unknown:
         (answer,) = open_one.run([on(schema, "workflow_plans", unknown)])
         for id, stored in answer.rows:
-            plans[versions[id]] = read_plan(stored)
+            try:
+                plans[versions[id]] = read_plan(stored)
+            except ValueError as error:
+                plans[versions[id]] = str(error)
     return plans
+
+
+def _fail_unreadable(open_one: Transaction, schema: str, id: str, reason: str) -> None:
+    """End a run whose plan cannot be read, as failed: a tenant's role has changed its row."""
+    logger.error(
+        "Failed workflow run %s: %s", id, reason, event="workflow.unreadable", extra={"schema": schema, "task_id": id}
+    )
+    change = {"id": id, "state": RunState.FAILED, "error": reason, "has_ended": True, "look": UNREADABLE_SECONDS}
+    open_one.run([on(schema, "workflow_set_runs", json.dumps([change]))])
 
 
 # Decide
@@ -271,13 +324,11 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     ends = decision.has_ended and not facts.has_ended
     if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
         return None
-    look = facts.plan.retention if decision.has_ended else LOOK_SECONDS
-    is_kept = not decision.has_ended and not one.is_look_due
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": is_kept,
-        "look": look,
+        "is_kept": not one.is_look_due,
+        "look": facts.plan.retention,
     }

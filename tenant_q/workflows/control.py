@@ -72,8 +72,7 @@ def begin_cancel(open_one: Transaction, one: Advancing, error: str = "") -> None
         "state": RunState.CANCELLING,
         "error": error,
         "has_ended": False,
-        "is_kept": False,
-        "look": 0,
+        "is_now": True,
     }
     open_one.run(
         [

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from tenant_q.tenancy import in_schema
+from tests import tasks
 from tests.flows import workflows as flows
+from tests.integration.conftest import sql, work
+
+
+def make_runs_due() -> None:
+    sql("UPDATE tenant_q_dueworkflow SET due = now()")
 
 
 def test_a_run_passes_outputs_and_context_along(tenants):
@@ -29,3 +35,24 @@ def test_a_failed_item_fails_the_run_and_resume_runs_it_alone(tenants):
         assert run.state == "failed"
         assert "no 2" in run.error
         assert run.preview_resume() == ["double", "total"]
+
+
+def test_workers_run_a_workflow(tenants, make_worker):
+    worker = make_worker()
+    with in_schema("acme_corp"):
+        run = flows.mapped.start({"items": [1, 2, 3, 4, 5]}, key="a")
+        assert flows.mapped.start({"items": [1, 2, 3, 4, 5]}, key="a").id == run.id
+    work(worker)
+    run.refresh()
+    assert run.state == "succeeded"
+    assert run.results["total"] == 30
+
+
+def test_the_scheduler_pushes_what_was_lost(tenants, worker, scheduler):
+    with in_schema("acme_corp"):
+        run = flows.mapped.start({"items": [1, 2, 3, 4, 5]})
+    tasks.client().flushdb()
+    make_runs_due()
+    scheduler.tick()
+    work(worker)
+    assert run.refresh().state == "succeeded"
