@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(condition=django.db.models.lookups.Exact(models.Func(models.F('features'), function='jsonb_typeof', output_field=models.TextField()), models.Value('object')), name='tenant_q_features_is_an_object'),
                     models.CheckConstraint(condition=django.db.models.lookups.Exact(models.Func(models.F('limits'), function='jsonb_typeof', output_field=models.TextField()), models.Value('object')), name='tenant_q_limits_is_an_object'),
                     models.CheckConstraint(
-                        condition=models.Q(models.Func(models.F('limits'), models.Value('strict $.keyvalue() ? ((@.key == "max_items" || @.key == "max_open_workflows" || @.key == "max_connections") && @.value != null && !(@.value.type() == "number" && @.value >= 1 && @.value.floor() == @.value))'), function='jsonb_path_exists', output_field=models.BooleanField()), _negated=True),
+                        condition=models.Q(models.Func(models.F('limits'), models.Value('strict $ ? (@.type() == "object").keyvalue() ? ((@.key == "max_items" || @.key == "max_open_workflows" || @.key == "max_connections") && @.value != null && !(@.value.type() == "number" && @.value >= 1 && @.value.floor() == @.value))'), function='jsonb_path_exists', output_field=models.BooleanField()), _negated=True),
                         name='tenant_q_known_limits_are_counts',
                     ),
                 ],

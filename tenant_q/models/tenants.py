@@ -10,7 +10,6 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from tenant_q import tenancy
 from tenant_q.support.json_values import json_problem
 from tenant_q.tenancy.names import validate_schema_name
 
@@ -48,7 +47,7 @@ CONFIGURED = ("display_name", "settings", "features", "limits")
 _IS_KNOWN = " || ".join(f'@.key == "{name}"' for name in KNOWN_LIMITS)
 # The members of an object that are known limits, but neither null nor a whole number of at least 1.
 _WRONG_LIMITS = (
-    f"strict $.keyvalue() ? (({_IS_KNOWN}) && @.value != null "
+    f'strict $ ? (@.type() == "object").keyvalue() ? (({_IS_KNOWN}) && @.value != null '
     '&& !(@.value.type() == "number" && @.value >= 1 && @.value.floor() == @.value))'
 )
 
@@ -107,11 +106,9 @@ class TenantConfiguration(models.Model):
     def clean(self) -> None:
         """Validate the values, and the limits that tenant_q enforces. Raise `ValidationError`."""
         super().clean()
-        problems = {name: list(problems_of(name, getattr(self, name))) for name in CONFIGURED}
-        if self.schema_name == tenancy.public_schema():
-            problems["schema_name"] = [_("The public schema has no configuration.")]
-        if found := {name: texts for name, texts in problems.items() if texts}:
-            raise ValidationError(found)
+        found = {name: list(problems_of(name, getattr(self, name))) for name in CONFIGURED}
+        if problems := {name: texts for name, texts in found.items() if texts}:
+            raise ValidationError(problems)
 
 
 def problems_of(name: str, value: Any) -> Iterator[Any]:

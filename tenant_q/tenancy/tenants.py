@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -28,12 +29,14 @@ from tenant_q.tenancy.tenant_config import EMPTY, TenantConfig, is_change_open, 
 from tenant_q.tenancy.tenant_config import forget as forget_config_table
 from tenant_q.tenancy.tenant_queries import all_tenants, among_ready
 
+_OUTDATED = -math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A tenant as it was looked up at the moment `since` (monotonic). `unready` is the reason not to serve it yet.
 
-    `config` is None if the configuration must be read again: it was changed in this process.
+    While `since` is `_OUTDATED`, the next look-up reads it anew. `config` is None once this process has changed it.
     """
 
     since: float
@@ -69,14 +72,11 @@ def known_tenant(schema: str) -> Any:
 
 def look_up_config(schema: str) -> TenantConfig:
     """Return a copy of a tenant's configuration, through the cache of tenants. Raises as `get_tenant`."""
-    entry = _look_up_cached(schema)
-    if entry.config is None:
-        entry = _look_up_anew(schema)
-    return replace(entry.config or EMPTY)
+    return replace(_look_up_cached(schema).config or EMPTY)
 
 
 def known_config(schema: str) -> TenantConfig | None:
-    """Return a copy of a tenant's cached configuration, however old; None if it is not cached."""
+    """Return a copy of a tenant's cached configuration, however old; None if it is not cached, or was changed here."""
     entry = _known.get(schema)
     return None if entry is None or entry.config is None else replace(entry.config)
 
@@ -87,7 +87,7 @@ def config_saved(*, instance: Any, using: str, **_: Any) -> None:
 
     def forget_it() -> None:
         if (entry := _known.get(schema)) is not None:
-            _known[schema] = replace(entry, config=None)
+            _known[schema] = replace(entry, since=_OUTDATED, config=None)
 
     if using == database_alias():
         note_change(forget_it)
@@ -181,19 +181,14 @@ def _look_up_cached(schema: str, seconds: float | None = None) -> _Known:
     limit = conf().tenant_cache_seconds if seconds is None else seconds
     entry = _known.get(schema)
     if entry is None or time.monotonic() - entry.since > limit:
-        entry = _look_up_anew(schema)
-    return entry
-
-
-def _look_up_anew(schema: str) -> _Known:
-    entry = _look_up(schema)
-    _known[schema] = _to_cache(entry)
+        entry = _look_up(schema)
+        _known[schema] = _to_cache(entry)
     return entry
 
 
 def _to_cache(entry: _Known) -> _Known:
-    """Return the entry to cache, without a configuration that may yet be rolled back."""
-    return replace(entry, config=None) if is_change_open() else entry
+    """Return the entry to cache. One whose configuration may yet be rolled back is outdated at once."""
+    return replace(entry, since=_OUTDATED) if is_change_open() else entry
 
 
 def _look_up(schema: str) -> _Known:

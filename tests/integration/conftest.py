@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -115,6 +116,23 @@ def no_runs(tenants) -> Iterator[None]:
     run_index.bring_up_to_date(run_index.stale_schemas())
     yield
     clear()
+
+
+def in_thread(act: Any) -> threading.Thread:
+    def run() -> None:
+        try:
+            act()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def waits_for_a_lock() -> bool:
+    """Whether a session waits for another. (pg_stat_activity would say the same all through a transaction.)"""
+    return bool(sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 def work(worker: Worker) -> None:

@@ -15,7 +15,7 @@ import pytest
 import redis
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Task
@@ -36,7 +36,7 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.conftest import wait_until
-from tests.integration.conftest import redis_key, sql
+from tests.integration.conftest import in_thread, redis_key, sql, waits_for_a_lock
 
 A, B = "acme_corp", "globex_inc"
 DEFAULTS = {"weight": 1.0, "max_running": None, "max_queued": None, "max_results": None, "paused": False}
@@ -82,23 +82,6 @@ def command(name: str, *arguments: str, **options: Any) -> str:
 
 def mstenant(*arguments: str, **options: Any) -> str:
     return command("mstenant", *arguments, **options)
-
-
-def in_thread(act: Any) -> threading.Thread:
-    def run() -> None:
-        try:
-            act()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
-def waits_for_a_lock() -> bool:
-    """Whether a session waits for another. (pg_stat_activity would say the same all through a transaction.)"""
-    return bool(sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 @contextmanager
