@@ -261,10 +261,8 @@ def configure(
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         row = _locked_configuration(schema)
-        before: dict[str, Any] = {}
-        after: dict[str, Any] = {}
-        for name, value in values.items():
-            before[name], after[name] = _configured(row, name, value)
+        changes = {name: _configured(row, name, value) for name, value in values.items()}
+        before, after = ({name: change[part] for name, change in changes.items()} for part in (0, 1))
         row.save(using=alias)  # its receiver forgets what this process has cached
         row.refresh_from_db(using=alias)
         audit.record(actor, act, schema=schema, before=before, after=after)
@@ -297,7 +295,6 @@ def _configured(row: TenantConfiguration, name: str, value: Any) -> tuple[Any, A
     if not isinstance(value, Mapping):
         setattr(row, name, value)
         return was, value
-    kept = {key: found for key, found in was.items() if key not in value}
     after = {key: found for key, found in value.items() if found is not None}
-    setattr(row, name, kept | after)
+    setattr(row, name, {key: found for key, found in was.items() if key not in value} | after)
     return {key: was[key] for key in value if key in was}, after

@@ -109,7 +109,8 @@ class SliceRunner:
         engine = step_engine.engine_for(steps[0].package) if steps else None
         self._loaded_at = time.monotonic()
         if engine is not None:
-            engine.load(one.schema, steps)
+            loaded = {delivery.lease.id: delivery for delivery in engine.load(one.schema, steps)}
+            one.waiting[:] = [loaded.get(delivery.lease.id, delivery) for delivery in one.waiting]
 
     def _complete_when_due(self, one: Slice) -> None:
         """Pause the running of a slice to complete the outcomes that are due, and enter its schema again."""

@@ -9,6 +9,7 @@ from django_q.models import Task
 from tenant_q import audit, tenancy
 from tenant_q.exceptions import EnqueueError
 from tenant_q.lifecycle import submit
+from tenant_q.lifecycle.step_engine import STEP_FUNCTIONS
 from tenant_q.package.build import build_call
 from tenant_q.package.functions import is_path
 from tenant_q.package.package import ADMIN
@@ -52,6 +53,8 @@ def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) ->
 
 
 def _submit(task: Task, args: Any, kwargs: Any, result: Any) -> str:
+    if str(task.func).startswith(f"{STEP_FUNCTIONS}."):
+        raise EnqueueError(f"{task.name} is a step of a workflow; resume its run, {task.group}, instead.")
     for path in (task.func, task.hook):
         if path and not is_path(path):
             raise EnqueueError(

@@ -16,6 +16,8 @@ from tenant_q.lifecycle.retries import Decision
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 
+STEP_FUNCTIONS = "tenant_q.workflows.step"
+"""Where the functions of steps would be. A worker without workflows finds none there, and runs no code of a project."""
 STEP = "step"
 """The key of a package that has the place of its step: run, name, index and generation."""
 
@@ -57,12 +59,15 @@ class StepsSettled:
 class StepEngine(Protocol):
     """The engine of workflows."""
 
-    def load(self, schema: str, deliveries: Sequence[Delivery]) -> None:
+    def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Load the steps that a worker is about to run, with two statements in one round trip.
 
         Args:
             schema: The schema of their tenant.
             deliveries: The deliveries of steps.
+
+        Returns:
+            The deliveries, with the number of failed attempts that the row of each step has.
 
         Raises:
             DatabaseError: The tenant's tables cannot be read.

@@ -26,6 +26,9 @@ logger = get_logger("tenant_q.workflows")
 
 LOCK_MS = 250
 """The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
+UNREADABLE_SECONDS = 90 * 86400.0
+"""A run whose plan cannot be read is kept for this time."""
+
 Runs = Mapping[str, Collection[str]]
 """Ids of runs, by the schema names of their tenants."""
 
@@ -171,31 +174,74 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
         rows, steps, items = (answer.rows for answer in answers[3 * place : 3 * place + 3])
         plans = _plans_of(open_one, schema, rows)
         for id, version, state, cluster, error, has_ended, is_look_due, most, workflow, is_late in rows:
-            facts = Facts(id, plans[version], RunState(state), error, has_ended)
-            own = [row for row in steps if row[0] == id]
-            facts.steps = {name: StepState(state) for _, name, state, _, _ in own}
-            facts.errors = {name: reason for _, name, _, _, reason in own if reason}
+            own = {name: (state, generation, reason) for run, name, state, generation, reason in steps if run == id}
+            try:
+                facts = _facts_of(id, plans[version], RunState(state), error, has_ended, own)
+            except ValueError as unreadable:
+                _fail_unreadable(open_one, schema, id, str(unreadable))
+                facts = Facts(id, Plan(workflow, ()), RunState.FAILED, has_ended=True)
             facts.items = {
                 name: Items(int(ready), tuple(waiting), int(at_once))
                 for run, name, at_once, ready, waiting in items
                 if run == id
             }
-            generations = {name: generation for _, name, _, generation, _ in own}
-            limit = int(most) if most and most.isdigit() else MOST_ITEMS
-            found.append(Advancing(schema, facts, workflow, cluster, is_look_due, limit, generations, is_late))
+            found.append(
+                Advancing(
+                    schema=schema,
+                    facts=facts,
+                    workflow=workflow,
+                    cluster=cluster,
+                    is_look_due=is_look_due,
+                    most_items=int(most) if most and most.isdigit() else MOST_ITEMS,
+                    generations={name: generation for name, (_, generation, _) in own.items()},
+                    is_late=is_late,
+                )
+            )
     return found
 
 
-def _plans_of(open_one: Transaction, schema: str, rows: list[tuple[Any, ...]]) -> dict[str, Plan]:
-    """Return the plans of locked runs by their hashes. Those that this process does not know yet are read."""
+def _facts_of(
+    id: str,
+    plan: Plan | str,
+    state: RunState,
+    error: str,
+    has_ended: bool,
+    steps: Mapping[str, tuple[str, int, str]],
+) -> Facts:
+    """Return what is known of a run. Raises `ValueError` if a tenant's role has changed its rows beyond reading."""
+    if isinstance(plan, str):
+        raise ValueError(plan)
+    if missing := plan.by_name.keys() - steps.keys():
+        raise ValueError(f"its steps {', '.join(sorted(missing)[:5])} have no rows")
+    states = {name: StepState(found) for name, (found, _, _) in steps.items()}
+    errors = {name: reason for name, (_, _, reason) in steps.items() if reason}
+    return Facts(id, plan, state, error, has_ended, states, errors)
+
+
+def _plans_of(open_one: Transaction, schema: str, rows: list[tuple[Any, ...]]) -> dict[str, Plan | str]:
+    """Return the plans of locked runs by their hashes, or why they cannot be read. Known plans are not read again."""
     versions = {row[0]: row[1] for row in rows}
-    plans = {version: plan for version in versions.values() if (plan := known_plan(version)) is not None}
+    plans: dict[str, Plan | str] = {
+        version: plan for version in versions.values() if (plan := known_plan(version)) is not None
+    }
     unknown = [id for id, version in versions.items() if version not in plans]
     if unknown:
         (answer,) = open_one.run([on(schema, "workflow_plans", unknown)])
         for id, stored in answer.rows:
-            plans[versions[id]] = read_plan(stored)
+            try:
+                plans[versions[id]] = read_plan(stored)
+            except ValueError as error:
+                plans[versions[id]] = str(error)
     return plans
+
+
+def _fail_unreadable(open_one: Transaction, schema: str, id: str, reason: str) -> None:
+    """End a run whose plan cannot be read, as failed: a tenant's role has changed its row."""
+    logger.error(
+        "Failed workflow run %s: %s", id, reason, event="workflow.unreadable", extra={"schema": schema, "task_id": id}
+    )
+    change = {"id": id, "state": RunState.FAILED, "error": reason, "has_ended": True, "look": UNREADABLE_SECONDS}
+    open_one.run([on(schema, "workflow_set_runs", json.dumps([change]))])
 
 
 # Decide

@@ -48,7 +48,6 @@ class Context:
 
     Attributes:
         input: The input of the run.
-        config: The tenant's configuration when the run started: `display_name`, `settings`, `features` and `limits`.
         results: The outputs of the steps that have succeeded, by name.
         item: The item of a step that runs once for each; None for other steps.
         index: The place of the item; None for other steps.
@@ -81,7 +80,7 @@ class Context:
         shared: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.input = input
-        self.config = config
+        self._config = config
         self.results = results
         self.item = item
         self.index = index
@@ -126,6 +125,13 @@ class Context:
             shared=lambda: known,
             **attributes,
         )
+
+    @property
+    def config(self) -> Any:
+        """The tenant's configuration when the run started: its display name, settings, features and limits."""
+        if callable(self._config):
+            self._config = self._config()
+        return self._config
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a value of the context: what this step, or a step it depends on, has set, or else the input's.

@@ -57,8 +57,16 @@ class Engine:
     def __init__(self) -> None:
         self._loaded: dict[str, LoadedStep] = {}
 
-    def load(self, schema: str, deliveries: Sequence[Delivery]) -> None:
+    def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
         self._loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        return [self._with_attempts(delivery) for delivery in deliveries]
+
+    def _with_attempts(self, delivery: Delivery) -> Delivery:
+        """Return a delivery with the attempts of its row: a worker may have died before it put the package back."""
+        loaded, package = self._loaded.get(delivery.package.id), delivery.package
+        if loaded is None or loaded.attempts == package.failures:
+            return delivery
+        return replace(delivery, package=Package(package.task | {"failures": loaded.attempts}))
 
     def verdict(self, delivery: Delivery) -> Verdict | None:
         package, loaded = delivery.package, self._loaded.get(delivery.package.id)
@@ -170,7 +178,7 @@ def _context_of(package: Package, loaded: LoadedStep) -> Context:
     schema, is_last = package.schema, name == ON_END
     return Context(
         input=loaded.input,
-        config=tenancy.TenantConfig.from_json(loaded.config),
+        config=lambda: tenancy.TenantConfig.from_json(loaded.config),
         results=Results(
             loaded.inputs,
             load=lambda wanted: run_rows.output_of(schema, run, wanted),

@@ -65,7 +65,7 @@ def _run_step(package: Package) -> None:
     sealed = push.sealed(package)
     delivery = Delivery(Lease(package.id, package.schema, sealed, None), open_package(sealed))
     while True:
-        engine.load(package.schema, [delivery])
+        (delivery,) = engine.load(package.schema, [delivery])
         verdict = engine.verdict(delivery)
         if verdict is not None and isinstance(verdict.error, UnknownFunction):
             raise verdict.error

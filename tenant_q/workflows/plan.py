@@ -14,11 +14,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from tenant_q.workflows.task_options import checked
+
 ON_END = "on_end"
 """The name of the step that runs last."""
 ALL_OK, ANY_OK, ANY_FAILED, ALWAYS = "all_ok", "any_ok", "any_failed", "always"
 WHEN = (ALL_OK, ANY_OK, ANY_FAILED, ALWAYS)
 """What the dependencies of a step must have come to, so that it runs."""
+LONGEST_STEP = 100
+"""The longest name of a step, in characters."""
 _MOST_PLANS = 256
 
 
@@ -138,20 +142,23 @@ def read_plan(stored: Any) -> Plan:
             if step.name in seen or not seen.issuperset(step.after) or step.when not in WHEN:
                 raise ValueError(f"its step {step.name!r} is out of order")
             seen.add(step.name)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a tenant's role has written
         raise ValueError(f"the plan of the run cannot be read: {error}") from error
     return remember(plan)
 
 
 def _read_step(stored: Mapping[str, Any]) -> PlanStep:
     each = stored["each"]
+    name, options = str(stored["name"]), checked(stored["options"], f"step {stored['name']!r}")
+    if not name.isidentifier() or len(name) > LONGEST_STEP:
+        raise ValueError(f"the step {name[:50]!r} has no name of a function")
     return PlanStep(
-        name=str(stored["name"]),
+        name=name,
         after=tuple(map(str, stored["after"])),
         when=str(stored["when"]),
         each=None if each is None else tuple(map(str, each)),
         at_once=max(1, int(stored["at_once"])),
         allow_failures=max(0, int(stored["allow_failures"])),
         optional=bool(stored["optional"]),
-        options=dict(stored["options"]),
+        options=options,
     )

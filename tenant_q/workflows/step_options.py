@@ -7,28 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenant_q.exceptions import EnqueueError, WorkflowError
-from tenant_q.package.options import name_errors, refuse_wrong_values
+from tenant_q.exceptions import WorkflowError
 from tenant_q.support.call_checks import shown
 from tenant_q.support.hints import did_you_mean
-from tenant_q.workflows.plan import ALL_OK, WHEN
+from tenant_q.workflows.plan import ALL_OK, LONGEST_STEP, WHEN
+from tenant_q.workflows.task_options import TASK_OPTIONS, checked
 
-TASK_OPTIONS = (
-    "max_attempts",
-    "retry_on",
-    "no_retry_on",
-    "retry_delay",
-    "retry_backoff",
-    "retry_jitter",
-    "timeout",
-    "transactional",
-    "max_deliveries",
-    "databases",
-    "tenant_cache_seconds",
-    "priority",
-    "rate",
-    "rate_scope",
-)
 _OWN_OPTIONS = ("after", "each", "at_once", "allow_failures", "when", "if_", "optional")
 DEFAULT_AT_ONCE = 100
 MOST_ITEMS = 10_000
@@ -69,7 +53,7 @@ def name_of_step(workflow: str, func: Any) -> str:
         WorkflowError: It is no function with a name.
     """
     name = getattr(func, "__name__", "")
-    if not callable(func) or not name.isidentifier() or len(name) > 100:
+    if not callable(func) or not name.isidentifier() or len(name) > LONGEST_STEP:
         raise WorkflowError(f"A step of workflow {workflow} is {shown(func)}; it must be a function with a name.")
     return str(name)
 
@@ -110,29 +94,12 @@ def declared(
         when=when,
         if_=if_,
         optional=bool(optional),
-        options=_checked(options, where),
+        options=checked(options, where, (*TASK_OPTIONS, *_OWN_OPTIONS)),
     )
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
-
-
-def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the options of a step's tasks as JSON holds them."""
-    for option in options:
-        if option == "cluster":
-            raise WorkflowError(f"{where} has the option 'cluster'; all steps of a run go to the cluster of the run.")
-        if option not in TASK_OPTIONS:
-            hint = did_you_mean(option, (*TASK_OPTIONS, *_OWN_OPTIONS))
-            raise WorkflowError(f"{where} has an unknown option '{option}': {hint}")
-    carried = dict(options)
-    try:
-        refuse_wrong_values(carried, f"The option '{{}}' of {where}")
-    except EnqueueError as error:
-        raise WorkflowError(str(error)) from None
-    name_errors(carried)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in carried.items()}
 
 
 def input_types(workflow: str, given: Mapping[str, Any]) -> dict[str, Any]:

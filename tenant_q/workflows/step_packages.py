@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenant_q.lifecycle.step_engine import STEP
+from tenant_q import tenancy
+from tenant_q.lifecycle.step_engine import STEP, STEP_FUNCTIONS
 from tenant_q.package.build import build_call, deterministic_id
 from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.package import CODE, Package
+from tenant_q.workflows import registry
 
-STEP_FUNCTIONS = "tenant_q.workflows.step"
-"""Where the functions of steps would be. A worker of a release without workflows finds none there, and runs nothing."""
+CODE_OPTIONS = ("rate", "rate_scope", "databases")
+"""The options that come from the code and never from a run's plan, since they affect other tenants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class ReadyStep:
         index: The place of its item; -1 without items.
         generation: The generation of the step.
         cluster: The cluster of the run.
-        options: The options of its task.
+        options: The options of its task, as the plan of the run has them.
         inputs: The steps it depends on.
         attempts: How many attempts have failed.
         delay: The seconds until it may start.
@@ -49,13 +51,17 @@ class ReadyStep:
 
     @property
     def id(self) -> str:
-        """The id of the step's package, which is the same whenever it is pushed."""
+        """The id of the step's package, which is the same whenever it is pushed. Raises `UnknownTenant`."""
         return package_id(self.schema, self.run, self.name, self.index, self.generation)
 
 
 def package_id(schema: str, run: str, name: str, index: int, generation: int) -> str:
-    """Return the id of a step's package."""
-    return deterministic_id("step", schema, run, name, index, generation)
+    """Return the id of a step's package. It has the key of the tenant, whose schema may be renamed meanwhile.
+
+    Raises:
+        UnknownTenant: No tenant has the schema name.
+    """
+    return deterministic_id("step", tenancy.current_key(schema) or schema, run, name, index, generation)
 
 
 def packages_of(ready: Sequence[ReadyStep]) -> list[Package]:
@@ -66,10 +72,7 @@ def packages_of(ready: Sequence[ReadyStep]) -> list[Package]:
 def _package_of(step: ReadyStep) -> Package:
     func = f"{STEP_FUNCTIONS}.{step.workflow}.{step.name}"[:LONGEST_NAME]
     label = f"{step.workflow.rpartition('.')[2]}.{step.name}" + (f"[{step.index}]" if step.index >= 0 else "")
-    options = {"task_name": label[-100:], "group": step.run, "cluster": step.cluster, **step.options}
-    for name in ("retry_on", "no_retry_on", "databases"):
-        if name in options:
-            options[name] = tuple(options[name])
+    options = {"task_name": label[-100:], "group": step.run, "cluster": step.cluster, **_options_of(step)}
     if step.delay > 0:
         options["delay"] = step.delay
     package = build_call(func, (), {}, options, schema=step.schema, id=step.id, origin=CODE, tenant=step.tenant)
@@ -85,3 +88,12 @@ def _package_of(step: ReadyStep) -> Package:
     if step.attempts:
         package.task["failures"] = step.attempts
     return package
+
+
+def _options_of(step: ReadyStep) -> dict[str, Any]:
+    workflow = registry.find(step.workflow)
+    declared = workflow.declared(step.name) if workflow is not None else None
+    options = {name: value for name, value in step.options.items() if name not in CODE_OPTIONS}
+    if declared is not None:
+        options |= {name: value for name, value in declared.options.items() if name in CODE_OPTIONS}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

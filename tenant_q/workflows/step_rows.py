@@ -12,7 +12,6 @@ from tenant_q import tenancy
 from tenant_q.lifecycle.step_engine import STEP
 from tenant_q.package.package import Package
 from tenant_q.workflows.states import StepState
-from tenant_q.workflows.step_packages import package_id
 from tenant_q.workflows.transactions import Transaction, on, transaction
 
 LARGEST_INPUT = 64 * 1024
@@ -164,10 +163,9 @@ def end_together(open_one: Transaction, ended: Mapping[str, Sequence[EndedStep]]
     """
     statements = [on(schema, "workflow_end_steps", _records(own)) for schema, own in ended.items()]
     changed: set[str] = set()
-    for (schema, own), answer in zip(ended.items(), open_one.run(statements, last=last), strict=True):
-        generations = {place_of(one.package): one.package.task[STEP]["generation"] for one in own}
-        for run, name, index in answer.rows:
-            changed.add(package_id(schema, run, name, index, generations[run, name, index]))
+    for own, answer in zip(ended.values(), open_one.run(statements, last=last), strict=True):
+        written = set(answer.rows)
+        changed |= {one.package.id for one in own if place_of(one.package) in written}
     return changed
 
 
