@@ -18,6 +18,8 @@ from tenant_q.workflows.states import ENDED_STEP
 
 Progress = Mapping[str, tuple[int, int]]
 _COUNTS = (*STATES, "overdue")
+SHOWN = 1000
+"""The characters of an input, a configuration or a context that are shown."""
 
 
 # Runs
@@ -119,7 +121,9 @@ def details(run: Run, items: Mapping[str, Mapping[str, int]]) -> Iterator[Render
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=dict)
+    """Return a value of a workflow run as JSON, of which the beginning is shown if it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=dict)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters; --json shows all)"
 
 
 def _items(counts: Mapping[str, int] | None) -> str | None:

@@ -11,12 +11,12 @@ from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import ForeignCode, WorkflowError
-from tenant_q.models import DueWorkflow, IndexedRuns
+from tenant_q.models import DueWorkflow
 from tenant_q.operations import status
 from tenant_q.schedules.index_statements import fetch, in_public
 from tenant_q.sql import statement
 from tenant_q.support.visible import one_line
-from tenant_q.workflows import registry
+from tenant_q.workflows import registry, run_index
 from tenant_q.workflows.models import WorkflowRun
 
 AT_ONCE = 100
@@ -92,15 +92,15 @@ def check(schema: str | None = None) -> Report:
     names = tenancy.tenant_names() if schema is None else [str(tenancy.get_tenant(schema).schema_name)]
     wrong = workflow_problems()
     known = _Known()
+    stale = {name for name, is_gone in run_index.stale_schemas() if not is_gone}
     findings: list[Finding] = []
     read = 0
     for first in range(0, len(names), AT_ONCE):
         tables = _tables([tenancy.physical_schema(name) for name in names[first : first + AT_ONCE]])
         read += len(tables)
-        unindexed = {name for name, is_missing in tables.items() if is_missing}
-        runs, unreadable = _open_runs(list(tables))
+        runs, unreadable = _open_runs(tables)
         findings += unreadable
-        findings += [finding for one in runs for finding in _judged(one, known, is_indexed=one.schema not in unindexed)]
+        findings += [finding for one in runs for finding in _judged(one, known, is_indexed=one.schema not in stale)]
     return Report(len(list(registry.registered())), read, wrong, findings)
 
 
@@ -131,12 +131,9 @@ class _Known:
         return name in self.clusters
 
 
-def _tables(schemas: Sequence[str]) -> dict[str, bool]:
-    """Return the schemas with a table of workflow runs, each with whether the index of runs lacks it."""
-    query = sql.SQL(statement("run_tables")).format(
-        schemas=sql.Literal(list(schemas)), indexed=in_public(IndexedRuns._meta.db_table)
-    )
-    return dict(fetch(query))
+def _tables(schemas: Sequence[str]) -> list[str]:
+    """Return the schemas that have a table of workflow runs."""
+    return [name for (name,) in fetch(sql.SQL(statement("run_tables")).format(schemas=sql.Literal(list(schemas))))]
 
 
 def _open_runs(schemas: Sequence[str]) -> tuple[list[_Runs], list[Finding]]:
@@ -173,8 +170,8 @@ def _judged(one: _Runs, known: _Known, *, is_indexed: bool) -> Iterator[Finding]
 
     if not is_indexed:
         yield finding(
-            f"{has} a table that is not in the index of runs; a scheduler puts it there within a minute, otherwise run "
-            f"`python manage.py migrate_schemas --schema={one.schema}`"
+            f"{has} a table that is not in the index of runs, or lacks its triggers; a scheduler puts it there within "
+            "a minute, otherwise its log says why"
         )
     elif one.is_lost or one.is_unplanned:
         lack = "no entry in the index of runs" if one.is_lost else "no time for the next look"

@@ -27,12 +27,27 @@ def require_index() -> None:
     """Raise `ConfigurationError` if an index has not been migrated, or this role has no right to use it."""
     public = tenancy.public_schema()
     for index in all_indexes():
-        if not has_all(Table(index.entries)):
+        if not has_all(*map(Table, index.tables)):
+            missing = next(table for table in index.tables if not has_all(Table(table)))
             raise ConfigurationError(
-                f"The schema {public!r} has no table {index.entries}, the index of all tenants' {index.what}; "
+                f"The schema {public!r} has no table {missing}, a part of the index of all tenants' {index.what}; "
                 "run `python manage.py migrate_schemas --shared`."
             )
+    _require_tables()
     _require_functions()
+
+
+def _require_tables() -> None:
+    """Raise `ConfigurationError` if this role may not read and write the tables of an index."""
+    public = tenancy.public_schema()
+    paths = [sql.Identifier(public, table).as_string() for index in all_indexes() for table in index.tables]
+    unusable = fetch(sql.SQL(statement("unusable_tables")).format(paths=sql.Literal(paths)))
+    if unusable:
+        listed = ", ".join(path for path, _ in unusable)
+        raise ConfigurationError(
+            f"The role {unusable[0][1]} may not read and write tables of the indexes of all tenants; run as their "
+            f"owner: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {listed} TO {unusable[0][1]};"
+        )
 
 
 def _require_functions() -> None:

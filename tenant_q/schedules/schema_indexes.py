@@ -25,6 +25,7 @@ class SchemaIndex:
         stale: The name of the function that finds the schemas that differ from the index.
         errors: The name of the function that counts what is wrong about a schema.
         tenants_among: A function that returns which schemas may have such a table: those of tenants.
+        others: Other tables in the public schema that a cluster writes to for this index.
     """
 
     what: str
@@ -39,6 +40,12 @@ class SchemaIndex:
     stale: str
     errors: str
     tenants_among: Callable[[Collection[str]], set[str]]
+    others: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables in the public schema that a cluster reads and writes for the index."""
+        return (self.entries, self.known, *self.others)
 
     @property
     def called(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tenant_q.support import workflows_app
+from tenant_q.support.call_checks import require
 from tenant_q.tenancy import call_for_coroutine
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class WorkflowCalls:
             ConfigurationError: The app of workflows is not installed, the broker is not on Redis, or the tenant lacks
                 the tables of workflows.
         """
+        require("start_workflow", path=path)
         workflows_app.require()
         from tenant_q.workflows import registry
 
@@ -87,6 +89,7 @@ class WorkflowCalls:
             WorkflowError: The tenant has no such run.
             ConfigurationError: The app of workflows is not installed.
         """
+        require("get_workflow", id=id)
         workflows_app.require()
         from tenant_q.workflows import Run
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from django.db.models import Count, Q
 
-from tenant_q import tenancy
-from tenant_q.workflows.models import WorkflowStep
+from tenant_q.workflows import run_rows
 from tenant_q.workflows.plan import ON_END
 from tenant_q.workflows.states import ENDED_STEP
 
@@ -20,10 +19,11 @@ def progress_of(schema: str, runs: Sequence[str]) -> Mapping[str, tuple[int, int
         runs: The ids of the runs.
 
     Raises:
+        ConfigurationError: The tenant has no tables of workflows.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_verified_schema(schema):
-        steps = WorkflowStep.objects.using(tenancy.database_alias()).filter(run__in=runs, index=-1)
+    with run_rows.tables_of(schema):
+        steps = run_rows.steps().filter(run__in=runs, index=-1)
         found = steps.exclude(name=ON_END).values_list("run").order_by()
         counted = found.annotate(ended=Count("index", filter=Q(state__in=ENDED_STEP)), every=Count("index"))
         return {run: (ended, every) for run, ended, every in counted}
@@ -37,11 +37,12 @@ def items_of(schema: str, run: str) -> Mapping[str, Mapping[str, int]]:
         run: The id of the run.
 
     Raises:
+        ConfigurationError: The tenant has no tables of workflows.
         DatabaseAway: The database cannot be reached.
     """
     counted: dict[str, dict[str, int]] = {}
-    with tenancy.detect_outages(), tenancy.in_verified_schema(schema):
-        items = WorkflowStep.objects.using(tenancy.database_alias()).filter(run=run, index__gte=0)
+    with run_rows.tables_of(schema):
+        items = run_rows.steps().filter(run=run, index__gte=0)
         for name, state, count in items.values_list("name", "state").order_by().annotate(Count("index")):
             counted.setdefault(name, {})[state] = count
     return counted

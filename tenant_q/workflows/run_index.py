@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.models import DueWorkflow, IndexedRuns
+from tenant_q.models import BrokerEpoch, DueWorkflow, IndexedRuns
 from tenant_q.schedules import index_upkeep
 from tenant_q.schedules.index_statements import fetch, in_public
 from tenant_q.schedules.schema_indexes import SchemaIndex, register
@@ -51,6 +51,7 @@ RUNS = SchemaIndex(
     stale="tenant_q_stale_run_schemas",
     errors="tenant_q_run_errors",
     tenants_among=_tenants_among,
+    others=(BrokerEpoch._meta.db_table,),
 )
 register(RUNS)
 

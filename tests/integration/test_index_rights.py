@@ -231,6 +231,18 @@ def test_a_cluster_without_the_right_to_the_functions_names_the_grant(roles):
         index_rights.require_index()
 
 
+def test_a_cluster_without_the_right_to_the_tables_names_the_grant(roles):
+    tables = "public.tenant_q_brokerepoch, public.tenant_q_dueworkflow"
+    sql(f"REVOKE INSERT, DELETE ON {tables} FROM {CLUSTER}")
+    make_functions_again()
+    with acting_as(CLUSTER), pytest.raises(ConfigurationError, match="may not read and write tables") as e:
+        index_rights.require_index()
+    assert f"ON TABLE {tables} TO {CLUSTER};" in str(e.value).replace('"', "")
+    grant(str(e.value))
+    with acting_as(CLUSTER):
+        index_rights.require_index()
+
+
 def test_an_upgrade_grants_it_to_who_may_write_to_the_index(roles):
     make_functions_again()
     with acting_as(CLUSTER):

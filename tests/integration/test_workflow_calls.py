@@ -10,7 +10,7 @@ from django.apps import apps
 from django.core.checks import run_checks
 
 from tenant_q import brokers
-from tenant_q.exceptions import ConfigurationError, InEventLoop, NoTenant, UnknownTenant, WorkflowError
+from tenant_q.exceptions import ConfigurationError, InEventLoop, NoTenant, UnknownTenant, WorkflowError, WrongArgument
 from tenant_q.support import workflows_app
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -40,7 +40,7 @@ def without_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.seam
-def test_a_run_is_started_and_found(tenants):
+def test_a_run_is_started_and_found(no_runs):
     with in_schema("acme_corp"):
         run = QUtilities.start_workflow(greet.path, {"name": "Ada"}, key="k")
     assert isinstance(run, Run) and (run.schema, run.workflow, run.key) == ("acme_corp", greet.path, "k")
@@ -51,7 +51,7 @@ def test_a_run_is_started_and_found(tenants):
 
 
 @pytest.mark.seam
-def test_coroutines_start_and_find_runs_of_their_own_tenants(tenants):
+def test_coroutines_start_and_find_runs_of_their_own_tenants(tenants, no_runs):
     async def start(schema: str) -> Run:
         async with in_schema(schema):
             run = await QUtilities.astart_workflow(greet.path, {"name": schema})
@@ -70,6 +70,8 @@ def test_a_call_needs_a_tenant(tenants, call):
         call()
     with pytest.raises(UnknownTenant):
         call(schema_name="nobody")
+    with pytest.raises(WrongArgument):
+        call(schema_name=5)
 
     async def in_a_loop() -> None:
         call(schema_name="acme_corp")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, CommandParser
-from psycopg import errors
 
 from tenant_q import audit, tenancy
 from tenant_q.exceptions import WorkflowError
@@ -70,8 +68,7 @@ class Command(OperatorCommand):
     def perform(self, options: dict[str, Any]) -> None:
         workflows_app.require()
         _check_arguments(options)
-        with _explained(options["schema"]):
-            getattr(self, f"_{options['action']}")(options)
+        getattr(self, f"_{options['action']}")(options)
 
     # Runs
 
@@ -216,20 +213,6 @@ def _known_names(wanted: str) -> str:
         return "`msworkflow list --schema SCHEMA` shows the runs of a tenant"
     paths = [workflow.path for workflow in registry.registered()]
     return f"the workflows are {', '.join(paths[:20])}" if paths else "no workflow is declared"
-
-
-@contextmanager
-def _explained(schema: str | None) -> Iterator[None]:
-    """Explain to the caller of `msworkflow` that a tenant was not migrated since the app of workflows was added."""
-    try:
-        yield
-    except tenancy.DATABASE_ERRORS as error:
-        if not isinstance(error.__cause__ or error, errors.UndefinedTable):
-            raise
-        tenant = f" --schema={schema}" if schema else ""
-        raise CommandError(
-            f"Tables of workflows are missing; run `python manage.py migrate_schemas{tenant}`."
-        ) from error
 
 
 def _run(options: Mapping[str, Any]) -> Run:

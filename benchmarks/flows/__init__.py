@@ -1,0 +1,1 @@
+"""An app with the workflows of the benchmarks."""
