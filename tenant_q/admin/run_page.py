@@ -64,7 +64,7 @@ class StepRow:
         index: The place of the item; -1 for a step.
         state: Its state in words.
         style: The CSS class of its state.
-        attempts: The number of its starts.
+        failures: The number of its attempts that have failed.
         started: When it started, or None.
         took: How long it took, or has taken.
         wake_at: When it starts again after a failure, or None.
@@ -80,7 +80,7 @@ class StepRow:
     index: int
     state: Any
     style: str
-    attempts: int
+    failures: int
     started: datetime | None
     took: str
     wake_at: datetime | None
@@ -201,7 +201,7 @@ def as_step_row(
         index=step.index,
         state=words,
         style=_STEP_STYLES.get(step.state, "tenant-q-soft"),
-        attempts=step.attempts,
+        failures=step.attempts,
         started=step.started,
         took=taken(step.started, step.ended, is_open=step.state in (StepState.READY, StepState.MAPPING)),
         wake_at=step.wake_at if step.state == StepState.READY else None,

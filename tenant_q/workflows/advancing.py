@@ -42,12 +42,14 @@ class Advanced:
         locked: The runs that stayed locked, by schema.
         ended: The schemas of tenants with a run that has ended, so that a pending one may begin.
         gone: The runs that have no row, by schema.
+        early: The runs whose next look is not due yet, by schema.
     """
 
     ready: list[ReadyStep] = field(default_factory=list)
     locked: dict[str, set[str]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     gone: dict[str, set[str]] = field(default_factory=dict)
+    early: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,6 +143,8 @@ def _advance_one_by_one(runs: Runs, again: Runs) -> Advanced:
             together.ended |= one.ended
             for gone in one.gone.values():
                 together.gone.setdefault(schema, set()).update(gone)
+            for early in one.early.values():
+                together.early.setdefault(schema, set()).update(early)
             for locked in one.locked.values():
                 together.locked.setdefault(schema, set()).update(locked)
     return together
@@ -155,6 +159,8 @@ def _advance_together(runs: Runs, again: Runs) -> Advanced:
     for schema, ids in runs.items():
         if gone := set(ids).difference(one.facts.id for one in found if one.schema == schema):
             advanced.gone[schema] = gone
+        if early := {one.facts.id for one in found if one.schema == schema and not one.is_look_due}:
+            advanced.early[schema] = early
     return advanced
 
 

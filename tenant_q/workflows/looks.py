@@ -146,6 +146,8 @@ def _advance(runs: dict[str, list[str]]) -> None:
     for schema, gone in advanced.gone.items():
         for id in gone:
             run_index.remove(tenancy.physical_schema(schema), id)
+    for schema, early in advanced.early.items():  # they were due because the broker lost data
+        run_index.settle(tenancy.physical_schema(schema), early)
     for schema, locked in advanced.locked.items():
         run_index.put_off(tenancy.physical_schema(schema), sorted(locked), AGAIN_SECONDS)
 

@@ -31,14 +31,15 @@ def no_runs(tenants):
 
 def insert(schema: str = A, id: str = "r1", look_at: Any = LATER, state: str = "running", cluster: str = "ours") -> str:
     """A run of a tenant. Returns its id."""
-    sql(INSERT.format(schema), id, cluster, state, look_at)
+    ended = LATER if state in ("succeeded", "failed", "cancelled") else None
+    sql(INSERT.format(schema), id, cluster, state, look_at, ended)
     return id
 
 
 INSERT = (
     'INSERT INTO "{}".tenant_q_workflows_run '
-    "(id, workflow, version, cluster, state, plan, input, config, generation, created, look_at, error, by) "
-    "VALUES (%s, 'w', '', %s, %s, '{{}}', '{{}}', '{{}}', 1, now(), %s, '', '')"
+    "(id, workflow, version, cluster, state, plan, input, config, generation, created, look_at, ended, error, by) "
+    "VALUES (%s, 'w', '', %s, %s, '{{}}', '{{}}', '{{}}', 1, now(), %s, %s, '', '')"
 )
 
 
@@ -62,7 +63,9 @@ def due() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("change", "left"),
     [
-        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "succeeded", LATER)}),
+        ("UPDATE {} SET state = 'succeeded', ended = now()", {"r1": ("ours", "succeeded", LATER)}),
+        # Its last step is not over, and would be lost with the broker's data.
+        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "running", LATER)}),
         ("UPDATE {} SET look_at = NULL", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = 'infinity'", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = look_at + interval '1 day'", {"r1": ("ours", "running", LATER + timedelta(days=1))}),
@@ -433,6 +436,17 @@ def test_two_schedulers_that_make_all_due_change_as_much_as_one(tenants):
         insert(id=f"r{number}")
     assert run_index.make_all_due(OURS) == (3, [])
     assert run_index.make_all_due(OURS) == (0, [])
+
+
+def test_a_run_that_was_looked_at_after_a_loss_is_due_again_when_its_row_says(tenants):
+    """Otherwise it would be looked at in each tick, though its row does not change."""
+    insert(id="r1"), insert(id="none", look_at=None), insert(id="late", look_at=PAST)
+    run_index.make_all_due(OURS)
+    assert len(due()) == 3
+    run_index.settle(A, ["r1", "none", "late"])
+    assert due() == [(A, "late")]
+    assert entries()["r1"][2] == LATER
+    assert entries()["none"][2] is None
 
 
 def test_an_entry_that_is_locked_is_made_due_later(tenants):
