@@ -12,7 +12,13 @@ from django.core.management import call_command
 from django.db import connection
 
 TENANTS = ("acme_corp", "globex_inc", "initech_llc")
-_TABLES = ("django_q_task", "django_q_schedule")
+_TABLES = (
+    "django_q_task",
+    "django_q_schedule",
+    "tenant_q_workflows_run",
+    "tenant_q_workflows_step",
+    "tenant_q_workflows_signal",
+)
 
 
 def make_base_tenants() -> None:
@@ -108,7 +114,7 @@ def make_dead(name: str) -> None:
 
 
 def truncate(names: Sequence[str]) -> None:
-    """Take all tasks and schedules away."""
+    """Take all tasks, schedules and runs of workflows away."""
     with connection.cursor() as cursor:
         tables = ", ".join(f'"{name}"."{table}"' for name in names for table in _TABLES)
         cursor.execute(f"TRUNCATE {tables}")

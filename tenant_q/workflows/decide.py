@@ -108,6 +108,8 @@ def decide(facts: Facts) -> Decision:
     if facts.state == RunState.RUNNING:
         for step in facts.plan.steps:
             _decide_step(step, states, facts, decision)
+    elif facts.state == RunState.CANCELLING:
+        _cancel_mapping(states, facts, decision)
     is_undecided = decision.map or decision.count
     if facts.state in (RunState.RUNNING, RunState.CANCELLING) and not is_undecided and _are_over(facts.plan, states):
         decision.state, decision.error = _end_of(facts, states)
@@ -133,6 +135,14 @@ def _decide_step(step: PlanStep, states: dict[str, StepState], facts: Facts, dec
         elif state != StepState.WAITING:
             states[step.name] = state
             decision.changes.append(Change(step.name, StepState.WAITING, state, error=reason))
+
+
+def _cancel_mapping(states: dict[str, StepState], facts: Facts, decision: Decision) -> None:
+    """Cancel the mapping steps of which no item is left with a worker."""
+    for name, state in states.items():
+        if state == StepState.MAPPING and not facts.items[name].ready:
+            states[name] = StepState.CANCELLED
+            decision.changes.append(Change(name, state, StepState.CANCELLED))
 
 
 def state_after(step: PlanStep, before: Mapping[str, StepState]) -> tuple[StepState, str]:

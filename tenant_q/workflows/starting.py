@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 from django_q.humanhash import uuid
+from django_q.models import Schedule
 
 from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
@@ -16,10 +17,11 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError, KeyReused, QueueFull, WorkflowError
 from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.running import running
+from tenant_q.schedules import schedule_rows
 from tenant_q.support.call_checks import shown
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.workflows import admission, registry, run_rows, step_options
+from tenant_q.workflows import admission, run_rows, step_options
 from tenant_q.workflows.models import WorkflowRun
 from tenant_q.workflows.plan import ON_END, Plan
 from tenant_q.workflows.pushing import push_or_leave, push_steps
@@ -195,15 +197,9 @@ def start_for_task(workflow: Workflow, input: Any) -> Run:
     return start(workflow, input, key=key, by=str(package.option("schedule") or "")[:150])
 
 
-def schedule(workflow: Workflow, input: Any, *, name: str, **when: Any) -> Any:
+def schedule(workflow: Workflow, input: Any, *, name: str, schema_name: str | None = None, **when: Any) -> Schedule:
     """Create or update a schedule that starts a workflow. See `Workflow.schedule`."""
-    from tenant_q.utils import QUtilities
-
-    text = input_text(workflow, input)
-    assert workflow.plan
-    return QUtilities.ensure_schedule(name, workflow.path, json.loads(text), **when)
-
-
-def get_workflow(path: str) -> Workflow:
-    """Return the registered workflow with this path. Raises `WorkflowError`."""
-    return registry.get(path)
+    assert workflow.plan  # its graph is checked here already
+    values = (json.loads(input_text(workflow, input)),)
+    with tenancy.in_verified_schema(tenancy.task_schema(schema_name)):
+        return schedule_rows.ensure(name, workflow.path, values, when)

@@ -14,6 +14,8 @@ from tenant_q.workflows.spans import seconds_of
 from tenant_q.workflows.step_options import Declared
 
 if TYPE_CHECKING:
+    from django_q.models import Schedule
+
     from tenant_q.workflows.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -239,12 +241,20 @@ class Workflow:
 
         return Run.of(self.path, state=state, limit=limit, schema_name=schema_name)
 
-    def schedule(self, *, input: Mapping[str, Any] | None = None, name: str | None = None, **when: Any) -> Any:
-        """Create or update a schedule of the current tenant that starts the workflow, once for each planned time.
+    def schedule(
+        self,
+        *,
+        input: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        schema_name: str | None = None,
+        **when: Any,
+    ) -> Schedule:
+        """Create or update a schedule of a tenant that starts the workflow, once for each planned time.
 
         Args:
             input: The input of each run.
             name: The name of the schedule; None for the path of the workflow.
+            schema_name: The schema of the tenant; None for the current one.
             **when: `cron`, `schedule_type`, `minutes` and the other arguments of `QUtilities.ensure_schedule`.
 
         Returns:
@@ -256,4 +266,4 @@ class Workflow:
         """
         from tenant_q.workflows import starting
 
-        return starting.schedule(self, input, name=name or self.path, **when)
+        return starting.schedule(self, input, name=name or self.path, schema_name=schema_name, **when)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.models import TenantPolicy
 from tenant_q.schedules import due_index, index_upkeep
-from tenant_q.workflows import run_index
+from tenant_q.workflows import Run, Workflow, registry, run_index
 from tests import schemas, tasks
 
 
@@ -170,3 +171,34 @@ def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with tenancy.in_public(), connection.cursor() as cursor:
         cursor.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def define(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workflow]]:
+    """Declare a workflow that exists while the test does. The same name again is a later version of its code."""
+    made: list[Workflow] = []
+
+    def make(name: str = "flow", **options: Any) -> Workflow:
+        workflow = Workflow(name, **options)
+        monkeypatch.setattr(sys.modules[__name__], name, workflow, raising=False)
+        made.append(workflow)
+        return workflow
+
+    yield make
+    for workflow in made:
+        registry._workflows.pop(workflow.path, None)
+
+
+def states(run: Run) -> dict[str, str]:
+    """The states of a run's steps, by name."""
+    return {step.name: step.state for step in run.refresh().steps}
+
+
+def errors(run: Run) -> dict[str, str]:
+    """Why steps of a run failed or were skipped, by name."""
+    return {step.name: step.error for step in run.refresh().steps if step.error}
+
+
+def make_runs_due() -> None:
+    """The scheduler looks at all runs in its next tick."""
+    sql("UPDATE tenant_q_dueworkflow SET due = now()")

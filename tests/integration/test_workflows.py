@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from django.utils import timezone
+from django_q.models import Schedule
+
 from tenant_q.tenancy import in_schema
 from tests import tasks
 from tests.flows import workflows as flows
-from tests.integration.conftest import sql, work
-
-
-def make_runs_due() -> None:
-    sql("UPDATE tenant_q_dueworkflow SET due = now()")
+from tests.integration.conftest import make_runs_due, work
 
 
 def test_a_run_passes_outputs_and_context_along(tenants):
@@ -56,3 +57,15 @@ def test_the_scheduler_pushes_what_was_lost(tenants, worker, scheduler):
     scheduler.tick()
     work(worker)
     assert run.refresh().state == "succeeded"
+
+
+def test_a_schedule_starts_a_workflow_once_for_each_planned_time(tenants, worker, scheduler):
+    with in_schema("acme_corp"):
+        flows.line.schedule(input={"number": 1}, cron="* * * * *")
+        Schedule.objects.update(next_run=timezone.now() - timedelta(seconds=1))
+    scheduler.tick()
+    work(worker)
+    with in_schema("acme_corp"):
+        (run,) = flows.line.runs()
+        assert run.state == "succeeded"
+        assert run.key.startswith("schedule:")
