@@ -170,7 +170,15 @@ def _install_workflow_points() -> None:
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster.step_completion import StepCompletion
     from tenant_q.workflows import (
-        advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
+        advancing,
+        control,
+        engine,
+        items,
+        looks,
+        resuming,
+        run_index,
+        starting,
+        step_rows,
     )  # fmt: skip
 
     def at(point: str) -> Callable[..., None]:

@@ -240,7 +240,9 @@ def test_the_scheduler_is_killed_when_it_notices_that_redis_is_empty(battle):
 
 def has_beaten_twice() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT max(written) FROM public.tenant_q_brokerepoch WHERE cluster = %s", [get_broker().cluster])
+        cursor.execute(
+            "SELECT max(written) FROM public.tenant_q_brokerepoch WHERE cluster = %s", [get_broker().cluster]
+        )
         return (cursor.fetchone()[0] or 0) > 1
 
 

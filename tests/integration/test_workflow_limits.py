@@ -189,7 +189,9 @@ def test_no_tenant(flow):
 
 
 def test_another_broker_than_redis(flow, settings):
-    settings.Q_CLUSTER = {key: value for key, value in settings.Q_CLUSTER.items() if key != "redis"} | {"orm": "default"}
+    settings.Q_CLUSTER = {key: value for key, value in settings.Q_CLUSTER.items() if key != "redis"} | {
+        "orm": "default"
+    }
     with pytest.raises(ConfigurationError, match=r"Workflows need a broker on Redis; set Q_CLUSTER\['redis'\]"):
         flow.start()
     assert count_rows() == (0, 0)
@@ -206,7 +208,9 @@ def bare(tenants):
 
 
 def test_a_tenant_without_the_tables(flow, bare):
-    way_out = "Tenant 'bare' has no tables of workflows: add 'tenant_q.workflows' to TENANT_APPS, and run `python manage.py"
+    way_out = (
+        "Tenant 'bare' has no tables of workflows: add 'tenant_q.workflows' to TENANT_APPS, and run `python manage.py"
+    )
     for act in (flow.start, flow.runs, flow.run_here):
         with pytest.raises(ConfigurationError, match=way_out[:80]):
             act(schema_name=bare)
