@@ -22,6 +22,14 @@ SHOWN = 1000
 """The characters of an input, a configuration or a context that are shown."""
 
 
+_STYLES = {"succeeded": "green", "failed": "bold red", "cancelling": "yellow", "cancelled": "yellow"}
+
+
+def _state(state: str | None) -> Any:
+    """Return the state of a workflow run or of a step for a table, in its colour."""
+    return None if state is None else styled(str(state), _STYLES.get(state))
+
+
 # Runs
 
 
@@ -55,7 +63,7 @@ def run_table(runs: Sequence[Run], progress: Progress) -> Table:
     """Return a table of a tenant's workflow runs."""
     columns = ("run", "workflow", "key", "state", "steps", "created", "ended", "by")
     rows = [
-        (one.id, one.workflow, one.key, str(one.state), _part(progress.get(one.id)), one.row.created, one.row.ended,
+        (one.id, one.workflow, one.key, _state(one.state), _part(progress.get(one.id)), one.row.created, one.row.ended,
          one.row.by)
         for one in runs
     ]  # fmt: skip
@@ -93,7 +101,7 @@ def details(run: Run, items: Mapping[str, Mapping[str, int]]) -> Iterator[Render
     facts = {
         "run": f"{run.id} of {run.schema}",
         "workflow": run.workflow,
-        "state": str(run.state),
+        "state": _state(run.state),
         "key": run.key,
         "progress": f"{ended} of {every} steps have ended",
         "cluster": run.row.cluster,
@@ -113,7 +121,7 @@ def details(run: Run, items: Mapping[str, Mapping[str, int]]) -> Iterator[Render
     yield ""
     columns = ("step", "state", "items", "attempts", "started", "ended", "error")
     rows = [
-        (step.name, step.state, _items(items.get(step.name)), step.attempts or None, step.started, step.ended,
+        (step.name, _state(step.state), _items(items.get(step.name)), step.attempts or None, step.started, step.ended,
          step.error)
         for step in run.steps
     ]  # fmt: skip
@@ -174,7 +182,7 @@ def graph_table(plan: Plan, states: Mapping[str, str]) -> Table:
             step.when if step.after else None,
             None if step.each is None else f"{'.'.join(step.each)}, {step.at_once} at once",
             step.optional or None,
-            *((states.get(step.name),) if states else ()),
+            *((_state(states.get(step.name)),) if states else ()),
         )
         for step in sorted(plan.by_name.values(), key=lambda step: levels.get(step.name, len(levels)))
     ]

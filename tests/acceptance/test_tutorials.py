@@ -319,7 +319,7 @@ def test_a_newcomer_runs_workflows_of_three_tenants(reader_of_workflows: Reader)
     reader.follow("## 5. Meet the limits")
     assert reader.answers[-2] == reader.answers[-3], "the second start found the runs of the first"
     reader.follow()
-    assert reader.answers[-1] == reader.answers[-2], "so did the onboarding"
+    assert reader.answers[-1].splitlines()[-2:] == reader.answers[-2].splitlines()[-2:], "so did the onboarding"
     assert reader.end() == [0], reader.log("mscluster")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -48,6 +51,12 @@ def undo(ctx): ...
 
 @order.on_end
 def tell(ctx): ...
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests declare workflows too, wrong ones among them."""
+    monkeypatch.setattr(registry, "_workflows", {order.path: order})
 
 
 @pytest.fixture
@@ -295,7 +304,7 @@ def check_lines() -> list[str]:
     out = StringIO()
     with pytest.raises(CommandError) as error:
         call_command("msworkflow", "check", stdout=out)
-    assert error.value.returncode == 1
+    assert error.value.returncode == 1 and str(error.value).endswith("attention; each line above says what to do.")
     return out.getvalue().splitlines()
 
 
@@ -303,7 +312,7 @@ def check_lines() -> list[str]:
 def test_check_finds_nothing(add_run):
     add_run()
     add_run(state="failed", workflow="gone.workflows.old", cluster="elsewhere")
-    assert "the runs of 3 schemas are in order" in msworkflow("check")
+    assert msworkflow("check") == "1 workflow and the runs of 3 schemas are in order.\n"
     found = as_json("check")
     assert (found["schemas"], found["workflows"], found["runs"]) == (3, [], [])
 
@@ -353,13 +362,9 @@ def test_check_finds_clusters_and_workflows_that_nobody_knows(add_run, monkeypat
     assert len(check_lines()) == 1, "a cluster of that name runs"
 
 
-def test_check_reports_a_graph_that_is_wrong(no_runs, monkeypatch):
+def test_check_reports_a_graph_that_is_wrong(no_runs):
     wrong = Workflow("wrong")
-    try:
-        (line,) = check_lines()
-        assert line == f"Workflow {wrong.path} has 0 steps; it must have 1 to 1000."
-    finally:
-        del registry._workflows[wrong.path]
+    assert check_lines() == [f"Workflow {wrong.path} has 0 steps; it must have 1 to 1000."]
 
 
 def test_check_reads_schemas_together_and_goes_on_where_one_cannot_be_read(add_run, monkeypatch):
@@ -424,6 +429,51 @@ def test_metrics_count_runs(add_run, settings):
     assert value(found, "tenant_q_workflow_runs", schema="acme_corp", state="failed") == 0
     assert value(found, "tenant_q_workflow_runs", schema="other", state="failed") == 2
     assert value(found, "tenant_q_workflow_runs_overdue") == 1
+
+
+WITHOUT = """
+import sys
+from tests.settings import *
+
+if "with" not in sys.argv:
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app != "tenant_q.workflows"]
+    TENANT_APPS = [app for app in TENANT_APPS if app != "tenant_q.workflows"]
+"""
+PROGRAM = """
+import sys
+import django
+from django.core.management import CommandError, call_command
+
+django.setup()
+from tenant_q.cluster import parent, scheduler, worker  # noqa: F401
+from tenant_q.operations.metrics import SiteCollector
+
+call_command("msinfo")
+list(SiteCollector().collect())
+print("imported", sorted(name for name in sys.modules if name.startswith("tenant_q.workflows")))
+try:
+    call_command("msworkflow")
+except CommandError as error:
+    print(error)
+"""
+
+
+@pytest.mark.seam
+def test_a_project_without_the_app_imports_nothing_of_it(tenants, tmp_path):
+    (tmp_path / "without_workflows.py").write_text(WITHOUT)
+
+    def output(*arguments: str) -> str:
+        path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+        environment = os.environ | {"DJANGO_SETTINGS_MODULE": "without_workflows", "PYTHONPATH": path}
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert output().splitlines()[-2:] == [
+        "imported []",
+        "Workflows are not installed: add 'tenant_q.workflows' to TENANT_APPS and run `python manage.py "
+        "migrate_schemas`.",
+    ]
+    assert "tenant_q.workflows.models" in output("with"), "otherwise this test sees nothing"
 
 
 def late_run(add_run: Any, **fields: Any) -> str:

@@ -15,6 +15,7 @@ from tenant_q.support import workflows_app
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tenant_q.workflows import Run, Workflow, registry
+from tests.integration.conftest import work
 
 greet = Workflow("greet", input={"name": str})
 
@@ -28,6 +29,12 @@ CALLS = {
     "start_workflow": lambda **given: QUtilities.start_workflow(greet.path, {"name": "Ada"}, **given),
     "get_workflow": lambda **given: QUtilities.get_workflow("nothing", **given),
 }
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests declare workflows too, wrong ones among them."""
+    monkeypatch.setattr(registry, "_workflows", {greet.path: greet})
 
 
 @pytest.fixture
@@ -48,6 +55,14 @@ def test_a_run_is_started_and_found(no_runs):
     assert QUtilities.get_workflow(run.id, schema_name="acme_corp").input == {"name": "Ada"}
     with pytest.raises(WorkflowError, match="Tenant 'globex_inc' has no workflow run"):
         QUtilities.get_workflow(run.id, schema_name="globex_inc")
+
+
+@pytest.mark.seam
+def test_a_worker_runs_what_a_call_has_started(no_runs, worker):
+    run = QUtilities.start_workflow(greet.path, {"name": "Ada"}, schema_name="acme_corp")
+    work(worker)
+    found = QUtilities.get_workflow(run.id, schema_name="acme_corp")
+    assert (found.state, dict(found.results)) == ("succeeded", {"hello": "hello Ada"})
 
 
 @pytest.mark.seam
@@ -137,11 +152,8 @@ def test_workflows_need_redis(tenants, monkeypatch):
 def test_wrong_graphs_and_unknown_errors_are_named(tenants, monkeypatch):
     odd = Workflow("odd")
     monkeypatch.setattr(registry, "is_at_its_path", lambda workflow: True)
-    try:
-        (found,) = checks("E017")
-        assert found.msg == f"Workflow {odd.path} has 0 steps; it must have 1 to 1000."
-        odd.step(retry_on=("django.db.OperationalError", "shop.Nothing"), no_retry_on=ValueError)(hello)
-        (found,) = checks("W013")
-        assert f"step 'hello' of workflow {odd.path} names 'shop.Nothing'" in found.msg
-    finally:
-        del registry._workflows[odd.path]
+    (found,) = checks("E017")
+    assert found.msg == f"Workflow {odd.path} has 0 steps; it must have 1 to 1000."
+    odd.step(retry_on=("django.db.OperationalError", "shop.Nothing"), no_retry_on=ValueError)(hello)
+    (found,) = checks("W013")
+    assert f"step 'hello' of workflow {odd.path} names 'shop.Nothing'" in found.msg

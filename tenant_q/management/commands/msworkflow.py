@@ -181,8 +181,8 @@ class Command(OperatorCommand):
         if found.workflows or found.runs:
             raise CommandError(_summary(found))
         if not options["json"]:
-            self.write_line(f"{_counted(found.checked, 'workflow')} and the runs of {_counted(found.schemas, 'schema')}"
-                            " are in order.")  # fmt: skip
+            workflows, schemas = _counted(found.checked, "workflow"), _counted(found.schemas, "schema")
+            self.write_line(f"{workflows} and the runs of {schemas} are in order.")
 
 
 def _check_arguments(options: dict[str, Any]) -> None:
@@ -253,7 +253,8 @@ def _counted(count: int, what: str) -> str:
 
 def _summary(found: Any) -> str:
     """Return in one sentence what `msworkflow check` found wrong."""
-    runs = sum(one.count for one in found.runs)
+    runs = sum(one.count for one in found.runs)  # 0 where only schemas cannot be read
     parts = [_counted(len(found.workflows), "workflow")] if found.workflows else []
     parts += [_counted(runs, "run")] if runs else []
-    return f"{' and '.join(parts)} need attention; each line above says what to do."
+    needs = "needs" if len(found.workflows) + runs <= 1 else "need"
+    return f"{' and '.join(parts) or 'A schema'} {needs} attention; each line above says what to do."
