@@ -38,6 +38,7 @@ class Migration(migrations.Migration):
     dependencies = [("tenant_q", "0009_workflows")]
 
     operations = [
+        migrations.AddField("DueWorkflow", "look_at", models.DateTimeField(null=True, verbose_name="next look")),
         migrations.AddIndex(
             "DueWorkflow",
             models.Index(

@@ -17,6 +17,8 @@ class DueWorkflow(models.Model):
     cluster: models.CharField[str, str] = models.CharField(_("cluster"), max_length=100)
     state: models.CharField[str, str] = models.CharField(_("state"), max_length=12)
     due: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(_("due"), null=True)
+    # What the run's row says; `due` is earlier after the broker lost data, and later while the run is held.
+    look_at: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(_("next look"), null=True)
 
     class Meta:
         db_table = "tenant_q_dueworkflow"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from tenant_q import tenancy
@@ -42,12 +43,16 @@ class Advanced:
         locked: The runs that stayed locked, by schema.
         ended: The schemas of tenants with a run that has ended, so that a pending one may begin.
         gone: The runs that have no row, by schema.
+        early: The runs whose next look is not due yet, by schema.
+        looks: Of runs whose look was due and is kept, their ids and its time, by schema. See `plan_looks`.
     """
 
     ready: list[ReadyStep] = field(default_factory=list)
     locked: dict[str, set[str]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     gone: dict[str, set[str]] = field(default_factory=dict)
+    early: dict[str, set[str]] = field(default_factory=dict)
+    looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +65,7 @@ class Advancing:
         workflow: The path of its workflow.
         cluster: Its cluster.
         is_look_due: Whether the next look at it is due or not planned.
+        look_at: When the next look at it is.
         most_items: The most items of a step.
         generations: The generation of each step.
         is_late: Whether its deadline has passed.
@@ -72,6 +78,7 @@ class Advancing:
     workflow: str
     cluster: str
     is_look_due: bool
+    look_at: datetime | None
     most_items: int
     generations: dict[str, int]
     is_late: bool
@@ -97,12 +104,14 @@ class Advancing:
         )
 
 
-def advance(runs: Runs, *, again: Runs | None = None) -> Advanced:
+def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False) -> Advanced:
     """Advance runs of any tenants, in one transaction, or one by one if one of them is locked or broken.
 
     Args:
         runs: The runs.
         again: Those of which all ready steps are to be pushed again, not only the new ones.
+        keeps_looks: Whether looks that are due stay so until the caller has pushed and calls `plan_looks`. A caller
+            needs this that no redelivery would repeat if it were killed before its push.
 
     Returns:
         The steps to push, and the runs that stayed locked.
@@ -115,12 +124,12 @@ def advance(runs: Runs, *, again: Runs | None = None) -> Advanced:
         return Advanced()
     whole = again or {}
     try:
-        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole))
+        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole, keeps_looks))
     except DatabaseAway:
         raise
     except Exception as error:  # a locked run, a broken tenant: the others go on
         if sum(map(len, wanted.values())) > 1:
-            return _advance_one_by_one(wanted, whole)
+            return _advance_one_by_one(wanted, whole, keeps_looks)
         (schema, (id,)) = next(iter(wanted.items()))
         logger.warning(
             "Could not advance workflow run %s: %s",
@@ -132,30 +141,70 @@ def advance(runs: Runs, *, again: Runs | None = None) -> Advanced:
         return Advanced(locked={schema: {id}})
 
 
-def _advance_one_by_one(runs: Runs, again: Runs) -> Advanced:
+def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
     together = Advanced()
     for schema, ids in runs.items():
         for id in ids:
-            one = advance({schema: [id]}, again=again)
+            one = advance({schema: [id]}, again=again, keeps_looks=keeps_looks)
             together.ready += one.ready
             together.ended |= one.ended
             for gone in one.gone.values():
                 together.gone.setdefault(schema, set()).update(gone)
+            for early in one.early.values():
+                together.early.setdefault(schema, set()).update(early)
+            for looks in one.looks.values():
+                together.looks.setdefault(schema, []).extend(looks)
             for locked in one.locked.values():
                 together.locked.setdefault(schema, set()).update(locked)
     return together
 
 
-def _advance_together(runs: Runs, again: Runs) -> Advanced:
+def _advance_together(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
     with transaction(runs, lock_ms=LOCK_MS) as open_one:
         found = read(open_one, runs)
         for one in found:
             _decide(open_one, one)
+        is_early = {(one.schema, one.facts.id): not one.is_look_due for one in found}
+        looks = _keep_looks(found) if keeps_looks else {}
         advanced = _write(open_one, found, again)
+    advanced.looks = looks
     for schema, ids in runs.items():
         if gone := set(ids).difference(one.facts.id for one in found if one.schema == schema):
             advanced.gone[schema] = gone
+        if early := {id for id in ids if is_early.get((schema, id))}:
+            advanced.early[schema] = early
     return advanced
+
+
+def _keep_looks(found: Iterable[Advancing]) -> dict[str, list[dict[str, Any]]]:
+    """Keep the looks that are due, except those at runs that end, and return them."""
+    looks: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        if one.is_look_due and not one.decision.has_ended:
+            one.is_look_due = False
+            at = None if one.look_at is None else one.look_at.isoformat()
+            looks.setdefault(one.schema, []).append({"id": one.facts.id, "look_at": at})
+    return looks
+
+
+def plan_looks(advanced: Advanced) -> None:
+    """Plan the next looks at runs whose looks were kept, once their steps are pushed.
+
+    A run whose next look was changed meanwhile is left alone, and so is one that is locked: then the next look is soon.
+
+    Args:
+        advanced: What came of advancing them.
+
+    Raises:
+        DatabaseError: A tenant's tables cannot be written.
+        DatabaseAway: The database does not answer.
+    """
+    if advanced.looks:
+        with transaction(advanced.looks) as open_one:
+            open_one.run(
+                [on(schema, "workflow_plan_looks", json.dumps(looks)) for schema, looks in advanced.looks.items()],
+                last=True,
+            )
 
 
 # Read
@@ -173,7 +222,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
     for place, schema in enumerate(runs):
         rows, steps, items = (answer.rows for answer in answers[3 * place : 3 * place + 3])
         plans = _plans_of(open_one, schema, rows)
-        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow, is_late in rows:
+        for id, version, state, cluster, error, has_ended, is_look_due, most, workflow, is_late, look_at in rows:
             own = {name: (state, generation, reason) for run, name, state, generation, reason in steps if run == id}
             try:
                 facts = _facts_of(id, plans[version], RunState(state), error, has_ended, own)
@@ -192,6 +241,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
                     workflow=workflow,
                     cluster=cluster,
                     is_look_due=is_look_due,
+                    look_at=look_at,
                     most_items=int(most) if most and most.isdigit() else MOST_ITEMS,
                     generations={name: generation for name, (_, generation, _) in own.items()},
                     is_late=is_late,

@@ -41,7 +41,7 @@ _WHEN: Mapping[str, Any] = {
 }
 _PADDING = 12
 _NAME, _WORDS = 7.9, 6.6  # pixels of a character of 13 px in a monospaced font, and of 11 px in another one
-_NARROWEST, _WIDEST = 104, 220
+_NARROWEST, _WIDEST = 104, 244
 _SHORT = 60
 
 
@@ -151,13 +151,14 @@ def _columns(text: str) -> int:
 
 
 def _short(text: str) -> str:
-    """Return a name that fits the widest box. It ends with an ellipsis if it was cut."""
+    """Return a name that fits the widest box. One that is too long loses its middle: names often begin alike."""
     room = int((_WIDEST - 2 * _PADDING) / _NAME)
     if _columns(text) <= room:
         return text
-    while _columns(text) > room - 1:
-        text = text[: min(len(text) - 1, room)]
-    return text + "…"
+    kept = min(len(text), room) - 1
+    while _columns(text[: kept - kept // 2]) + _columns(text[len(text) - kept // 2 :]) > room - 1:
+        kept -= 1
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 
 
 def _edges(placed: Layout, steps: list[PlanStep]) -> Iterable[str]:

@@ -23,6 +23,7 @@ from tenant_q.exceptions import (
 from tenant_q.lifecycle import bulk_rows, known_outcomes, retries, save_results, step_engine
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.deliveries import Delivery
+from tenant_q.lifecycle.failure_text import error_message
 from tenant_q.lifecycle.outcome_rows import owner_of
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
@@ -58,7 +59,12 @@ class Engine:
         self._loaded: dict[str, LoadedStep] = {}
 
     def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        self._loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        packages = [delivery.package for delivery in deliveries]
+        self._loaded = step_rows.load(schema, packages)
+        for package in packages:
+            # The row counts: a worker may have died after it noted a failed attempt, and before it put the package off.
+            if (loaded := self._loaded.get(package.id)) is not None:
+                package.task["failures"] = loaded.attempts
         return [self._with_attempts(delivery) for delivery in deliveries]
 
     def _with_attempts(self, delivery: Delivery) -> Delivery:
@@ -211,7 +217,7 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     """Return what is written about an outcome, and note whether its step starts again."""
     if outcome.success:
         return _succeeded(outcome)
-    decision, error = retries.after_failure(outcome), _short(outcome.result)
+    decision, error = retries.after_failure(outcome), _reason_of(outcome)
     times = outcome.started, outcome.stopped
     if decision.step is Step.TRY_AGAIN:
         settled.retried[outcome.package.id] = decision
@@ -222,10 +228,14 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     return EndedStep(outcome.package, StepEnd(StepState.FAILED, error=error), decision.tries, *times, has_row=True)
 
 
-def _short(result: Any) -> str:
-    """Return the first line of a failure's text, as a step's row keeps it. The failed row of the task has all of it."""
-    text = str(result).strip().splitlines() or [""]
-    return one_line(text[0])[:2000].replace("\0", "?").encode("utf-8", "replace").decode()
+def _reason_of(outcome: Outcome) -> str:
+    """Return why a step failed, as its row keeps it: one line. The failed row of the task has the traceback."""
+    if outcome.error is None:
+        lines = str(outcome.result).strip().splitlines() or [""]
+        text = lines[0]
+    else:
+        text = f"{outcome.death}: {error_message(outcome.error)}"
+    return one_line(text)[:2000].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:

@@ -16,7 +16,7 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advancing import Advanced, advance, read
+from tenant_q.workflows.advancing import Advanced, advance, plan_looks, read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
 from tenant_q.workflows.states import RunState
@@ -140,14 +140,33 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
 
 def _advance(runs: dict[str, list[str]]) -> None:
     """Advance runs, push all their ready steps again, and end those that the broker has given up."""
-    advanced = advance(runs, again=runs)
+    advanced = advance(runs, again=runs, keeps_looks=True)
     ready = _without_dead(advanced)
     push_steps([*ready, *admission.admit(advanced.ended)])
+    _plan_looks(advanced)
     for schema, gone in advanced.gone.items():
         for id in gone:
             run_index.remove(tenancy.physical_schema(schema), id)
+    for schema, early in advanced.early.items():  # they were due because the broker lost data
+        run_index.settle(tenancy.physical_schema(schema), early)
     for schema, locked in advanced.locked.items():
         run_index.put_off(tenancy.physical_schema(schema), sorted(locked), AGAIN_SECONDS)
+
+
+def _plan_looks(advanced: Advanced) -> None:
+    """Plan the next looks. Where that fails, as in a tenant that is broken, the runs are held back instead."""
+    try:
+        plan_looks(advanced)
+    except DatabaseAway:
+        raise
+    except Exception:
+        for schema, looks in advanced.looks.items():
+            try:
+                plan_looks(Advanced(looks={schema: looks}))
+            except DatabaseAway:
+                raise
+            except Exception:
+                run_index.put_off(tenancy.physical_schema(schema), [look["id"] for look in looks], AGAIN_SECONDS)
 
 
 def _without_dead(advanced: Advanced) -> list[ReadyStep]:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 from psycopg import sql
 
@@ -215,6 +215,34 @@ def put_off(schema: str, runs: Collection[str], seconds: float) -> None:
             )
             held = entries().filter(schema_name=schema, run__in=list(free.values_list("run", flat=True)))
             held.update(due=Now() + timedelta(seconds=seconds))
+
+    tenancy.retry_conflicts(act)
+
+
+def settle(schema: str, runs: Collection[str]) -> None:
+    """Let runs that were looked at be due again when their rows say so.
+
+    Their entries are due still if the rows did not change: they were made due because the broker lost data. An entry
+    whose row is due stays due.
+
+    Args:
+        schema: The schema as PostgreSQL names it.
+        runs: The ids of the runs.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+
+    def act() -> None:
+        with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+            early = Q(look_at__isnull=True) | Q(look_at__gt=Now())
+            free = (
+                entries()
+                .select_for_update(skip_locked=True)
+                .filter(early, schema_name=schema, run__in=runs, due__lte=Now())
+            )
+            if found := list(free.values_list("run", flat=True)):
+                entries().filter(schema_name=schema, run__in=found).update(due=F("look_at"))
 
     tenancy.retry_conflicts(act)
 

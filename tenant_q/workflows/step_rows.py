@@ -15,7 +15,7 @@ from tenant_q.workflows.states import StepState
 from tenant_q.workflows.transactions import Transaction, on, transaction
 
 LARGEST_INPUT = 64 * 1024
-"""The largest output that is read together with the step that depends on it, in bytes as PostgreSQL keeps it."""
+"""The largest output that is read together with the step that depends on it, in bytes of its JSON."""
 
 # The run, the name and the index of a step.
 Place = tuple[str, str, int]

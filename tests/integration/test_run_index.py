@@ -32,6 +32,8 @@ def no_runs(tenants):
 def insert(schema: str = A, id: str = "r1", look_at: Any = LATER, state: str = "running", cluster: str = "ours") -> str:
     """A run of a tenant. Returns its id."""
     sql(INSERT.format(schema), id, cluster, state, look_at)
+    if state in ("succeeded", "failed", "cancelled"):
+        sql(f'UPDATE "{schema}".tenant_q_workflows_run SET ended = now() WHERE id = %s', id)
     return id
 
 
@@ -62,7 +64,9 @@ def due() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("change", "left"),
     [
-        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "succeeded", LATER)}),
+        ("UPDATE {} SET state = 'succeeded', ended = now()", {"r1": ("ours", "succeeded", LATER)}),
+        # Its last step is not over, and would be lost with the broker's data.
+        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "running", LATER)}),
         ("UPDATE {} SET look_at = NULL", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = 'infinity'", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = look_at + interval '1 day'", {"r1": ("ours", "running", LATER + timedelta(days=1))}),
@@ -433,6 +437,17 @@ def test_two_schedulers_that_make_all_due_change_as_much_as_one(tenants):
         insert(id=f"r{number}")
     assert run_index.make_all_due(OURS) == (3, [])
     assert run_index.make_all_due(OURS) == (0, [])
+
+
+def test_a_run_that_was_looked_at_after_a_loss_is_due_again_when_its_row_says(tenants):
+    """Otherwise it would be looked at in each tick, though its row does not change."""
+    insert(id="r1"), insert(id="none", look_at=None), insert(id="late", look_at=PAST)
+    run_index.make_all_due(OURS)
+    assert len(due()) == 3
+    run_index.settle(A, ["r1", "none", "late"])
+    assert due() == [(A, "late")]
+    assert entries()["r1"][2] == LATER
+    assert entries()["none"][2] is None
 
 
 def test_an_entry_that_is_locked_is_made_due_later(tenants):

@@ -111,6 +111,13 @@ def test_names_are_escaped_and_fit_their_boxes(names: list[str]):
             assert len(name.text or "") * 7.9 + 12 <= float(box.attrib["width"])
 
 
+def test_long_names_that_begin_alike_stay_different():
+    names = [f"a_name_that_is_longer_than_the_widest_box_{number}" for number in range(3)]
+    shown = [name.text for name in drawn(svg(plan_of(((), (), ()), names))).iter(f"{SVG}text")]
+    assert len(set(shown)) == 3
+    assert all("…" in str(name) for name in shown)
+
+
 def test_colour_and_words_say_the_state():
     plan = plan_of(tuple(() for _ in LABELS))
     states = {f"step_{number}": state for number, state in enumerate(LABELS)}
