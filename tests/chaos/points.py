@@ -169,9 +169,7 @@ def install() -> None:
 def _install_workflow_points() -> None:
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster.step_completion import StepCompletion
-    from tenant_q.workflows import (
-        advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
-    )  # fmt: skip
+    from tenant_q.workflows import advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
 
     def at(point: str) -> Callable[..., None]:
         return lambda *_, **__: reached(point)
