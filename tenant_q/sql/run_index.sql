@@ -32,7 +32,8 @@ END
 $$;
 
 -- Change the index after a change of one row, or of all rows if `act` is TRUNCATE. `before` and `after` are the row before and
--- after: id, state, look_at and cluster, or empty values if there is none. Nothing is written for a table that was not put into
+-- after: id, state, look_at, cluster and ended, or empty values if there is none. A run whose last step is not over counts as
+-- running. Nothing is written for a table that was not put into
 -- the index under its own name.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_run_change(
     name text, tab oid, argument text, act text, before text[], after text[]
@@ -87,7 +88,11 @@ BEGIN
         moment := NULL;
     END IF;
     INSERT INTO {public}.tenant_q_dueworkflow AS held (schema_name, run, cluster, state, due, look_at)
-    VALUES (own, after[1], after[4], after[2], moment, moment)
+    VALUES (
+        own, after[1], after[4],
+        CASE WHEN after[5] = '' AND after[2] IN ('succeeded', 'failed', 'cancelled') THEN 'running' ELSE after[2] END,
+        moment, moment
+    )
     ON CONFLICT (schema_name, run) DO UPDATE
     SET cluster = EXCLUDED.cluster, state = EXCLUDED.state, due = EXCLUDED.due, look_at = EXCLUDED.look_at;
 END
@@ -107,8 +112,10 @@ BEGIN
     -- format() calls output functions, whatever the types are.
     PERFORM {public}.tenant_q_run_change(
         TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP,
-        ARRAY[format('%s', OLD.id), format('%s', OLD.state), format('%s', OLD.look_at), format('%s', OLD.cluster)],
-        ARRAY[format('%s', NEW.id), format('%s', NEW.state), format('%s', NEW.look_at), format('%s', NEW.cluster)]
+        ARRAY[format('%s', OLD.id), format('%s', OLD.state), format('%s', OLD.look_at), format('%s', OLD.cluster),
+              format('%s', OLD.ended)],
+        ARRAY[format('%s', NEW.id), format('%s', NEW.state), format('%s', NEW.look_at), format('%s', NEW.cluster),
+              format('%s', NEW.ended)]
     );
     RETURN NULL;
 EXCEPTION
@@ -121,9 +128,9 @@ EXCEPTION
                 EXECUTE format(
                     'SELECT {public}.tenant_q_run_change(%L, %L, %L, %L, '
                     'ARRAY[format(''%%s'', ($1).id), format(''%%s'', ($1).state), format(''%%s'', ($1).look_at), '
-                    'format(''%%s'', ($1).cluster)], '
+                    'format(''%%s'', ($1).cluster), format(''%%s'', ($1).ended)], '
                     'ARRAY[format(''%%s'', ($2).id), format(''%%s'', ($2).state), format(''%%s'', ($2).look_at), '
-                    'format(''%%s'', ($2).cluster)])', TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP
+                    'format(''%%s'', ($2).cluster), format(''%%s'', ($2).ended)])', TG_TABLE_SCHEMA, TG_RELID, TG_ARGV[0], TG_OP
                 ) USING OLD, NEW;
             END IF;
             RETURN NULL;
@@ -183,7 +190,9 @@ BEGIN
     PERFORM {public}.tenant_q_install_run_triggers(name);
     DELETE FROM {public}.tenant_q_dueworkflow WHERE schema_name = name;
     EXECUTE format('INSERT INTO {public}.tenant_q_dueworkflow (schema_name, run, cluster, state, due, look_at) '
-                   'SELECT %L, id, COALESCE(cluster, ''''), COALESCE(state, ''''), look.moment, look.moment FROM %s, LATERAL ('
+                   'SELECT %L, id, COALESCE(cluster, ''''), '
+                   'CASE WHEN ended IS NULL AND state IN (''succeeded'', ''failed'', ''cancelled'') '
+                   'THEN ''running'' ELSE COALESCE(state, '''') END, look.moment, look.moment FROM %s, LATERAL ('
                    'SELECT CASE WHEN look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' THEN look_at END AS moment) AS look',
                    name, tab);
     INSERT INTO {public}.tenant_q_indexedruns AS known (schema_name, table_oid) VALUES (name, tab::oid::bigint)
@@ -250,7 +259,9 @@ BEGIN
     END IF;
     PERFORM {public}.tenant_q_require_plain(ARRAY[name], ARRAY['tenant_q_workflows_run']);
     EXECUTE format(
-        'SELECT count(*) FROM (SELECT id, COALESCE(cluster, '''') AS cluster, COALESCE(state, '''') AS state, '
+        'SELECT count(*) FROM (SELECT id, COALESCE(cluster, '''') AS cluster, '
+        'CASE WHEN ended IS NULL AND state IN (''succeeded'', ''failed'', ''cancelled'') '
+        'THEN ''running'' ELSE COALESCE(state, '''') END AS state, '
         'CASE WHEN look_at BETWEEN ''0001-01-02'' AND ''9999-12-30'' THEN look_at END AS look_at FROM %s) AS wanted '
         'FULL JOIN (SELECT * FROM {public}.tenant_q_dueworkflow WHERE schema_name = %L) AS held '
         'ON held.run = wanted.id '

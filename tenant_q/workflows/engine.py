@@ -23,6 +23,7 @@ from tenant_q.exceptions import (
 from tenant_q.lifecycle import bulk_rows, known_outcomes, retries, save_results, step_engine
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.deliveries import Delivery
+from tenant_q.lifecycle.failure_text import read_failure
 from tenant_q.lifecycle.outcome_rows import owner_of
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
@@ -216,7 +217,7 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     """Return what is written about an outcome, and note whether its step starts again."""
     if outcome.success:
         return _succeeded(outcome)
-    decision, error = retries.after_failure(outcome), _short(outcome.result)
+    decision, error = retries.after_failure(outcome), _short(outcome)
     times = outcome.started, outcome.stopped
     if decision.step is Step.TRY_AGAIN:
         settled.retried[outcome.package.id] = decision
@@ -227,10 +228,12 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     return EndedStep(outcome.package, StepEnd(StepState.FAILED, error=error), decision.tries, *times, has_row=True)
 
 
-def _short(result: Any) -> str:
-    """Return the first line of a failure's text, as a step's row keeps it. The failed row of the task has all of it."""
-    text = str(result).strip().splitlines() or [""]
-    return one_line(text[0])[:2000].replace("\0", "?").encode("utf-8", "replace").decode()
+def _short(outcome: Outcome) -> str:
+    """Return the cause and the message of a failure, as a step's row keeps them. The task's failed row has the rest."""
+    failure = read_failure(str(outcome.result))
+    cause = outcome.death or failure.cause
+    text = f"{cause}: {failure.message}" if failure.message else cause
+    return one_line(text)[:2000].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:

@@ -15,7 +15,7 @@ from tenant_q.workflows.step_options import MOST_ITEMS
 from tenant_q.workflows.transactions import Transaction, on
 
 MOST_OUTPUT_BYTES = 16 * 1024 * 1024
-"""The most bytes of the outputs of one step's items together, as PostgreSQL keeps them."""
+"""The most bytes of the outputs of one step's items together, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ def expand(open_one: Transaction, schema: str, run: str, step: PlanStep, generat
         most_items: The most items that the tenant may have.
     """
     source, *keys = step.each or ("",)
-    place = ("{" + ",".join(f'"{_escaped(key)}"' for key in keys) + "}", run, source, run, source)
+    path = "{" + ",".join(f'"{_escaped(key)}"' for key in keys) + "}"
+    place = (path, run, source, path, run, source)
     (answer,) = open_one.run([on(schema, "workflow_items_source", *place)])
     kind, count = answer.rows[0] if answer.rows else (None, None)
     where = ".".join((source, *keys))
@@ -75,16 +76,21 @@ def end(open_one: Transaction, schema: str, run: str, step: PlanStep) -> Mapped:
         run: The id of the run.
         step: The step.
     """
-    (answer,) = open_one.run([on(schema, "workflow_count_items", run, step.name)])
+    values = (run, step.name, MOST_OUTPUT_BYTES, run, step.name)
+    (answer,) = open_one.run([on(schema, "workflow_count_items", *values)])
     failed, cancelled, size, first = answer.rows[0]
     if failed + cancelled > step.allow_failures:
-        found = Mapped(StepState.FAILED, error=f"{failed + cancelled} items failed: {first or 'cancelled'}")
+        found = Mapped(StepState.FAILED, error=_failed_items(failed + cancelled, first))
     elif size > MOST_OUTPUT_BYTES:
         error = f"the outputs of its items take {size} bytes together, and at most {MOST_OUTPUT_BYTES} are kept"
         found = Mapped(StepState.FAILED, error=f"{ItemsRefused.__name__}: {error}; return less.")
     else:
         found = Mapped(StepState.SUCCEEDED)
     return _set(open_one, schema, run, step.name, StepState.MAPPING, found)
+
+
+def _failed_items(count: int, first: str | None) -> str:
+    return f"{count} item{'' if count == 1 else 's'} failed: {first or 'cancelled'}"
 
 
 def _set(

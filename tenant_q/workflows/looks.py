@@ -16,8 +16,8 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advances import Advanced, plan_looks
-from tenant_q.workflows.advancing import advance, read
+from tenant_q.workflows.advancing import Advanced, advance, plan_looks
+from tenant_q.workflows.locked_runs import read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
 from tenant_q.workflows.states import RunState
@@ -148,6 +148,8 @@ def _advance(runs: dict[str, list[str]]) -> None:
     for schema, gone in advanced.gone.items():
         for id in gone:
             run_index.remove(tenancy.physical_schema(schema), id)
+    for schema, early in advanced.early.items():  # they were due because the broker lost data
+        run_index.settle(tenancy.physical_schema(schema), early)
     for schema, locked in advanced.locked.items():
         run_index.put_off(tenancy.physical_schema(schema), sorted(locked), AGAIN_SECONDS)
 

@@ -19,6 +19,7 @@ from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.running import running
 from tenant_q.schedules import schedule_rows
 from tenant_q.support.call_checks import shown
+from tenant_q.support.json_values import json_problem
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, run_rows, step_options
@@ -106,7 +107,7 @@ def _check_key(path: str, key: Any) -> None:
         raise WorkflowError(f"The path of workflow {path[:100]}... has {len(path)} characters; use {LONGEST_NAME}.")
     if key is None:
         return
-    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or "\0" in key:
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or json_problem(key):
         raise WorkflowError(
             f"The key of a run of workflow {path} is {shown(key)}; it must be a text of 1 to {LONGEST_KEY} characters."
         )

@@ -32,6 +32,8 @@ def no_runs(tenants):
 def insert(schema: str = A, id: str = "r1", look_at: Any = LATER, state: str = "running", cluster: str = "ours") -> str:
     """A run of a tenant. Returns its id."""
     sql(INSERT.format(schema), id, cluster, state, look_at)
+    if state in ("succeeded", "failed", "cancelled"):
+        sql(f'UPDATE "{schema}".tenant_q_workflows_run SET ended = now() WHERE id = %s', id)
     return id
 
 
@@ -62,7 +64,9 @@ def due() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("change", "left"),
     [
-        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "succeeded", LATER)}),
+        ("UPDATE {} SET state = 'succeeded', ended = now()", {"r1": ("ours", "succeeded", LATER)}),
+        # Its last step is not over, and would be lost with the broker's data.
+        ("UPDATE {} SET state = 'succeeded'", {"r1": ("ours", "running", LATER)}),
         ("UPDATE {} SET look_at = NULL", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = 'infinity'", {"r1": ("ours", "running", None)}),
         ("UPDATE {} SET look_at = look_at + interval '1 day'", {"r1": ("ours", "running", LATER + timedelta(days=1))}),
