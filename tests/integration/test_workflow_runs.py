@@ -297,7 +297,16 @@ def test_what_a_context_has(define, worker):
     @flow.step
     def only(ctx):
         CALLS.append(ctx.idempotency_key)
-        return [ctx.tenant, ctx.step, ctx.attempt, ctx.generation, ctx.item, ctx.index, ctx.run_id, ctx.config.limits.get("x")]
+        return [
+            ctx.tenant,
+            ctx.step,
+            ctx.attempt,
+            ctx.generation,
+            ctx.item,
+            ctx.index,
+            ctx.run_id,
+            ctx.config.limits.get("x"),
+        ]
 
     policies.configure(A, actor="t", limits={"x": 5})
     run = started(flow)
@@ -424,7 +433,13 @@ def test_a_step_knows_its_task(define, worker):
     @flow.step(timeout=60, max_attempts=3)
     def only(ctx):
         task = QUtilities.current_task()
-        return [task.schema, task.attempt, task.is_last_attempt, task.group == ctx.run_id, task.id == ctx.idempotency_key]
+        return [
+            task.schema,
+            task.attempt,
+            task.is_last_attempt,
+            task.group == ctx.run_id,
+            task.id == ctx.idempotency_key,
+        ]
 
     run = started(flow)
     work(worker)
