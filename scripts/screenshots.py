@@ -40,6 +40,7 @@ Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 DOCS = ROOT / "docs" / "assets"
 TENANT, ADMIN, OPERATORS = "acme_corp", "/admin/django_q", "/admin/tenant_q"
+WORKFLOWS = "/admin/tenant_q_workflows/workflowrun"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,19 @@ def first(model: str, **wanted: Any) -> Callable[[], str]:
             row = getattr(django_q.models, model).objects.filter(**wanted).first()
             assert row is not None, f"no {model} with {wanted}"
             return f"{ADMIN}/{model.lower()}/{row.pk}/change/"
+
+    return path
+
+
+def run_of(key: str, part: str = "change/") -> Callable[[], str]:
+    """The address of a workflow run's page in the tenant's admin, or of a part of it."""
+
+    def path() -> str:
+        from tenant_q.tenancy import in_schema
+        from tenant_q.workflows.models import WorkflowRun
+
+        with in_schema(TENANT):
+            return f"{WORKFLOWS}/{WorkflowRun.objects.get(key=key).pk}/{part}"
 
     return path
 
@@ -115,6 +129,11 @@ PAGES: dict[str, Page] = {
     "failure": Page(TENANT, first("Failure", func="shop.tasks.charge_card"), move_to_srv),
     "live": Page(TENANT, "/admin/tenant_q/livetask/"),
     "live-cancel": Page(TENANT, lambda: f"/admin/tenant_q/livetask/{live_id('shop.tasks.import_catalogue')}/cancel/"),
+    "workflows": Page(TENANT, f"{WORKFLOWS}/"),
+    "workflow": Page(TENANT, run_of("sold out")),
+    "workflow-step": Page(TENANT, run_of("sold out", "step/pick/")),
+    "workflow-item": Page(TENANT, run_of("sold out", "step/pick/2/")),
+    "workflow-resume": Page(TENANT, run_of("sold out", "resume/")),
     "tenants": Page("public", "/"),
     "operators-index": Page("public", "/admin/"),
     "operators-tenants": Page("public", f"{OPERATORS}/tenantpolicy/"),
@@ -130,6 +149,8 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("live", "light"),
     ("schedule-add", "light"),
     ("failure", "light"),
+    ("workflow", "light"),
+    ("workflow", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
     ("operators-clusters", "light"),
@@ -193,6 +214,7 @@ def fill(servers: Servers) -> None:
     policies.change("initech_llc", actor="operator", act="pause", paused=True)
     moved = [Message(id=f"{n:032x}", schema="globex_inc", func="shop.tasks.ship", payload="moved") for n in range(3)]
     get_broker().enqueue(moved)
+    start_workflows()
     wait_until(lambda: not get_broker().counts().runnable, "The first tasks are not done")
     with in_schema(TENANT):
         imported = QUtilities.add_async_task(
@@ -205,6 +227,20 @@ def fill(servers: Servers) -> None:
         for number in range(3):
             QUtilities.add_async_task(report, f"Revenue {number}", task_name=f"report {number}", group="reports")
         QUtilities.add_async_task(report, "Later", q_options={"delay": 3600, "task_name": "report in an hour"})
+
+
+def start_workflows() -> None:
+    """A workflow that fails at one of its items, beside the ones that demo starts."""
+    from shop import workflows
+    from shop.models import Line, Order
+    from tenant_q.tenancy import in_schema
+
+    with in_schema(TENANT):
+        order = Order.objects.create(number=f"{TENANT}-sold-out", buyer="Ada", amount="250.00")
+        articles = [Line(order=order, article=name, is_sold_out=name == "table") for name in demo.ARTICLES]
+        Line.objects.bulk_create(articles)
+        run = workflows.order.start({"order": order.pk}, key="sold out", by="admin")
+        wait_until(lambda: run.refresh().has_ended, "The workflow has not ended")
 
 
 def wait_until(is_so: Callable[[], Any], complaint: str, seconds: float = 60.0) -> None:

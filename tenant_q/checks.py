@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -20,6 +21,7 @@ from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
 from tenant_q.schedules import code_releases, declared, offered
+from tenant_q.support import workflows_app
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -47,6 +49,15 @@ def check_catch_up(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     message = "Q_CLUSTER['catch_up'] is not set: after an outage a schedule runs once, not once for each missed run."
     hint = "Set it to False to keep this, or to True for Django-Q2's default."
     return [Info(message, hint=hint, id="tenant_q.I001")]
+
+
+@register("tenant_q")
+def check_missing_workflows(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a project which declares workflows has their app. The app's own checks run only if it is installed."""
+    registry = sys.modules.get("tenant_q.workflows.registry")
+    if registry is None or workflows_app.is_installed() or not any(registry.registered()):
+        return []
+    return [_error("Workflows are declared, and their app is not installed.", workflows_app.WAY_IN, "E015")]
 
 
 def configuration_problems() -> list[str]:

@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ TENANTS = ["acme_corp", "globex_inc", "initech_llc"]
 REPORTS = 5
 ITER_PARTS = 6
 CHAIN = ("pick", "pack", "ship")
+ARTICLES = ("chair", "lamp", "table", "vase", "clock")
+STEPS = 5
 # How long a running task may take to end, and a cluster that must kill it.
 CALM_SECONDS = 1.5
 END_SECONDS = 5.0
@@ -51,6 +53,8 @@ class Work:
     iter: str = ""
     order: int = 0
     parts: int = 0
+    workflow: str = ""
+    bought: int = 0
 
     @property
     def name(self) -> str:
@@ -69,6 +73,7 @@ class Done:
     scheduled: int
     chain: int
     iter: int
+    workflow: int
     rows: int
     failed: list[str]
 
@@ -187,7 +192,8 @@ def enqueue(work: Work) -> None:
     """Give one tenant some of everything. The middleware does in a request what `in_schema` does here."""
     from django_q.models import Schedule
 
-    from shop.models import Order
+    from shop import workflows
+    from shop.models import Line, Order
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
@@ -202,6 +208,10 @@ def enqueue(work: Work) -> None:
         order = Order.objects.create(number=f"{work.tenant}-{work.run}", buyer="Demo", amount="100.00")
         work.order = order.pk
         work.chain = QUtilities.create_async_tasks_chain([(f"shop.tasks.{link}", (order.pk,)) for link in CHAIN])
+        bought = Order.objects.create(number=f"{work.tenant}-{work.run}-workflow", buyer="Demo", amount="250.00")
+        work.bought = bought.pk
+        Line.objects.bulk_create(Line(order=bought, article=article) for article in ARTICLES)
+        work.workflow = workflows.order.start({"order": bought.pk}, key=work.name).id
         orders = list(Order.objects.order_by("id").values_list("pk", flat=True)[:ITER_PARTS])
         work.parts = len(orders)
         work.iter = QUtilities.add_async_tasks_from_iter("shop.tasks.total_with_tax", orders)
@@ -214,14 +224,17 @@ def look(work: Work) -> Done:
 
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
+    from tenant_q.workflows import Run
 
-    ours = Q(id__in=[*work.tasks, work.iter]) | Q(group__in=[work.schedule, work.chain])
+    ours = Q(id__in=[*work.tasks, work.iter]) | Q(group__in=[work.schedule, work.chain, work.workflow])
     with in_schema(work.tenant):
+        run = Run.get(work.workflow)
         return Done(
             tasks=Task.objects.filter(id__in=work.tasks, success=True).count(),
             scheduled=Task.objects.filter(group=work.schedule, success=True).count(),
             chain=Task.objects.filter(group=work.chain, success=True).count(),
             iter=len(QUtilities.get_result(work.iter) or []),
+            workflow=run.progress[0] if run.has_ended else 0,
             rows=Task.objects.count(),
             failed=[
                 f"{work.tenant}: {task.func} failed: {task.result}" for task in Task.objects.filter(ours, success=False)
@@ -236,6 +249,7 @@ def missing(work: Work, done: Done) -> list[str]:
         "scheduled tasks": (min(done.scheduled, 1), 1),
         "links of the chain": (done.chain, len(CHAIN)),
         "parts of the iter": (done.iter, work.parts),
+        "steps of the workflow": (done.workflow, STEPS),
     }
     return [f"{work.tenant}: {have} of {want} {what}" for what, (have, want) in found.items() if have != want]
 
@@ -246,8 +260,10 @@ def strays(works: list[Work]) -> list[str]:
     from django_q.models import Schedule, Task
 
     from shop.models import Order, Report
+    from tenant_q.exceptions import WorkflowError
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
+    from tenant_q.workflows import Run
 
     found = []
     for work in works:
@@ -255,6 +271,7 @@ def strays(works: list[Work]) -> list[str]:
         with in_schema(work.tenant):
             if Order.objects.get(pk=work.order).status != Order.Status.SHIPPED:
                 found.append(f"{work.tenant}: the chain ended, but order {work.order} is not shipped")
+            found += [f"{work.tenant}: {text}" for text in wrong_effects(work)]
             for order in Order.objects.exclude(number__startswith=f"{work.tenant}-"):
                 found.append(f"{work.tenant} holds the order {order.number}")
             for report in Report.objects.exclude(made_in=work.tenant):
@@ -269,13 +286,31 @@ def strays(works: list[Work]) -> list[str]:
                 found += [f"{work.tenant} holds task {task.id} of {other.tenant}" for task in held]
                 if Schedule.objects.filter(name=other.schedule).exists():
                     found.append(f"{work.tenant} holds the schedule of {other.tenant}")
+                with suppress(WorkflowError):
+                    found.append(f"{work.tenant} holds the workflow run {Run.get(other.workflow).id} of {other.tenant}")
                 if any(QUtilities.get_result(task_id) is not None for task_id in ids):
                     found.append(f"{work.tenant} can read a result of {other.tenant}")
     with connection.cursor() as cursor:
-        for table in ("django_q_task", "django_q_schedule", "shop_order", "shop_report"):
+        for table in ("django_q_task", "django_q_schedule", "tenant_q_workflows_run", "shop_order", "shop_report"):
             cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"public.{table}"])
             if cursor.fetchone()[0]:
                 found.append(f"the schema public has a table {table}")
+    return found
+
+
+def wrong_effects(work: Work) -> list[str]:
+    """What the workflow has not done exactly once, in words."""
+    from shop.models import Order
+    from tenant_q.workflows import Run
+
+    order, run = Order.objects.get(pk=work.bought), Run.get(work.workflow)
+    found = [] if run.state == "succeeded" else [f"its workflow has {run.state}: {run.error}"]
+    if order.status != Order.Status.SHIPPED or str(order.status) not in order.message:
+        found.append(f"the workflow ended, but order {order.number} is {order.status}")
+    if [line.picked for line in order.lines.all()] != [1] * len(ARTICLES):
+        found.append(f"the lines of order {order.number} are not picked once each")
+    if order.payments.count() != 1:
+        found.append(f"order {order.number} is paid {order.payments.count()} times")
     return found
 
 
@@ -306,7 +341,7 @@ def once(servers: Servers, works: list[Work], seconds: float) -> None:
 
     table = Table(title="Done, each in its own schema")
     table.add_column("tenant")
-    for heading in ("tasks", "schedules", "chain", "iter", "rows in schema"):
+    for heading in ("tasks", "schedules", "chain", "iter", "workflow", "rows in schema"):
         table.add_column(heading, justify="right")
     for work in works:
         have = done[work.tenant]
@@ -316,6 +351,7 @@ def once(servers: Servers, works: list[Work], seconds: float) -> None:
             str(have.scheduled),
             f"{have.chain}/{len(CHAIN)}",
             f"{have.iter}/{work.parts}",
+            f"{have.workflow}/{STEPS}",
             str(have.rows),
         )
     Console().print(table)

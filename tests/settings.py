@@ -16,7 +16,7 @@ SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED",
 DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
 
 # The workflows of the tests.
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.flows"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.flows", *json.loads(os.environ.get("TEST_APPS", "[]"))]
 
 # And one of another kind.
 DATABASES["elsewhere"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}

@@ -35,13 +35,20 @@ class FunctionFilter(admin.SimpleListFilter):
     parameter_name = "func"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        rows = model_admin.model.objects.using(tenancy.database_alias()).order_by("func")
-        names = list(rows.values_list("func", flat=True).distinct()[:FUNCTIONS])
+        rows = model_admin.model.objects.using(tenancy.database_alias()).order_by(self.parameter_name)
+        names = list(rows.values_list(self.parameter_name, flat=True).distinct()[:FUNCTIONS])
         chosen = request.GET.get(self.parameter_name)
         return [(name, name) for name in ([chosen] if chosen and chosen not in names else []) + names]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.filter(func=self.value()) if self.value() else queryset
+        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+
+
+class WorkflowFilter(FunctionFilter):
+    """A filter by workflow, with the first `FUNCTIONS` workflows of the tenant's runs by path."""
+
+    title = _("workflow")
+    parameter_name = "workflow"
 
 
 class GroupFilter(admin.SimpleListFilter):

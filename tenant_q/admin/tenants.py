@@ -24,6 +24,7 @@ from tenant_q.exceptions import BrokerError, TenantQError
 from tenant_q.models import TenantPolicy
 from tenant_q.operations.site import Tenant, read_site
 from tenant_q.schedules import due_index
+from tenant_q.support import workflows_app
 from tenant_q.support.durations import duration
 
 TENANTS_A_PAGE = 1000
@@ -68,7 +69,22 @@ COLUMNS = (
     Column("next", gettext_lazy("Next run"), lambda one: one.next_fire),
     Column("weight", gettext_lazy("Policy"), lambda one: (one.policy.paused, one.policy.weight)),
 )
-_BY_NAME = {column.name: column for column in COLUMNS}
+WORKFLOW_COLUMNS = (
+    Column("runs_open", gettext_lazy("Open runs"), lambda one: one.runs.open, gettext_lazy("Open workflow runs")),
+    Column(
+        "runs_failed",
+        gettext_lazy("Failed runs"),
+        lambda one: one.runs.of("failed"),
+        gettext_lazy("Failed workflow runs that are kept"),
+    ),
+    Column(
+        "runs_overdue",
+        gettext_lazy("Overdue"),
+        lambda one: one.runs.overdue,
+        gettext_lazy("Open workflow runs that the scheduler should have looked at"),
+    ),
+)
+"""The columns of a project with the app of workflows, before the last two."""
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -115,8 +131,9 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()
         found = [one for one in site.tenants if wanted in one.schema.lower()]
-        order, reverse = _table_order(request)
-        shown = Paginator(_sorted(found, _BY_NAME[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
+        columns = _table_columns()
+        order, reverse = _table_order(request, columns)
+        shown = Paginator(_sorted(found, columns[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
         kept = _query_string(request, "edit")
         can_change = self.has_change_permission(request)
         edited = edited or (request.GET.get("edit", "") if can_change else "")
@@ -130,7 +147,10 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             site=site,
             page=shown,
             rows=[_as_row(one) for one in shown],
-            heads=[_table_head(request, column, order, reverse) for column in COLUMNS],
+            heads=[_table_head(request, column, order, reverse) for column in columns.values()],
+            width=len(columns) + 1,
+            has_runs=workflows_app.is_installed(),
+            failed_runs=site.runs.of("failed"),
             query=request.GET.get("q", ""),
             kept=kept,
             kept_and=kept + ("&" if kept else "?"),
@@ -177,11 +197,17 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             self.message_user(request, text % {"schema": schema}, messages.SUCCESS)
 
 
-def _table_order(request: HttpRequest) -> tuple[str, bool]:
+def _table_columns() -> Mapping[str, Column]:
+    """Return the columns of the table of tenants by name. Those of workflows are only there with their app."""
+    more = WORKFLOW_COLUMNS if workflows_app.is_installed() else ()
+    return {column.name: column for column in (*COLUMNS[:-2], *more, *COLUMNS[-2:])}
+
+
+def _table_order(request: HttpRequest, columns: Mapping[str, Column]) -> tuple[str, bool]:
     """Return the column by which the table of tenants is sorted, and whether in descending order."""
     wanted = request.GET.get("o", "schema")
     name = wanted.removeprefix("-")
-    return (name, wanted.startswith("-")) if name in _BY_NAME else ("schema", False)
+    return (name, wanted.startswith("-")) if name in columns else ("schema", False)
 
 
 def _sorted(tenants: Sequence[Tenant], column: Column, reverse: bool) -> list[Tenant]:
@@ -229,11 +255,13 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
     said += [f"{name} ≤ {limit}" for name, limit in limits if limit is not None]
     counts = [_count_cell(value) for value in (load.queued, load.leased, load.delayed)]
     counts += [_count_cell(load.dead, bad=True), _count_cell(load.done), _count_cell(load.failed, bad=True)]
+    runs = tenant.runs
     return {
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
         "counts": counts,
+        "runs": [_count_cell(runs.open), _count_cell(runs.of("failed"), bad=True), _count_cell(runs.overdue, bad=True)],
         "wait": duration(load.wait_p95),
         "run": duration(load.run_p95),
         "next": tenant.next_fire,

@@ -13,6 +13,8 @@ from tenant_q.brokers.loads import Load
 from tenant_q.management.console import moment, styled, table, words
 from tenant_q.operations.site import Site, Tenant
 from tenant_q.operations.status import ClusterStatus, Process, age, recent_deaths
+from tenant_q.operations.workflow_runs import STATES, RunCounts
+from tenant_q.support import workflows_app
 from tenant_q.support.durations import duration
 from tenant_q.support.moments import at
 
@@ -29,7 +31,7 @@ _TENANT = (
 # The columns that a narrow screen leaves out, the least important first.
 _LEAST_CLUSTER = ("version", "sentinel", "parent", "up", "restarts")
 _LEAST_PROCESS = ("silent", "task", "done", "cluster")
-_LEAST_TENANT = ("policy", "next run", "p95 wait", "delayed", "p95 run", "done/h")
+_LEAST_TENANT = ("policy", "runs", "next run", "p95 wait", "delayed", "p95 run", "done/h")
 
 
 def _work(tenant: Tenant) -> int:
@@ -64,6 +66,8 @@ def headline(site: Site) -> Text:
         f"in the last hour {total.done} done and {total.failed} failed",
         f"95% waited at most {duration(total.wait_p95)} and ran at most {duration(total.run_p95)}",
     ]
+    if runs := runs_in_words(site.runs):
+        parts.append(f"workflow runs: {runs}")
     text = styled("; ".join(parts))
     if site.late >= 1:
         text.append(f"; schedules are {duration(site.late)} late", style="bold red")
@@ -136,10 +140,14 @@ def death_of(one: ClusterStatus, death: Any) -> str:
 
 def tenant_table(tenants: Iterable[Tenant], *, width: int | None = None) -> Table:
     """Return a table of the site with a row for each tenant. `width` is as in `console.table`."""
-    return table(_TENANT, map(_tenant_row, tenants), numbers=_TENANT[1:9], width=width, least=_LEAST_TENANT)
+    with_runs = workflows_app.is_installed()
+    columns = (*_TENANT[:-1], "runs", _TENANT[-1]) if with_runs else _TENANT
+    least = [name for name in _LEAST_TENANT if name in columns]
+    rows = (_tenant_row(tenant, with_runs=with_runs) for tenant in tenants)
+    return table(columns, rows, numbers=_TENANT[1:9], width=width, least=least)
 
 
-def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:
+def _tenant_row(tenant: Tenant, *, with_runs: bool) -> tuple[Any, ...]:
     load = tenant.load
     places = [getattr(load, name) or None for name in _PLACES]
     dead = styled(words(load.dead), "bold red") if load.dead else None
@@ -147,7 +155,15 @@ def _tenant_row(tenant: Tenant) -> tuple[Any, ...]:
     fire = tenant.next_fire or (tenant.held and styled(tenant.held)) or None
     schema = tenant.schema if tenant.is_known else f"{tenant.schema} (no tenant)"
     times = (duration(load.wait_p95), duration(load.run_p95))
-    return (schema, *places[:3], dead, load.done or None, failed, *times, fire, policy_in_words(tenant))
+    runs = (runs_in_words(tenant.runs),) if with_runs else ()
+    return (schema, *places[:3], dead, load.done or None, failed, *times, fire, *runs, policy_in_words(tenant))
+
+
+def runs_in_words(runs: RunCounts) -> Any:
+    """Return the numbers of a tenant's open, failed and overdue workflow runs for its table; None if all are 0."""
+    counts = ((runs.open, "open"), (runs.of("failed"), "failed"), (runs.overdue, "overdue"))
+    said = ", ".join(f"{count} {name}" for count, name in counts if count)
+    return styled(said, "bold red" if runs.overdue else None) if said else None
 
 
 def policy_in_words(tenant: Tenant) -> Any:
@@ -169,6 +185,7 @@ def as_json(site: Site, schema: str | None = None) -> dict[str, Any]:
         "stale_acks": site.stale_acks,
         "expired_leases": site.expired_leases,
         "total": _load_as_json(site.total),
+        **_runs_as_json(site.runs),
         "unserved": [asdict(one) for one in site.unserved],
         "clusters": [_cluster_as_json(one) for one in site.clusters],
         "tenants": [_tenant_as_json(one) for one in site.tenants if schema in (None, one.schema)],
@@ -196,5 +213,13 @@ def _tenant_as_json(tenant: Tenant) -> dict[str, Any]:
         "is_known": tenant.is_known,
         **_load_as_json(tenant.load),
         **plan,
+        **_runs_as_json(tenant.runs),
         "policy": policy,
     }
+
+
+def _runs_as_json(runs: RunCounts) -> dict[str, Any]:
+    if not workflows_app.is_installed():
+        return {}
+    counts = {state: runs.of(state) for state in STATES}
+    return {"workflow_runs": {"open": runs.open, **counts, "overdue": runs.overdue}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tenant_q.conf import conf
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterState, ClusterStatus, Process, age, recent_deaths
 from tenant_q.operations.unserved import count, count_queues, unserved, way_out
+from tenant_q.operations.workflow_runs import OVERDUE_SECONDS, Overdue, overdue_runs
 from tenant_q.schedules import due_index
 from tenant_q.support.visible import one_line
 
@@ -81,7 +82,10 @@ def examine(*, host: str | None = None, cluster: str | None = None, seconds: flo
             notes += _notes(one)
         notes += [_unready(name, counts) for name, counts in queues if counts.unready]
         # The probe of one machine must not restart it because the cluster of another machine does not run.
-        (problems if host is None else notes).extend(_unserved_clusters(ours, queues, database.answer or {}, cluster))
+        late, overdue = database.answer or ({}, [])
+        of_the_site = problems if host is None else notes
+        of_the_site.extend(_unserved_clusters(ours, queues, late, cluster))
+        of_the_site.extend(_overdue_runs(ours, [one for one in overdue if cluster in (None, one.cluster)]))
     return Health(tuple(problems), tuple(outages), tuple(notes), tuple(judged))
 
 
@@ -124,12 +128,12 @@ def _probe_broker() -> tuple[list[ClusterStatus], list[tuple[str, Counts]]]:
     return found, count_queues(broker, found, get_impatient_broker)
 
 
-def _probe_database() -> dict[str, int]:
-    """Check the database's health: return the number of late schedules of each cluster."""
+def _probe_database() -> tuple[dict[str, int], list[Overdue]]:
+    """Check the database's health: return each cluster's number of late schedules, and its overdue workflow runs."""
     try:
         with tenancy.raw_cursor() as cursor:
             cursor.execute("SELECT 1")
-        return due_index.late_clusters(LATE_SECONDS)
+        return due_index.late_clusters(LATE_SECONDS), overdue_runs()
     finally:
         tenancy.close_connections()
 
@@ -161,6 +165,22 @@ def _unserved_clusters(
         if cluster in (None, name) and name not in {one.name for one in live if one.has_scheduler}:
             schedules = count(number, "schedule")
             yield f"{schedules} for a scheduler of the cluster {name!r}, and none runs; {way_out(name)}."
+
+
+def _overdue_runs(ours: Sequence[ClusterStatus], overdue: Iterable[Overdue]) -> Iterator[str]:
+    """Yield a health problem for each cluster with overdue workflow runs, unless its scheduler has just started."""
+    live = [one for one in ours if not one.is_gone]
+    for found in overdue if live else ():
+        since = [age(one.started) for one in live if one.name == found.cluster and one.has_scheduler]
+        if not since:
+            waiting, name = count(found.count, "workflow run"), found.cluster
+            yield f"{waiting} for a scheduler of the cluster {name!r}, and none runs; {way_out(name)}."
+        elif max(since) > OVERDUE_SECONDS:
+            runs = "1 workflow run" if found.count == 1 else f"{found.count} workflow runs"
+            yield (
+                f"Cluster {found.cluster}: {runs} should have been looked at {age(found.since):.0f} s ago; "
+                "`msworkflow check` finds runs that nothing drives, the scheduler's log says what it could not do."
+            )
 
 
 def _chosen(found: Sequence[ClusterStatus], host: str | None) -> list[ClusterStatus]:

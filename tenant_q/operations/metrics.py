@@ -21,6 +21,8 @@ from tenant_q.brokers.loads import BOUNDS, Figures, Totals
 from tenant_q.conf import conf
 from tenant_q.operations.site import NO_LOAD, Site, Tenant, read_site
 from tenant_q.operations.status import age
+from tenant_q.operations.workflow_runs import STATES
+from tenant_q.support import workflows_app
 from tenant_q.support.visible import visible
 
 OTHER = "other"
@@ -56,6 +58,8 @@ class SiteCollector(Collector):
         yield from _of_clusters(site)
         yield from _of_the_site(site)
         yield _packages(site, named_tenants)
+        if workflows_app.is_installed():
+            yield from _workflow_runs(site, named_tenants)
         yield from _of_tenants(_by_label(totals.tenants, named_tenants, add))
         yield from _of_functions(_by_label(totals.functions, named_functions, add))
 
@@ -72,8 +76,8 @@ def _totals(brokers: Iterable[Broker]) -> Totals:
 
 
 def _has_metrics(one: Tenant) -> bool:
-    """Return whether a tenant has metrics: it exists or has a load. The broker also keeps totals of dropped tenants."""
-    return one.is_known or one.load != NO_LOAD or one.schema == tenancy.public_schema()
+    """Return whether a tenant has metrics: it exists, or has a load or runs. The broker also knows dropped ones."""
+    return one.is_known or one.load != NO_LOAD or bool(one.runs.states) or one.schema == tenancy.public_schema()
 
 
 def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
@@ -140,6 +144,17 @@ def _packages(site: Site, named: set[str]) -> Metric:
     for labels, count in places.items():
         packages.add_metric(labels, count)
     return packages
+
+
+def _workflow_runs(site: Site, named: set[str]) -> Iterator[Metric]:
+    runs = GaugeMetricFamily("tenant_q_workflow_runs", "Workflow runs that are kept", labels=("schema", "state"))
+    found = _by_label({one.schema: one.runs for one in site.tenants if one.runs.states}, named, add)
+    for schema, counts in found.items():
+        for state in STATES:
+            runs.add_metric((schema, state), counts.of(state))
+    yield runs
+    overdue = "Open workflow runs that no scheduler has looked at in time"
+    yield GaugeMetricFamily("tenant_q_workflow_runs_overdue", overdue, value=site.runs.overdue)
 
 
 def _of_tenants(found: Mapping[str, Figures]) -> Iterator[Metric]:

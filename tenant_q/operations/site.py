@@ -7,7 +7,7 @@ round trips, however many tenants there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import reduce
 from operator import add
@@ -23,6 +23,7 @@ from tenant_q.models import TenantPolicy
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterStatus
 from tenant_q.operations.unserved import Unserved, count_queues, unserved
+from tenant_q.operations.workflow_runs import NO_RUNS, RunCounts, count_runs
 from tenant_q.schedules import due_index
 from tenant_q.schedules.due_index import Plans
 
@@ -44,6 +45,7 @@ class Tenant:
         schedules: The number of its schedules that will run again.
         next_fire: When the scheduler reads the first of them.
         held: Why they are held, or empty.
+        runs: Its workflow runs that are kept.
     """
 
     schema: str
@@ -54,6 +56,7 @@ class Tenant:
     schedules: int = 0
     next_fire: datetime | None = None
     held: str = ""
+    runs: RunCounts = NO_RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Site:
         stale_acks: The number of acknowledgements that were refused, since the data of the broker's server began.
         expired_leases: The number of leases that expired, since then.
         unserved: The clusters that do not run and have waiting tasks. If none runs, only those that no setting names.
+        runs: The sum of the workflow runs of its tenants.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Site:
     stale_acks: int
     expired_leases: int
     unserved: tuple[Unserved, ...] = ()
+    runs: RunCounts = NO_RUNS
 
     def tenant(self, schema: str) -> Tenant | None:
         """Return the tenant of this name from the snapshot of the site, or None."""
@@ -95,17 +100,19 @@ def read_site() -> Site:
     statistics = [broker.statistics() for broker in brokers]
     now = timezone.now()
     plans = due_index.plans()
+    runs = count_runs()
     due = [plan.due for plan in plans if plan.due is not None]
     return Site(
         name=conf().site,
         at=now,
         clusters=clusters,
-        tenants=_tenants(loads, plans),
+        tenants=_tenants(loads, plans, runs),
         total=_total(brokers, loads),
         late=max(0.0, (now - min(due)).total_seconds()) if due else 0.0,
         stale_acks=sum(found.get("stale_acks", 0) for found in statistics),
         expired_leases=sum(found.get("expired", 0) for found in statistics),
         unserved=tuple(_unserved(brokers[0], clusters)),
+        runs=reduce(add, runs.values(), NO_RUNS),
     )
 
 
@@ -132,16 +139,19 @@ def _total(brokers: Sequence[Broker], loads: Mapping[str, Load]) -> Load:
     return reduce(add, (Load(one.queued, one.leased, one.delayed) for one in counts), NO_LOAD)
 
 
-def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans]) -> tuple[Tenant, ...]:
+def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans], runs: Mapping[str, RunCounts]) -> tuple[Tenant, ...]:
     known = set(tenancy.tenant_names())
     rows = {row.schema_name: row for row in policies.policies()}
-    # The index names schemas as PostgreSQL does, perhaps in lower case.
+    # The indexes name schemas as PostgreSQL does, perhaps in lower case.
     logical = {tenancy.physical_schema(name): name for name in known}
     planned = {logical.get(plan.schema, plan.schema): plan for plan in plans}
-    return tuple(
-        _tenant(schema, schema in known, loads.get(schema, NO_LOAD), rows.get(schema), planned.get(schema))
-        for schema in sorted({*known, *rows, *loads, *planned})
-    )
+    counted = {logical.get(schema, schema): counts for schema, counts in runs.items()}
+
+    def tenant(schema: str) -> Tenant:
+        found = _tenant(schema, schema in known, loads.get(schema, NO_LOAD), rows.get(schema), planned.get(schema))
+        return replace(found, runs=counted.get(schema, NO_RUNS))
+
+    return tuple(map(tenant, sorted({*known, *rows, *loads, *planned, *counted})))
 
 
 def _tenant(schema: str, is_known: bool, load: Load, row: TenantPolicy | None, plan: Plans | None) -> Tenant:

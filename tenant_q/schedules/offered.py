@@ -1,9 +1,9 @@
 """Decide what a tenant's staff may name in a schedule: functions that the project offers, and harmless options.
 
 Offered are the public functions that the modules `tasks` of the tenants' apps define, what
-`TENANT_Q["admin_functions"]` adds, and what `@task(admin=True)` declares. A path is compared with this list and never
-imported to check it, because importing a module runs its code. In the public schema, where operators work, nothing is
-limited.
+`TENANT_Q["admin_functions"]` adds, what `@task(admin=True)` declares, and the workflows of these apps. A path is
+compared with this list and never imported to check it, because importing a module runs its code. In the public schema,
+where operators work, nothing is limited.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +47,19 @@ _EVERYTHING_IN = ".*"
 _OWN_PACKAGES = ("django", "django_q", "tenant_q", "tenant_schemas", "django_tenants")
 
 
+_sources: list[Callable[[], Mapping[str, str]]] = []
+
+
+def add_source(source: Callable[[], Mapping[str, str]]) -> None:
+    """Add what else is offered to a tenant's staff, such as workflows. An app that is installed calls this.
+
+    Args:
+        source: Returns the offered paths, each with the title of its app. Nothing is imported by it.
+    """
+    if source not in _sources:
+        _sources.append(source)
+
+
 def is_limited() -> bool:
     """Return whether staff may name only what is offered, because the current schema is a tenant's."""
     return tenancy.current_schema() != tenancy.public_schema()
@@ -62,6 +75,9 @@ def functions() -> dict[str, list[str]]:
         for public in vars(module):
             if _is_defined(module, public):
                 groups.setdefault(title, set()).add(f"{name}.{public}")
+    for source in _sources:
+        for path, title in source().items():
+            groups.setdefault(title, set()).add(path)
     known = {path for paths in groups.values() for path in paths}
     for path in _named_functions() - known:
         groups.setdefault(path.rpartition(".")[0], set()).add(path)
@@ -91,7 +107,7 @@ def is_offered(path: object) -> bool:
         if declaration.admin is not None:
             return declaration.admin
         path = declaration.path
-    if path in _named_functions():
+    if path in _named_functions() or any(path in source() for source in _sources):
         return True
     name, _dot, function = path.rpartition(".")
     return name in _modules() and _is_defined(_modules()[name][1], function)
@@ -139,7 +155,7 @@ def _modules() -> dict[str, tuple[str, ModuleType]]:
     """Return the modules whose functions are offered, by name, each with its title. They are imported once."""
     found: dict[str, tuple[str, ModuleType]] = {}
     for config in apps.get_app_configs():
-        if _is_of_tenants(config):
+        if is_of_tenants(config):
             found |= _titled(f"{config.name}.tasks", str(config.verbose_name))
     for entry in conf().admin_functions:
         if entry.endswith(_EVERYTHING_IN):
@@ -179,7 +195,8 @@ def _import_all(name: str) -> Iterator[ModuleType]:
             yield from _import_all(f"{name}.{inner}")
 
 
-def _is_of_tenants(config: AppConfig) -> bool:
+def is_of_tenants(config: AppConfig) -> bool:
+    """Return whether an app is one of the project's for tenants, whose code may be offered."""
     if config.name.partition(".")[0] in _OWN_PACKAGES:
         return False
     names = {config.name, f"{type(config).__module__}.{type(config).__qualname__}"}

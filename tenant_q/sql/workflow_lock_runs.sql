@@ -4,7 +4,7 @@
 -- %s      the ids
 SELECT id, version, state, cluster, error, ended IS NOT NULL, look_at IS NULL OR look_at <= clock_timestamp(),
     config -> 'limits' ->> 'max_items', workflow,
-    coalesce(deadline <= clock_timestamp(), false)
+    coalesce(deadline <= clock_timestamp(), false), look_at
 FROM {runs}
 WHERE id = ANY (%s)
 ORDER BY id

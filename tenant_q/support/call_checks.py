@@ -121,6 +121,8 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "task_id": ("a task's id or name, a text that is not empty", is_text),
     "group_id": ("a group's name, not empty", lambda value: is_name(value) and value != ""),
     "group": ("a group's name, or None", _or_none(is_name)),
+    "path": ("a workflow's dotted path, such as 'shop.workflows.order'", is_text),
+    "id": ("the id of a run, a text that is not empty", is_text),
     "wait": ("milliseconds, negative to wait without limit", is_number),
     "count": ("a number of tasks of at least 0, or None", _or_none(lambda value: is_number(value) and value >= 0)),
     "cached": ("True, False, seconds, or None for what Q_CLUSTER['cached'] says", is_cached),

@@ -1,4 +1,4 @@
-"""`QUtilities`: tasks and schedules for the current tenant, or for another one by `schema_name`."""
+"""`QUtilities`: tasks, schedules and workflows for the current tenant, or for another one by `schema_name`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from tenant_q.package.option_types import QOptions
 from tenant_q.utils.enqueueing import EnqueueCalls
 from tenant_q.utils.reading import ResultCalls
 from tenant_q.utils.tracking import TrackingCalls
+from tenant_q.utils.workflows import WorkflowCalls
 
 __all__ = ["QOptions", "QUtilities"]
 
 
-class QUtilities(EnqueueCalls, ResultCalls, TrackingCalls):
+class QUtilities(EnqueueCalls, ResultCalls, TrackingCalls, WorkflowCalls):
     """The functions of `django_q.tasks`, per tenant, and some of our own.
 
     Each has the parameters and the defaults of Django-Q2's function of the same purpose, and `schema_name`, the schema

@@ -17,7 +17,7 @@ class WorkflowsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from tenant_q.workflows import checks, engine, run_index  # noqa: F401  (checks register themselves)
+        from tenant_q.workflows import checks, engine, offered, run_index  # noqa: F401  (two register themselves)
 
         engine.install()
         post_migrate.connect(run_index.install_where_migrated, dispatch_uid="tenant_q.run_index")

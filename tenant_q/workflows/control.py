@@ -17,7 +17,8 @@ from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import resuming, run_rows
 from tenant_q.workflows.admission import admit, is_limited
-from tenant_q.workflows.advancing import Advancing, advance, read
+from tenant_q.workflows.advancing import advance, plan_looks
+from tenant_q.workflows.locked_runs import Advancing, read
 from tenant_q.workflows.pushing import push_or_leave, push_steps
 from tenant_q.workflows.states import OPEN_RUN, RunState, StepState
 from tenant_q.workflows.step_packages import package_id
@@ -121,8 +122,9 @@ def finish_cancel(schema: str, id: str, *, by: str = "") -> None:
 
 
 def _advance_and_push(schema: str, id: str) -> None:
-    advanced = advance({schema: [id]}, again={schema: [id]})
+    advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
     push_steps([*advanced.ready, *admit(advanced.ended)])
+    plan_looks(advanced)
 
 
 # Resume
@@ -147,8 +149,9 @@ def resume(schema: str, id: str, steps: Sequence[str] | None = None, *, by: str 
 
 def _begin_again(schema: str, id: str) -> None:
     admitted = admit([schema]) if is_limited(schema) else []
-    advanced = advance({schema: [id]}, again={schema: [id]})
+    advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
     push_steps([*admitted, *advanced.ready])
+    plan_looks(advanced)
 
 
 # Skip and delete

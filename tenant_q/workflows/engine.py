@@ -32,7 +32,7 @@ from tenant_q.package.package import Package
 from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.workflows import admission, registry, run_rows, step_rows
+from tenant_q.workflows import admission, pushing, registry, run_rows, step_rows
 from tenant_q.workflows.advancing import advance
 from tenant_q.workflows.context import Context, Results
 from tenant_q.workflows.plan import ON_END
@@ -59,7 +59,12 @@ class Engine:
         self._loaded: dict[str, LoadedStep] = {}
 
     def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        self._loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        packages = [delivery.package for delivery in deliveries]
+        self._loaded = step_rows.load(schema, packages)
+        for package in packages:
+            # The row counts: a worker may have died after it noted a failed attempt, and before it put the package off.
+            if (loaded := self._loaded.get(package.id)) is not None:
+                package.task["failures"] = loaded.attempts
         return [self._with_attempts(delivery) for delivery in deliveries]
 
     def _with_attempts(self, delivery: Delivery) -> Delivery:
@@ -116,6 +121,9 @@ class Engine:
         if advanced.ended:
             packages += packages_of(admission.admit(advanced.ended))
         return packages, advanced.locked
+
+    def push(self, packages: Sequence[Package]) -> None:
+        pushing.push_packages(packages)
 
 
 def install() -> None:

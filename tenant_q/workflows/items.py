@@ -80,13 +80,17 @@ def end(open_one: Transaction, schema: str, run: str, step: PlanStep) -> Mapped:
     (answer,) = open_one.run([on(schema, "workflow_count_items", *values)])
     failed, cancelled, size, first = answer.rows[0]
     if failed + cancelled > step.allow_failures:
-        found = Mapped(StepState.FAILED, error=f"{failed + cancelled} items failed: {first or 'cancelled'}")
+        found = Mapped(StepState.FAILED, error=_failed_items(failed + cancelled, first))
     elif size > MOST_OUTPUT_BYTES:
         error = f"the outputs of its items take {size} bytes together, and at most {MOST_OUTPUT_BYTES} are kept"
         found = Mapped(StepState.FAILED, error=f"{ItemsRefused.__name__}: {error}; return less.")
     else:
         found = Mapped(StepState.SUCCEEDED)
     return _set(open_one, schema, run, step.name, StepState.MAPPING, found)
+
+
+def _failed_items(count: int, first: str | None) -> str:
+    return f"{count} item{'' if count == 1 else 's'} failed: {first or 'cancelled'}"
 
 
 def _set(

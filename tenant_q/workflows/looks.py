@@ -16,7 +16,8 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advancing import Advanced, advance, read
+from tenant_q.workflows.advancing import Advanced, advance, plan_looks
+from tenant_q.workflows.locked_runs import read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
 from tenant_q.workflows.states import RunState
@@ -140,9 +141,10 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
 
 def _advance(runs: dict[str, list[str]]) -> None:
     """Advance runs, push all their ready steps again, and end those that the broker has given up."""
-    advanced = advance(runs, again=runs)
+    advanced = advance(runs, again=runs, keeps_looks=True)
     ready = _without_dead(advanced)
     push_steps([*ready, *admission.admit(advanced.ended)])
+    _plan_looks(advanced)
     for schema, gone in advanced.gone.items():
         for id in gone:
             run_index.remove(tenancy.physical_schema(schema), id)
@@ -150,6 +152,22 @@ def _advance(runs: dict[str, list[str]]) -> None:
         run_index.settle(tenancy.physical_schema(schema), early)
     for schema, locked in advanced.locked.items():
         run_index.put_off(tenancy.physical_schema(schema), sorted(locked), AGAIN_SECONDS)
+
+
+def _plan_looks(advanced: Advanced) -> None:
+    """Plan the next looks. Where that fails, as in a tenant that is broken, the runs are held back instead."""
+    try:
+        plan_looks(advanced)
+    except DatabaseAway:
+        raise
+    except Exception:
+        for schema, looks in advanced.looks.items():
+            try:
+                plan_looks(Advanced(looks={schema: looks}))
+            except DatabaseAway:
+                raise
+            except Exception:
+                run_index.put_off(tenancy.physical_schema(schema), [look["id"] for look in looks], AGAIN_SECONDS)
 
 
 def _without_dead(advanced: Advanced) -> list[ReadyStep]:
@@ -163,20 +181,31 @@ def _without_dead(advanced: Advanced) -> list[ReadyStep]:
         dead = {letter.id: letter.cause for letter in broker.dead(schema, ids=list(own))}
         left += [step for id, step in own.items() if id not in dead]
         if dead:
-            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()])
+            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
             broker.purge_dead(list(dead))
     return left
 
 
-def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]]) -> list[ReadyStep]:
-    """End steps whose packages are dead letters as failed. Return the steps that are ready then."""
+def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced) -> list[ReadyStep]:
+    """End steps whose packages are dead letters as failed.
+
+    Args:
+        schema: The schema of their tenant.
+        dead: The steps, each with the cause.
+        looked: What the look has found. Where a run stays locked, the tenant's looks stay due.
+
+    Returns:
+        The steps that are ready then.
+    """
     outcomes = [_outcome_of(step, cause) for step, cause in dead]
     engine = step_engine.engine_for(outcomes[0].package)
     assert engine is not None
     settled = engine.settle(outcomes)
     for error in settled.unsaved.values():
         raise error
-    advanced = advance(settled.runs)
+    advanced = advance(settled.runs, keeps_looks=True)
+    if advanced.locked:
+        looked.looks.pop(schema, None)
     return [*advanced.ready, *admission.admit(advanced.ended)]
 
 

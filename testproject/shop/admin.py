@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.db import connection
 from django.http import HttpRequest
 
-from shop.models import Order, Report
+from shop.models import Line, Order, Payment, Report
 
 
 class TenantsOwnAdmin(admin.ModelAdmin):
@@ -12,8 +12,19 @@ class TenantsOwnAdmin(admin.ModelAdmin):
         return connection.schema_name != "public" and super().has_module_permission(request)
 
 
+class LineInline(admin.TabularInline):
+    model = Line
+    extra = 0
+
+
+class PaymentInline(admin.TabularInline):
+    model = Payment
+    extra = 0
+
+
 @admin.register(Order)
 class OrderAdmin(TenantsOwnAdmin):
+    inlines = [LineInline, PaymentInline]
     list_display = ["number", "buyer", "amount", "status", "created"]
     list_filter = ["status"]
 

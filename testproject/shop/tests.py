@@ -10,10 +10,14 @@ from django.test import TestCase, override_settings
 from django_q.models import Schedule, Task
 
 from customers.models import Customer
-from shop.models import Order, Report
+from shop.models import Line, Order, Payment, Report
+from shop.workflows import order as order_workflow
+from shop.workflows import pick
+from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
+from tenant_q.workflows import Context
 
 
 def setUpModule():
@@ -74,6 +78,56 @@ class TaskTests(InTenant):
         self.assertEqual(QUtilities.get_result(iter_id), [round(order.amount * Decimal("1.20"), 2) for order in orders])
 
 
+class WorkflowTests(InTenant):
+    def setUp(self):
+        super().setUp()
+        self.order = Order.objects.create(number="testone-bought", buyer="Ada", amount="250.00")
+        self.lines = [Line.objects.create(order=self.order, article=article) for article in ("chair", "lamp")]
+
+    def run_order(self):
+        run = order_workflow.run_here({"order": self.order.pk})
+        self.order.refresh_from_db()
+        return run
+
+    def test_an_order_is_paid_picked_and_shipped_once(self):
+        run = self.run_order()
+
+        self.assertEqual(run.state, "succeeded", run.error)
+        self.assertEqual(self.order.status, Order.Status.SHIPPED)
+        self.assertEqual([line.picked for line in self.order.lines.all()], [1, 1])
+        self.assertEqual(run.context["shipped"], ["chair", "lamp"])
+        self.assertEqual(Payment.objects.get().key, run.results["charge"])
+        self.assertIn("is shipped", self.order.message)
+        with in_schema("testtwo"):
+            self.assertEqual(order_workflow.runs(), [])
+            self.assertFalse(Payment.objects.exists())
+
+    def test_a_line_that_is_sold_out_gives_the_money_back(self):
+        Line.objects.filter(pk=self.lines[1].pk).update(is_sold_out=True)
+        run = self.run_order()
+
+        self.assertEqual(run.state, "failed")
+        self.assertIn("No lamp is left.", run.error)
+        self.assertEqual(run.results["undo"], "refunded 250.00")
+        self.assertTrue(Payment.objects.get().is_refunded)
+        self.assertEqual({line.status for line in self.order.lines.all()}, {Line.Status.ORDERED})
+        self.assertIn("is cancelled", self.order.message)
+
+    def test_a_tenant_has_a_limit_of_its_own(self):
+        policies.configure("testone", actor="Ada", limits={"order_amount": 100})
+        run = self.run_order()
+
+        self.assertIn("the limit is 100", run.error)
+        self.assertEqual(run.results["undo"], "refunded 0")
+        with in_schema("testtwo"):
+            order = Order.objects.first()
+            self.assertEqual(order_workflow.run_here({"order": order.pk}).state, "succeeded")
+
+    def test_a_step_is_a_function(self):
+        self.assertEqual(pick(Context.of(item=self.lines[0].pk)), "chair")
+        self.assertEqual(Line.objects.get(pk=self.lines[0].pk).picked, 1)
+
+
 class PageTests(InTenant):
     def setUp(self):
         super().setUp()
@@ -120,6 +174,19 @@ class PageTests(InTenant):
         self.assertContains(self.client.post(f"/tasks/{task_id}/cancel/", follow=True), "nothing to cancel")
         (shown,) = self.client.get("/tasks/", {"id": task_id}).json()["tasks"]
         self.assertEqual((shown["state"], shown["fraction"]), ("success", 1))
+
+    def test_a_button_starts_a_workflow_once_for_an_order(self):
+        self.log_in()
+        self.addCleanup(forget, get_broker())
+        self.client.post("/start/workflow/")
+        self.client.post("/start/workflow/")
+
+        (run,) = order_workflow.runs()
+        self.assertEqual(run.row.by, "admin")
+        self.assertContains(self.client.get("/?figures"), run.key)
+        self.assertContains(self.client.get("/?figures"), "0 of 5 steps")
+        with in_schema("testtwo"):
+            self.assertEqual(order_workflow.runs(), [])
 
     def test_a_schedule_is_made_once(self):
         self.log_in()

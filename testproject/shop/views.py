@@ -15,7 +15,9 @@ from django.views.decorators.http import require_POST
 from django_q.models import Schedule, Task
 
 from shop.models import Order, Report
+from shop.workflows import order as order_workflow
 from tenant_q.utils import QUtilities
+from tenant_q.workflows import Run
 
 SHOWN = 12
 FOLLOWED = 5
@@ -64,6 +66,15 @@ def chain(request: HttpRequest) -> str:
     return f"A chain of three tasks ships order {order.number}."
 
 
+def fulfil(request: HttpRequest) -> str:
+    order = Order.objects.filter(status=Order.Status.NEW, lines__isnull=False).first()
+    if order is None:
+        return "Every order is shipped already."
+    # The key: a second click on the button, before the order's status has changed, finds the same run.
+    order_workflow.start({"order": order.pk}, key=f"order-{order.pk}", by=request.user.get_username())
+    return f"A workflow reserves, charges, picks and ships order {order.number}."
+
+
 def iterate(request: HttpRequest) -> str:
     orders = list(Order.objects.values_list("pk", flat=True))
     QUtilities.add_async_tasks_from_iter("shop.tasks.total_with_tax", orders)
@@ -84,6 +95,7 @@ ACTIONS: dict[str, tuple[str, Callable[[HttpRequest], str]]] = {
     "slow": ("Import the catalogue (slow)", slow),
     "failing": ("Charge a card (fails)", failing),
     "chain": ("Ship an order (chain)", chain),
+    "workflow": ("Fulfil an order (workflow)", fulfil),
     "iter": ("Tax of every order (iter)", iterate),
     "schedule": ("A report each minute (schedule)", schedule),
 }
@@ -104,6 +116,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
             "succeeded": Task.objects.filter(success=True).count(),
             "failed": Task.objects.filter(success=False).count(),
             "schedules": Schedule.objects.order_by("next_run")[:SHOWN],
+            "runs": Run.of(limit=5),
             "orders": Order.objects.all()[:SHOWN],
             "reports": Report.objects.all()[:5],
         },

@@ -21,16 +21,29 @@ def _as_a_shell_does_in_the_background() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    return kept | {"DJANGO_SETTINGS_MODULE": "config.settings", "TMPDIR": "/tmp", "Q_NAME": f"demo{os.getpid()}"}
+
+
+def test_the_demo_does_its_main_job_once():
+    """Also a workflow of each tenant, whose effects it checks."""
+    done = subprocess.run(
+        [sys.executable, str(DEMO), "--once"], env=_environment(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 5/5 │             ") == 3
+    assert "No tenant holds another's row" in done.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_the_demo_ends_at_once_also_in_the_background(tmp_path, number, code):
     """It answers before anything has ended. A task of ten seconds runs, and is not waited for."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-    environment |= {"DJANGO_SETTINGS_MODULE": "config.settings", "TMPDIR": "/tmp", "Q_NAME": f"demo{os.getpid()}"}
     shown = tmp_path / "shown"
     with shown.open("wb") as output:
         demo = subprocess.Popen(
             [sys.executable, str(DEMO), "--port", "0"],
-            env=environment,
+            env=_environment(),
             stdout=output,
             stderr=output,
             preexec_fn=_as_a_shell_does_in_the_background,

@@ -30,6 +30,7 @@ from tests.conftest import delete_keys, wait_until
 from tests.documents import DOCS, ROOT, Block, blocks
 
 TUTORIALS = ("django-tenants", "django-tenant-schemas")
+AGAIN = "The second terminal, after Ctrl-C"
 # How many seconds a step that takes one on a calm machine may take.
 PATIENCE = 120
 WHEEL = Path(os.environ["WHEEL"]).resolve() if "WHEEL" in os.environ else None
@@ -45,8 +46,7 @@ class Reader:
     """Somebody who follows a tutorial. A block is typed into a terminal, or is a file to write."""
 
     def __init__(self, page: Path, folder: Path, programs: Path) -> None:
-        self.waiting = blocks(page)
-        self.page = page
+        self.turn_to(page)
         self.folder = folder
         self.port = free_port()
         self.database = f"myshop_{os.getpid()}"
@@ -55,6 +55,10 @@ class Reader:
         self.environment = _terminal(os.environ, programs) | _server(self.database) | unbuffered
         self.running: list[subprocess.Popen[bytes]] = []
         self.answers: list[str] = []
+
+    def turn_to(self, page: Path) -> None:
+        self.page = page
+        self.waiting = blocks(page)
 
     def follow(self, heading: str = "") -> None:
         """Do what comes before a heading and is not done yet, or all that is left."""
@@ -70,6 +74,11 @@ class Reader:
                 self._check_packages(block)
             elif block.title == "Where the servers are":
                 self._check_variables(block)
+            elif block.title == "It prints":
+                assert self.answers[-1].endswith(block.text), f"{block.place}\n{self.answers[-1]}"
+            elif block.title == AGAIN:
+                self._stop_last()
+                self._start(block)
             elif block.title.endswith("terminal"):
                 self._start(block)
             else:
@@ -117,6 +126,10 @@ class Reader:
                     start_new_session=True,
                 )
             )
+
+    def _stop_last(self) -> None:
+        os.killpg(self.running[-1].pid, signal.SIGINT)
+        assert self.running.pop().wait(PATIENCE) == 0, self.log("mscluster")
 
     def log(self, command: str) -> str:
         return (self.folder / f"{command}.log").read_text()
@@ -245,7 +258,20 @@ def _clean() -> dict[str, str]:
 
 @pytest.fixture(params=TUTORIALS)
 def reader(request: pytest.FixtureRequest, tmp_path: Path, programs: Path) -> Iterator[Reader]:
-    followed = Reader(DOCS / "tutorials" / f"{request.param}.md", tmp_path, programs)
+    yield from _reader_of(_page(request.param), tmp_path, programs)
+
+
+@pytest.fixture
+def reader_of_workflows(tmp_path: Path, programs: Path) -> Iterator[Reader]:
+    yield from _reader_of(_page("django-tenants"), tmp_path, programs)
+
+
+def _page(name: str) -> Path:
+    return DOCS / "tutorials" / f"{name}.md"
+
+
+def _reader_of(page: Path, folder: Path, programs: Path) -> Iterator[Reader]:
+    followed = Reader(page, folder, programs)
     yield followed
     for process in followed.running:
         if process.poll() is None:
@@ -281,6 +307,20 @@ def test_a_newcomer_has_a_schedule_in_two_tenants_admins(reader: Reader) -> None
     )
     assert greeting.strip().endswith("Hello from globex to admin")
     assert reader.end()[0] == 0, reader.log("mscluster")
+
+
+def test_a_newcomer_runs_workflows_of_three_tenants(reader_of_workflows: Reader) -> None:
+    """The page says what each script prints, and the reader compares it."""
+    reader = reader_of_workflows
+    reader.follow("## 6. Run it")
+    reader.turn_to(_page("workflows"))
+    reader.follow("## 2. Process data")
+    assert "no issues (0 silenced)" in reader.answers[-1]
+    reader.follow("## 5. Meet the limits")
+    assert reader.answers[-2] == reader.answers[-3], "the second start found the runs of the first"
+    reader.follow()
+    assert reader.answers[-1].splitlines()[-2:] == reader.answers[-2].splitlines()[-2:], "so did the onboarding"
+    assert reader.end() == [0], reader.log("mscluster")
 
 
 def _successes(browser: Browser) -> str:

@@ -30,6 +30,27 @@ WORKER = (
 )
 SENTINEL = ("before-reclaim", "after-reclaim")
 SCHEDULER = ("before-push", "after-push")
+# Points of workflows: of those who start, cancel or resume a run, of the worker, of the scheduler.
+STARTER = ("start-written", "start-committed", "start-pushed")
+CANCELLER = ("cancel-written", "cancel-committed", "cancel-asked", "cancel-settled", "cancel-advanced")
+RESUMER = ("resume-written", "resume-committed", "resume-advanced", "resume-pushed")
+STEP_WORKER = (
+    "step-loaded",
+    "before-plain-effect",
+    "after-plain-effect",
+    "in-transactional-step",
+    "in-transactional-item",
+    "behind-fence",
+    "step-committed",
+    "steps-settled",
+    "attempt-settled",
+    "items-written",
+    "advance-decided",
+    "advance-committed",
+    "steps-pushed",
+)
+LOOKER = ("look-begun", "look-advanced", "look-pushed", "dead-found", "dead-settled", "dead-purged", "loss-found")
+WORKFLOW = (*STARTER, *CANCELLER, *RESUMER, *STEP_WORKER, *LOOKER)
 
 # What a process does with itself at a point, or with the whole process tree of its cluster.
 ACTS: dict[str, Callable[[], None]] = {
@@ -49,7 +70,7 @@ def folder() -> Path:
 
 def prepare(path: Path) -> None:
     """Make the directory of the orders."""
-    for point in (*WORKER, *SENTINEL, *SCHEDULER):
+    for point in (*WORKER, *SENTINEL, *SCHEDULER, *WORKFLOW):
         (path / "orders" / point).mkdir(parents=True)
     (path / "obeyed").mkdir()
     (path / "log").touch()
@@ -95,6 +116,10 @@ def note(*words: str, path: Path | None = None) -> None:
         os.close(file)
 
 
+# What this worker has claimed last.
+_claimed: list[str] = []
+
+
 def install() -> None:
     """Wrap the points around the methods of tenant_q that this process and its children will call."""
     from tenant_q.brokers.redis import RedisBroker
@@ -105,6 +130,7 @@ def install() -> None:
     def claimed(batch: Any) -> None:
         ids = [lease.id for lease in batch.leases]
         if ids:
+            _claimed[:] = ids
             note("claim", *ids)
             reached("after-claim", ids)
 
@@ -142,6 +168,46 @@ def install() -> None:
     _wrap(RedisBroker, "reclaim", after=lambda _: reached("after-reclaim"))
     _wrap(fire, "push_fires", before=firing, after=lambda _: fired and reached("after-push", fired))
     _wrap(scheduler.Scheduler, "run", before=lambda *_, **__: note("scheduler"))
+    _install_workflow_points()
+
+
+def _install_workflow_points() -> None:
+    from tenant_q.brokers.redis import RedisBroker
+    from tenant_q.cluster.step_completion import StepCompletion
+    from tenant_q.workflows import advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
+
+    def at(point: str) -> Callable[..., None]:
+        return lambda *_, **__: reached(point, _claimed)
+
+    def settling(_: Any, outcomes: Any) -> None:
+        if any(outcome.is_saved and outcome.success for outcome in outcomes):
+            reached("step-committed", _claimed)
+
+    _wrap(starting, "write", after=at("start-written"))
+    _wrap(starting, "push_or_leave", before=at("start-committed"))
+    _wrap(starting, "push_steps", after=at("start-pushed"))
+
+    _wrap(step_rows, "load", after=lambda found: found and reached("step-loaded", _claimed))
+    _wrap(step_rows, "end_in_task", after=at("behind-fence"))
+    _wrap(engine.Engine, "settle", before=settling, after=at("steps-settled"))
+    _wrap(StepCompletion, "_put_back", before=at("attempt-settled"))
+    _wrap(items, "expand", after=at("items-written"))
+    _wrap(advancing, "_write", before=at("advance-decided"), after=at("advance-committed"))
+    _wrap(StepCompletion, "advance", after=at("steps-pushed"))
+
+    _wrap(control, "begin_cancel", after=at("cancel-written"))
+    _wrap(control, "_finish_or_leave", before=at("cancel-committed"))
+    _wrap(RedisBroker, "cancel", after=at("cancel-asked"))
+    _wrap(control, "_advance_and_push", before=at("cancel-settled"), after=at("cancel-advanced"))
+    _wrap(resuming, "write", after=at("resume-written"))
+    _wrap(control, "_begin_again", before=at("resume-committed"), after=at("resume-pushed"))
+    _wrap(control, "push_steps", before=at("resume-advanced"))
+
+    _wrap(looks, "_drive", before=at("look-begun"))
+    _wrap(looks, "push_steps", before=at("look-advanced"), after=at("look-pushed"))
+    _wrap(looks, "_fail", before=at("dead-found"), after=at("dead-settled"))
+    _wrap(RedisBroker, "purge_dead", after=at("dead-purged"))
+    _wrap(run_index, "make_all_due", after=at("loss-found"))
 
 
 def _wrap(

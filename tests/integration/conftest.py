@@ -22,7 +22,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.models import TenantPolicy
 from tenant_q.schedules import due_index, index_upkeep
-from tenant_q.workflows import Run, Workflow, registry
+from tenant_q.workflows import Run, Workflow, registry, run_index
 from tests import schemas, tasks
 
 
@@ -102,6 +102,21 @@ def spare(tenants) -> Iterator[str]:
 def unlimited(tenants) -> Iterator[None]:
     yield
     TenantPolicy.objects.all().delete()
+
+
+@pytest.fixture
+def no_runs(tenants) -> Iterator[None]:
+    """No tenant has a workflow run, before and after."""
+
+    def clear() -> None:
+        for schema in tenants:
+            sql(f'TRUNCATE "{schema}".tenant_q_workflows_run, "{schema}".tenant_q_workflows_step')
+        sql("TRUNCATE tenant_q_dueworkflow")
+
+    clear()
+    run_index.bring_up_to_date(run_index.stale_schemas())
+    yield
+    clear()
 
 
 def in_thread(act: Any) -> threading.Thread:

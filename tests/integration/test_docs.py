@@ -66,7 +66,7 @@ def test_the_examples_run_and_give_what_they_say(other_cluster, mscluster, setti
 
     # Plain `async_task` reads the cluster's name where Django-Q2 has put it at import.
     monkeypatch.setattr(Conf, "CLUSTER_NAME", settings.Q_CLUSTER["name"])
-    path = {"PYTHONPATH": os.pathsep.join([str(written), os.environ["PYTHONPATH"]])}
+    path = {"PYTHONPATH": os.pathsep.join([str(written), os.environ["PYTHONPATH"]]), "TEST_APPS": '["shipping"]'}
     cluster = mscluster("--workers", "2", **path)
     mscluster("--workers", "1", "--name", other_cluster("long"), wait=False, **path)
     namespaces: dict[Path, dict[str, Any]] = {page: {"__name__": page.stem} for page in PAGES}

@@ -25,6 +25,7 @@ from tests.documents import DOCS, ROOT, Block, attributes, blocks, names, pages,
 README = ROOT / "README.md"
 INSTALL = DOCS / "how-to/install.md"
 METHODS = {
+    "start_workflow", "get_workflow", "astart_workflow", "aget_workflow",
     "add_async_task", "create_schedule", "get_result", "get_result_group", "fetch_task", "fetch_task_group",
     "get_group_count", "delete_task_group", "delete_task_from_cache", "get_queue_size", "add_async_tasks_from_iter",
     "create_async_tasks_chain", "get_status", "cancel", "set_progress", "get_progress", "current_task",

@@ -31,15 +31,16 @@ def no_runs(tenants):
 
 def insert(schema: str = A, id: str = "r1", look_at: Any = LATER, state: str = "running", cluster: str = "ours") -> str:
     """A run of a tenant. Returns its id."""
-    ended = LATER if state in ("succeeded", "failed", "cancelled") else None
-    sql(INSERT.format(schema), id, cluster, state, look_at, ended)
+    sql(INSERT.format(schema), id, cluster, state, look_at)
+    if state in ("succeeded", "failed", "cancelled"):
+        sql(f'UPDATE "{schema}".tenant_q_workflows_run SET ended = now() WHERE id = %s', id)
     return id
 
 
 INSERT = (
     'INSERT INTO "{}".tenant_q_workflows_run '
-    "(id, workflow, version, cluster, state, plan, input, config, generation, created, look_at, ended, error, by) "
-    "VALUES (%s, 'w', '', %s, %s, '{{}}', '{{}}', '{{}}', 1, now(), %s, %s, '', '')"
+    "(id, workflow, version, cluster, state, plan, input, config, generation, created, look_at, error, by) "
+    "VALUES (%s, 'w', '', %s, %s, '{{}}', '{{}}', '{{}}', 1, now(), %s, '', '')"
 )
 
 

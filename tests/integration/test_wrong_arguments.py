@@ -92,6 +92,7 @@ NEEDS: dict[str, Callable[..., Any]] = {
     "get_group_count": partial(QUtilities.get_group_count, "g"),
     "delete_task_group": partial(QUtilities.delete_task_group, "g"),
     "get_queue_size": QUtilities.get_queue_size,
+    "get_workflow": partial(QUtilities.get_workflow, "id"),
 }
 
 
@@ -146,6 +147,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         f"{name}(group_id)": (getattr(QUtilities, name), NO_GROUP)
         for name in ("get_result_group", "fetch_task_group", "get_group_count", "delete_task_group")
     },
+    "start_workflow(path)": (QUtilities.start_workflow, NO_TEXT),
+    "get_workflow(id)": (QUtilities.get_workflow, NO_TEXT),
     "create_async_tasks_chain(group)": (keyword(NEEDS["create_async_tasks_chain"], "group"), [b"x", 1.5, True, []]),
     "Chain(group)": (keyword(Chain, "group"), [b"x", 1.5, True, []]),
     # Waiting

@@ -115,7 +115,8 @@ def test_every_error_is_there():
 
 def test_every_check_is_there():
     listed = {row[0].strip("`") for row in rows(section(REFERENCE / "errors.md", "What `manage.py check` reports"))}
-    sources = [ROOT / "tenant_q/checks.py", ROOT / "tenant_q/django_tasks/__init__.py"]
+    names = ("checks.py", "django_tasks/__init__.py", "workflows/checks.py")
+    sources = [ROOT / "tenant_q" / name for name in names]
     found = re.findall(r"\b[EIW]\d{3}\b", "".join(source.read_text() for source in sources))
     assert listed == {f"tenant_q.{number}" for number in found}
 

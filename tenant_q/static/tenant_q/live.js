@@ -1,19 +1,43 @@
-// Refresh a table of live data every few seconds while its page is visible and not in use.
+// Refresh live data every few seconds while its page is visible and not in use, until the data says that it has ended.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const shown = document.getElementById("tenant-q-live");
   if (!shown) {
     return;
   }
+  for (const frame of shown.querySelectorAll(".tenant-q-graph-frame")) {
+    frame.scrollLeft = (frame.scrollWidth - frame.clientWidth) / 2; // the first steps are in the middle
+  }
+  let last;
+  const scrolled = () => [...shown.querySelectorAll("[data-keep-scroll]")];
+  const replace = (text) => {
+    const places = scrolled().map((one) => [one.scrollLeft, one.scrollTop]);
+    const focused = scrolled().indexOf(document.activeElement);
+    shown.innerHTML = text;
+    scrolled().forEach((one, number) => {
+      [one.scrollLeft, one.scrollTop] = places[number] || [0, 0];
+    });
+    scrolled()[focused]?.focus({preventScroll: true});
+  };
+  const hasEnded = () => shown.querySelector("[data-live-ended]") !== null;
+  const isInUse = () => {
+    const selection = getSelection();
+    const isSelected = !selection.isCollapsed && shown.contains(selection.anchorNode);
+    const isFocused = shown.contains(document.activeElement) && !scrolled().includes(document.activeElement);
+    return isFocused || shown.matches(":active") || isSelected;
+  };
   const refresh = async () => {
-    const isInUse = shown.contains(document.activeElement) || shown.matches(":active");
-    if (document.hidden || isInUse) {
+    if (document.hidden || isInUse() || hasEnded()) {
       return;
     }
     try {
       const answer = await fetch(shown.dataset.url, {headers: {"X-Requested-With": "XMLHttpRequest"}});
       if (answer.ok && !answer.redirected) {
-        shown.innerHTML = await answer.text();
+        const text = await answer.text();
+        if (text !== last && !isInUse()) {
+          replace(text);
+          last = text;
+        }
       }
     } catch {
       // The next request may succeed.

@@ -12,11 +12,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, ProgrammingError
 
 from customers.models import Customer, create_customer
-from shop.models import Order
+from shop.models import Line, Order
 from tenant_q.tenancy import in_schema
 
 # Lower case only: django-tenant-schemas folds names.
 SCHEMA_NAME = re.compile(r"(?!pg_|public$)[a-z][a-z0-9_]{0,62}")
+ARTICLES = ["chair", "lamp", "table"]
 BUYERS = ["Ada", "Grace", "Edsger", "Barbara", "Alan", "Radia"]
 
 
@@ -78,4 +79,10 @@ def fill(tenant: str) -> None:
         Order.objects.bulk_create(
             Order(number=f"{tenant}-{n}", buyer=buyer, amount=Decimal(n * 1999) / 100)
             for n, buyer in enumerate(BUYERS, start=1)
+        )
+    if not Line.objects.exists():
+        Line.objects.bulk_create(
+            Line(order=order, article=article, quantity=n)
+            for order in Order.objects.all()
+            for n, article in enumerate(ARTICLES, start=1)
         )
