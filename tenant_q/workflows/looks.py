@@ -126,7 +126,7 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
                 late.append(facts.id)
             elif facts.state == RunState.CANCELLING:
                 cancelling.append(facts.id)
-            elif facts.has_ended:
+            elif facts.has_ended and one.is_look_due:  # one that has ended since the index was read is not old
                 ended.append(facts.id)
             is_any_pending = is_any_pending or facts.state == RunState.PENDING
     for id in (*late, *cancelling):
