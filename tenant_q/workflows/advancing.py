@@ -17,6 +17,7 @@ from tenant_q.support.visible import one_line
 from tenant_q.workflows import items as map_items
 from tenant_q.workflows.decide import Facts, decide
 from tenant_q.workflows.locked_runs import Advancing, Runs, read
+from tenant_q.workflows.states import RunState
 from tenant_q.workflows.step_packages import ReadyStep
 from tenant_q.workflows.transactions import Statement, Transaction, on, transaction
 
@@ -228,13 +229,15 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     """Return the change of a run's row; None if it stays as it is."""
     facts, decision = one.facts, one.decision
     ends = decision.has_ended and not facts.has_ended
-    if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
+    # What is due then is the cancel, which the scheduler does.
+    is_look_due = one.is_look_due and not one.is_late and facts.state != RunState.CANCELLING
+    if decision.state == facts.state and not ends and (facts.has_ended or not is_look_due):
         return None
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": not one.is_look_due,
+        "is_kept": not is_look_due,
         "look": facts.plan.retention,
     }
