@@ -165,5 +165,10 @@ def transaction(schemas: Iterable[str], *tables: str, lock_ms: int = tenancy.LOC
             raise
 
 
+def is_lock_timeout(error: Exception) -> bool:
+    """Return whether a statement failed because it waited too long for a lock."""
+    return getattr(error.__cause__ or error, "sqlstate", None) == "55P03"
+
+
 def _answer(cursor: psycopg.ClientCursor[Any]) -> Answer:
     return Answer(cursor.rowcount, cursor.fetchall() if cursor.description else [])
