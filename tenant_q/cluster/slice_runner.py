@@ -108,9 +108,15 @@ class SliceRunner:
         steps = [delivery for delivery in one.waiting if _is_step(delivery)]
         engine = step_engine.engine_for(steps[0].package) if steps else None
         self._loaded_at = time.monotonic()
-        if engine is not None:
+        if engine is None:
+            return
+        try:
             loaded = {delivery.lease.id: delivery for delivery in engine.load(one.schema, steps)}
-            one.waiting[:] = [loaded.get(delivery.lease.id, delivery) for delivery in one.waiting]
+        except (TenantBusy, TenantBroken) as error:  # the tasks of the tenant run all the same
+            one.waiting[:] = [delivery for delivery in one.waiting if not _is_step(delivery)]
+            self._put_off_all(steps, error)
+            return
+        one.waiting[:] = [loaded.get(delivery.lease.id, delivery) for delivery in one.waiting]
 
     def _complete_when_due(self, one: Slice) -> None:
         """Pause the running of a slice to complete the outcomes that are due, and enter its schema again."""

@@ -8,7 +8,7 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.cluster.finished import Finished, is_step
 from tenant_q.cluster.lease_returns import Returns
 from tenant_q.exceptions import TenantBusy
-from tenant_q.lifecycle import push, step_engine
+from tenant_q.lifecycle import step_engine
 from tenant_q.lifecycle.step_engine import STEP, StepEngine
 from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
@@ -104,10 +104,14 @@ class StepCompletion:
             if locked:
                 left = self._put_off_locked(left, locked)
         if self._packages:
-            push.announce(self._packages)
-            push.push(self._packages)
-            self._packages = []
+            self._push()
         return left
+
+    def _push(self) -> None:
+        engine = step_engine.engine_for(self._packages[0])
+        assert engine is not None
+        engine.push(self._packages)
+        self._packages = []
 
     def _put_off_locked(self, finished: Sequence[Finished], locked: dict[str, set[str]]) -> list[Finished]:
         left = []

@@ -70,7 +70,8 @@ class StepEngine(Protocol):
             The deliveries, with the number of failed attempts that the row of each step has.
 
         Raises:
-            DatabaseError: The tenant's tables cannot be read.
+            TenantBusy: The tables of the tenant's workflows stay locked.
+            TenantBroken: They cannot be read.
             DatabaseAway: The database does not answer.
         """
 
@@ -104,6 +105,14 @@ class StepEngine(Protocol):
             The packages of the steps to push, and the runs that stayed locked, by schema.
 
         Raises:
+            DatabaseAway: The database does not answer.
+        """
+
+    def push(self, packages: Sequence[Package]) -> None:
+        """Push the packages of ready steps. One that cannot be pushed, as its tenant is gone, is logged.
+
+        Raises:
+            BrokerError: The broker does not answer.
             DatabaseAway: The database does not answer.
         """
 

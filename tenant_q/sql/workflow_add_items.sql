@@ -1,8 +1,8 @@
 -- Write the items of a step, the first of them ready, and let the step wait for them.
 --
 -- {steps}  the schema-qualified table
--- %s       the most items at once, the run and the step; the keys that lead to the items, the run, the step that has them, and
---          both again; the run and the step, the most items at once twice, and the generation
+-- %s       the most items at once, the run and the step; the keys that lead to the items, the run, the step that has them,
+--          and all three again; the run and the step, the most items at once twice, and the generation
 WITH step AS (
     UPDATE {steps} SET state = 'mapping', at_once = %s, started = clock_timestamp()
     WHERE run = %s AND name = %s AND index = -1 AND state = 'waiting'
@@ -11,9 +11,9 @@ WITH step AS (
     WHERE source.run = %s AND source.name = %s AND source.index = -1 AND source.at_once IS NULL
     UNION ALL
     SELECT (
-        SELECT jsonb_agg(item.output ORDER BY item.index) FROM {steps} AS item
+        SELECT coalesce(jsonb_agg(item.output ORDER BY item.index), '[]') FROM {steps} AS item
         WHERE item.run = source.run AND item.name = source.name AND item.index >= 0
-    )
+    ) #> %s::text[]
     FROM {steps} AS source
     WHERE source.run = %s AND source.name = %s AND source.index = -1 AND source.at_once IS NOT NULL
 )

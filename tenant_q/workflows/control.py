@@ -17,7 +17,8 @@ from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import resuming, run_rows
 from tenant_q.workflows.admission import admit, is_limited
-from tenant_q.workflows.advancing import Advancing, advance, plan_looks, read
+from tenant_q.workflows.advancing import advance, plan_looks
+from tenant_q.workflows.locked_runs import Advancing, read
 from tenant_q.workflows.pushing import push_or_leave, push_steps
 from tenant_q.workflows.states import OPEN_RUN, RunState, StepState
 from tenant_q.workflows.step_packages import package_id

@@ -23,7 +23,7 @@ from tenant_q.exceptions import (
 from tenant_q.lifecycle import bulk_rows, known_outcomes, retries, save_results, step_engine
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.deliveries import Delivery
-from tenant_q.lifecycle.failure_text import error_message
+from tenant_q.lifecycle.failure_text import read_failure
 from tenant_q.lifecycle.outcome_rows import owner_of
 from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
@@ -32,7 +32,7 @@ from tenant_q.package.package import Package
 from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.workflows import admission, registry, run_rows, step_rows
+from tenant_q.workflows import admission, pushing, registry, run_rows, step_rows
 from tenant_q.workflows.advancing import advance
 from tenant_q.workflows.context import Context, Results
 from tenant_q.workflows.plan import ON_END
@@ -121,6 +121,9 @@ class Engine:
         if advanced.ended:
             packages += packages_of(admission.admit(advanced.ended))
         return packages, advanced.locked
+
+    def push(self, packages: Sequence[Package]) -> None:
+        pushing.push_packages(packages)
 
 
 def install() -> None:
@@ -217,7 +220,7 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     """Return what is written about an outcome, and note whether its step starts again."""
     if outcome.success:
         return _succeeded(outcome)
-    decision, error = retries.after_failure(outcome), _reason_of(outcome)
+    decision, error = retries.after_failure(outcome), _short(outcome)
     times = outcome.started, outcome.stopped
     if decision.step is Step.TRY_AGAIN:
         settled.retried[outcome.package.id] = decision
@@ -228,13 +231,11 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
     return EndedStep(outcome.package, StepEnd(StepState.FAILED, error=error), decision.tries, *times, has_row=True)
 
 
-def _reason_of(outcome: Outcome) -> str:
-    """Return why a step failed, as its row keeps it: one line. The failed row of the task has the traceback."""
-    if outcome.error is None:
-        lines = str(outcome.result).strip().splitlines() or [""]
-        text = lines[0]
-    else:
-        text = f"{outcome.death}: {error_message(outcome.error)}"
+def _short(outcome: Outcome) -> str:
+    """Return the cause and the message of a failure, as a step's row keeps them. The task's failed row has the rest."""
+    failure = read_failure(str(outcome.result))
+    cause = outcome.death or failure.cause
+    text = f"{cause}: {failure.message}" if failure.message else cause
     return one_line(text)[:2000].replace("\0", "?").encode("utf-8", "replace").decode()
 
 

@@ -45,7 +45,8 @@ def expand(open_one: Transaction, schema: str, run: str, step: PlanStep, generat
         most_items: The most items that the tenant may have.
     """
     source, *keys = step.each or ("",)
-    place = ("{" + ",".join(f'"{_escaped(key)}"' for key in keys) + "}", run, source, run, source)
+    path = "{" + ",".join(f'"{_escaped(key)}"' for key in keys) + "}"
+    place = (path, run, source, path, run, source)
     (answer,) = open_one.run([on(schema, "workflow_items_source", *place)])
     kind, count = answer.rows[0] if answer.rows else (None, None)
     where = ".".join((source, *keys))

@@ -16,7 +16,8 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advancing import Advanced, advance, plan_looks, read
+from tenant_q.workflows.advancing import Advanced, advance, plan_looks
+from tenant_q.workflows.locked_runs import read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
 from tenant_q.workflows.states import RunState

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tenant_q.exceptions import BrokerError, DatabaseAway
-from tenant_q.lifecycle import push as packages
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable
+from tenant_q.lifecycle import push
+from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.workflows.step_packages import ReadyStep, packages_of
+from tenant_q.workflows.step_packages import ReadyStep, log_unpushed, packages_of
 
 logger = get_logger("tenant_q.workflows")
 
 
-def push_or_leave(schema: str, id: str, push: Callable[[], None]) -> None:
+def push_or_leave(schema: str, id: str, act: Callable[[], None]) -> None:
     """Push steps of a run after a commit, or leave it to the scheduler, which looks at the run.
 
     The run is accepted already, so an error is logged and not raised.
@@ -21,10 +22,10 @@ def push_or_leave(schema: str, id: str, push: Callable[[], None]) -> None:
     Args:
         schema: The schema of the tenant.
         id: The id of the run.
-        push: The function that pushes them.
+        act: The function that pushes them.
     """
     try:
-        push()
+        act()
     except Exception as error:
         logger.warning(
             "Could not push steps of workflow run %s, which the scheduler will do: %s",
@@ -37,8 +38,30 @@ def push_or_leave(schema: str, id: str, push: Callable[[], None]) -> None:
 
 
 def push_steps(ready: Sequence[ReadyStep]) -> None:
-    """Push the packages of ready steps. Those that are queued, delayed or leased already are ignored."""
-    if ready:
-        found = packages_of(ready)
-        packages.announce(found)
-        packages.push(found)
+    """Push the packages of ready steps. See `push_packages`."""
+    push_packages(packages_of(ready))
+
+
+def push_packages(packages: Sequence[Package]) -> None:
+    """Push the packages of steps. Those that are queued, delayed or leased already are ignored.
+
+    If one cannot be pushed, because its tenant is gone, it is logged and the others are pushed.
+
+    Args:
+        packages: The packages.
+
+    Raises:
+        BrokerError: The broker does not answer.
+        DatabaseAway: The database does not answer.
+    """
+    if not packages:
+        return
+    push.announce(packages)
+    try:
+        push.push(packages)
+    except (TenantUnavailable, EnqueueError) as error:
+        if len(packages) > 1:
+            for package in packages:
+                push_packages([package])
+        else:
+            log_unpushed(packages[0].name, error, packages[0].log_labels)

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenant_q import tenancy
+from tenant_q.exceptions import EnqueueError, TenantUnavailable
 from tenant_q.lifecycle.step_engine import STEP, STEP_FUNCTIONS
 from tenant_q.package.build import build_call, deterministic_id
 from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.package import CODE, Package
+from tenant_q.support.log_labels import get_logger
 from tenant_q.workflows import registry
+
+logger = get_logger("tenant_q.workflows")
 
 CODE_OPTIONS = ("rate", "rate_scope", "databases")
 """The options that come from the code and never from a run's plan, since they affect other tenants."""
@@ -65,8 +69,19 @@ def package_id(schema: str, run: str, name: str, index: int, generation: int) ->
 
 
 def packages_of(ready: Sequence[ReadyStep]) -> list[Package]:
-    """Return the packages of ready steps."""
-    return [_package_of(step) for step in ready]
+    """Return the packages of ready steps. A step that has none, because its tenant is gone, is logged and left out."""
+    packages = []
+    for step in ready:
+        try:
+            packages.append(_package_of(step))
+        except (TenantUnavailable, EnqueueError) as error:
+            log_unpushed(step.name, error, {"schema": step.schema, "task_id": step.run, "func": step.workflow})
+    return packages
+
+
+def log_unpushed(name: str, error: Exception, labels: Mapping[str, str]) -> None:
+    """Log that a step cannot be pushed. The scheduler looks at its run again."""
+    logger.error("Could not push step %s: %s", name, error, event="workflow.step_not_pushed", extra=labels)
 
 
 def _package_of(step: ReadyStep) -> Package:

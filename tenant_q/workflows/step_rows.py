@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from tenant_q import tenancy
+from tenant_q.exceptions import TenantBroken, TenantBusy
 from tenant_q.lifecycle.step_engine import STEP
 from tenant_q.package.package import Package
+from tenant_q.support.visible import one_line
 from tenant_q.workflows.states import StepState
 from tenant_q.workflows.transactions import Transaction, on, transaction
 
@@ -108,7 +110,8 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
         packages: The packages of the steps.
 
     Raises:
-        DatabaseError: The tables cannot be read.
+        TenantBusy: The tenant's tables stay locked.
+        TenantBroken: The tables cannot be read.
         DatabaseAway: The database does not answer.
     """
     by_place = {place_of(package): package for package in packages}
@@ -118,8 +121,12 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
     statements = [on(schema, "workflow_load_steps", asked)]
     if sources:
         statements.append(on(schema, "workflow_load_inputs", inputs, LARGEST_INPUT))
-    with transaction([schema]) as open_one:
-        steps, *others = open_one.run(statements, last=True)
+    try:
+        with transaction([schema]) as open_one:
+            steps, *others = open_one.run(statements, last=True)
+    except tenancy.DATABASE_ERRORS as error:
+        why = f"The workflow steps of {schema!r} cannot be read: {one_line(error)}; it is tried again."
+        raise (TenantBusy if is_lock_timeout(error) else TenantBroken)(why) from error
     outputs: dict[str, dict[str, Any]] = {}
     for run, name, output in others[0].rows if others else ():
         outputs.setdefault(run, {})[name] = _parsed(output)
@@ -128,7 +135,7 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
         package = by_place[run, step, index]
         wanted = package.task[STEP]["inputs"]
         own = {name: output for name, output in outputs.get(run, {}).items() if name in wanted}
-        run_state, input, config, error = of_run
+        run_state, input, config, why = of_run
         found[package.id] = LoadedStep(
             state,
             generation,
@@ -139,7 +146,7 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
             run_state,
             _parsed(input),
             _parsed(config),
-            error,
+            why,
             own,
         )
     return found
@@ -148,6 +155,11 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
 def _parsed(stored: str | None) -> Any:
     """Return a value of a column of JSON, which Django's connections hand out as text."""
     return None if stored is None else json.loads(stored)
+
+
+def is_lock_timeout(error: Exception) -> bool:
+    """Return whether a statement failed because it waited too long for a lock."""
+    return getattr(error.__cause__ or error, "sqlstate", None) == "55P03"
 
 
 def end_together(open_one: Transaction, ended: Mapping[str, Sequence[EndedStep]], *, last: bool) -> set[str]:

@@ -15,8 +15,8 @@ IN_FLIGHT = 256
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
 # what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
-    "costs", "expired", "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners", "queues",
-    "ring", "statistics", "status", "status of a cluster", "token", "vtime", "waited", "wake",
+    "costs", "epoch", "expired", "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners",
+    "queues", "ring", "statistics", "status", "status of a cluster", "token", "vtime", "waited", "wake",
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def recoveries(path: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = defaultdict(list)
     for line in read_log(path, "obey"):
         act, point, _, *ids = line.words
-        if "scheduler" in act or point in ("before-push", "after-push"):
+        if "scheduler" in act or point in ("before-push", "after-push") or point.startswith("look-"):
             later = schedulers
         else:
             later = [at for id in ids for at in claims[id]]

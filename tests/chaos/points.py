@@ -116,6 +116,10 @@ def note(*words: str, path: Path | None = None) -> None:
         os.close(file)
 
 
+# What this worker has claimed last.
+_claimed: list[str] = []
+
+
 def install() -> None:
     """Wrap the points around the methods of tenant_q that this process and its children will call."""
     from tenant_q.brokers.redis import RedisBroker
@@ -126,6 +130,7 @@ def install() -> None:
     def claimed(batch: Any) -> None:
         ids = [lease.id for lease in batch.leases]
         if ids:
+            _claimed[:] = ids
             note("claim", *ids)
             reached("after-claim", ids)
 
@@ -169,30 +174,20 @@ def install() -> None:
 def _install_workflow_points() -> None:
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster.step_completion import StepCompletion
-    from tenant_q.workflows import (
-        advancing,
-        control,
-        engine,
-        items,
-        looks,
-        resuming,
-        run_index,
-        starting,
-        step_rows,
-    )  # fmt: skip
+    from tenant_q.workflows import advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
 
     def at(point: str) -> Callable[..., None]:
-        return lambda *_, **__: reached(point)
+        return lambda *_, **__: reached(point, _claimed)
 
     def settling(_: Any, outcomes: Any) -> None:
         if any(outcome.is_saved and outcome.success for outcome in outcomes):
-            reached("step-committed")
+            reached("step-committed", _claimed)
 
     _wrap(starting, "write", after=at("start-written"))
     _wrap(starting, "push_or_leave", before=at("start-committed"))
     _wrap(starting, "push_steps", after=at("start-pushed"))
 
-    _wrap(step_rows, "load", after=lambda found: found and reached("step-loaded"))
+    _wrap(step_rows, "load", after=lambda found: found and reached("step-loaded", _claimed))
     _wrap(step_rows, "end_in_task", after=at("behind-fence"))
     _wrap(engine.Engine, "settle", before=settling, after=at("steps-settled"))
     _wrap(StepCompletion, "_put_back", before=at("attempt-settled"))

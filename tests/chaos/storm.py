@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Storm:
         self.path = path
         self.tasks = tasks
         self.random = random.Random(seed)
-        self.plan = [*ROUND * rounds, *(SERVERS + FREEZES) * server_kills]
+        self.plan = self.incidents(rounds, server_kills)
         self.random.shuffle(self.plan)
         self.accepted = Accepted()
         self.refused = 0
@@ -79,7 +79,10 @@ class Storm:
         self._started = 0
         self._orders = 0
 
-    def run(self) -> Account:
+    def incidents(self, rounds: int, server_kills: int) -> list[Incident]:
+        return [*ROUND * rounds, *(SERVERS + FREEZES) * server_kills]
+
+    def run(self) -> Any:
         self.clusters = [self._start_cluster() for _ in range(CLUSTERS)]
         for cluster in self.clusters:
             cluster.wait_for_workers(WORKERS)
@@ -326,7 +329,7 @@ class Storm:
             rows={(id, schema): success for id, success, schema in rows},
             groups={(group, schema): n for group, n, schema in groups},
             statistics=broker.statistics(),
-            keys={_name(key.decode().removeprefix(tag)) for key in broker.client.scan_iter(f"{tag}*")},
+            keys={key_name(key.decode().removeprefix(tag)) for key in broker.client.scan_iter(f"{tag}*")},
             places={name: getattr(counts, name) for name in ("queued", "leased", "delayed", "dead")},
             refused=self.refused,
             clusters=self._started,
@@ -342,7 +345,7 @@ class Storm:
             return list(cursor.fetchall())
 
 
-def _name(key: str) -> str:
+def key_name(key: str) -> str:
     """The name of a broker's key; what is kept of the figures of each five minutes is one."""
     key = re.sub(r"^django_q:[^:]+:cluster:.+$", "status of a cluster", key)  # it expires after seconds
     return re.sub(r"^figures:\d+$", "figures", key)
@@ -364,7 +367,7 @@ def _set_up_django(servers: Servers) -> None:
     django.setup()
 
 
-def _make_tenants() -> None:
+def _make_tenants(tables: Sequence[str]) -> None:
     from django.core.management import call_command
     from django.db import connection
 
@@ -376,15 +379,26 @@ def _make_tenants() -> None:
     schemas.clone_tenants(TENANTS, "template")
     with connection.cursor() as cursor:
         for name in TENANTS:
-            cursor.execute(f"CREATE TABLE {name}.chaos_effect (task_key text, at timestamptz)")
+            for table in tables:
+                cursor.execute(table.format(name))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="storm", description=__doc__)
-    parser.add_argument("--long", action="store_true", help="10,000 tasks, 200 SIGKILLs, 5 of each server")
+Sizes = tuple[int, int, int]
+
+
+def main(kind: type[Storm], short: Sizes, long: Sizes, *, tables: Sequence[str]) -> int:
+    """Let a storm pass.
+
+    Parameters: `short` and `long`, the number of tasks, of rounds of kills and of kills of each server; `tables`, the
+    statements that create tables of a tenant for the effects.
+    """
+    parser = argparse.ArgumentParser(prog="storm", description=kind.__doc__)
+    parser.add_argument(
+        "--long", action="store_true", help=f"{long[0]} tasks, {long[1]} rounds, {long[2]} of each server"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
-    sizes = (10_000, 10, 5) if options.long else (600, 1, 1)
+    tasks, rounds, server_kills = long if options.long else short
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what leaves nothing behind
     with ExitStack() as stack:
@@ -392,9 +406,8 @@ def main() -> int:
         points.prepare(path)
         servers = stack.enter_context(Servers(durable=True, own=True))
         _set_up_django(servers)
-        _make_tenants()
-        tasks, rounds, server_kills = sizes
-        storm = Storm(servers, path, tasks=tasks, rounds=rounds, server_kills=server_kills, seed=options.seed)
+        _make_tenants(tables)
+        storm = kind(servers, path, tasks=tasks, rounds=rounds, server_kills=server_kills, seed=options.seed)
         stack.callback(storm.end)
         ready = time.monotonic()
         try:
@@ -419,4 +432,5 @@ def _show_logs(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    effects = "CREATE TABLE {}.chaos_effect (task_key text, at timestamptz)"
+    sys.exit(main(Storm, (600, 1, 1), (10_000, 10, 5), tables=[effects]))

@@ -1,4 +1,4 @@
-"""Nothing is lost, and transactional tasks take effect once, whatever is killed when. See `storm`."""
+"""Nothing is lost, and what is transactional takes effect once, whatever is killed when. See `storm`, `flow_storm`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 IS_LONG = os.environ.get("CHAOS") == "long"
 
 
-def test_storm():
+@pytest.mark.parametrize("storm", ["storm", "flow_storm"])
+def test_storm(storm):
     """In a process of its own, which has servers of its own to kill."""
-    command = [sys.executable, "-m", "tests.chaos.storm", *(["--long"] if IS_LONG else [])]
+    command = [sys.executable, "-m", f"tests.chaos.{storm}", *(["--long"] if IS_LONG else [])]
     ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     print("", ended.stdout, ended.stderr, sep="\n")
     assert ended.returncode == 0

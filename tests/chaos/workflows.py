@@ -42,15 +42,15 @@ def effect(ctx: Context, *after: str) -> None:
 
 def first(ctx: Context) -> dict[str, Any]:
     effect(ctx)
-    points.reached("in-transactional-step", [ctx.run_id])
+    points.reached("in-transactional-step", [ctx.idempotency_key])
     return {"items": list(range(ITEMS))}
 
 
 def left(ctx: Context) -> int:
     """Not transactional. It fails as often as the input says, in the first generation, or waits until it is let go."""
-    points.reached("before-plain-effect", [ctx.run_id])
+    points.reached("before-plain-effect", [ctx.idempotency_key])
     effect(ctx, "first")
-    points.reached("after-plain-effect", [ctx.run_id])
+    points.reached("after-plain-effect", [ctx.idempotency_key])
     if ctx.generation == 1 and ctx.attempt <= ctx.input.get("failures", 0):
         raise ValueError(f"failure {ctx.attempt}")
     if key := ctx.input.get("hold"):
@@ -60,7 +60,7 @@ def left(ctx: Context) -> int:
 
 def right(ctx: Context) -> int:
     effect(ctx, "first")
-    points.reached("in-transactional-item", [ctx.run_id])
+    points.reached("in-transactional-item", [ctx.idempotency_key])
     ctx.set(f"item {ctx.index}", ctx.item)
     return int(ctx.item) * 2
 
@@ -90,5 +90,5 @@ brittle = Workflow("brittle")
 _declare(brittle, max_attempts=1)
 
 # Its runs are gone soon, with all their rows.
-fleeting = Workflow("fleeting", retention=3)
+fleeting = Workflow("fleeting", retention=5)
 _declare(fleeting, **PERSISTENT)

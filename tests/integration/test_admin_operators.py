@@ -361,7 +361,7 @@ def test_many_tenants_cost_no_more_than_three(site, make_many, monkeypatch):  # 
     make_many(300)
     rows, *many = cost()
     assert rows == 303 and many == few
-    assert few[0] <= 12 and few[1] <= 6
+    assert few[0] <= 14 and few[1] <= 6  # one counts workflow runs, and django-tenants sets its search path before
 
 
 @pytest.mark.seam
