@@ -181,20 +181,31 @@ def _without_dead(advanced: Advanced) -> list[ReadyStep]:
         dead = {letter.id: letter.cause for letter in broker.dead(schema, ids=list(own))}
         left += [step for id, step in own.items() if id not in dead]
         if dead:
-            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()])
+            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
             broker.purge_dead(list(dead))
     return left
 
 
-def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]]) -> list[ReadyStep]:
-    """End steps whose packages are dead letters as failed. Return the steps that are ready then."""
+def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced) -> list[ReadyStep]:
+    """End steps whose packages are dead letters as failed.
+
+    Args:
+        schema: The schema of their tenant.
+        dead: The steps, each with the cause.
+        looked: What the look has found. Where a run stays locked, the tenant's looks stay due.
+
+    Returns:
+        The steps that are ready then.
+    """
     outcomes = [_outcome_of(step, cause) for step, cause in dead]
     engine = step_engine.engine_for(outcomes[0].package)
     assert engine is not None
     settled = engine.settle(outcomes)
     for error in settled.unsaved.values():
         raise error
-    advanced = advance(settled.runs)
+    advanced = advance(settled.runs, keeps_looks=True)
+    if advanced.locked:
+        looked.looks.pop(schema, None)
     return [*advanced.ready, *admission.admit(advanced.ended)]
 
 

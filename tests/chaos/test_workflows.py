@@ -29,10 +29,12 @@ from tests.chaos.ledger import read_log
 from tests.conftest import RunningCluster, wait_until
 
 LEASE = 2
-# The longest time from a kill to the end of the run: also where a lease must run out first.
-LIMIT = LEASE + 2.0
+# The longest time from a kill to the end of the run. Other tests take the processors from the short form, so it only tells
+# whether a run waited for a look that was planned too late, which takes ten seconds or a minute.
+IS_LONG = os.environ.get("CHAOS") == "long"
+LIMIT = LEASE + 2.0 if IS_LONG else 9.0
 # A run that was committed and not pushed waits for its first look.
-UNPUSHED_LIMIT = 12.0
+UNPUSHED_LIMIT = 12.0 if IS_LONG else 20.0
 SCHEMA = "acme_corp"
 
 pytestmark = pytest.mark.seam
@@ -219,7 +221,7 @@ def test_the_scheduler_is_killed_while_it_ends_a_dead_step(battle):
         (lease,) = get_broker().fetch("w", limit=1).leases
         get_broker().dead_letter("w", lease, "TenantBroken: for the test")
         put_off(runs[point])
-        ids[point] = [lease.id]
+        ids[point] = lease.id
     battle.cluster()
     for point, run in runs.items():
         battle.order(point)
@@ -228,9 +230,8 @@ def test_the_scheduler_is_killed_while_it_ends_a_dead_step(battle):
         battle.expect(point, run, "failed")
         assert "for the test" in run.error
         if point == "dead-settled":  # nobody asks for the package any more; tried again, it is dropped
-            (letter,) = get_broker().dead(SCHEMA)
-            assert get_broker().retry_dead({letter.id: ""}) == 1
-        assert [letter for letter in get_broker().dead(SCHEMA) if letter.id in ids[point]] == []
+            assert get_broker().retry_dead({ids[point]: ""}) == 1
+        assert ids[point] not in [letter.id for letter in get_broker().dead(SCHEMA)]
         with in_schema(SCHEMA):
             run.resume()
         battle.check(point, run, time.time())
