@@ -393,7 +393,7 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
         with in_schema(work.tenant):
             QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10)
             QUtilities.add_async_task("shop.tasks.charge_card", work.order)
-            order = Order.objects.create(number=f"{work.name} sold out", buyer="Demo", amount="75.00")
+            order = Order.objects.create(number=f"{work.tenant}-{work.run}-sold-out", buyer="Demo", amount="75.00")
             Line.objects.bulk_create(
                 Line(order=order, article=article, is_sold_out=article == "vase") for article in ARTICLES
             )
