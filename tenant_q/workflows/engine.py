@@ -39,7 +39,7 @@ from tenant_q.workflows.plan import ON_END
 from tenant_q.workflows.states import RunState, StepState
 from tenant_q.workflows.step_packages import packages_of
 from tenant_q.workflows.step_rows import EndedStep, LoadedStep, StepEnd
-from tenant_q.workflows.transactions import transaction
+from tenant_q.workflows.transactions import Statement, transaction
 from tenant_q.workflows.values import json_of
 
 logger = get_logger("tenant_q.workflows")
@@ -271,11 +271,11 @@ def _write(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
         by_schema.setdefault(outcome.package.schema, []).append(_ended(outcome, settled))
     with_rows = {one.package.id for own in by_schema.values() for one in own if one.has_row}
     receivers = bool(with_rows) and save_results.has_own_receivers()
-    with transaction(by_schema) as open_one:
+    with transaction(by_schema, *([tenancy.TASK_TABLE] if with_rows else [])) as open_one:
         changed = step_rows.end_together(open_one, by_schema, last=not with_rows)
         failed = [outcome for outcome in outcomes if outcome.package.id in with_rows & changed]
         if failed and not receivers:
-            _write_rows(failed)
+            open_one.run(_row_statements(failed), last=True)
     for outcome in outcomes:
         if outcome.package.id not in changed:
             settled.retried.pop(outcome.package.id, None)
@@ -290,8 +290,8 @@ def _write(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
         )  # fmt: skip
 
 
-def _write_rows(failed: Sequence[Outcome]) -> None:
+def _row_statements(failed: Sequence[Outcome]) -> list[Statement]:
     by_owner: dict[Any, list[Outcome]] = {}
     for outcome in failed:
-        by_owner.setdefault(owner_of(outcome), []).append(replace(outcome, is_saved=False))
-    bulk_rows.save(by_owner)
+        by_owner.setdefault(owner_of(outcome), []).append(outcome)
+    return [Statement(text, (rows,)) for text, rows in bulk_rows.insertions(by_owner)]

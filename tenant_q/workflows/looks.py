@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tenant_q import tenancy
-from tenant_q.brokers import get_broker
+from tenant_q.brokers import Broker, get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, RunTimeout, UnknownTenant, WorkerDied
 from tenant_q.lifecycle import step_engine
@@ -126,7 +126,7 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
                 late.append(facts.id)
             elif facts.state == RunState.CANCELLING:
                 cancelling.append(facts.id)
-            elif facts.has_ended:
+            elif facts.has_ended and one.look_at is not None and one.is_look_due:  # not if it ended meanwhile
                 ended.append(facts.id)
             is_any_pending = is_any_pending or facts.state == RunState.PENDING
     for id in (*late, *cancelling):
@@ -181,9 +181,29 @@ def _without_dead(advanced: Advanced) -> list[ReadyStep]:
         dead = {letter.id: letter.cause for letter in broker.dead(schema, ids=list(own))}
         left += [step for id, step in own.items() if id not in dead]
         if dead:
-            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
-            broker.purge_dead(list(dead))
+            left += _fail_or_leave(broker, schema, [(own[id], cause) for id, cause in dead.items()], advanced)
     return left
+
+
+def _fail_or_leave(
+    broker: Broker, schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced
+) -> list[ReadyStep]:
+    """End dead steps of a tenant, or leave that to the next look if the tenant cannot be saved to. As `_fail`."""
+    try:
+        ready = _fail(schema, dead, looked)
+    except (BrokerError, DatabaseAway):
+        raise
+    except Exception as error:
+        logger.warning(
+            "Could not end dead steps of %s: %s",
+            schema,
+            one_line(error),
+            event="workflow.dead_not_ended",
+            extra={"schema": schema},
+        )
+        return []
+    broker.purge_dead([step.id for step, _ in dead])
+    return ready
 
 
 def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced) -> list[ReadyStep]:
