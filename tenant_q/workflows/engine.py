@@ -59,12 +59,7 @@ class Engine:
         self._loaded: dict[str, LoadedStep] = {}
 
     def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        packages = [delivery.package for delivery in deliveries]
-        self._loaded = step_rows.load(schema, packages)
-        for package in packages:
-            # The row counts: a worker may have died after it noted a failed attempt, and before it put the package off.
-            if (loaded := self._loaded.get(package.id)) is not None:
-                package.task["failures"] = loaded.attempts
+        self._loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
         return [self._with_attempts(delivery) for delivery in deliveries]
 
     def _with_attempts(self, delivery: Delivery) -> Delivery:

@@ -44,10 +44,10 @@ class Field:
         env = {"DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "CHAOS_DIR": str(self.path)}
         return self.start_cluster("--workers", "2", TEST_TENANT_Q=f'{{"lease": {LEASE}}}', **env)
 
-    def order(self, point: str) -> None:
-        """Have the next process that comes to a point kill itself."""
+    def order(self, point: str, act: str = "kill") -> None:
+        """Have the next process that comes to a point kill itself, or do another one of the acts of `points`."""
         self._orders += 1
-        (self.path / "orders" / point / f"kill-{self._orders:05}").touch()
+        (self.path / "orders" / point / f"{act}-{self._orders:05}").touch()
 
     def killed_at(self, point: str) -> float:
         """Wait until a process has killed itself at a point, and return when."""

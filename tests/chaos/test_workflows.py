@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 from django.db import transaction
 
+from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.workflows import Workflow
@@ -35,6 +36,11 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.seam
 
 
+def counts(run: Run) -> dict[str, int]:
+    """How often a step of a run took effect, and each item."""
+    return {step: one.count for (step, _), one in flow_ledger.effects([SCHEMA])[SCHEMA, run.id].items()}
+
+
 # Workers
 
 
@@ -51,6 +57,36 @@ def test_a_worker_is_killed_at_each_point(battle):
     wait_until(lambda: get_broker().counts().open == 0, what="every package to be acknowledged")
     assert get_broker().dead() == []
     assert cluster.stop() == 0
+
+
+def test_a_whole_cluster_is_killed_and_another_goes_on(battle):
+    """As where a machine dies: nobody gives its packages back before their leases have run out."""
+    clusters = [battle.cluster(), battle.cluster()]
+    for point in ("in-transactional-step", "after-plain-effect", "advance-committed", "steps-pushed"):
+        battle.order(point, "kill-tree")
+        run = start()
+        battle.check(point, run, battle.killed_at(point), plain=2)
+        clusters = [one for one in clusters if one.process.poll() is None] + [battle.cluster()]
+        assert len(clusters) == 2
+    battle.report()
+
+
+@pytest.fixture
+def one_open_run(battle):
+    policies.configure(SCHEMA, actor="test", limits={"max_open_workflows": 1})
+    yield
+    policies.configure(SCHEMA, actor="test", limits={"max_open_workflows": None})
+
+
+def test_a_worker_is_killed_before_the_next_run_is_admitted(battle, one_open_run):
+    """The next one has a look of its own."""
+    battle.cluster()
+    battle.order("before-admission")
+    runs = {name: start() for name in ("before-admission", "pending")}
+    killed = battle.killed_at("before-admission")
+    for name, run in runs.items():
+        battle.check(name, run, killed, limit=UNPUSHED_LIMIT, plain=2)
+    battle.report()
 
 
 # Those who start
@@ -124,7 +160,9 @@ def test_the_scheduler_is_killed_while_it_ends_a_dead_step(battle):
         assert ids[point] not in [letter.id for letter in get_broker().dead(SCHEMA)]
         with in_schema(SCHEMA):
             run.resume()
-        battle.check(point, run, time.time())
+        battle.wait_for(point, run, time.time())
+        battle.expect(point, run, "succeeded")
+        assert counts(run) == {"first": 1, "left": 1, "right": 1, "last": 1, "on_end": 2}, point
     battle.report()
 
 
@@ -184,9 +222,7 @@ def test_who_resumes_a_run_is_killed(battle):
             resume(run)
         battle.wait_for(point, run, killed)
         battle.expect(point, run, "succeeded")
-        effects = flow_ledger.effects([SCHEMA])[SCHEMA, run.id]
-        counts = {step: one.count for (step, _), one in effects.items()}
-        assert counts == {"first": 1, "left": 2, "right": 1, "last": 1, "on_end": 2}, point
+        assert counts(run) == {"first": 1, "left": 2, "right": 1, "last": 1, "on_end": 2}, point
     battle.report()
 
 
