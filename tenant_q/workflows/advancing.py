@@ -213,7 +213,7 @@ def _write(open_one: Transaction, found: Iterable[Advancing], again: Runs) -> Ad
             one = runs[schema, run]
             step = one.ready_step(name, index, generation, attempts=attempts, delay=max(0.0, delay or 0.0))
             advanced.ready += [step] if step is not None else []
-    advanced.ready = list({step.id: step for step in advanced.ready}.values())
+    advanced.ready = list({(step.schema, step.run, step.name, step.index): step for step in advanced.ready}.values())
     advanced.ended = {one.schema for one in runs.values() if one.decision.has_ended and not one.facts.has_ended}
     return advanced
 
