@@ -91,11 +91,11 @@ def _drive(due: Sequence[DueRun]) -> None:
             raise
         except Exception as error:
             is_known = not isinstance(error, UnknownTenant)
-            _put_off(physical, own, error if is_known else None)
+            _put_off(physical, [one.run for one in own], error if is_known else None)
     _advance(running)
 
 
-def _put_off(physical: str, due: Sequence[DueRun], error: Exception | None) -> None:
+def _put_off(physical: str, runs: Sequence[str], error: Exception | None) -> None:
     if error is not None:
         logger.warning(
             "Could not look at the workflow runs of %s: %s",
@@ -105,7 +105,7 @@ def _put_off(physical: str, due: Sequence[DueRun], error: Exception | None) -> N
             exc_info=not isinstance(error, tenancy.DATABASE_ERRORS),
             extra={"schema": physical},
         )
-    run_index.put_off(physical, [one.run for one in due], AGAIN_SECONDS)
+    run_index.put_off(physical, runs, AGAIN_SECONDS)
 
 
 def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
@@ -181,8 +181,16 @@ def _without_dead(advanced: Advanced) -> list[ReadyStep]:
         dead = {letter.id: letter.cause for letter in broker.dead(schema, ids=list(own))}
         left += [step for id, step in own.items() if id not in dead]
         if dead:
-            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
-            broker.purge_dead(list(dead))
+            try:
+                left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
+            except (BrokerError, DatabaseAway):
+                raise
+            except Exception as error:  # it concerns this tenant alone
+                looked = {look["id"] for look in advanced.looks.pop(schema, ())}
+                runs = looked.union(step.run for step in own.values())
+                _put_off(tenancy.physical_schema(schema), sorted(runs), error)
+            else:
+                broker.purge_dead(list(dead))
     return left
 
 
