@@ -17,13 +17,16 @@ from tenant_q.support.visible import one_line
 from tenant_q.workflows import items as map_items
 from tenant_q.workflows.decide import Facts, decide
 from tenant_q.workflows.locked_runs import Advancing, Runs, read
+from tenant_q.workflows.states import RunState
 from tenant_q.workflows.step_packages import ReadyStep
-from tenant_q.workflows.transactions import Statement, Transaction, on, transaction
+from tenant_q.workflows.transactions import Statement, Transaction, is_lock_timeout, on, transaction
 
 logger = get_logger("tenant_q.workflows")
 
 LOCK_MS = 250
 """The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
+SHORT_LOCK_MS = 5
+"""The longest wait for a locked run of a tenant of which another run was waited for in vain, in milliseconds."""
 
 
 @dataclass
@@ -46,6 +49,16 @@ class Advanced:
     early: dict[str, set[str]] = field(default_factory=dict)
     looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def add(self, other: Advanced) -> None:
+        """Add what came of advancing other runs."""
+        self.ready += other.ready
+        self.ended |= other.ended
+        for own, more in ((self.locked, other.locked), (self.gone, other.gone), (self.early, other.early)):
+            for schema, ids in more.items():
+                own.setdefault(schema, set()).update(ids)
+        for schema, looks in other.looks.items():
+            self.looks.setdefault(schema, []).extend(looks)
+
 
 def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False) -> Advanced:
     """Advance runs of any tenants, in one transaction, or one by one if one of them is locked or broken.
@@ -63,47 +76,50 @@ def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False)
         DatabaseAway: The database does not answer.
     """
     wanted = {schema: sorted(ids) for schema, ids in sorted(runs.items()) if ids}
+    whole = again or {}
     if not wanted:
         return Advanced()
-    whole = again or {}
     try:
-        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole, keeps_looks))
+        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole, keeps_looks, LOCK_MS))
     except DatabaseAway:
         raise
     except Exception as error:  # a locked run, a broken tenant: the others go on
-        if sum(map(len, wanted.values())) > 1:
-            return _advance_one_by_one(wanted, whole, keeps_looks)
-        (schema, (id,)) = next(iter(wanted.items()))
-        logger.warning(
-            "Could not advance workflow run %s: %s",
-            id,
-            one_line(error),
-            event="workflow.advance_failed",
-            extra={"schema": schema, "task_id": id},
-        )
-        return Advanced(locked={schema: {id}})
+        if sum(map(len, wanted.values())) == 1:
+            ((schema, (id,)),) = wanted.items()
+            return _leave(schema, id, error)
+        return _advance_one_by_one(wanted, whole, keeps_looks)
 
 
 def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
+    """Advance runs one by one. Of the locked ones of a tenant, only the first is waited for."""
     together = Advanced()
     for schema, ids in runs.items():
+        lock_ms = LOCK_MS
         for id in ids:
-            one = advance({schema: [id]}, again=again, keeps_looks=keeps_looks)
-            together.ready += one.ready
-            together.ended |= one.ended
-            for gone in one.gone.values():
-                together.gone.setdefault(schema, set()).update(gone)
-            for early in one.early.values():
-                together.early.setdefault(schema, set()).update(early)
-            for looks in one.looks.values():
-                together.looks.setdefault(schema, []).extend(looks)
-            for locked in one.locked.values():
-                together.locked.setdefault(schema, set()).update(locked)
+            try:
+                together.add(_advance_together({schema: [id]}, again, keeps_looks, lock_ms))
+            except DatabaseAway:
+                raise
+            except Exception as error:
+                lock_ms = SHORT_LOCK_MS if is_lock_timeout(error) else lock_ms
+                together.add(_leave(schema, id, error))
     return together
 
 
-def _advance_together(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
-    with transaction(runs, lock_ms=LOCK_MS) as open_one:
+def _leave(schema: str, id: str, error: Exception) -> Advanced:
+    """Log that a run cannot be advanced now, and leave it to its package or to the scheduler."""
+    logger.warning(
+        "Could not advance workflow run %s: %s",
+        id,
+        one_line(error),
+        event="workflow.advance_failed",
+        extra={"schema": schema, "task_id": id},
+    )
+    return Advanced(locked={schema: {id}})
+
+
+def _advance_together(runs: Runs, again: Runs, keeps_looks: bool, lock_ms: int) -> Advanced:
+    with transaction(runs, lock_ms=lock_ms) as open_one:
         found = read(open_one, runs)
         for one in found:
             _decide(open_one, one)
@@ -197,7 +213,7 @@ def _write(open_one: Transaction, found: Iterable[Advancing], again: Runs) -> Ad
             one = runs[schema, run]
             step = one.ready_step(name, index, generation, attempts=attempts, delay=max(0.0, delay or 0.0))
             advanced.ready += [step] if step is not None else []
-    advanced.ready = list({step.id: step for step in advanced.ready}.values())
+    advanced.ready = list({(step.schema, step.run, step.name, step.index): step for step in advanced.ready}.values())
     advanced.ended = {one.schema for one in runs.values() if one.decision.has_ended and not one.facts.has_ended}
     return advanced
 
@@ -228,13 +244,15 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     """Return the change of a run's row; None if it stays as it is."""
     facts, decision = one.facts, one.decision
     ends = decision.has_ended and not facts.has_ended
-    if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
+    # What is due then is the cancel, which the scheduler does.
+    is_look_due = one.is_look_due and not one.is_late and facts.state != RunState.CANCELLING
+    if decision.state == facts.state and not ends and (facts.has_ended or not is_look_due):
         return None
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": not one.is_look_due,
+        "is_kept": not is_look_due,
         "look": facts.plan.retention,
     }

@@ -29,6 +29,7 @@ from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
 from tenant_q.package.outcome import Outcome, give_up, without_effect, without_values
 from tenant_q.package.package import Package
+from tenant_q.package.running import running
 from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -39,7 +40,7 @@ from tenant_q.workflows.plan import ON_END
 from tenant_q.workflows.states import RunState, StepState
 from tenant_q.workflows.step_packages import packages_of
 from tenant_q.workflows.step_rows import EndedStep, LoadedStep, StepEnd
-from tenant_q.workflows.transactions import Statement, transaction
+from tenant_q.workflows.transactions import Statement, is_lock_timeout, transaction
 from tenant_q.workflows.values import json_of
 
 logger = get_logger("tenant_q.workflows")
@@ -59,12 +60,8 @@ class Engine:
         self._loaded: dict[str, LoadedStep] = {}
 
     def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        packages = [delivery.package for delivery in deliveries]
-        self._loaded = step_rows.load(schema, packages)
-        for package in packages:
-            # The row counts: a worker may have died after it noted a failed attempt, and before it put the package off.
-            if (loaded := self._loaded.get(package.id)) is not None:
-                package.task["failures"] = loaded.attempts
+        loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        self._loaded = (self._loaded if running.get() else {}) | loaded  # a step may run another workflow here
         return [self._with_attempts(delivery) for delivery in deliveries]
 
     def _with_attempts(self, delivery: Delivery) -> Delivery:
@@ -240,7 +237,7 @@ def _short(outcome: Outcome) -> str:
 
 
 def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
-    """Write the ends of steps at once, or one by one if PostgreSQL refuses a value or a tenant is broken."""
+    """Write the ends of steps at once. After an error, do so by tenant, and then one by one."""
     if not outcomes:
         return
     try:
@@ -248,7 +245,16 @@ def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
     except DatabaseAway:
         raise
     except Exception as error:
-        if len(outcomes) > 1:
+        by_schema: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            by_schema.setdefault(outcome.package.schema, []).append(outcome)
+        if len(by_schema) > 1:
+            for own in by_schema.values():
+                _settle(own, settled)
+        elif is_lock_timeout(error):  # not one by one: each would wait as long, and other tenants with it
+            for outcome in outcomes:
+                _note_unsaved(outcome, error, settled)
+        elif len(outcomes) > 1:
             for outcome in outcomes:
                 _settle([outcome], settled)
         elif outcomes[0].success and save_results.is_refused(error):

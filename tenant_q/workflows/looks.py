@@ -16,7 +16,7 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advancing import Advanced, advance, plan_looks
+from tenant_q.workflows.advancing import LOCK_MS, Advanced, advance, plan_looks
 from tenant_q.workflows.locked_runs import read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
@@ -66,7 +66,10 @@ class Looks:
         left = list(found.due)
         while left and time.monotonic() - begun < BUSY_SECONDS:
             some, left = left[:TOGETHER], left[TOGETHER:]
-            _drive(some)
+            failed = _drive(some)
+            for schema in failed:  # once is enough: each time may wait for a lock
+                _hold(schema, [one for one in left if one.schema == schema])
+            left = [one for one in left if one.schema not in failed]
         if left or len(found.due) >= run_index.LOOK:
             return 0.0
         pause = self._next_beat - time.monotonic() if self._next_beat else POLL_SECONDS
@@ -77,12 +80,17 @@ class Looks:
         self._next_beat = time.monotonic() + BEAT_SECONDS
 
 
-def _drive(due: Sequence[DueRun]) -> None:
-    """Do what is due for some runs. An error in a tenant concerns its runs alone."""
+def _drive(due: Sequence[DueRun]) -> set[str]:
+    """Do what is due for some runs. An error in a tenant concerns its runs alone.
+
+    Returns:
+        The schemas of tenants that could not be served, as PostgreSQL names them.
+    """
     by_schema: dict[str, list[DueRun]] = {}
     for one in due:
         by_schema.setdefault(one.schema, []).append(one)
     running: dict[str, list[str]] = {}
+    failed: set[str] = set()
     for physical, own in by_schema.items():
         try:
             schema = tenancy.logical_schema(physical)
@@ -90,21 +98,27 @@ def _drive(due: Sequence[DueRun]) -> None:
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:
-            is_known = not isinstance(error, UnknownTenant)
-            _put_off(physical, own, error if is_known else None)
+            failed.add(physical)
+            if not isinstance(error, UnknownTenant):
+                _log_failed(physical, error)
+            _hold(physical, own)
     _advance(running)
+    return failed
 
 
-def _put_off(physical: str, due: Sequence[DueRun], error: Exception | None) -> None:
-    if error is not None:
-        logger.warning(
-            "Could not look at the workflow runs of %s: %s",
-            physical,
-            one_line(error),
-            event="workflow.look_failed",
-            exc_info=not isinstance(error, tenancy.DATABASE_ERRORS),
-            extra={"schema": physical},
-        )
+def _log_failed(physical: str, error: Exception) -> None:
+    logger.warning(
+        "Could not look at the workflow runs of %s: %s",
+        physical,
+        one_line(error),
+        event="workflow.look_failed",
+        exc_info=not isinstance(error, tenancy.DATABASE_ERRORS),
+        extra={"schema": physical},
+    )
+
+
+def _hold(physical: str, due: Sequence[DueRun]) -> None:
+    """Hold due runs of a tenant that cannot be served back."""
     run_index.put_off(physical, [one.run for one in due], AGAIN_SECONDS)
 
 
@@ -116,7 +130,7 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
     """
     ids = [one.run for one in due]
     late, cancelling, is_any_pending, ended = [], [], False, []
-    with transaction([schema]) as open_one:
+    with transaction([schema], lock_ms=LOCK_MS) as open_one:
         for one in read(open_one, {schema: ids}):
             facts = one.facts
             if one.is_late and facts.state in (RunState.PENDING, RunState.RUNNING):
