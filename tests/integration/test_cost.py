@@ -27,6 +27,7 @@ from tests.integration.conftest import know_as_short, work
 from tests.integration.planning import on_the_wire
 
 TASKS = 1000
+STEPS = 200
 NAMES = [f"cost_{number}" for number in range(10)]
 NOTHING = "tests.tasks.nothing"
 
@@ -146,3 +147,50 @@ def test_enqueueing_in_bulk(ten_tenants, long_lived, monkeypatch):
     with in_schema(NAMES[0]), counting(monkeypatch) as found:
         QUtilities.add_async_tasks_from_iter(NOTHING, [()] * (3 * TASKS))
     assert found == Counts(round_trips=3)
+
+
+# Steps of workflows
+
+
+def _nothing(ctx: Any) -> None:
+    return None
+
+
+def _run_batch(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> tuple[Counts, int]:
+    """Run one batch. Returns what it cost, and how many packages it had."""
+    before = worker.slot.done
+    with counting(monkeypatch) as found:
+        worker.tick()
+    return found, worker.slot.done - before
+
+
+@pytest.mark.parametrize("is_transactional", [False, True])
+def test_a_batch_of_steps_costs_little_more_than_one_of_tasks(
+    ten_tenants, long_lived, define, monkeypatch, is_transactional
+):
+    flow = define()
+    for name in ("first", "second"):
+        step = type(_nothing)(_nothing.__code__, globals(), name)
+        flow.step(after=() if name == "first" else "first", transactional=is_transactional)(step)
+    func = f"tenant_q.workflows.step.{flow.path}"
+    know_as_short(NOTHING, *NAMES)
+    for name in ("first", "second"):
+        know_as_short(f"{func}.{name}", *NAMES)
+    for name in NAMES[:2]:  # what a worker learns once
+        flow.start(schema_name=name)
+    work(long_lived)
+
+    push.push([build(NOTHING, (), {"q_options": {}}, schema=NAMES[0]) for _ in range(STEPS)])
+    tasks, done = _run_batch(long_lived, monkeypatch)
+    assert done == STEPS, "this compares batches of one size"
+    work(long_lived)
+    runs = [flow.start(schema_name=NAMES[0]) for _ in range(STEPS)]
+    steps, done = _run_batch(long_lived, monkeypatch)
+    assert done == STEPS
+    work(long_lived)
+    assert {run.refresh().state for run in runs} == {"succeeded"}
+    print(f"\n{STEPS} tasks: {tasks}\n{STEPS} steps: {steps}", end="")
+    if not is_transactional:
+        assert steps.statements <= 6 * STEPS
+        assert steps.commits <= tasks.commits + 1
+        assert steps.round_trips <= tasks.round_trips + 1
