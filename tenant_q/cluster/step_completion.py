@@ -100,9 +100,9 @@ class StepCompletion:
             steps = [one for one in left if is_step(one)]
             packages, locked = _engine(steps).advance(self._runs, self._again) if steps else ([], {})
             self._packages += packages
-            self._runs, self._again = {}, {}
             if locked:
                 left = self._put_off_locked(left, locked)
+            self._runs, self._again = {}, {}
         if self._packages:
             self._push()
         return left

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from psycopg import sql
 
@@ -42,17 +43,39 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
         ResultRefused: The rows are too large for one statement.
         DatabaseAway: The database does not answer.
     """
-    statements: list[sql.Composable] = [_insert(*owner) for owner in by_tenant]
-    with no_return():  # pickling calls methods of the values
-        rows = [[row_of(outcome) for outcome in unique(outcomes)] for outcomes in by_tenant.values()]
-    texts = [json.dumps(own) for own in rows]
-    _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
+    rows = _rows_of(by_tenant)
+    statements, texts = _insertions(by_tenant, rows)
     answers = execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), texts)
     left: dict[str, list[str]] = {}  # packages of one schema may name its tenant or, from an earlier version, none
     for (schema, _), own, answer in zip(by_tenant, rows, answers[-len(rows) :], strict=True):
         if answer.written < len(own):
             left.setdefault(schema, []).extend(str(row["id"]) for row in own)
     return _cancelled_among(left) if left else set()
+
+
+def insertions(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> list[tuple[sql.SQL, str]]:
+    """Return the statements that write the rows of tenants in bulk, each with its parameter, for another transaction.
+
+    Args:
+        by_tenant: The outcomes of each tenant.
+
+    Raises:
+        ResultRefused: The rows are too large for one statement.
+    """
+    return list(zip(*_insertions(by_tenant, _rows_of(by_tenant)), strict=True))
+
+
+def _rows_of(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> list[list[dict[str, Any]]]:
+    with no_return():  # pickling calls methods of the values
+        return [[row_of(outcome) for outcome in unique(outcomes)] for outcomes in by_tenant.values()]
+
+
+def _insertions(
+    by_tenant: Mapping[Owner, Sequence[Outcome]], rows: Sequence[Sequence[dict[str, Any]]]
+) -> tuple[list[sql.SQL], list[str]]:
+    texts = [json.dumps(own) for own in rows]
+    _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
+    return [_insert(*owner) for owner in by_tenant], texts
 
 
 def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:

@@ -12,7 +12,7 @@ WITH due AS (
 )
 UPDATE {runs} AS run SET
     look_at = least(
-        CASE WHEN run.deadline > clock_timestamp() THEN run.deadline END,
+        CASE WHEN run.state IN ('pending', 'running') THEN run.deadline END,
         (
             SELECT min(step.wake_at) FROM {steps} AS step
             WHERE step.run = run.id AND step.index = -1 AND step.state = 'ready' AND step.wake_at > clock_timestamp()

@@ -14,7 +14,7 @@ import psycopg
 from django.db import Error as DatabaseFailure
 from django.db import InterfaceError, connections, transaction
 from psycopg import generators
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.support.visible import one_line
@@ -156,7 +156,10 @@ def was_lost(session: Any, error: BaseException) -> bool:
 def is_lost(connection: Any) -> bool:
     """Return whether a tenants' connection has lost its session."""
     raw = connection.connection
-    return raw is None or bool(raw.closed) or not connection.is_usable()
+    if raw is None or raw.closed:
+        return True
+    # In a transaction that an error has ended, every query fails, although the server answers.
+    return raw.info.transaction_status != TransactionStatus.INERROR and not connection.is_usable()
 
 
 @contextmanager

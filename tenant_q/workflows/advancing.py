@@ -17,13 +17,16 @@ from tenant_q.support.visible import one_line
 from tenant_q.workflows import items as map_items
 from tenant_q.workflows.decide import Facts, decide
 from tenant_q.workflows.locked_runs import Advancing, Runs, read
+from tenant_q.workflows.states import RunState
 from tenant_q.workflows.step_packages import ReadyStep
-from tenant_q.workflows.transactions import Statement, Transaction, on, transaction
+from tenant_q.workflows.transactions import Statement, Transaction, is_lock_timeout, on, transaction
 
 logger = get_logger("tenant_q.workflows")
 
 LOCK_MS = 250
 """The longest wait for a locked run, in milliseconds: the other runs of a batch wait meanwhile."""
+SHORT_LOCK_MS = 5
+"""The longest wait for a locked run of a tenant of which another run was waited for in vain, in milliseconds."""
 
 
 @dataclass
@@ -46,6 +49,16 @@ class Advanced:
     early: dict[str, set[str]] = field(default_factory=dict)
     looks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def add(self, other: Advanced) -> None:
+        """Add what came of advancing other runs."""
+        self.ready += other.ready
+        self.ended |= other.ended
+        for own, more in ((self.locked, other.locked), (self.gone, other.gone), (self.early, other.early)):
+            for schema, ids in more.items():
+                own.setdefault(schema, set()).update(ids)
+        for schema, looks in other.looks.items():
+            self.looks.setdefault(schema, []).extend(looks)
+
 
 def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False) -> Advanced:
     """Advance runs of any tenants, in one transaction, or one by one if one of them is locked or broken.
@@ -63,47 +76,46 @@ def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False)
         DatabaseAway: The database does not answer.
     """
     wanted = {schema: sorted(ids) for schema, ids in sorted(runs.items()) if ids}
+    whole = again or {}
     if not wanted:
         return Advanced()
-    whole = again or {}
     try:
-        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole, keeps_looks))
+        return tenancy.retry_conflicts(lambda: _advance_together(wanted, whole, keeps_looks, LOCK_MS))
     except DatabaseAway:
         raise
     except Exception as error:  # a locked run, a broken tenant: the others go on
-        if sum(map(len, wanted.values())) > 1:
-            return _advance_one_by_one(wanted, whole, keeps_looks)
-        (schema, (id,)) = next(iter(wanted.items()))
-        logger.warning(
-            "Could not advance workflow run %s: %s",
-            id,
-            one_line(error),
-            event="workflow.advance_failed",
-            extra={"schema": schema, "task_id": id},
-        )
-        return Advanced(locked={schema: {id}})
+        return _advance_one_by_one(wanted, whole, keeps_looks, error)
 
 
-def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
+def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool, error: Exception) -> Advanced:
+    """Advance runs one by one after an error. Only the first locked one of a tenant is waited for."""
     together = Advanced()
+    is_single = sum(map(len, runs.values())) == 1
     for schema, ids in runs.items():
+        lock_ms = LOCK_MS
         for id in ids:
-            one = advance({schema: [id]}, again=again, keeps_looks=keeps_looks)
-            together.ready += one.ready
-            together.ended |= one.ended
-            for gone in one.gone.values():
-                together.gone.setdefault(schema, set()).update(gone)
-            for early in one.early.values():
-                together.early.setdefault(schema, set()).update(early)
-            for looks in one.looks.values():
-                together.looks.setdefault(schema, []).extend(looks)
-            for locked in one.locked.values():
-                together.locked.setdefault(schema, set()).update(locked)
+            try:
+                if is_single:
+                    raise error
+                one = {schema: [id]}
+                together.add(_advance_together(one, again, keeps_looks, lock_ms))
+            except DatabaseAway:
+                raise
+            except Exception as own:
+                lock_ms = SHORT_LOCK_MS if is_lock_timeout(own) else lock_ms
+                together.locked.setdefault(schema, set()).add(id)
+                logger.warning(
+                    "Could not advance workflow run %s: %s",
+                    id,
+                    one_line(own),
+                    event="workflow.advance_failed",
+                    extra={"schema": schema, "task_id": id},
+                )
     return together
 
 
-def _advance_together(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
-    with transaction(runs, lock_ms=LOCK_MS) as open_one:
+def _advance_together(runs: Runs, again: Runs, keeps_looks: bool, lock_ms: int) -> Advanced:
+    with transaction(runs, lock_ms=lock_ms) as open_one:
         found = read(open_one, runs)
         for one in found:
             _decide(open_one, one)
@@ -228,13 +240,15 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     """Return the change of a run's row; None if it stays as it is."""
     facts, decision = one.facts, one.decision
     ends = decision.has_ended and not facts.has_ended
-    if decision.state == facts.state and not ends and (facts.has_ended or not one.is_look_due):
+    # What is due then is the cancel, which the scheduler does.
+    is_look_due = one.is_look_due and not one.is_late and facts.state != RunState.CANCELLING
+    if decision.state == facts.state and not ends and (facts.has_ended or not is_look_due):
         return None
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": not one.is_look_due,
+        "is_kept": not is_look_due,
         "look": facts.plan.retention,
     }

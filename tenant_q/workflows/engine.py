@@ -29,6 +29,7 @@ from tenant_q.lifecycle.retries import Step
 from tenant_q.lifecycle.step_engine import STEP, StepsSettled, Verdict
 from tenant_q.package.outcome import Outcome, give_up, without_effect, without_values
 from tenant_q.package.package import Package
+from tenant_q.package.running import running
 from tenant_q.support.error_kinds import Kind, kind_of_postgres
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -39,7 +40,7 @@ from tenant_q.workflows.plan import ON_END
 from tenant_q.workflows.states import RunState, StepState
 from tenant_q.workflows.step_packages import packages_of
 from tenant_q.workflows.step_rows import EndedStep, LoadedStep, StepEnd
-from tenant_q.workflows.transactions import transaction
+from tenant_q.workflows.transactions import Statement, is_lock_timeout, transaction
 from tenant_q.workflows.values import json_of
 
 logger = get_logger("tenant_q.workflows")
@@ -59,7 +60,8 @@ class Engine:
         self._loaded: dict[str, LoadedStep] = {}
 
     def load(self, schema: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        self._loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        loaded = step_rows.load(schema, [delivery.package for delivery in deliveries])
+        self._loaded = (self._loaded if running.get() else {}) | loaded  # a step may run another workflow here
         return [self._with_attempts(delivery) for delivery in deliveries]
 
     def _with_attempts(self, delivery: Delivery) -> Delivery:
@@ -235,7 +237,7 @@ def _short(outcome: Outcome) -> str:
 
 
 def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
-    """Write the ends of steps at once, or one by one if PostgreSQL refuses a value or a tenant is broken."""
+    """Write the ends of steps at once, or by tenant and one by one if PostgreSQL refuses a value or a tenant is broken."""
     if not outcomes:
         return
     try:
@@ -243,7 +245,16 @@ def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
     except DatabaseAway:
         raise
     except Exception as error:
-        if len(outcomes) > 1:
+        by_schema: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            by_schema.setdefault(outcome.package.schema, []).append(outcome)
+        if len(by_schema) > 1:
+            for own in by_schema.values():
+                _settle(own, settled)
+        elif is_lock_timeout(error):  # not one by one: each would wait as long, and other tenants with it
+            for outcome in outcomes:
+                _note_unsaved(outcome, error, settled)
+        elif len(outcomes) > 1:
             for outcome in outcomes:
                 _settle([outcome], settled)
         elif outcomes[0].success and save_results.is_refused(error):
@@ -266,11 +277,11 @@ def _write(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
         by_schema.setdefault(outcome.package.schema, []).append(_ended(outcome, settled))
     with_rows = {one.package.id for own in by_schema.values() for one in own if one.has_row}
     receivers = bool(with_rows) and save_results.has_own_receivers()
-    with transaction(by_schema) as open_one:
+    with transaction(by_schema, *([tenancy.TASK_TABLE] if with_rows else [])) as open_one:
         changed = step_rows.end_together(open_one, by_schema, last=not with_rows)
         failed = [outcome for outcome in outcomes if outcome.package.id in with_rows & changed]
         if failed and not receivers:
-            _write_rows(failed)
+            open_one.run(_row_statements(failed), last=True)
     for outcome in outcomes:
         if outcome.package.id not in changed:
             settled.retried.pop(outcome.package.id, None)
@@ -285,8 +296,8 @@ def _write(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
         )  # fmt: skip
 
 
-def _write_rows(failed: Sequence[Outcome]) -> None:
+def _row_statements(failed: Sequence[Outcome]) -> list[Statement]:
     by_owner: dict[Any, list[Outcome]] = {}
     for outcome in failed:
-        by_owner.setdefault(owner_of(outcome), []).append(replace(outcome, is_saved=False))
-    bulk_rows.save(by_owner)
+        by_owner.setdefault(owner_of(outcome), []).append(outcome)
+    return [Statement(text, (rows,)) for text, rows in bulk_rows.insertions(by_owner)]

@@ -91,7 +91,9 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
             try:
                 facts = _facts_of(id, plans[version], RunState(state), error, has_ended, own)
             except ValueError as unreadable:
-                _fail_unreadable(open_one, schema, id, str(unreadable))
+                if not has_ended:
+                    _fail_unreadable(open_one, schema, id, str(unreadable))
+                    is_look_due = False
                 facts = Facts(id, Plan(workflow, ()), RunState.FAILED, has_ended=True)
             facts.items = {
                 name: Items(int(ready), tuple(waiting), int(at_once))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tenant_q import tenancy
-from tenant_q.brokers import get_broker
+from tenant_q.brokers import Broker, get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, RunTimeout, UnknownTenant, WorkerDied
 from tenant_q.lifecycle import step_engine
@@ -16,7 +16,7 @@ from tenant_q.support.durations import duration
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, control, epoch, run_index
-from tenant_q.workflows.advancing import Advanced, advance, plan_looks
+from tenant_q.workflows.advancing import LOCK_MS, Advanced, advance, plan_looks
 from tenant_q.workflows.locked_runs import read
 from tenant_q.workflows.pushing import push_steps
 from tenant_q.workflows.run_index import DueRun
@@ -66,7 +66,10 @@ class Looks:
         left = list(found.due)
         while left and time.monotonic() - begun < BUSY_SECONDS:
             some, left = left[:TOGETHER], left[TOGETHER:]
-            _drive(some)
+            failed = _drive(some)
+            for schema in failed:  # once is enough: each time may wait for a lock
+                _hold(schema, [one for one in left if one.schema == schema])
+            left = [one for one in left if one.schema not in failed]
         if left or len(found.due) >= run_index.LOOK:
             return 0.0
         pause = self._next_beat - time.monotonic() if self._next_beat else POLL_SECONDS
@@ -77,12 +80,17 @@ class Looks:
         self._next_beat = time.monotonic() + BEAT_SECONDS
 
 
-def _drive(due: Sequence[DueRun]) -> None:
-    """Do what is due for some runs. An error in a tenant concerns its runs alone."""
+def _drive(due: Sequence[DueRun]) -> set[str]:
+    """Do what is due for some runs. An error in a tenant concerns its runs alone.
+
+    Returns:
+        The schemas of tenants that could not be served, as PostgreSQL names them.
+    """
     by_schema: dict[str, list[DueRun]] = {}
     for one in due:
         by_schema.setdefault(one.schema, []).append(one)
     running: dict[str, list[str]] = {}
+    failed: set[str] = set()
     for physical, own in by_schema.items():
         try:
             schema = tenancy.logical_schema(physical)
@@ -90,21 +98,27 @@ def _drive(due: Sequence[DueRun]) -> None:
         except (BrokerError, DatabaseAway):
             raise
         except Exception as error:
-            is_known = not isinstance(error, UnknownTenant)
-            _put_off(physical, own, error if is_known else None)
+            failed.add(physical)
+            if not isinstance(error, UnknownTenant):
+                _log_failed(physical, error)
+            _hold(physical, own)
     _advance(running)
+    return failed
 
 
-def _put_off(physical: str, due: Sequence[DueRun], error: Exception | None) -> None:
-    if error is not None:
-        logger.warning(
-            "Could not look at the workflow runs of %s: %s",
-            physical,
-            one_line(error),
-            event="workflow.look_failed",
-            exc_info=not isinstance(error, tenancy.DATABASE_ERRORS),
-            extra={"schema": physical},
-        )
+def _log_failed(physical: str, error: Exception) -> None:
+    logger.warning(
+        "Could not look at the workflow runs of %s: %s",
+        physical,
+        one_line(error),
+        event="workflow.look_failed",
+        exc_info=not isinstance(error, tenancy.DATABASE_ERRORS),
+        extra={"schema": physical},
+    )
+
+
+def _hold(physical: str, due: Sequence[DueRun]) -> None:
+    """Hold due runs of a tenant that cannot be served back."""
     run_index.put_off(physical, [one.run for one in due], AGAIN_SECONDS)
 
 
@@ -116,7 +130,7 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
     """
     ids = [one.run for one in due]
     late, cancelling, is_any_pending, ended = [], [], False, []
-    with transaction([schema]) as open_one:
+    with transaction([schema], lock_ms=LOCK_MS) as open_one:
         for one in read(open_one, {schema: ids}):
             facts = one.facts
             if one.is_late and facts.state in (RunState.PENDING, RunState.RUNNING):
@@ -126,7 +140,7 @@ def _prepare(schema: str, due: Sequence[DueRun]) -> list[str]:
                 late.append(facts.id)
             elif facts.state == RunState.CANCELLING:
                 cancelling.append(facts.id)
-            elif facts.has_ended:
+            elif facts.has_ended and one.look_at is not None and one.is_look_due:  # not if it ended meanwhile
                 ended.append(facts.id)
             is_any_pending = is_any_pending or facts.state == RunState.PENDING
     for id in (*late, *cancelling):
@@ -181,9 +195,29 @@ def _without_dead(advanced: Advanced) -> list[ReadyStep]:
         dead = {letter.id: letter.cause for letter in broker.dead(schema, ids=list(own))}
         left += [step for id, step in own.items() if id not in dead]
         if dead:
-            left += _fail(schema, [(own[id], cause) for id, cause in dead.items()], advanced)
-            broker.purge_dead(list(dead))
+            left += _fail_or_leave(broker, schema, [(own[id], cause) for id, cause in dead.items()], advanced)
     return left
+
+
+def _fail_or_leave(
+    broker: Broker, schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced
+) -> list[ReadyStep]:
+    """End dead steps of a tenant, or leave that to the next look if the tenant cannot be saved to. As `_fail`."""
+    try:
+        ready = _fail(schema, dead, looked)
+    except (BrokerError, DatabaseAway):
+        raise
+    except Exception as error:
+        logger.warning(
+            "Could not end dead steps of %s: %s",
+            schema,
+            one_line(error),
+            event="workflow.dead_not_ended",
+            extra={"schema": schema},
+        )
+        return []
+    broker.purge_dead([step.id for step, _ in dead])
+    return ready
 
 
 def _fail(schema: str, dead: Sequence[tuple[ReadyStep, str]], looked: Advanced) -> list[ReadyStep]:

@@ -69,6 +69,8 @@ def write(
     _refuse_full(name)
     config, limit = tenancy.config(name), admission.limit_of(name)
     now = timezone.now()
+    deadline = None if plan.timeout is None else now + timedelta(seconds=plan.timeout)
+    first_look = now + timedelta(seconds=FIRST_LOOK_SECONDS)
     row = WorkflowRun(
         id=uuid()[1],
         workflow=workflow.path,
@@ -81,8 +83,8 @@ def write(
         config=config.as_json(),
         created=now,
         started=now if limit is None else None,
-        deadline=None if plan.timeout is None else now + timedelta(seconds=plan.timeout),
-        look_at=now + timedelta(seconds=FIRST_LOOK_SECONDS),
+        deadline=deadline,
+        look_at=first_look if deadline is None else min(first_look, deadline),
         by=one_line(by)[:150],
     )
     if _insert(name, row, plan, text):

@@ -14,7 +14,7 @@ from tenant_q.lifecycle.step_engine import STEP
 from tenant_q.package.package import Package
 from tenant_q.support.visible import one_line
 from tenant_q.workflows.states import StepState
-from tenant_q.workflows.transactions import Transaction, on, transaction
+from tenant_q.workflows.transactions import Transaction, is_lock_timeout, on, transaction
 
 LARGEST_INPUT = 64 * 1024
 """The largest output that is read together with the step that depends on it, in bytes of its JSON."""
@@ -155,11 +155,6 @@ def load(schema: str, packages: Sequence[Package]) -> dict[str, LoadedStep]:
 def _parsed(stored: str | None) -> Any:
     """Return a value of a column of JSON, which Django's connections hand out as text."""
     return None if stored is None else json.loads(stored)
-
-
-def is_lock_timeout(error: Exception) -> bool:
-    """Return whether a statement failed because it waited too long for a lock."""
-    return getattr(error.__cause__ or error, "sqlstate", None) == "55P03"
 
 
 def end_together(open_one: Transaction, ended: Mapping[str, Sequence[EndedStep]], *, last: bool) -> set[str]:

@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 class Statement(NamedTuple):
     """A statement on one tenant's tables, with its parameters."""
 
-    text: sql.Composed
+    text: sql.SQL | sql.Composed
     parameters: tuple[Any, ...] = ()
 
 
@@ -71,8 +71,9 @@ def on(schema: str, name: str, *parameters: Any, **parts: sql.Composable) -> Sta
 class Transaction:
     """An open transaction on the workflow tables of tenants."""
 
-    def __init__(self, schemas: Iterable[str], lock_ms: int) -> None:
+    def __init__(self, schemas: Iterable[str], tables: Sequence[str], lock_ms: int) -> None:
         self._schemas = sorted(set(schemas))
+        self._tables = tables
         self._lock_ms = lock_ms
         self._is_begun = self._is_over = False
         self._connection = tenancy.tenant_connection()
@@ -105,7 +106,7 @@ class Transaction:
 
     def _begin(self) -> list[sql.Composable]:
         limits = sql.SQL(_LIMITS).format(sql.Literal(str(self._lock_ms)))
-        checked = tenancy.plain_tables_query(self._schemas, *TABLES)
+        checked = tenancy.plain_tables_query(self._schemas, *TABLES, *self._tables)
         return [
             *([_SAVEPOINT, _NOTE] if self._is_callers else [_BEGIN]),
             limits,
@@ -140,13 +141,14 @@ class Transaction:
 
 
 @contextmanager
-def transaction(schemas: Iterable[str], *, lock_ms: int = tenancy.LOCK_MS) -> Iterator[Transaction]:
+def transaction(schemas: Iterable[str], *tables: str, lock_ms: int = tenancy.LOCK_MS) -> Iterator[Transaction]:
     """Run a block in one transaction on the workflow tables of tenants, at READ COMMITTED.
 
     In a transaction of the caller it is a savepoint, and the caller's search path and limits are restored.
 
     Args:
         schemas: The schema names of the tenants.
+        *tables: Other tables of the tenants that the block uses.
         lock_ms: The longest wait for a lock, in milliseconds.
 
     Raises:
@@ -154,13 +156,18 @@ def transaction(schemas: Iterable[str], *, lock_ms: int = tenancy.LOCK_MS) -> It
         DatabaseAway: The database does not answer.
     """
     with tenancy.detect_outages():
-        found = Transaction(schemas, lock_ms)
+        found = Transaction(schemas, tables, lock_ms)
         try:
             yield found
             found.commit()
         except BaseException:
             found.undo()
             raise
+
+
+def is_lock_timeout(error: Exception) -> bool:
+    """Return whether a statement failed because it waited too long for a lock."""
+    return getattr(error.__cause__ or error, "sqlstate", None) == "55P03"
 
 
 def _answer(cursor: psycopg.ClientCursor[Any]) -> Answer:

@@ -7,10 +7,11 @@ from datetime import timedelta
 from django.utils import timezone
 from django_q.models import Schedule
 
+from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tests import tasks
 from tests.flows import workflows as flows
-from tests.integration.conftest import make_runs_due, work
+from tests.integration.conftest import make_runs_due, sql, work
 
 
 def test_a_run_passes_outputs_and_context_along(tenants):
@@ -69,3 +70,29 @@ def test_a_schedule_starts_a_workflow_once_for_each_planned_time(tenants, worker
         (run,) = flows.line.runs()
         assert run.state == "succeeded"
         assert run.key.startswith("schedule:")
+
+
+def test_a_run_that_ended_meanwhile_is_not_deleted(tenants, worker, scheduler):
+    with in_schema("acme_corp"):
+        run = flows.line.start({"number": 1})
+    work(worker)
+    make_runs_due()  # as the scheduler saw it, before the run ended
+    scheduler.tick()
+    assert run.refresh().state == "succeeded"
+
+
+def test_a_tenant_whose_dead_step_cannot_be_ended_stops_no_other(tenants, worker, scheduler):
+    other = flows.line.start({"number": 1}, schema_name="globex_inc")
+    tasks.client().flushdb()
+    broken = flows.line.start({"number": 1}, schema_name="acme_corp")
+    (lease,) = get_broker().fetch("w", limit=1).leases
+    get_broker().dead_letter("w", lease, "TenantBroken: for the test")
+    sql("ALTER TABLE acme_corp.django_q_task RENAME TO elsewhere")
+    try:
+        make_runs_due()
+        scheduler.tick()
+        work(worker)
+        assert other.refresh().state == "succeeded"
+    finally:
+        sql("ALTER TABLE acme_corp.elsewhere RENAME TO django_q_task")
+    assert broken.refresh().state == "running"
