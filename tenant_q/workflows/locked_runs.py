@@ -108,7 +108,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
                     cluster=cluster,
                     is_look_due=is_look_due,
                     look_at=look_at,
-                    most_items=int(most) if most and most.isdigit() else MOST_ITEMS,
+                    most_items=int(most) if most and most.isdecimal() else MOST_ITEMS,
                     generations={name: generation for name, (_, generation, _) in own.items()},
                     is_late=is_late,
                 )
