@@ -370,6 +370,8 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
     from rich.live import Live
 
     from customers.models import Customer
+    from shop import workflows
+    from shop.models import Line, Order
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
@@ -391,6 +393,11 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
         with in_schema(work.tenant):
             QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10)
             QUtilities.add_async_task("shop.tasks.charge_card", work.order)
+            order = Order.objects.create(number=f"{work.tenant}-{work.run}-sold-out", buyer="Demo", amount="75.00")
+            Line.objects.bulk_create(
+                Line(order=order, article=article, is_sold_out=article == "vase") for article in ARTICLES
+            )
+            workflows.order.start({"order": order.pk}, key=order.number)  # it fails, and gives the money back
     with Live(figures(works), console=console, auto_refresh=False) as screen:
         while True:
             check_children(servers, children)

@@ -91,8 +91,9 @@ def build_call(
             f"The function of a task to enqueue is {shown(func)}; pass a function, or its dotted path such as "
             "'shop.tasks.send'."
         )
-    words, fresh = uuid()
-    name = options.get("task_name") or words
+    name = options.get("task_name")
+    words, fresh = uuid() if id is None or not name else ("", "")
+    name = name or words
     if not is_name(name):
         raise WrongArgument(f"The task_name of a task to enqueue is {shown(name)}; it must be a text.")
     task: dict[str, Any] = {"id": id or fresh, "name": str(name), "func": func, "args": args}

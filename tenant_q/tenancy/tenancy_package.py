@@ -66,7 +66,12 @@ def physical_schema(schema: str) -> str:
 
     It is in lower case with `django-tenant-schemas`, which quotes no names.
     """
-    return schema if apps.is_installed("django_tenants") else schema.lower()
+    return schema if _keeps_case() else schema.lower()
+
+
+@functools.cache
+def _keeps_case() -> bool:
+    return apps.is_installed("django_tenants")
 
 
 def shared_apps() -> list[str]:

@@ -84,34 +84,38 @@ def advance(runs: Runs, *, again: Runs | None = None, keeps_looks: bool = False)
     except DatabaseAway:
         raise
     except Exception as error:  # a locked run, a broken tenant: the others go on
-        return _advance_one_by_one(wanted, whole, keeps_looks, error)
+        if sum(map(len, wanted.values())) == 1:
+            ((schema, (id,)),) = wanted.items()
+            return _leave(schema, id, error)
+        return _advance_one_by_one(wanted, whole, keeps_looks)
 
 
-def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool, error: Exception) -> Advanced:
-    """Advance runs one by one after an error. Only the first locked one of a tenant is waited for."""
+def _advance_one_by_one(runs: Runs, again: Runs, keeps_looks: bool) -> Advanced:
+    """Advance runs one by one. Of the locked ones of a tenant, only the first is waited for."""
     together = Advanced()
-    is_single = sum(map(len, runs.values())) == 1
     for schema, ids in runs.items():
         lock_ms = LOCK_MS
         for id in ids:
             try:
-                if is_single:
-                    raise error
-                one = {schema: [id]}
-                together.add(_advance_together(one, again, keeps_looks, lock_ms))
+                together.add(_advance_together({schema: [id]}, again, keeps_looks, lock_ms))
             except DatabaseAway:
                 raise
-            except Exception as own:
-                lock_ms = SHORT_LOCK_MS if is_lock_timeout(own) else lock_ms
-                together.locked.setdefault(schema, set()).add(id)
-                logger.warning(
-                    "Could not advance workflow run %s: %s",
-                    id,
-                    one_line(own),
-                    event="workflow.advance_failed",
-                    extra={"schema": schema, "task_id": id},
-                )
+            except Exception as error:
+                lock_ms = SHORT_LOCK_MS if is_lock_timeout(error) else lock_ms
+                together.add(_leave(schema, id, error))
     return together
+
+
+def _leave(schema: str, id: str, error: Exception) -> Advanced:
+    """Log that a run cannot be advanced now, and leave it to its package or to the scheduler."""
+    logger.warning(
+        "Could not advance workflow run %s: %s",
+        id,
+        one_line(error),
+        event="workflow.advance_failed",
+        extra={"schema": schema, "task_id": id},
+    )
+    return Advanced(locked={schema: {id}})
 
 
 def _advance_together(runs: Runs, again: Runs, keeps_looks: bool, lock_ms: int) -> Advanced:
@@ -208,7 +212,7 @@ def _write(open_one: Transaction, found: Iterable[Advancing], again: Runs) -> Ad
             one = runs[schema, run]
             step = one.ready_step(name, index, generation, attempts=attempts, delay=max(0.0, delay or 0.0))
             advanced.ready += [step] if step is not None else []
-    advanced.ready = list({step.id: step for step in advanced.ready}.values())
+    advanced.ready = list({(step.schema, step.run, step.name, step.index): step for step in advanced.ready}.values())
     advanced.ended = {one.schema for one in runs.values() if one.decision.has_ended and not one.facts.has_ended}
     return advanced
 

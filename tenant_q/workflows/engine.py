@@ -237,7 +237,7 @@ def _short(outcome: Outcome) -> str:
 
 
 def _settle(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
-    """Write the ends of steps at once, or by tenant and one by one if PostgreSQL refuses a value or a tenant is broken."""
+    """Write the ends of steps at once. After an error, do so by tenant, and then one by one."""
     if not outcomes:
         return
     try:

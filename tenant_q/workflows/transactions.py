@@ -6,6 +6,7 @@ table is qualified with its schema, and nothing that a tenant's role has made is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -50,24 +51,26 @@ class Answer(NamedTuple):
 class Statement(NamedTuple):
     """A statement on one tenant's tables, with its parameters."""
 
-    text: sql.SQL | sql.Composed
+    text: sql.SQL
     parameters: tuple[Any, ...] = ()
 
 
-def on(schema: str, name: str, *parameters: Any, **parts: sql.Composable) -> Statement:
+def on(schema: str, name: str, *parameters: Any) -> Statement:
     """Return the statement of `sql/<name>.sql` on the workflow tables of a schema.
 
     Args:
         schema: The schema name of the tenant.
         name: The name of the file.
         *parameters: The values of its placeholders, in order.
-        **parts: Further parts of the text.
     """
-    physical = tenancy.physical_schema(schema)
-    # The driver reads a % of a name as a placeholder.
-    runs, steps, signals = (_without_placeholders(sql.Identifier(physical, table)) for table in TABLES)
-    text = sql.SQL(statement(name)).format(runs=runs, steps=steps, signals=signals, **parts)
-    return Statement(text, parameters)
+    return Statement(_text(tenancy.physical_schema(schema), name), parameters)
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(physical: str, name: str) -> sql.SQL:
+    """Return the text of a statement on the tables of a schema. A worker needs the same ones again and again."""
+    runs, steps, signals = (sql.Identifier(physical, table).as_string().replace("%", "%%") for table in TABLES)
+    return sql.SQL(statement(name).format(runs=runs, steps=steps, signals=signals))
 
 
 class Transaction:

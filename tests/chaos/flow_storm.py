@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.chaos import flow_ledger, points, storm
@@ -136,8 +137,13 @@ class FlowStorm(Storm):
         points.note("started", "emptied", "redis", path=self.path)
 
     def _drain(self) -> None:
-        left: Callable[[], Any] = lambda: self._insist(lambda: flow_ledger.rows_left(storm.TENANTS))  # noqa: E731
-        self._wait_until(lambda: not left(), "every run to end and to be deleted")
+        """Wait as long as rows go."""
+
+        def left() -> int:
+            return int(self._insist(lambda: flow_ledger.rows_left(storm.TENANTS)).total())
+
+        while (before := left()) > 0:
+            self._wait_until(partial(lambda most: left() < most, before), "a run to end and to be deleted")
         self._wait_until(self._is_idle, "everything to be done")
 
     def _is_idle(self) -> bool:

@@ -49,8 +49,9 @@ STEP_WORKER = (
     "advance-committed",
     "steps-pushed",
 )
+ADMITTER = ("before-admission",)
 LOOKER = ("look-begun", "look-advanced", "look-pushed", "dead-found", "dead-settled", "dead-purged", "loss-found")
-WORKFLOW = (*STARTER, *CANCELLER, *RESUMER, *STEP_WORKER, *LOOKER)
+WORKFLOW = (*STARTER, *CANCELLER, *RESUMER, *STEP_WORKER, *ADMITTER, *LOOKER)
 
 # What a process does with itself at a point, or with the whole process tree of its cluster.
 ACTS: dict[str, Callable[[], None]] = {
@@ -174,7 +175,18 @@ def install() -> None:
 def _install_workflow_points() -> None:
     from tenant_q.brokers.redis import RedisBroker
     from tenant_q.cluster.step_completion import StepCompletion
-    from tenant_q.workflows import advancing, control, engine, items, looks, resuming, run_index, starting, step_rows
+    from tenant_q.workflows import (
+        admission,
+        advancing,
+        control,
+        engine,
+        items,
+        looks,
+        resuming,
+        run_index,
+        starting,
+        step_rows,
+    )
 
     def at(point: str) -> Callable[..., None]:
         return lambda *_, **__: reached(point, _claimed)
@@ -193,6 +205,7 @@ def _install_workflow_points() -> None:
     _wrap(StepCompletion, "_put_back", before=at("attempt-settled"))
     _wrap(items, "expand", after=at("items-written"))
     _wrap(advancing, "_write", before=at("advance-decided"), after=at("advance-committed"))
+    _wrap(admission, "admit", before=lambda schemas: schemas and reached("before-admission", _claimed))
     _wrap(StepCompletion, "advance", after=at("steps-pushed"))
 
     _wrap(control, "begin_cancel", after=at("cancel-written"))
