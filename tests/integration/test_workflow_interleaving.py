@@ -71,6 +71,8 @@ def without(monkeypatch, *guards):
         bare = statement("workflow_set_steps").replace("WHERE step.state = wanted.was", "")
         texts["workflow_set_steps"] = bare.replace("AND step.state = wanted.was", "")
     monkeypatch.setattr(transactions, "statement", lambda name: texts.get(name) or statement(name))
+    # Not those that are composed already.
+    monkeypatch.setattr(transactions, "_text", transactions._text.__wrapped__)
 
 
 def outcomes(runs, *which, most=0):
