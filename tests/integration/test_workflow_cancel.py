@@ -28,7 +28,7 @@ def clean(tenants):
 
 @pytest.fixture
 def flow(define):
-    """Two steps and one that runs last; the first may be told what to do while it runs."""
+    """Two steps and one that runs last; the first does what a test says."""
     flow = define(timeout="1h")
 
     @flow.step(max_attempts=2, retry_delay=3600)
