@@ -48,7 +48,7 @@ def flow(define):
     return flow
 
 
-DO = {}
+DO: dict[str, Any] = {}
 
 
 def start(flow, input=None):
