@@ -243,15 +243,15 @@ def _run_change(one: Advancing) -> dict[str, Any] | None:
     """Return the change of a run's row; None if it stays as it is."""
     facts, decision = one.facts, one.decision
     ends = decision.has_ended and not facts.has_ended
-    # What is due then is the cancel, which the scheduler does.
-    is_look_due = one.is_look_due and not one.is_late and facts.state != RunState.CANCELLING
-    if decision.state == facts.state and not ends and (facts.has_ended or not is_look_due):
+    # The looks of open runs are the scheduler's: a busy run would never have one otherwise.
+    is_without_look = one.look_at is None and not facts.has_ended
+    if decision.state == facts.state and not ends and not is_without_look:
         return None
     return {
         "id": facts.id,
         "state": decision.state,
         "error": decision.error,
         "has_ended": decision.has_ended,
-        "is_kept": not is_look_due,
+        "is_kept": not is_without_look,
         "look": facts.plan.retention,
     }

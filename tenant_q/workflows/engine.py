@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,8 +54,8 @@ _TRIES = "unknown_step"
 EARLY = 0.05
 
 
-class Engine:
-    """The engine of one process, see `lifecycle.step_engine`."""
+class Engine(threading.local):
+    """The engine of one process, see `lifecycle.step_engine`. Each thread has the steps that it has loaded."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, LoadedStep] = {}

@@ -63,7 +63,7 @@ class Looks:
         elif not self._next_beat:
             self._beat(cluster)
             found = run_index.look([cluster])
-        left = list(found.due)
+        left, begun = list(found.due), time.monotonic()  # a slow beat must not keep runs from being looked at
         while left and time.monotonic() - begun < BUSY_SECONDS:
             some, left = left[:TOGETHER], left[TOGETHER:]
             failed = _drive(some)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
-from django.utils import timezone
 from django_q.humanhash import uuid
 from django_q.models import Schedule
 
 from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.exceptions import ConfigurationError, KeyReused, QueueFull, WorkflowError
+from tenant_q.exceptions import ConfigurationError, KeyReused, NoTenant, QueueFull, WorkflowError
 from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.running import running
 from tenant_q.schedules import schedule_rows
 from tenant_q.support.call_checks import shown
 from tenant_q.support.json_values import json_problem
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.moments import at
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, run_rows, step_options
 from tenant_q.workflows.models import WorkflowRun
@@ -66,12 +65,10 @@ def write(
     plan, text = workflow.plan, input_text(workflow, input)
     _check_key(workflow.path, key)
     name, _ = tenancy.task_address(schema)
+    _refuse_public(name)
     _refuse_other_brokers()
     _refuse_full(name)
     config, limit = tenancy.config(name), admission.limit_of(name)
-    now = timezone.now()
-    deadline = None if plan.timeout is None else now + timedelta(seconds=plan.timeout)
-    first_look = now + timedelta(seconds=FIRST_LOOK_SECONDS)
     row = WorkflowRun(
         id=uuid()[1],
         workflow=workflow.path,
@@ -82,10 +79,6 @@ def write(
         plan=json.loads(plan.text),
         input=json.loads(text),
         config=config.as_json(),
-        created=now,
-        started=now if limit is None else None,
-        deadline=deadline,
-        look_at=first_look if deadline is None else min(first_look, deadline),
         by=one_line(by)[:150],
     )
     if _insert(name, row, plan, text):
@@ -116,6 +109,15 @@ def _check_key(path: str, key: Any) -> None:
         )
 
 
+def _refuse_public(schema: str) -> None:
+    """Raise `NoTenant` for the public schema: no scheduler would look at its runs."""
+    if schema == tenancy.public_schema():
+        raise NoTenant(
+            f"Workflows run for tenants, and {schema!r} is the public schema: choose a tenant with schema_name, or with "
+            "tenant_q.tenancy.in_schema()."
+        )
+
+
 def _refuse_other_brokers() -> None:
     if not getattr(get_broker(), "supports_tenant_queues", False):
         raise ConfigurationError("Workflows need a broker on Redis; set Q_CLUSTER['redis'].")
@@ -135,7 +137,7 @@ def _refuse_full(schema: str) -> None:
 
 
 def _insert(schema: str, row: Any, plan: Plan, text: str) -> bool:
-    """Write a run and its steps with one statement. Return whether it is new."""
+    """Write a run and its steps with one statement, with the times of PostgreSQL's clock. Return whether it is new."""
     is_pending = row.state == RunState.PENDING
     steps = [
         {
@@ -147,12 +149,17 @@ def _insert(schema: str, row: Any, plan: Plan, text: str) -> bool:
     steps = [step | ({"state": StepState.WAITING} if step["name"] == ON_END else {}) for step in steps]
     values = (
         row.id, row.workflow, row.version, row.key, row.cluster, row.state, plan.text, text, json.dumps(row.config),
-        row.created, row.started, row.deadline, row.look_at, row.by, json.dumps(steps),
+        plan.timeout, FIRST_LOOK_SECONDS, row.by, json.dumps(steps),
     )  # fmt: skip
     statement, parameters = on(schema, "workflow_start", *values)
     with run_rows.explained(schema), tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         cursor.execute(statement, parameters)
-        return cursor.fetchone() is not None
+        found = cursor.fetchone()
+    if found is None:
+        return False
+    row.created, row.deadline, row.look_at = (None if epoch is None else at(epoch) for epoch in found)
+    row.started = None if is_pending else row.created
+    return True
 
 
 def _with_key(schema: str, workflow: Workflow, key: str | None, input: Mapping[str, Any]) -> Run:

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
-from tenant_q.workflows import control, here, looks, run_index
+from tenant_q.workflows import admission, control, here, looks, run_index
 from tenant_q.workflows.advancing import advance, plan_looks
 from tenant_q.workflows.transactions import TABLES
 from tests.flows import workflows as flows
@@ -151,3 +151,12 @@ def test_a_look_at_a_time_that_python_cannot_tell(tenants, settings, moment):
     plan_looks(advance({A: [run.id]}, keeps_looks=True))
     assert sql(f"SELECT look_at > now() FROM {A}.tenant_q_workflows_run") == [(True,)]
     connection.close()
+
+
+def test_the_oldest_pending_runs_begin(tenants, monkeypatch):
+    monkeypatch.setattr(admission, "limit_of", lambda schema: 2)
+    runs = [flows.line.start({"number": 1}, schema_name=A) for _ in range(3)]
+    assert [run.refresh().state for run in runs] == ["running", "running", "pending"]
+    here.drive(runs[1])
+    admission.admit([A])
+    assert runs[2].refresh().state == "running"
