@@ -18,6 +18,7 @@ from tenant_q.workflows.task_options import CODE_OPTIONS
 
 logger = get_logger("tenant_q.workflows")
 
+
 @dataclass(frozen=True, slots=True)
 class ReadyStep:
     """A step that is ready, so that it has a package.

@@ -26,7 +26,7 @@ def in_tenant(tenants):
 
 def line(flow, names, version="v1"):
     """Six steps in a line, which note that they ran."""
-    before = []
+    before: list[str] = []
     for name in names:
 
         def step(ctx, name=name):
