@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
 
@@ -12,7 +14,7 @@ from tenant_q.workflows import Run, WorkflowError
 from tests.integration.conftest import errors, make_due, make_runs_due, sql, states, work
 
 A = "acme_corp"
-RAN: list[str] = []
+RAN: list[Any] = []
 STEP = f"{A}.tenant_q_workflows_step"
 
 

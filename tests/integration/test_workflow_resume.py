@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tenant_q.exceptions import WorkflowError
@@ -10,8 +12,8 @@ from tenant_q.tenancy import in_schema
 from tests.integration.conftest import errors, sql, states, work
 
 A = "acme_corp"
-RAN: list[str] = []
-BROKEN: set[str] = set()
+RAN: list[Any] = []
+BROKEN: set[Any] = set()
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def in_tenant(tenants):
 
 def line(flow, names, version="v1"):
     """Six steps in a line, which note that they ran."""
-    before = []
+    before: list[str] = []
     for name in names:
 
         def step(ctx, name=name):

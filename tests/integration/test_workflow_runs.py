@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -19,7 +20,7 @@ from tests.integration.conftest import errors, make_due, make_runs_due, sql, sta
 
 A, B = "acme_corp", "globex_inc"
 NOW = timezone.now()
-CALLS: list[str] = []
+CALLS: list[Any] = []
 
 
 @pytest.fixture(autouse=True)

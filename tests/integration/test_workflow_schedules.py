@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.core.exceptions import ValidationError
 from django_q.models import Schedule
@@ -36,7 +38,7 @@ def runs():
 def test_a_planned_time_starts_one_run_however_often_it_is_delivered(line, worker):
     line.schedule(name="monthly", cron="0 6 1 * *", input={"number": 4})
     make_schedule_due()
-    fired = []
+    fired: list[Any] = []
     fire_due(A, fired.extend)
     (package,) = fired
     push.push([package])
