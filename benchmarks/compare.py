@@ -11,11 +11,12 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks import contenders, gauges, harness, report
+from benchmarks import contenders, gauges, harness, report, workflows
 from benchmarks.contenders import DJANGO_Q2, Contender
 from benchmarks.harness import BenchmarkError, median
 from benchmarks.runs import latency, run
@@ -41,6 +42,8 @@ QUICK = {
     "growth_results": [10, 1000],
     "peers": False,
     "peer_tasks": 200,
+    "workflow_runs": 100,
+    "workflow_tenants": 20,
 }
 # A second while nothing else is to do.
 IDLE_RATE = 20.0
@@ -74,17 +77,20 @@ def main() -> int:
                 from benchmarks import growth as growing
 
                 growth = growing.measure(servers, options, compared, found["no-op"].get(DJANGO_Q2.key, []), step)
+            # At last, for it makes tenants in the database that the others copy.
+            flows = contest.attempt("Workflows", lambda: measure_workflows(options)) if options.workflow_runs else None
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    told = report.tables(compared, found, growth) if compared else "No contender came to an end."
+    told = report.tables(compared, found, growth, flows or ()) if compared else "No contender came to an end."
     print(told)
     for title, reason in contest.failed.items():
         print(f"Error: {title} is left out: {reason}", file=sys.stderr)
     if options.doc and not contest.failed:
         report.write_into(DOC, f"{harness.told(around)}\n\n{told}")
     chosen = {name: value for name, value in vars(options).items() if name != "json"}
-    figures = {"options": chosen, "figures": report.as_json(compared, found), "growth": growth}
+    figures: dict[str, Any] = {"options": chosen, "figures": report.as_json(compared, found), "growth": growth}
+    figures |= {"workflows": [asdict(one) for one in flows or ()]}
     harness.write_json(options.json, around | figures | {"failed": contest.failed})
     return 1 if contest.failed else 0
 
@@ -112,6 +118,15 @@ class Contest:
                     values.pop(contender.key, None)
                 say(f"{contender.title} is left out: {error}")
 
+    def attempt(self, title: str, act: Callable[[], T]) -> T | None:
+        """Measure what is beside the contenders. It is left out if it fails."""
+        try:
+            return act()
+        except Exception as error:  # as above
+            self.failed[title] = f"{type(error).__name__}: {error}"
+            say(f"{title}: left out: {error}")
+            return None
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
@@ -128,6 +143,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="KEY", help="these contenders, as tenant_q_100 or django_q2")
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--peers", default=True, action=yes_or_no, help="Celery and dramatiq too, if installed")
+    parser.add_argument("--workflow-runs", default=1000, **number, help="in each round; 0 leaves workflows out")
+    parser.add_argument("--workflow-tenants", default=100, **number, help="of these runs")
     parser.add_argument("--durable", action="store_true", help="servers that wait for the disk")
     parser.add_argument("--growth", action="store_true", help="also with tenants, backlog and result size, as pictures")
     parser.add_argument("--growth-tenants", nargs="+", default=[1, 10, 100, 1000], **number)
@@ -205,6 +222,14 @@ def count(contender: Contender, servers: Servers, options: argparse.Namespace, f
     found["counted"][contender.key].append((many.cost - few.cost) / (options.counted - 1))
     if contender.kind == "tenant_q":
         found["steps"][contender.key].append(steps(contender, options.counted))
+
+
+def measure_workflows(options: argparse.Namespace) -> list[workflows.Round]:
+    names = workflows.prepare(options.workflow_tenants)
+    return [
+        step("Workflows", lambda: workflows.measure(names, options.workflow_runs, options.seconds))
+        for _ in range(options.rounds)
+    ]
 
 
 def steps(contender: Contender, tasks: int) -> dict[str, float]:

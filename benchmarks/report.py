@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 from benchmarks.contenders import DJANGO_Q2, Contender
 from benchmarks.gauges import Cost
 from benchmarks.harness import median
 
+if TYPE_CHECKING:
+    from benchmarks.workflows import Round as WorkflowRound
+
+# The steps of a workflow.
+STEPS = 4
+
 Found = Mapping[str, Mapping[str, Sequence[Any]]]
 Row = Sequence[Any]
 QUESTIONS = ("after kill -9 of a worker", "result", "a late worker", "among tenants", "the schema")
 
 
-def tables(compared: Sequence[Contender], found: Found, growth: Mapping[str, Any]) -> str:
+def tables(
+    compared: Sequence[Contender], found: Found, growth: Mapping[str, Any], rounds: Sequence[WorkflowRound] = ()
+) -> str:
     parts = [
         ("Tasks a second, from the first saved row to the last", throughput),
         ("Enqueued a second; in bulk, Django-Q2 has a loop", enqueueing),
@@ -30,6 +38,11 @@ def tables(compared: Sequence[Contender], found: Found, growth: Mapping[str, Any
         ("Memory of all processes of the cluster (PSS), and from its start to the first saved row", sizes),
     ]
     told = [f"{title}:\n{harness.table(*make(compared, found))}" for title, make in parts if make(compared, found)[1]]
+    if rounds:
+        told.append(
+            "Workflows of tenant_q, diamonds of four no-op steps; milliseconds from start to end while idle:"
+            f"\n{harness.table(*workflows(rounds))}"
+        )
     told.append(f"What each guarantees:\n{guarantees(compared)}")
     if growth:
         told += [f"How it grows, {name}:\n{harness.table(*grown(points))}" for name, points in growth.items()]
@@ -86,6 +99,14 @@ def steps(compared: Sequence[Contender], found: Found) -> tuple[Row, Sequence[Ro
     names = list(dict.fromkeys(step for seen in taken.values() for step in seen))
     rows = [(name, *(seen.get(name, 0.0) for seen in taken.values())) for name in names]
     return ("step", *taken), [*rows, ("together", *(sum(seen.values()) for seen in taken.values()))] if rows else []
+
+
+def workflows(rounds: Sequence[WorkflowRound]) -> tuple[Row, Sequence[Row]]:
+    per_s = [one.per_s for one in rounds]
+    p50, p99 = [one.idle_p50 for one in rounds], [one.idle_p99 for one in rounds]
+    heads = ("tenants", "workflows", "workflows/s", "min-max", "steps/s", "idle p50", "min-max", "idle p99", "min-max")
+    figures = (median(per_s), _span(per_s), STEPS * median(per_s), median(p50), _span(p50), median(p99), _span(p99))
+    return heads, [(rounds[0].tenants, rounds[0].runs, *figures)]
 
 
 def cost_per_task(contender: Contender, found: Found) -> list[Cost]:

@@ -3,13 +3,12 @@
 python -m benchmarks.workflows [--tenants 100] [--runs 1000] [--rounds 3] [--seconds 10]
 
 Prints workflows and steps per second of two workers, with all runs started before them, and the milliseconds from the
-start of a run to its end while nothing else is to do.
+start of a run to its end while nothing else is to do. `make bench` measures the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -17,32 +16,35 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, report
 from benchmarks.harness import BenchmarkError, percentile
 
-STEPS = 4
 WORKERS = 2
 TABLES = ("tenant_q_workflows_run", "tenant_q_workflows_step", "tenant_q_workflows_signal")
 PATIENCE = 600.0
+# About as many runs a second are started one after another.
+IDLE_RATE = 8.0
+# So often each tenant has runs before: then nearly every worker has met nearly every tenant.
+MEETINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """The figures of workflows: medians of the rounds.
+class Round:
+    """The figures of one round.
 
     Attributes:
         tenants: How many tenants had runs.
-        runs: How many runs there were in each round.
-        runs_per_s: Workflows per second.
-        steps_per_s: Steps per second.
-        idle_p50: Milliseconds from the start of a run to its end while nothing else is to do, the median.
+        runs: How many runs there were.
+        per_s: Workflows per second.
+        idle_runs: How many runs were started while nothing else was to do.
+        idle_p50: Milliseconds from the start of such a run to its end, the median.
         idle_p99: The same, exceeded by one in a hundred.
     """
 
     tenants: int
     runs: int
-    runs_per_s: float
-    steps_per_s: float
+    per_s: float
+    idle_runs: int
     idle_p50: float
     idle_p99: float
 
@@ -56,12 +58,24 @@ def fill() -> str:
     return f"{copies} PERFORM public.tenant_q_install_runs(name);"
 
 
-def measure(names: Sequence[str], runs: int, rounds: int, seconds: float) -> Figures:
-    """Measure on the tenants of a project that is set up, with a cluster of its own for each round."""
-    rates = [_rate(names, runs) for _ in range(rounds)]
-    idle = _idle(names, seconds)
-    rate = statistics.median(rates)
-    return Figures(len(names), runs, rate, STEPS * rate, statistics.median(idle), percentile(idle, 0.99))
+def prepare(count: int) -> list[str]:
+    """Make tenants with the tables of workflows in the project that is set up, and return their names."""
+    names = harness.tenant_names(count)
+    harness.clone_tenants(names, fill())
+    harness.analyze()
+    return names
+
+
+def measure(names: Sequence[str], runs: int, seconds: float) -> Round:
+    """Measure one round on tenants that are prepared, with clusters of its own.
+
+    Args:
+        names: The tenants.
+        runs: How many runs are started before the cluster.
+        seconds: For about how long runs are started one after another.
+    """
+    per_s, idle = _rate(names, runs), _idle(names, seconds)
+    return Round(len(names), runs, per_s, len(idle), percentile(idle, 0.5), percentile(idle, 0.99))
 
 
 def _rate(names: Sequence[str], runs: int) -> float:
@@ -91,20 +105,24 @@ def _times(name: str, ids: set[str]) -> list[tuple[datetime, datetime]]:
 
 
 def _idle(names: Sequence[str], seconds: float) -> list[float]:
-    """Return the milliseconds that single runs take, which are started one after another."""
+    """Return the milliseconds of single runs, one after another, on workers that have met nearly every tenant."""
     from benchmarks.flows.workflows import diamond
 
     found = []
     with harness.cluster(WORKERS):
-        diamond.start(schema_name=names[0]).wait(30_000)
-        for number in range(max(20, int(seconds * 5))):
+        before = _ended()
+        for _ in range(MEETINGS):
+            for name in names:
+                diamond.start(schema_name=name)
+        harness.wait_until(lambda: _ended() >= before + MEETINGS * len(names), PATIENCE, "the end of the first runs")
+        for number in range(max(20, int(seconds * IDLE_RATE))):
             begun = time.time()
             run = diamond.start(schema_name=names[number % len(names)])
             run.wait(30_000)
             if run.row.ended is None:
                 raise BenchmarkError(f"{run!r} did not end.")
             found.append((run.row.ended.timestamp() - begun) * 1000)
-            time.sleep(0.1)
+            time.sleep(0.5 / IDLE_RATE)
     return found
 
 
@@ -125,10 +143,9 @@ def main() -> int:
     parser.add_argument("--seconds", default=10, **number)
     options = parser.parse_args()
     with harness.project(durable=False):
-        names = harness.tenant_names(options.tenants)
-        harness.clone_tenants(names, fill())
-        harness.analyze()
-        print(measure(names, options.runs, options.rounds, options.seconds))
+        names = prepare(options.tenants)
+        rounds = [measure(names, options.runs, options.seconds) for _ in range(options.rounds)]
+        print(harness.table(*report.workflows(rounds)))
     return 0
 
 

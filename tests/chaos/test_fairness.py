@@ -20,10 +20,14 @@ from django.db import connection
 
 from tenant_q import policies
 from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol.limits import BATCH_LIMIT
 from tenant_q.lifecycle import push, submit
 from tenant_q.package.build import build
+from tenant_q.workflows import run_index
+from tenant_q.workflows.run import Run
 from tests import schemas
 from tests.conftest import RunningCluster, wait_until
+from tests.flows.workflows import diamond
 
 IS_LONG = os.environ.get("CHAOS") == "long"
 SLEEP = "time.sleep"
@@ -151,6 +155,63 @@ def test_many_due_at_one_moment_delay_no_other_tenants_one(crowd, mscluster):
     limit = 2 * max(alone) + 0.1
     print(f"\nwait of a due task of 10 quiet tenants: {in_words(alone)}")
     print(f"beside {count:,} due at one moment: {in_words(beside)}; aim: at most {limit * 1000:.0f} ms")
+
+
+# Workflows
+
+LEVELS = 3
+# What the workers may start between two levels of a run of another tenant: what they have leased, and one batch more.
+STARTED_BETWEEN = BATCH_LIMIT
+
+
+def flow_seconds(run: Run) -> float:
+    row = run.refresh().row
+    return float((row.ended - row.created).total_seconds())
+
+
+def ended_runs(schema: str, count: int) -> list[Run]:
+    """Start diamonds one after another, each when the one before has ended."""
+    runs = []
+    for _ in range(count):
+        runs.append(diamond.start({"seconds": 0.002}, schema_name=schema))
+        assert runs[-1].wait(60_000) is not None
+    return runs
+
+
+def started_between(other: str, schema: str, runs: Sequence[Run]) -> list[int]:
+    """The most steps of the other tenant that were started while a step of a run was ready: one number for each run."""
+    connection.set_schema_to_public()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT max((
+                SELECT count(*) FROM {other}.tenant_q_workflows_step AS theirs
+                WHERE theirs.started > step.ready_at AND theirs.started < step.started
+            )) FROM {schema}.tenant_q_workflows_step AS step WHERE run = ANY (%s) GROUP BY run""",
+            [[run.id for run in runs]],
+        )
+        return [count for (count,) in cursor.fetchall()]
+
+
+def test_a_tenant_that_starts_many_runs_delays_no_other_ones_run(crowd, mscluster):
+    count, samples = (5_000, 60) if IS_LONG else (600, 5)
+    noisy, quiet = crowd(2)
+    mscluster("--workers", "2", **KEEP_ALL)
+    for name in (noisy, quiet):
+        ended_runs(name, 10)  # its run time is known then
+    calm = ended_runs(quiet, samples)
+    for _ in range(count):
+        diamond.start({"seconds": 0.002}, schema_name=noisy)
+    beside = ended_runs(quiet, samples)
+    assert run_index.counts()[noisy]["running"] > count // 10, "the quiet run waited for the noisy ones"
+    between = started_between(noisy, quiet, beside)
+    before, now = ([flow_seconds(run) for run in runs] for runs in (calm, beside))
+    limit = 2 * percentile(before, 0.99) + 0.12 * LEVELS
+    print(f"\na run of {LEVELS} levels, calm: {in_words(before)}")
+    print(f"beside {count:,} runs of another tenant: {in_words(now)}; aim: p99 at most {limit * 1000:.0f} ms")
+    print(f"steps of the other tenant between two levels: {statistics.median(between):.0f}, at most {max(between)}")
+    assert len(between) == samples
+    assert max(between) <= STARTED_BETWEEN
+    assert percentile(now, 0.99) <= limit or not IS_LONG
 
 
 # Shares

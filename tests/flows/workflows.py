@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tenant_q.workflows import Context, Workflow
@@ -44,3 +45,26 @@ def total(ctx: Context) -> int:
 @mapped.on_end
 def note(ctx: Context) -> str:
     return f"{ctx.state}: {ctx.error}"
+
+
+diamond = Workflow("diamond", input={"seconds": float})
+
+
+@diamond.step
+def top(ctx: Context) -> None:
+    time.sleep(ctx.input["seconds"])
+
+
+@diamond.step(after=top)
+def left(ctx: Context) -> None:
+    time.sleep(ctx.input["seconds"])
+
+
+@diamond.step(after=top)
+def right(ctx: Context) -> None:
+    time.sleep(ctx.input["seconds"])
+
+
+@diamond.step(after=[left, right])
+def bottom(ctx: Context) -> None:
+    time.sleep(ctx.input["seconds"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from benchmarks import steps
+from benchmarks import compare, report, steps, workflows
 from benchmarks.compare import Contest
 from benchmarks.contenders import DJANGO_Q2, Contender, tenant_q
 from benchmarks.harness import BenchmarkError
@@ -36,3 +36,25 @@ def test_every_step_that_is_timed_is_there():
     """The names are those of the code, and move with it."""
     for owner, name, _ in steps.steps():
         assert callable(getattr(owner, name))
+
+
+def test_the_report_has_a_row_for_workflows():
+    rounds = [workflows.Round(100, 1000, per_s, 80, 20.0, 90.0) for per_s in (150.0, 100.0, 200.0)]
+    told = report.tables([], defaultdict(dict), {}, rounds)
+    (row,) = [line.split() for line in told.splitlines() if line.strip().startswith("100 ")]
+    assert row == ["100", "1,000", "150", "100-200", "600", "20.00", "20.00-20.00", "90.00", "90.00-90.00"]
+
+
+def test_workflows_that_fail_are_left_out_and_named():
+    contest = Contest([], {})
+
+    def fail() -> None:
+        raise BenchmarkError("they do not end")
+
+    assert contest.attempt("Workflows", fail) is None
+    assert contest.failed == {"Workflows": "BenchmarkError: they do not end"}
+
+
+def test_a_quick_benchmark_has_workflows_too(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["make bench", "--quick"])
+    assert 0 < compare.parse().workflow_runs < 1000
