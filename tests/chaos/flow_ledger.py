@@ -45,6 +45,11 @@ def effects(schemas: Sequence[str]) -> Effects:
     return found
 
 
+def starts(schemas: Sequence[str]) -> int:
+    """How many starts of steps have left an effect."""
+    return sum(count for _, count in select(schemas, "SELECT count(*) FROM {}.chaos_flow"))
+
+
 def expected() -> dict[tuple[str, int], int]:
     """The effects of the transactional steps of a run that succeeds."""
     counts = {(name, -1): 1 for name in flows.TRANSACTIONAL if name != "right"}

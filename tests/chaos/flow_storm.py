@@ -137,14 +137,15 @@ class FlowStorm(Storm):
         points.note("started", "emptied", "redis", path=self.path)
 
     def _drain(self) -> None:
-        """Wait as long as rows go."""
+        """Wait as long as steps take effect and rows go."""
 
-        def left() -> int:
-            return int(self._insist(lambda: flow_ledger.rows_left(storm.TENANTS)).total())
+        def seen() -> tuple[int, int]:
+            rows = self._insist(lambda: flow_ledger.rows_left(storm.TENANTS))
+            return rows.total(), self._insist(lambda: flow_ledger.starts(storm.TENANTS))
 
-        while (before := left()) > 0:
+        while (before := seen())[0] > 0:
             try:
-                self._wait_until(partial(lambda most: left() < most, before), "a run to end and to be deleted")
+                self._wait_until(partial(lambda old: seen() != old, before), "a step to take effect or a row to go")
             except AssertionError:
                 self._show_left()
                 raise
