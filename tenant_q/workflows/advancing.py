@@ -141,8 +141,7 @@ def _keep_looks(found: Iterable[Advancing]) -> dict[str, list[dict[str, Any]]]:
     for one in found:
         if one.is_look_due and not one.decision.has_ended:
             one.is_look_due = False
-            at = None if one.look_at is None else one.look_at.isoformat()
-            looks.setdefault(one.schema, []).append({"id": one.facts.id, "look_at": at})
+            looks.setdefault(one.schema, []).append({"id": one.facts.id, "look_at": one.look_at})
     return looks
 
 

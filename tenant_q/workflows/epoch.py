@@ -2,7 +2,8 @@
 
 PostgreSQL and the broker both hold it. It is raised in PostgreSQL first, and then written to the broker. The next beat
 notes in PostgreSQL what the broker held. If the broker then holds less, or nothing, it was emptied, restored to an
-earlier state, or replaced by a replica that lacked the last writes. It may lack packages of any open run.
+earlier state, or replaced by a replica that lacked the last writes. It may lack packages of any open run. So may a
+server that was restarted, whatever it holds: the number is kept with the id of the server's run.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from tenant_q.support.log_labels import get_logger
@@ -35,7 +34,7 @@ class Advancing:
         workflow: The path of its workflow.
         cluster: Its cluster.
         is_look_due: Whether the next look at it is due or not planned.
-        look_at: When the next look at it is.
+        look_at: When the next look at it is, as PostgreSQL writes it in JSON.
         most_items: The most items of a step.
         generations: The generation of each step.
         is_late: Whether its deadline has passed.
@@ -48,7 +47,7 @@ class Advancing:
     workflow: str
     cluster: str
     is_look_due: bool
-    look_at: datetime | None
+    look_at: str | None
     most_items: int
     generations: dict[str, int]
     is_late: bool
@@ -108,7 +107,7 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
                     cluster=cluster,
                     is_look_due=is_look_due,
                     look_at=look_at,
-                    most_items=int(most) if most and most.isdigit() else MOST_ITEMS,
+                    most_items=int(most) if most and most.isdecimal() else MOST_ITEMS,
                     generations={name: generation for name, (_, generation, _) in own.items()},
                     is_late=is_late,
                 )

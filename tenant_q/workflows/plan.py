@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tenant_q.workflows.task_options import checked
+from tenant_q.workflows.task_options import CODE_OPTIONS, checked
 
 ON_END = "on_end"
 """The name of the step that runs last."""
@@ -133,7 +133,7 @@ def read_plan(stored: Any) -> Plan:
         plan = Plan(
             str(found["workflow"]),
             steps,
-            on_end=None if found["on_end"] is None else dict(found["on_end"]),
+            on_end=None if found["on_end"] is None else _read_options(found["on_end"], ON_END),
             timeout=found["timeout"],
             retention=found["retention"],
         )
@@ -147,9 +147,16 @@ def read_plan(stored: Any) -> Plan:
     return remember(plan)
 
 
+def _read_options(stored: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Check the options that a plan stores. Those that come from the code are left as they are, and not used."""
+    unused = {option: value for option, value in stored.items() if option in CODE_OPTIONS}
+    return unused | checked({option: stored[option] for option in stored if option not in unused}, f"step {name!r}")
+
+
 def _read_step(stored: Mapping[str, Any]) -> PlanStep:
     each = stored["each"]
-    name, options = str(stored["name"]), checked(stored["options"], f"step {stored['name']!r}")
+    name = str(stored["name"])
+    options = _read_options(stored["options"], name)
     if not name.isidentifier() or len(name) > LONGEST_STEP:
         raise ValueError(f"the step {name[:50]!r} has no name of a function")
     return PlanStep(

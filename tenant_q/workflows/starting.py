@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.utils import timezone
 from django_q.humanhash import uuid
 from django_q.models import Schedule
@@ -156,9 +157,10 @@ def _insert(schema: str, row: Any, plan: Plan, text: str) -> bool:
 
 def _with_key(schema: str, workflow: Workflow, key: str | None, input: Mapping[str, Any]) -> Run:
     """Return the run that has a key. Raises `KeyReused` if its input is another one."""
-    with run_rows.tables_of(schema):
-        row = run_rows.runs().get(workflow=workflow.path, key=key)
-    if row.input != input:
+    with run_rows.tables_of(schema):  # PostgreSQL compares, which changes numbers: 1e30 is read as a whole number
+        is_same = ExpressionWrapper(Q(input=input), output_field=BooleanField())
+        row: Any = run_rows.runs().annotate(is_same=is_same).get(workflow=workflow.path, key=key)
+    if not row.is_same:
         raise KeyReused(
             f"Workflow {workflow.path} was started with key {key!r} and another input before, as run {row.id}; use "
             "another key, or the same input."

@@ -14,12 +14,9 @@ from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.package import CODE, Package
 from tenant_q.support.log_labels import get_logger
 from tenant_q.workflows import registry
+from tenant_q.workflows.task_options import CODE_OPTIONS
 
 logger = get_logger("tenant_q.workflows")
-
-CODE_OPTIONS = ("rate", "rate_scope", "databases")
-"""The options that come from the code and never from a run's plan, since they affect other tenants."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReadyStep:

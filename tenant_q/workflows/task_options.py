@@ -26,6 +26,9 @@ TASK_OPTIONS = (
     "rate_scope",
 )
 
+CODE_OPTIONS = ("rate", "rate_scope", "databases", "retry_on", "no_retry_on")
+"""The options that come from the code and never from a run's plan: they affect other tenants, or are paths to import."""
+
 
 def checked(options: Mapping[str, Any], where: str, known: Iterable[str] = TASK_OPTIONS) -> dict[str, Any]:
     """Return the options of a step's tasks as JSON holds them.

@@ -26,13 +26,14 @@ _SAVEPOINT = sql.SQL("SAVEPOINT tenant_q_workflows")
 _RELEASE = sql.SQL("RELEASE SAVEPOINT tenant_q_workflows")
 _UNDO = sql.SQL("ROLLBACK TO SAVEPOINT tenant_q_workflows; RELEASE SAVEPOINT tenant_q_workflows")
 _BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
+# Names of their own: statements on task tables run in the same transaction, and note the limit too.
 _NOTE = sql.SQL(
-    "SELECT pg_catalog.set_config('tenant_q.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), "
-    "pg_catalog.set_config('tenant_q.search_path', pg_catalog.current_setting('search_path'), true)"
+    "SELECT pg_catalog.set_config('tenant_q.step_lock_timeout', pg_catalog.current_setting('lock_timeout'), true), "
+    "pg_catalog.set_config('tenant_q.step_search_path', pg_catalog.current_setting('search_path'), true)"
 )
 _RESTORE = sql.SQL(
-    "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('tenant_q.lock_timeout'), true), "
-    "pg_catalog.set_config('search_path', pg_catalog.current_setting('tenant_q.search_path'), true)"
+    "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('tenant_q.step_lock_timeout'), true), "
+    "pg_catalog.set_config('search_path', pg_catalog.current_setting('tenant_q.step_search_path'), true)"
 )
 _LIMITS = (
     "SELECT pg_catalog.set_config('lock_timeout', {}, true), "
@@ -114,7 +115,7 @@ class Transaction:
         return [
             *([_SAVEPOINT, _NOTE] if self._is_callers else [_BEGIN]),
             limits,
-            *([checked] if checked else []),
+            *([_without_placeholders(checked)] if checked else []),
         ]
 
     def _end(self) -> list[sql.Composable]:
@@ -123,7 +124,7 @@ class Transaction:
     def _send(self, texts: Sequence[sql.Composable], parameters: Sequence[Any]) -> list[Answer]:
         connection = self._connection
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            cursor.execute(sql.SQL(";\n").join(texts), parameters or None)
+            cursor.execute(sql.SQL(";\n").join(texts), parameters)
             answers = [_answer(cursor)]
             while cursor.nextset():
                 answers.append(_answer(cursor))
@@ -172,6 +173,10 @@ def transaction(schemas: Iterable[str], *tables: str, lock_ms: int = tenancy.LOC
 def is_lock_timeout(error: Exception) -> bool:
     """Return whether a statement failed because it waited too long for a lock."""
     return getattr(error.__cause__ or error, "sqlstate", None) == "55P03"
+
+
+def _without_placeholders(text: sql.Composable) -> sql.SQL:
+    return sql.SQL(text.as_string().replace("%", "%%"))
 
 
 def _answer(cursor: psycopg.ClientCursor[Any]) -> Answer:

@@ -261,7 +261,8 @@ class Workflow:
             The schedule.
 
         Raises:
-            BadSchedule: An argument is wrong.
+            BadSchedule: The schedule comes from code, which determines it.
+            ValidationError: A field has a wrong value.
             WorkflowError: The graph is wrong, or the input does not fit.
         """
         from tenant_q.workflows import starting

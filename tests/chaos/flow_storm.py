@@ -143,8 +143,25 @@ class FlowStorm(Storm):
             return int(self._insist(lambda: flow_ledger.rows_left(storm.TENANTS)).total())
 
         while (before := left()) > 0:
-            self._wait_until(partial(lambda most: left() < most, before), "a run to end and to be deleted")
+            try:
+                self._wait_until(partial(lambda most: left() < most, before), "a run to end and to be deleted")
+            except AssertionError:
+                self._show_left()
+                raise
         self._wait_until(self._is_idle, "everything to be done")
+
+    def _show_left(self) -> None:
+        """What keeps the runs that are left, and what the broker has of them."""
+        from tenant_q.brokers import get_broker
+
+        steps = (
+            "SELECT run.id, run.state AS run_state, run.ended, run.look_at, step.name, step.index, step.state, "
+            "step.wake_at FROM {0}.tenant_q_workflows_run run "
+            "LEFT JOIN {0}.tenant_q_workflows_step step ON step.run = run.id AND step.state <> 'succeeded'"
+        )
+        for row in flow_ledger.select(storm.TENANTS, steps)[:100]:
+            print(*row)
+        print(get_broker().counts())
 
     def _is_idle(self) -> bool:
         from tenant_q.brokers import get_broker

@@ -21,6 +21,7 @@ from tests import tasks
 from tests.chaos import flow_ledger, points
 from tests.chaos import workflows as flows
 from tests.chaos.field import (
+    IS_LONG,
     LIMIT,
     SCHEMA,
     UNPUSHED_LIMIT,
@@ -50,7 +51,7 @@ def test_a_worker_is_killed_at_each_point(battle):
     battle.check("calm", calm, calm.row.created.timestamp())
     for point in points.STEP_WORKER:
         battle.order(point)
-        run = start(failures=1 if point == "attempt-settled" else 0)
+        run = start(failures=int(point == "attempt-settled"))
         killed = battle.killed_at(point)
         battle.check(point, run, killed, plain=2)
     battle.report()
@@ -62,9 +63,9 @@ def test_a_worker_is_killed_at_each_point(battle):
 def test_a_whole_cluster_is_killed_and_another_goes_on(battle):
     """As where a machine dies: nobody gives its packages back before their leases have run out."""
     clusters = [battle.cluster(), battle.cluster()]
-    for point in ("in-transactional-step", "after-plain-effect", "advance-committed", "steps-pushed"):
+    for point in points.STEP_WORKER if IS_LONG else ("in-transactional-step", "advance-committed"):
         battle.order(point, "kill-tree")
-        run = start()
+        run = start(failures=int(point == "attempt-settled"))
         battle.check(point, run, battle.killed_at(point), plain=2)
         clusters = [one for one in clusters if one.process.poll() is None] + [battle.cluster()]
         assert len(clusters) == 2

@@ -5,10 +5,15 @@ The bounds are about twice what is counted today. `make bench` counts the same i
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import subprocess
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -22,11 +27,13 @@ from tenant_q.lifecycle import push
 from tenant_q.package.build import build
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
+from tenant_q.workflows import Workflow
 from tests import schemas
 from tests.integration.conftest import know_as_short, work
 from tests.integration.planning import on_the_wire
 
 TASKS = 1000
+STEPS = 64  # a whole batch
 NAMES = [f"cost_{number}" for number in range(10)]
 NOTHING = "tests.tasks.nothing"
 
@@ -39,6 +46,7 @@ class Counts:
     connections: int = 0
     statements: int = 0
     commits: int = 0
+    messages: list[str] = field(default_factory=list, compare=False, repr=False)
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
         count(redis.connection.UnixDomainSocketConnection, "_connect", "connections")
         count(BaseDatabaseWrapper, "connect", "connections")
         yield found
-    found.statements, found.commits = len(messages), commits(messages)
+    found.statements, found.commits, found.messages = len(messages), commits(messages), messages
 
 
 def commits(messages: Sequence[str]) -> int:
@@ -146,3 +154,121 @@ def test_enqueueing_in_bulk(ten_tenants, long_lived, monkeypatch):
     with in_schema(NAMES[0]), counting(monkeypatch) as found:
         QUtilities.add_async_tasks_from_iter(NOTHING, [()] * (3 * TASKS))
     assert found == Counts(round_trips=3)
+
+
+# Steps of workflows
+
+
+def _nothing(ctx: Any) -> None:
+    return None
+
+
+@dataclass
+class Batch:
+    """What a batch costs. A message to PostgreSQL is a round trip, and may have several statements."""
+
+    to_redis: int
+    to_postgres: int
+    statements: int
+    commits: int
+
+
+def _run_batch(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Batch:
+    """Run a batch of `STEPS` packages to its end."""
+    before = worker.slot.done
+    with counting(monkeypatch) as found:
+        worker.tick()
+    assert worker.slot.done - before == STEPS
+    sent = [one for message in found.messages for one in _statements(message)]
+    return Batch(found.round_trips, len(found.messages), len(sent), commits(sent))
+
+
+def _statements(message: str) -> list[str]:
+    """The statements of a message, each as a message of its own."""
+    first, *others = re.split(r";\s*\n", message)
+    return [first, *(f' "{one}' for one in others)]
+
+
+@pytest.fixture
+def two_steps(define: Any) -> Callable[..., Workflow]:
+    """A workflow of two steps in a line, of which a worker knows that they are short."""
+
+    def make(**options: Any) -> Workflow:
+        flow: Workflow = define()
+        for name, after in (("first", ()), ("second", "first")):
+            step = types.FunctionType(_nothing.__code__, globals(), name)
+            flow.step(after=after, **options)(step)
+            know_as_short(f"tenant_q.workflows.step.{flow.path}.{name}", *NAMES)
+        return flow
+
+    return make
+
+
+def _warm_up(worker: Worker, flow: Workflow) -> None:
+    flow.start(schema_name=NAMES[0])
+    work(worker)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_batch_of_steps_costs_little_more_than_one_of_tasks(ten_tenants, long_lived, two_steps, monkeypatch, number):
+    flow, names = two_steps(), NAMES[:number]
+    _warm_up(long_lived, flow)
+    queue(names, STEPS)
+    tasks = _run_batch(long_lived, monkeypatch)
+    runs = [flow.start(schema_name=names[place % number]) for place in range(STEPS)]
+    steps = _run_batch(long_lived, monkeypatch)
+    work(long_lived)
+    assert {run.refresh().state for run in runs} == {"succeeded"}
+    print(f"\n{STEPS} tasks of {number} tenants: {tasks}\n{STEPS} steps of {number} tenants: {steps}", end="")
+    assert steps.statements <= 6 * STEPS
+    assert steps.commits <= tasks.commits + 1
+    assert steps.to_redis <= tasks.to_redis + 1
+    assert steps.to_postgres <= tasks.to_postgres + 3
+
+
+def test_transactional_steps_cost_as_transactional_tasks(ten_tenants, long_lived, two_steps, monkeypatch):
+    flow = two_steps(transactional=True)
+    _warm_up(long_lived, flow)
+    push.push([build(NOTHING, (), {"transactional": True}, schema=NAMES[0]) for _ in range(STEPS)])
+    tasks = _run_batch(long_lived, monkeypatch)
+    for _ in range(STEPS):
+        flow.start(schema_name=NAMES[0])
+    steps = _run_batch(long_lived, monkeypatch)
+    print(f"\n{STEPS} transactional tasks: {tasks}\n{STEPS} transactional steps: {steps}", end="")
+    assert steps.commits <= tasks.commits + 1
+    assert steps.to_postgres <= tasks.to_postgres + 3
+    assert steps.to_redis <= tasks.to_redis + 1
+
+
+def test_a_scheduler_without_open_runs_asks_one_statement_more(ten_tenants, scheduler, monkeypatch):
+    def tick() -> Counts:
+        with counting(monkeypatch) as found:
+            scheduler.tick()
+        return found
+
+    for _ in range(3):
+        tick()
+    with_looks = tick()
+    monkeypatch.setattr(scheduler, "look_at_runs", lambda: math.inf)
+    without = tick()
+    print(f"\na tick: {without}, with looks: {with_looks}", end="")
+    assert with_looks.statements == without.statements + 1
+    assert with_looks.round_trips == without.round_trips
+
+
+def test_a_project_without_the_app_notices_nothing():
+    """Worker and scheduler import nothing of it, and ask the database nothing about it."""
+    code = """
+import sys, django
+django.setup()
+from tenant_q.cluster.scheduler import Scheduler, _looks
+from tenant_q.cluster.worker import Worker
+from tenant_q.cluster import completer, slice_runner
+import tenant_q.management.commands.mscluster
+assert _looks()() > 1e300
+print([name for name in sys.modules if name.startswith("tenant_q.workflows")])
+"""
+    environment = os.environ | {"TEST_WITHOUT": "tenant_q.workflows", "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

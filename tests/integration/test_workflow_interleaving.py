@@ -1,7 +1,7 @@
 """Two sessions advance the same runs at once, interleaved at every statement in all orders.
 
-Each step becomes ready once, at most `at_once` items are ready, and a run ends once. Two guards see to that: the lock on
-the run's row, and `was`, the state that a step must still have. The tests at the end take one away and see what breaks.
+Each step becomes ready once, at most `at_once` items are ready, and a run ends once. Two guards see to that: the lock
+on the run's row, and `was`, the state that a step must still have. The last tests take one away and see what breaks.
 """
 
 from __future__ import annotations

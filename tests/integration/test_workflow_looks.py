@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+from django.db import connection, transaction
+
 from tenant_q.brokers import get_broker
+from tenant_q.tenancy import in_schema
 from tenant_q.workflows import control, here, looks, run_index
-from tenant_q.workflows.advancing import advance
+from tenant_q.workflows.advancing import advance, plan_looks
+from tenant_q.workflows.transactions import TABLES
 from tests.flows import workflows as flows
 from tests.integration.conftest import make_due, make_runs_due, sql, work
 
@@ -108,3 +113,41 @@ def test_a_tenant_whose_failed_step_cannot_be_saved_is_alone(tenants, define, ma
 
 def fail(ctx):
     raise ValueError("no")
+
+
+def test_a_schema_name_with_a_percent_sign(tenants):
+    sql('CREATE SCHEMA "a%b"')
+    for table in TABLES:
+        sql(f'CREATE TABLE "a%b".{table} (LIKE {A}.{table})')
+    try:
+        assert advance({"a%b": ["none"]}).gone == {"a%b": {"none"}}
+    finally:
+        sql('DROP SCHEMA "a%b" CASCADE')
+
+
+def test_the_limits_of_the_callers_transaction_are_kept(tenants, define):
+    flow = define()
+    flow.step(fail)
+    with in_schema(A), transaction.atomic():
+        before = limits("777ms")
+        assert flow.run_here().state == "failed"
+        assert limits() == before
+
+
+def limits(lock_timeout: str = "") -> tuple[str, str]:
+    with connection.cursor() as cursor:
+        if lock_timeout:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
+        cursor.execute("SELECT current_setting('lock_timeout'), current_setting('search_path')")
+        return cursor.fetchone()
+
+
+@pytest.mark.parametrize("moment", ["2025-11-02 01:30:00-04", "-infinity"])
+def test_a_look_at_a_time_that_python_cannot_tell(tenants, settings, moment):
+    run = flows.line.start({"number": 1}, schema_name=A)
+    settings.USE_TZ, settings.TIME_ZONE = False, "America/New_York"  # the clocks went back, so the hour came twice
+    connection.close()
+    sql(f"UPDATE {A}.tenant_q_workflows_run SET look_at = %s", moment)
+    plan_looks(advance({A: [run.id]}, keeps_looks=True))
+    assert sql(f"SELECT look_at > now() FROM {A}.tenant_q_workflows_run") == [(True,)]
+    connection.close()

@@ -79,7 +79,7 @@
 --                                    ms
 --   <tag>:token              string  the last fencing token given
 --   <tag>:epoch              string  a number that a scheduler raises each second while workflow runs are open, by which it
---                                    notices that the server lost data
+--                                    notices that the server lost data, and the id of the server's run that wrote it
 --   <tag>:wake               list    tokens that idle workers wait for
 --   <tag>:expired            string  when the last scan for expired leases ran, in ms
 --   <tag>:shift              string  the ms by which the server's clock was set back. The cluster's clock is ahead of
