@@ -199,8 +199,10 @@ def test_a_tenant_that_starts_many_runs_delays_no_other_ones_run(crowd, mscluste
     for name in (noisy, quiet):
         ended_runs(name, 10)  # its run time is known then
     calm = ended_runs(quiet, samples)
+    policies.change(noisy, actor="test", act="pause", paused=True)  # all are started before the first of them runs
     for _ in range(count):
         diamond.start({"seconds": 0.002}, schema_name=noisy)
+    policies.change(noisy, actor="test", act="resume", paused=False)
     beside = ended_runs(quiet, samples)
     assert run_index.counts()[noisy]["running"] > count // 10, "the quiet run waited for the noisy ones"
     between = started_between(noisy, quiet, beside)
