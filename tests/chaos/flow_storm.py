@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ ROUND = [
     Incident("kill-scheduler"),
 ]
 SERVERS = [Incident("kill-redis"), Incident("kill-postgres"), Incident("empty-redis")]
+# The pause between two counts of all rows, which would take the processors from the clusters otherwise.
+LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -144,6 +147,7 @@ class FlowStorm(Storm):
             return rows.total(), self._insist(lambda: flow_ledger.starts(storm.TENANTS))
 
         while (before := seen())[0] > 0:
+            time.sleep(LOOK_SECONDS)
             try:
                 self._wait_until(partial(lambda old: seen() != old, before), "a step to take effect or a row to go")
             except AssertionError:
