@@ -4,7 +4,7 @@ import json
 import os
 
 from config.settings import *  # noqa: F403
-from config.settings import DATABASES, INSTALLED_APPS, Q_CLUSTER, TENANT_Q
+from config.settings import DATABASES, INSTALLED_APPS, Q_CLUSTER, TENANT_APPS, TENANT_Q
 
 Q_CLUSTER |= json.loads(os.environ.get("TEST_Q_CLUSTER", "{}"))
 # What the schedules of the tests' admins run, besides `shop.tasks`.
@@ -15,8 +15,11 @@ SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = json.loads(os.environ.get("TEST_EXCLUDED",
 # The plugin has made this run's database; Django's own test database is not used.
 DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
 
-# The workflows of the tests.
+# The workflows of the tests. A version before has no such app.
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.flows", *json.loads(os.environ.get("TEST_APPS", "[]"))]
+if os.environ.get("TEST_VERSION_BEFORE"):
+    TENANT_APPS = [app for app in TENANT_APPS if app != "tenant_q.workflows"]
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in ("tenant_q.workflows", "tests.flows")]
 
 # And one of another kind.
 DATABASES["elsewhere"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
@@ -25,7 +28,7 @@ DATABASES["elsewhere"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memo
 if os.environ.get("TEST_NO_SECRET_KEY"):
     SECRET_KEY = ""
 if os.environ.get("TEST_WITHOUT"):
-    TENANT_APPS = [app for app in TENANT_APPS if app != os.environ["TEST_WITHOUT"]]  # noqa: F405
+    TENANT_APPS = [app for app in TENANT_APPS if app != os.environ["TEST_WITHOUT"]]
 # A second alias of the same database, as a replica has one.
 DATABASES["replica"] = DATABASES["default"] | {"TEST": {"MIRROR": "default"}}
 

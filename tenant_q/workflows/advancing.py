@@ -17,7 +17,6 @@ from tenant_q.support.visible import one_line
 from tenant_q.workflows import items as map_items
 from tenant_q.workflows.decide import Facts, decide
 from tenant_q.workflows.locked_runs import Advancing, Runs, read
-from tenant_q.workflows.states import RunState
 from tenant_q.workflows.step_packages import ReadyStep
 from tenant_q.workflows.transactions import Statement, Transaction, is_lock_timeout, on, transaction
 

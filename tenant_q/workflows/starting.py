@@ -113,8 +113,8 @@ def _refuse_public(schema: str) -> None:
     """Raise `NoTenant` for the public schema: no scheduler would look at its runs."""
     if schema == tenancy.public_schema():
         raise NoTenant(
-            f"Workflows run for tenants, and {schema!r} is the public schema: choose a tenant with schema_name, or with "
-            "tenant_q.tenancy.in_schema()."
+            f"Workflows run for tenants, and {schema!r} is the public schema: choose a tenant with "
+            "schema_name='<schema>', or with in_schema('<schema>')."
         )
 
 

@@ -26,19 +26,27 @@ _SAVEPOINT = sql.SQL("SAVEPOINT tenant_q_workflows")
 _RELEASE = sql.SQL("RELEASE SAVEPOINT tenant_q_workflows")
 _UNDO = sql.SQL("ROLLBACK TO SAVEPOINT tenant_q_workflows; RELEASE SAVEPOINT tenant_q_workflows")
 _BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
+# The settings of a transaction; the lock timeout is filled in. While a tenant has few rows, PostgreSQL would
+# read all of them for a join, and so all items of a step each time that one of them ends.
+_SETTINGS = {
+    "lock_timeout": "{}",
+    "search_path": "'pg_catalog, pg_temp'",
+    "enable_seqscan": "'off'",
+    "enable_hashjoin": "'off'",
+    "enable_mergejoin": "'off'",
+}
+
+
+def _set(form: str) -> str:
+    """Return a query that sets something for each of the settings: the name and the value as in `form`."""
+    parts = (form.format(name=name, value=value) for name, value in _SETTINGS.items())
+    return "SELECT " + ", ".join(f"pg_catalog.set_config({part}, true)" for part in parts)
+
+
+_LIMITS = _set("'{name}', {value}")
 # Names of their own: statements on task tables run in the same transaction, and note the limit too.
-_NOTE = sql.SQL(
-    "SELECT pg_catalog.set_config('tenant_q.step_lock_timeout', pg_catalog.current_setting('lock_timeout'), true), "
-    "pg_catalog.set_config('tenant_q.step_search_path', pg_catalog.current_setting('search_path'), true)"
-)
-_RESTORE = sql.SQL(
-    "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('tenant_q.step_lock_timeout'), true), "
-    "pg_catalog.set_config('search_path', pg_catalog.current_setting('tenant_q.step_search_path'), true)"
-)
-_LIMITS = (
-    "SELECT pg_catalog.set_config('lock_timeout', {}, true), "
-    "pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
-)
+_NOTE = sql.SQL(_set("'tenant_q.step_{name}', pg_catalog.current_setting('{name}')"))
+_RESTORE = sql.SQL(_set("'{name}', pg_catalog.current_setting('tenant_q.step_{name}')"))
 
 
 class Answer(NamedTuple):

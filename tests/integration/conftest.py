@@ -16,13 +16,14 @@ from django.db import connection, connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import scheduler as scheduler_module
 from tenant_q.cluster import scheduler_firing, scheduler_upkeep
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.models import TenantPolicy
 from tenant_q.schedules import due_index, index_upkeep
-from tenant_q.workflows import Run, Workflow, registry, run_index
+from tenant_q.workflows import Run, Workflow, looks, registry, run_index
 from tests import schemas, tasks
 
 
@@ -52,6 +53,9 @@ def worker(make_worker: Callable[..., Worker]) -> Worker:
 def make_scheduler(tenants: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Scheduler]]:
     monkeypatch.setattr(scheduler_upkeep, "BUSY_SECONDS", 60.0)
     monkeypatch.setattr(scheduler_firing, "BUSY_SECONDS", 60.0)  # a slow machine serves all in one tick too
+    monkeypatch.setattr(
+        looks, "POLL_SECONDS", scheduler_module.POLL_SECONDS
+    )  # so that schedules alone decide the pause
     made: list[Scheduler] = []
 
     def make() -> Scheduler:

@@ -204,8 +204,10 @@ def two_steps(define: Any) -> Callable[..., Workflow]:
     return make
 
 
-def _warm_up(worker: Worker, flow: Workflow) -> None:
-    flow.start(schema_name=NAMES[0])
+def _warm_up(worker: Worker, flow: Workflow, count: int = 1) -> None:
+    for name in NAMES[:count]:
+        flow.start(schema_name=name)
+        queue([name], 1)
     work(worker)
 
 
@@ -223,6 +225,23 @@ def test_a_batch_of_steps_costs_little_more_than_one_of_tasks(ten_tenants, long_
     assert steps.commits <= tasks.commits + 1
     assert steps.to_redis <= tasks.to_redis + 1
     assert steps.to_postgres <= tasks.to_postgres + 3
+
+
+def test_the_steps_of_several_tenants_are_loaded_by_tenant_and_ended_together(
+    ten_tenants, long_lived, two_steps, monkeypatch
+):
+    flow, count = two_steps(), 4
+    _warm_up(long_lived, flow, count)
+    queue(NAMES[:count], STEPS)
+    tasks = _run_batch(long_lived, monkeypatch)
+    for number in range(STEPS):
+        flow.start(schema_name=NAMES[number % count])
+    steps = _run_batch(long_lived, monkeypatch)
+    work(long_lived)
+    print(f"\n{count} tenants, {STEPS} tasks: {tasks}\n{STEPS} steps: {steps}", end="")
+    assert steps.commits <= tasks.commits + 1
+    assert steps.to_redis <= tasks.to_redis + 1
+    assert steps.to_postgres <= tasks.to_postgres + 2 + count
 
 
 def test_a_scheduler_without_open_runs_asks_one_statement_more(ten_tenants, scheduler, monkeypatch):

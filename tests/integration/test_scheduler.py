@@ -121,7 +121,7 @@ def settle(scheduler: Any) -> None:
 
 @pytest.mark.seam
 @pytest.mark.parametrize("tenants_more", [0, 50])
-def test_an_idle_tick_is_one_statement(tenants, scheduler, tenants_more):
+def test_an_idle_tick_is_one_statement_and_one_for_workflows(tenants, scheduler, tenants_more):
     names = [f"idle_{n:02}" for n in range(tenants_more)]
     schemas.clone_tenants(names)
     try:
@@ -130,8 +130,9 @@ def test_an_idle_tick_is_one_statement(tenants, scheduler, tenants_more):
         settle(scheduler)
         with on_the_wire() as asked:
             assert scheduler.tick() == scheduler_module.POLL_SECONDS
-        assert len(asked) == 1, asked
+        assert len(asked) == 2, asked
         assert "tenant_q_dueschedule" in asked[0]
+        assert "tenant_q_dueworkflow" in asked[1]
     finally:
         for name in names:
             schemas.drop_tenant(name)

@@ -444,7 +444,7 @@ def test_a_step_knows_its_task(define, worker):
 
     run = started(flow)
     work(worker)
-    assert run.refresh().results["only"] == [A, 1, False, True]
+    assert run.refresh().results["only"] == [A, 1, False, True, True]
 
 
 # The end

@@ -112,7 +112,6 @@ def read_by(act: Callable[[], Any]) -> int:
     return count() - before
 
 
-@pytest.mark.xfail(reason="a statement of advance reads all steps of the run, where the table is small", strict=False)
 def test_one_advance_reads_as_much_however_many_items_there_are(tenants, wide):
     found = {}
     for count in (500, 2000, 8000):

@@ -581,7 +581,7 @@ def test_a_projects_own_task_is_offered_and_runs(staff, make_worker):  # noqa: F
     assert [one for one, _ in groups["Shop"]] == [
         f"shop.tasks.{name}"
         for name in ("charge_card", "import_catalogue", "pack", "pick", "revenue_report", "ship", "total_with_tax")
-    ]
+    ] + ["shop.workflows.order"]
     offers = [
         f"bait.{name}" for name in ("asynchronous", "cached", "decorate", "decorated", "make", "rename", "report")
     ]
