@@ -34,7 +34,7 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks_scheduled
 from tests.integration.conftest import sql
-from tests.integration.planning import elsewhere, on_the_wire
+from tests.integration.planning import elsewhere, sent_to_server
 
 A, B = "acme_corp", "globex_inc"
 pytestmark = [pytest.mark.seam]
@@ -90,15 +90,6 @@ def writes() -> Iterator[list[str]]:
     found += [
         one["sql"] for one in sent if one["sql"].startswith(verbs) and "tenant_q_schedulerelease" not in one["sql"]
     ]
-
-
-@contextmanager
-def sent_to_server() -> Iterator[list[str]]:
-    """Each statement that reaches the server, BEGIN and COMMIT too, besides those of the tenancy packages' cursors."""
-    found: list[str] = []
-    with on_the_wire() as sent:
-        yield found
-    found += [one for one in sent if "search_path" not in one]
 
 
 DAILY = {"cron": "0 6 * * *"}
