@@ -174,7 +174,7 @@ def code(**changed: Any) -> dict[str, dict[str, Any]]:
 
 def have(names: list[str], schedules: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Any]:
     """Require that each tenant has the schedules. Returns their ids and next runs, by tenant and name."""
-    found = {}
+    found: dict[tuple[str, str], Any] = {}
     for name in names:
         with in_schema(name):
             rows = {row.name: row for row in Schedule.objects.filter(name__in=schedules)}
