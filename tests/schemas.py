@@ -120,6 +120,16 @@ def truncate(names: Sequence[str]) -> None:
         cursor.execute(f"TRUNCATE {tables}")
 
 
+def forget_code() -> None:
+    """Forget all releases, and which schedules the tenants have from code."""
+    from tenant_q import tenancy
+    from tenant_q.models import CodeSchedule, ScheduleRelease, SyncedTenant
+
+    with tenancy.in_public():
+        for model in (ScheduleRelease, CodeSchedule, SyncedTenant):
+            model.objects.all().delete()
+
+
 def count_tasks(schema: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f'SELECT count(*) FROM "{schema}".django_q_task')

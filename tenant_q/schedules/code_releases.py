@@ -14,11 +14,13 @@ from typing import Any
 from django.db.models import ExpressionWrapper
 from django.db.models.fields import DateTimeField
 from django.db.models.functions import Now
+from psycopg import sql
 
 from tenant_q import tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import TenantQError
 from tenant_q.models import ScheduleRelease
+from tenant_q.sql import statement
 
 GONE_AFTER_SECONDS = 600
 """A release that was not seen for this time does not run any more."""
@@ -58,7 +60,7 @@ def is_used() -> bool:
 def enter(release: Release, *, write: bool = True) -> str | None:
     """Note that a process of a release runs, and return the label of a newer release, or None if it is the newest.
 
-    It costs one statement, and one more each `SEEN_EVERY_SECONDS`.
+    It costs one statement, and one more for a new release and each `SEEN_EVERY_SECONDS`.
 
     Args:
         release: The release.
@@ -69,18 +71,10 @@ def enter(release: Release, *, write: bool = True) -> str | None:
     """
     found = _read()
     own = next((one for one in found if one.label == release.label), None)
-    if own is None and write:
-        with tenancy.detect_outages(), tenancy.in_public():
-            made = ScheduleRelease(
-                site=conf().site, label=release.label, is_given=release.is_given, first_seen=Now(), last_seen=Now()
-            )
-            _rows().bulk_create([made], ignore_conflicts=True)
-            oldest = [one.pk for one in found[KEPT:]]
-            _rows().filter(pk__in=oldest).delete()
-        found = _read()
-        own = next((one for one in found if one.label == release.label), None)
     newer = _newer(found, release, own)
-    if newer is None and own is not None and write:
+    if write and own is None:
+        _note_new(found, release)
+    elif write and newer is None:
         _note_seen(found, own)
     return newer
 
@@ -135,6 +129,19 @@ def _order(label: str) -> list[tuple[bool, int, str]]:
     """Return a key that orders the names of releases: numbers in them as numbers."""
     parts = re.findall(r"\d+|\D+", label)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def _note_new(found: list[Any], release: Release) -> None:
+    """Write down a release that is seen for the first time, and forget the oldest ones, with one statement."""
+    asked = sql.SQL(statement("note_release")).format(
+        table=sql.Identifier(tenancy.public_schema(), ScheduleRelease._meta.db_table),
+        site=sql.Literal(conf().site),
+        label=sql.Literal(release.label),
+        is_given=sql.Literal(release.is_given),
+        oldest=sql.Literal([one.pk for one in found[KEPT:]]),
+    )
+    with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
+        cursor.execute(asked)
 
 
 def _note_seen(found: list[Any], own: Any) -> None:

@@ -6,7 +6,7 @@ import os
 
 from django.apps import AppConfig
 
-from tests.chaos import defects, points
+from tests.chaos import defects, looks, points
 
 
 class ChaosConfig(AppConfig):
@@ -25,3 +25,5 @@ class ChaosConfig(AppConfig):
             heartbeat.SILENT_SECONDS = float(seconds)
         if defects.is_armed():
             defects.install()
+        if looks.is_armed():
+            looks.install()

@@ -90,6 +90,15 @@ def pushing_to(push: Callable[[Any], Any]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def sent_to_server() -> Iterator[list[str]]:
+    """What is on the wire, besides the statements of the tenancy packages' cursors."""
+    found: list[str] = []
+    with on_the_wire() as sent:
+        yield found
+    found += [one for one in sent if "search_path" not in one]
+
+
 def fire_due(schema: str, push: Callable[[Any], Any]) -> int:
     """Fire the due schedules of a tenant; their packages go to `push`."""
     with pushing_to(push):

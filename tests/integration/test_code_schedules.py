@@ -32,9 +32,9 @@ from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire
 from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests import tasks_scheduled
+from tests import schemas, tasks_scheduled
 from tests.integration.conftest import sql
-from tests.integration.planning import elsewhere
+from tests.integration.planning import elsewhere, sent_to_server
 
 A, B = "acme_corp", "globex_inc"
 pytestmark = [pytest.mark.seam]
@@ -45,9 +45,7 @@ Code = dict[str, dict[str, Any]]
 def _clean(tenants, settings) -> Iterator[None]:
     code_sync.forget_logged()
     yield
-    with tenancy.in_public():
-        for model in (ScheduleRelease, CodeSchedule, SyncedTenant):
-            model.objects.all().delete()
+    schemas.forget_code()
 
 
 @pytest.fixture
@@ -92,11 +90,6 @@ def writes() -> Iterator[list[str]]:
     found += [
         one["sql"] for one in sent if one["sql"].startswith(verbs) and "tenant_q_schedulerelease" not in one["sql"]
     ]
-
-
-def statements(sent: CaptureQueriesContext) -> list[str]:
-    """What is sent besides django-tenants' own statement for each cursor."""
-    return [one["sql"][:100] for one in sent if not one["sql"].startswith("SET search_path")]
 
 
 DAILY = {"cron": "0 6 * * *"}
@@ -248,26 +241,33 @@ def test_a_dry_run_writes_nothing(code):
     assert not ScheduleRelease.objects.exists()
 
 
-def test_an_unchanged_deploy_costs_five_statements(code):
-    code(daily=DAILY | {"tenants": "tests.tasks_scheduled.north"}, other=DAILY)
-    sync()
-    with CaptureQueriesContext(connection) as sent:
+@pytest.mark.parametrize("releases", [(None, None), ("2026.11.3", "2026.11.4")], ids=["hash", "named"])
+def test_an_unchanged_deploy_costs_five_statements(code, releases):
+    schedules = {"daily": DAILY | {"tenants": "tests.tasks_scheduled.north"}, "other": DAILY}
+    for number in range(code_releases.KEPT):
+        code(f"2026.10.{number}", **schedules)
         sync()
-    assert len(statements(sent)) <= 5, statements(sent)
+    code(releases[0], **schedules)
+    sync()
+    code(releases[1], **schedules)
+    with sent_to_server() as sent:
+        assert not sync().newer
+    assert len(sent) <= 5, "\n".join(one[28:150] for one in sent)
+    assert ScheduleRelease.objects.count() <= code_releases.KEPT + 1
 
 
 def test_a_project_without_schedules_in_code_pays_one_statement(code):
     code()
-    with CaptureQueriesContext(connection) as sent:
+    with sent_to_server() as sent:
         sync()
-    assert len(statements(sent)) == 1 and not ScheduleRelease.objects.exists()
+    assert len(sent) == 1 and not ScheduleRelease.objects.exists()
 
 
 def test_the_statements_of_a_change_do_not_grow_with_the_tenants(tenants, code):
     code(**{f"s{number}": DAILY for number in range(5)})
-    with CaptureQueriesContext(connection) as sent:
+    with sent_to_server() as sent:
         sync()
-    assert len(statements(sent)) < 25, statements(sent)
+    assert len(sent) < 25, sent
 
 
 def test_a_broken_tenant_stops_no_other(tenants, code, caplog):

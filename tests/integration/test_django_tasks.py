@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import django
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import Error, Warning
@@ -16,8 +17,6 @@ from django.db import transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.signals import post_execute
-
-pytest.importorskip("django.tasks" if __import__("django").VERSION >= (6, 0) else "django_tasks")
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
@@ -566,6 +565,11 @@ def test_a_queue_without_a_cluster_is_a_warning(settings):
     assert backend(QUEUES=["default", "mail"], OPTIONS={"timeout": 5}).check() == []
     (message,) = backend(QUEUES=["default", "male"]).check()
     assert isinstance(message, Warning) and "'male'" in message.msg
+
+
+def test_it_is_djangos_own_api_from_django_6_on():
+    own = "django.tasks." if django.VERSION >= (6, 0) else "django_tasks."
+    assert TenantTaskBackend.__base__.__module__.startswith(own) and type(tasks_django.where).__module__.startswith(own)
 
 
 def test_a_project_without_it_does_not_import_it():

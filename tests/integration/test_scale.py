@@ -1,4 +1,4 @@
-"""Every page and every command where there are many tenants and many rows. Their times are printed.
+"""Every page, every command and schedules in code where there are many tenants and many rows. Times are printed.
 
 `make chaos` has 1,000 tenants and 100,000 rows; here are fewer, to see that they work. Django-Q2's `qinfo` alone takes
 over a second then: each of its counts is planned over all tenants' tables.
@@ -6,6 +6,7 @@ over a second then: each of its counts is planned over all tenants' tables.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -25,10 +27,12 @@ from django_q.models import Schedule, Task
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.models import AuditRecord, TenantPolicy
-from tenant_q.schedules import index_upkeep
+from tenant_q.models import AuditRecord, SyncedTenant, TenantPolicy
+from tenant_q.schedules import code_sync, index_upkeep
 from tenant_q.tenancy import in_schema
 from tests import schemas
+from tests.conftest import wait_until
+from tests.integration.planning import sent_to_server
 
 IS_LONG = os.environ.get("CHAOS") == "long"
 TENANTS, ROWS, SCHEDULES = (1000, 100, 10) if IS_LONG else (20, 20, 3)
@@ -71,6 +75,7 @@ def crowd(django_db_setup: None) -> Iterator[list[str]]:
     connection.set_schema_to_public()
     for name in names:
         schemas.drop_tenant(name)
+    schemas.forget_code()
     TenantPolicy.objects.all().delete()
     AuditRecord.objects.all().delete()
     tenancy.forget_tenants()
@@ -158,3 +163,61 @@ def test_pages_and_commands_where_there_is_much(full, visitors):
         except SystemExit as ended:  # no cluster runs, which `mshealth` finds
             assert command == ["mshealth"] and ended.code == 1
         print(f"{time.perf_counter() - begun:6.3f} s  {' '.join(command)}")
+    connection.close()  # `qinfo` has put views of all tenants' rows into the session
+
+
+def code(**changed: Any) -> dict[str, dict[str, Any]]:
+    """Five schedules in code, one of them with other values. None of them fires meanwhile."""
+    declared = {f"code {n}": {"func": "tests.tasks_scheduled.report", "cron": f"{n} 6 29 2 *"} for n in range(5)}
+    return declared | {"code 3": declared["code 3"] | changed}
+
+
+def have(names: list[str], schedules: dict[str, dict[str, Any]]) -> dict[tuple[str, str], Any]:
+    """Require that each tenant has the schedules. Returns their ids and next runs, by tenant and name."""
+    found: dict[tuple[str, str], Any] = {}
+    for name in names:
+        with in_schema(name):
+            rows = {row.name: row for row in Schedule.objects.filter(name__in=schedules)}
+        assert {one: row.cron for one, row in rows.items()} == {one: its["cron"] for one, its in schedules.items()}
+        found |= {(name, one): (row.pk, row.next_run) for one, row in rows.items()}
+    return found
+
+
+def test_a_deploy_that_changes_one_schedule_in_code(crowd, tenants, settings, mscluster):
+    names = [*tenants, *crowd]
+
+    def set_code(release: str, schedules: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        settings.TENANT_Q = settings.TENANT_Q | {"release": release, "schedules": schedules}
+        return {"release": release, "schedules": schedules}
+
+    def sync(what: str) -> tuple[dict[str, int], int]:
+        begun = time.perf_counter()
+        with sent_to_server() as sent:
+            report = code_sync.Sync().run()
+        print(f"{time.perf_counter() - begun:6.3f} s  {what}: {len(sent)} statements, {dict(report.done)}")
+        return report.done, len(sent)
+
+    print(f"\n{len(names):,} tenants with five schedules from code")
+    set_code("2026.11.1", code())
+    done, statements = sync("the first deploy")
+    assert done == {"added": 5 * len(names)}
+    batches = -(-len(names) // code_sync.TOGETHER)
+    assert statements <= 5 + 12 * batches, "they do not grow with the tenants of a batch"
+    set_code("2026.11.2", code())
+    done, statements = sync("an unchanged deploy")
+    assert done == {} and statements <= 5
+
+    before = have(names, code())
+    former = SyncedTenant.objects.values_list("fingerprint", flat=True)[0]
+    changed = code(cron="3 7 29 2 *")
+    begun = time.perf_counter()
+    cluster = mscluster("--workers", "1", wait=False, TEST_TENANT_Q=json.dumps(set_code("2026.11.3", changed)))
+    wait_until(lambda: not SyncedTenant.objects.filter(fingerprint=former).exists(), 60, "the deploy to be in force")
+    seconds = time.perf_counter() - begun
+    print(f"{seconds:6.3f} s  a deploy that changes one, from the start of mscluster")
+    wait_until(lambda: cluster.log.count("with the code: ") == batches, what="the first look to have done it all")
+    after = have(names, changed)
+    assert {place[1] for place in before if before[place] != after[place]} == {"code 3"}
+    if IS_LONG:
+        assert seconds < 10, cluster.log
+    assert sync("the same release looks again")[0] == {}
