@@ -22,6 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_q.tasks import async_task
 
 from tenant_q import tenancy
+from tenant_q.cluster import completer, slice_runner
 from tenant_q.cluster.worker import Worker
 from tenant_q.lifecycle import push
 from tenant_q.package.build import build
@@ -190,8 +191,10 @@ def _statements(message: str) -> list[str]:
 
 
 @pytest.fixture
-def two_steps(define: Any) -> Callable[..., Workflow]:
-    """A workflow of two steps in a line, of which a worker knows that they are short."""
+def two_steps(define: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workflow]:
+    """A workflow of two steps in a line, of which a worker knows that they are short. A slow machine cuts no batch."""
+    monkeypatch.setattr(completer, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(slice_runner, "LOADED_SECONDS", 60.0)
 
     def make(**options: Any) -> Workflow:
         flow: Workflow = define()
@@ -242,6 +245,22 @@ def test_the_steps_of_several_tenants_are_loaded_by_tenant_and_ended_together(
     assert steps.commits <= tasks.commits + 1
     assert steps.to_redis <= tasks.to_redis + 1
     assert steps.to_postgres <= tasks.to_postgres + 2 + count
+
+
+def test_transactional_steps_cost_what_transactional_tasks_cost(ten_tenants, long_lived, two_steps, monkeypatch):
+    flow = two_steps(transactional=True)
+    _warm_up(long_lived, flow)
+    push.push([build(NOTHING, (), {"q_options": {"transactional": True}}, schema=NAMES[0]) for _ in range(STEPS)])
+    tasks = _run_batch(long_lived, monkeypatch)
+    for _ in range(STEPS):
+        flow.start(schema_name=NAMES[0])
+    steps = _run_batch(long_lived, monkeypatch)
+    work(long_lived)
+    print(f"\n{STEPS} transactional tasks: {tasks}\n{STEPS} steps: {steps}", end="")
+    assert steps.commits // STEPS <= tasks.commits // STEPS
+    assert steps.to_redis <= tasks.to_redis + 1
+    assert steps.to_postgres <= tasks.to_postgres + 3
+    assert steps.statements <= tasks.statements
 
 
 def test_a_scheduler_without_open_runs_asks_one_statement_more(ten_tenants, scheduler, monkeypatch):
