@@ -21,11 +21,12 @@ from config.settings import (
 )
 
 CONTENDER = os.environ["CONTENDER"]
+OURS = ("tenant_q", "tenant_q.workflows")
 Q_CLUSTER |= {"save_limit": 0}
 
 if CONTENDER in ("django_q2", "dramatiq"):
     # The same project on one schema, in plain Django. Its pages are ours, for those of the shop ask for tenant_q.
-    INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in (TENANCY, "customers", "tenant_q", "shop")]
+    INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in (TENANCY, "customers", *OURS, "shop")]
     ROOT_URLCONF = "benchmarks.urls"
     MIDDLEWARE = [path for path in MIDDLEWARE if path != TENANT_MIDDLEWARE]
     DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
@@ -38,8 +39,8 @@ if CONTENDER == "django_q2":
     LOGGING["loggers"]["django-q"]["level"] = "WARNING"  # type: ignore[index]
 
 if CONTENDER == "celery":
-    TENANT_APPS = [app for app in TENANT_APPS if app not in ("django_q", "shop")] + ["django_celery_results"]
-    SHARED_APPS = [app for app in SHARED_APPS if app != "tenant_q"]
+    TENANT_APPS = [app for app in TENANT_APPS if app not in ("django_q", "shop", *OURS)] + ["django_celery_results"]
+    SHARED_APPS = [app for app in SHARED_APPS if app not in OURS]
     INSTALLED_APPS = SHARED_APPS + [app for app in TENANT_APPS if app not in SHARED_APPS]
     ROOT_URLCONF = "benchmarks.urls"
     CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
