@@ -144,7 +144,7 @@ def shared_before(schema: str, run: str, name: str) -> Mapping[str, Any]:
 
 def _set_by(schema: str, run: str, names: list[str]) -> dict[str, Any]:
     with tables_of(schema):
-        found = steps().filter(run=run, name__in=names).exclude(context=None).order_by("index")
+        found = steps().filter(run=run, name__in=names).filter(context__isnull=False).order_by("index")
         rows = list(found.values_list("name", "context"))
     place = {name: number for number, name in enumerate(names)}
     merged: dict[str, Any] = {}

@@ -29,6 +29,7 @@ def test_a_step_runs_once_for_each_item(tenants):
         assert run.results["double"] == [2, 4, 6, 8, 10]
         assert run.results["total"] == 30
         assert run.results["on_end"] == "succeeded: "
+        assert run.context == {"items": [1, 2, 3, 4, 5]}
 
 
 def test_a_failed_item_fails_the_run_and_resume_runs_it_alone(tenants):
