@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg import sql
 
@@ -146,33 +146,6 @@ def look(clusters: Sequence[str], limit: int = LOOK) -> Look:
 def look_query(clusters: Sequence[str], limit: int = LOOK) -> sql.Composed:
     """Return the statement with which `look` reads the due index of runs."""
     return sql.SQL(statement("due_runs")).format(limit=sql.Literal(limit), **_parameters(clusters))
-
-
-def counts() -> dict[str, dict[str, int]]:
-    """Return the number of runs of each tenant by their state, with one statement that reads no tenant's schema.
-
-    Raises:
-        DatabaseAway: The database cannot be reached.
-    """
-    found: dict[str, dict[str, int]] = {}
-    with tenancy.detect_outages(), tenancy.in_public():
-        for schema, state, count in entries().values_list("schema_name", "state").annotate(Count("run")).order_by():
-            found.setdefault(schema, {})[state] = count
-    return found
-
-
-def overdue(seconds: float) -> dict[str, int]:
-    """Return the number of open runs of each tenant that are overdue, with one statement; tenants without are left out.
-
-    Args:
-        seconds: A run is overdue when it has been due for longer than this.
-
-    Raises:
-        DatabaseAway: The database cannot be reached.
-    """
-    with tenancy.detect_outages(), tenancy.in_public():
-        late = entries().filter(state__in=OPEN_RUN, due__lte=Now() - timedelta(seconds=seconds))
-        return dict(late.values_list("schema_name").annotate(Count("run")).order_by())
 
 
 # Change. Each of these leaves out entries that are locked: a transaction of the tenant writes to them, and waiting for

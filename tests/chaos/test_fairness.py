@@ -22,8 +22,8 @@ from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol.limits import BATCH_LIMIT
 from tenant_q.lifecycle import push, submit
+from tenant_q.operations import workflow_runs
 from tenant_q.package.build import build
-from tenant_q.workflows import run_index
 from tenant_q.workflows.run import Run
 from tests import schemas
 from tests.conftest import RunningCluster, wait_until
@@ -204,7 +204,7 @@ def test_a_tenant_that_starts_many_runs_delays_no_other_ones_run(crowd, mscluste
         diamond.start({"seconds": 0.002}, schema_name=noisy)
     policies.change(noisy, actor="test", act="resume", paused=False)
     beside = ended_runs(quiet, samples)
-    assert run_index.counts()[noisy]["running"] > count // 10, "the quiet run waited for the noisy ones"
+    assert workflow_runs.count_runs()[noisy].of("running") > count // 10, "the quiet run waited for the noisy ones"
     between = started_between(noisy, quiet, beside)
     before, now = ([flow_seconds(run) for run in runs] for runs in (calm, beside))
     limit = 2 * percentile(before, 0.99) + 0.12 * LEVELS
