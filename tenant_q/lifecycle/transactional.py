@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ from django_q.models import Task
 from tenant_q.exceptions import DatabaseAway, RolledBack, TenantBusy
 from tenant_q.lifecycle import step_engine, task_rows
 from tenant_q.package.package import Package
+from tenant_q.support.lock_keys import lock_key
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import DATABASE_ERRORS, detect_outages, tenant_connection
 
@@ -70,9 +70,7 @@ def _earlier_success(package: Package) -> Task | None:
 
 
 def _lock_out_others(package: Package) -> None:
-    key = int.from_bytes(
-        hashlib.blake2b(f"{package.schema};{package.id}".encode(), digest_size=8).digest(), signed=True
-    )
+    key = lock_key(f"{package.schema};{package.id}")
     with tenant_connection().cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [key])
         if not cursor.fetchone()[0]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from tenant_q import tenancy
 from tenant_q.exceptions import DatabaseAway
+from tenant_q.support.lock_keys import lock_key
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.workflows.advancing import advance
@@ -60,11 +60,14 @@ def _admit(schema: str, everything: bool = False) -> list[ReadyStep]:
     limit = limit_of(schema)
     if limit is None and not everything:
         return []
-    key = int.from_bytes(hashlib.blake2b(f"workflows;{schema}".encode(), digest_size=8).digest(), "big", signed=True)
     most = limit if limit is not None else 1_000_000
     with transaction([schema]) as open_one:
         _, admitted = open_one.run(
-            [on(schema, "workflow_admission_lock", key), on(schema, "workflow_admit", most, most)], last=True
+            [
+                on(schema, "workflow_admission_lock", lock_key(f"workflows;{schema}")),
+                on(schema, "workflow_admit", most, most),
+            ],
+            last=True,
         )
     ids = [id for (id,) in admitted.rows]
     return advance({schema: ids}, again={schema: ids}).ready if ids else []
