@@ -77,7 +77,7 @@ def main() -> int:
                 from benchmarks import growth as growing
 
                 growth = growing.measure(servers, options, compared, found["no-op"].get(DJANGO_Q2.key, []), step)
-            # At last, for it makes tenants in the database that the others copy.
+            # Last: it makes tenants in the database that the others copy.
             flows = contest.attempt("Workflows", lambda: measure_workflows(options)) if options.workflow_runs else None
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)

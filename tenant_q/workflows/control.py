@@ -37,7 +37,7 @@ def _locked(schema: str, id: str, act: str, by: str) -> Iterator[tuple[Transacti
         with transaction([schema]) as open_one:
             found = read(open_one, {schema: [id]}) if "\0" not in id else []
             if not found:
-                raise WorkflowError(f"Tenant {schema!r} has no workflow run {id[:100]!r}; see `msworkflow list`.")
+                raise run_rows.unknown_run(schema, id)
             yield open_one, found[0]
 
 
@@ -121,9 +121,11 @@ def finish_cancel(schema: str, id: str, *, by: str = "") -> None:
     _advance_and_push(schema, id)
 
 
-def _advance_and_push(schema: str, id: str) -> None:
+def _advance_and_push(schema: str, id: str, *, admits: bool = False) -> None:
+    """Advance a run and push its ready steps. If `admits`, admit pending runs of its tenant first: it may be one."""
+    admitted = admit([schema]) if admits else []
     advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
-    push_steps([*advanced.ready, *admit(advanced.ended)])
+    push_steps([*admitted, *advanced.ready, *admit(advanced.ended)])
     plan_looks(advanced)
 
 
@@ -135,7 +137,7 @@ def preview_resume(schema: str, id: str, steps: Sequence[str] | None = None) -> 
     with transaction([schema]) as open_one:
         found = read(open_one, {schema: [id]})
         if not found:
-            raise WorkflowError(f"Tenant {schema!r} has no workflow run {id[:100]!r}; see `msworkflow list`.")
+            raise run_rows.unknown_run(schema, id)
         return resuming.plan_resume(found[0].facts, steps).names
 
 
@@ -144,14 +146,7 @@ def resume(schema: str, id: str, steps: Sequence[str] | None = None, *, by: str 
     with _locked(schema, id, "resume workflow", by) as (open_one, one):
         wanted = resuming.plan_resume(one.facts, steps)
         resuming.write(open_one, schema, one.facts, wanted, is_limited=is_limited(schema))
-        tenancy.on_commit(lambda: push_or_leave(schema, id, lambda: _begin_again(schema, id)))
-
-
-def _begin_again(schema: str, id: str) -> None:
-    admitted = admit([schema]) if is_limited(schema) else []
-    advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
-    push_steps([*admitted, *advanced.ready])
-    plan_looks(advanced)
+        tenancy.on_commit(lambda: push_or_leave(schema, id, lambda: _advance_and_push(schema, id, admits=True)))
 
 
 # Skip and delete

@@ -208,10 +208,9 @@ def _context_of(package: Package, loaded: LoadedStep) -> Context:
 # After it has run
 
 
-def _succeeded(outcome: Outcome, attempts: int | None = None) -> EndedStep:
+def _succeeded(outcome: Outcome) -> EndedStep:
     end: StepEnd = outcome.result
-    count = outcome.package.failures if attempts is None else attempts
-    return EndedStep(outcome.package, end, count, outcome.started, outcome.stopped)
+    return EndedStep(outcome.package, end, outcome.package.failures, outcome.started, outcome.stopped)
 
 
 def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:

@@ -75,6 +75,11 @@ class Plan:
         last = [] if self.on_end is None else [PlanStep(ON_END, options=self.on_end)]
         return {step.name: step for step in [*self.steps, *last]}
 
+    @property
+    def roots(self) -> list[PlanStep]:
+        """The steps of the plan that depend on no other: a run begins with them."""
+        return [step for step in self.steps if not step.after]
+
     @cached_property
     def text(self) -> str:
         """The plan as JSON. Equal plans have equal texts."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q import tenancy
-from tenant_q.exceptions import WorkflowError
 from tenant_q.workflows import control, run_rows
 from tenant_q.workflows.context import Results
 from tenant_q.workflows.models import WorkflowRun, WorkflowStep
@@ -48,7 +47,7 @@ class Run:
         schema = tenancy.task_schema(schema_name)
         row = run_rows.get(schema, id)
         if row is None:
-            raise WorkflowError(f"Tenant {schema!r} has no workflow run {str(id)[:100]!r}; see `msworkflow list`.")
+            raise run_rows.unknown_run(schema, id)
         return cls(row, schema)
 
     @classmethod

@@ -58,6 +58,11 @@ def steps() -> QuerySet[WorkflowStep]:
     return WorkflowStep._default_manager.using(tenancy.database_alias())
 
 
+def unknown_run(schema: str, id: str) -> WorkflowError:
+    """Return the error for a run that a tenant does not have."""
+    return WorkflowError(f"Tenant {schema!r} has no workflow run {str(id)[:100]!r}; see `msworkflow list`.")
+
+
 def get(schema: str, id: str) -> WorkflowRun | None:
     """Return the row of a tenant's run, or None."""
     if "\0" in id:

@@ -24,7 +24,7 @@ from tenant_q.support.moments import at
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, run_rows, step_options
 from tenant_q.workflows.models import WorkflowRun
-from tenant_q.workflows.plan import ON_END, Plan
+from tenant_q.workflows.plan import Plan
 from tenant_q.workflows.pushing import push_or_leave, push_steps
 from tenant_q.workflows.run import Run
 from tenant_q.workflows.states import RunState, StepState
@@ -50,7 +50,7 @@ def start(workflow: Workflow, input: Any, *, key: str | None = None, schema: str
         return here.start_on_commit(workflow, input, key=key, schema=schema, by=by)
     run, is_new = write(workflow, input, key=key, schema=schema, by=by)
     if is_new:
-        tenancy.on_commit(lambda: push_or_leave(run.schema, run.id, lambda: push_steps(first_steps(run, run.plan))))
+        tenancy.on_commit(lambda: push_or_leave(run.schema, run.id, lambda: push_steps(first_steps(run))))
     return run
 
 
@@ -139,14 +139,8 @@ def _refuse_full(schema: str) -> None:
 def _insert(schema: str, row: Any, plan: Plan, text: str) -> bool:
     """Write a run and its steps with one statement, with the times of PostgreSQL's clock. Return whether it is new."""
     is_pending = row.state == RunState.PENDING
-    steps = [
-        {
-            "name": step.name,
-            "state": StepState.WAITING if step.after or step.each or is_pending else StepState.READY,
-        }
-        for step in plan.by_name.values()
-    ]
-    steps = [step | ({"state": StepState.WAITING} if step["name"] == ON_END else {}) for step in steps]
+    ready = set() if is_pending else {step.name for step in plan.roots}
+    steps = [{"name": name, "state": StepState.READY if name in ready else StepState.WAITING} for name in plan.by_name]
     values = (
         row.id, row.workflow, row.version, row.key, row.cluster, row.state, plan.text, text, json.dumps(row.config),
         plan.timeout, FIRST_LOOK_SECONDS, row.by, json.dumps(steps),
@@ -175,7 +169,7 @@ def _with_key(schema: str, workflow: Workflow, key: str | None, input: Mapping[s
     return Run(row, schema)
 
 
-def first_steps(run: Run, plan: Plan) -> list[ReadyStep]:
+def first_steps(run: Run) -> list[ReadyStep]:
     """Return the steps with which a new run begins. A pending run may begin with none."""
     if run.state == RunState.PENDING:
         return admission.admit([run.schema])
@@ -190,8 +184,7 @@ def first_steps(run: Run, plan: Plan) -> list[ReadyStep]:
             cluster=run.row.cluster,
             options=step.options,
         )
-        for step in plan.steps
-        if not step.after
+        for step in run.plan.roots
     ]
 
 
