@@ -121,11 +121,9 @@ def finish_cancel(schema: str, id: str, *, by: str = "") -> None:
     _advance_and_push(schema, id)
 
 
-def _advance_and_push(schema: str, id: str, *, admits: bool = False) -> None:
-    """Advance a run and push its ready steps. If `admits`, admit pending runs of its tenant first: it may be one."""
-    admitted = admit([schema]) if admits else []
+def _advance_and_push(schema: str, id: str) -> None:
     advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
-    push_steps([*admitted, *advanced.ready, *admit(advanced.ended)])
+    push_steps([*advanced.ready, *admit(advanced.ended)])
     plan_looks(advanced)
 
 
@@ -146,7 +144,14 @@ def resume(schema: str, id: str, steps: Sequence[str] | None = None, *, by: str 
     with _locked(schema, id, "resume workflow", by) as (open_one, one):
         wanted = resuming.plan_resume(one.facts, steps)
         resuming.write(open_one, schema, one.facts, wanted, is_limited=is_limited(schema))
-        tenancy.on_commit(lambda: push_or_leave(schema, id, lambda: _advance_and_push(schema, id, admits=True)))
+        tenancy.on_commit(lambda: push_or_leave(schema, id, lambda: _begin_again(schema, id)))
+
+
+def _begin_again(schema: str, id: str) -> None:
+    admitted = admit([schema]) if is_limited(schema) else []
+    advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
+    push_steps([*admitted, *advanced.ready])
+    plan_looks(advanced)
 
 
 # Skip and delete
