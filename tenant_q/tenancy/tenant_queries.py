@@ -98,9 +98,9 @@ def tenant_count() -> int:
 
 
 def tenant_names() -> list[str]:
-    """Return the schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
+    """Return the sorted schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
     with detect_outages(), in_public():
-        return list(all_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
+        return sorted(all_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
 
 def tenant_exists(key: str) -> bool:
