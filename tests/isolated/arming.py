@@ -14,7 +14,8 @@ ATTACKER, VICTIM, OTHER = TENANTS
 _OF_A_TENANT = """
 INSERT INTO {s}.shop_order (number, buyer, amount, status, created, message)
     VALUES ('{mark}{s}', 'b', 1, 'new', now(), '');
-INSERT INTO {s}.auth_user (password, is_superuser, username, first_name, last_name, email, is_staff, is_active, date_joined)
+INSERT INTO {s}.auth_user
+    (password, is_superuser, username, first_name, last_name, email, is_staff, is_active, date_joined)
     VALUES ('{mark}{s}', true, 'admin', '', '', '', true, true, now());
 INSERT INTO {s}.django_q_schedule (func, schedule_type, repeats, next_run, args, intended_date_kwarg)
     VALUES ('tests.tasks.nothing', 'Y', 1, '2999-01-01 00:00+00', '(''{mark}{s}'',)', '');

@@ -1,4 +1,4 @@
-"""Tasks of a hostile tenant, and the task that shows what the next one finds. They never raise: they return what came."""
+"""Tasks of a hostile tenant, which return what came of it, and the task that shows what the next one finds."""
 
 from __future__ import annotations
 

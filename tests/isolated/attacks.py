@@ -348,15 +348,15 @@ ATTACKS = {
         "SELECT * FROM dblink('dbname={database} user={owner}', 'SELECT 1') AS t (n int)",
         "SELECT dblink_connect('c', 'dbname=postgres user=postgres')",
         "SELECT dblink_connect_u('c', 'dbname={database} user={owner}')",
-        "~SELECT dblink_exec('host={host} dbname={database} user={owner} password=x', 'DELETE FROM {victim}.shop_order')",
+        "~SELECT dblink_exec('host={host} dbname={database} user={owner} password=x', 'DELETE FROM public.vault')",
         "~SELECT dblink_exec('host={host} dbname={database} user={victim_role} password=', 'SELECT 1')",
         crosses=False,
     ),
     "locks on others' tables": Attack(
         *(
             f"DO $$BEGIN LOCK TABLE {table} IN {mode} MODE; END$$"
-            for table in ("{victim}.shop_order", "public.vault", "public.customers_customer", "public.tenant_q_tenantrole",
-                          "pg_catalog.pg_authid")
+            for table in ("{victim}.shop_order", "public.vault", "public.customers_customer",
+                          "public.tenant_q_tenantrole", "pg_catalog.pg_authid")
             for mode in ("ACCESS SHARE", "ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
         ),
         *(

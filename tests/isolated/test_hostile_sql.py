@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tenant_q.tenancy import in_schema
-from tests.isolated import attack_tasks, by_hand, witness
+from tests.isolated import attack_tasks, hand_made, witness
 from tests.isolated.arming import ATTACKER, TENANTS, arm
 from tests.isolated.attacks import ATTACKS
 from tests.isolated.scene import Scene, names_of, not_refused, read_elsewhere, statements
@@ -21,7 +21,7 @@ def scene(make_site) -> Iterator[Scene]:
     site = make_site("login")
     number = arm(site)
     for schema in TENANTS:
-        by_hand.provision(site, schema)
+        hand_made.provision(site, schema)
     with site.here(), site.session(OWNER) as owners:
         yield Scene(site, names_of(site, number, owners), site.mscluster(workers=1))
         site.end()
@@ -31,7 +31,7 @@ def scene(make_site) -> Iterator[Scene]:
 def test_it_reaches_nothing(scene, name):
     with scene.nothing_elsewhere():
         outcomes = scene.commit("attempt", statements(ATTACKS[name], scene.names))
-        by_hand.repair(scene.site, ATTACKER)
+        hand_made.repair(scene.site, ATTACKER)
     assert not_refused(ATTACKS[name], outcomes) == []
     assert read_elsewhere(outcomes) == []
 
@@ -43,7 +43,7 @@ def test_where_the_schema_is_only_a_setting_it_is_seen_to_cross(isolated_site, n
     with site.session(OWNER) as owners:
         names = names_of(site, arm(site), owners)
         for schema in TENANTS:
-            by_hand.provision(site, schema)
+            hand_made.provision(site, schema)
         before = witness.look(site, ATTACKER, names.own_role)
         with in_schema(ATTACKER):
             outcomes = attack_tasks.attempt(statements(ATTACKS[name], names))
