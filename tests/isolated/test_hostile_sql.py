@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tenant_q.tenancy import in_schema
 from tests.isolated import attack_tasks, hand_made, witness
 from tests.isolated.arming import ATTACKER, TENANTS, arm
 from tests.isolated.attacks import ATTACKS
-from tests.isolated.scene import Scene, names_of, not_refused, read_elsewhere, statements
+from tests.isolated.scene import names_of, not_refused, read_elsewhere, statements
 from tests.isolated.server import OWNER
 
 pytestmark = pytest.mark.seam
-
-
-@pytest.fixture(scope="module")
-def scene(make_site) -> Iterator[Scene]:
-    site = make_site("login")
-    number = arm(site)
-    for schema in TENANTS:
-        hand_made.provision(site, schema)
-    with site.here(), site.session(OWNER) as owners:
-        yield Scene(site, names_of(site, number, owners), site.mscluster(workers=1))
-        site.end()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
