@@ -1,6 +1,7 @@
 """Find tenants, enter and leave their schemas, and verify them. Only `tenancy_package` imports the tenancy packages."""
 
 from tenant_q.tenancy.acting import (
+    admit_owner,
     all_owner_settings,
     as_owner,
     base_role,
@@ -113,6 +114,7 @@ __all__ = [
     "Databases",
     "TenantConfig",
     "acting_as",
+    "admit_owner",
     "all_owner_settings",
     "as_owner",
     "base_role",
