@@ -46,6 +46,7 @@ from tenant_q.tenancy.records import (
     restored_tenants,
     scope,
 )
+from tenant_q.tenancy.restriction import require_authorized, restricted, restriction
 from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
 from tenant_q.tenancy.secrets import hide as hide_secrets
 from tenant_q.tenancy.switching import (
@@ -184,10 +185,13 @@ __all__ = [
     "raw_cursor",
     "refresh_tenant",
     "refuse_in_event_loop",
+    "require_authorized",
     "require_migrated",
     "require_plain_tables",
     "require_ready",
     "restored_tenants",
+    "restricted",
+    "restriction",
     "retry_conflicts",
     "role_to_verify",
     "scheduled_among",
