@@ -44,7 +44,7 @@ class TenantDetails:
             return "" if conf().isolation == "path" else f"Its tasks wait for its role, which {command} makes."
         if self.role.state == TenantRole.State.REPAIR:
             return "Its tasks wait until the scheduler has repaired its role."
-        wanted = self.configuration.limits.get("max_connections")
+        wanted = self.configuration.limit("max_connections")
         if wanted != self.role.connection_limit and self.role.state == TenantRole.State.ACTIVE:
             command = f"`mstenant provision {self.schema} --adopt`"
             return f"Its max_connections differs from the limit of its role; {command} applies it."

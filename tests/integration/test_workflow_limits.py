@@ -355,6 +355,43 @@ def test_the_tenants_own_limit_of_items(mapped):
     assert mapped.run_here({"value": {"lines": [1, 2, 3]}}, schema_name=B).state == "succeeded"
 
 
+def test_a_limit_that_code_wrote_with_a_fraction_of_zero_holds_too(mapped):
+    """The database takes 2.0, which is a whole number in JSON."""
+    TenantConfiguration.objects.create(schema_name=A, limits={"max_items": 2.0, "max_open_workflows": 1.0})
+    mapped_run = mapped.run_here({"value": {"lines": [1, 2, 3]}})
+    assert errors(mapped_run) == {"book": "ItemsRefused: fetch.lines has 3 items, and at most 2 are run; group them."}
+    runs = [mapped.start({"value": {"lines": [1]}}) for _ in range(3)]
+    assert [run.refresh().state for run in runs] == ["running", "pending", "pending"]
+
+
+@pytest.mark.parametrize("frozen", ['"9"', '"many"', "[1]", "1.5", f'"{"9" * 5000}"', "-3"])
+def test_a_frozen_limit_that_is_none_leaves_the_limit_of_all(mapped, worker, frozen):
+    """A run's row is the tenant's own, which may write into it what it likes."""
+    run = mapped.start({"value": {"lines": [1]}})
+    sql(f"UPDATE {A}.tenant_q_workflows_run SET config = %s::jsonb", f'{{"limits": {{"max_items": {frozen}}}}}')
+    work(worker)
+    assert run.refresh().state == "succeeded"
+
+
+def test_starts_at_the_same_time_never_open_more_runs_than_the_limit(flow, worker):
+    policies.configure(A, actor="t", limits={"max_open_workflows": 2})
+    begin = Barrier(6)
+
+    def start(_: int) -> str:
+        begin.wait(30)
+        try:
+            return str(flow.start(schema_name=A).id)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(6) as threads:
+        ids = list(threads.map(start, range(6)))
+    found = sorted(Run.get(id, schema_name=A).state for id in ids)
+    assert found == ["pending"] * 4 + ["running"] * 2
+    work(worker)
+    assert {Run.get(id, schema_name=A).state for id in ids} == {"succeeded"}
+
+
 def test_the_outputs_of_all_items_are_limited_together(define, monkeypatch):
     from tenant_q.workflows import items
 
