@@ -373,25 +373,6 @@ def test_a_frozen_limit_that_is_none_leaves_the_limit_of_all(mapped, worker, fro
     assert run.refresh().state == "succeeded"
 
 
-def test_starts_at_the_same_time_never_open_more_runs_than_the_limit(flow, worker):
-    policies.configure(A, actor="t", limits={"max_open_workflows": 2})
-    begin = Barrier(6)
-
-    def start(_: int) -> str:
-        begin.wait(30)
-        try:
-            return str(flow.start(schema_name=A).id)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(6) as threads:
-        ids = list(threads.map(start, range(6)))
-    found = sorted(Run.get(id, schema_name=A).state for id in ids)
-    assert found == ["pending"] * 4 + ["running"] * 2
-    work(worker)
-    assert {Run.get(id, schema_name=A).state for id in ids} == {"succeeded"}
-
-
 def test_the_outputs_of_all_items_are_limited_together(define, monkeypatch):
     from tenant_q.workflows import items
 
