@@ -76,6 +76,12 @@ def read_details(schema: str) -> TenantDetails:
     return TenantDetails(schema, is_known, policy, _config_of(configuration), role, operation)
 
 
+def read_roles() -> list[TenantRole]:
+    """Read the database roles of all tenants. Raises `DatabaseAway`."""
+    with tenancy.detect_outages(), tenancy.in_public():
+        return list(TenantRole.objects.using(tenancy.database_alias()))
+
+
 def _row_of(model: Any, schema: str) -> Any:
     return model.objects.using(tenancy.database_alias()).filter(schema_name=schema).first()
 
