@@ -302,7 +302,7 @@ def as_owner(*, needs_rights: bool = True) -> Iterator[None]:
     if not needs_rights and _process.mode == "role":
         yield
         return
-    if not is_isolated() or _thread.is_owner or not _acts_as_tenant():
+    if not is_as_tenant():
         settle()
         yield
         return
@@ -315,8 +315,8 @@ def as_owner(*, needs_rights: bool = True) -> Iterator[None]:
 
 
 def is_as_tenant() -> bool:
-    """Return whether this thread of the cluster acts as a tenant's role."""
-    return _thread.role is not None
+    """Return whether this thread acts as a tenant's role: one of the cluster, or one that a task started."""
+    return is_isolated() and not _thread.is_owner and _acts_as_tenant()
 
 
 def _acts_as_tenant() -> bool:

@@ -265,7 +265,7 @@ def verify_entered(
 
     The cached tenant may be outdated. Arguments and errors are those of `verify`.
     """
-    if schema == public_schema():
+    if schema == public_schema() or acting.is_as_tenant():  # a tenant's role has rights to its own schema only
         return
     try:
         verify(schema, databases, tenant=tenant, role=role)
