@@ -51,7 +51,10 @@ def test_a_rotation_refuses_the_old_password_and_takes_the_new(site):
 
 def test_now_ends_the_sessions_of_the_old_password(site):
     role = row("acme_corp").role
-    with site.session(role, password(site, "acme_corp")) as own, site.session(row("globex_inc").role, password(site, "globex_inc")) as other:
+    with (
+        site.session(role, password(site, "acme_corp")) as own,
+        site.session(row("globex_inc").role, password(site, "globex_inc")) as other,
+    ):
         assert rotate_tenant("acme_corp", actor="olga", now=True).ended == 1
         assert role not in site.sessions().values()
         with pytest.raises(psycopg.OperationalError):
@@ -89,7 +92,9 @@ def test_a_rotation_killed_anywhere_is_repaired_once_a_worker_is_refused(site):
         assert not TenantOperation.objects.exists()
         start_again(site)
     assert repaired  # between the new password and the commit of its version
-    assert site.sql("SELECT count(*) FROM pg_auth_members WHERE inherit_option AND member = 'site_admin'::regrole") == [(0,)]
+    assert site.sql("SELECT count(*) FROM pg_auth_members WHERE inherit_option AND member = 'site_admin'::regrole") == [
+        (0,)
+    ]
 
 
 def start_again(site: Any) -> None:
@@ -116,7 +121,9 @@ def test_a_worker_that_was_refused_waits_for_the_new_version(site, monkeypatch):
         is_refused.set()
         readers.append(threading.Thread(target=read))
         readers[0].start()
-        wait_until(lambda: site.sql("SELECT 1 FROM pg_stat_activity WHERE query ~ 'FOR SHARE' AND wait_event_type = 'Lock'"))
+        wait_until(
+            lambda: site.sql("SELECT 1 FROM pg_stat_activity WHERE query ~ 'FOR SHARE' AND wait_event_type = 'Lock'")
+        )
 
     def read() -> None:
         with psycopg.connect(site.owner_url) as worker:
