@@ -2,3 +2,7 @@
 
 Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]` needs roles.
 """
+
+from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
+
+__all__ = ["Decommissioned", "decommission_tenant"]
