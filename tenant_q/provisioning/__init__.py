@@ -4,5 +4,18 @@ Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]
 """
 
 from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
+from tenant_q.provisioning.repair import Repairs, repair_marked, repair_tenant
+from tenant_q.provisioning.rotate import Rotation, Rotations, count_to_rotate, rotate_all, rotate_tenant
 
-__all__ = ["Decommissioned", "decommission_tenant"]
+__all__ = [
+    "Decommissioned",
+    "Repairs",
+    "Rotation",
+    "Rotations",
+    "count_to_rotate",
+    "decommission_tenant",
+    "repair_marked",
+    "repair_tenant",
+    "rotate_all",
+    "rotate_tenant",
+]
