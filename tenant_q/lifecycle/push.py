@@ -98,6 +98,7 @@ def push(
     Raises:
         EnqueueError: A package does not pickle.
         QueueFull: The tenant's queue has no room.
+        TenantLeaving: The tenant is being decommissioned.
         UnknownTenant: No tenant has the schema name.
         BrokerError: The broker does not answer.
     """
