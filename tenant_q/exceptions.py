@@ -51,6 +51,18 @@ class NotOffered(EnqueueError):
     """A tenant's staff tried to run a function that the project does not offer them."""
 
 
+class TenantLeaving(EnqueueError):
+    """The tenant is being decommissioned, so nothing more is enqueued for it."""
+
+
+class TenantNotAuthorized(TenantQError):
+    """The code is restricted to one tenant, and has named another one or the public schema."""
+
+
+class ProvisioningError(TenantQError):
+    """A tenant's role cannot be created, changed, checked or dropped. The message names the way out."""
+
+
 class BadSchedule(TenantQError):
     """The arguments, cron text or type of a schedule are invalid."""
 
@@ -130,7 +142,7 @@ class TenantReplaced(TenantUnavailable):
 
 
 class TenantNotReady(TenantUnavailable):
-    """The tenant exists, but the project's `TENANT_Q["ready_tenants"]` does not let it through yet."""
+    """The tenant exists, but is not served yet: `TENANT_Q["ready_tenants"]` holds it back, or its role is missing."""
 
 
 class TenantBusy(TenantUnavailable):

@@ -56,7 +56,8 @@ def conf() -> Configuration:
     values["time_zone"] = values.get("time_zone", settings.TIME_ZONE) if settings.USE_TZ else None
     # A project may write lists.
     values["databases"] = tuple(values.get("databases", ())) or None
-    values["admin_functions"] = tuple(values.get("admin_functions", ()))
+    for name in ("admin_functions", "open_aliases", "shared_read", "shared_write"):
+        values[name] = tuple(values.get(name, ()))
     excluded = getattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", Configuration.excluded_schemas)
     return Configuration(**values, q_cluster=given["Q_CLUSTER"], excluded_schemas=frozenset(excluded))
 

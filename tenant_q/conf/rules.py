@@ -19,6 +19,12 @@ NAME: Rule = (is_text, "a name that is not empty")
 LOG_LEVEL: Rule = (lambda value: value in logging.getLevelNamesMapping(), "a level of Python's logging, as 'INFO'")
 SAVE_LIMIT_PER: Rule = (lambda value: value in ("group", "name", "func"), "'group', 'name', 'func' or None")
 CATCH_UP: Rule = (call_checks.is_catch_up, call_checks.CATCH_UP)
+ISOLATION: Rule = (lambda value: value in ("path", "role", "login"), "'path', 'role' or 'login'")
+ROLE_KEY_BYTES = 32
+ROLE_KEY: Rule = (
+    lambda value: len(str(value).encode()) >= ROLE_KEY_BYTES,
+    f"a secret of at least {ROLE_KEY_BYTES} bytes, as of `secrets.token_urlsafe(32)`, from the environment",
+)
 RELEASE: Rule = (lambda value: 0 < len(str(value)) <= 100, "a number, or a text of 1 to 100 characters")
 TIME_ZONE: Rule = (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'")
 
@@ -40,6 +46,20 @@ def database_problem(alias: object) -> str | None:
         return f"names {alias!r}, which DATABASES does not have; add it or remove it."
     if not switches_schemas(alias):
         return f"names {alias!r}, which does not switch schemas; give it the ENGINE of the tenants' database."
+    return None
+
+
+def alias_problem(alias: object) -> str | None:
+    """Apply the rules for an item of `TENANT_Q["open_aliases"]`. Return what is wrong with it, or None."""
+    if not isinstance(alias, str) or alias not in settings.DATABASES:
+        return f"names {alias!r}, which DATABASES does not have; add it or remove it."
+    return None
+
+
+def table_problem(name: object) -> str | None:
+    """Apply the rules for an item of `TENANT_Q["shared_read"]`. Return what is wrong with it, or None."""
+    if not isinstance(name, str) or not name or name.count(".") > 1 or not all(name.split(".")):
+        return f"names {name!r}; name a model as 'app_label.Model', or a table of the public schema by its name."
     return None
 
 

@@ -164,6 +164,48 @@ class Configuration:
         100, "how many tenants, and how many functions, have their own series; the rest is `other`",
         unit="names", minimum=1,
     )  # fmt: skip
+    isolation: str = _ours(
+        "path",
+        "what keeps a task in its tenant's schema: the search path, the tenant's role in the shared session, or a "
+        "session that the tenant's own role opened",
+        shown='`"path"`', rule=rules.ISOLATION,
+    )  # fmt: skip
+    role_key: str | None = _ours(
+        None, "the secret from which the passwords of the tenants' roles are made; take it from the environment",
+        rule=rules.ROLE_KEY,
+    )  # fmt: skip
+    credentials: str | None = _ours(
+        None, "instead of `role_key`: a function that takes a database, a role and a version, and returns a password",
+        unit="path",
+    )  # fmt: skip
+    admin_database: str | None = _ours(
+        None,
+        "a URL of the tenants' database for a role that may create roles, from the environment; or the path of a "
+        "function that returns the URL",
+        unit="URL or path",
+    )
+    tenant_sessions: int = _ours(
+        4, "the sessions of tenants that a worker keeps open, besides that of the tenant it serves",
+        unit="sessions", minimum=0,
+    )  # fmt: skip
+    open_aliases: tuple[str, ...] = _ours(
+        (), "the aliases of databases that tasks may use with the project's own role, besides `databases`",
+        unit="aliases", item_problem=rules.alias_problem,
+    )  # fmt: skip
+    shared_read: tuple[str, ...] = _ours(
+        (), "the models or tables of the public schema that tenants' roles may read", unit="models",
+        item_problem=rules.table_problem,
+    )  # fmt: skip
+    shared_write: tuple[str, ...] = _ours(
+        (), "the models or tables of the public schema that tenants' roles may read and write", unit="models",
+        item_problem=rules.table_problem,
+    )  # fmt: skip
+    make_tenant: str | None = _ours(
+        None,
+        "a function that takes a schema, fields and a domain, and creates the rows of a new tenant; without it the "
+        "tenant model and the domain model are used",
+        unit="path",
+    )
     test_queue: bool = _ours(
         False, "whether to serve and fill the test queue of the configured database, whose tests run elsewhere"
     )

@@ -6,6 +6,7 @@ from tenant_q.models.due_schedules import DueSchedule, IndexedSchema
 from tenant_q.models.group_parts import GroupPart
 from tenant_q.models.pages import Cluster, DeadTask, LiveTask
 from tenant_q.models.policies import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy, validate_weight
+from tenant_q.models.tenant_roles import TenantOperation, TenantRole
 from tenant_q.models.tenants import TenantConfiguration, TenantRecord
 from tenant_q.models.workflows import BrokerEpoch, DueWorkflow, IndexedRuns
 
@@ -26,7 +27,9 @@ __all__ = [
     "ScheduleRelease",
     "SyncedTenant",
     "TenantConfiguration",
+    "TenantOperation",
     "TenantPolicy",
     "TenantRecord",
+    "TenantRole",
     "validate_weight",
 ]

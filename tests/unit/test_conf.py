@@ -188,7 +188,7 @@ UNKNOWN = [
         "Q_CLUSTER['ALT_CLUSTERS']['long'] has an unknown key 'time_out': did you mean 'timeout'?",
     ),
     ("TENANT_Q", {"leese": 2}, "TENANT_Q has an unknown key 'leese': did you mean 'lease'?"),
-    ("TENANT_Q", {"zzz": 2}, "TENANT_Q has an unknown key 'zzz': known are admin_functions, databases, "),
+    ("TENANT_Q", {"zzz": 2}, "TENANT_Q has an unknown key 'zzz': known are admin_database, admin_functions, "),
 ]
 WRONG_TYPE = [
     ("Q_CLUSTER", 5, "Q_CLUSTER is a int; it must be a dict."),
