@@ -22,7 +22,7 @@ from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers
-from tenant_q.tenancy import current_key, find_key, on_commit, refresh_tenant, task_schema
+from tenant_q.tenancy import acting_as, current_key, find_key, on_commit, refresh_tenant, task_schema
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -123,7 +123,8 @@ def announce(packages: Sequence[Package]) -> None:
         with no_return():
             for package in packages:
                 schema = package.schema
-                pre_enqueue.send(sender="django_q", task=package.task)
+                with acting_as(schema):
+                    pre_enqueue.send(sender="django_q", task=package.task)
                 if package.task.get("schema_name") != schema:
                     package.task.pop("tenant", None)
 

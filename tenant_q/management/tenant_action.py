@@ -56,14 +56,22 @@ class TenantAction:
         """
         raise NotImplementedError
 
-    def check_tenant(self, schema: str | None, *, every_tenant: bool) -> None:
-        """Raise `CommandError` unless the tenant that the action of `mstenant` needs is named."""
+    def tenant_of(self, options: dict[str, Any]) -> str | None:
+        """Return the tenant that the action of `mstenant` is for; None for all, or if none is needed.
+
+        Raises:
+            CommandError: Two tenants are named, or none where one is needed.
+        """
+        schema, named = options["schema"], options["named"]
+        every_tenant = bool(options.get("all"))
+        if schema and named and schema != named:
+            raise CommandError(f"Two tenants are named, {schema} and {named}; name one.")
+        schema = schema or named or None
         if every_tenant and schema:
-            raise CommandError(
-                f"--all belongs to `mstenant {self.name}` without a tenant; leave out {schema} or --all."
-            )
+            raise CommandError(f"--all belongs to `mstenant {self.name}` without a tenant; leave out {schema} or it.")
         if self.needs_tenant and not schema and not every_tenant:
             others = "" if self.all_help is None else ", or give --all"
             raise CommandError(
                 f"Name the tenant: `mstenant {self.name} SCHEMA`{others}; `mstenant list --all` lists every tenant."
             )
+        return schema

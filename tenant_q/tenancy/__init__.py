@@ -1,5 +1,17 @@
 """Find tenants, enter and leave their schemas, and verify them. Only `tenancy_package` imports the tenancy packages."""
 
+from tenant_q.tenancy.acting import (
+    all_owner_settings,
+    as_owner,
+    base_role,
+    is_as_tenant,
+    is_isolated,
+    is_of_tenant,
+    isolate,
+    leave_role,
+    logs_in,
+    note_scrubbed,
+)
 from tenant_q.tenancy.configuration import config
 from tenant_q.tenancy.connection import (
     DATABASE_ERRORS,
@@ -34,6 +46,7 @@ from tenant_q.tenancy.records import (
     scope,
 )
 from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
+from tenant_q.tenancy.secrets import hide as hide_secrets
 from tenant_q.tenancy.switching import (
     enter,
     enter_again,
@@ -76,6 +89,7 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_names,
     tenants_to_schedule,
 )
+from tenant_q.tenancy.tenant_sessions import acting_as, role_to_verify, serve
 from tenant_q.tenancy.tenants import (
     config_saved,
     get_tenant,
@@ -98,6 +112,10 @@ __all__ = [
     "TASK_TABLE",
     "Databases",
     "TenantConfig",
+    "acting_as",
+    "all_owner_settings",
+    "as_owner",
+    "base_role",
     "call_for_coroutine",
     "choose_tenants",
     "close_connections",
@@ -119,15 +137,20 @@ __all__ = [
     "forget_tenants",
     "forget_transaction",
     "get_tenant",
+    "hide_secrets",
     "in_patient_transaction",
     "in_public",
     "in_schema",
     "in_verified_schema",
+    "is_as_tenant",
     "is_foreign",
     "is_foreign_query",
     "is_in_event_loop",
+    "is_isolated",
     "is_name_taken",
     "is_of_tenancy_package",
+    "is_of_tenant",
+    "isolate",
     "keep_connections_open",
     "keep_own_thread",
     "key_of",
@@ -137,16 +160,19 @@ __all__ = [
     "keys_to_schedule",
     "leave",
     "leave_in_other_threads",
+    "leave_role",
     "limit_waits",
     "limited_waits",
     "lists_app",
     "logical_schema",
+    "logs_in",
     "look_up_together",
     "names_of",
     "note_configured_database",
     "note_connections",
     "note_existing",
     "note_role_settings",
+    "note_scrubbed",
     "on_commit",
     "physical_schema",
     "plain_tables_query",
@@ -161,9 +187,11 @@ __all__ = [
     "require_ready",
     "restored_tenants",
     "retry_conflicts",
+    "role_to_verify",
     "scheduled_among",
     "scope",
     "see_tables_together",
+    "serve",
     "shared_apps",
     "switched_connections",
     "task_address",

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
-from tenant_q.tenancy import records, tenants, verification
+from tenant_q.tenancy import acting, records, tenants, verification
 from tenant_q.tenancy.event_loops import (
     Entered,
     enter_coroutine,
@@ -231,6 +231,7 @@ def _key_to_enter(schema: str) -> str:
 @contextmanager
 def _switched(schema: str, databases: Databases) -> Iterator[None]:
     refuse_in_event_loop(f"in_schema({schema!r})", f"'async with in_schema({schema!r})'")
+    acting.settle()
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)
@@ -257,7 +258,9 @@ def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str 
         yield
 
 
-def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+def verify_entered(
+    schema: str, databases: Databases = None, *, tenant: str | None = None, role: str | None = None
+) -> None:
     """Verify a schema that was entered by its name, and enter it again if another tenant has it now.
 
     The cached tenant may be outdated. Arguments and errors are those of `verify`.
@@ -265,11 +268,11 @@ def verify_entered(schema: str, databases: Databases = None, *, tenant: str | No
     if schema == public_schema():
         return
     try:
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
     except TenantReplaced:
         tenants.refresh_tenant(schema, 0)
         enter(schema, databases)
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
 
 
 def forget_tenants() -> None:

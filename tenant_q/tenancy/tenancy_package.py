@@ -13,6 +13,7 @@ from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.tenancy import acting
 from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop
 
 Databases = Sequence[str] | None
@@ -42,6 +43,7 @@ def database_alias() -> str:
 def tenant_connection() -> Any:
     """Return this thread's connection that the tenancy package switches between tenants. Raises `InEventLoop`."""
     refuse_in_event_loop("The connection to the tenants' database")
+    acting.settle()
     return connections[database_alias()]
 
 
@@ -123,7 +125,8 @@ def switched_connections(databases: Databases = None) -> list[Any]:
 
 
 def leave() -> None:
-    """Have the tenancy package switch every open connection to the public schema."""
+    """Act as the owner, and have the tenancy package switch every open connection to the public schema."""
+    acting.leave_role()
     for connection in connections.all(initialized_only=True):
         if hasattr(connection, "set_schema_to_public"):
             connection.set_schema_to_public()
@@ -133,18 +136,21 @@ def leave() -> None:
 def in_public() -> Iterator[None]:
     """Run a block with the tenancy package's connection in the public schema, then switch back.
 
+    The block acts as the owner of the tables, also while a worker serves a tenant as its role.
+
     Raises:
         InEventLoop: An event loop runs in this thread.
     """
     refuse_in_event_loop("in_public()")
-    connection = tenant_connection()
-    previous = [(connection, connection.tenant)]
-    try:
-        connection.set_schema_to_public()
-        with noted_for_coroutines(public_schema(), ""):
-            yield
-    finally:
-        switch_back(previous)
+    with acting.as_owner():
+        connection = tenant_connection()
+        previous = [(connection, connection.tenant)]
+        try:
+            connection.set_schema_to_public()
+            with noted_for_coroutines(public_schema(), ""):
+                yield
+        finally:
+            switch_back(previous)
 
 
 @contextmanager

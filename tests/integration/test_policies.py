@@ -571,7 +571,7 @@ def test_answers_in_json():
             ("pause", A, "--all"),
             "--all belongs to `mstenant list`, not to `mstenant pause`.",
         ),
-        (("list", A, "--all"), "--all belongs to `mstenant list` without a tenant; leave out acme_corp or --all."),
+        (("list", A, "--all"), "--all belongs to `mstenant list` without a tenant; leave out acme_corp or it."),
         (
             ("limit", A, "--max-running", "many"),
             "Error: argument --max-running: 'many' is not a whole number; give 1 or more, or 0 for no limit",

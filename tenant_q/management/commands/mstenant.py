@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from tenant_q.management.console import OperatorCommand
 from tenant_q.management.tenant_actions import tenant_actions
@@ -27,12 +27,9 @@ class Command(OperatorCommand):
     def perform(self, options: dict[str, Any]) -> None:
         name = options["action"] or "list"
         values = self._arguments.values(name, options)
-        schema = values["schema"] or values["named"]
-        if values["named"] not in (None, schema):
-            raise CommandError(f"Two tenants are named, {schema} and {values['named']}; name one.")
         action = self._actions[name]
-        action.check_tenant(schema, every_tenant=values.get("all", False))
-        if schema:
-            action.perform(schema, values)
-        else:
+        schema = action.tenant_of(values)
+        if schema is None:
             action.perform_all(values)
+        else:
+            action.perform(schema, values)
