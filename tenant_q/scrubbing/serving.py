@@ -78,6 +78,8 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
 
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
     tenancy.enter(schema, databases)
-    if schema != tenancy.public_schema():
+    if schema == tenancy.public_schema():
+        tenancy.require_public_tasks()
+    else:
         tenancy.require_ready(schema)
         tenancy.verify_entered(schema, databases, tenant=tenant)

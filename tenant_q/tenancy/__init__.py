@@ -32,6 +32,7 @@ from tenant_q.tenancy.records import (
     predates,
     restored_tenants,
     scope,
+    successor_of_public,
 )
 from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
 from tenant_q.tenancy.switching import (
@@ -54,6 +55,7 @@ from tenant_q.tenancy.tenancy_package import (
     leave,
     lists_app,
     physical_schema,
+    public_has_tasks,
     public_schema,
     shared_apps,
     switched_connections,
@@ -87,6 +89,7 @@ from tenant_q.tenancy.tenants import (
 from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
     require_migrated,
+    require_public_tasks,
     see_tables_together,
     verify,
 )
@@ -151,6 +154,7 @@ __all__ = [
     "physical_schema",
     "plain_tables_query",
     "predates",
+    "public_has_tasks",
     "public_schema",
     "queue_suffix",
     "raw_cursor",
@@ -158,6 +162,7 @@ __all__ = [
     "refuse_in_event_loop",
     "require_migrated",
     "require_plain_tables",
+    "require_public_tasks",
     "require_ready",
     "restored_tenants",
     "retry_conflicts",
@@ -165,6 +170,7 @@ __all__ = [
     "scope",
     "see_tables_together",
     "shared_apps",
+    "successor_of_public",
     "switched_connections",
     "task_address",
     "task_schema",
