@@ -99,7 +99,9 @@ def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | No
     tenancy.leave_role()
     tenancy.admit_owner(databases or ())
     tenancy.enter(schema, databases)
-    if schema != tenancy.public_schema():
+    if schema == tenancy.public_schema():
+        tenancy.require_public_tasks()
+    else:
         tenancy.require_ready(schema)
         tenancy.verify_entered(schema, databases, tenant=tenant, role=tenancy.role_to_verify(schema))
     tenancy.serve(schema, databases)

@@ -45,6 +45,7 @@ from tenant_q.tenancy.records import (
     predates,
     restored_tenants,
     scope,
+    successor_of_public,
 )
 from tenant_q.tenancy.restriction import require_authorized, restricted, restriction
 from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
@@ -71,6 +72,7 @@ from tenant_q.tenancy.tenancy_package import (
     leave,
     lists_app,
     physical_schema,
+    public_has_tasks,
     public_schema,
     shared_apps,
     switched_connections,
@@ -105,6 +107,7 @@ from tenant_q.tenancy.tenants import (
 from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
     require_migrated,
+    require_public_tasks,
     see_tables_together,
     verify,
 )
@@ -184,6 +187,7 @@ __all__ = [
     "physical_schema",
     "plain_tables_query",
     "predates",
+    "public_has_tasks",
     "public_schema",
     "queue_suffix",
     "raw_cursor",
@@ -192,6 +196,7 @@ __all__ = [
     "require_authorized",
     "require_migrated",
     "require_plain_tables",
+    "require_public_tasks",
     "require_ready",
     "restored_tenants",
     "restricted",
@@ -203,6 +208,7 @@ __all__ = [
     "see_tables_together",
     "serve",
     "shared_apps",
+    "successor_of_public",
     "switched_connections",
     "task_address",
     "task_schema",

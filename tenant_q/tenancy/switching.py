@@ -30,9 +30,8 @@ from tenant_q.tenancy.event_loops import (
 from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    lists_app,
+    public_has_tasks,
     public_schema,
-    shared_apps,
     switch_back,
     switched_connections,
     tenant_connection,
@@ -81,7 +80,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
         refuse_two_tenants(chosen)
     require_authorized(chosen)
     if chosen == public_schema():
-        if not lists_app(shared_apps(), "django_q"):
+        if not public_has_tasks():
             raise NoTenant(
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
