@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.isolated import hand_made
 from tests.isolated.arming import arm
 from tests.isolated.scene import Scene, names_of
 from tests.isolated.server import OWNER, IsolatedServer, drop_site
@@ -78,9 +77,9 @@ def isolated_site(
 def scene(make_site: Callable[..., Site]) -> Iterator[Scene]:
     """A site under "login" with a cluster of one worker, so that the next task is in the same process."""
     site = make_site("login")
+    site.tenant_q["shared_read"] = ["rates"]
     number = arm(site)
-    for schema in TENANTS:
-        hand_made.provision(site, schema)
     with site.here(), site.session(OWNER) as owners:
+        site.provision(*TENANTS)
         yield Scene(site, names_of(site, number, owners), site.mscluster(workers=1))
         site.end()
