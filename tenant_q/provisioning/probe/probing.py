@@ -17,9 +17,9 @@ from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning.admin_connection import OLDEST
 from tenant_q.provisioning.probe import attempts, catalogue
-from tenant_q.provisioning.probe.report import Finding, Problem, ProbeReport, merged
+from tenant_q.provisioning.probe.report import Finding, ProbeReport, Problem, merged
 from tenant_q.provisioning.probe.sessions import logs_in, owner_session
-from tenant_q.provisioning.probe.subjects import Subject, Subjects, find_subjects
+from tenant_q.provisioning.probe.subjects import Subjects, find_subjects
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.provisioning")
