@@ -28,6 +28,7 @@ from tenant_q.support.visible import one_line
 from tenant_q.tenancy import acting, role_records
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
+from tenant_q.tenancy.repair_marks import mark_for_repair
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
@@ -197,9 +198,8 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
 
 
 def _mark_for_repair(schema: str, role: RoleRecord, problem: str) -> None:
-    with detect_outages(), in_public():
-        active = role_records.rows().filter(schema_name=schema, version=role.version, state="active")
-        is_first = active.update(state="repair", problem=problem)
+    with in_public():
+        is_first = mark_for_repair(schema, version=role.version, problem=problem)
     refresh_tenant(schema, 0)
     if is_first:
         logger.warning(
