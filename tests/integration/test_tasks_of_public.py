@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 
 import pytest
@@ -41,7 +41,7 @@ def shared(tenants, settings) -> Iterator[None]:
 
 
 @pytest.fixture
-def moved(shared, settings) -> Iterator[str]:
+def moved(shared, settings) -> Iterator[Callable[[], str]]:
     """What a site is after the move: the tables are a tenant's, which has the public schema as a former name."""
 
     def move() -> str:
