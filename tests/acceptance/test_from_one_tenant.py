@@ -241,7 +241,8 @@ def test_the_first_customer_becomes_a_tenant_and_nothing_is_lost_or_done_twice(s
     ]
     crossing = (
         "SELECT conname FROM pg_constraint "
-        "JOIN pg_class AS a ON a.oid = conrelid JOIN pg_class AS b ON b.oid = confrelid WHERE a.relnamespace <> b.relnamespace"
+        "JOIN pg_class AS a ON a.oid = conrelid JOIN pg_class AS b ON b.oid = confrelid "
+        "WHERE a.relnamespace <> b.relnamespace"
     )
     assert site.sql(crossing) == []
 

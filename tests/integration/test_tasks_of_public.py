@@ -179,3 +179,11 @@ def test_the_check_names_schedules_of_public_that_never_fire(shared, settings):
     assert found() == ["tenant_q.W014"]
     settings.SHARED_APPS = [app for app in settings.SHARED_APPS if app != "django_q"]
     assert found() == []
+
+
+def test_the_queue_of_public_is_that_of_a_tenant(shared, settings):
+    for schema in ("public", "acme_corp", "globex_inc"):
+        QUtilities.add_async_task("tests.tasks.nothing", schema_name=schema)
+    assert QUtilities.get_queue_size() == QUtilities.get_queue_size(schema_name="public") == 1
+    settings.SHARED_APPS = [app for app in settings.SHARED_APPS if app != "django_q"]
+    assert QUtilities.get_queue_size() == 3, "of all, where it has no tasks of its own"
