@@ -76,7 +76,7 @@ def execute(
         LeaseLost: A transactional task was rolled back, and another worker may have its package.
         StepGone: A transactional step was rolled back, because it is not ready any more.
     """
-    started, clock = timezone.now(), time.monotonic()
+    started, clock = timezone.now(), time.monotonic() - tenancy.seconds_of_opening()
 
     def outcome(result: Any, **fields: Any) -> Outcome:
         ended = Outcome(
@@ -84,7 +84,7 @@ def execute(
             result=result,
             started=started,
             stopped=timezone.now(),
-            seconds=time.monotonic() - clock,
+            seconds=time.monotonic() - tenancy.seconds_of_opening() - clock,
             attempt=attempt,
             **fields,
         )
@@ -188,7 +188,8 @@ def _call(
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
         running_attempt.set(RunningAttempt(package, attempt, time.time()))
-        with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
+        own = tenancy.restricted_to_served(package.schema)
+        with own, tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
             result = func(*package.args, **package.kwargs)
             project.returned()
             if inspect.isawaitable(result):

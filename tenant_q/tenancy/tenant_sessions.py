@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ from tenant_q.support.visible import one_line
 from tenant_q.tenancy import acting, role_records
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
+from tenant_q.tenancy.repair_marks import mark_for_repair
+from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
@@ -150,6 +152,31 @@ def _connection(alias: str, schema: str, role: RoleRecord) -> Any:
 def prepare(connection: Any, schema: str) -> None:
     """Have a connection of a tenant log in with the present password of its role, and report why it cannot."""
     connection.get_new_connection = partial(_log_in, connection, schema)
+    connection.connect = partial(_connect, connection)
+
+
+def seconds_of_opening() -> float:
+    """Return the seconds that this thread has spent opening sessions of tenants' roles.
+
+    They are not counted as a task's own time. Otherwise the broker would take the tasks of tenants without a session
+    for long ones, give out fewer of them at once, and so cause even more sessions to be opened.
+    """
+    return _opening.seconds
+
+
+class _Opening(threading.local):
+    seconds = 0.0
+
+
+_opening = _Opening()
+
+
+def _connect(connection: Any) -> None:
+    begun = time.monotonic()
+    try:
+        type(connection).connect(connection)
+    finally:
+        _opening.seconds += time.monotonic() - begun
 
 
 def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:
@@ -197,9 +224,8 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
 
 
 def _mark_for_repair(schema: str, role: RoleRecord, problem: str) -> None:
-    with detect_outages(), in_public():
-        active = role_records.rows().filter(schema_name=schema, version=role.version, state="active")
-        is_first = active.update(state="repair", problem=problem)
+    with acting.as_owner():
+        is_first = mark_for_repair(schema, version=role.version, problem=problem)
     refresh_tenant(schema, 0)
     if is_first:
         logger.warning(
@@ -257,6 +283,11 @@ def serve(schema: str, databases: Databases = None) -> None:
         acting.take_role(require_role(schema).role, [one.alias for one in switched_connections(databases)])
     else:
         _serve_as_login(schema, databases)
+
+
+def restricted_to_served(schema: str) -> AbstractContextManager[None]:
+    """Restrict a block of the project's code to the tenant that is served, if tenants are isolated."""
+    return restricted(schema) if acting.is_as_tenant() else nullcontext()
 
 
 @contextmanager
