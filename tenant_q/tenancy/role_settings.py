@@ -99,25 +99,22 @@ def _check_session(*, connection: Any, **_: Any) -> None:
 
 
 def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
-    """Return the changed settings of the role that a new session must override, each with its noted value."""
+    """Return the changed settings of the role that a new session must override, each with its noted value.
+
+    A tenant's role has no settings of its own (see `verification`), and gets those that the owner's role has.
+    """
+    if acting.is_of_tenant(connection):
+        names = {place.name for place in noted.settings if place.of_role} - _DJANGOS - {"role"}
+        return {name: _noted_value(name, noted) for name in sorted(names)}
     with psycopg.ClientCursor(connection.connection) as cursor:
         found, role, database = _read(cursor)
     changed = {place for place in found.keys() | noted.settings.keys() if found.get(place) != noted.settings.get(place)}
     own = set(_DJANGOS)
     if connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
         own.add("role")
-    if acting.is_of_tenant(connection):
-        _report(place.name for place in sorted(found) if place.of_role)
-        return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
     for place in sorted(changed):
         _log(place, found.get(place), noted.settings.get(place), role, database)
     return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
-
-
-def _report(names: Iterable[str]) -> None:
-    """Have the settings removed that the role of the served tenant gave itself."""
-    if listed := ", ".join(names):
-        acting.report_settings(f"it has settings of its own: {listed}")
 
 
 def _noted_value(name: str, noted: _Noted) -> str:

@@ -121,7 +121,6 @@ def _serve_as_login(schema: str, databases: Databases) -> None:
         role.role,
         park=partial(_park, role, made),
         prepare=partial(prepare, schema=schema),
-        report=partial(_mark_for_repair, schema, role),
     )
     for connection in made.values():
         connection.set_tenant(tenant)
@@ -255,12 +254,12 @@ def _close(connection: Any) -> None:
 
 
 def role_to_verify(schema: str) -> str | None:
-    """Return the role that a session takes when its schema is verified: under "role" that of the tenant.
+    """Return the role of the tenant whose schema is verified; None where tenants are not isolated.
 
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    return require_role(schema).role if acting.mode() == "role" and schema != public_schema() else None
+    return require_role(schema).role if acting.is_isolated() and schema != public_schema() else None
 
 
 def serve(schema: str, databases: Databases = None) -> None:
