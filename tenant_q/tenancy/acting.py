@@ -172,7 +172,7 @@ def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:
     found = owner_settings(alias) | {"USER": role, "PASSWORD": password}
     options = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
     # With the login, so that Django needs no statement for it, and the role's own setting has no effect.
-    zone = connections[alias].timezone_name
+    zone = (found.get("TIME_ZONE") or "UTC") if settings.USE_TZ else settings.TIME_ZONE
     options["options"] = " ".join([str(options.get("options", "")), f"-c TimeZone={zone}"]).strip()
     return found | {"OPTIONS": options}
 
