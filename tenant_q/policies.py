@@ -43,12 +43,7 @@ class Values(TypedDict, total=False):
 
 
 def policy_of(schema: str) -> TenantPolicy:
-    """Return a tenant's policy; without a row, an unsaved one with the defaults.
-
-    Raises:
-        UnknownTenant: Neither a tenant nor a policy has this schema name.
-        TenantNotAuthorized: The calling code is restricted to another tenant.
-    """
+    """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises as `change`."""
     tenancy.require_authorized(schema)
     with tenancy.detect_outages(), tenancy.in_public():
         found = _rows().filter(schema_name=schema).first()
