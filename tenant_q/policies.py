@@ -153,6 +153,15 @@ def _locked(schema: str) -> TenantPolicy:
     return found
 
 
+def check_policy(schema: str, values: Mapping[str, Any]) -> None:
+    """Check the values for the policy of a tenant that may not exist yet. Raises `ConfigurationError`."""
+    _check_names(values)
+    policy = TenantPolicy(schema_name=schema)
+    for name, value in values.items():
+        setattr(policy, name, value)
+    _check_values(policy, values)
+
+
 def _check_names(values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in FIELDS:
@@ -262,7 +271,7 @@ def configure(
         DatabaseAway: The database cannot be reached.
     """
     tenancy.require_authorized(schema)
-    _check_configuration(schema, values)
+    check_configuration(schema, values)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         row = _locked_configuration(schema)
@@ -274,7 +283,8 @@ def configure(
     return tenancy.TenantConfig(row.display_name, row.settings, row.features, row.limits)
 
 
-def _check_configuration(schema: str, values: Mapping[str, Any]) -> None:
+def check_configuration(schema: str, values: Mapping[str, Any]) -> None:
+    """Check the values for the configuration of a tenant that may not exist yet. Raises `ConfigurationError`."""
     if schema == tenancy.public_schema():
         raise ConfigurationError(f"The public schema {schema!r} has no configuration; name a tenant.")
     for name, value in values.items():

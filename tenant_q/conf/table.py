@@ -30,7 +30,8 @@ def _ours(default: Any, help: str, *, shown: str | None = None, **facts: Any) ->
 
 def _attribute(place: str, default: Any, help: str, shown: str | None, facts: Mapping[str, Any]) -> Any:
     as_shown = shown or f"`{default!r}`".replace("'", '"')
-    return field(default=default, metadata={"setting": Setting(place=place, default=as_shown, help=help, **facts)})
+    setting = Setting(place=place, default=as_shown, help=help, **facts)
+    return field(default=default, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True, kw_only=True)

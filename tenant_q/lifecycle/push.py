@@ -22,7 +22,15 @@ from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers
-from tenant_q.tenancy import current_key, find_key, on_commit, refresh_tenant, require_authorized, task_schema
+from tenant_q.tenancy import (
+    acting_as,
+    current_key,
+    find_key,
+    on_commit,
+    refresh_tenant,
+    require_authorized,
+    task_schema,
+)
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -89,6 +97,7 @@ def push(
     Raises:
         EnqueueError: A package does not pickle.
         QueueFull: The tenant's queue has no room.
+        TenantLeaving: The tenant is being decommissioned.
         UnknownTenant: No tenant has the schema name.
         BrokerError: The broker does not answer.
     """
@@ -123,7 +132,8 @@ def announce(packages: Sequence[Package]) -> None:
         with no_return():
             for package in packages:
                 schema = package.schema
-                pre_enqueue.send(sender="django_q", task=package.task)
+                with acting_as(schema):
+                    pre_enqueue.send(sender="django_q", task=package.task)
                 if package.task.get("schema_name") != schema:
                     require_authorized(package.schema)
                     package.task.pop("tenant", None)

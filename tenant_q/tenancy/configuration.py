@@ -7,7 +7,7 @@ from tenant_q.support.call_checks import require_schema_name
 from tenant_q.tenancy.event_loops import refuse_in_event_loop, schema_of_coroutine
 from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.switching import refuse_two_tenants
-from tenant_q.tenancy.tenancy_package import current_schema, lists_app, public_schema, shared_apps
+from tenant_q.tenancy.tenancy_package import current_schema, public_has_tasks, public_schema
 from tenant_q.tenancy.tenant_config import EMPTY, TenantConfig
 from tenant_q.tenancy.tenants import known_config, look_up_config
 
@@ -49,7 +49,7 @@ def config(schema: str | None = None) -> TenantConfig:
 
 
 def _config_of_public() -> TenantConfig:
-    if not lists_app(shared_apps(), "django_q"):
+    if not public_has_tasks():
         raise NoTenant(
             f"Schema {public_schema()!r} has no configuration: choose a tenant with "
             "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or config('<schema>')."

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
-from tenant_q.tenancy import records, tenants, verification
+from tenant_q.tenancy import acting, records, tenants, verification
 from tenant_q.tenancy.event_loops import (
     Entered,
     enter_coroutine,
@@ -30,9 +30,8 @@ from tenant_q.tenancy.event_loops import (
 from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    lists_app,
+    public_has_tasks,
     public_schema,
-    shared_apps,
     switch_back,
     switched_connections,
     tenant_connection,
@@ -81,7 +80,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
         refuse_two_tenants(chosen)
     require_authorized(chosen)
     if chosen == public_schema():
-        if not lists_app(shared_apps(), "django_q"):
+        if not public_has_tasks():
             raise NoTenant(
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
@@ -238,6 +237,7 @@ def _key_to_enter(schema: str) -> str:
 @contextmanager
 def _switched(schema: str, databases: Databases) -> Iterator[None]:
     refuse_in_event_loop(f"in_schema({schema!r})", f"'async with in_schema({schema!r})'")
+    acting.settle()
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)
@@ -264,7 +264,9 @@ def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str 
         yield
 
 
-def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+def verify_entered(
+    schema: str, databases: Databases = None, *, tenant: str | None = None, role: str | None = None
+) -> None:
     """Verify a schema that was entered by its name, and enter it again if another tenant has it now.
 
     The cached tenant may be outdated. Arguments and errors are those of `verify`.
@@ -272,11 +274,11 @@ def verify_entered(schema: str, databases: Databases = None, *, tenant: str | No
     if schema == public_schema():
         return
     try:
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
     except TenantReplaced:
         tenants.refresh_tenant(schema, 0)
         enter(schema, databases)
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
 
 
 def forget_tenants() -> None:

@@ -152,7 +152,7 @@ def resume(schema: str, id: str, steps: Sequence[str] | None = None, *, by: str 
 def _begin_again(schema: str, id: str) -> None:
     admitted = admit([schema]) if is_limited(schema) else []
     advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
-    push_steps([*admitted, *advanced.ready])
+    push_steps([*admitted, *advanced.ready], for_caller=True)
     plan_looks(advanced)
 
 
