@@ -77,6 +77,7 @@ def rotate_tenant(schema: str, *, actor: str, now: bool = False) -> Rotation:
         ConfigurationError: The password cannot be computed.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     with admin_session() as admin:
         return _rotate(admin, schema, actor=actor, now=now)
 

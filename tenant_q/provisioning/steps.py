@@ -51,6 +51,7 @@ def operation_lock(schema: str) -> Iterator[None]:
         ProvisioningError: Another command works on the tenant.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     key = lock_key(f"tenant_q.operation:{tenancy.physical_schema(schema)}")
     with _session_for_lock() as session:
         try:

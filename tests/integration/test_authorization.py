@@ -21,6 +21,7 @@ from tenant_q.authorization import authorize, restrict_to, tenant_token
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import InEventLoop, TenantNotAuthorized, UnknownTenant, WrongArgument
 from tenant_q.models import TenantPolicy
+from tenant_q.provisioning import decommission_tenant, provision_tenant, rotate_tenant
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tenant_q.workflows import Run, control
@@ -132,6 +133,9 @@ CALLS = {
     "policies.change": lambda: policies.change(B, actor="x", act="pause", paused=True),
     "policies.configure": lambda: policies.configure(B, actor="x", display_name="B"),
     "policies.policy_of": lambda: policies.policy_of(B),
+    "provision_tenant": lambda: provision_tenant(B, adopt=True, actor="x"),
+    "decommission_tenant": lambda: decommission_tenant(B, actor="x"),
+    "rotate_tenant": lambda: rotate_tenant(B, actor="x"),
     "tenant_token": lambda: tenant_token(B),
     "restrict_to": lambda: restrict_to(B).__enter__(),
 }
