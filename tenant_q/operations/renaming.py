@@ -64,7 +64,7 @@ def _refuse_during_operations(*schemas: str) -> None:
     """Raise `ConfigurationError` if an operation on a tenant, which names it by its schema, is to be continued."""
     if not catalogue.has_all(catalogue.Table(TenantOperation._meta.db_table)):  # not before its migration
         return
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         rows = TenantOperation.objects.using(tenancy.database_alias())
         found = rows.filter(schema_name__in=schemas).first()
     if found is not None:
@@ -131,7 +131,7 @@ def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
 def _rename_schema(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename the schema and what names it in the public schema, in one transaction."""
     names = sql.Identifier(tenancy.physical_schema(old)), sql.Identifier(tenancy.physical_schema(new))
-    with tenancy.in_public(), tenancy.in_patient_transaction():
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction():
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
         # Not by `save()`, in which a tenancy package would create the schema of the new name.
@@ -143,7 +143,7 @@ def _rename_schema(old: str, new: str, key: str, *, actor: str) -> None:
 def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename a tenant's schema in the rows of the public schema, and record the rename."""
     alias = tenancy.database_alias()
-    with tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         record = TenantRecord.objects.using(alias).select_for_update().get(key=key)
         record.former_names = [
             name for name in dict.fromkeys([*record.former_names, record.schema_name]) if name != new
@@ -182,6 +182,6 @@ def _is_interrupted(key: str) -> bool:
 
 def _rename_records(key: str) -> list[Any]:
     """Return the audit records of a tenant's renames, the latest first."""
-    with tenancy.in_public():
+    with tenancy.as_owner_in_public():
         found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
         return list(found.order_by("-id"))

@@ -62,7 +62,7 @@ def read_details(schema: str) -> TenantDetails:
         NoTenant: It is the public schema, and no tasks run there.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         configuration, role, operation = (
             _row_of(model, schema) for model in (TenantConfiguration, TenantRole, TenantOperation)
         )
@@ -78,7 +78,7 @@ def read_details(schema: str) -> TenantDetails:
 
 def read_roles() -> list[TenantRole]:
     """Read the database roles of all tenants. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(TenantRole.objects.using(tenancy.database_alias()))
 
 

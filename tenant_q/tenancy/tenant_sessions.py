@@ -33,7 +33,7 @@ from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    in_public,
+    as_owner_in_public,
     public_schema,
     switched_connections,
 )
@@ -209,7 +209,7 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
     query = sql.SQL(statement("role_now")).format(
         roles=sql.Identifier(public_schema(), role_records.rows().model._meta.db_table), schema=sql.Literal(schema)
     )
-    with detect_outages(), in_public(), raw_cursor() as cursor:
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchone()
     if found is None:
         raise LoginRefused(f"Tenant {schema!r} has no database role any more; provision it.") from error

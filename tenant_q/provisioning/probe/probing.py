@@ -141,7 +141,7 @@ def _record(found: ProbeReport, actor: str, *, is_site: bool) -> None:
         "crossings": len(found.crossings),
         "problems": len(found.problems),
     }
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         for schema in filter(found.is_proven, found.tenants):
             rows = TenantRole.objects.using(alias).filter(schema_name=schema)
             rows.update(probed=timezone.now(), crossings=found.crossings_of(schema))
