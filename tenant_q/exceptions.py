@@ -149,6 +149,14 @@ class TenantBusy(TenantUnavailable):
     """The tenant's tables stay locked, usually by a migration."""
 
 
+class SessionLimit(TenantBusy):
+    """The tenant's role, or the server, has as many sessions as it may."""
+
+
+class LoginRefused(TenantNotReady):
+    """The tenant's role cannot log in, so its tasks wait until the role is repaired."""
+
+
 class TenantBroken(TenantUnavailable):
     """The tenant's tables cannot be read: a view or a trigger raises an error, or a permission is missing."""
 

@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 SYSTEM_USER = "embedded_postgres"
@@ -119,6 +119,10 @@ class Servers:
 
     database_url: str
     redis_url: str
+    # Of the user `postgres`; with one, PostgreSQL asks each connection for a password.
+    password = ""
+    # Beside those that are set here; they cannot be changed by SQL.
+    postgres_options: dict[str, str] = {}
 
     def __init__(self, directory: Path | None = None, *, durable: bool = False, own: bool = False) -> None:
         self.durable = durable
@@ -128,7 +132,7 @@ class Servers:
         self._owned: dict[str, Owned] = {}
         self._to_remove: list[Path] = []
 
-    def __enter__(self) -> Servers:
+    def __enter__(self) -> Self:
         if self._owner is None:
             self.start()
         return self
@@ -140,10 +144,10 @@ class Servers:
 
     def start(self) -> None:
         """Start both servers and wait until they answer. Raises `ServersError`."""
-        foreign_database = None if self.own else os.environ.get("DATABASE_URL")
+        foreign_database = self._foreign_database()
         foreign_redis = None if self.own else os.environ.get("REDIS_URL")
         # All that can be missing is asked for before anything is made.
-        self._postgres_bin = None if foreign_database else _find_postgres()
+        self._postgres_bin = None if foreign_database else self._find_postgres()
         self._valkey_binary = None if foreign_redis else _find_valkey()
         if importlib.util.find_spec("psutil") is None:
             raise ServersError("Processes cannot be ended without the package psutil: run `pip install psutil`.")
@@ -155,7 +159,8 @@ class Servers:
             if self._postgres_bin:
                 self._postgres_bin = self._reachable(self._postgres_bin)
                 self._init_postgres()
-                self.database_url = f"postgresql://postgres@/{DATABASE}?host={quote(str(self._sockets))}"
+                login = f"postgres:{self.password}" if self.password else "postgres"
+                self.database_url = f"postgresql://{login}@/{DATABASE}?host={quote(str(self._sockets))}"
                 self.start_postgres()
                 self._create_database()
             else:
@@ -203,6 +208,7 @@ class Servers:
         """Start PostgreSQL on its data directory and wait until it answers; after `kill_postgres()`, the same one."""
         self._must_be_ours("postgres")
         options = {
+            **self.postgres_options,
             "listen_addresses": "",
             "unix_socket_permissions": "0700",
             "max_connections": "300",
@@ -226,14 +232,30 @@ class Servers:
         self._must_be_ours("postgres")
         self._owned["postgres"].kill()
 
+    def _foreign_database(self) -> str | None:
+        return None if self.own else os.environ.get("DATABASE_URL")
+
+    def _find_postgres(self) -> Path:
+        return _find_postgres()
+
     def _init_postgres(self) -> None:
         if (self._postgres_data / "PG_VERSION").exists():
             return
         command = [self._postgres_program("initdb"), "-D", str(self._postgres_data), "-U", "postgres"]
-        command += ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+        command += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
         if not self.durable:
             command.append("--no-sync")
+        password = self.directory / "password"
+        if self.password:
+            password.touch(0o600)
+            password.write_text(self.password)
+            if self._user:
+                os.chown(password, self._user.pw_uid, self._user.pw_gid)
+            command += ["--auth=scram-sha-256", f"--pwfile={password}"]
+        else:  # Whoever can open the socket is let in. Other users of the machine cannot.
+            command.append("--auth=trust")
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, **self._as_user())
+        password.unlink(missing_ok=True)
         if done.returncode:
             raise ServersError(f"initdb cannot make a database in {self._postgres_data}: {done.stderr.strip()}")
 

@@ -18,6 +18,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.cluster.exporter import Exporter
 from tenant_q.cluster.forked import Forked
 from tenant_q.cluster.interrupt import SIGNAL
+from tenant_q.cluster.isolation import isolate_tenants
 from tenant_q.cluster.reset import reset_in_child
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
@@ -177,6 +178,13 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     return Child(role, key, slot, Forked.start(f"{role} {key}", run))
 
 
+def _isolated_worker(key: str, slot: Slot, once: bool) -> Worker:
+    """Make a worker in this process, in which tenants are isolated as the settings say from then on."""
+    worker = Worker(key, get_broker(), slot, once=once)
+    isolate_tenants()
+    return worker
+
+
 def settle_in_child(parent: int) -> None:
     """Prepare a child of the sentinel. The child calls it first.
 
@@ -212,7 +220,7 @@ def _signal_name(number: int) -> str:
 
 
 _ROLES: dict[str, Callable[[str, Slot, bool], Worker | Scheduler | Exporter]] = {
-    Worker.name: lambda key, slot, once: Worker(key, get_broker(), slot, once=once),
+    Worker.name: lambda key, slot, once: _isolated_worker(key, slot, once),
     Scheduler.name: lambda _, slot, once: Scheduler(slot, once=once),
     Exporter.name: lambda _, slot, once: Exporter(slot, once=once),
 }

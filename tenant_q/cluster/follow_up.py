@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tenant_q import tenancy
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
 from tenant_q.lifecycle import hooks, push, save_results
@@ -29,21 +28,21 @@ def call_hook(call: hooks.HookCall, slot: Slot) -> None:
     package = call.outcome.package
     try:
         if shared_caches.project_clears_caches():
-            with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
+            with serving.in_schema(package.schema, package.tenant or None):
                 serving.announce(package.schema)
-        with tenancy.in_verified_schema(package.schema, tenant=package.tenant or None):
+        with serving.in_schema(package.schema, package.tenant or None):
             sessions.watch()
             shared_caches.clear_known_caches()
             slot.occupy(package.log_labels, timeout_of(package))
-            hooks.call(call)
-            slot.leave()
+            try:
+                hooks.call(call)
+            finally:
+                slot.leave()
+                sessions.clean_up(package.log_labels)
     except TenantUnavailable as error:
         logger.error(
             "Did not call the hook of %s: %s", package.name, error, event="hook.skipped", extra=package.log_labels
         )
-    finally:
-        sessions.clean_up(package.log_labels)
-        tenancy.leave()
 
 
 def push_links(links: list[Package], sources: Mapping[str, str], failed: list[Outcome]) -> None:

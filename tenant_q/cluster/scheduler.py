@@ -13,6 +13,7 @@ from tenant_q.cluster.scheduler_firing import Firing
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
+from tenant_q.conf import conf
 
 # Notifications announce schedules that are planned meanwhile. A lost one is noticed after this time.
 POLL_SECONDS = 30.0
@@ -30,23 +31,25 @@ class Scheduler(Role):
         self.session = SchedulerSession()
         self.upkeep = Upkeep(self.session)
         self.firing = Firing(slot, self.stopping, self.session, self.upkeep)
+        self.repair_roles = _repairs(self.session)
         self.look_at_runs = _looks()
 
     def tick(self) -> float:
-        """Do one tick of the scheduler: some upkeep, the firing of due schedules, and looks at runs of workflows."""
+        """Do one tick of the scheduler: some upkeep and repairs, the firing of due schedules, and looks at runs."""
         self.session.replace_when_large()
         if self.session.subscribe():
             self.upkeep.compare_again()
         self.session.has_news = False
         if self.upkeep.work() and self.slot.done == 0:
             return 0.0
+        until_repairs = self.repair_roles()
         soonest = self.firing.fire_due()
         if soonest > 0:
             self.slot.count()
-        soonest = min(soonest, self.look_at_runs())
+        soonest = min(soonest, self.look_at_runs(), until_repairs)
         if self.upkeep.has_to_verify:
             soonest = min(soonest, VERIFY_PAUSE)
-        if self.session.unsure or self.session.has_news:
+        if self.session.unsure or self.session.has_news or self.session.has_marks:
             return 0.0
         return min(soonest, POLL_SECONDS)
 
@@ -57,6 +60,15 @@ class Scheduler(Role):
     def files(self) -> list[Any]:
         """Return the file on which a notification ends a pause of the scheduler."""
         return list(self.session.files())
+
+
+def _repairs(session: SchedulerSession) -> Callable[[], float]:
+    """Return the scheduler's function that repairs tenants' roles, which only sites with roles import."""
+    if conf().isolation == "path":
+        return lambda: math.inf
+    from tenant_q.cluster.scheduler_repairs import Repairs
+
+    return Repairs(session).work
 
 
 def _looks() -> Callable[[], float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tenant_q import tenancy
+from tenant_q.conf import conf
 from tenant_q.schedules import due_index
+from tenant_q.tenancy import repair_marks
 
 # After the tables of this many schemas the session is replaced: the server keeps something about each in its memory.
 TABLES_A_SESSION = 2000
@@ -15,11 +17,12 @@ class SchedulerSession:
     """The session of the scheduler on the tenants' connection.
 
     `has_news` says that a notification of an earlier plan has come; the scheduler resets it. `unsure` are the schemas
-    whose entries a trigger could not keep. `seen` are the schemas whose tables the session knows.
+    whose entries a trigger could not keep. `has_marks` says that a tenant's role may have been marked for its repair.
+    `seen` are the schemas whose tables the session knows.
     """
 
     def __init__(self) -> None:
-        self.has_news = False
+        self.has_news = self.has_marks = False
         self.unsure: set[str] = set()
         self.seen: set[str] = set()
         self._session: Any = None
@@ -38,7 +41,9 @@ class SchedulerSession:
         connection.ensure_connection()
         if connection.connection is self._session:
             return False
-        due_index.subscribe()
+        is_isolated = conf().isolation != "path"
+        due_index.subscribe(*([repair_marks.CHANNEL] if is_isolated else []))
+        self.has_marks = is_isolated
         self._session = connection.connection
         self._session.add_notify_handler(self._note)
         return True
@@ -64,5 +69,7 @@ class SchedulerSession:
     def _note(self, notification: Any) -> None:
         if notification.channel == due_index.UNSURE:
             self.unsure.add(notification.payload)
+        elif notification.channel == repair_marks.CHANNEL:
+            self.has_marks = True
         else:
             self.has_news = True

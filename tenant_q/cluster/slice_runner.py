@@ -111,7 +111,8 @@ class SliceRunner:
         if engine is None:
             return
         try:
-            loaded = {delivery.lease.id: delivery for delivery in engine.load(one.schema, steps)}
+            with tenancy.as_owner():
+                loaded = {delivery.lease.id: delivery for delivery in engine.load(one.schema, steps)}
         except (TenantBusy, TenantBroken) as error:  # the tasks of the tenant run all the same
             one.waiting[:] = [delivery for delivery in one.waiting if not _is_step(delivery)]
             self._put_off_all(steps, error)
@@ -122,6 +123,7 @@ class SliceRunner:
         """Pause the running of a slice to complete the outcomes that are due, and enter its schema again."""
         if self.completer.is_due():
             sessions.clean_up()
+            tenancy.leave()
             self.completer.finish()
             serving.begin(one.schema, one.tenant)
             self._load_steps(one)

@@ -30,7 +30,8 @@ def _ours(default: Any, help: str, *, shown: str | None = None, **facts: Any) ->
 
 def _attribute(place: str, default: Any, help: str, shown: str | None, facts: Mapping[str, Any]) -> Any:
     as_shown = shown or f"`{default!r}`".replace("'", '"')
-    return field(default=default, metadata={"setting": Setting(place=place, default=as_shown, help=help, **facts)})
+    setting = Setting(place=place, default=as_shown, help=help, **facts)
+    return field(default=default, repr=not setting.is_secret, metadata={"setting": setting})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,7 @@ class Configuration:
     )  # fmt: skip
     role_key: str | None = _ours(
         None, "the secret from which the passwords of the tenants' roles are made; take it from the environment",
-        rule=rules.ROLE_KEY,
+        rule=rules.ROLE_KEY, is_secret=True,
     )  # fmt: skip
     credentials: str | None = _ours(
         None, "instead of `role_key`: a function that takes a database, a role and a version, and returns a password",
@@ -183,6 +184,7 @@ class Configuration:
         "a URL of the tenants' database for a role that may create roles, from the environment; or the path of a "
         "function that returns the URL",
         unit="URL or path",
+        is_secret=True,
     )
     tenant_sessions: int = _ours(
         4, "the sessions of tenants that a worker keeps open, besides that of the tenant it serves",
@@ -248,7 +250,9 @@ OTHERS = (
     ),
     _other("orm", str, help="refused (`tenant_q.E005`)", differs="the one table of that broker is not per tenant"),
     _other("compress", bool, default="`False`", help="whether packages are compressed"),
-    _other("error_reporter", dict, help="error reporters, which get each error of a failed task"),
+    _other(
+        "error_reporter", dict, is_secret=True, help="error reporters, which get each error of a failed task"
+    ),
     _other("label", str, default='`"Django Q"`', help="the title of Django-Q2's part of the admin"),
     _other(
         "retry", int, help="SQS, IronMQ and MongoDB redeliver a task after this time (60 seconds by default)",

@@ -18,7 +18,7 @@ from tenant_q.lifecycle.task_statements import execute, table_of
 from tenant_q.package.outcome import Outcome
 from tenant_q.sql import statement
 from tenant_q.support.forks import no_return
-from tenant_q.tenancy import public_schema, tenant_table
+from tenant_q.tenancy import is_as_tenant, public_schema, tenant_table
 
 # The largest rows in one statement, and the largest single row in a statement of its own that PostgreSQL still takes,
 # in bytes.
@@ -75,6 +75,8 @@ def _insertions(
 ) -> tuple[list[sql.SQL], list[str]]:
     texts = [json.dumps(own) for own in rows]
     _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
+    if is_as_tenant():  # the rights of its role to its schema say that the tenant still has it
+        return [_insert(schema, None) for schema, _ in by_tenant], texts
     return [_insert(*owner) for owner in by_tenant], texts
 
 

@@ -24,6 +24,8 @@ from tenant_q.exceptions import (
     CancelException,
     DatabaseAway,
     LeaseLost,
+    LoginRefused,
+    SessionLimit,
     StepGone,
     TakenBack,
     TaskCancelled,
@@ -94,11 +96,22 @@ def execute(
     except (TakenBack, LeaseLost, StepGone):
         raise
     except BaseException as error:
+        if (refusal := _refusal(error)) is not None:
+            raise TakenBack(f"{package.func_name} got no session: {refusal}", refusal) from error
         add_right_form(error, package.kwargs)
         text, cause = write_failure(error)
         _report_failure(package, text, cause)
         is_cancelled = isinstance(error, CancelException)
         return outcome(text, success=False, death=type(cause).__name__, error=error, is_final=is_cancelled)
+
+
+def _refusal(error: BaseException | None) -> TenantUnavailable | None:
+    """Return the error among the causes of another by which the tenant's role got no session; None if it got one."""
+    while error is not None:
+        if isinstance(error, LoginRefused | SessionLimit):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @traced
@@ -175,7 +188,8 @@ def _call(
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
         running_attempt.set(RunningAttempt(package, attempt, time.time()))
-        with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
+        own = tenancy.restricted_to_served(package.schema)
+        with own, tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
             result = func(*package.args, **package.kwargs)
             project.returned()
             if inspect.isawaitable(result):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from tenant_q import tenancy
 from tenant_q.exceptions import TaskCancelled, TaskExpired, WorkerDied
 from tenant_q.lifecycle import results
 from tenant_q.lifecycle.cancel import death_of
@@ -30,6 +31,8 @@ def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:
     redelivered = {one.lease.id: one.package for one in deliveries if one.lease.is_redelivered}
     if not redelivered:
         return {}
+    with tenancy.as_owner(needs_rights=False):
+        found = results.successes(redelivered)
     return {
         id: Outcome(
             package=redelivered[id],
@@ -40,7 +43,7 @@ def earlier_successes(deliveries: Sequence[Delivery]) -> dict[str, Outcome]:
             seconds=0.0,
             attempt=task.attempt_count,
         )
-        for id, task in results.successes(redelivered).items()
+        for id, task in found.items()
     }
 
 

@@ -16,6 +16,7 @@ from tenant_q.package.outcome import Outcome
 from tenant_q.scrubbing import shared_caches
 from tenant_q.support.forks import no_return
 from tenant_q.tenancy import (
+    acting_as,
     database_alias,
     detect_outages,
     in_patient_transaction,
@@ -51,7 +52,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     """
     cancelled: set[Key] = set()
     for (schema, tenant), outcomes in by_tenant.items():
-        with detect_outages(), in_verified_schema(schema, tenant=tenant), _plain_tables(schema):
+        with detect_outages(), in_verified_schema(schema, tenant=tenant), acting_as(schema), _plain_tables(schema):
             shared_caches.clear_known_caches()
             for outcome in outcomes:
                 task = as_task(outcome)

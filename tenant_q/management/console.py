@@ -115,6 +115,14 @@ def table(
     return made
 
 
+def facts(values: Mapping[str, Any]) -> Table:
+    """Return what is known about one thing as a table for the console, without the values that are None or empty."""
+    rows = [(styled(name, "bold"), value) for name, value in values.items() if value not in (None, "")]
+    made = table(("", ""), rows)
+    made.show_header = False
+    return made
+
+
 def _fitting(columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int, least: Sequence[str]) -> list[int]:
     """Return the places of the columns that fit on the console, with two blanks between them."""
     widths = [2 + max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from tenant_q.management.console import styled, table
+from tenant_q.management.console import facts, styled, table
 from tenant_q.operations.workflow_runs import STATES, RunCounts
 from tenant_q.workflows import Run
 from tenant_q.workflows.models import WorkflowStep
@@ -98,7 +98,7 @@ def _step_as_json(step: WorkflowStep, items: Mapping[str, int] | None) -> dict[s
 def details(run: Run, items: Mapping[str, Mapping[str, int]]) -> Iterator[RenderableType]:
     """Yield the parts of the screen that shows a workflow run: what it is, and the table of its steps."""
     ended, every = run.progress
-    facts = {
+    about = {
         "run": f"{run.id} of {run.schema}",
         "workflow": run.workflow,
         "state": _state(run.state),
@@ -115,9 +115,7 @@ def details(run: Run, items: Mapping[str, Mapping[str, int]]) -> Iterator[Render
         "config": _json(run.row.config),
         "context": _json(run.context),
     }
-    pairs = table(("", ""), [(styled(name, "bold"), value) for name, value in facts.items() if value not in (None, "")])
-    pairs.show_header = False
-    yield pairs
+    yield facts(about)
     yield ""
     columns = ("step", "state", "items", "attempts", "started", "ended", "error")
     rows = [

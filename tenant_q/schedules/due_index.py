@@ -164,6 +164,11 @@ def _update(which: Q, values: Mapping[str, Any]) -> int:
         return int(entries().filter(pk__in=free.values("pk")).update(**values))
 
 
-def subscribe() -> None:
-    """Subscribe this session to the channels of the due index, `CHANNEL` and `UNSURE`. Raises `DatabaseAway`."""
-    execute(sql.SQL("LISTEN {}; LISTEN {}").format(sql.Identifier(CHANNEL), sql.Identifier(UNSURE)))
+def subscribe(*others: str) -> None:
+    """Subscribe this session to the channels of the due index, `CHANNEL` and `UNSURE`, and to others.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    channels = [sql.SQL("LISTEN {}").format(sql.Identifier(name)) for name in (CHANNEL, UNSURE, *others)]
+    execute(sql.SQL("; ").join(channels))

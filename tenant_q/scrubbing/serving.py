@@ -11,6 +11,21 @@ from tenant_q.scrubbing import sessions, shared_caches
 
 
 @contextlib.contextmanager
+def in_schema(schema: str, tenant: str | None) -> Iterator[None]:
+    """Run a block of the project's code for a tenant, in its verified schema and as its role; then leave it.
+
+    Arguments and errors are those of `serving`. The tenant need not be ready, and no cache is cleared.
+    """
+    try:
+        tenancy.enter(schema)
+        tenancy.verify_entered(schema, tenant=tenant, role=tenancy.role_to_verify(schema))
+        tenancy.serve(schema)
+        yield
+    finally:
+        tenancy.leave()
+
+
+@contextlib.contextmanager
 def serving(schema: str, tenant: str | None) -> Iterator[None]:
     """Run a block that serves a tenant, in its verified schema. No tenant is current afterwards.
 
@@ -69,17 +84,24 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
     """
     shared_caches.clear_known_caches()
     if sessions.clean_up(package.log_labels, is_last=is_last):
-        tenancy.leave()
-        _enter(schema, tenant=package.tenant or None)
+        if tenancy.logs_in():  # the rights of the tenant's own session need no further verification
+            tenancy.enter(schema)
+        else:
+            tenancy.leave()
+            _enter(schema, tenant=package.tenant or None)
         sessions.watch()
     else:
         tenancy.enter_again(schema)
 
 
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
+    """Enter a schema as the owner, verify it, and act as the tenant's role from then on."""
+    tenancy.leave_role()
+    tenancy.admit_owner(databases or ())
     tenancy.enter(schema, databases)
     if schema == tenancy.public_schema():
         tenancy.require_public_tasks()
     else:
         tenancy.require_ready(schema)
-        tenancy.verify_entered(schema, databases, tenant=tenant)
+        tenancy.verify_entered(schema, databases, tenant=tenant, role=tenancy.role_to_verify(schema))
+    tenancy.serve(schema, databases)

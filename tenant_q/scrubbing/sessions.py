@@ -20,6 +20,7 @@ from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from tenant_q import tenancy
 from tenant_q.scrubbing import process_state
 from tenant_q.scrubbing.connection_setup import NOTED, RawSetup, Settings, Setup, copied
 from tenant_q.sql import statement
@@ -37,6 +38,18 @@ _open: set[str] = set()
 # Django's connections of the thread that called `watch()`, and the settings of all databases.
 _watched: dict[str, Any] = {}
 _settings: list[Settings] = []
+
+
+def watch_opened() -> None:
+    """Watch each session that a tenant's role opens, from its opening on, so that it can be scrubbed and kept."""
+    connection_created.connect(_watch_opened, dispatch_uid="tenant_q.sessions")
+
+
+def _watch_opened(*, connection: Any, **_: Any) -> None:
+    is_own = threading.current_thread() is threading.main_thread()
+    if is_own and tenancy.is_of_tenant(connection) and not hasattr(connection.connection, NOTED):
+        _watch_session(connection.connection)
+        setattr(connection.connection, USED, True)
 
 
 def watch() -> None:
@@ -59,7 +72,7 @@ def watch() -> None:
 
 def copied_settings() -> dict[str, Any]:
     """Copy the settings of all databases for the sessions of another thread. Call it while no task runs."""
-    return copied(connections.settings)  # type: ignore[no-any-return]
+    return tenancy.all_owner_settings() if tenancy.is_isolated() else copied(connections.settings)
 
 
 def use_settings(settings: Mapping[str, Any]) -> None:
@@ -208,7 +221,7 @@ def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
         threshold, raw.prepare_threshold = raw.prepare_threshold, 0  # so that the driver forgets its statements too
         with psycopg.ClientCursor(raw) as cursor:
             cursor.execute(statement("scrub_session"), [connection.timezone_name or "UTC"])
-            if role := connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
+            if role := _assumed_role(connection):
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         raw.prepare_threshold = threshold
         connection.errors_occurred = False
@@ -220,6 +233,15 @@ def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
             _restore_wrappers(connection)
     except Exception as error:
         _close_session(connection, one_line(error), log_labels)
+
+
+def _assumed_role(connection: Any) -> str | None:
+    """Return the role that a scrubbed session takes. A tenant's role is taken when its schema is verified again."""
+    if tenancy.is_isolated():
+        tenancy.note_scrubbed()
+        role = tenancy.base_role(connection.alias)
+        return None if role == "none" or tenancy.is_of_tenant(connection) else role
+    return connection.settings_dict.get("OPTIONS", {}).get("assume_role")  # type: ignore[no-any-return]
 
 
 def _close_session(connection: Any, why: str, log_labels: Mapping[str, str] | None) -> None:

@@ -18,7 +18,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 
 from tenant_q.exceptions import DatabaseAway
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import wait_limits
+from tenant_q.tenancy import acting, wait_limits
 from tenant_q.tenancy.event_loops import refuse_in_event_loop
 from tenant_q.tenancy.tenancy_package import database_alias, public_schema, switched_connections, tenant_connection
 
@@ -51,11 +51,11 @@ def detect_outages() -> Iterator[None]:
     An error of a statement alone is raised as it is. A lost connection is closed; the next use opens a new one.
     """
     # At the end of a transaction whose session was lost, Django opens a new one. So the old session is checked.
-    before = {connection: connection.connection for connection in switched_connections()}
+    before = {connection: connection.connection for connection in _concerned()}
     try:
         yield
     except DATABASE_ERRORS as error:
-        for connection in switched_connections():
+        for connection in _concerned():
             if not connection.in_atomic_block and (was_lost(before.get(connection), error) or is_lost(connection)):
                 connection.close()
                 reason = one_line(error)
@@ -63,6 +63,10 @@ def detect_outages() -> Iterator[None]:
                     f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can be."
                 ) from error
         raise
+
+
+def _concerned() -> list[Any]:
+    return [*switched_connections(), *acting.owner_connections()]
 
 
 @contextmanager
@@ -199,6 +203,7 @@ def note_connections() -> None:
 
 def _create(alias: str) -> Any:
     connection = type(connections).create_connection(connections, alias)
+    acting.prepare(connection)
     _made.add(connection)
     if threading.current_thread() is not threading.main_thread() and threading.get_ident() not in _own_threads:
         _elsewhere.add(connection)
@@ -208,6 +213,7 @@ def _create(alias: str) -> Any:
 def keep_own_thread() -> None:
     """Keep other threads off the connections of this thread of the cluster, and limit its waits."""
     _own_threads.add(threading.get_ident())
+    acting.stay_owner()
     wait_limits.limit_thread()
 
 

@@ -13,6 +13,16 @@ from tenant_q.support.visible import error_line
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CHARACTERS = 43  # enough for 256 bits
+# What `TENANT_Q["role_key"]` says in a worker.
+HIDDEN = "hidden in workers; this text is not the key"
+
+_key: str | None = None
+
+
+def keep_key() -> None:
+    """Keep the role key of the settings in this module, so that it can be hidden from the tasks of this process."""
+    global _key
+    _key = conf().role_key if conf().role_key != HIDDEN else _key
 
 
 def password_of(database: str, role: str, version: int) -> str:
@@ -28,7 +38,7 @@ def password_of(database: str, role: str, version: int) -> str:
     """
     if path := conf().credentials:
         return _by_project(path, database, role, version)
-    key = conf().role_key
+    key = _key or conf().role_key
     if key is None:
         raise ConfigurationError(
             "TENANT_Q['role_key'] is not set, so the tenants' roles have no passwords; set it from the environment to "

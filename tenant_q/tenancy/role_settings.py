@@ -19,6 +19,7 @@ from psycopg import sql
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
+from tenant_q.tenancy import acting
 from tenant_q.tenancy.tenancy_package import switched_connections
 
 logger = get_logger("tenant_q.tenancy")
@@ -105,9 +106,18 @@ def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
     own = set(_DJANGOS)
     if connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
         own.add("role")
+    if acting.is_of_tenant(connection):
+        _report(place.name for place in sorted(found) if place.of_role)
+        return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
     for place in sorted(changed):
         _log(place, found.get(place), noted.settings.get(place), role, database)
     return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
+
+
+def _report(names: Iterable[str]) -> None:
+    """Have the settings removed that the role of the served tenant gave itself."""
+    if listed := ", ".join(names):
+        acting.report_settings(f"it has settings of its own: {listed}")
 
 
 def _noted_value(name: str, noted: _Noted) -> str:

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
-from tenant_q.tenancy import records, tenants, verification
+from tenant_q.tenancy import acting, records, tenants, verification
 from tenant_q.tenancy.event_loops import (
     Entered,
     enter_coroutine,
@@ -27,6 +27,7 @@ from tenant_q.tenancy.event_loops import (
     schema_of_async_block,
     schema_of_coroutine,
 )
+from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.tenancy_package import (
     Databases,
     public_has_tasks,
@@ -53,6 +54,7 @@ def task_schema(schema: str | None = None) -> str:
         NoTenant: It is the public schema, and `django_q` has no tables there.
         UnknownTenant: No tenant has this schema name.
         EnqueueError: The tenant's type in `TENANT_TYPES` lacks `django_q`.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         WrongArgument: `schema` is not a text.
         InEventLoop: The caller is a coroutine that belongs to no task.
     """
@@ -76,6 +78,7 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
     chosen = own or schema or str(tenant_connection().schema_name)
     if own is None and schema is None:
         refuse_two_tenants(chosen)
+    require_authorized(chosen)
     if chosen == public_schema():
         if not public_has_tasks():
             raise NoTenant(
@@ -123,7 +126,9 @@ def enter(schema: str, databases: Databases = None) -> None:
 
     Raises:
         UnknownTenant: No tenant has this schema name. The connections stay as they were.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
     """
+    require_authorized(schema)
     tenant = None if schema == public_schema() else get_tenant(schema)
     for connection in switched_connections(databases):
         if tenant is None:
@@ -165,6 +170,7 @@ class in_schema(ContextDecorator):
 
     Raises:
         UnknownTenant: No tenant has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         InEventLoop: The caller is a coroutine, and uses `with`.
         WrongArgument: `schema` is not a text.
     """
@@ -207,6 +213,7 @@ class in_schema(ContextDecorator):
                 f"'async with in_schema({self.schema!r})' switches no database and is used for one block at a time; "
                 "call in_schema() anew for each block, without databases."
             )
+        require_authorized(self.schema)
         key = await sync_to_async(_key_to_enter, thread_sensitive=True)(self.schema)
         self._coroutine_block = enter_coroutine(self.schema, key)
 
@@ -230,6 +237,7 @@ def _key_to_enter(schema: str) -> str:
 @contextmanager
 def _switched(schema: str, databases: Databases) -> Iterator[None]:
     refuse_in_event_loop(f"in_schema({schema!r})", f"'async with in_schema({schema!r})'")
+    acting.settle()
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)
@@ -256,7 +264,9 @@ def in_verified_schema(schema: str, databases: Databases = None, *, tenant: str 
         yield
 
 
-def verify_entered(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+def verify_entered(
+    schema: str, databases: Databases = None, *, tenant: str | None = None, role: str | None = None
+) -> None:
     """Verify a schema that was entered by its name, and enter it again if another tenant has it now.
 
     The cached tenant may be outdated. Arguments and errors are those of `verify`.
@@ -264,11 +274,11 @@ def verify_entered(schema: str, databases: Databases = None, *, tenant: str | No
     if schema == public_schema():
         return
     try:
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
     except TenantReplaced:
         tenants.refresh_tenant(schema, 0)
         enter(schema, databases)
-        verify(schema, databases, tenant=tenant)
+        verify(schema, databases, tenant=tenant, role=role)
 
 
 def forget_tenants() -> None:

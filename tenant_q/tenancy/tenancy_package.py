@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.tenancy import acting
 from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop
 
 Databases = Sequence[str] | None
@@ -42,6 +45,7 @@ def database_alias() -> str:
 def tenant_connection() -> Any:
     """Return this thread's connection that the tenancy package switches between tenants. Raises `InEventLoop`."""
     refuse_in_event_loop("The connection to the tenants' database")
+    acting.settle()
     return connections[database_alias()]
 
 
@@ -53,6 +57,31 @@ def public_schema() -> str:
 def tenant_model() -> Any:
     """Return the tenant model that the project has named to the tenancy package."""
     return _package().get_tenant_model()
+
+
+def domain_model() -> Any:
+    """Return the model of the tenancy package's domains; None if a tenant's own row has its domain."""
+    ask = getattr(_package(), "get_tenant_domain_model", None)
+    return ask() if ask and hasattr(settings, "TENANT_DOMAIN_MODEL") else None
+
+
+def complete_schema(tenant: Any) -> None:
+    """Have the tenancy package create the schema of a tenant, or run the migrations that it lacks.
+
+    The package's signal `post_schema_sync` follows, as after a first `save()`. The tenant is in the public schema then.
+    """
+    if _package().schema_exists(physical_schema(tenant.schema_name)):
+        options = {"tenant": True, "fake": _is_cloned(tenant)} if _keeps_case() else {}
+        call_command("migrate_schemas", schema_name=tenant.schema_name, interactive=False, verbosity=0, **options)
+    else:
+        tenant.create_schema(check_if_exists=True, verbosity=0)
+    models, signals = (import_module(f"{_package().__package__}.{name}") for name in ("models", "signals"))
+    signals.post_schema_sync.send(sender=models.TenantMixin, tenant=tenant)
+
+
+def _is_cloned(tenant: Any) -> bool:
+    """Return whether django-tenants makes the schema of a tenant as a copy of another one, whose migrations it has."""
+    return bool(_package().get_creation_fakes_migrations() and tenant.get_base_schema())
 
 
 def current_schema() -> str:
@@ -128,7 +157,8 @@ def switched_connections(databases: Databases = None) -> list[Any]:
 
 
 def leave() -> None:
-    """Have the tenancy package switch every open connection to the public schema."""
+    """Act as the owner, and have the tenancy package switch every open connection to the public schema."""
+    acting.leave_role()
     for connection in connections.all(initialized_only=True):
         if hasattr(connection, "set_schema_to_public"):
             connection.set_schema_to_public()
@@ -138,18 +168,21 @@ def leave() -> None:
 def in_public() -> Iterator[None]:
     """Run a block with the tenancy package's connection in the public schema, then switch back.
 
+    The block acts as the owner of the tables, also while a worker serves a tenant as its role.
+
     Raises:
         InEventLoop: An event loop runs in this thread.
     """
     refuse_in_event_loop("in_public()")
-    connection = tenant_connection()
-    previous = [(connection, connection.tenant)]
-    try:
-        connection.set_schema_to_public()
-        with noted_for_coroutines(public_schema(), ""):
-            yield
-    finally:
-        switch_back(previous)
+    with acting.as_owner():
+        connection = tenant_connection()
+        previous = [(connection, connection.tenant)]
+        try:
+            connection.set_schema_to_public()
+            with noted_for_coroutines(public_schema(), ""):
+                yield
+        finally:
+            switch_back(previous)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tenant_q.exceptions import TenantNotReady, UnknownTenant
 from tenant_q.support.visible import error_line
 from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.names import validate_schema_name
+from tenant_q.tenancy.role_records import RoleRecord, pop_role, with_role
 from tenant_q.tenancy.tenancy_package import (
     database_alias,
     in_public,
@@ -37,12 +38,14 @@ class _Known:
     """A tenant as it was looked up at the moment `since` (monotonic). `unready` is the reason not to serve it yet.
 
     While `since` is `_OUTDATED`, the next look-up reads it anew. `config` is None once this process has changed it.
+    `role` is the tenant's role; None if it has none, or needs none.
     """
 
     since: float
     tenant: Any
     unready: str | None
     config: TenantConfig | None
+    role: RoleRecord | None = None
 
 
 _known: dict[str, _Known] = {}
@@ -121,6 +124,27 @@ def require_ready(schema: str) -> None:
         raise TenantNotReady(unready)
 
 
+def require_role(schema: str) -> RoleRecord:
+    """Return the role of a tenant, as which it may be served. Do not rely on a cached refusal.
+
+    Raises:
+        TenantNotReady: The tenant has no active role.
+        UnknownTenant: No tenant has this schema name.
+    """
+    role = _look_up_cached(schema).role
+    if role is None or not role.is_active:
+        role = _look_up_cached(schema, 0).role
+    if role is not None and role.is_active:
+        return role
+    if role is None:
+        why = f"has no database role; run `python manage.py mstenant provision {schema} --adopt`"
+    elif role.state == "repair":
+        why = f"waits for the repair of its role {role.role}; a scheduler does that, and its log says why if it cannot"
+    else:
+        why = f"has the role {role.role}, which is {role.state}; see `python manage.py mstenant show {schema}`"
+    raise TenantNotReady(f"Tenant {schema!r} {why}.")
+
+
 def refresh_tenant(schema: str, seconds: float) -> None:
     """Look up a tenant again if its cached row is older than `seconds`. Raises as `get_tenant`."""
     _look_up_cached(schema, seconds)
@@ -146,14 +170,15 @@ def look_up_together(schemas: Iterable[str]) -> None:
             ready = (
                 set(among_ready(named).values_list("schema_name", flat=True)) if conf().ready_tenants else set(wanted)
             )
-            found = read_with_config(named)
+            found = read_with_config(with_role(named))
         except Exception:  # if the project's function failed, the look-up of each tenant reports it
             if is_lost(tenant_connection()):
                 raise
             return
     for tenant, config in found:
         if tenant.schema_name in ready:
-            _known[tenant.schema_name] = _to_cache(_Known(now, _as_handed_out(tenant), None, config))
+            role = pop_role(tenant)
+            _known[tenant.schema_name] = _to_cache(_Known(now, _as_handed_out(tenant), None, config, role))
             _folded[tenant.schema_name] = tenant.schema_name
 
 
@@ -195,12 +220,13 @@ def _look_up(schema: str) -> _Known:
     _known.pop(schema, None)
     with detect_outages(), in_public():
         named = all_tenants().filter(schema_name=schema)
-        found = read_with_config(named)
+        found = read_with_config(with_role(named))
         if not found:
             raise UnknownTenant(_why_unknown(schema))
         _refuse_folded(schema)
         ((tenant, config),) = found
-        return _Known(time.monotonic(), _as_handed_out(tenant), _why_unready(named, schema), config)
+        role = pop_role(tenant)
+        return _Known(time.monotonic(), _as_handed_out(tenant), _why_unready(named, schema), config, role)
 
 
 def _as_handed_out(tenant: Any) -> Any:

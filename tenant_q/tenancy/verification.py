@@ -20,7 +20,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced, UnknownTenant
 from tenant_q.sql import statement
 from tenant_q.support.visible import error_line
-from tenant_q.tenancy import foreign_schemas
+from tenant_q.tenancy import acting, foreign_schemas
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
 from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
@@ -38,7 +38,7 @@ from tenant_q.tenancy.tenancy_package import (
 _whole_tables: dict[str, tuple[int, float]] = {}
 
 
-def verify(schema: str, databases: Databases = None, *, tenant: str | None = None) -> None:
+def verify(schema: str, databases: Databases = None, *, tenant: str | None = None, role: str | None = None) -> None:
     """Verify with the server that the session is in an entered schema, and that the schema has Django-Q2's tables.
 
     This takes one round trip for each switched connection, and one more for a foreign schema. The columns of the task
@@ -48,6 +48,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         schema: The schema that was entered.
         databases: The aliases of further databases of the task; None for those of the settings.
         tenant: The key of the tenant that must have the schema; None for the current tenant.
+        role: The role that the sessions take in the same round trip; None for that of the owner.
 
     Raises:
         TenantReplaced: Another tenant, or none, has the schema now.
@@ -57,9 +58,11 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         ReplicaAway: A further database cannot be reached.
         DatabaseAway: The tenants' database cannot be reached.
     """
+    if acting.is_as_tenant():  # a tenant's role has rights to its own schema only, and may not read the tenants
+        return
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
-        found = _query_session(connection, schema)
+        found = _query_session(connection, schema, role)
         if connection.alias == database_alias():
             _require_tenant(schema, found.tenant, tenant, connection.tenant)
         if found.schema != wanted:
@@ -171,12 +174,12 @@ class _Found:
     tenant: str | None = None
 
 
-def _query_session(connection: Any, schema: str) -> _Found:
+def _query_session(connection: Any, schema: str, role: str | None) -> _Found:
     """Query a session for its schema, to verify it. A further database that fails delays only the tasks that use it."""
     if connection.alias == database_alias():
-        return _query_tenants_session(connection, schema)
+        return _query_tenants_session(connection, schema, role)
     try:
-        return _Found(_fetch(connection, schema, "verify_schema")[0], is_whole=True)
+        return _Found(_fetch(connection, schema, "verify_schema", role)[0], is_whole=True)
     except DATABASE_ERRORS as error:
         if not connection.in_atomic_block and is_lost(connection):
             connection.close()
@@ -185,14 +188,14 @@ def _query_session(connection: Any, schema: str) -> _Found:
         ) from error
 
 
-def _query_tenants_session(connection: Any, schema: str) -> _Found:
+def _query_tenants_session(connection: Any, schema: str, role: str | None) -> _Found:
     """Query the tenants' session for its schema, and for the task table's columns if not checked recently."""
     physical = physical_schema(schema)
     if _checked_recently(physical):
-        current, table, tenant = _fetch(connection, schema, "verify_schema")
+        current, table, tenant, _ = _fetch(connection, schema, "verify_schema", role)
         if table is None or int(table) == _whole_tables[physical][0]:
             return _Found(current, table is not None, tenant)
-    current, table, has_columns, rights, tenant = _fetch(connection, schema, "verify_table")
+    current, table, has_columns, rights, tenant, _ = _fetch(connection, schema, "verify_table", role)
     is_whole = has_columns == "t"
     if is_whole:
         foreign_schemas.find_out(physical, rights or "")
@@ -205,22 +208,32 @@ def _checked_recently(schema: str) -> bool:
     return schema in _whole_tables and time.monotonic() - _whole_tables[schema][1] <= conf().tenant_cache_seconds
 
 
-def _fetch(connection: Any, schema: str, name: str) -> list[str | None]:
-    return fetch_raw(connection, _query(name, schema, _search_path(physical_schema(schema))))
+def _fetch(connection: Any, schema: str, name: str, role: str | None) -> list[str | None]:
+    base = acting.base_role(connection.alias) if acting.mode() == "role" else None
+    found = fetch_raw(connection, _query(name, schema, _search_path(physical_schema(schema)), base, role))
+    if role is not None:
+        acting.note_role(connection.alias)
+    return found
 
 
 @functools.lru_cache(maxsize=16384)
-def _query(name: str, schema: str, path: tuple[str, ...]) -> bytes:
+def _query(name: str, schema: str, path: tuple[str, ...], base: str | None, role: str | None) -> bytes:
     quoted = ", ".join(sql.Identifier(name).as_string() for name in path)
     physical = physical_schema(schema)
     table = sql.Identifier(physical, TASK_TABLE).as_string()
     literals = {"path": quoted, "table": table, "columns": _task_columns(), "name": schema}
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
+    parts |= {"reset": _switch(base), "role": _switch(role)}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
     return (
         sql.SQL(statement(name)).format(**parts, rights=foreign_schemas.rights_query(sql.Literal(physical))).as_bytes()
     )
+
+
+def _switch(role: str | None) -> sql.Composable:
+    """Return the expression that switches a session to a role; NULL to leave it."""
+    return sql.SQL("pg_catalog.set_config('role', {}, false)").format(sql.Literal(role)) if role else sql.SQL("NULL")
 
 
 def _task_columns() -> list[str]:

@@ -14,6 +14,7 @@ from tenant_q.tenancy import (
     is_in_event_loop,
     public_has_tasks,
     public_schema,
+    require_authorized,
     task_schema,
 )
 from tenant_q.utils.addressing import addressed
@@ -178,5 +179,6 @@ class TrackingCalls:
         """
         require("get_queue_size", broker=broker, schema_name=schema_name)
         schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
+        require_authorized(schema)
         counts_all = schema == public_schema() and not public_has_tasks()
         return get_broker(broker=broker).queue_size(None if counts_all else schema)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from tenant_q import brokers, tenancy
+from tenant_q.conf import problems
 from tenant_q.exceptions import WorkflowError
 from tenant_q.support import workflows_app
 from tenant_q.workflows import registry
@@ -55,6 +56,8 @@ def _check_types() -> list[CheckMessage]:
 
 
 def _check_broker() -> list[CheckMessage]:
+    if problems():  # the check of the settings lists them
+        return []
     if brokers.uses_redis() or not any(registry.registered()):
         return []
     hint = "Set Q_CLUSTER['redis'] to a Redis or Valkey server, and remove the other broker."

@@ -524,6 +524,24 @@ def test_tenants_are_listed():
     assert [line.split()[0] for line in mstenant("list", "initech_llc").splitlines()] == ["schema", "initech_llc"]
 
 
+def test_an_option_may_stand_before_the_action_and_the_tenant_be_an_option():
+    assert mstenant("--weight", "2", "limit", A).startswith("acme_corp has weight 2,")
+    assert json.loads(mstenant("--json", "--schema", A, "pause"))["paused"]
+    assert mstenant("resume", "--schema", A, "--no-color", "-v", "0") == "acme_corp is not paused: no tasks wait."
+    assert command("mstenant", action="pause", schema=A) == "acme_corp is paused: no tasks wait."
+    assert command("mstenant", "limit", A, weight=3.0).startswith("acme_corp has weight 3,")
+    assert len(json.loads(mstenant("--all", "--json"))) == len(schemas.TENANTS)
+
+
+def test_each_action_has_its_help(capsys):
+    for name, option in (("limit", "--weight W"), ("rename", "--wait SECONDS"), ("list", "--all"), ("pause", "SCHEMA")):
+        with pytest.raises(SystemExit):
+            mstenant(name, "--help")
+        said = capsys.readouterr().out
+        assert f"mstenant {name} " in said and option in said
+        assert ("--weight" in said) == (name == "limit")
+
+
 def test_answers_in_json():
     put("a1")
     expected = DEFAULTS | {"schema": A, "paused": True, "queued": 1}
@@ -551,8 +569,9 @@ def test_answers_in_json():
         (("pause", A, "--weight", "2"), "--weight belongs to `mstenant limit`, not to `mstenant pause`."),
         (
             ("pause", A, "--all"),
-            "--all belongs to `mstenant list` without a tenant; all else takes one tenant at a time.",
+            "--all belongs to `mstenant list`, not to `mstenant pause`.",
         ),
+        (("list", A, "--all"), "--all belongs to `mstenant list` without a tenant; leave out acme_corp or it."),
         (
             ("limit", A, "--max-running", "many"),
             "Error: argument --max-running: 'many' is not a whole number; give 1 or more, or 0 for no limit",
