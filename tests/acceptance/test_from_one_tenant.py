@@ -99,7 +99,7 @@ def places(site: Site, what: str) -> list[str]:
 
 
 def wait_for(site: Site, cluster: RunningCluster, condition: Callable[[], Any], what: str) -> None:
-    wait_until(condition, 60, f"{what}: {cluster.log}")
+    wait_until(condition, 120, f"{what}: {cluster.log}")
 
 
 def rows_of(site: Site, schema: str) -> tuple[Any, ...]:
