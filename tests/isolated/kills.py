@@ -69,7 +69,7 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    psycopg.Connection.wait = wait
+    psycopg.Connection.wait = wait  # type: ignore[method-assign]
 
 
 def _arm_after(place: int) -> None:
@@ -87,5 +87,5 @@ def _arm_after(place: int) -> None:
 
         return receive_and_count
 
-    psycopg.Connection.wait = counted(psycopg.Connection.wait)
-    AbstractConnection.read_response = counted(AbstractConnection.read_response)
+    psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
+    AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
