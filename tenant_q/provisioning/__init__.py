@@ -3,6 +3,7 @@
 Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]` needs roles.
 """
 
+from tenant_q.provisioning.connection_limit import apply_connection_limit
 from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
 from tenant_q.provisioning.provision import provision_tenant
 from tenant_q.provisioning.repair import Repairs, repair_marked, repair_tenant
@@ -15,6 +16,7 @@ __all__ = [
     "Rotation",
     "Rotations",
     "TenantCredentials",
+    "apply_connection_limit",
     "count_to_rotate",
     "decommission_tenant",
     "provision_tenant",

@@ -216,7 +216,7 @@ def _differs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _make_role(one: _Provisioning) -> None:
     """Create the role, or correct it, and make its grants."""
     server, row = _server(one), _row(one)
-    limit = tenancy.config(one.schema).limits.get("max_connections")
+    limit = tenancy.config(one.schema).limit("max_connections")
     if row.connection_limit != limit:
         row.connection_limit = limit
         with tenancy.detect_outages(), tenancy.as_owner_in_public():
