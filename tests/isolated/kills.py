@@ -18,14 +18,14 @@ def killed_at_each(act: Callable[[], Any]) -> Iterator[str]:
     It yields after each kill, with the place, and ends when a process has reached its end.
     """
     number = 1
-    while _is_killed(act, 2 * number):
+    while is_killed(act, 2 * number):
         yield f"before statement {number}"
-        assert _is_killed(act, 2 * number + 1)
+        assert is_killed(act, 2 * number + 1)
         yield f"after statement {number}"
         number += 1
 
 
-def _is_killed(act: Callable[[], Any], place: int) -> bool:
+def is_killed(act: Callable[[], Any], place: int) -> bool:
     """Call `act` in a process of its own, which is killed at a place. Return whether it came so far."""
     pid = os.fork()
     if pid == 0:
@@ -39,6 +39,33 @@ def _is_killed(act: Callable[[], Any], place: int) -> bool:
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def count_statements(act: Callable[[Callable[[str], None]], Any]) -> dict[str, int]:
+    """Call `act` in this process, and count its statements.
+
+    Args:
+        act: Takes a function that it calls with the name of each part that begins.
+
+    Returns:
+        How many statements were sent before each part, and before "end".
+    """
+    send, sent, marks = psycopg.Connection.wait, 0, {}
+
+    def wait(*arguments: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        return send(*arguments, **options)
+
+    def mark(name: str) -> None:
+        marks[name] = sent
+
+    psycopg.Connection.wait = wait
+    try:
+        act(mark)
+    finally:
+        psycopg.Connection.wait = send
+    return marks | {"end": sent}
 
 
 def _arm(place: int) -> None:
@@ -57,4 +84,4 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    psycopg.Connection.wait = wait  # type: ignore[method-assign]
+    psycopg.Connection.wait = wait
