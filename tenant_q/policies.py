@@ -43,7 +43,13 @@ class Values(TypedDict, total=False):
 
 
 def policy_of(schema: str) -> TenantPolicy:
-    """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises `UnknownTenant`."""
+    """Return a tenant's policy; without a row, an unsaved one with the defaults.
+
+    Raises:
+        UnknownTenant: Neither a tenant nor a policy has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
+    """
+    tenancy.require_authorized(schema)
     with tenancy.detect_outages(), tenancy.in_public():
         found = _rows().filter(schema_name=schema).first()
     if found is None:
@@ -117,10 +123,12 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
 
     Raises:
         UnknownTenant: Neither a tenant nor a policy has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         ConfigurationError: A value is not possible; nothing is changed.
         BrokerError: The broker cannot be reached. The change is saved, and applies when the broker is back.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     _check_names(values)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
@@ -263,9 +271,11 @@ def configure(
 
     Raises:
         UnknownTenant: No tenant has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         ConfigurationError: A value is not possible; nothing is changed.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     check_configuration(schema, values)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):

@@ -110,6 +110,11 @@ def shared_apps() -> list[str]:
     return list(getattr(settings, "SHARED_APPS", []))
 
 
+def public_has_tasks() -> bool:
+    """Return whether the public schema has tasks and schedules of its own: whether `django_q` is a shared app."""
+    return lists_app(shared_apps(), "django_q")
+
+
 def tenant_apps() -> list[str]:
     """Return the apps whose tables the tenancy package keeps in the schemas of tenants, of any tenant type."""
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):

@@ -1,4 +1,4 @@
-"""Kill a process at a statement that it sends, or right after the server has carried it out."""
+"""Kill a process at a statement that it sends, or right after a server has carried it out."""
 
 from __future__ import annotations
 
@@ -8,30 +8,42 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
+from redis.connection import AbstractConnection
 
 from tenant_q.cluster.reset import reset_in_child
 
 
-def killed_at_each(act: Callable[[], Any]) -> Iterator[str]:
-    """Kill a process that calls `act` at its first statement, another one right after it, and so on.
+def killed_at_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
+    """Kill a process that calls `act` before its first statement, another one right after it, and so on.
+
+    It yields after each kill, with the place, and ends when a process has reached its end. `every` leaves out places.
+    """
+    place = 2
+    while is_killed(act, place):
+        yield f"{'after' if place % 2 else 'before'} statement {place // 2}"
+        place += every
+
+
+def killed_after_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
+    """Kill a process that calls `act` after its first answer of PostgreSQL or Redis, another one after the second.
 
     It yields after each kill, with the place, and ends when a process has reached its end.
+
+    Parameters: `every`, the distance from one place to the next.
     """
     number = 1
-    while is_killed(act, 2 * number):
-        yield f"before statement {number}"
-        assert is_killed(act, 2 * number + 1)
-        yield f"after statement {number}"
-        number += 1
+    while is_killed(act, number, arm=_arm_after):
+        yield f"after answer {number}"
+        number += every
 
 
-def is_killed(act: Callable[[], Any], place: int) -> bool:
+def is_killed(act: Callable[[], Any], place: int, arm: Callable[[int], None] | None = None) -> bool:
     """Call `act` in a process of its own, which is killed at a place. Return whether it came so far."""
     pid = os.fork()
     if pid == 0:
         try:
             reset_in_child()
-            _arm(place)
+            (arm or _arm)(place)
             act()
             os._exit(0)
         finally:
@@ -44,11 +56,8 @@ def is_killed(act: Callable[[], Any], place: int) -> bool:
 def count_statements(act: Callable[[Callable[[str], None]], Any]) -> dict[str, int]:
     """Call `act` in this process, and count its statements.
 
-    Args:
-        act: Takes a function that it calls with the name of each part that begins.
-
-    Returns:
-        How many statements were sent before each part, and before "end".
+    It gets a function to call with the name of each part that begins. Return how many statements were sent before each
+    part, and before "end".
     """
     send, sent, marks = psycopg.Connection.wait, 0, {}
 
@@ -60,11 +69,11 @@ def count_statements(act: Callable[[Callable[[str], None]], Any]) -> dict[str, i
     def mark(name: str) -> None:
         marks[name] = sent
 
-    psycopg.Connection.wait = wait
+    psycopg.Connection.wait = wait  # type: ignore[method-assign]
     try:
         act(mark)
     finally:
-        psycopg.Connection.wait = send
+        psycopg.Connection.wait = send  # type: ignore[method-assign]
     return marks | {"end": sent}
 
 
@@ -84,4 +93,23 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    psycopg.Connection.wait = wait
+    psycopg.Connection.wait = wait  # type: ignore[method-assign]
+
+
+def _arm_after(place: int) -> None:
+    """Kill this process after an answer of PostgreSQL or Redis."""
+    passed = 0
+
+    def counted(receive: Any) -> Any:
+        def receive_and_count(*arguments: Any, **options: Any) -> Any:
+            nonlocal passed
+            answer = receive(*arguments, **options)
+            passed += 1
+            if passed == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return receive_and_count
+
+    psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
+    AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
