@@ -37,7 +37,7 @@ def roles_to_lock_out() -> list[LockedOut]:
 
 
 def lock_database(*, actor: str) -> None:
-    """Let only roles to which CONNECT was granted connect to the tenants' database: tenants' roles, owner and admin role.
+    """Let only tenants' roles, the owner, the admin role and who else was granted CONNECT connect to the database.
 
     Args:
         actor: Who asks for it, for the audit trail.

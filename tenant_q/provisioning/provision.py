@@ -1,8 +1,8 @@
 """Provision a tenant: its rows, schema and migrations, policy and configuration, and its database role with its grants.
 
 Which statement needs whom: the admin role creates the tenant's role, which the owner may not; the owner grants on its
-own objects, which the admin role may not. So the role is created first, in a transaction of the admin role, then granted to,
-in a transaction of the owner. After a kill in between, the role has no rights yet, and its row is not active.
+own objects, which the admin role may not. So the role is created first, in a transaction of the admin role. Then the
+owner grants in a transaction of its own. After a kill in between, the role has no rights, and its row is not active.
 """
 
 from __future__ import annotations

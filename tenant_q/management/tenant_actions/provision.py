@@ -38,7 +38,7 @@ class Action(TenantAction):
         parser.add_argument(
             "--lock-database",
             action="store_true",
-            help="Let only roles that were granted CONNECT connect to the database, after the tenants have their roles.",
+            help="Then let only roles that were granted CONNECT connect to the database.",
         )
         parser.add_argument(
             "--sure", action="store_true", help="With --lock-database: also if other roles log in, which it lists."
