@@ -119,7 +119,7 @@ def _refuse_left_role(new: str) -> None:
     """Raise `ConfigurationError` if the database role of a former tenant of the new name is left."""
     if not catalogue.has_all(catalogue.Table(TenantRole._meta.db_table)):  # not before its migration
         return
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         is_left = TenantRole.objects.using(tenancy.database_alias()).filter(schema_name=new).exists()
     if is_left:
         raise ConfigurationError(

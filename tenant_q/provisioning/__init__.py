@@ -4,6 +4,7 @@ Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]
 """
 
 from tenant_q.provisioning.connection_limit import apply_connection_limit
+from tenant_q.provisioning.admin_connection import sessions_for_many
 from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
 from tenant_q.provisioning.provision import provision_tenant
 from tenant_q.provisioning.repair import Repairs, repair_marked, repair_tenant
@@ -24,4 +25,5 @@ __all__ = [
     "repair_tenant",
     "rotate_all",
     "rotate_tenant",
+    "sessions_for_many",
 ]
