@@ -188,7 +188,9 @@ def test_nothing_is_left_but_the_audit_trail(site):
     assert text == f"Decommissioned {NAME}: removed its row, its schema, its role {role} and 7 tasks that waited.\n"
     assert left(site, key) == {}
     assert site.sql("SELECT count(*) FROM pg_largeobject_metadata") == [(0,)]
-    assert site.sql("SELECT count(*) FROM pg_auth_members WHERE inherit_option AND member = %s::regrole", OWNER) == [(0,)]
+    assert site.sql("SELECT count(*) FROM pg_auth_members WHERE inherit_option AND member = %s::regrole", OWNER) == [
+        (0,)
+    ]
     assert others(site) == before
     with tenancy.in_public():
         acts = list(AuditRecord.objects.filter(schema_name=NAME).order_by("id").values_list("act", flat=True))
@@ -233,11 +235,16 @@ def test_a_schema_may_be_kept_with_its_data(site):
     with in_schema(NAME):
         Task.objects.create(id="t", name="t", func="f", started="2026-01-01T00:00Z", stopped="2026-01-01T00:00Z")
     text = decommission("--keep-schema")
-    assert text == f"Decommissioned {NAME}: removed its row, its role {role} and 7 tasks that waited; its schema is kept.\n"
+    assert (
+        text
+        == f"Decommissioned {NAME}: removed its row, its role {role} and 7 tasks that waited; its schema is kept.\n"
+    )
     assert left(site, key, keep_schema=True) == {}
     assert site.sql(f"SELECT id FROM {NAME}.django_q_task") == [("t",)]
     assert site.sql(f"SELECT one FROM {NAME}.made_by_hand") == [(1,)]
-    assert site.sql(f"SELECT relowner::regrole::text FROM pg_class WHERE oid = '{NAME}.made_by_hand'::regclass") == [(OWNER,)]
+    assert site.sql(f"SELECT relowner::regrole::text FROM pg_class WHERE oid = '{NAME}.made_by_hand'::regclass") == [
+        (OWNER,)
+    ]
 
 
 def test_the_answer_may_be_json(site):
@@ -302,7 +309,9 @@ def test_another_tenant_that_has_got_the_name_is_left_alone(site, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             decommission()
     schemas.clone_tenants([NAME])
-    with pytest.raises(CommandError, match="Another tenant got the schema name 'spare' before the former one was removed"):
+    with pytest.raises(
+        CommandError, match="Another tenant got the schema name 'spare' before the former one was removed"
+    ):
         decommission()
     assert site.sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", NAME)
     assert tenancy.keys_now([NAME])[NAME] != key
@@ -377,7 +386,9 @@ def test_what_the_owner_cannot_take_back_is_named(site):
 
 
 def test_a_database_of_another_owner_is_no_obstacle(site):
-    site.sql(f'ALTER DATABASE "{site.database}" OWNER TO site_admin; GRANT CREATE ON DATABASE "{site.database}" TO {OWNER}')
+    site.sql(
+        f'ALTER DATABASE "{site.database}" OWNER TO site_admin; GRANT CREATE ON DATABASE "{site.database}" TO {OWNER}'
+    )
     key = make(site)
     decommission()
     assert left(site, key) == {}
