@@ -13,17 +13,15 @@ from redis.connection import AbstractConnection
 from tenant_q.cluster.reset import reset_in_child
 
 
-def killed_at_each(act: Callable[[], Any]) -> Iterator[str]:
-    """Kill a process that calls `act` at its first statement, another one right after it, and so on.
+def killed_at_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
+    """Kill a process that calls `act` before its first statement, another one right after it, and so on.
 
-    It yields after each kill, with the place, and ends when a process has reached its end.
+    It yields after each kill, with the place, and ends when a process has reached its end. `every` leaves out places.
     """
-    number = 1
-    while _is_killed(act, 2 * number):
-        yield f"before statement {number}"
-        assert _is_killed(act, 2 * number + 1)
-        yield f"after statement {number}"
-        number += 1
+    place = 2
+    while _is_killed(act, place):
+        yield f"{'after' if place % 2 else 'before'} statement {place // 2}"
+        place += every
 
 
 def killed_after_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
@@ -71,6 +69,9 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
+<<<<<<< HEAD
+    psycopg.Connection.wait = wait
+=======
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
 
 
@@ -91,3 +92,4 @@ def _arm_after(place: int) -> None:
 
     psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
     AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
+>>>>>>> h-decom
