@@ -69,8 +69,8 @@ def _refuse_during_operations(*schemas: str) -> None:
         found = rows.filter(schema_name__in=schemas).first()
     if found is not None:
         raise ConfigurationError(
-            f"A {found.kind} of {found.schema_name} has not ended, so nothing is renamed; run `python manage.py mstenant "
-            f"{found.kind} {found.schema_name}` again, which continues it."
+            f"A {found.kind} of {found.schema_name} has not ended, so nothing is renamed; run `python manage.py "
+            f"mstenant {found.kind} {found.schema_name}` again, which continues it."
         )
 
 
