@@ -72,3 +72,34 @@ def read(table: str) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {table} LIMIT 1")
         return [list(map(str, row)) for row in cursor.fetchall()]
+
+
+def enter_other(schema: str) -> None:
+    """Enter the schema of another tenant."""
+    with tenancy.in_schema(schema):
+        pass
+
+
+def enqueue_for_other(schema: str) -> None:
+    """Enqueue a task for another tenant."""
+    QUtilities.add_async_task("tests.tasks.nothing", schema_name=schema)
+
+
+def who_slowly() -> dict[str, Any]:
+    """Return the same as `who`, and keep the session for a moment."""
+    found = who()
+    execute("SELECT pg_sleep(0.2)")
+    return found
+
+
+def execute(statement: str) -> None:
+    """Execute a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def setting(name: str) -> str:
+    """Return a setting of this task's session."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting(%s)", [name])
+        return str(cursor.fetchone()[0])

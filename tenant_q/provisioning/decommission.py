@@ -15,8 +15,9 @@ import psycopg
 
 from tenant_q import audit, tenancy
 from tenant_q.exceptions import ProvisioningError
-from tenant_q.models import AuditRecord, TenantRecord, TenantRole
+from tenant_q.models import AuditRecord, TenantRecord
 from tenant_q.provisioning import admin_connection, draining, role_removal, roles, steps, tenant_removal
+from tenant_q.provisioning.role_rows import role_rows
 from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy.role_names import role_name
 
@@ -178,12 +179,8 @@ def _role_to_drop(schema: str, admin: Admin | None) -> str | None:
 
 def _role_of(schema: str) -> str | None:
     with tenancy.detect_outages(), tenancy.in_public():
-        found: str | None = _role_rows().filter(schema_name=schema).values_list("role", flat=True).first()
+        found: str | None = role_rows().filter(schema_name=schema).values_list("role", flat=True).first()
     return found
-
-
-def _role_rows() -> Any:
-    return TenantRole.objects.using(tenancy.database_alias())
 
 
 def _last_key(schema: str) -> str | None:
@@ -218,19 +215,12 @@ def _steps_of(target: _Target, admin: Admin | None) -> list[steps.Step]:
     if admin is None or role is None:
         return [drop, clear]
     return [
-        steps.Step("sessions", lambda: _lock_out(schema, admin, role)),
+        steps.Step("sessions", lambda: role_removal.lock_out(admin, schema, role)),
         drop,
         steps.Step("rights", lambda: role_removal.take_back(admin, role, keep_objects=keep_schema)),
         steps.Step("role", lambda: role_removal.drop(admin, role)),
         clear,
     ]
-
-
-def _lock_out(schema: str, admin: Admin, role: str) -> None:
-    """Let no session of the tenant's role begin or go on. No scheduler repairs the role any more."""
-    with tenancy.detect_outages(), tenancy.in_public():
-        _role_rows().filter(schema_name=schema).update(state=TenantRole.State.LEAVING)
-    role_removal.lock_out(admin, role)
 
 
 def _reporting(step: steps.Step, schema: str, report: Progress) -> steps.Step:
@@ -243,6 +233,6 @@ def _reporting(step: steps.Step, schema: str, report: Progress) -> steps.Step:
 
 def _end(target: _Target, actor: str) -> None:
     """Forget the tenant's role, and leave an audit record."""
-    _role_rows().filter(schema_name=target.schema).delete()
+    role_rows().filter(schema_name=target.schema).delete()
     before, after = {"role": target.role}, {"kept_schema": target.keep_schema}
     audit.record(actor, KIND, schema=target.schema, target=target.key or "", before=before, after=after)

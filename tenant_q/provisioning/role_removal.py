@@ -14,15 +14,14 @@ from psycopg import errors, sql
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ProvisioningError
+from tenant_q.models import TenantRole
 from tenant_q.provisioning import grants, roles
 from tenant_q.provisioning.admin_connection import database_name, owner_role
+from tenant_q.provisioning.restoring import end_sessions
+from tenant_q.provisioning.role_rows import locked_row
 from tenant_q.sql import statement
 
 Admin = psycopg.Connection[Any]
-_END_MS = 5000
-"""The longest wait for the end of one session, in milliseconds."""
-_ROUNDS = 3
-"""How often sessions are looked for: one may have logged in just before the role lost its right to."""
 _SHOWN = 5
 
 
@@ -52,36 +51,26 @@ def require_nothing_elsewhere(role: str) -> None:
         )
 
 
-def lock_out(admin: Admin, role: str) -> None:
+def lock_out(admin: Admin, schema: str, role: str) -> None:
     """Let a tenant's role open no more sessions, give the owner its rights, and end the sessions that it has.
 
     Args:
         admin: A session of the admin role.
+        schema: The schema name of the tenant.
         role: The name of the role, which need not exist any more.
 
     Raises:
         ProvisioningError: A right is missing, or a session does not end.
         DatabaseAway: The database cannot be reached.
     """
-    if not roles.exists(admin, role):
-        return
-    roles.forbid_login(admin, role)
-    roles.lend(admin, role, owner_role(), inherit=True)
-    for _ in range(_ROUNDS):
-        left = _end_sessions(role)
-        if not left:
-            return
-    raise ProvisioningError(
-        f"{left} of the sessions of the role {role!r} did not end within {_END_MS / 1000:g} s; see them with: SELECT * "
-        f"FROM pg_stat_activity WHERE usename = {sql.Literal(role).as_string()}; then run the same command again."
-    )
-
-
-def _end_sessions(role: str) -> int:
-    query = sql.SQL(statement("end_role_sessions")).format(role=sql.Literal(role), wait=sql.Literal(_END_MS))
-    with tenancy.detect_outages(), tenancy.in_public(), tenancy.raw_cursor() as cursor:
-        ((left,),) = cursor.execute(query).fetchall()
-    return int(left)
+    with locked_row(schema) as row:
+        if row is not None:
+            row.state = TenantRole.State.LEAVING  # no scheduler repairs it any more
+            row.save(update_fields=["state"])
+    if roles.exists(admin, role):
+        roles.forbid_login(admin, role)
+        roles.lend(admin, role, owner_role(), inherit=True)
+        end_sessions(admin, TenantRole(schema_name=schema, role=role))
 
 
 def take_back(admin: Admin, role: str, *, keep_objects: bool) -> None:

@@ -1,12 +1,14 @@
 -- What a probe attempts as a tenant's role; the server must refuse each. A line of three hyphens is the title of the statements below
 -- it, which are one transaction that is rolled back. Words in brackets: [empty]: it is refused if it returns no row; [login]: only where
--- the role logs in itself, because under "role" a task can undo the switch; a code: the server may also refuse it with this SQLSTATE.
+-- the role logs in itself, because under "role" a task can undo the switch; a code: the server may also refuse it with this
+-- SQLSTATE; [nowait]: it does not wait for a lock, so that a lock of others shows that the server would have given it.
 -- An attempt for which a parameter is missing is left out.
 --
 -- {own}, {own_table}, {own_schedules}  the schema of the tenant, a table of it, and its table of schedules
 -- {other}, {other_table}, {column}, {other_sequence}  the schema of another tenant, a table of it, a column of that, a sequence
 -- {bare_table}      {other_table} without its schema
--- {text}, {sequence_text}, {name}, {role_text}  {other_table}, {other_sequence}, {other} and {other_role} as literals
+-- {text}, {sequence_text}, {name}, {table_name}, {role_text}  {other_table}, {other_sequence}, {other}, {bare_table} and {other_role}
+--                   as literals
 -- {other_role}      the role of the other tenant
 -- {public}, {unlisted}, {unlisted_column}  the public schema, a table of it that is not shared, a column of that
 -- {role}            the role of the tenant
@@ -33,7 +35,7 @@ CREATE FUNCTION pg_temp.tenant_q_probe() RETURNS bigint LANGUAGE plpgsql SECURIT
 --- read another tenant's table by the search path [42P01]
 SET LOCAL search_path TO {other}; SELECT 1 FROM {bare_table} LIMIT 1
 --- read another tenant's statistics [empty]
-SELECT 1 FROM pg_catalog.pg_stats WHERE schemaname = {name} LIMIT 1
+SELECT 1 FROM pg_catalog.pg_stats WHERE schemaname = {name} AND tablename = {table_name} LIMIT 1
 --- read all statistics
 SELECT 1 FROM pg_catalog.pg_statistic LIMIT 1
 --- read all extended statistics
@@ -92,15 +94,15 @@ GRANT SELECT ON {unlisted} TO PUBLIC
 --- use another tenant's type
 CREATE TEMPORARY TABLE tenant_q_probe (one {other_table})
 
---- lock another tenant's table for reading
+--- lock another tenant's table for reading [nowait]
 LOCK TABLE {other_table} IN ACCESS SHARE MODE NOWAIT
---- lock another tenant's table
+--- lock another tenant's table [nowait]
 LOCK TABLE {other_table} IN ACCESS EXCLUSIVE MODE NOWAIT
---- lock rows of another tenant's table
+--- lock rows of another tenant's table [nowait]
 SELECT 1 FROM {other_table} FOR UPDATE NOWAIT
---- lock a table of the public schema
+--- lock a table of the public schema [nowait]
 LOCK TABLE {unlisted} IN SHARE ROW EXCLUSIVE MODE NOWAIT
---- lock the catalogue
+--- lock the catalogue [nowait]
 LOCK TABLE pg_catalog.pg_class IN ACCESS EXCLUSIVE MODE NOWAIT
 
 --- create a table in another tenant's schema
@@ -121,8 +123,6 @@ ALTER TABLE {own_table} ADD COLUMN tenant_q_probe int
 DROP TABLE {own_table}
 --- truncate a table of the own schema
 TRUNCATE {own_table}
---- put a rule on a table of the own schema
-CREATE RULE tenant_q_probe AS ON INSERT TO {own_table} DO ALSO NOTHING
 --- create a schema
 CREATE SCHEMA tenant_q_probe
 --- create a publication

@@ -1,10 +1,10 @@
--- Find what a tenant's role could call if the server did not refuse it: functions of SECURITY DEFINER that it may not execute. They are
+-- Find what tenants' roles could call if the server did not refuse it: functions of SECURITY DEFINER that they may not execute. They are
 -- called without values, or put on a temporary table if they are for triggers.
 --
--- {role}  the OID of the role
+-- {roles}  the OIDs of the roles
 --
--- Rows: the function, and the statement that calls it.
-SELECT fun.oid::regprocedure::text,
+-- Rows: the OID of the role, the function, and the statement that calls it.
+SELECT subject.role::int8, fun.oid::regprocedure::text,
     CASE
         WHEN fun.prorettype = 'pg_catalog.trigger'::regtype THEN format(
             'CREATE TEMPORARY TABLE tenant_q_probe (id int); CREATE TRIGGER tenant_q_probe AFTER INSERT ON tenant_q_probe '
@@ -16,6 +16,7 @@ SELECT fun.oid::regprocedure::text,
         ))
     END
 FROM pg_catalog.pg_proc AS fun JOIN pg_catalog.pg_namespace AS space ON space.oid = fun.pronamespace
-WHERE fun.prosecdef AND fun.prokind IN ('f', 'p') AND fun.prorettype <> 'pg_catalog.event_trigger'::regtype
-    AND NOT pg_catalog.has_function_privilege({role}::oid, fun.oid, 'EXECUTE')
-ORDER BY 1
+CROSS JOIN pg_catalog.unnest({roles}::oid[]) AS subject (role)
+WHERE subject.role <> 0 AND fun.prosecdef AND fun.prokind IN ('f', 'p') AND fun.prorettype <> 'pg_catalog.event_trigger'::regtype
+    AND NOT pg_catalog.has_function_privilege(subject.role, fun.oid, 'EXECUTE')
+ORDER BY 2, 1

@@ -48,7 +48,8 @@ WITH subject AS MATERIALIZED (
     WHERE asked.is_held AND NOT asked.is_expected
 ), entry AS MATERIALIZED (
     SELECT object.oid, object.part, object.space, object.owner, object.target, object.columns, object.shared, acl.grantor,
-        acl.grantee, acl.privilege_type AS "right", acl.is_grantable, acl.privilege_type = ANY (object.warned) AS is_warning
+        acl.grantee, acl.privilege_type AS "right", acl.is_grantable,
+        acl.grantee = 0 AND acl.privilege_type = ANY (object.warned) AS is_warning
     FROM object CROSS JOIN aclexplode(object.acl) AS acl
     WHERE acl.grantee <> object.owner AND acl.privilege_type = ANY ({rights}::text[])
         AND CASE acl.grantee WHEN 0 THEN acl.privilege_type <> ALL (object.public) ELSE acl.grantee = ANY ({roles}::oid[]) END

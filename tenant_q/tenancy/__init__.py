@@ -95,7 +95,7 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_names,
     tenants_to_schedule,
 )
-from tenant_q.tenancy.tenant_sessions import acting_as, role_to_verify, serve
+from tenant_q.tenancy.tenant_sessions import acting_as, restricted_to_served, role_to_verify, serve
 from tenant_q.tenancy.tenants import (
     config_saved,
     get_tenant,
@@ -200,6 +200,7 @@ __all__ = [
     "require_ready",
     "restored_tenants",
     "restricted",
+    "restricted_to_served",
     "restriction",
     "retry_conflicts",
     "role_to_verify",

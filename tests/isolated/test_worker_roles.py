@@ -7,20 +7,26 @@ import pytest
 from tenant_q.custom.chains import Chain
 from tenant_q.custom.iters import Iter
 from tenant_q.exceptions import TaskFailed
+from tenant_q.models import TenantRole
+from tenant_q.provisioning import provision_tenant
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
-from tests.isolated.by_hand import make_role
 from tests.isolated.server import OWNER, leaked
 from tests.tasks import notes
 
 BOTH = pytest.mark.parametrize("isolated_site", ["role", "login"], indirect=True)
-WAIT = 30_000
+WAIT = 60_000
+OTHER = "initech_llc"
 
 
 @pytest.fixture
 def roles(isolated_site) -> dict[str, str]:
-    return {schema: make_role(isolated_site, schema) for schema in ("acme_corp", "globex_inc")}
+    return {schema: adopt(schema) for schema in ("acme_corp", "globex_inc")}
+
+
+def adopt(schema: str) -> str:
+    return provision_tenant(schema, adopt=True, actor="test", probe=False).role
 
 
 def run(func: str, *args, schema: str = "acme_corp", **options):
@@ -86,3 +92,41 @@ def test_a_worker_keeps_the_sessions_of_the_last_tenants(isolated_site, roles):
 def test_a_worker_shows_no_task_a_secret(isolated_site, roles):
     isolated_site.mscluster(workers=1)
     assert leaked(run("tests.tasks_isolated.shown"), isolated_site.secrets()) == []
+
+
+@BOTH
+def test_a_task_calls_for_no_other_tenant(isolated_site, roles):
+    isolated_site.mscluster(workers=1)
+    for func in ("enter_other", "enqueue_for_other"):
+        for other in ("globex_inc", "public"):
+            with pytest.raises(TaskFailed, match="TenantNotAuthorized"):
+                run(f"tests.tasks_isolated.{func}", other)
+
+
+def test_a_tenant_without_a_role_waits_for_it(isolated_site, roles):
+    isolated_site.mscluster(workers=1)
+    with in_schema(OTHER):
+        id = QUtilities.add_async_task("tests.tasks_isolated.who")
+    run("tests.tasks_isolated.who")
+    assert QUtilities.get_result(id, schema_name=OTHER) is None
+    role = adopt(OTHER)
+    assert QUtilities.get_result(id, wait=WAIT, schema_name=OTHER)["session"] == role
+
+
+def test_a_task_without_a_session_is_put_off(isolated_site, roles):
+    isolated_site.sql(f"ALTER ROLE {roles['acme_corp']} CONNECTION LIMIT 1")
+    isolated_site.mscluster(workers=3)
+    ids = [QUtilities.add_async_task("tests.tasks_isolated.who_slowly", schema_name="acme_corp") for _ in range(12)]
+    for id in ids:
+        assert QUtilities.get_result(id, wait=WAIT, schema_name="acme_corp", raise_failure=True)["session"]
+
+
+@pytest.mark.parametrize("act", ["PASSWORD 'another'", "SET work_mem TO '77MB'"])
+def test_a_role_that_changes_itself_is_repaired(isolated_site, roles, act):
+    isolated_site.mscluster(workers=1, tenant_sessions=1)
+    run("tests.tasks_isolated.execute", f"ALTER ROLE CURRENT_USER {act}")
+    run("tests.tasks_isolated.who", schema="globex_inc")
+    for _ in range(2):
+        assert run("tests.tasks_isolated.setting", "work_mem") == "4MB"
+        run("tests.tasks_isolated.who", schema="globex_inc")
+    wait_until(lambda: TenantRole.objects.get(schema_name="acme_corp").state == "active", what="the repair")

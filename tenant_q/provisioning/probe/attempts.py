@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -23,6 +24,9 @@ from tenant_q.tenancy.credentials import password_of
 
 # The server's error code for a right that is missing.
 _REFUSED = "42501"
+# How often an attempt is made that others keep from a lock, and the seconds in between.
+_TIMES = 5
+_PAUSE = 0.1
 _WORDS = re.compile(r" \[(\w+)\]")
 
 
@@ -58,11 +62,13 @@ class Targets:
         schemas: The schemas of tenants, by their OIDs.
         unlisted: The public schema, with a table that is never shared.
         server: Parameters of the attempts that are the same for all tenants.
+        calls: The functions to call, by the OID of the role that calls them.
     """
 
     schemas: Mapping[int, _Schema]
     unlisted: _Schema
     server: Mapping[str, Any]
+    calls: Mapping[int, Sequence[_Attempt]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +110,14 @@ def find_targets(owner: psycopg.Connection[Any], tenants: Sequence[Subject], gro
         "group": sql.Identifier(group),
         "public": sql.Identifier(public),
     }
-    return Targets(schemas, next(one for one in schemas.values() if one.name == public), server)
+    unlisted = next(one for one in schemas.values() if one.name == public)
+    return Targets(schemas, unlisted, server, _calls(owner, tenants))
 
 
-def attempt(
-    owner: psycopg.Connection[Any], subject: Subject, victim: Subject | None, targets: Targets, mode: str
-) -> Attempted:
+def attempt(subject: Subject, victim: Subject | None, targets: Targets, mode: str) -> Attempted:
     """Make every attempt as one tenant's role.
 
     Args:
-        owner: A session of the owner.
         subject: The role of the tenant.
         victim: The role of the tenant that is attacked; None if there is no other.
         targets: What the attempts are made on.
@@ -126,7 +130,7 @@ def attempt(
     values = _values(subject, victim, targets)
     titles, crossings, problems = [], [], []
     with tenant_session(subject, mode) as raw:
-        for one in [*_attempts(mode, values), *_calls(owner, subject)]:
+        for one in [*_attempts(mode, values), *targets.calls.get(subject.oid, ())]:
             titles.append(one.title)
             query = sql.SQL(one.text).format(**values)  # type: ignore[arg-type]
             outcome = _try(raw, query, one.words)
@@ -152,27 +156,46 @@ def _attempts(mode: str, values: Mapping[str, Any]) -> Iterator[_Attempt]:
             yield one
 
 
-def _calls(owner: psycopg.Connection[Any], subject: Subject) -> Iterator[_Attempt]:
-    """Return an attempt of a probe for each function with its owner's rights that the role must not execute."""
-    query = sql.SQL(statement("probe_calls")).format(role=sql.Literal(subject.oid))
-    for name, text in owner.execute(query).fetchall():
-        yield _Attempt(f"call {name}", text.replace("{", "{{").replace("}", "}}"), frozenset())
+def _calls(owner: psycopg.Connection[Any], tenants: Sequence[Subject]) -> dict[int, list[_Attempt]]:
+    """Return by role an attempt for each function with its owner's rights that the role must not execute."""
+    found: dict[int, list[_Attempt]] = {}
+    query = sql.SQL(statement("probe_calls")).format(roles=sql.Literal([one.oid for one in tenants]))
+    for role, name, text in owner.execute(query).fetchall():
+        one = _Attempt(f"call {name}", text.replace("{", "{{").replace("}", "}}"), frozenset())
+        found.setdefault(role, []).append(one)
+    return found
 
 
 def _try(raw: psycopg.Connection[Any], query: sql.Composed, words: frozenset[str]) -> str | None:
-    """Make one attempt, and roll it back. Return "" if it was refused, None if it was not, else why that is unknown."""
+    """Make one attempt, again if a lock is held by others. Return "" if it was refused, None if it was not, else why not.
+
+    The server checks rights before it checks values or locks a table at once.
+    """
+    for rest in reversed(range(_TIMES)):
+        outcome = _try_once(raw, query, words)
+        if not isinstance(outcome, psycopg.errors.LockNotAvailable):
+            break
+        if "nowait" in words:
+            return None
+        if rest:
+            time.sleep(_PAUSE)
+    return outcome if outcome is None or outcome == "" else one_line(outcome)
+
+
+def _try_once(raw: psycopg.Connection[Any], query: sql.Composed, words: frozenset[str]) -> psycopg.Error | str | None:
+    """Make one attempt, and roll it back. Return "" if it was refused, None if it was not, else the error."""
     try:
-        cursor = raw.execute(sql.SQL("BEGIN; {}").format(query))
+        # The first statement ends the attempt before; a message of its own for it would take half of the time.
+        cursor = raw.execute(sql.SQL("ROLLBACK; BEGIN; {}").format(query))
         while cursor.nextset():
             pass
         return "" if "empty" in words and cursor.rowcount == 0 else None
+    except psycopg.errors.IntegrityError:
+        return None
     except psycopg.Error as error:
         if raw.closed:
             raise
-        return "" if error.sqlstate == _REFUSED or error.sqlstate in words else one_line(error)
-    finally:
-        if not raw.closed:
-            raw.execute("ROLLBACK")
+        return "" if error.sqlstate == _REFUSED or error.sqlstate in words else error
 
 
 def _logins(subject: Subject, victim: Subject | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
@@ -183,7 +206,6 @@ def _logins(subject: Subject, victim: Subject | None, values: Mapping[str, Any])
     yield "log in as the owner with its own password", "the owner", logs_in(None, password)
     if victim is not None and victim.role:
         yield "log in as another tenant with its own password", victim.role, logs_in(victim.role, password)
-        yield "log in as another tenant without a password", victim.role, logs_in(victim.role, None)
 
 
 def _crossing(subject: Subject, title: str, text: str) -> Finding:
@@ -205,6 +227,7 @@ def _values(subject: Subject, victim: Subject | None, targets: Targets) -> dict[
         "other_table": table,
         "other_sequence": sequence,
         "bare_table": sql.Identifier(other.table) if other.table else None,
+        "table_name": sql.Literal(other.table) if other.table else None,
         "column": sql.Identifier(other.column) if other.column else None,
         "other_role": sql.Identifier(victim.role) if victim and victim.role else None,
         "role_text": sql.Literal(victim.role) if victim and victim.role else None,

@@ -112,17 +112,18 @@ def check(owner: psycopg.Connection[Any], subjects: Sequence[Subject], group: st
         owner.execute(_CATALOGUE_ONLY.replace("SET", "SET LOCAL", 1))
         values = _values(subjects, group, shared)
         names = {one.oid: one.schema for one in subjects}
+        group_oid = next((one.oid for one in subjects if not one.space), None)
         rights, found, inherited = 0, [], []
         for query in [*(_rights_query(kind, owner, values) for kind in _KINDS), _composed("probe_role_rights", values)]:
             checked, opened, rest = owner.execute(query).fetchone() or (0, None, None)
             rights += int(checked)
-            found += [(_finding(one, names), one["is_warning"]) for one in opened or ()]
+            found += [(_finding(one, names, group_oid), one["is_warning"]) for one in opened or ()]
             inherited += [_Inherited(int(one["role"]), one["rights"], one["example"]) for one in rest or ()]
         for name in _WAYS:
             cursor = owner.execute(_composed(name, values))
             columns = [column.name for column in cursor.description or ()]
             rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-            found += [(_finding(one, names), one["is_warning"]) for one in rows]
+            found += [(_finding(one, names, group_oid), one["is_warning"]) for one in rows]
         found += [(one, False) for one in _unexplained(inherited, found, names)]
         found += [(one, True) for one in _unlisted(owner, values, names)]
     crossings = tuple(one for one, is_warning in found if not is_warning)
@@ -155,8 +156,9 @@ def _composed(name: str, values: dict[str, sql.Composable]) -> sql.Composed:
     return sql.SQL(statement(name)).format(**values)
 
 
-def _finding(row: dict[str, Any], names: dict[int, str]) -> Finding:
-    tenants = tuple(sorted(names[int(oid)] for oid in row["roles"] if int(oid) in names))
+def _finding(row: dict[str, Any], names: dict[int, str], group: int | None) -> Finding:
+    is_for_all = row["holder"] == "PUBLIC"  # then it is no use to name the group too
+    tenants = tuple(sorted(names[int(oid)] for oid in row["roles"] if not (is_for_all and int(oid) == group)))
     return Finding(
         row["kind"], tenants, row["right"], row["object"], row["holder"], row["opens"] or "", row["closes"] or ""
     )

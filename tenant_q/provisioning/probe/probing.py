@@ -17,9 +17,9 @@ from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning.admin_connection import OLDEST
 from tenant_q.provisioning.probe import attempts, catalogue
-from tenant_q.provisioning.probe.report import Finding, Problem, ProbeReport, merged
+from tenant_q.provisioning.probe.report import Finding, ProbeReport, Problem, merged
 from tenant_q.provisioning.probe.sessions import logs_in, owner_session
-from tenant_q.provisioning.probe.subjects import Subject, Subjects, find_subjects
+from tenant_q.provisioning.probe.subjects import Subjects, find_subjects
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.provisioning")
@@ -59,7 +59,7 @@ def probe_tenants(
             )
         subjects = find_subjects(schemas, owner)
         checked = _check(owner, subjects, report)
-        made = _attempt(owner, subjects, mode, report)
+        made = _attempt(owner, subjects, mode, report, _superusers(checked))
     problems = [*subjects.problems, *_owner_problems(mode), *(problem for one in made for problem in one.problems)]
     crossings = [*checked.crossings, *(_with_closings(one, checked.crossings) for done in made for one in done.crossings)]
     kinds = [title for title in (made[0].titles if made else ()) if all(title in one.titles for one in made)]
@@ -94,19 +94,23 @@ def _check(owner: psycopg.Connection[Any], subjects: Subjects, report: Progress)
 
 
 def _attempt(
-    owner: psycopg.Connection[Any], subjects: Subjects, mode: str, report: Progress
+    owner: psycopg.Connection[Any], subjects: Subjects, mode: str, report: Progress, superusers: set[str]
 ) -> list[attempts.Attempted]:
-    """Make every attempt as each of the probed tenants' roles."""
+    """Make every attempt as each of the probed tenants' roles, but none as a superuser, whom the server refuses nothing."""
     targets = attempts.find_targets(owner, subjects.others, subjects.group_name)
     made = []
-    for tenant in subjects.tenants:
+    for tenant in (one for one in subjects.tenants if one.schema not in superusers):
         report(f"attempts of {tenant.schema}", 0)
         try:
-            made.append(attempts.attempt(owner, tenant, subjects.victim_of(tenant), targets, mode))
+            made.append(attempts.attempt(tenant, subjects.victim_of(tenant), targets, mode))
         except ProvisioningError as error:  # the others are probed all the same
             made.append(attempts.Attempted((), problems=(Problem(tenant.schema, str(error)),)))
         report(f"attempts of {tenant.schema}", 1)
     return made
+
+
+def _superusers(checked: catalogue.Checked) -> set[str]:
+    return {name for one in checked.crossings if one.right == "SUPERUSER" for name in one.tenants}
 
 
 def _owner_problems(mode: str) -> list[Problem]:

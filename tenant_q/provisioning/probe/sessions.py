@@ -23,7 +23,9 @@ from tenant_q.tenancy.credentials import password_of
 _FULL = "53300"
 _FULL_SECONDS = 15.0
 # An attempt must not wait for the locks of others, and they must not wait long for it.
-_LIMITS = "SET lock_timeout TO '2s'; SET statement_timeout TO '20s'"
+_LIMITS = "SET lock_timeout TO '100ms'; SET statement_timeout TO '20s'"
+# libpq would look for the password of a file; this one cannot exist.
+_NO_FILE = "/dev/null/none"
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def logs_in(user: str | None, password: str | None) -> bool:
     connection.settings_dict = values
     parameters = connection.get_connection_params()
     if password is None:
-        parameters |= {"password": "", "passfile": "/dev/null"}
+        parameters |= {"password": "", "passfile": _NO_FILE}
     else:
         parameters |= {"password": password}
     try:
