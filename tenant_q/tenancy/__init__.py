@@ -95,7 +95,13 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_names,
     tenants_to_schedule,
 )
-from tenant_q.tenancy.tenant_sessions import acting_as, restricted_to_served, role_to_verify, serve
+from tenant_q.tenancy.tenant_sessions import (
+    acting_as,
+    restricted_to_served,
+    role_to_verify,
+    seconds_of_opening,
+    serve,
+)
 from tenant_q.tenancy.tenants import (
     config_saved,
     get_tenant,
@@ -206,6 +212,7 @@ __all__ = [
     "role_to_verify",
     "scheduled_among",
     "scope",
+    "seconds_of_opening",
     "see_tables_together",
     "serve",
     "shared_apps",

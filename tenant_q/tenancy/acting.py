@@ -392,6 +392,7 @@ def _owners_connections() -> Iterator[None]:
 def open_owner(alias: str) -> Any:
     """Return a new connection of the owner to a database. It opens its session with its first statement."""
     connection = connections.create_connection(alias)
-    vars(connection).pop("get_new_connection", None)
+    for name in ("connect", "get_new_connection"):
+        vars(connection).pop(name, None)
     connection.settings_dict = owner_settings(alias)
     return connection

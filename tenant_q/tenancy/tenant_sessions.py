@@ -152,6 +152,31 @@ def _connection(alias: str, schema: str, role: RoleRecord) -> Any:
 def prepare(connection: Any, schema: str) -> None:
     """Have a connection of a tenant log in with the present password of its role, and report why it cannot."""
     connection.get_new_connection = partial(_log_in, connection, schema)
+    connection.connect = partial(_connect, connection)
+
+
+def seconds_of_opening() -> float:
+    """Return the seconds that this thread has spent opening sessions of tenants' roles.
+
+    They are not counted as a task's own time. Otherwise the broker would take the tasks of tenants without a session
+    for long ones, give out fewer of them at once, and so cause even more sessions to be opened.
+    """
+    return _opening.seconds
+
+
+class _Opening(threading.local):
+    seconds = 0.0
+
+
+_opening = _Opening()
+
+
+def _connect(connection: Any) -> None:
+    begun = time.monotonic()
+    try:
+        type(connection).connect(connection)
+    finally:
+        _opening.seconds += time.monotonic() - begun
 
 
 def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:
