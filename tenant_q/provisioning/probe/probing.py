@@ -17,9 +17,9 @@ from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning.admin_connection import OLDEST
 from tenant_q.provisioning.probe import attempts, catalogue
-from tenant_q.provisioning.probe.report import Finding, Problem, ProbeReport, merged
+from tenant_q.provisioning.probe.report import Finding, ProbeReport, Problem, merged
 from tenant_q.provisioning.probe.sessions import logs_in, owner_session
-from tenant_q.provisioning.probe.subjects import Subject, Subjects, find_subjects
+from tenant_q.provisioning.probe.subjects import Subjects, find_subjects
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.provisioning")
@@ -29,9 +29,7 @@ Progress = Callable[[str, int], None]
 _REPEATED = 5
 
 
-def probe_tenants(
-    schemas: Iterable[str] | None = None, *, actor: str, progress: Progress | None = None
-) -> ProbeReport:
+def probe_tenants(schemas: Iterable[str] | None = None, *, actor: str, progress: Progress | None = None) -> ProbeReport:
     """Find out whether the roles of tenants can reach anything outside of their schemas.
 
     The catalogue is checked for every right of each role, over a session of the owner. Then each role attempts reads,
@@ -61,7 +59,10 @@ def probe_tenants(
         checked = _check(owner, subjects, report)
         made = _attempt(owner, subjects, mode, report, _superusers(checked))
     problems = [*subjects.problems, *_owner_problems(mode), *(problem for one in made for problem in one.problems)]
-    crossings = [*checked.crossings, *(_with_closings(one, checked.crossings) for done in made for one in done.crossings)]
+    crossings = [
+        *checked.crossings,
+        *(_with_closings(one, checked.crossings) for done in made for one in done.crossings),
+    ]
     kinds = [title for title in (made[0].titles if made else ()) if all(title in one.titles for one in made)]
     found = ProbeReport(
         tenants=tuple(one.schema for one in subjects.tenants),
@@ -119,7 +120,7 @@ def _owner_problems(mode: str) -> list[Problem]:
     return [
         Problem(
             None,
-            "This project's role can log in without a password, as then could every task, so the isolation \"login\" "
+            'This project\'s role can log in without a password, as then could every task, so the isolation "login" '
             "proves nothing; ask for scram-sha-256 in pg_hba.conf, and take client certificates out of DATABASES.",
         )
     ]
@@ -146,7 +147,9 @@ def _record(found: ProbeReport, actor: str, *, is_site: bool) -> None:
             rows = TenantRole.objects.using(alias).filter(schema_name=schema)
             rows.update(probed=timezone.now(), crossings=found.crossings_of(schema))
         schema = None if is_site or len(found.tenants) != 1 else found.tenants[0]
-        audit.record(actor, "probe", schema=schema, target="" if schema else f"{len(found.tenants)} tenants", after=after)
+        audit.record(
+            actor, "probe", schema=schema, target="" if schema else f"{len(found.tenants)} tenants", after=after
+        )
     log = logger.info if found.is_closed else logger.error
     log(
         "Probed %d tenants: %d crossings, %d problems",
