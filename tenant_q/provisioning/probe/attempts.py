@@ -167,7 +167,7 @@ def _calls(owner: psycopg.Connection[Any], tenants: Sequence[Subject]) -> dict[i
 
 
 def _try(raw: psycopg.Connection[Any], query: sql.Composed, words: frozenset[str]) -> str | None:
-    """Make one attempt, and again if others hold a lock. Return "" if it was refused, None if not, else why that is unknown.
+    """Make one attempt, and again if others hold a lock. Return "" if it was refused, None if not, else the reason.
 
     The server checks rights before it checks values, and before it tries a lock for which it does not wait.
     """
