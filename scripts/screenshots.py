@@ -138,6 +138,8 @@ PAGES: dict[str, Page] = {
     "operators-index": Page("public", "/admin/"),
     "operators-tenants": Page("public", f"{OPERATORS}/tenantpolicy/"),
     "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
+    "operators-tenant": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/"),
+    "operators-configuration": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/configuration/"),
     "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
     "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
     "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
@@ -212,6 +214,14 @@ def fill(servers: Servers) -> None:
         by_hand.pause(Schedule.objects.get(name="clean up").pk, actor="admin")
     policies.change("globex_inc", actor="operator", act="limit", weight=2.0, max_running=3, max_queued=1000)
     policies.change("initech_llc", actor="operator", act="pause", paused=True)
+    policies.configure(
+        TENANT,
+        actor="operator",
+        display_name="Acme Corp.",
+        settings={"plan": "gold", "report": {"language": "en", "to": ["ops@acme.example.com"]}},
+        features={"audit": True, "exports": False},
+        limits={"max_items": 500, "max_connections": 4, "seats": 25},
+    )
     moved = [Message(id=f"{n:032x}", schema="globex_inc", func="shop.tasks.ship", payload="moved") for n in range(3)]
     get_broker().enqueue(moved)
     start_workflows()

@@ -109,6 +109,13 @@ def _check_apps() -> list[CheckMessage]:
                 id="tenant_q.W005",
             )
         )
+    if tenancy.public_has_tasks() and not hasattr(settings, "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER"):
+        hint = (
+            "Set SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER = [] to have them fire, or to ['public'], its default, to keep "
+            "them from it."
+        )
+        text = "django_q is in SHARED_APPS, and by default the scheduler serves no schedules of the public schema."
+        found.append(Warning(text, hint=hint, id="tenant_q.W014"))
     installed = [config.name for config in apps.get_app_configs()]
     if "django_q" in installed and installed.index("tenant_q") > installed.index("django_q"):
         hint = "Put 'tenant_q' before 'django_q', so that qinfo and qmonitor count all tenants."

@@ -43,7 +43,13 @@ class Values(TypedDict, total=False):
 
 
 def policy_of(schema: str) -> TenantPolicy:
-    """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises `UnknownTenant`."""
+    """Return a tenant's policy; without a row, an unsaved one with the defaults.
+
+    Raises:
+        UnknownTenant: Neither a tenant nor a policy has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
+    """
+    tenancy.require_authorized(schema)
     with tenancy.detect_outages(), tenancy.in_public():
         found = _rows().filter(schema_name=schema).first()
     if found is None:
@@ -117,10 +123,12 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
 
     Raises:
         UnknownTenant: Neither a tenant nor a policy has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         ConfigurationError: A value is not possible; nothing is changed.
         BrokerError: The broker cannot be reached. The change is saved, and applies when the broker is back.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     _check_names(values)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
@@ -148,6 +156,15 @@ def _locked(schema: str) -> TenantPolicy:
         )  # another transaction may create it too
     found: TenantPolicy = rows.select_for_update().get(schema_name=schema)
     return found
+
+
+def check_policy(schema: str, values: Mapping[str, Any]) -> None:
+    """Check the values for the policy of a tenant that may not exist yet. Raises `ConfigurationError`."""
+    _check_names(values)
+    policy = TenantPolicy(schema_name=schema)
+    for name, value in values.items():
+        setattr(policy, name, value)
+    _check_values(policy, values)
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
@@ -254,10 +271,12 @@ def configure(
 
     Raises:
         UnknownTenant: No tenant has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         ConfigurationError: A value is not possible; nothing is changed.
         DatabaseAway: The database cannot be reached.
     """
-    _check_configuration(schema, values)
+    tenancy.require_authorized(schema)
+    check_configuration(schema, values)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         row = _locked_configuration(schema)
@@ -269,7 +288,8 @@ def configure(
     return tenancy.TenantConfig(row.display_name, row.settings, row.features, row.limits)
 
 
-def _check_configuration(schema: str, values: Mapping[str, Any]) -> None:
+def check_configuration(schema: str, values: Mapping[str, Any]) -> None:
+    """Check the values for the configuration of a tenant that may not exist yet. Raises `ConfigurationError`."""
     if schema == tenancy.public_schema():
         raise ConfigurationError(f"The public schema {schema!r} has no configuration; name a tenant.")
     for name, value in values.items():

@@ -17,9 +17,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from tenant_q import policies
-from tenant_q.admin.gate import PublicAdmin
-from tenant_q.admin.pages import PagesAdmin
+from tenant_q import policies, tenancy
+from tenant_q.admin.tenant_page import TenantPagesAdmin, policy_words, role_notes
+from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, TenantQError
 from tenant_q.models import TenantPolicy
 from tenant_q.operations.site import Tenant, read_site
@@ -104,18 +104,19 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
             field.show_hidden_initial = True
 
 
-class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
-    """All tenants in one table, with their policies."""
+class TenantPolicyAdmin(TenantPagesAdmin):
+    """All tenants in one table, with their policies, and a page of each."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
-        return {
+        table: dict[str, tuple[str, Callable[..., Any]]] = {
             "changelist": ("", self.changelist_view),
             "policy": ("<str:schema>/policy/", require_POST(self.policy_view)),
             "pause": ("<str:schema>/pause/", require_POST(self.pause_view)),
         }
+        return {**table, **super().get_views()}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -126,7 +127,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
         self, request: HttpRequest, form: PolicyForm | None = None, edited: str = "", **more: Any
     ) -> HttpResponse:
         try:
-            site = read_site()
+            site, notes = read_site(), role_notes(conf().isolation)
         except TenantQError as error:
             return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()
@@ -146,7 +147,7 @@ class TenantPolicyAdmin(PagesAdmin, PublicAdmin):
             title=_("Tenants and their policies"),
             site=site,
             page=shown,
-            rows=[_as_row(one) for one in shown],
+            rows=[_as_row(one, _note(one, notes)) for one in shown],
             heads=[_table_head(request, column, order, reverse) for column in columns.values()],
             width=len(columns) + 1,
             has_runs=workflows_app.is_installed(),
@@ -243,16 +244,16 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
     return {"weight": policy.weight, **limits}
 
 
-def _as_row(tenant: Tenant) -> dict[str, Any]:
+def _note(tenant: Tenant, notes: Mapping[str, tuple[Any, str]]) -> tuple[Any, str]:
+    """Return what is unusual about a tenant's role in the table of tenants, and its CSS class."""
+    if conf().isolation == "path" or not tenant.is_known or tenant.schema == tenancy.public_schema():
+        return "", ""
+    return notes.get(tenant.schema, (_("no role"), "tenant-q-bad"))
+
+
+def _as_row(tenant: Tenant, note: tuple[Any, str]) -> dict[str, Any]:
     """Return a tenant as the table of tenants shows it, in values that a template renders fast."""
     policy, load = tenant.policy, tenant.load
-    said = [_("weight %(weight)s") % {"weight": f"{policy.weight:g}"}] if policy.weight != 1 else []
-    limits = (
-        (_("run"), policy.max_running),
-        (_("queue"), policy.max_queued),
-        (_("keep"), tenant.max_results),
-    )
-    said += [f"{name} ≤ {limit}" for name, limit in limits if limit is not None]
     counts = [_count_cell(value) for value in (load.queued, load.leased, load.delayed)]
     counts += [_count_cell(load.dead, bad=True), _count_cell(load.done), _count_cell(load.failed, bad=True)]
     runs = tenant.runs
@@ -267,7 +268,8 @@ def _as_row(tenant: Tenant) -> dict[str, Any]:
         "next": tenant.next_fire,
         "held": HELD.get(tenant.held, tenant.held) if tenant.held != due_index.PAUSED else "",
         "paused": policy.paused,
-        "policy": ", ".join(said),
+        "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.max_results),
+        "note": note,
     }
 
 

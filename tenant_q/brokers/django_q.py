@@ -18,7 +18,7 @@ from tenant_q.brokers.redis import RedisBroker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, EntryRefused
 from tenant_q.package import envelope, signing
-from tenant_q.tenancy import keys_of, on_commit
+from tenant_q.tenancy import keys_of, on_commit, require_authorized
 from tenant_q.tenancy.cache import tenant_cache
 
 
@@ -50,11 +50,13 @@ class TenantBroker(Broker):  # type: ignore[misc]
         Raises:
             EnqueueError: The task names no tenant, is not signed, or is too large.
             QueueFull: The tenant's `max_queued` leaves no room for it.
+            TenantNotAuthorized: The calling code is restricted to another tenant.
         """
         try:
             package = envelope.open_package(task)
         except BadPackage as error:
             raise EnqueueError(f"The task is refused: {error}.") from error
+        require_authorized(package.schema)
         envelope.refuse_too_large(package, signing.size_of(task), conf().max_bytes)
         push = partial(self._push, message_of(package, task, needs_alias=True), package.option("cluster"))
         if package.is_on_commit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tenant_q.brokers.protocol import Message, Unique
-from tenant_q.exceptions import EnqueueError, EntryRefused
+from tenant_q.exceptions import EnqueueError, EntryRefused, TenantLeaving
 from tenant_q.package.options import SITE
 from tenant_q.package.package import Package
 
@@ -46,6 +46,20 @@ def message_of(
         priority=package.priority,
         interval=package.start_interval,
         is_site_rate=package.option("rate_scope") == SITE,
+    )
+
+
+def leaving_of(messages: Sequence[Message], tenant: str | None) -> TenantLeaving:
+    """Return the error for a caller whose messages are for a tenant that is being decommissioned.
+
+    Args:
+        messages: The messages that were to be enqueued.
+        tenant: The key of that tenant.
+    """
+    message = next((message for message in messages if message.tenant == tenant), messages[0])
+    return TenantLeaving(
+        f"{message.func} cannot be enqueued: its tenant {message.schema!r} is being decommissioned, and takes no more "
+        "tasks."
     )
 
 

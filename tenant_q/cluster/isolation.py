@@ -12,7 +12,7 @@ def isolate_tenants() -> None:
     mode = conf().isolation
     if mode == "path":
         return
-    tenancy.isolate(mode)
+    tenancy.isolate(mode, [connection.alias for connection in tenancy.switched_connections()])
     if mode == "login":
         tenancy.hide_secrets()
         sessions.watch_opened()

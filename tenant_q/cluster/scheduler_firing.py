@@ -16,7 +16,7 @@ from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantUnavailable, UnknownTenant
+from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantLeaving, TenantUnavailable, UnknownTenant
 from tenant_q.schedules import due_index, fire, schedule_rows
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -151,7 +151,7 @@ class Firing:
             raise
         except UnknownTenant as error:
             self._hold(physical, due_index.UNREADY, UNKNOWN_SECONDS, error)
-        except TenantUnavailable as error:
+        except (TenantUnavailable, TenantLeaving) as error:
             self._hold(physical, due_index.UNREADY, HOLD_SECONDS, error)
         except Exception as error:  # including an error of the project's receivers
             self._hold(physical, due_index.FAILED, HOLD_SECONDS, error)

@@ -84,6 +84,4 @@ class Repairs:
         if problem != self._logged:
             self._logged = problem
             extra = {"schema": schema} if schema else {}
-            logger.error(
-                "Could not repair tenants' roles: %s", problem, event="tenant_role.repair_failed", extra=extra
-            )
+            logger.error("Could not repair tenants' roles: %s", problem, event="tenant_role.repair_failed", extra=extra)

@@ -33,13 +33,28 @@ def by_tenant(deliveries: Sequence[Delivery]) -> list[Slice]:
 
 
 def located(one: Slice) -> Slice:
-    """Return a slice with the present name of its tenant's schema, which may have been renamed."""
+    """Return a slice with the present name of its tenant's schema.
+
+    It may have been renamed. The slice of the public schema may belong to the tenant to which its tables were moved.
+    """
+    if one.schema == tenancy.public_schema():
+        return _moved_from_public(one)
     if one.tenant is None or tenancy.keys_of([one.schema]).get(one.schema) == one.tenant:
         return one
     name = tenancy.current_name(one.schema, one.tenant)
     if name is None or name == one.schema:
         return one
-    one.waiting[:] = [
-        replace(delivery, package=Package(delivery.package.task | {"schema_name": name})) for delivery in one.waiting
-    ]
-    return replace(one, schema=name)
+    return _readdressed(one, name, one.tenant)
+
+
+def _moved_from_public(one: Slice) -> Slice:
+    """Return the slice of the public schema, or the one of the tenant that has its tasks now."""
+    successor = tenancy.successor_of_public()
+    return one if successor is None else _readdressed(one, *successor)
+
+
+def _readdressed(one: Slice, schema: str, tenant: str) -> Slice:
+    """Return a slice whose packages are those of a tenant under its present name."""
+    address = {"schema_name": schema, "tenant": tenant}
+    one.waiting[:] = [replace(delivery, package=Package(delivery.package.task | address)) for delivery in one.waiting]
+    return replace(one, schema=schema, tenant=tenant)

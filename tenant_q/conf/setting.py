@@ -34,7 +34,7 @@ class Setting:
         item_problem: For a list. Returns what is wrong with an item as the end of a sentence, or None.
         differs: How the key differs from the one of Django-Q2, for the reference.
         no_effect: Why the key has no effect; empty where it has one.
-        is_secret: Whether no message may contain its value.
+        is_secret: Whether its value appears in no message.
     """
 
     place: str
@@ -68,8 +68,8 @@ class Setting:
             value: The value that the project has set.
         """
         if not _is_a(value, self.types):
-            what = type(value).__name__ if self.is_secret else shown(value)
-            return [f"{name} is {what}; it must be {' or '.join(each.__name__ for each in self.types)}."]
+            found = type(value).__name__ if self.is_secret else shown(value)
+            return [f"{name} is {found}; it must be {' or '.join(each.__name__ for each in self.types)}."]
         if isinstance(value, float) and not math.isfinite(value):
             return [f"{name} is {value}; it must be a finite number."]
         if self.minimum is not None and value < self.minimum:
@@ -77,7 +77,8 @@ class Setting:
         if self.limit is not None and value > self.limit:
             return [f"{name} is {value!r}; it must be at most {self.limit}."]
         if self.rule and not self.rule[0](value):
-            return [f"{name} is {'another value' if self.is_secret else repr(value)}; it must be {self.rule[1]}."]
+            found = f"a secret of {len(str(value))} characters" if self.is_secret else repr(value)
+            return [f"{name} is {found}; it must be {self.rule[1]}."]
         if self.item_problem:
             return [f"{name} {problem}" for problem in map(self.item_problem, value) if problem]
         return []

@@ -250,7 +250,9 @@ OTHERS = (
     ),
     _other("orm", str, help="refused (`tenant_q.E005`)", differs="the one table of that broker is not per tenant"),
     _other("compress", bool, default="`False`", help="whether packages are compressed"),
-    _other("error_reporter", dict, help="error reporters, which get each error of a failed task"),
+    _other(
+        "error_reporter", dict, is_secret=True, help="error reporters, which get each error of a failed task"
+    ),
     _other("label", str, default='`"Django Q"`', help="the title of Django-Q2's part of the admin"),
     _other(
         "retry", int, help="SQS, IronMQ and MongoDB redeliver a task after this time (60 seconds by default)",

@@ -188,7 +188,8 @@ def _call(
         pre_execute.send(sender="django_q", func=func, task=package.task)
         running.set(package)
         running_attempt.set(RunningAttempt(package, attempt, time.time()))
-        with tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
+        own = tenancy.restricted_to_served(package.schema)
+        with own, tenancy.unlimited_waits(), alarm(timeout_of(package)), during:
             result = func(*package.args, **package.kwargs)
             project.returned()
             if inspect.isawaitable(result):

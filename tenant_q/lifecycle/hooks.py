@@ -77,7 +77,7 @@ def _call(one: HookCall) -> None:
     package = one.outcome.package
     running.set(package)
     running_attempt.set(None)  # in sync mode, a task may have enqueued this one
-    with tenancy.unlimited_waits(), alarm(timeout_of(package)):
+    with tenancy.restricted_to_served(package.schema), tenancy.unlimited_waits(), alarm(timeout_of(package)):
         try:
             if one.announces:
                 post_execute.send(sender="django_q", task=one.outcome.task_dict())

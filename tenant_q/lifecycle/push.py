@@ -22,7 +22,15 @@ from tenant_q.package.package import CODE, Package
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.receivers import has_receivers
-from tenant_q.tenancy import acting_as, current_key, find_key, on_commit, refresh_tenant, task_schema
+from tenant_q.tenancy import (
+    acting_as,
+    current_key,
+    find_key,
+    on_commit,
+    refresh_tenant,
+    require_authorized,
+    task_schema,
+)
 
 logger = get_logger("tenant_q.enqueue")
 
@@ -37,6 +45,7 @@ def stamp(*, task: dict[str, Any], **_: Any) -> None:
     """
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
+    require_authorized(task["schema_name"])
     if "tenant" not in task:
         task["tenant"] = current_key(task["schema_name"])
     task.setdefault("origin", CODE)
@@ -89,6 +98,7 @@ def push(
     Raises:
         EnqueueError: A package does not pickle.
         QueueFull: The tenant's queue has no room.
+        TenantLeaving: The tenant is being decommissioned.
         UnknownTenant: No tenant has the schema name.
         BrokerError: The broker does not answer.
     """
@@ -126,6 +136,7 @@ def announce(packages: Sequence[Package]) -> None:
                 with acting_as(schema):
                     pre_enqueue.send(sender="django_q", task=package.task)
                 if package.task.get("schema_name") != schema:
+                    require_authorized(package.schema)
                     package.task.pop("tenant", None)
 
 

@@ -25,6 +25,7 @@ from tenant_q.exceptions import (
     ReplicaAway,
     Retry,
     SchemaNotMigrated,
+    SessionLimit,
     TenantBusy,
     TenantNotReady,
 )
@@ -36,6 +37,7 @@ from tenant_q.package.package import Package
 # dead-lettered.
 MOST_PUT_OFFS = 8
 LONGEST_PUT_OFF = 60.0
+LONGEST_WAIT_FOR_SESSION = 2.0
 LONGEST_RETRY = 3600.0
 # Conditions of a tenant that end by themselves: its packages wait, however long that takes.
 _TEMPORARY = (SchemaNotMigrated, TenantNotReady, TenantBusy, ReplicaAway)
@@ -142,7 +144,10 @@ def while_unavailable(package: Package, error: Exception) -> Decision:
     tries = int(package.option(counter, 0)) + 1
     if tries > MOST_PUT_OFFS and counter == "put_off":
         return Decision(Step.GIVE_UP if isinstance(error, DatabaseAway) else Step.DEAD_LETTER, tries, counter)
-    return Decision(Step.WAIT, tries, counter, _put_off_delay(tries))
+    delay = _put_off_delay(tries)
+    if isinstance(error, SessionLimit):  # it ends with another task of the tenant, and the others wait for the same
+        delay = min(delay, LONGEST_WAIT_FOR_SESSION) * random.uniform(0.5, 1)
+    return Decision(Step.WAIT, tries, counter, delay)
 
 
 def while_unsaved(package: Package, error: Exception) -> Decision:

@@ -17,7 +17,7 @@ from tenant_q.tenancy import TenantConfig
 
 SHOWN = 1000
 """The characters of a value of a configuration that are shown."""
-_STATE_STYLES = {
+_STATE_STYLES: dict[str, str] = {
     TenantRole.State.PROVISIONING: "yellow",
     TenantRole.State.ACTIVE: "green",
     TenantRole.State.REPAIR: "bold red",
@@ -80,7 +80,7 @@ def _role_facts(role: TenantRole | None) -> dict[str, Any]:
         return {"role": "none"}
     return {
         "role": f"{role.role}, version {role.version} of its password",
-        "state": styled(role.state, _STATE_STYLES.get(TenantRole.State(role.state))),
+        "state": styled(role.state, _STATE_STYLES.get(role.state)),
         "connection limit": words(role.connection_limit),
         "problem": role.problem,
         "probe": _probe(role),

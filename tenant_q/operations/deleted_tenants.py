@@ -55,7 +55,7 @@ def tenant_deleted(*, instance: Any, using: str, **_: Any) -> None:
     """Receive `post_delete`: record that the tenant is gone, and clear what it leaves when the transaction commits."""
     if _is_recorded(instance, using):
         schema, key = instance.schema_name, tenancy.key_of(instance)
-        _note_deleted(schema, key)
+        note_deleted(schema, key)
 
         def clear_now() -> None:  # a function, not a partial, because Django logs its name if it fails
             _clear_now(schema, key)
@@ -73,7 +73,7 @@ def _is_there(model: Any) -> bool:
     return catalogue.has_all(catalogue.Table(model._meta.db_table))
 
 
-def _note_deleted(schema: str, key: str) -> None:
+def note_deleted(schema: str, key: str) -> None:
     """Delete a deleted tenant's rows in the public schema, and record that it is gone."""
     alias = tenancy.database_alias()
     with tenancy.in_public(), transaction.atomic(using=alias):
@@ -188,7 +188,7 @@ def find_and_clear() -> None:
             event="tenant.found_gone",
             extra={"schema": schema},
         )
-        _note_deleted(schema, key)
+        note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)
     with tenancy.detect_outages(), tenancy.in_public():
         left = list(_records().exclude(deleted=None).filter(cleared=None).values_list("schema_name", "key"))

@@ -80,6 +80,10 @@ def _has_metrics(one: Tenant) -> bool:
     return one.is_known or one.load != NO_LOAD or bool(one.runs.states) or one.schema == tenancy.public_schema()
 
 
+def _tenant_count(site: Site) -> int:
+    return sum(one.is_known and one.schema != tenancy.public_schema() for one in site.tenants)
+
+
 def _busiest(found: Mapping[str, Figures]) -> Callable[[str], tuple[int, str]]:
     """Return a sort key that puts the names with the most tasks first among the labels of metrics."""
     return lambda name: (-(found[name].done + found[name].failed) if name in found else 0, name)
@@ -123,7 +127,7 @@ def _of_clusters(site: Site) -> Iterator[Metric]:
 
 
 def _of_the_site(site: Site) -> Iterator[Metric]:
-    yield GaugeMetricFamily("tenant_q_tenants", "Tenants", value=sum(one.is_known for one in site.tenants))
+    yield GaugeMetricFamily("tenant_q_tenants", "Tenants", value=_tenant_count(site))
     paused = sum(one.policy.paused for one in site.tenants)
     yield GaugeMetricFamily("tenant_q_tenants_paused", "Paused tenants", value=paused)
     yield GaugeMetricFamily("tenant_q_scheduler_late_seconds", "Lateness of the oldest due schedule", value=site.late)

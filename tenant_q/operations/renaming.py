@@ -17,7 +17,7 @@ from tenant_q import audit, policies, tenancy
 from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.lifecycle import cached_results
-from tenant_q.models import AuditRecord, GroupPart, TenantConfiguration, TenantPolicy, TenantRecord
+from tenant_q.models import AuditRecord, GroupPart, TenantConfiguration, TenantOperation, TenantPolicy, TenantRecord
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.schedules.schema_indexes import all_indexes
 from tenant_q.tenancy.names import validate_schema_name
@@ -40,11 +40,12 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
 
     Raises:
         UnknownTenant: No tenant has the name `old`.
-        ConfigurationError: The tenant cannot have the name `new`.
+        ConfigurationError: The tenant cannot have the name `new`, or an operation on it has not ended.
         TenantBusy: Tasks still run after `wait` seconds.
         BrokerError: The broker cannot be reached.
         DatabaseAway: The database cannot be reached.
     """
+    _refuse_during_operations(old, new)
     key = _key_to_rename(old, new)
     names = tenancy.keys_of([old, new])
     if new not in names:
@@ -57,6 +58,20 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
     _rename_in_brokers(old, new, key)
     if not _was_paused_before_rename(key):
         policies.change(new, actor=actor, act="resume", paused=False)
+
+
+def _refuse_during_operations(*schemas: str) -> None:
+    """Raise `ConfigurationError` if an operation on a tenant, which names it by its schema, is to be continued."""
+    if not catalogue.has_all(catalogue.Table(TenantOperation._meta.db_table)):  # not before its migration
+        return
+    with tenancy.detect_outages(), tenancy.in_public():
+        rows = TenantOperation.objects.using(tenancy.database_alias())
+        found = rows.filter(schema_name__in=schemas).first()
+    if found is not None:
+        raise ConfigurationError(
+            f"A {found.kind} of {found.schema_name} has not ended, so nothing is renamed; run `python manage.py mstenant "
+            f"{found.kind} {found.schema_name}` again, which continues it."
+        )
 
 
 def _key_to_rename(old: str, new: str) -> str:

@@ -37,8 +37,8 @@ class Tenant:
 
     Attributes:
         schema: The name of its schema.
-        is_known: Whether its row exists. A tenant without one was dropped, and the broker, the index or a policy still
-            knows it.
+        is_known: Whether its row exists, or it is the public schema and has tasks. A tenant without a row was dropped,
+            and the broker, the index or a policy still knows it.
         load: Its load, over all clusters.
         policy: Its policy, as the broker enforces it.
         max_results: The number of successes that are kept; None for `save_limit`.
@@ -141,6 +141,8 @@ def _total(brokers: Sequence[Broker], loads: Mapping[str, Load]) -> Load:
 
 def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans], runs: Mapping[str, RunCounts]) -> tuple[Tenant, ...]:
     known = set(tenancy.tenant_names())
+    if tenancy.public_has_tasks():
+        known.add(tenancy.public_schema())
     rows = {row.schema_name: row for row in policies.policies()}
     # The indexes name schemas as PostgreSQL does, perhaps in lower case.
     logical = {tenancy.physical_schema(name): name for name in known}

@@ -44,7 +44,7 @@ class TenantDetails:
             return "" if conf().isolation == "path" else f"Its tasks wait for its role, which {command} makes."
         if self.role.state == TenantRole.State.REPAIR:
             return "Its tasks wait until the scheduler has repaired its role."
-        wanted = self.configuration.limits.get("max_connections")
+        wanted = self.configuration.limit("max_connections")
         if wanted != self.role.connection_limit and self.role.state == TenantRole.State.ACTIVE:
             command = f"`mstenant provision {self.schema} --adopt`"
             return f"Its max_connections differs from the limit of its role; {command} applies it."
@@ -74,6 +74,12 @@ def read_details(schema: str) -> TenantDetails:
             raise
         policy = TenantPolicy(schema_name=schema)
     return TenantDetails(schema, is_known, policy, _config_of(configuration), role, operation)
+
+
+def read_roles() -> list[TenantRole]:
+    """Read the database roles of all tenants. Raises `DatabaseAway`."""
+    with tenancy.detect_outages(), tenancy.in_public():
+        return list(TenantRole.objects.using(tenancy.database_alias()))
 
 
 def _row_of(model: Any, schema: str) -> Any:

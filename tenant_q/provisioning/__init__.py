@@ -3,14 +3,21 @@
 Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]` needs roles.
 """
 
+from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
+from tenant_q.provisioning.provision import provision_tenant
 from tenant_q.provisioning.repair import Repairs, repair_marked, repair_tenant
 from tenant_q.provisioning.rotate import Rotation, Rotations, count_to_rotate, rotate_all, rotate_tenant
+from tenant_q.provisioning.tenant_credentials import TenantCredentials
 
 __all__ = [
+    "Decommissioned",
     "Repairs",
     "Rotation",
     "Rotations",
+    "TenantCredentials",
     "count_to_rotate",
+    "decommission_tenant",
+    "provision_tenant",
     "repair_marked",
     "repair_tenant",
     "rotate_all",

@@ -28,7 +28,7 @@ logger = get_logger("tenant_q.provisioning")
 TABLE_RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 SEQUENCE_RIGHTS = "USAGE, SELECT"
 # Grants of all tenants change the same rows of the catalogue. PostgreSQL would refuse the later one.
-_LOCK = lock_key("tenant_q.grants")
+LOCK = lock_key("tenant_q.grants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def apply_grants(schema: str, role: str, admin: psycopg.Connection[Any]) -> None
 
 def _apply(schema: str, role: str, admin: psycopg.Connection[Any]) -> None:
     with tenancy.in_public(), tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [_LOCK])
+        cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [LOCK])
         grants = grants_of(schema, role)
         for grant in (one for one in grants if one.by_admin):
             _execute(admin, grant.sql_grant, [grant])

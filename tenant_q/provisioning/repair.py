@@ -74,7 +74,9 @@ def repair_marked(seconds: float, *, but: Collection[str] = ()) -> Repairs:
     """
     begun, done = time.monotonic(), Repairs()
     with tenancy.detect_outages(), tenancy.in_public():
-        schemas = list(schemas_to_repair().exclude(schema_name__in=but).order_by("pk").values_list("schema_name", flat=True))
+        schemas = list(
+            schemas_to_repair().exclude(schema_name__in=but).order_by("pk").values_list("schema_name", flat=True)
+        )
     if not schemas:
         return done
     with admin_session() as admin:

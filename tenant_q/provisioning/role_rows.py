@@ -1,4 +1,4 @@
-"""Lock the row of a tenant's role while the role is altered, so that no worker takes the old version for the new one."""
+"""Lock the row of a tenant's role while the role is altered, so that workers wait for its new version."""
 
 from __future__ import annotations
 

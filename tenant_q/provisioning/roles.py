@@ -125,6 +125,11 @@ def exists(admin: Admin, role: str) -> bool:
     return admin.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]).fetchone() is not None
 
 
+def is_ours(admin: Admin, role: str, database: str) -> bool:
+    """Return whether a role of this name exists and is a tenant's role of this database."""
+    return _state(admin, role, group_name(database)).is_in_group
+
+
 def require_free(admin: Admin, role: str, database: str) -> None:
     """Raise `ProvisioningError` if a role of this name exists that is not a tenant's role of this database."""
     group = group_name(database)

@@ -132,9 +132,7 @@ def _rotate_one_of_all(admin: Admin, schema: str, done: Rotations, *, actor: str
         done.failed[schema] = str(error)
 
 
-def _rotate(
-    admin: Admin, schema: str, *, actor: str, now: bool, note: Callable[[], None] = lambda: None
-) -> Rotation:
+def _rotate(admin: Admin, schema: str, *, actor: str, now: bool, note: Callable[[], None] = lambda: None) -> Rotation:
     with operation_lock(schema):
         return tenancy.retry_conflicts(lambda: _rotate_row(admin, schema, actor, now, note))
 

@@ -127,23 +127,29 @@ def begin(schema: str, kind: str, *, actor: str, arguments: Mapping[str, Any] | 
     return found
 
 
-def run_steps(operation: TenantOperation, steps: Sequence[Step], *, last: Step) -> None:
+def run_steps(
+    operation: TenantOperation, steps: Sequence[Step], *, last: Step, progress: Callable[[str], None] | None = None
+) -> None:
     """Carry out the steps of an operation in order, from the first that is not recorded.
 
     Args:
         operation: The row of the operation, from `begin`.
         steps: All steps but the last one.
         last: The last step. It is one transaction with the end of the operation, so it happens once.
+        progress: Is called with the name of each step before it is carried out.
 
     Raises:
         DatabaseAway: The database cannot be reached.
         Exception: What a step raises. The same command continues with that step.
     """
+    show = progress or (lambda name: None)
     for step in _remaining(operation, steps):
+        show(step.name)
         step.act()
         with tenancy.detect_outages(), tenancy.in_public():
             _rows().filter(pk=operation.pk).update(step=step.name)
             operation.step = step.name
+    show(last.name)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
         last.act()

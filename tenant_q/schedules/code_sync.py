@@ -101,8 +101,9 @@ class Sync:
         self._batches = [stale[first : first + TOGETHER] for first in range(0, len(stale), TOGETHER)][::-1]
 
     def _choose(self, all_declared: Sequence[DeclaredSchedule]) -> None:
-        """Choose the schedules of each tenant."""
+        """Choose the schedules of each tenant. The public schema, which may have a row too, has none from code."""
         keys = tenancy.keys_to_schedule()
+        keys.pop(tenancy.public_schema(), None)
         chosen = {one.tenants: _chosen(one) for one in all_declared if one.tenants is not None}
         prints = {one.name: one.fingerprint() for one in all_declared}
         hashes: dict[tuple[str, ...], str] = {}

@@ -16,7 +16,7 @@ from operator import attrgetter
 from django_q.models import Schedule
 
 from tenant_q import tenancy
-from tenant_q.exceptions import BadSchedule, EnqueueError
+from tenant_q.exceptions import BadSchedule, EnqueueError, TenantLeaving
 from tenant_q.lifecycle import push, save_results
 from tenant_q.package.build import deterministic_id
 from tenant_q.package.outcome import Outcome
@@ -60,6 +60,7 @@ def fire_due(schema: str) -> int:
         The number of schedules that fired.
 
     Raises:
+        TenantLeaving: The tenant is being decommissioned.
         TenantUnavailable: The tenant cannot be served. After this and every other error nothing is changed and all
             schedules stay due.
         DatabaseError: A statement failed.
@@ -86,6 +87,8 @@ def _push_or_fail(schema: str, fires: Sequence[_Fire]) -> None:
     pushed = [(fire.row, fire.what) for fire in fires if isinstance(fire.what, Package)]
     try:
         push_fires([package for _, package in pushed])
+    except TenantLeaving:
+        raise  # nothing is fired: its schedules go with it
     except EnqueueError:
         for row, package in pushed:
             try:

@@ -97,8 +97,11 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:
     """Enter a schema as the owner, verify it, and act as the tenant's role from then on."""
     tenancy.leave_role()
+    tenancy.admit_owner(databases or ())
     tenancy.enter(schema, databases)
-    if schema != tenancy.public_schema():
+    if schema == tenancy.public_schema():
+        tenancy.require_public_tasks()
+    else:
         tenancy.require_ready(schema)
         tenancy.verify_entered(schema, databases, tenant=tenant, role=tenancy.role_to_verify(schema))
     tenancy.serve(schema, databases)

@@ -1,6 +1,7 @@
 """Find tenants, enter and leave their schemas, and verify them. Only `tenancy_package` imports the tenancy packages."""
 
 from tenant_q.tenancy.acting import (
+    admit_owner,
     all_owner_settings,
     as_owner,
     base_role,
@@ -44,7 +45,9 @@ from tenant_q.tenancy.records import (
     predates,
     restored_tenants,
     scope,
+    successor_of_public,
 )
+from tenant_q.tenancy.restriction import require_authorized, restricted, restriction
 from tenant_q.tenancy.role_settings import note_role_settings, watch_role_settings
 from tenant_q.tenancy.secrets import hide as hide_secrets
 from tenant_q.tenancy.switching import (
@@ -60,13 +63,16 @@ from tenant_q.tenancy.switching import (
 from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
+    complete_schema,
     current_schema,
     database_alias,
+    domain_model,
     in_public,
     is_of_tenancy_package,
     leave,
     lists_app,
     physical_schema,
+    public_has_tasks,
     public_schema,
     shared_apps,
     switched_connections,
@@ -89,7 +95,7 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_names,
     tenants_to_schedule,
 )
-from tenant_q.tenancy.tenant_sessions import acting_as, role_to_verify, serve
+from tenant_q.tenancy.tenant_sessions import acting_as, restricted_to_served, role_to_verify, serve
 from tenant_q.tenancy.tenants import (
     config_saved,
     get_tenant,
@@ -101,6 +107,7 @@ from tenant_q.tenancy.tenants import (
 from tenant_q.tenancy.testing import database_of_tests, note_configured_database, queue_suffix
 from tenant_q.tenancy.verification import (
     require_migrated,
+    require_public_tasks,
     see_tables_together,
     verify,
 )
@@ -113,12 +120,14 @@ __all__ = [
     "Databases",
     "TenantConfig",
     "acting_as",
+    "admit_owner",
     "all_owner_settings",
     "as_owner",
     "base_role",
     "call_for_coroutine",
     "choose_tenants",
     "close_connections",
+    "complete_schema",
     "config",
     "config_saved",
     "created_at",
@@ -130,6 +139,7 @@ __all__ = [
     "database_of_tests",
     "deleted_tenants",
     "detect_outages",
+    "domain_model",
     "drop_inherited_connections",
     "enter",
     "enter_again",
@@ -177,15 +187,21 @@ __all__ = [
     "physical_schema",
     "plain_tables_query",
     "predates",
+    "public_has_tasks",
     "public_schema",
     "queue_suffix",
     "raw_cursor",
     "refresh_tenant",
     "refuse_in_event_loop",
+    "require_authorized",
     "require_migrated",
     "require_plain_tables",
+    "require_public_tasks",
     "require_ready",
     "restored_tenants",
+    "restricted",
+    "restricted_to_served",
+    "restriction",
     "retry_conflicts",
     "role_to_verify",
     "scheduled_among",
@@ -193,6 +209,7 @@ __all__ = [
     "see_tables_together",
     "serve",
     "shared_apps",
+    "successor_of_public",
     "switched_connections",
     "task_address",
     "task_schema",

@@ -9,7 +9,7 @@ processes, everything acts as the owner, and nothing here has an effect.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -40,6 +40,8 @@ class _Process:
     # The role of the tenant that the main thread serves, and the aliases that have it.
     role: str | None = None
     aliases: tuple[str, ...] = ()
+    # The aliases of the databases that are switched for every task.
+    switched: tuple[str, ...] = ()
     # How a connection that another thread makes for the served tenant is prepared.
     prepare: Callable[[Any], None] | None = None
     # Whom to tell that the served tenant's role has settings of its own.
@@ -84,19 +86,39 @@ def logs_in() -> bool:
     return _process.mode == "login" and _thread.role is not None
 
 
-def isolate(mode: str) -> None:
+def isolate(mode: str, switched: Sequence[str]) -> None:
     """Isolate tenants in this worker from now on. The main thread calls it before it serves a tenant.
 
     Under "login" the settings of the aliases lose the owner's name and password, so that no task finds them there.
+
+    Args:
+        mode: "role" or "login".
+        switched: The aliases of the databases that are switched for every task.
     """
     _process.mode, _process.role = mode, None
     _process.owner = {alias: deepcopy(one) for alias, one in connections.settings.items() if _is_postgresql(alias)}
     if mode != "login":
         return
-    for connection in connections.all(initialized_only=True):
-        if connection.alias in _process.owner:
-            connection.settings_dict = deepcopy(_process.owner[connection.alias])
+    _process.switched = tuple(switched)
+    for alias in _process.owner:
+        if alias in switched:
+            connections[alias].settings_dict = owner_settings(alias)
+        else:
+            _drop(alias)
     close_aliases()
+
+
+def admit_owner(aliases: Iterable[str]) -> None:
+    """Give this thread connections of the owner to further databases of a task, to verify the schema there."""
+    for alias in aliases:
+        if _process.mode == "login" and alias not in _process.switched and alias in _process.owner:
+            connections[alias] = open_owner(alias)
+
+
+def _drop(alias: str) -> None:
+    """Drop this thread's connection to a database, so that the next one is made with the settings of its alias."""
+    connections[alias].close()
+    del connections[alias]
 
 
 def forget() -> None:
@@ -223,6 +245,8 @@ def leave_role() -> None:
         return
     for alias, connection in (_thread.owners or {}).items():
         connections[alias] = connection
+        if alias not in _process.switched:
+            _drop(alias)
     _thread.owners = None
     park, _thread.park = _thread.park, None
     if park is not None:
@@ -302,7 +326,7 @@ def as_owner(*, needs_rights: bool = True) -> Iterator[None]:
     if not needs_rights and _process.mode == "role":
         yield
         return
-    if not is_isolated() or _thread.is_owner or not _acts_as_tenant():
+    if not is_as_tenant():
         settle()
         yield
         return
@@ -315,8 +339,8 @@ def as_owner(*, needs_rights: bool = True) -> Iterator[None]:
 
 
 def is_as_tenant() -> bool:
-    """Return whether this thread of the cluster acts as a tenant's role."""
-    return _thread.role is not None
+    """Return whether this thread acts as a tenant's role: one of the cluster, or one that a task started."""
+    return is_isolated() and not _thread.is_owner and _acts_as_tenant()
 
 
 def _acts_as_tenant() -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tenant_q.exceptions import NoTenant
 from tenant_q.support.call_checks import require_schema_name
 from tenant_q.tenancy.event_loops import refuse_in_event_loop, schema_of_coroutine
+from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.switching import refuse_two_tenants
-from tenant_q.tenancy.tenancy_package import current_schema, lists_app, public_schema, shared_apps
+from tenant_q.tenancy.tenancy_package import current_schema, public_has_tasks, public_schema
 from tenant_q.tenancy.tenant_config import EMPTY, TenantConfig
 from tenant_q.tenancy.tenants import known_config, look_up_config
 
@@ -24,6 +25,7 @@ def config(schema: str | None = None) -> TenantConfig:
     Raises:
         NoTenant: It is the public schema, and `django_q` has no tables there.
         UnknownTenant: No tenant has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         InEventLoop: The caller is a coroutine, and the tenant is not the one of its task.
         WrongArgument: `schema` is not a text.
         DatabaseAway: The database cannot be reached.
@@ -33,19 +35,21 @@ def config(schema: str | None = None) -> TenantConfig:
     if own is None or schema not in (None, own):
         own = None
     elif own != public_schema() and (known := known_config(own)) is not None:
+        require_authorized(own)
         return known
     if own != public_schema():
         refuse_in_event_loop("tenancy.config()")
     chosen = own or schema or current_schema()
     if own is None and schema is None:
         refuse_two_tenants(chosen)
+    require_authorized(chosen)
     if chosen == public_schema():
         return _config_of_public()
     return look_up_config(chosen)
 
 
 def _config_of_public() -> TenantConfig:
-    if not lists_app(shared_apps(), "django_q"):
+    if not public_has_tasks():
         raise NoTenant(
             f"Schema {public_schema()!r} has no configuration: choose a tenant with "
             "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or config('<schema>')."

@@ -12,6 +12,7 @@ from typing import TypeVar
 from asgiref.sync import sync_to_async
 
 from tenant_q.tenancy.event_loops import coroutine_address
+from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.tenancy_package import current_schema
 
 R = TypeVar("R")
@@ -30,6 +31,8 @@ async def call_for_coroutine(name: str, call: Callable[[str, str | None], R], sc
 
     Raises:
         InEventLoop: The coroutine has no tenant, and `schema` is None.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
     """
     own, key = coroutine_address(name, schema) or (current_schema(), None)
+    require_authorized(own)
     return await sync_to_async(call, thread_sensitive=True)(own, key)

@@ -11,7 +11,13 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from tenant_q.tenancy.connection import detect_outages
-from tenant_q.tenancy.tenancy_package import database_alias, in_public, public_schema, tenant_model
+from tenant_q.tenancy.tenancy_package import (
+    database_alias,
+    in_public,
+    public_has_tasks,
+    public_schema,
+    tenant_model,
+)
 
 # The moment when a tenant was created, by its key; it never changes.
 _since: dict[str, datetime | None] = {}
@@ -140,6 +146,24 @@ def current_name(schema: str, key: str) -> str | None:
     with detect_outages(), in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
         return names[0] if tenants.filter(pk=key, schema_name=names[0]).exists() else None
+
+
+def successor_of_public() -> tuple[str, str] | None:
+    """Return the schema name and key of the tenant that has the tasks of the public schema since they were moved.
+
+    It has the public schema among its former names. None if there is no such tenant, or if the public schema has tasks
+    of its own (again).
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    if public_has_tasks():
+        return None
+    with detect_outages(), in_public():
+        rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"), schema_name=OuterRef("schema_name"))
+        moved = _records().filter(Exists(rows), former_names__contains=[public_schema()], deleted=None)
+        found: tuple[str, str] | None = moved.values_list("schema_name", "key").order_by("pk").last()
+        return found
 
 
 def forget() -> None:

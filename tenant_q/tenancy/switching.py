@@ -27,11 +27,11 @@ from tenant_q.tenancy.event_loops import (
     schema_of_async_block,
     schema_of_coroutine,
 )
+from tenant_q.tenancy.restriction import require_authorized
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    lists_app,
+    public_has_tasks,
     public_schema,
-    shared_apps,
     switch_back,
     switched_connections,
     tenant_connection,
@@ -54,6 +54,7 @@ def task_schema(schema: str | None = None) -> str:
         NoTenant: It is the public schema, and `django_q` has no tables there.
         UnknownTenant: No tenant has this schema name.
         EnqueueError: The tenant's type in `TENANT_TYPES` lacks `django_q`.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         WrongArgument: `schema` is not a text.
         InEventLoop: The caller is a coroutine that belongs to no task.
     """
@@ -77,8 +78,9 @@ def task_address(schema: str | None = None) -> tuple[str, str | None]:
     chosen = own or schema or str(tenant_connection().schema_name)
     if own is None and schema is None:
         refuse_two_tenants(chosen)
+    require_authorized(chosen)
     if chosen == public_schema():
-        if not lists_app(shared_apps(), "django_q"):
+        if not public_has_tasks():
             raise NoTenant(
                 f"Schema {chosen!r} is current and has no django_q tables: choose a tenant with "
                 "tenant_q.tenancy.in_schema('<schema>'), the tenancy package's middleware, or schema_name='<schema>'."
@@ -124,7 +126,9 @@ def enter(schema: str, databases: Databases = None) -> None:
 
     Raises:
         UnknownTenant: No tenant has this schema name. The connections stay as they were.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
     """
+    require_authorized(schema)
     tenant = None if schema == public_schema() else get_tenant(schema)
     for connection in switched_connections(databases):
         if tenant is None:
@@ -166,6 +170,7 @@ class in_schema(ContextDecorator):
 
     Raises:
         UnknownTenant: No tenant has this schema name.
+        TenantNotAuthorized: The calling code is restricted to another tenant.
         InEventLoop: The caller is a coroutine, and uses `with`.
         WrongArgument: `schema` is not a text.
     """
@@ -208,6 +213,7 @@ class in_schema(ContextDecorator):
                 f"'async with in_schema({self.schema!r})' switches no database and is used for one block at a time; "
                 "call in_schema() anew for each block, without databases."
             )
+        require_authorized(self.schema)
         key = await sync_to_async(_key_to_enter, thread_sensitive=True)(self.schema)
         self._coroutine_block = enter_coroutine(self.schema, key)
 

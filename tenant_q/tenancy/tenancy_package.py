@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connections
 
 from tenant_q.conf import conf
@@ -57,6 +59,31 @@ def tenant_model() -> Any:
     return _package().get_tenant_model()
 
 
+def domain_model() -> Any:
+    """Return the model of the tenancy package's domains; None if a tenant's own row has its domain."""
+    ask = getattr(_package(), "get_tenant_domain_model", None)
+    return ask() if ask and hasattr(settings, "TENANT_DOMAIN_MODEL") else None
+
+
+def complete_schema(tenant: Any) -> None:
+    """Have the tenancy package create the schema of a tenant, or run the migrations that it lacks.
+
+    The package's signal `post_schema_sync` follows, as after a first `save()`. The tenant is in the public schema then.
+    """
+    if _package().schema_exists(physical_schema(tenant.schema_name)):
+        options = {"tenant": True, "fake": _is_cloned(tenant)} if _keeps_case() else {}
+        call_command("migrate_schemas", schema_name=tenant.schema_name, interactive=False, verbosity=0, **options)
+    else:
+        tenant.create_schema(check_if_exists=True, verbosity=0)
+    models, signals = (import_module(f"{_package().__package__}.{name}") for name in ("models", "signals"))
+    signals.post_schema_sync.send(sender=models.TenantMixin, tenant=tenant)
+
+
+def _is_cloned(tenant: Any) -> bool:
+    """Return whether django-tenants makes the schema of a tenant as a copy of another one, whose migrations it has."""
+    return bool(_package().get_creation_fakes_migrations() and tenant.get_base_schema())
+
+
 def current_schema() -> str:
     """Return the schema to which the tenancy package has switched this thread. Raises `InEventLoop`."""
     refuse_in_event_loop("current_schema()")
@@ -81,6 +108,11 @@ def shared_apps() -> list[str]:
     if getattr(settings, "HAS_MULTI_TYPE_TENANTS", False):
         return list(settings.TENANT_TYPES[public_schema()]["APPS"])
     return list(getattr(settings, "SHARED_APPS", []))
+
+
+def public_has_tasks() -> bool:
+    """Return whether the public schema has tasks and schedules of its own: whether `django_q` is a shared app."""
+    return lists_app(shared_apps(), "django_q")
 
 
 def tenant_apps() -> list[str]:

@@ -43,6 +43,18 @@ class TenantConfig:
     def __reduce__(self) -> tuple[Any, ...]:
         return TenantConfig.from_json, (self.as_json(),)  # Python copies and pickles no read-only mapping
 
+    def limit(self, name: str) -> int | None:
+        """Return one of the limits that tenant_q enforces; None if the configuration has none.
+
+        Args:
+            name: `max_items`, `max_open_workflows` or `max_connections`. The database takes only whole numbers of at
+                least 1 for these, but 5.0 is one too in JSON.
+        """
+        found = self.limits.get(name)
+        if isinstance(found, bool) or not isinstance(found, int | float) or found < 1:
+            return None
+        return int(found)
+
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as a JSON value, of which `from_json` makes an equal configuration."""
         values = {name: copy.deepcopy(dict(getattr(self, name))) for name in _NAMES[1:]}

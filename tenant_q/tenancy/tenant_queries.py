@@ -17,10 +17,9 @@ from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.tenancy_package import (
     database_alias,
     in_public,
-    lists_app,
     physical_schema,
+    public_has_tasks,
     public_schema,
-    shared_apps,
     tenant_connection,
     tenant_model,
 )
@@ -69,7 +68,7 @@ def scheduled_among(physical: Collection[str]) -> set[str]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    shared = {public_schema()} if lists_app(shared_apps(), "django_q") else set()
+    shared = {public_schema()} if public_has_tasks() else set()
     wanted = sorted(set(physical) - {public_schema()})
     if not wanted:
         return shared & set(physical)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ from tenant_q.support.visible import one_line
 from tenant_q.tenancy import acting, role_records
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
+from tenant_q.tenancy.repair_marks import mark_for_repair
+from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
@@ -197,9 +199,8 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
 
 
 def _mark_for_repair(schema: str, role: RoleRecord, problem: str) -> None:
-    with detect_outages(), in_public():
-        active = role_records.rows().filter(schema_name=schema, version=role.version, state="active")
-        is_first = active.update(state="repair", problem=problem)
+    with acting.as_owner():
+        is_first = mark_for_repair(schema, version=role.version, problem=problem)
     refresh_tenant(schema, 0)
     if is_first:
         logger.warning(
@@ -257,6 +258,11 @@ def serve(schema: str, databases: Databases = None) -> None:
         acting.take_role(require_role(schema).role, [one.alias for one in switched_connections(databases)])
     else:
         _serve_as_login(schema, databases)
+
+
+def restricted_to_served(schema: str) -> AbstractContextManager[None]:
+    """Restrict a block of the project's code to the tenant that is served, if tenants are isolated."""
+    return restricted(schema) if acting.is_as_tenant() else nullcontext()
 
 
 @contextmanager

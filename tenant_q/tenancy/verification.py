@@ -17,7 +17,7 @@ from django.conf import settings
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced
+from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced, UnknownTenant
 from tenant_q.sql import statement
 from tenant_q.support.visible import error_line
 from tenant_q.tenancy import acting, foreign_schemas
@@ -27,6 +27,7 @@ from tenant_q.tenancy.tenancy_package import (
     Databases,
     database_alias,
     physical_schema,
+    public_has_tasks,
     public_schema,
     switched_connections,
     tenant_model,
@@ -57,6 +58,8 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         ReplicaAway: A further database cannot be reached.
         DatabaseAway: The tenants' database cannot be reached.
     """
+    if acting.is_as_tenant():  # a tenant's role has rights to its own schema only, and may not read the tenants
+        return
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
         found = _query_session(connection, schema, role)
@@ -81,6 +84,34 @@ def require_migrated(schemas: Collection[str]) -> None:
             f"The schemas {', '.join(missing)} have no table {TASK_TABLE} with all its columns; "
             "run `python manage.py migrate_schemas` for them."
         )
+
+
+def require_public_tasks() -> None:
+    """Verify that tasks may run in the public schema, and that it has Django-Q2's tables.
+
+    The table is checked once per `tenant_cache_seconds`.
+
+    Raises:
+        UnknownTenant: `django_q` is not a shared app, so the public schema has no tasks.
+        SchemaNotMigrated: The public schema lacks the task table, or a column of it.
+        DatabaseAway: The tenants' database cannot be reached.
+    """
+    schema = physical_schema(public_schema())
+    if not public_has_tasks():
+        raise UnknownTenant(
+            f"The schema {schema!r} has no tasks, because django_q is not in SHARED_APPS; add it, or see 'From one "
+            "tenant to many' in the documentation if its tables were moved."
+        )
+    if _checked_recently(schema):
+        return
+    found = _whole_tables_among([schema])
+    if schema not in found:
+        raise SchemaNotMigrated(
+            f"The schema {schema!r} has no table {TASK_TABLE} with all its columns; run `python manage.py "
+            "migrate_schemas --shared`, and if that applies nothing, before it `python manage.py migrate_schemas "
+            "--shared --fake django_q zero`."
+        )
+    _whole_tables[schema] = found[schema], time.monotonic()
 
 
 def see_tables_together(schemas: Iterable[str]) -> None:

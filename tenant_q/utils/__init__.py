@@ -24,6 +24,7 @@ class QUtilities(EnqueueCalls, ResultCalls, TrackingCalls, WorkflowCalls):
     - `NoTenant`: the public schema is current, and it has no task tables. `get_queue_size` does not raise it.
     - `SchemaMissing` and `SchemaNotMigrated`: the tenant has no schema, or no task tables, and the call reads or writes
       rows.
+    - `TenantNotAuthorized`: the calling code is restricted to another tenant, as by `restrict_to`.
     - `InEventLoop`: an event loop runs in this thread. A coroutine uses the asynchronous forms, whose names begin with
       `a`, within `async with in_schema(...)` or with a `schema_name`. A coroutine of a task may also enqueue for the
       tenant of that task, and get the size of its queue.

@@ -8,7 +8,14 @@ from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import cancel, current_task, progress, task_state
 from tenant_q.states import CurrentTask, Progress, State
 from tenant_q.support.call_checks import require
-from tenant_q.tenancy import call_for_coroutine, current_schema, is_in_event_loop, public_schema, task_schema
+from tenant_q.tenancy import (
+    call_for_coroutine,
+    current_schema,
+    is_in_event_loop,
+    public_schema,
+    require_authorized,
+    task_schema,
+)
 from tenant_q.utils.addressing import addressed
 
 if TYPE_CHECKING:
@@ -171,4 +178,5 @@ class TrackingCalls:
         """
         require("get_queue_size", broker=broker, schema_name=schema_name)
         schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
+        require_authorized(schema)
         return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)

@@ -18,8 +18,7 @@ logger = get_logger("tenant_q.workflows")
 
 def limit_of(schema: str) -> int | None:
     """Return the most open runs of a tenant; None without a limit."""
-    found = tenancy.config(schema).limits.get("max_open_workflows")
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
+    return tenancy.config(schema).limit("max_open_workflows")
 
 
 def is_limited(schema: str) -> bool:

@@ -30,6 +30,7 @@ logger = get_logger("tenant_q.workflows")
 @contextmanager
 def _locked(schema: str, id: str, act: str, by: str) -> Iterator[tuple[Transaction, Advancing]]:
     """Run a block with a run whose row is locked, in one transaction with an audit record if `by` is given."""
+    tenancy.require_authorized(schema)
     by = one_line(by)[:150]
     with run_rows.explained(schema), _atomic():
         if by:
@@ -132,6 +133,7 @@ def _advance_and_push(schema: str, id: str) -> None:
 
 def preview_resume(schema: str, id: str, steps: Sequence[str] | None = None) -> list[str]:
     """Return the steps that a resume would run again. See `Run.preview_resume`."""
+    tenancy.require_authorized(schema)
     with transaction([schema]) as open_one:
         found = read(open_one, {schema: [id]})
         if not found:
@@ -150,7 +152,7 @@ def resume(schema: str, id: str, steps: Sequence[str] | None = None, *, by: str 
 def _begin_again(schema: str, id: str) -> None:
     admitted = admit([schema]) if is_limited(schema) else []
     advanced = advance({schema: [id]}, again={schema: [id]}, keeps_looks=True)
-    push_steps([*admitted, *advanced.ready])
+    push_steps([*admitted, *advanced.ready], for_caller=True)
     plan_looks(advanced)
 
 
@@ -191,6 +193,7 @@ def delete(schema: str, ids: Sequence[str], *, by: str = "") -> int:
     Returns:
         The number of deleted runs.
     """
+    tenancy.require_authorized(schema)
     with run_rows.explained(schema), _atomic():
         with transaction([schema]) as open_one:
             (answer,) = open_one.run([on(schema, "workflow_delete", list(ids))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,12 +108,22 @@ def read(open_one: Transaction, runs: Runs) -> list[Advancing]:
                     cluster=cluster,
                     is_look_due=is_look_due,
                     look_at=look_at,
-                    most_items=int(most) if most and most.isdecimal() else MOST_ITEMS,
+                    most_items=_most_items(most),
                     generations={name: generation for name, (_, generation, _) in own.items()},
                     is_late=is_late,
                 )
             )
     return found
+
+
+def _most_items(text: str | None) -> int:
+    """Return the most items of a step by the frozen configuration of a run, a row that its tenant can change.
+
+    Args:
+        text: Its `max_items` as PostgreSQL writes a JSON value; None without one.
+    """
+    number = re.fullmatch(r"([0-9]{1,9})(\.0+)?", text or "")
+    return int(number[1]) if number else MOST_ITEMS
 
 
 def _facts_of(

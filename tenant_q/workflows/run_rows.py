@@ -71,6 +71,13 @@ def get(schema: str, id: str) -> WorkflowRun | None:
         return runs().filter(id=id).first()
 
 
+def forget(schema: str, id: str) -> None:
+    """Delete a tenant's run with its steps, whatever its state is."""
+    with tables_of(schema):
+        runs().filter(id=id).delete()
+        steps().filter(run=id).delete()
+
+
 def newest(schema: str, workflow: str | None, state: str | None, limit: int) -> list[WorkflowRun]:
     """Return the newest runs of a tenant, without the columns that may be large, which are read when they are used."""
     with tables_of(schema):

@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
-from tenant_q.exceptions import ConfigurationError, KeyReused, NoTenant, QueueFull, WorkflowError
+from tenant_q.exceptions import ConfigurationError, KeyReused, NoTenant, QueueFull, TenantLeaving, WorkflowError
 from tenant_q.package.functions import LONGEST_NAME
 from tenant_q.package.running import running
 from tenant_q.schedules import schedule_rows
@@ -50,8 +50,17 @@ def start(workflow: Workflow, input: Any, *, key: str | None = None, schema: str
         return here.start_on_commit(workflow, input, key=key, schema=schema, by=by)
     run, is_new = write(workflow, input, key=key, schema=schema, by=by)
     if is_new:
-        tenancy.on_commit(lambda: push_or_leave(run.schema, run.id, lambda: push_steps(first_steps(run))))
+        tenancy.on_commit(lambda: _begin(run))
     return run
+
+
+def _begin(run: Run) -> None:
+    """Push the first steps of a new run. If its tenant is being decommissioned, delete it and raise `TenantLeaving`."""
+    try:
+        push_or_leave(run.schema, run.id, lambda: push_steps(first_steps(run), for_caller=True))
+    except TenantLeaving:
+        run_rows.forget(run.schema, run.id)
+        raise
 
 
 def write(

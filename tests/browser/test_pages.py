@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from django_q.models import Schedule, Task
 
-from tenant_q import policies
+from tenant_q import policies, tenancy
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.models import AuditRecord, TenantConfiguration, TenantPolicy, TenantRole
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
@@ -24,8 +25,9 @@ A = "acme_corp"
 def clean(tenants) -> Iterator[None]:
     yield
     connection.set_schema_to_public()
-    TenantPolicy.objects.all().delete()
-    AuditRecord.objects.all().delete()
+    for model in (TenantPolicy, TenantRole, TenantConfiguration, AuditRecord):
+        model.objects.all().delete()
+    tenancy.forget_tenants()
 
 
 def done(schema: str, **wanted: Any) -> Callable[[], Any]:
@@ -83,6 +85,42 @@ def test_an_operator_pauses_a_tenant_and_lets_it_go_on(visit, mscluster):
     page.click("#nav-sidebar >> text=Audit records")
     page.wait_for_selector("#result_list tbody tr >> nth=1")
     assert page.locator("#result_list tbody tr").count() == 2
+
+
+def test_an_operator_configures_a_tenant_on_every_screen(visit):
+    TenantRole.objects.create(
+        schema_name=A, role="a_database_with_a_long_name_acme_corp_1f2e3d4c5b6a", state="repair", crossings=2,
+        problem="FATAL: " + "password authentication failed " * 6, probed=timezone.now(),
+    )  # fmt: skip
+    policies.configure(
+        A, actor="t", settings={"report": {"to": ["ops@acme.example.com"] * 9}, "a_long_key" * 9: "x" * 500}
+    )
+    page = visit("public", "/admin/tenant_q/tenantpolicy/")
+    page.click(f"#result_list >> text={A}")
+    page.wait_for_selector("text=2 crossings")
+    check_widths(page)
+    page.click("text=Edit configuration")
+    page.fill("[name=features]", "{audit: true}")
+    page.get_by_role("button", name="Save").click()
+    assert "Enter a valid JSON." in page.text_content(".field-features .errorlist")
+    check_widths(page)
+    page.fill("[name=features]", '{"audit": true}')
+    page.fill("[name=display_name]", "Acme Corp.")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_selector("h1 >> text=Acme Corp.")
+    assert "audit" in page.text_content("#content-main")
+    assert tenancy.config(A).features == {"audit": True}
+    page.click("#content-main >> text=Audit records")
+    page.wait_for_selector("#result_list >> text=configure")
+
+
+def check_widths(page: Any) -> None:
+    """The page is nowhere wider than a desktop's or a phone's screen, light or dark."""
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
 
 
 def test_the_test_projects_page_follows_a_task(visit, mscluster):

@@ -8,11 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.db import connection, connections
+from django.test import Client
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
@@ -21,8 +25,9 @@ from tenant_q.cluster import scheduler_firing, scheduler_upkeep
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
-from tenant_q.models import TenantPolicy
+from tenant_q.models import AuditRecord, TenantPolicy
 from tenant_q.schedules import due_index, index_upkeep
+from tenant_q.tenancy import in_schema
 from tenant_q.workflows import Run, Workflow, looks, registry, run_index
 from tests import schemas, tasks
 
@@ -206,3 +211,35 @@ def errors(run: Run) -> dict[str, str]:
 def make_runs_due() -> None:
     """The scheduler looks at all runs in its next tick."""
     sql("UPDATE tenant_q_dueworkflow SET due = now()")
+
+
+@pytest.fixture
+def public_site(tenants) -> Iterator[Callable[..., Client]]:
+    """`public_site()` is a browser at the public site's admin, of a superuser or of a user with these permissions."""
+
+    def visit(*permissions: str, schema: str = "public") -> Client:
+        host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
+        hosts.enter_context(schemas.served_at(schema, host))
+        client = Client(HTTP_HOST=host)
+        with in_schema(schema):
+            users = get_user_model().objects
+            if permissions:
+                user = users.create_user(f"clerk{len(used)}", is_staff=True)
+                user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+            else:
+                user = users.create_superuser(f"olga{len(used)}")
+            used.append((schema, user.pk))
+            client.force_login(user)
+        connection.set_schema_to_public()
+        return client
+
+    AuditRecord.objects.all().delete()  # also those of another file's tests
+    used: list[tuple[str, Any]] = []
+    with ExitStack() as hosts:
+        yield visit
+        for schema, pk in used:
+            with in_schema(schema):
+                get_user_model().objects.filter(pk=pk).delete()
+    connection.set_schema_to_public()
+    TenantPolicy.objects.all().delete()
+    AuditRecord.objects.all().delete()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis.connection
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -26,7 +23,6 @@ from tenant_q.models import AuditRecord, TenantPolicy
 from tenant_q.support import workflows_app
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests import schemas
 from tests.integration.test_figures import make_many  # noqa: F401  (a fixture)
 from tests.runs import delete_runs, make_run
 
@@ -38,35 +34,8 @@ PAGES = (TENANTS, CLUSTERS, DEAD, AUDIT)
 
 
 @pytest.fixture
-def site(tenants) -> Iterator[Callable[..., Client]]:
-    """`site()` is a browser at the public site's admin, of a superuser or of a user with these permissions."""
-
-    def visit(*permissions: str, schema: str = "public") -> Client:
-        host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
-        hosts.enter_context(schemas.served_at(schema, host))
-        client = Client(HTTP_HOST=host)
-        with in_schema(schema):
-            users = get_user_model().objects
-            if permissions:
-                user = users.create_user(f"clerk{len(used)}", is_staff=True)
-                user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-            else:
-                user = users.create_superuser(f"olga{len(used)}")
-            used.append((schema, user.pk))
-            client.force_login(user)
-        connection.set_schema_to_public()
-        return client
-
-    AuditRecord.objects.all().delete()  # also those of another file's tests
-    used: list[tuple[str, Any]] = []
-    with ExitStack() as hosts:
-        yield visit
-        for schema, pk in used:
-            with in_schema(schema):
-                get_user_model().objects.filter(pk=pk).delete()
-    connection.set_schema_to_public()
-    TenantPolicy.objects.all().delete()
-    AuditRecord.objects.all().delete()
+def site(public_site) -> Callable[..., Client]:
+    return public_site
 
 
 def kill(*ids: str, schema: str = A, func: str = "tests.tasks.add") -> None:

@@ -198,6 +198,13 @@ def test_the_database_refuses_limits_that_could_not_be_kept(limit, value):
         TenantConfiguration.objects.create(schema_name=A, limits={limit: value})
 
 
+def test_a_limit_is_a_whole_number_however_it_is_written():
+    config = TenantConfig(limits={"max_items": 5, "max_connections": 5.0, "max_open_workflows": None, "seats": True})
+    assert [config.limit(name) for name in ("max_items", "max_connections", "max_open_workflows")] == [5, 5, None]
+    assert TenantConfig(limits={"max_items": True}).limit("max_items") is None
+    assert TenantConfig(limits={"max_items": "5"}).limit("max_items") is None
+
+
 def test_the_database_takes_limits_of_the_project():
     limits = {"max_items": 1, "max_open_workflows": None, "max_connections": 2**40, "seats": 0, "names": ["x"]}
     TenantConfiguration.objects.create(schema_name=A, limits=limits)

@@ -355,6 +355,24 @@ def test_the_tenants_own_limit_of_items(mapped):
     assert mapped.run_here({"value": {"lines": [1, 2, 3]}}, schema_name=B).state == "succeeded"
 
 
+def test_a_limit_that_code_wrote_with_a_fraction_of_zero_holds_too(mapped):
+    """The database takes 2.0, which is a whole number in JSON."""
+    TenantConfiguration.objects.create(schema_name=A, limits={"max_items": 2.0, "max_open_workflows": 1.0})
+    mapped_run = mapped.run_here({"value": {"lines": [1, 2, 3]}})
+    assert errors(mapped_run) == {"book": "ItemsRefused: fetch.lines has 3 items, and at most 2 are run; group them."}
+    runs = [mapped.start({"value": {"lines": [1]}}) for _ in range(3)]
+    assert [run.refresh().state for run in runs] == ["running", "pending", "pending"]
+
+
+@pytest.mark.parametrize("frozen", ['"9"', '"many"', "[1]", "1.5", f'"{"9" * 5000}"', "-3"])
+def test_a_frozen_limit_that_is_none_leaves_the_limit_of_all(mapped, worker, frozen):
+    """A run's row is the tenant's own, which may write into it what it likes."""
+    run = mapped.start({"value": {"lines": [1]}})
+    sql(f"UPDATE {A}.tenant_q_workflows_run SET config = %s::jsonb", f'{{"limits": {{"max_items": {frozen}}}}}')
+    work(worker)
+    assert run.refresh().state == "succeeded"
+
+
 def test_the_outputs_of_all_items_are_limited_together(define, monkeypatch):
     from tenant_q.workflows import items
 

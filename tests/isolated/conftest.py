@@ -17,6 +17,8 @@ from tests.isolated.server import OWNER, IsolatedServer, drop_site
 from tests.isolated.site import Site
 from tests.schemas import make_base_tenants
 
+pytest.register_assert_rewrite("tests.isolated.scene")
+
 TEMPLATE = "isolated_template"
 
 

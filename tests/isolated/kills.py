@@ -1,4 +1,4 @@
-"""Kill a process at a statement that it sends, or right after the server has carried it out."""
+"""Kill a process at a statement that it sends, or right after a server has carried it out."""
 
 from __future__ import annotations
 
@@ -8,30 +8,42 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
+from redis.connection import AbstractConnection
 
 from tenant_q.cluster.reset import reset_in_child
 
 
-def killed_at_each(act: Callable[[], Any]) -> Iterator[str]:
-    """Kill a process that calls `act` at its first statement, another one right after it, and so on.
+def killed_at_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
+    """Kill a process that calls `act` before its first statement, another one right after it, and so on.
+
+    It yields after each kill, with the place, and ends when a process has reached its end. `every` leaves out places.
+    """
+    place = 2
+    while _is_killed(act, place):
+        yield f"{'after' if place % 2 else 'before'} statement {place // 2}"
+        place += every
+
+
+def killed_after_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
+    """Kill a process that calls `act` after its first answer of PostgreSQL or Redis, another one after the second.
 
     It yields after each kill, with the place, and ends when a process has reached its end.
+
+    Parameters: `every`, the distance from one place to the next.
     """
     number = 1
-    while _is_killed(act, 2 * number):
-        yield f"before statement {number}"
-        assert _is_killed(act, 2 * number + 1)
-        yield f"after statement {number}"
-        number += 1
+    while _is_killed(act, number, arm=_arm_after):
+        yield f"after answer {number}"
+        number += every
 
 
-def _is_killed(act: Callable[[], Any], place: int) -> bool:
+def _is_killed(act: Callable[[], Any], place: int, arm: Callable[[int], None] | None = None) -> bool:
     """Call `act` in a process of its own, which is killed at a place. Return whether it came so far."""
     pid = os.fork()
     if pid == 0:
         try:
             reset_in_child()
-            _arm(place)
+            (arm or _arm)(place)
             act()
             os._exit(0)
         finally:
@@ -57,4 +69,27 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
+<<<<<<< HEAD
+    psycopg.Connection.wait = wait
+=======
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
+
+
+def _arm_after(place: int) -> None:
+    """Kill this process after an answer of PostgreSQL or Redis."""
+    passed = 0
+
+    def counted(receive: Any) -> Any:
+        def receive_and_count(*arguments: Any, **options: Any) -> Any:
+            nonlocal passed
+            answer = receive(*arguments, **options)
+            passed += 1
+            if passed == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return receive_and_count
+
+    psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
+    AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
+>>>>>>> h-decom

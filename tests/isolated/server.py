@@ -28,7 +28,8 @@ class IsolatedServer(Servers):
     def __init__(self) -> None:
         super().__init__()
         self.password = secrets.token_urlsafe(24)
-        self.passwords = {name: secrets.token_urlsafe(24) for name in (OWNER, ADMIN)}
+        # With characters that are not themselves in a URL.
+        self.passwords = {name: f"{secrets.token_urlsafe(24)}@:/%" for name in (OWNER, ADMIN)}
         self.postgres_options = {
             "password_encryption": "scram-sha-256",
             "log_statement": "all",
@@ -54,14 +55,16 @@ class IsolatedServer(Servers):
         """Return the URL for a role; without `password`, that of the superuser, the owner or the admin."""
         if password is None:
             password = self.password if role == "postgres" else self.passwords[role]
-        return f"postgresql://{quote(role)}:{quote(password)}@/{quote(database)}?host={quote(str(self._sockets))}"
+        login = f"{quote(role)}:{quote(password, safe='')}"
+        return f"postgresql://{login}@/{quote(database)}?host={quote(str(self._sockets))}"
 
     @contextmanager
     def connect(
         self, database: str = "postgres", role: str = "postgres", password: str | None = None
     ) -> Iterator[psycopg.Connection[Any]]:
         """Open a session of the superuser, or of another role."""
-        with psycopg.connect(self.url(database, role, password), autocommit=True) as raw:
+        unset = "-c statement_timeout=0 -c default_transaction_read_only=off" if role == "postgres" else ""
+        with psycopg.connect(self.url(database, role, password), autocommit=True, options=unset) as raw:
             yield raw
 
     @property
@@ -99,4 +102,4 @@ def drop_site(server: IsolatedServer, database: str) -> None:
 
 def leaked(text: str, found: dict[str, str]) -> list[str]:
     """Return the names of the secrets that `text` contains, as they are or quoted for a URL."""
-    return [name for name, secret in found.items() if secret in text or quote(secret) in text]
+    return [name for name, secret in found.items() if secret in text or quote(secret, safe="") in text]

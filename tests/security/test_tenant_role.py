@@ -428,10 +428,19 @@ CALLS = {
 }
 
 
-def test_every_function_of_ours_is_tried():
-    found = sql("SELECT proname FROM pg_proc WHERE proname LIKE 'tenant_q%' AND pronamespace = 'public'::regnamespace")
+OURS = "proname LIKE 'tenant_q%' AND pronamespace = 'public'::regnamespace"
+
+
+def test_every_function_of_ours_is_tried(tenants):
+    found = sql(f"SELECT proname FROM pg_proc WHERE {OURS}")
     assert {name for (name,) in found} == set(CALLS)
     assert set(FUNCTIONS) < set(CALLS)
+
+
+def test_public_may_execute_no_function_of_ours(tenants):
+    """Whatever else a call would need: this alone keeps the trigger's function from tables of any role."""
+    rights = "CROSS JOIN aclexplode(COALESCE(proacl, acldefault('f', proowner))) WHERE grantee = 0"
+    assert sql(f"SELECT proname FROM pg_proc {rights} AND {OURS}") == []
 
 
 @pytest.mark.parametrize("role", [OWNER, STRANGER])

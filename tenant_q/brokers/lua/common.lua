@@ -7,6 +7,8 @@
 --                                    earlier one left
 --   <tag>:queue_owners       hash    name of a queue -> "tenant\nschema": its tenant, and the name its schema has now
 --   <tag>:deleted            zset    tenants deleted a short time ago -> when that is forgotten, in ms
+--   <tag>:leaving            set     tenants that are being decommissioned: nothing is enqueued for them. A cluster of an
+--                                    earlier version does not know it
 --   <tag>:messages           hash    id -> "schema\nfunc\nonce\npayload"
 --   <tag>:queue:<schema>     list    ids that wait, the first to run at the head: those without priority and rate
 --   <tag>:lanes              hash    id -> "level;ms between starts or nothing;rate key or nothing" of packages that
@@ -211,6 +213,11 @@ end
 -- Return whether a tenant was deleted a short time ago.
 local function is_deleted(tenant)
   return tenant ~= '' and redis.call('ZSCORE', key('deleted'), tenant) ~= false
+end
+
+-- Return whether a tenant is being decommissioned.
+local function is_leaving(tenant)
+  return tenant ~= '' and redis.call('SISMEMBER', key('leaving'), tenant) == 1
 end
 
 -- Note that a tenant was deleted, for some ms.
@@ -803,6 +810,50 @@ end
 
 local function drop_history(id)
   drop_histories({ id })
+end
+
+-- Forget up to `most` packages of a tenant that wait, queued or delayed. Return how many were forgotten.
+local function forget_waiting(queue, most)
+  local forgotten = {}
+  local function take(ids, leave)
+    for _, id in ipairs(ids) do
+      if #forgotten < most then
+        leave(id)
+        drop_messages({ id })
+        forgotten[#forgotten + 1] = id
+      end
+    end
+  end
+
+  take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), function()
+    redis.call('LPOP', key('queue:' .. queue))
+  end)
+  for _, lane in ipairs(lanes_in_order(queue)) do
+    local list = lane_key(queue, lane.level, lane.rate)
+    take(redis.call('LRANGE', list, 0, most - 1), function()
+      redis.call('LPOP', list)
+      leave_lane(queue, lane.level, lane.rate, 1)
+    end)
+  end
+  take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
+  for _, id in ipairs(forgotten) do
+    drop_history(id)
+  end
+  return #forgotten
+end
+
+-- Return the packages of a tenant that workers hold, id -> lease, and how many they are.
+local function held_of(queue)
+  local found, count = {}, 0
+  for _, worker in ipairs(redis.call('HKEYS', key('running:' .. queue))) do
+    for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
+      local lease = lease_of(id)
+      if lease and lease.schema == queue then
+        found[id], count = lease, count + 1
+      end
+    end
+  end
+  return found, count
 end
 
 -- Return a leased package whose lease is missing or broken to the head of its queue, if it has a message.

@@ -8,8 +8,8 @@
 --          rate counts over all tenants". A unique key is 'e' or 's' (see <tag>:unique_of), '1' or '0' (whether its id
 --          becomes an alias if another package has the key), and "func\nkey"
 -- Returns  { how many were not known before }, followed by { id, id of the package that has its key, ... } if there are
---          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }. In
---          the last two cases nothing is enqueued
+--          such packages; without room { 0, the limit, how many wait }; if a tenant was deleted { 0, the tenant }; if
+--          one is being decommissioned { 0, the tenant, 'leaving' }. In the last three cases nothing is enqueued
 
 local wanted = tonumber(ARGV[1])
 local stride = 8  -- the arguments of one package
@@ -22,6 +22,9 @@ for i = 2, #ARGV, stride do
   if not names[owner] then
     if is_deleted(tenant) then
       return { 0, tenant }
+    end
+    if is_leaving(tenant) then
+      return { 0, tenant, 'leaving' }
     end
     local name = claimed_queue(schema, tenant)
     names[owner] = name or free_queue(schema, tenant)

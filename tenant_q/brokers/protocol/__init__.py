@@ -38,7 +38,7 @@ from tenant_q.brokers.protocol.policies import Policies, Policy
 from tenant_q.brokers.protocol.queue import Batch, Message, Queue, Settled, Unique, queue_names
 from tenant_q.brokers.protocol.server import Server
 from tenant_q.brokers.protocol.status import Status
-from tenant_q.brokers.protocol.tenants import Tenants
+from tenant_q.brokers.protocol.tenants import Drained, Tenants
 
 __all__ = [
     "BATCH_BYTES",
@@ -62,6 +62,7 @@ __all__ = [
     "Cancelled",
     "Counts",
     "Dead",
+    "Drained",
     "Lease",
     "Live",
     "Message",

@@ -113,6 +113,7 @@ class Queue(Protocol):
         Raises:
             QueueFull: There is no room for all of those that are not known. None is enqueued.
             TenantDeleted: One of their tenants was deleted. None is enqueued.
+            TenantLeaving: One of their tenants is being decommissioned. None is enqueued.
             EnqueueError: The broker, which has no `supports_tenant_queues`, keeps no unique keys.
         """
 

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a broker has found of a tenant that is being decommissioned.
+
+    Attributes:
+        cancelled: How many of its packages waited and were forgotten.
+        held: How many of its packages workers hold.
+    """
+
+    cancelled: int = 0
+    held: int = 0
 
 
 class Tenants(Protocol):
@@ -23,6 +37,18 @@ class Tenants(Protocol):
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
         """Note in the broker that these results of a tenant are in no cache any more."""
         return
+
+    def drain_tenant(self, schema: str, tenant: str) -> Drained:
+        """Have the broker refuse new packages of a tenant that is being decommissioned, and forget those that wait.
+
+        What workers hold stays; call it again until they have ended it, because they may return it to its queue. The
+        refusal lasts until `forget_tenant`. A broker without `supports_tenant_queues` refuses and forgets nothing.
+
+        Args:
+            schema: The name of its schema.
+            tenant: The key of the tenant.
+        """
+        return Drained()
 
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         """Have the broker forget all that a deleted tenant has: packages, policy, groups, estimates, figures.

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from tenant_q.brokers import loads
+from tenant_q.brokers.messages import leaving_of
 from tenant_q.brokers.protocol import limits
 from tenant_q.brokers.protocol.leases import Lease
 from tenant_q.brokers.protocol.limits import (
@@ -59,6 +60,8 @@ class RedisQueue(Part):
             new, *refusal = self._run("enqueue", *arguments)
             if refusal and isinstance(refusal[0], list):
                 joined |= pairs(refusal.pop())
+            if refusal and refusal[-1] == b"leaving":
+                raise leaving_of(messages, text(refusal[0]))
             if len(refusal) == 1:
                 raise TenantDeleted(text(refusal[0]) or "")
             if refusal:

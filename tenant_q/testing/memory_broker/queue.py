@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tenant_q.brokers.messages import leaving_of
 from tenant_q.brokers.protocol import (
     BATCH_BYTES,
     BATCH_LIMIT,
@@ -39,6 +40,8 @@ class MemoryQueue(MemoryMonitoring):
         for message in messages:
             if self._is_deleted(message.tenant):
                 raise TenantDeleted(message.tenant)
+            if message.tenant in self.leaving:
+                raise leaving_of(messages, message.tenant)
         messages = [replace(message, schema=self._claim(message.schema, message.tenant)) for message in messages]
         if messages and limited:
             schema = messages[0].schema

@@ -93,6 +93,7 @@ class State:
         self.queue_of_tenant: dict[str, str] = {}
         self.owners: dict[str, tuple[str, str]] = {}
         self.deleted: dict[str, float] = {}
+        self.leaving: set[str] = set()
         self.cached: dict[str, set[str]] = defaultdict(set)
         self.messages: dict[str, Message] = {}
         self.histories: dict[str, History] = defaultdict(History)

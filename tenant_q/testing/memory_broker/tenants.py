@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from tenant_q.brokers.protocol import Drained
 from tenant_q.testing.memory_broker.lanes import Lanes
 
 
@@ -20,9 +21,18 @@ class MemoryTenants(Lanes):
     def forget_cached(self, schema: str, tenant: str, ids: Sequence[str]) -> None:
         self.cached[self._queue(schema, tenant)].difference_update(ids)
 
+    def drain_tenant(self, schema: str, tenant: str) -> Drained:
+        self.leaving.add(tenant)
+        queue = self._queue(schema, tenant)
+        waiting = [*self._queued(queue), *(id for id in self.delayed if self.messages[id].schema == queue)]
+        self._forget_waiting(queue, waiting)
+        self.ring.discard(queue)
+        return Drained(len(waiting), sum(self.messages[id].schema == queue for id in self.leased))
+
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
         is_released = self._is_deleted(tenant) and tenant not in self.queue_of_tenant
         self.deleted[tenant] = self.clock() + seconds
+        self.leaving.discard(tenant)
         if is_released:
             return 0
         queue = self._claim(schema, tenant)
@@ -30,6 +40,9 @@ class MemoryTenants(Lanes):
         self.ring.discard(queue)
         held = self._forget_packages(queue, reason)
         self.costs = {key: cost for key, cost in self.costs.items() if key[0] != queue}
+        if not held:
+            self.rates = {rate: kept for rate, kept in self.rates.items() if not rate.startswith(f"{queue};")}
+            self.aliases = {key: kept for key, kept in self.aliases.items() if key[0] != queue}
         for key in [key for key in self.kept if key[:2] == ("group", queue)]:
             del self.kept[key]
         if not held and not self.cached[queue]:
@@ -42,7 +55,12 @@ class MemoryTenants(Lanes):
         leased = [id for id in own if id in self.leased]
         for id in leased:
             self._cancel_leased(id, reason)
-        for id in set(own) - set(leased):
+        self._forget_waiting(queue, set(own) - set(leased))
+        return len(leased)
+
+    def _forget_waiting(self, queue: str, ids: Iterable[str]) -> None:
+        """Forget packages of a tenant, among which are all that wait."""
+        for id in ids:
             self._forget(id)
             self.delayed.pop(id, None)
             self.died.pop(id, None)
@@ -52,7 +70,6 @@ class MemoryTenants(Lanes):
             self._unpark(queue, rate)
         self.lanes.pop(queue, None)
         self.open.pop(queue, None)
-        return len(leased)
 
     def _release(self, queue: str, tenant: str) -> None:
         """Forget the figures, the virtual time and the name of an empty queue."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tenant_q.brokers.protocol import Broker, Policy, Settled
+from tenant_q.brokers.protocol import Broker, Drained, Message, Policy, Settled, Unique
 from tenant_q.brokers.redis import RedisBroker
-from tenant_q.exceptions import TenantDeleted
-from tests.integration.brokers.drivers import Driver, InMemory, OnRedis, fetch_one, finish, put
+from tenant_q.exceptions import TenantDeleted, TenantLeaving
+from tests.integration.brokers.drivers import Driver, InMemory, OnRedis, fetch, fetch_one, finish, put
 
 REASON = "TaskCancelled: its tenant was deleted"
 
@@ -220,3 +220,83 @@ def test_cached_results_are_noted_until_they_are_forgotten(site):
     assert site.broker.cached_ids("acme_corp", "1") == ["x", "y"]
     site.broker.forget_cached("acme_corp", "1", ["x"])
     assert site.broker.cached_ids("acme_corp", "1") == ["y"]
+
+
+# A tenant that is being decommissioned
+
+
+def test_what_waits_of_a_leaving_tenant_is_forgotten_and_what_runs_stays(site):
+    site.keys["globex_inc"] = "9"
+    site.put("runs")
+    lease = fetch_one(site.broker)
+    site.put("a", "b")
+    site.put("later", delay=60)
+    site.put("first", priority=5)
+    site.put("slow", interval=3.0)
+    site.put("other", schema="globex_inc")
+    assert site.broker.drain_tenant("acme_corp", "1") == Drained(cancelled=5, held=1)
+    assert [live.id for live in site.broker.live("acme_corp")] == ["runs"]
+    assert site.broker.cancelled() == []
+    assert fetch(site.broker, "w2") == ["other"]
+    assert finish(site.broker, lease) == []
+    assert site.broker.drain_tenant("acme_corp", "1") == Drained()
+
+
+def test_what_comes_back_of_a_leaving_tenant_is_forgotten_too(site):
+    site.put("a", "b")
+    first, second = fetch_one(site.broker, "w1"), fetch_one(site.broker, "w2")
+    assert site.broker.drain_tenant("acme_corp", "1") == Drained(held=2)
+    site.broker.put_off("w1", first, delay=5)
+    site.broker.give_back("w2", [second])
+    assert site.broker.drain_tenant("acme_corp", "1") == Drained(cancelled=2)
+    assert site.broker.counts().open == 0
+
+
+def test_nothing_is_enqueued_for_a_tenant_that_leaves(site):
+    site.keys["globex_inc"] = "9"
+    site.put("runs")
+    lease = fetch_one(site.broker)
+    site.broker.drain_tenant("acme_corp", "1")
+    for fields in ({}, {"delay": 60}, {"once": True, "follows": "runs"}, {"unique": Unique("f", "k")}):
+        with pytest.raises(TenantLeaving, match="f cannot be enqueued: its tenant 'acme_corp' is being decommissioned"):
+            site.put("new", **fields)
+    message = Message("new", "acme_corp", "f", "payload", tenant="1", unique=Unique("f", "k"))
+    with pytest.raises(TenantLeaving):
+        site.broker.enqueue_unique(message, limited=True)
+    assert site.put("other", schema="globex_inc") == 1
+    assert (site.broker.counts().queued, site.broker.counts().leased) == (1, 1)
+    # What runs may save its results.
+    assert site.broker.add_parts("acme_corp", "g", {"0": "part"}, seconds=60) == 1
+    assert finish(site.broker, lease) == []
+
+
+def test_the_next_tenant_of_the_name_is_not_leaving(site):
+    site.broker.drain_tenant("acme_corp", "1")
+    site.replace(seconds=60)
+    with pytest.raises(TenantDeleted):
+        put(site.broker, "a", tenant="1")
+    assert site.put("b") == 1
+    if isinstance(site.driver, OnRedis):
+        assert not {name for name in site.driver.key_names() if name.startswith("leaving")}
+
+
+def test_a_leaving_tenant_of_many_packages_keeps_none(site):
+    site.put(*(f"p{number}" for number in range(2500)))
+    assert site.broker.drain_tenant("acme_corp", "1") == Drained(cancelled=2500)
+    assert site.broker.counts().open == 0
+
+
+def test_the_next_tenant_of_the_name_gets_no_rate_and_no_alias(site):
+    site.put("a", interval=3600.0)
+    finish(site.broker, fetch_one(site.broker))
+    site.put("b", delay=60, unique=Unique("f", "k"))
+    site.put("c", unique=Unique("f", "k", needs_alias=True))
+    assert site.broker.real_id("acme_corp", "c") == "b"
+    site.replace()
+    assert site.broker.real_id("acme_corp", "c") is None
+    site.put("d", interval=3600.0)
+    site.put("never run", func="other", interval=3600.0)
+    finish(site.broker, fetch_one(site.broker))
+    if isinstance(site.driver, OnRedis):
+        site.replace()
+        assert not {name for name in site.driver.key_names() if "acme_corp" in name}

@@ -1,0 +1,193 @@
+"""The operators' page of one tenant: state, database role, last probe, policy and configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import NoReverseMatch, reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from tenant_q import policies, tenancy
+from tenant_q.admin.configuration_form import ConfigurationForm
+from tenant_q.admin.gate import PublicAdmin
+from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.values import LONGEST
+from tenant_q.conf import conf
+from tenant_q.exceptions import NoTenant, TenantQError, UnknownTenant
+from tenant_q.models import TenantRole
+from tenant_q.operations.tenant_details import TenantDetails, read_details, read_roles
+from tenant_q.support.visible import visible, visible_lines
+
+STYLES: dict[str, str] = {
+    TenantRole.State.PROVISIONING: "tenant-q-warn",
+    TenantRole.State.ACTIVE: "tenant-q-good",
+    TenantRole.State.REPAIR: "tenant-q-bad",
+    TenantRole.State.LEAVING: "tenant-q-warn",
+}
+"""The CSS classes of the states of a role."""
+_PARTS = (
+    ("settings", gettext_lazy("Settings")),
+    ("features", gettext_lazy("Features")),
+    ("limits", gettext_lazy("Limits")),
+)
+
+
+class TenantPagesAdmin(PagesAdmin, PublicAdmin):
+    """The page of one tenant, and the form of its configuration.
+
+    A configuration is for those who have the permissions of `TenantConfiguration`, because it may say more about a
+    tenant than its load.
+    """
+
+    def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
+        return {
+            "tenant": ("<str:schema>/", self.tenant_view),
+            "configuration": ("<str:schema>/configuration/", self.configuration_view),
+        }
+
+    def tenant_view(self, request: HttpRequest, schema: str) -> HttpResponse:
+        """Show what is kept about a tenant to operators."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            details = _details(schema)
+        except TenantQError as error:
+            return self.page(request, "tenant", step=visible(schema), title=visible(schema), error=str(error))
+        policy, name = details.policy, visible(details.configuration.display_name)
+        can_view = _may(request, "view") or _may(request, "change")
+        can_change = _may(request, "change") and details.is_known and schema != tenancy.public_schema()
+        return self.page(
+            request,
+            "tenant",
+            step=visible(schema),
+            title=(can_view and name) or visible(schema),
+            details=details,
+            isolation=conf().isolation,
+            state=_state(details),
+            role=details.role,
+            probe=_probe(details.role),
+            policy=policy_words(policy.weight, policy.max_running, policy.max_queued, policy.max_results),
+            parts=_parts(details) if can_view else None,
+            edit_url="configuration/" if can_change else "",
+            audit_url=self._audit_url(request, schema),
+            list_url=self.list_url(),
+        )
+
+    def configuration_view(self, request: HttpRequest, schema: str) -> HttpResponse:
+        """Save what an operator changed in a tenant's configuration, or show the form."""
+        if not (self.has_view_permission(request) and _may(request, "change")):
+            raise PermissionDenied
+        try:
+            details = _details(schema)
+        except TenantQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect("../")
+        form = ConfigurationForm(request.POST or None, initial=details.configuration.as_json())
+        if form.is_valid() and self._configure(request, schema, form.changes()):
+            return HttpResponseRedirect("../")
+        step = _("Configuration of %(schema)s") % {"schema": visible(schema)}
+        return self.page(request, "configuration", step=step, title=step, form=form)
+
+    def _configure(self, request: HttpRequest, schema: str, changes: dict[str, Any]) -> bool:
+        """Change a tenant's configuration, and say in a message what came of it. Return whether it is done."""
+        if not changes:
+            self.message_user(request, _("Nothing was changed."), messages.INFO)
+            return True
+        try:
+            policies.configure(schema, actor=request.user.get_username(), **changes)
+        except TenantQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return False
+        text = _("The configuration of %(schema)s was saved. Running processes use it within %(seconds)s s.")
+        words = {"schema": schema, "seconds": f"{conf().tenant_cache_seconds:g}"}
+        self.message_user(request, text % words, messages.SUCCESS)
+        return True
+
+    def _audit_url(self, request: HttpRequest, schema: str) -> str:
+        if not request.user.has_perm("tenant_q.view_auditrecord"):  # type: ignore[union-attr]
+            return ""
+        try:
+            url = reverse("admin:tenant_q_auditrecord_changelist", current_app=self.admin_site.name)
+        except NoReverseMatch:  # a site of the project without this page
+            return ""
+        return f"{url}?{urlencode({'q': schema})}"
+
+
+def _details(schema: str) -> TenantDetails:
+    try:
+        return read_details(schema)
+    except (UnknownTenant, NoTenant) as error:
+        raise Http404(visible(str(error))) from error
+
+
+def _may(request: HttpRequest, act: str) -> bool:
+    """Return whether a user may view or change tenants' configurations in the admin."""
+    return request.user.has_perm(f"tenant_q.{act}_tenantconfiguration")  # type: ignore[union-attr]
+
+
+def _state(details: TenantDetails) -> tuple[Any, str]:
+    """Return the state of a tenant's role on the operators' page, and its CSS class."""
+    if not details.is_known:
+        return _("no tenant"), "tenant-q-soft"
+    if details.role is None:
+        return _("no role"), "tenant-q-soft" if conf().isolation == "path" else "tenant-q-bad"
+    return _state_of(details.role)
+
+
+def _state_of(role: TenantRole) -> tuple[Any, str]:
+    return dict(TenantRole.State.choices).get(role.state, role.state), STYLES.get(role.state, "tenant-q-soft")
+
+
+def role_notes(isolation: str) -> dict[str, tuple[Any, str]]:
+    """Return for the operators' table what is unusual about tenants' roles: a text and its CSS class by schema.
+
+    Args:
+        isolation: The mode. Under "path" nothing is read.
+    """
+    if isolation == "path":
+        return {}
+    found: dict[str, tuple[Any, str]] = {}
+    for role in read_roles():
+        if role.state != TenantRole.State.ACTIVE:
+            found[role.schema_name] = _state_of(role)
+        else:
+            found[role.schema_name] = (_probe(role) or ("", "")) if role.crossings else ("", "")
+    return found
+
+
+def _probe(role: TenantRole | None) -> tuple[str, str] | None:
+    """Return what the last probe of a role found, and its CSS class; None if there was none."""
+    if role is None or role.probed is None:
+        return None
+    if not role.crossings:
+        return _("no crossing"), "tenant-q-good"
+    text = ngettext("%(count)s crossing", "%(count)s crossings", role.crossings)
+    return text % {"count": role.crossings}, "tenant-q-bad"
+
+
+def policy_words(weight: float, max_running: int | None, max_queued: int | None, max_results: int | None) -> str:
+    """Return on the operators' pages what a tenant's policy has that is not the default; empty if nothing."""
+    said = [_("weight %(weight)s") % {"weight": f"{weight:g}"}] if weight != 1 else []
+    limits = ((_("run"), max_running), (_("queue"), max_queued), (_("keep"), max_results))
+    return ", ".join([*said, *(f"{name} ≤ {limit}" for name, limit in limits if limit is not None)])
+
+
+def _parts(details: TenantDetails) -> list[tuple[Any, list[tuple[str, str]]]]:
+    """Return the parts of a tenant's configuration with their keys and values, as the operators' page shows them."""
+    config = details.configuration
+    return [
+        (label, [(visible(key), _json(value)) for key, value in sorted(getattr(config, name).items())])
+        for name, label in _PARTS
+    ]
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return visible_lines(text if len(text) <= LONGEST else f"{text[:LONGEST]}\n… {_('and more')}")
