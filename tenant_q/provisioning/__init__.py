@@ -4,6 +4,7 @@ Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]
 """
 
 from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
+from tenant_q.provisioning.probe import Finding, ProbeReport, Problem, probe_tenants
 from tenant_q.provisioning.provision import provision_tenant
 from tenant_q.provisioning.repair import Repairs, repair_marked, repair_tenant
 from tenant_q.provisioning.rotate import Rotation, Rotations, count_to_rotate, rotate_all, rotate_tenant
@@ -11,12 +12,16 @@ from tenant_q.provisioning.tenant_credentials import TenantCredentials
 
 __all__ = [
     "Decommissioned",
+    "Finding",
+    "ProbeReport",
+    "Problem",
     "Repairs",
     "Rotation",
     "Rotations",
     "TenantCredentials",
     "count_to_rotate",
     "decommission_tenant",
+    "probe_tenants",
     "provision_tenant",
     "repair_marked",
     "repair_tenant",

@@ -18,6 +18,7 @@ from tenant_q.exceptions import ConfigurationError, ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning import admin_connection, grants, role_rows, roles, scram, tenant_rows
 from tenant_q.provisioning.admin_connection import TenantsServer, admin_session, tenants_server
+from tenant_q.provisioning.probe import probe_tenants
 from tenant_q.provisioning.steps import Step, begin, open_operation, operation_lock, run_steps
 from tenant_q.provisioning.tenant_credentials import TenantCredentials, credentials_of
 from tenant_q.tenancy.credentials import password_of
@@ -184,6 +185,8 @@ def _steps(one: _Provisioning, *, probe: bool) -> list[Step]:
         steps.append(Step("settings", partial(_set, one)))
     if one.has_role:
         steps.append(Step("role", partial(_make_role, one)))
+    if one.has_role and probe:
+        steps.append(Step("probe", partial(_probe, one)))
     return steps
 
 
@@ -231,6 +234,16 @@ def _make_role(one: _Provisioning) -> None:
             owner=server.login if conf().isolation == "role" else None,
         )
         grants.apply_grants(one.schema, row.role, admin)
+
+
+def _probe(one: _Provisioning) -> None:
+    """Refuse a role that reaches anything outside of the tenant's schema."""
+    report = probe_tenants([one.schema], actor=one.actor)
+    if not report.is_closed:
+        raise ProvisioningError(
+            f"The role of {one.schema!r} is not used yet, because its probe found {report.sentence.rstrip('.')}; "
+            f"then run `python manage.py mstenant provision {one.schema}` again, which continues."
+        )
 
 
 def _activate(one: _Provisioning) -> None:

@@ -15,7 +15,7 @@ from django.db import connection
 from tenant_q import tenancy
 from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import AuditRecord, TenantRole
-from tenant_q.provisioning import grants, roles, scram
+from tenant_q.provisioning import grants, provision_tenant, roles, scram
 from tenant_q.provisioning.admin_connection import admin_session
 from tenant_q.provisioning.probe import attempts, probe_tenants, probing
 from tenant_q.tenancy.role_names import group_name
@@ -522,3 +522,15 @@ def test_what_the_settings_share_is_no_crossing(isolated_site):
         found = {(one.right, one.object) for one in probe_tenants(actor="olga").crossings}
     assert ("SELECT", "TABLE public.auth_group") in found
     assert ("DELETE", "TABLE public.django_content_type") in found
+
+
+def test_a_tenant_is_provisioned_only_if_its_probe_finds_nothing(one_site):
+    one_site.sql("GRANT SELECT ON public.tenant_q_tenantpolicy TO PUBLIC")
+    try:
+        with pytest.raises(ProvisioningError, match="REVOKE SELECT ON TABLE public"):
+            provision_tenant("newcomer", actor="olga", domain="newcomer.localhost")
+        assert row("newcomer").state == "provisioning"
+    finally:
+        one_site.sql("REVOKE SELECT ON public.tenant_q_tenantpolicy FROM PUBLIC")
+    provision_tenant("newcomer", actor="olga", domain="newcomer.localhost")
+    assert (row("newcomer").state, row("newcomer").crossings) == ("active", 0)
