@@ -1,7 +1,8 @@
-"""Lock the row of a tenant's role while the role is altered, so that workers wait for its new version."""
+"""The rows of tenants' roles. A row is locked while its role is altered, so that no worker uses the old version."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,13 @@ from django.db import OperationalError
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ProvisioningError
-from tenant_q.models import TenantRole
+from tenant_q.models import AuditRecord, TenantRole
+from tenant_q.tenancy.role_names import role_name
 
 # The command `rotate --now` holds the lock while it waits for the end of sessions.
 LOCK_MS = 15_000
+# The acts in the audit trail that name the version of a password.
+_ACTS = ("provision", "adopt", "rotate")
 
 
 @contextmanager
@@ -53,6 +57,41 @@ def locked_row_to_repair(schema: str) -> Iterator[TenantRole | None]:
 def role_rows() -> Any:
     """Return a queryset of the rows of tenants' roles, on the tenants' connection."""
     return TenantRole.objects.using(tenancy.database_alias())
+
+
+def row_of(schema: str, database: str) -> TenantRole:
+    """Return the row of a tenant's role, made if it is missing.
+
+    Args:
+        schema: The schema name of the tenant.
+        database: The name of the database.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    with tenancy.detect_outages(), tenancy.in_public():
+        found: TenantRole | None = role_rows().filter(schema_name=schema).first()
+        if found is None:
+            role, version = _free_name(schema, database), _first_version(schema)
+            found, _ = role_rows().get_or_create(schema_name=schema, defaults={"role": role, "version": version})
+    return found
+
+
+def _free_name(schema: str, database: str) -> str:
+    """Return the name for a tenant's new role. The usual one may belong to a tenant that was renamed."""
+    physical = tenancy.physical_schema(schema)
+    names = (role_name(database, physical if n == 1 else f"{physical}_{n}") for n in itertools.count(1))
+    return next(name for name in names if not role_rows().filter(role=name).exists())
+
+
+def _first_version(schema: str) -> int:
+    """Return the first version of the password of a tenant's new role: one that no former role of that name had.
+
+    Otherwise who knows the last password of a tenant that was decommissioned could log in as its successor.
+    """
+    former = AuditRecord.objects.using(tenancy.database_alias()).filter(schema_name=schema, act__in=_ACTS)
+    versions = [after.get("version") for after in former.values_list("after", flat=True) if isinstance(after, dict)]
+    return 1 + max((one for one in versions if isinstance(one, int)), default=0)
 
 
 def schemas_to_repair() -> Any:

@@ -12,6 +12,7 @@ from tenant_q.tenancy import (
     call_for_coroutine,
     current_schema,
     is_in_event_loop,
+    public_has_tasks,
     public_schema,
     require_authorized,
     task_schema,
@@ -170,8 +171,8 @@ class TrackingCalls:
             schema_name: The schema of the tenant; None for the current one.
 
         Returns:
-            The number of queued tasks; of all tenants if the public schema is current, or if the broker is not Redis:
-            such a broker has one queue.
+            The number of queued tasks; of all tenants if the public schema is current and has no tasks of its own, or
+            if the broker is not Redis: such a broker has one queue.
 
         Raises:
             BrokerError: The broker does not answer.
@@ -179,4 +180,5 @@ class TrackingCalls:
         require("get_queue_size", broker=broker, schema_name=schema_name)
         schema = task_schema(schema_name) if schema_name or is_in_event_loop() else current_schema()
         require_authorized(schema)
-        return get_broker(broker=broker).queue_size(None if schema == public_schema() else schema)
+        counts_all = schema == public_schema() and not public_has_tasks()
+        return get_broker(broker=broker).queue_size(None if counts_all else schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 
 import pytest
@@ -41,7 +41,7 @@ def shared(tenants, settings) -> Iterator[None]:
 
 
 @pytest.fixture
-def moved(shared, settings) -> Iterator[str]:
+def moved(shared, settings) -> Iterator[Callable[[], str]]:
     """What a site is after the move: the tables are a tenant's, which has the public schema as a former name."""
 
     def move() -> str:
@@ -179,3 +179,11 @@ def test_the_check_names_schedules_of_public_that_never_fire(shared, settings):
     assert found() == ["tenant_q.W014"]
     settings.SHARED_APPS = [app for app in settings.SHARED_APPS if app != "django_q"]
     assert found() == []
+
+
+def test_the_queue_of_public_is_that_of_a_tenant(shared, settings):
+    for schema in ("public", "acme_corp", "globex_inc"):
+        QUtilities.add_async_task("tests.tasks.nothing", schema_name=schema)
+    assert QUtilities.get_queue_size() == QUtilities.get_queue_size(schema_name="public") == 1
+    settings.SHARED_APPS = [app for app in settings.SHARED_APPS if app != "django_q"]
+    assert QUtilities.get_queue_size() == 3, "of all, where it has no tasks of its own"

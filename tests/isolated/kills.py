@@ -69,9 +69,6 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-<<<<<<< HEAD
-    psycopg.Connection.wait = wait
-=======
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
 
 
@@ -92,4 +89,3 @@ def _arm_after(place: int) -> None:
 
     psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
     AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
->>>>>>> h-decom
