@@ -3,8 +3,8 @@
 Workers and the scheduler import nothing from here unless `TENANT_Q["isolation"]` needs roles.
 """
 
-from tenant_q.provisioning.connection_limit import apply_connection_limit
 from tenant_q.provisioning.admin_connection import sessions_for_many
+from tenant_q.provisioning.connection_limit import apply_connection_limit
 from tenant_q.provisioning.decommission import Decommissioned, decommission_tenant
 from tenant_q.provisioning.probe import Finding, ProbeReport, Problem, probe_tenants
 from tenant_q.provisioning.provision import provision_tenant
