@@ -59,7 +59,7 @@ def _require_name(server: TenantsServer) -> None:
 
 
 def _attributes() -> tuple[bool, bool]:
-    """Return whether the project's role, or the one that it acts as, is a superuser, and whether it may create roles."""
+    """Return whether the project's role, or the one it acts as, is a superuser, and whether it may create roles."""
     with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         ((is_superuser, may_create_roles),) = cursor.execute(statement("owner_attributes")).fetchall()
     return is_superuser, may_create_roles
