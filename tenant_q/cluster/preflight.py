@@ -57,7 +57,7 @@ def survey() -> Surroundings:
     with tenancy.detect_outages():
         for connection in tenancy.switched_connections():
             _refuse_shared_sessions(connection)
-        tenancy.note_role_settings()
+        warnings += tenancy.note_role_settings()
     index_rights.require_index()
     _require_records()
     if conf().isolation != "path":

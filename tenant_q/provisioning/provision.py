@@ -167,7 +167,7 @@ def _check_server(one: _Provisioning) -> None:
         )
     role = role_name(server.database, tenancy.physical_schema(one.schema))
     password_of(server.database, role, 1)  # raises if no key is set
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         row = role_rows.role_rows().filter(schema_name=one.schema).first()
     if row is not None and row.state == State.LEAVING:
         raise ProvisioningError(
@@ -219,10 +219,10 @@ def _differs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _make_role(one: _Provisioning) -> None:
     """Create the role, or correct it, and make its grants."""
     server, row = _server(one), _row(one)
-    limit = tenancy.config(one.schema).limits.get("max_connections")
+    limit = tenancy.config(one.schema).limit("max_connections")
     if row.connection_limit != limit:
         row.connection_limit = limit
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             role_rows.role_rows().filter(pk=row.pk).update(connection_limit=limit)
     with admin_session() as admin:
         roles.create_or_correct(

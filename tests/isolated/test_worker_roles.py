@@ -101,6 +101,8 @@ def test_a_task_calls_for_no_other_tenant(isolated_site, roles):
         for other in ("globex_inc", "public"):
             with pytest.raises(TaskFailed, match="TenantNotAuthorized"):
                 run(f"tests.tasks_isolated.{func}", other)
+    with pytest.raises(TaskFailed, match="TenantNotAuthorized"):
+        run("tests.tasks_isolated.enter_public")
 
 
 def test_a_tenant_without_a_role_waits_for_it(isolated_site, roles):

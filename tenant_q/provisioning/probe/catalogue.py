@@ -74,7 +74,7 @@ _WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the catalogue says: how many rights were checked, the ways out of the schemas, and what deserves a warning."""
+    """What the catalogue says: the number of rights checked, the ways out of schemas, and what deserves a warning."""
 
     rights: int
     crossings: tuple[Finding, ...]

@@ -114,7 +114,7 @@ def find_subjects(schemas: Iterable[str] | None, owner: psycopg.Connection[Any])
 
 
 def _records() -> dict[str, TenantRole]:
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return {one.schema_name: one for one in TenantRole.objects.using(tenancy.database_alias())}
 
 
