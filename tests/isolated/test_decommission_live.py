@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ def in_thread(act: Callable[[], Any]) -> Iterator[list[Any]]:
         thread.join(120)
 
 
+def has_rows(count: int) -> bool:
+    return Task.objects.filter(success=True).count() == count
+
+
 @ALL_MODES
 def test_others_lose_nothing(isolated_site):
     key = prepare(isolated_site)
@@ -95,7 +100,7 @@ def test_others_lose_nothing(isolated_site):
             assert QUtilities.get_result(id, wait=60_000, schema_name=name) == 1
         with in_schema(name):
             wait_until(lambda: not Schedule.objects.exists(), seconds=120, what="the schedule's run")
-            wait_until(lambda own=own: Task.objects.filter(success=True).count() == len(own) + 1, 120, "all rows")
+            wait_until(partial(has_rows, len(own) + 1), 120, "all rows")
             assert not Task.objects.filter(success=False).exists()
     assert get_broker().counts().open == get_broker().counts().dead == 0
     assert left(isolated_site, key) == {}, "nor does what runs later leave something"
