@@ -33,7 +33,7 @@ from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    in_public,
+    as_owner_in_public,
     public_schema,
     switched_connections,
 )
@@ -121,7 +121,6 @@ def _serve_as_login(schema: str, databases: Databases) -> None:
         role.role,
         park=partial(_park, role, made),
         prepare=partial(prepare, schema=schema),
-        report=partial(_mark_for_repair, schema, role),
     )
     for connection in made.values():
         connection.set_tenant(tenant)
@@ -210,7 +209,7 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
     query = sql.SQL(statement("role_now")).format(
         roles=sql.Identifier(public_schema(), role_records.rows().model._meta.db_table), schema=sql.Literal(schema)
     )
-    with detect_outages(), in_public(), raw_cursor() as cursor:
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchone()
     if found is None:
         raise LoginRefused(f"Tenant {schema!r} has no database role any more; provision it.") from error
@@ -255,12 +254,12 @@ def _close(connection: Any) -> None:
 
 
 def role_to_verify(schema: str) -> str | None:
-    """Return the role that a session takes when its schema is verified: under "role" that of the tenant.
+    """Return the role of the tenant whose schema is verified; None where tenants are not isolated.
 
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    return require_role(schema).role if acting.mode() == "role" and schema != public_schema() else None
+    return require_role(schema).role if acting.is_isolated() and schema != public_schema() else None
 
 
 def serve(schema: str, databases: Databases = None) -> None:

@@ -1,4 +1,4 @@
-"""`probe_tenants` and `mstenant probe`: a site as it is made has no crossing, and each planted one is found and closed."""
+"""`probe_tenants` and `mstenant probe`: a site as it is made has no crossing; each planted one is found and closed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import AuditRecord, TenantRole
-from tenant_q.provisioning import grants
+from tenant_q.provisioning import grants, provision_tenant, roles, scram
 from tenant_q.provisioning.admin_connection import admin_session
-from tenant_q.provisioning.probe import probe_tenants
+from tenant_q.provisioning.probe import attempts, probe_tenants, probing
 from tenant_q.tenancy.role_names import group_name
-from tests.isolated.role_rows import give_roles, row
+from tests.isolated.role_rows import give_roles, password, row
 from tests.isolated.server import ADMIN, OWNER
 from tests.isolated.site import Site
 from tests.schemas import TENANTS, clone_tenants
@@ -83,8 +82,6 @@ def test_fifty_tenants_of_thirty_tables_have_no_crossing(site, capsys):
 
 # What is planted, one at a time
 
-ACME, GLOBEX = "{acme}", "{globex}"
-
 
 @dataclass(frozen=True)
 class Plant:
@@ -96,6 +93,9 @@ class Plant:
     closes: str
     clears: str = ""
 
+
+# A table that changes its owner loses the grants to the new one.
+TABLE_RIGHTS_AGAIN = "GRANT SELECT, INSERT, UPDATE, DELETE ON acme_corp.django_q_ormq TO {acme}"
 
 PLANTS = {
     "a table": Plant(
@@ -201,6 +201,7 @@ PLANTS = {
         "ownership",
         "{acme}",
         "ALTER TABLE acme_corp.django_q_ormq OWNER TO {owner}",
+        TABLE_RIGHTS_AGAIN,
     ),
     "a table of all": Plant(
         "GRANT SELECT ON public.tenant_q_tenantrole TO PUBLIC",
@@ -229,7 +230,7 @@ PLANTS = {
         "REVOKE GRANT OPTION FOR SELECT ON TABLE acme_corp.django_q_task FROM {acme} CASCADE",
     ),
     "a grant by another tenant": Plant(
-        "GRANT USAGE ON SCHEMA globex_inc TO {globex}; GRANT SELECT ON globex_inc.django_q_task TO {globex} WITH GRANT OPTION; "
+        "GRANT SELECT ON globex_inc.django_q_task TO {globex} WITH GRANT OPTION; "
         "SET ROLE {globex}; GRANT SELECT ON globex_inc.django_q_task TO {acme}; RESET ROLE",
         "table",
         "{acme}",
@@ -315,8 +316,7 @@ PLANTS = {
         "DROP VIEW acme_corp.planted",
     ),
     "a rule": Plant(
-        "SET ROLE {owner}; CREATE RULE planted AS ON DELETE TO acme_corp.django_q_ormq DO ALSO DELETE FROM globex_inc.django_q_task; "
-        "RESET ROLE",
+        "CREATE RULE planted AS ON DELETE TO acme_corp.django_q_ormq DO ALSO DELETE FROM globex_inc.django_q_task",
         "door",
         "acme_corp.django_q_ormq",
         "DROP RULE planted ON acme_corp.django_q_ormq",
@@ -369,4 +369,172 @@ def test_what_is_planted_is_found_and_closed(one_site, name):
         for statement in filter(None, (plant.closes, plant.clears)):
             with suppress(psycopg.Error):
                 one_site.sql(statement.format(**names))
-    assert (after.crossings, after.problems) == ((), ()) or plant.clears
+    assert after.is_closed or name == "a grant by another tenant"  # who keeps the right to grant it again
+
+
+# Attempts
+
+
+def test_what_the_server_lets_through_is_a_crossing_of_the_attempts_too(one_site):
+    acme = row("acme_corp").role
+    one_site.sql(f"GRANT USAGE ON SCHEMA globex_inc TO {acme}")
+    one_site.sql(f"GRANT SELECT, INSERT ON globex_inc.django_q_task TO {acme}")
+    try:
+        made = [one for one in probe_tenants(actor="olga").crossings if one.kind == "attempt"]
+    finally:
+        one_site.sql(f"REVOKE ALL ON SCHEMA globex_inc FROM {acme}; REVOKE ALL ON globex_inc.django_q_task FROM {acme}")
+    titles = {one.right for one in made}
+    assert {
+        "read another tenant's table",
+        "insert into another tenant's table",
+        "use another tenant's schema",
+    } <= titles
+    assert not {"delete from another tenant's table", "become another tenant"} & titles
+    assert "REVOKE SELECT ON TABLE globex_inc.django_q_task" in made[0].closes
+    assert count_rows(one_site) == 0
+
+
+def count_rows(site: Site) -> int:
+    return sum(site.sql(f"SELECT count(*) FROM {schema}.django_q_task")[0][0] for schema in TENANTS)
+
+
+def test_large_objects_of_the_owner_are_attempted(one_site):
+    one_site.sql("SELECT lo_from_bytea(4711, 'secret')")
+    try:
+        report = probe_tenants(actor="olga")
+    finally:
+        one_site.sql("SELECT lo_unlink(4711)")
+    assert report.is_closed
+    assert {"read a large object of another role", "delete a large object of another role"} <= set(report.kinds)
+
+
+def test_an_attempt_that_fails_for_another_reason_proves_nothing(one_site, monkeypatch):
+    monkeypatch.setattr(attempts, "titled_statements", lambda name: {"divide": "SELECT 1/0"})
+    report = probe_tenants(["acme_corp"], actor="olga")
+    assert not report.is_closed
+    assert "attempted to divide, which failed for another reason: division by zero" in report.problems[0].text
+    with tenancy.in_public():
+        assert TenantRole.objects.get(schema_name="acme_corp").crossings == 0  # as of an earlier probe
+
+
+def test_an_attempt_waits_for_a_lock_of_others_only_briefly(one_site):
+    with one_site.session(OWNER) as other, other.transaction():
+        other.execute("LOCK TABLE acme_corp.django_q_task IN SHARE MODE")
+        report = probe_tenants(actor="olga")
+    assert report.crossings == ()
+    (problem,) = report.problems
+    assert "put a trigger on a table of the own schema" in problem.text
+    assert "lock timeout" in problem.text
+
+
+@pytest.mark.parametrize("isolated_site", ["role"], indirect=True)
+def test_a_role_switch_of_the_own_session_is_no_attempt_under_role(site):
+    report = probe_tenants(actor="olga")
+    assert (report.mode, report.crossings) == ("role", ())
+    assert "The role" in report.problems[0].text and "--adopt" in report.problems[0].text  # the owner may not switch
+    with admin_session() as admin:
+        for schema in TENANTS:
+            roles.lend(admin, row(schema).role, OWNER, inherit=False)
+    report = probe_tenants(actor="olga")
+    assert report.is_closed
+    assert "read another tenant's table" in report.kinds
+    assert "switch to the owner" not in report.kinds
+
+
+# What it says
+
+
+def test_the_probe_is_recorded(one_site):
+    probe_tenants(["acme_corp"], actor="olga")
+    with tenancy.in_public():
+        record = AuditRecord.objects.filter(act="probe").latest("id")
+        role = TenantRole.objects.get(schema_name="acme_corp")
+    assert (record.actor, record.schema_name, record.after["crossings"]) == ("olga", "acme_corp", 0)
+    assert record.after["rights"] > 10_000
+    assert (role.probed is not None, role.crossings) == (True, 0)
+
+
+def test_the_command_lists_crossings_and_exits_with_one(one_site):
+    acme = row("acme_corp").role
+    one_site.sql(f"GRANT SELECT ON globex_inc.django_q_task TO {acme}")
+    try:
+        done = one_site.manage("mstenant", "probe", "--all", check=False)
+        as_json = one_site.manage("mstenant", "probe", "acme_corp", "--json", check=False)
+    finally:
+        one_site.sql(f"REVOKE SELECT ON globex_inc.django_q_task FROM {acme}")
+    assert (done.returncode, as_json.returncode) == (1, 1)
+    assert f"REVOKE SELECT ON TABLE globex_inc.django_q_task FROM {acme}" in done.stdout
+    assert "1 crossing" in done.stderr
+    found = json.loads(as_json.stdout)
+    assert found["crossings"][0]["opens"] == f"GRANT SELECT ON TABLE globex_inc.django_q_task TO {acme}"
+    assert found["tenants"] == ["acme_corp"]
+    for secret in [*one_site.secrets().values(), *(password(one_site, schema) for schema in TENANTS)]:
+        assert secret not in done.stdout + done.stderr + as_json.stdout
+    assert one_site.manage("mstenant", "probe", "acme_corp").returncode == 0
+
+
+def test_a_tenant_without_a_role_is_refused(isolated_site):
+    with pytest.raises(ProvisioningError, match="mstenant provision SCHEMA --adopt"):
+        probe_tenants(actor="olga")
+    with pytest.raises(ProvisioningError, match="mstenant provision acme_corp --adopt"):
+        probe_tenants(["acme_corp"], actor="olga")
+
+
+def test_a_role_that_is_gone_or_has_another_password_is_a_problem(site):
+    with admin_session() as admin:
+        roles.set_password(admin, row("acme_corp").role, scram.verifier("another"))
+    TenantRole.objects.filter(schema_name="globex_inc").update(role="gone")
+    report = probe_tenants(actor="olga")
+    assert [one.tenant for one in report.problems] == ["globex_inc", "acme_corp"]
+    assert report.is_proven("initech_llc")
+    assert not report.is_proven("acme_corp")
+
+
+def test_an_owner_without_a_password_makes_login_prove_nothing(one_site, monkeypatch):
+    monkeypatch.setattr(probing, "logs_in", lambda user, password: True)
+    report = probe_tenants(actor="olga")
+    assert not report.is_closed
+    assert "can log in without a password" in report.problems[0].text
+
+
+# Warnings
+
+
+def test_other_databases_and_shared_models_are_warnings(one_site):
+    one_site.sql(
+        "ALTER TABLE acme_corp.django_q_ormq ADD COLUMN kind int CONSTRAINT kind REFERENCES public.django_content_type"
+    )
+    try:
+        report = probe_tenants(actor="olga")
+    finally:
+        one_site.sql("ALTER TABLE acme_corp.django_q_ormq DROP COLUMN kind")
+    assert report.is_closed
+    warned = {(one.kind, one.right, one.object, one.through) for one in report.warnings}
+    assert ("database", "CONNECT", "DATABASE postgres", "PUBLIC") in warned
+    assert ("database", "TEMPORARY", "DATABASE postgres", "PUBLIC") in warned
+    (model,) = [one for one in report.warnings if one.kind == "shared model"]
+    assert (model.tenants, model.through) == (("acme_corp",), "contenttypes.ContentType")
+    assert "'contenttypes.ContentType' to TENANT_Q['shared_read']" in model.closes
+
+
+def test_what_the_settings_share_is_no_crossing(isolated_site):
+    shared = {"shared_read": ["auth.Group"], "shared_write": ["contenttypes.ContentType"]}
+    with isolated_site.here(**shared):
+        make_ready(isolated_site, *TENANTS)
+        assert probe_tenants(actor="olga").is_closed
+    with isolated_site.here():
+        found = {(one.right, one.object) for one in probe_tenants(actor="olga").crossings}
+    assert ("SELECT", "TABLE public.auth_group") in found
+    assert ("DELETE", "TABLE public.django_content_type") in found
+
+
+def test_a_tenant_is_provisioned_only_if_its_probe_finds_nothing(one_site):
+    one_site.sql("GRANT SELECT ON public.tenant_q_tenantpolicy TO PUBLIC")
+    try:
+        with pytest.raises(ProvisioningError, match="REVOKE SELECT ON TABLE public"):
+            provision_tenant("newcomer", fields={"name": "Newcomer"}, actor="olga", domain="newcomer.localhost")
+        assert row("newcomer").state == "provisioning"
+    finally:
+        one_site.sql("REVOKE SELECT ON public.tenant_q_tenantpolicy FROM PUBLIC")
+    provision_tenant("newcomer", fields={"name": "Newcomer"}, actor="olga", domain="newcomer.localhost")
+    assert (row("newcomer").state, row("newcomer").crossings) == ("active", 0)
