@@ -16,7 +16,7 @@ from tenant_q.exceptions import ProvisioningError
 from tenant_q.provisioning.probe.subjects import Subject
 from tenant_q.sql import statement
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting
+from tenant_q.tenancy import owner_settings
 from tenant_q.tenancy.credentials import password_of
 
 # The number of sessions that a role or the server may have is reached. Workers close idle ones after ten seconds.
@@ -32,7 +32,7 @@ _NO_FILE = "/dev/null/none"
 def owner_session() -> Iterator[psycopg.Connection[Any]]:
     """Open a session of the role that owns the tenants' objects. Raises `DatabaseAway`."""
     alias = tenancy.database_alias()
-    with tenancy.detect_outages(), _session(acting.owner_settings(alias)) as raw:
+    with tenancy.detect_outages(), _session(owner_settings.owner_settings(alias)) as raw:
         yield raw
 
 
@@ -49,10 +49,10 @@ def tenant_session(subject: Subject, mode: str) -> Iterator[psycopg.Connection[A
         ConfigurationError: Its password cannot be computed.
     """
     alias = tenancy.database_alias()
-    values = acting.owner_settings(alias)
+    values = owner_settings.owner_settings(alias)
     if mode == "login":
         password = password_of(str(values["NAME"]), subject.role, subject.version)
-        values = acting.settings_for(alias, subject.role, password)
+        values = owner_settings.settings_for(alias, subject.role, password)
     with ExitStack() as ends:
         try:
             raw = ends.enter_context(_session(values))
@@ -75,9 +75,9 @@ def logs_in(user: str | None, password: str | None) -> bool:
         user: The role; None for the owner.
         password: Its password. None for none: not that of the settings, of the environment or of a file either.
     """
-    values = acting.owner_settings(tenancy.database_alias())
+    values = owner_settings.owner_settings(tenancy.database_alias())
     if user is not None:
-        values = acting.settings_for(tenancy.database_alias(), user, "")
+        values = owner_settings.settings_for(tenancy.database_alias(), user, "")
     connection = connections.create_connection(tenancy.database_alias())
     connection.settings_dict = values
     parameters = connection.get_connection_params()
