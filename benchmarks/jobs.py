@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from django.db import connection
+
 
 def nothing() -> None:
     """The no-op task."""
@@ -23,3 +25,10 @@ def start(at: float) -> tuple[float, float]:
 def sized(size: int) -> bytes:
     """A result of so many bytes, which cannot be compressed."""
     return os.urandom(size)
+
+
+def one_query() -> None:
+    """Counts the tenant's orders."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM shop_order")
+        cursor.fetchone()

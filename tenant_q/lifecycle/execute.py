@@ -76,7 +76,7 @@ def execute(
         LeaseLost: A transactional task was rolled back, and another worker may have its package.
         StepGone: A transactional step was rolled back, because it is not ready any more.
     """
-    started, clock = timezone.now(), time.monotonic()
+    started, clock = timezone.now(), time.monotonic() - tenancy.seconds_of_opening()
 
     def outcome(result: Any, **fields: Any) -> Outcome:
         ended = Outcome(
@@ -84,7 +84,7 @@ def execute(
             result=result,
             started=started,
             stopped=timezone.now(),
-            seconds=time.monotonic() - clock,
+            seconds=time.monotonic() - tenancy.seconds_of_opening() - clock,
             attempt=attempt,
             **fields,
         )

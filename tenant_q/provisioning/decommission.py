@@ -180,21 +180,21 @@ def _role_to_drop(schema: str, admin: Admin | None) -> str | None:
 
 
 def _role_of(schema: str) -> str | None:
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found: str | None = role_rows().filter(schema_name=schema).values_list("role", flat=True).first()
     return found
 
 
 def _last_key(schema: str) -> str | None:
     """Return the key of the tenant that had a schema name last, and whose row is gone."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         gone = TenantRecord.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(deleted=None)
         found: str | None = gone.order_by("-deleted").values_list("key", flat=True).first()
     return found
 
 
 def _is_done(schema: str) -> bool:
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=KIND, schema_name=schema)
         return bool(found.exists())
 

@@ -54,6 +54,7 @@ from tenant_q.tenancy.switching import (
     enter,
     enter_again,
     forget_tenants,
+    in_public,
     in_schema,
     in_verified_schema,
     task_address,
@@ -63,11 +64,11 @@ from tenant_q.tenancy.switching import (
 from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
+    as_owner_in_public,
     complete_schema,
     current_schema,
     database_alias,
     domain_model,
-    in_public,
     is_of_tenancy_package,
     leave,
     lists_app,
@@ -95,7 +96,13 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_names,
     tenants_to_schedule,
 )
-from tenant_q.tenancy.tenant_sessions import acting_as, restricted_to_served, role_to_verify, serve
+from tenant_q.tenancy.tenant_sessions import (
+    acting_as,
+    restricted_to_served,
+    role_to_verify,
+    seconds_of_opening,
+    serve,
+)
 from tenant_q.tenancy.tenants import (
     config_saved,
     get_tenant,
@@ -123,6 +130,7 @@ __all__ = [
     "admit_owner",
     "all_owner_settings",
     "as_owner",
+    "as_owner_in_public",
     "base_role",
     "call_for_coroutine",
     "choose_tenants",
@@ -206,6 +214,7 @@ __all__ = [
     "role_to_verify",
     "scheduled_among",
     "scope",
+    "seconds_of_opening",
     "see_tables_together",
     "serve",
     "shared_apps",

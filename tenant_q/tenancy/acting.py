@@ -44,8 +44,6 @@ class _Process:
     switched: tuple[str, ...] = ()
     # How a connection that another thread makes for the served tenant is prepared.
     prepare: Callable[[Any], None] | None = None
-    # Whom to tell that the served tenant's role has settings of its own.
-    report: Callable[[str], None] | None = None
     # Whether the aliases have the owner's settings, for tasks of the public schema.
     has_open_aliases: bool = False
 
@@ -172,8 +170,11 @@ def open_aliases_to_owner() -> None:
 def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:
     """Return the settings of a database for a role, without what belongs to its owner."""
     found = owner_settings(alias) | {"USER": role, "PASSWORD": password}
-    found["OPTIONS"] = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
-    return found
+    options = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
+    # With the login, so that Django needs no statement for it, and the role's own setting has no effect.
+    zone = (found.get("TIME_ZONE") or "UTC") if settings.USE_TZ else settings.TIME_ZONE
+    options["options"] = " ".join([str(options.get("options", "")), f"-c TimeZone={zone}"]).strip()
+    return found | {"OPTIONS": options}
 
 
 def _set_alias(alias: str, values: dict[str, Any]) -> None:
@@ -188,7 +189,6 @@ def open_as_tenant(
     *,
     park: Callable[[], None],
     prepare: Callable[[Any], None],
-    report: Callable[[str], None],
 ) -> None:
     """Give the aliases in this thread connections of a tenant's role, and in the main thread also their settings.
 
@@ -197,11 +197,10 @@ def open_as_tenant(
         role: The tenant's role.
         park: Called when the tenant is no longer served; keeps or closes the connections.
         prepare: Called for each further connection that is made for the tenant.
-        report: Called with a text if the role has settings that it gave itself.
     """
     _thread.owners = {alias: connections[alias] for alias in made}
     _thread.role, _thread.park = role, park
-    _process.prepare, _process.report = prepare, report
+    _process.prepare = prepare
     for alias, connection in made.items():
         connections[alias] = connection
         if threading.current_thread() is threading.main_thread():
@@ -252,7 +251,7 @@ def leave_role() -> None:
     if park is not None:
         park()
     if is_main:
-        _process.prepare = _process.report = None
+        _process.prepare = None
         close_aliases()
 
 
@@ -266,12 +265,6 @@ def is_of_tenant(connection: Any) -> bool:
     """Return whether the role of a tenant opens the sessions of a connection."""
     own = _process.owner.get(connection.alias)
     return _process.mode == "login" and own is not None and connection.settings_dict.get("USER") != own.get("USER")
-
-
-def report_settings(text: str) -> None:
-    """Report that the role of the served tenant has settings that it gave itself."""
-    if _process.report is not None:
-        _process.report(text)
 
 
 def owner_connections() -> list[Any]:
@@ -392,6 +385,7 @@ def _owners_connections() -> Iterator[None]:
 def open_owner(alias: str) -> Any:
     """Return a new connection of the owner to a database. It opens its session with its first statement."""
     connection = connections.create_connection(alias)
-    vars(connection).pop("get_new_connection", None)
+    for name in ("connect", "get_new_connection"):
+        vars(connection).pop(name, None)
     connection.settings_dict = owner_settings(alias)
     return connection

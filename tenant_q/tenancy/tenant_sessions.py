@@ -33,7 +33,7 @@ from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     Databases,
-    in_public,
+    as_owner_in_public,
     public_schema,
     switched_connections,
 )
@@ -121,7 +121,6 @@ def _serve_as_login(schema: str, databases: Databases) -> None:
         role.role,
         park=partial(_park, role, made),
         prepare=partial(prepare, schema=schema),
-        report=partial(_mark_for_repair, schema, role),
     )
     for connection in made.values():
         connection.set_tenant(tenant)
@@ -152,6 +151,31 @@ def _connection(alias: str, schema: str, role: RoleRecord) -> Any:
 def prepare(connection: Any, schema: str) -> None:
     """Have a connection of a tenant log in with the present password of its role, and report why it cannot."""
     connection.get_new_connection = partial(_log_in, connection, schema)
+    connection.connect = partial(_connect, connection)
+
+
+def seconds_of_opening() -> float:
+    """Return the seconds that this thread has spent opening sessions of tenants' roles.
+
+    They are not counted as a task's own time. Otherwise the broker would take the tasks of tenants without a session
+    for long ones, give out fewer of them at once, and so cause even more sessions to be opened.
+    """
+    return _opening.seconds
+
+
+class _Opening(threading.local):
+    seconds = 0.0
+
+
+_opening = _Opening()
+
+
+def _connect(connection: Any) -> None:
+    begun = time.monotonic()
+    try:
+        type(connection).connect(connection)
+    finally:
+        _opening.seconds += time.monotonic() - begun
 
 
 def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:
@@ -185,7 +209,7 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
     query = sql.SQL(statement("role_now")).format(
         roles=sql.Identifier(public_schema(), role_records.rows().model._meta.db_table), schema=sql.Literal(schema)
     )
-    with detect_outages(), in_public(), raw_cursor() as cursor:
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
         found = cursor.execute(query).fetchone()
     if found is None:
         raise LoginRefused(f"Tenant {schema!r} has no database role any more; provision it.") from error
@@ -230,12 +254,12 @@ def _close(connection: Any) -> None:
 
 
 def role_to_verify(schema: str) -> str | None:
-    """Return the role that a session takes when its schema is verified: under "role" that of the tenant.
+    """Return the role of the tenant whose schema is verified; None where tenants are not isolated.
 
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    return require_role(schema).role if acting.mode() == "role" and schema != public_schema() else None
+    return require_role(schema).role if acting.is_isolated() and schema != public_schema() else None
 
 
 def serve(schema: str, databases: Databases = None) -> None:

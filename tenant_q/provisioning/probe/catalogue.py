@@ -48,9 +48,7 @@ _TABLE = tuple(TABLE_RIGHTS.split(", "))
 _SEQUENCE = tuple(SEQUENCE_RIGHTS.split(", "))
 _KINDS = (
     _Kind("schema", "probe_schemas", ("USAGE", "CREATE"), ("USAGE",)),
-    _Kind(
-        "table", "probe_tables", (*_TABLE, "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"), _TABLE, _MAINTAIN_SINCE
-    ),
+    _Kind("table", "probe_tables", (*_TABLE, "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"), _TABLE, _MAINTAIN_SINCE),
     _Kind("column", "probe_columns", ("SELECT", "INSERT", "UPDATE", "REFERENCES"), ("SELECT", "INSERT", "UPDATE")),
     _Kind("sequence", "probe_sequences", (*_SEQUENCE, "UPDATE"), _SEQUENCE),
     _Kind("function", "probe_functions", ("EXECUTE",), ("EXECUTE",)),
@@ -76,7 +74,7 @@ _WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the catalogue says: how many rights were checked, the ways out of the schemas, and what deserves a warning."""
+    """What the catalogue says: the number of rights checked, the ways out of schemas, and what deserves a warning."""
 
     rights: int
     crossings: tuple[Finding, ...]
@@ -169,17 +167,16 @@ def _unexplained(
 ) -> Iterator[Finding]:
     """Return a finding for each role with rights of which neither a grant nor a membership is the reason."""
     explained = {
-        tenant
-        for one, _ in found
-        if one.kind in ("membership", "attribute", "ownership")
-        for tenant in one.tenants
+        tenant for one, _ in found if one.kind in ("membership", "attribute", "ownership") for tenant in one.tenants
     }
     for one in inherited:
         if names[one.role] not in explained:
             yield Finding("right", (names[one.role],), f"{one.rights} rights", one.example, "an unknown way", "", "")
 
 
-def _unlisted(owner: psycopg.Connection[Any], values: dict[str, sql.Composable], names: dict[int, str]) -> list[Finding]:
+def _unlisted(
+    owner: psycopg.Connection[Any], values: dict[str, sql.Composable], names: dict[int, str]
+) -> list[Finding]:
     """Return a warning for each shared table to which tenants' tables refer and which their roles may not read."""
     found = []
     for space, table, roles in owner.execute(_composed("probe_unlisted_models", values)).fetchall():
