@@ -24,6 +24,7 @@ Outcome = list[Any]
 
 def by_our_functions(victim: str) -> list[Outcome]:
     """Name another tenant, or the public schema, in the functions that a task may call."""
+
     def orders_in(schema: str) -> Any:
         with tenancy.in_schema(schema):
             return list(Order.objects.values_list("number", flat=True))
