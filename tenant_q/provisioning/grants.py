@@ -197,8 +197,8 @@ def _execute(session: Any, statements: str, grants: Iterable[Grant]) -> None:
     except errors.ProgramLimitExceeded as error:
         raise ProvisioningError(
             "A table that all tenants share has as many grants as PostgreSQL can keep, for about 2,300 roles: "
-            f"{error.diag.message_primary}; if it is in TENANT_Q['shared_read'], grant SELECT on it to PUBLIC and revoke "
-            "it from the tenants' roles; if it is in ['shared_write'], move its rows into the tenants' schemas."
+            f"{error.diag.message_primary}; if it is in TENANT_Q['shared_read'], grant SELECT on it to PUBLIC and "
+            "revoke it from the tenants' roles; if it is in ['shared_write'], move its rows into the tenants' schemas."
         ) from error
     except errors.InsufficientPrivilege as error:
         listed = "; ".join(one.sql_grant for one in grants)
