@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.harness import MANAGE, ROOT, median, table, tenant_names
 
+TITLE = "Tasks a second with each mode of isolation; the ratios are medians of those of each round"
 MODES = ("path", "role", "login")
 KINDS = {"no-op": "benchmarks.jobs.nothing", "one query": "benchmarks.jobs.one_query"}
 OWNER, ADMIN, DATABASE = "site_owner", "site_admin", "benchmark"
@@ -172,7 +173,12 @@ def _turn(environment: dict[str, str], tasks: int, names: Sequence[str], func: s
 
 def _python(environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])

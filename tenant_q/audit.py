@@ -35,7 +35,7 @@ def record(
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         made: AuditRecord = AuditRecord.objects.using(tenancy.database_alias()).create(
             actor=actor[:150], act=act, schema_name=schema, target=target, before=before, after=after
         )

@@ -43,14 +43,9 @@ class Values(TypedDict, total=False):
 
 
 def policy_of(schema: str) -> TenantPolicy:
-    """Return a tenant's policy; without a row, an unsaved one with the defaults.
-
-    Raises:
-        UnknownTenant: Neither a tenant nor a policy has this schema name.
-        TenantNotAuthorized: The calling code is restricted to another tenant.
-    """
+    """Return a tenant's policy; without a row, an unsaved one with the defaults. Raises as `change`."""
     tenancy.require_authorized(schema)
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = _rows().filter(schema_name=schema).first()
     if found is None:
         _check_tenant(schema)
@@ -66,7 +61,7 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = {row.schema_name: row for row in _rows()}
         if every_tenant:
             tenants = tenancy.tenant_model()._default_manager.using(tenancy.database_alias())
@@ -77,13 +72,13 @@ def policies(*, every_tenant: bool = False) -> list[TenantPolicy]:
 
 def is_paused(schema: str) -> bool:
     """Return whether a tenant is paused by its policy. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return bool(_rows().filter(schema_name=schema, paused=True).exists())
 
 
 def paused() -> set[str]:
     """Return the tenants that are paused by their policies. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return set(_rows().filter(paused=True).values_list("schema_name", flat=True))
 
 
@@ -131,7 +126,7 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
     tenancy.require_authorized(schema)
     _check_names(values)
     alias = tenancy.database_alias()
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         policy = _locked(schema)
         before = values_of(policy)
         for name, value in values.items():
@@ -202,7 +197,7 @@ def put_in_force_everywhere() -> None:
     for broker in site_brokers():
         put_in_force(broker)
     paused = _rows().filter(paused=True).values_list("schema_name", flat=True)
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         due_index.release(due_index.PAUSED, but=[tenancy.physical_schema(name) for name in paused])
 
 
@@ -219,7 +214,7 @@ def put_in_force(broker: Broker) -> None:
         DatabaseError: A statement failed.
     """
     alias = tenancy.database_alias()
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         # Under a lock, so that the last set of policies was read after the last commit.
         with tenancy.tenant_connection().cursor() as cursor:
             cursor.execute(
@@ -278,7 +273,7 @@ def configure(
     tenancy.require_authorized(schema)
     check_configuration(schema, values)
     alias = tenancy.database_alias()
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         row = _locked_configuration(schema)
         changes = {name: _configured(row, name, value) for name, value in values.items()}
         before, after = ({name: change[part] for name, change in changes.items()} for part in (0, 1))

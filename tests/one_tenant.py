@@ -45,13 +45,16 @@ TENANT_Q["admin_functions"] = ["tests.tasks.*"]
 
 
 class Site:
-    """A site in a database and a folder of its own. Each command is a process, as a reader would type it."""
+    """A site in a database and a folder of its own. Each command is a process, as a reader would type it.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters: `like`, a site whose database and settings it begins with; nothing may be connected to that.
+    """
+
+    def __init__(self, folder: Path, like: Site | None = None) -> None:
         self.name = f"one{uuid.uuid4().hex[:8]}"
         self.folder = folder
         with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as raw:
-            raw.execute(f'CREATE DATABASE "{self.name}"')
+            raw.execute(f'CREATE DATABASE "{self.name}"' + (f' TEMPLATE "{like.name}"' if like else ""))
         place, _, query = os.environ["DATABASE_URL"].partition("?")
         url = f"{place.rpartition('/')[0]}/{self.name}" + (f"?{query}" if query else "")
         self.url = url
@@ -62,6 +65,8 @@ class Site:
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "testproject")]),
         }
         self.clusters: list[RunningCluster] = []
+        if like:
+            self.configure((like.folder / "site_settings.py").read_text())
 
     def configure(self, text: str) -> None:
         (self.folder / "site_settings.py").write_text(text)

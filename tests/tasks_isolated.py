@@ -42,6 +42,12 @@ def who_in_a_thread() -> dict[str, Any]:
     return found[0]
 
 
+def enter_public() -> dict[str, Any]:
+    """Enter the public schema, in which tenant_q's own statements act as the owner of the tables."""
+    with tenancy.in_public():
+        return who()
+
+
 def who_with(number: int) -> dict[str, Any]:
     """Return the same as `who`, for a part of an iter."""
     return who() | {"number": number}

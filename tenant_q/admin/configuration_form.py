@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 
 from tenant_q.models.tenants import CONFIGURED, MOST_CHARACTERS, problems_of
 
+_LEAST_ROWS, _MOST_ROWS = 4, 24
+
 
 class ObjectField(forms.JSONField):
     """A field of a tenant's configuration for an object of JSON, on several lines. An empty one is an empty object."""
@@ -25,7 +27,7 @@ class ObjectField(forms.JSONField):
 
 
 def _object_field(label: Any, help_text: Any) -> ObjectField:
-    widget = forms.Textarea(attrs={"rows": 8, "class": "vLargeTextField tenant-q-code", "spellcheck": "false"})
+    widget = forms.Textarea(attrs={"class": "vLargeTextField tenant-q-code", "spellcheck": "false"})
     return ObjectField(required=False, label=label, help_text=help_text, widget=widget, show_hidden_initial=True)
 
 
@@ -50,6 +52,13 @@ class ConfigurationForm(forms.Form):
         _("Limits"),
         _("max_items, max_open_workflows and max_connections are whole numbers; others are the project's."),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            if isinstance(field, ObjectField):
+                lines = str(self[name].value()).count("\n") + 1
+                field.widget.attrs["rows"] = min(max(lines + 1, _LEAST_ROWS), _MOST_ROWS)
 
     def clean(self) -> None:
         super().clean()

@@ -116,7 +116,7 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
     def _note_held(self, request: HttpRequest) -> None:
         """Keep in the admin's request which schedules are held, and why, and which come from code."""
         schema = tenancy.physical_schema(tenancy.current_schema())
-        with tenancy.in_public():
+        with tenancy.as_owner_in_public():
             entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
             request.tenant_q_held = dict(entries.values_list("schedule_id", "held"))  # type: ignore[attr-defined]
         found = code_entries.entries_of(tenancy.current_schema())

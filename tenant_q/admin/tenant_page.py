@@ -10,7 +10,9 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -69,6 +71,7 @@ class TenantPagesAdmin(PagesAdmin, PublicAdmin):
             step=visible(schema),
             title=(can_view and name) or visible(schema),
             details=details,
+            advice=_with_code(details.advice),
             isolation=conf().isolation,
             state=_state(details),
             role=details.role,
@@ -186,6 +189,14 @@ def _parts(details: TenantDetails) -> list[tuple[Any, list[tuple[str, str]]]]:
         (label, [(visible(key), _json(value)) for key, value in sorted(getattr(config, name).items())])
         for name, label in _PARTS
     ]
+
+
+def _with_code(text: str) -> SafeString:
+    """Return a text for the operators' page in which what is between backticks is code."""
+    parts = text.split("`")
+    return format_html_join(
+        "", "{}", [[format_html("<code>{}</code>", part) if n % 2 else part] for n, part in enumerate(parts)]
+    )
 
 
 def _json(value: Any) -> str:

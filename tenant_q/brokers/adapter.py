@@ -27,7 +27,7 @@ from tenant_q.brokers.protocol import (
 from tenant_q.exceptions import BadPackage, BrokerError, EnqueueError, GroupTooLarge, TenantQError
 from tenant_q.models import GroupPart
 from tenant_q.package import envelope
-from tenant_q.tenancy import in_public, keys_of
+from tenant_q.tenancy import as_owner_in_public, keys_of
 
 
 class AdaptedBroker(Broker):
@@ -166,14 +166,14 @@ class AdaptedBroker(Broker):
     def add_parts(
         self, schema: str, group: str, parts: Mapping[str, str], *, seconds: int | None, tenant: str | None = None
     ) -> int:
-        with in_public():
+        with as_owner_in_public():
             key = _key(schema, tenant)
             return max(GroupPart.record(schema, key, group, *part, seconds) for part in parts.items())
 
     def parts(
         self, schema: str, group: str, *, tenant: str | None = None, most_bytes: int | None = None
     ) -> Mapping[str, str]:
-        with in_public():
+        with as_owner_in_public():
             found = GroupPart.live(schema, _key(schema, tenant), group)
             if most_bytes is not None:
                 size = found.aggregate(size=Sum(Length("payload")))["size"] or 0
@@ -182,22 +182,22 @@ class AdaptedBroker(Broker):
             return dict(found.values_list("index", "payload"))
 
     def count_parts(self, schema: str, group: str) -> int:
-        with in_public():
+        with as_owner_in_public():
             return GroupPart.live(schema, _key(schema), group).count()
 
     def drop_group(self, schema: str, group: str, *, tenant: str | None = None) -> int:
-        with in_public():
+        with as_owner_in_public():
             return GroupPart.live(schema, _key(schema, tenant), group).delete()[0]
 
     # Tenants: their queued packages stay in the one queue, and are refused when their turn comes
 
     def forget_tenant(self, schema: str, tenant: str, reason: str, *, seconds: float) -> int:
-        with in_public():
+        with as_owner_in_public():
             GroupPart.rows().filter(schema_name=schema, tenant__in=(tenant, "")).delete()
         return 0
 
     def rename_tenant(self, tenant: str, old: str, new: str) -> None:
-        with in_public():
+        with as_owner_in_public():
             GroupPart.rows().filter(schema_name=old, tenant__in=(tenant, "")).update(schema_name=new, tenant=tenant)
 
     # Status

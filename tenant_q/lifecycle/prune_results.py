@@ -12,7 +12,7 @@ from tenant_q.conf import conf
 from tenant_q.lifecycle.task_statements import execute, table_of
 from tenant_q.models import TenantPolicy
 from tenant_q.sql import statement
-from tenant_q.tenancy import database_alias, detect_outages, in_public
+from tenant_q.tenancy import as_owner_in_public, database_alias, detect_outages
 
 # A statement that deletes this many rows takes a fraction of the time limit for an answer.
 PRUNED_AT_ONCE = 10_000
@@ -55,7 +55,7 @@ def prune(schema: str, may_come: Callable[[list[str]], Collection[str]] = lambda
 
 
 def _most_results(schema: str) -> int | None:
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         policies = TenantPolicy.objects.using(database_alias()).filter(schema_name=schema)
         return policies.values_list("max_results", flat=True).first()
 

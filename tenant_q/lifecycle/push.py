@@ -45,7 +45,6 @@ def stamp(*, task: dict[str, Any], **_: Any) -> None:
     """
     if "schema_name" not in task:
         task["schema_name"] = task_schema()
-    require_authorized(task["schema_name"])
     if "tenant" not in task:
         task["tenant"] = current_key(task["schema_name"])
     task.setdefault("origin", CODE)

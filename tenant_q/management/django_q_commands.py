@@ -40,7 +40,7 @@ def show_all_tenants() -> None:
 
     PostgreSQL looks for temporary relations first, so Django-Q2's own queries find the views.
     """
-    with tenancy.in_public(), tenancy.tenant_connection().cursor() as cursor:
+    with tenancy.as_owner_in_public(), tenancy.tenant_connection().cursor() as cursor:
         for model in (Task, Schedule):
             table = model._meta.db_table
             schemas = _schemas_with(cursor, table, _schemas())

@@ -44,7 +44,7 @@ _CANCEL_REASON = f"{CANCELLED}: its tenant was deleted"
 def tenant_made(*, instance: Any, created: bool, using: str, **_: Any) -> None:
     """Receive `post_save`: record a new tenant, in the same transaction, so that its deletion is noticed."""
     if created and _is_recorded(instance, using):
-        with tenancy.in_public():
+        with tenancy.as_owner_in_public():
             key = tenancy.key_of(instance)
             values = {"schema_name": instance.schema_name, "deleted": None, "cleared": None}
             made = {"since": timezone.now(), **values}
@@ -76,7 +76,7 @@ def _is_there(model: Any) -> bool:
 def note_deleted(schema: str, key: str) -> None:
     """Delete a deleted tenant's rows in the public schema, and record that it is gone."""
     alias = tenancy.database_alias()
-    with tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         TenantPolicy.objects.using(alias).filter(schema_name=schema).delete()
         if _is_there(TenantConfiguration):  # not before its migration, beside an older version
             TenantConfiguration.objects.using(alias).filter(schema_name=schema).delete()
@@ -137,7 +137,7 @@ def clear(schema: str, key: str) -> bool:
     if held:
         return False
     if is_cache_clear:
-        with tenancy.in_public():
+        with tenancy.as_owner_in_public():
             _records().filter(key=key).exclude(deleted=None).update(cleared=timezone.now())
     return True
 
@@ -178,7 +178,7 @@ def find_and_clear() -> None:
     """
     returned = tenancy.restored_tenants()
     if returned:
-        with tenancy.in_public():
+        with tenancy.as_owner_in_public():
             _records().filter(key__in=returned).update(deleted=None, cleared=None)
     for schema, key in tenancy.deleted_tenants():
         logger.warning(
@@ -190,7 +190,7 @@ def find_and_clear() -> None:
         )
         note_deleted(schema, key)
     tenancy.note_existing(TenantRecord)
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         left = list(_records().exclude(deleted=None).filter(cleared=None).values_list("schema_name", "key"))
         _records().filter(cleared__lt=timezone.now() - timedelta(days=RECORD_DAYS)).delete()
     for schema, key in left:
@@ -198,7 +198,7 @@ def find_and_clear() -> None:
 
 
 def _former_names(key: str) -> list[str]:
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(_records().filter(key=key).values_list("former_names", flat=True).first() or ())
 
 

@@ -17,7 +17,15 @@ from tenant_q import audit, policies, tenancy
 from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import ConfigurationError, TenantBusy
 from tenant_q.lifecycle import cached_results
-from tenant_q.models import AuditRecord, GroupPart, TenantConfiguration, TenantOperation, TenantPolicy, TenantRecord
+from tenant_q.models import (
+    AuditRecord,
+    GroupPart,
+    TenantConfiguration,
+    TenantOperation,
+    TenantPolicy,
+    TenantRecord,
+    TenantRole,
+)
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.schedules.schema_indexes import all_indexes
 from tenant_q.tenancy.names import validate_schema_name
@@ -45,11 +53,12 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
         BrokerError: The broker cannot be reached.
         DatabaseAway: The database cannot be reached.
     """
-    _refuse_during_operations(old, new)
     key = _key_to_rename(old, new)
+    _refuse_during_operations(old, new, key)
     names = tenancy.keys_of([old, new])
     if new not in names:
         _check_name(new)
+        _refuse_left_role(new)
         _pause_for_rename(old, key, actor=actor, wait=wait)
         _rename_schema(old, new, key, actor=actor)
     elif new not in tenancy.names_of(key)[:1]:  # its schema has the name already
@@ -60,18 +69,24 @@ def rename(old: str, new: str, *, actor: str, wait: float) -> None:
         policies.change(new, actor=actor, act="resume", paused=False)
 
 
-def _refuse_during_operations(*schemas: str) -> None:
+def _refuse_during_operations(old: str, new: str, key: str) -> None:
     """Raise `ConfigurationError` if an operation on a tenant, which names it by its schema, is to be continued."""
     if not catalogue.has_all(catalogue.Table(TenantOperation._meta.db_table)):  # not before its migration
         return
-    with tenancy.detect_outages(), tenancy.in_public():
-        rows = TenantOperation.objects.using(tenancy.database_alias())
-        found = rows.filter(schema_name__in=schemas).first()
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        rows = list(TenantOperation.objects.using(tenancy.database_alias()).filter(schema_name__in=(old, new)))
+    found = next((one for one in rows if not _is_of_another(one, old, key)), None)
     if found is not None:
         raise ConfigurationError(
-            f"A {found.kind} of {found.schema_name} has not ended, so nothing is renamed; run `python manage.py mstenant "
-            f"{found.kind} {found.schema_name}` again, which continues it."
+            f"A {found.kind} of {found.schema_name} has not ended, so nothing is renamed; run `python manage.py "
+            f"mstenant {found.kind} {found.schema_name}` again, which continues it."
         )
+
+
+def _is_of_another(operation: TenantOperation, old: str, key: str) -> bool:
+    """Return whether an operation removes a former tenant of the name, which this tenant's rename makes possible."""
+    owner = operation.arguments.get("key") or key
+    return operation.kind == "decommission" and operation.schema_name == old and owner != key
 
 
 def _key_to_rename(old: str, new: str) -> str:
@@ -98,6 +113,19 @@ def _check_name(new: str) -> None:
         )
     if tenancy.is_name_taken(new):
         raise ConfigurationError(f"A tenant's schema name differs from {new!r} in capitals only; choose another name.")
+
+
+def _refuse_left_role(new: str) -> None:
+    """Raise `ConfigurationError` if the database role of a former tenant of the new name is left."""
+    if not catalogue.has_all(catalogue.Table(TenantRole._meta.db_table)):  # not before its migration
+        return
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        is_left = TenantRole.objects.using(tenancy.database_alias()).filter(schema_name=new).exists()
+    if is_left:
+        raise ConfigurationError(
+            f"A former tenant {new!r} has left its database role; run `python manage.py mstenant decommission {new} "
+            "--yes`, then rename."
+        )
 
 
 def _pause_for_rename(old: str, key: str, *, actor: str, wait: float) -> None:
@@ -131,7 +159,7 @@ def _give_up(old: str, key: str, *, actor: str, was_paused: bool) -> None:
 def _rename_schema(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename the schema and what names it in the public schema, in one transaction."""
     names = sql.Identifier(tenancy.physical_schema(old)), sql.Identifier(tenancy.physical_schema(new))
-    with tenancy.in_public(), tenancy.in_patient_transaction():
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction():
         with tenancy.raw_cursor() as cursor:
             cursor.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*names))
         # Not by `save()`, in which a tenancy package would create the schema of the new name.
@@ -143,7 +171,7 @@ def _rename_schema(old: str, new: str, key: str, *, actor: str) -> None:
 def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
     """Rename a tenant's schema in the rows of the public schema, and record the rename."""
     alias = tenancy.database_alias()
-    with tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         record = TenantRecord.objects.using(alias).select_for_update().get(key=key)
         record.former_names = [
             name for name in dict.fromkeys([*record.former_names, record.schema_name]) if name != new
@@ -155,11 +183,28 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
                 rows = model._default_manager.using(alias)
                 rows.filter(schema_name=new).delete()
                 rows.filter(schema_name=old).update(schema_name=new)
+        _rename_role(old, new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         for index in all_indexes():
             index_upkeep.forget(tenancy.physical_schema(old), index)
             index_upkeep.install_now(tenancy.physical_schema(new), index)
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
+
+
+def _rename_role(old: str, new: str) -> None:
+    """Let the database role follow a renamed tenant, as its grants do. A later tenant of the old name must not have it.
+
+    The role keeps its own name, on which its password depends. One that leaves is that of a former tenant. If a
+    tenant that was renamed by hand has got another role since, the first one is never served again.
+    """
+    if not catalogue.has_all(catalogue.Table(TenantRole._meta.db_table)):  # not before its migration
+        return
+    rows = TenantRole.objects.using(tenancy.database_alias())
+    own = rows.filter(schema_name=old).exclude(state=TenantRole.State.LEAVING)
+    if rows.filter(schema_name=new).exists():
+        own.update(state=TenantRole.State.LEAVING)
+    else:
+        own.update(schema_name=new)
 
 
 def _rename_in_brokers(old: str, new: str, key: str) -> None:
@@ -182,6 +227,6 @@ def _is_interrupted(key: str) -> bool:
 
 def _rename_records(key: str) -> list[Any]:
     """Return the audit records of a tenant's renames, the latest first."""
-    with tenancy.in_public():
+    with tenancy.as_owner_in_public():
         found = AuditRecord.objects.using(tenancy.database_alias()).filter(act=RENAME, target=key)
         return list(found.order_by("-id"))

@@ -35,8 +35,7 @@ class TenantDetails:
     def advice(self) -> str:
         """The command that the tenant needs, in a sentence; empty if it needs none."""
         if self.operation is not None:
-            kind = self.operation.kind
-            return f"Its {kind} has not ended; `mstenant {kind} {self.schema}` continues it."
+            return f"`mstenant {self.operation.kind} {self.schema}` has not ended; run it again, which continues it."
         if self.schema == tenancy.public_schema():
             return ""
         if self.role is None:
@@ -44,10 +43,10 @@ class TenantDetails:
             return "" if conf().isolation == "path" else f"Its tasks wait for its role, which {command} makes."
         if self.role.state == TenantRole.State.REPAIR:
             return "Its tasks wait until the scheduler has repaired its role."
-        wanted = self.configuration.limit("max_connections")
-        if wanted != self.role.connection_limit and self.role.state == TenantRole.State.ACTIVE:
-            command = f"`mstenant provision {self.schema} --adopt`"
-            return f"Its max_connections differs from the limit of its role; {command} applies it."
+        limit = self.configuration.limit("max_connections")
+        if limit != self.role.connection_limit and self.role.state == TenantRole.State.ACTIVE:
+            command = f"`mstenant configure {self.schema} limits.max_connections={limit or ''}`"
+            return f"Its max_connections is not the limit of its role; {command} applies it."
         return ""
 
 
@@ -62,7 +61,7 @@ def read_details(schema: str) -> TenantDetails:
         NoTenant: It is the public schema, and no tasks run there.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         configuration, role, operation = (
             _row_of(model, schema) for model in (TenantConfiguration, TenantRole, TenantOperation)
         )
@@ -78,7 +77,7 @@ def read_details(schema: str) -> TenantDetails:
 
 def read_roles() -> list[TenantRole]:
     """Read the database roles of all tenants. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(TenantRole.objects.using(tenancy.database_alias()))
 
 

@@ -73,7 +73,7 @@ def count_runs() -> dict[str, RunCounts]:
         return {}
     counted: dict[str, dict[str, int]] = {}
     overdue: Counter[str] = Counter()
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         columns = _entries().values_list("schema_name", "state")
         found = columns.annotate(count=Count("run"), late=Count("run", filter=_is_overdue())).order_by()
         for schema, state, count, late in found:
@@ -91,7 +91,7 @@ def overdue_runs() -> list[Overdue]:
     if not workflows_app.is_installed():
         return []
     try:
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             found = _entries().filter(_is_overdue()).values_list("cluster")
             return [Overdue(*row) for row in found.annotate(Count("run"), Min("due")).order_by("cluster")]
     except DatabaseAway:
@@ -102,7 +102,7 @@ def overdue_runs() -> list[Overdue]:
 
 def schemas_of(run: str) -> list[str]:
     """Return the schemas that have the workflow run with an id, as PostgreSQL names them. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(_entries().filter(run=run).order_by("schema_name").values_list("schema_name", flat=True))
 
 

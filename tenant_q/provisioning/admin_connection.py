@@ -100,6 +100,16 @@ def admin_session() -> Iterator[psycopg.Connection[Any]]:
             _open.session = None
 
 
+@contextmanager
+def sessions_for_many() -> Iterator[None]:
+    """Keep one admin session for all operations in a block, if tenants have roles. Raises as `admin_session`."""
+    if not is_configured():
+        yield
+        return
+    with admin_session():
+        yield
+
+
 def _connect() -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(

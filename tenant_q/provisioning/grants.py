@@ -118,7 +118,7 @@ def apply_grants(schema: str, role: str, admin: psycopg.Connection[Any]) -> None
 
 
 def _apply(schema: str, role: str, admin: psycopg.Connection[Any]) -> None:
-    with tenancy.in_public(), tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [LOCK])
         grants = grants_of(schema, role)
         for grant in (one for one in grants if one.by_admin):

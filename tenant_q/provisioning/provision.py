@@ -1,8 +1,8 @@
 """Provision a tenant: its rows, schema and migrations, policy and configuration, and its database role with its grants.
 
 Which statement needs whom: the admin role creates the tenant's role, which the owner may not; the owner grants on its
-own objects, which the admin role may not. So the role is created first, in a transaction of the admin role, then granted to,
-in a transaction of the owner. After a kill in between, the role has no rights yet, and its row is not active.
+own objects, which the admin role may not. So the role is created first, in a transaction of the admin role. Then the
+owner grants in a transaction of its own. After a kill in between, the role has no rights, and its row is not active.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tenant_q.exceptions import ConfigurationError, ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning import admin_connection, grants, role_rows, roles, scram, tenant_rows
 from tenant_q.provisioning.admin_connection import TenantsServer, admin_session, tenants_server
+from tenant_q.provisioning.probe import probe_tenants
 from tenant_q.provisioning.steps import Step, begin, open_operation, operation_lock, run_steps
 from tenant_q.provisioning.tenant_credentials import TenantCredentials, credentials_of
 from tenant_q.tenancy.credentials import password_of
@@ -166,7 +167,7 @@ def _check_server(one: _Provisioning) -> None:
         )
     role = role_name(server.database, tenancy.physical_schema(one.schema))
     password_of(server.database, role, 1)  # raises if no key is set
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         row = role_rows.role_rows().filter(schema_name=one.schema).first()
     if row is not None and row.state == State.LEAVING:
         raise ProvisioningError(
@@ -184,6 +185,8 @@ def _steps(one: _Provisioning, *, probe: bool) -> list[Step]:
         steps.append(Step("settings", partial(_set, one)))
     if one.has_role:
         steps.append(Step("role", partial(_make_role, one)))
+        if probe:
+            steps.append(Step("probe", partial(_probe, one)))
     return steps
 
 
@@ -216,10 +219,10 @@ def _differs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _make_role(one: _Provisioning) -> None:
     """Create the role, or correct it, and make its grants."""
     server, row = _server(one), _row(one)
-    limit = tenancy.config(one.schema).limits.get("max_connections")
+    limit = tenancy.config(one.schema).limit("max_connections")
     if row.connection_limit != limit:
         row.connection_limit = limit
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             role_rows.role_rows().filter(pk=row.pk).update(connection_limit=limit)
     with admin_session() as admin:
         roles.create_or_correct(
@@ -231,6 +234,16 @@ def _make_role(one: _Provisioning) -> None:
             owner=server.login if conf().isolation == "role" else None,
         )
         grants.apply_grants(one.schema, row.role, admin)
+
+
+def _probe(one: _Provisioning) -> None:
+    """Require that the role reaches nothing outside of its schema."""
+    found = probe_tenants([one.schema], actor=one.actor)
+    if not found.is_closed:
+        raise ProvisioningError(
+            f"The role of {one.schema!r} is not used yet, because the probe failed: {found.sentence} Then run the same "
+            "command again."
+        )
 
 
 def _activate(one: _Provisioning) -> None:

@@ -73,7 +73,7 @@ def repair_marked(seconds: float, *, but: Collection[str] = ()) -> Repairs:
         DatabaseAway: The database cannot be reached.
     """
     begun, done = time.monotonic(), Repairs()
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         schemas = list(
             schemas_to_repair().exclude(schema_name__in=but).order_by("pk").values_list("schema_name", flat=True)
         )

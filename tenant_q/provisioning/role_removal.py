@@ -92,7 +92,7 @@ def take_back(admin: Admin, role: str, *, keep_objects: bool) -> None:
 
 
 def _take_back(role: str, *, keep_objects: bool) -> None:
-    with tenancy.in_public(), tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction(), tenancy.raw_cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [grants.LOCK])
         if keep_objects:
             cursor.execute(_of_role("REASSIGN OWNED BY {role} TO CURRENT_USER", role))
@@ -130,7 +130,7 @@ def _left_over(role: str, what: str) -> ProvisioningError:
 
 def _dependencies(role: str) -> list[_Dependency]:
     query = sql.SQL(statement("role_dependencies")).format(role=sql.Literal(role))
-    with tenancy.detect_outages(), tenancy.in_public(), tenancy.raw_cursor() as cursor:
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), tenancy.raw_cursor() as cursor:
         return [_Dependency(*row) for row in cursor.execute(query).fetchall()]
 
 

@@ -31,7 +31,7 @@ def locked_row(schema: str) -> Iterator[TenantRole | None]:
         ProvisioningError: Another process keeps the row locked.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS):
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction(LOCK_MS):
         try:
             row = role_rows().select_for_update().filter(schema_name=schema).first()
         except OperationalError as error:
@@ -50,7 +50,7 @@ def locked_row_to_repair(schema: str) -> Iterator[TenantRole | None]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.in_public(), tenancy.in_patient_transaction():
+    with tenancy.as_owner_in_public(), tenancy.in_patient_transaction():
         yield schemas_to_repair().select_for_update(skip_locked=True).filter(schema_name=schema).first()
 
 
@@ -69,7 +69,7 @@ def row_of(schema: str, database: str) -> TenantRole:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found: TenantRole | None = role_rows().filter(schema_name=schema).first()
         if found is None:
             role, version = _free_name(schema, database), _first_version(schema)

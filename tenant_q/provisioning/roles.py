@@ -1,7 +1,7 @@
 """Create, correct and drop the database roles of tenants, over a session of the admin role.
 
-A role that the admin role creates is in the group of its database from the first moment. By that it is told from a role
-of the same name that somebody else created, which is never changed.
+A role that the admin role creates is in the group of its database from the first moment. A role of the same name
+outside of the group belongs to somebody else, and is never changed.
 """
 
 from __future__ import annotations

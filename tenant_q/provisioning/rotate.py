@@ -77,13 +77,14 @@ def rotate_tenant(schema: str, *, actor: str, now: bool = False) -> Rotation:
         ConfigurationError: The password cannot be computed.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     with admin_session() as admin:
         return _rotate(admin, schema, actor=actor, now=now)
 
 
 def count_to_rotate(*, now: bool = False) -> int:
     """Return the number of tenants' roles that `rotate_all` would rotate. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return int(_rest(_interrupted(now=now)).count())
 
 
@@ -107,13 +108,13 @@ def rotate_all(*, actor: str, now: bool = False, progress: Callable[[str], None]
     """
     with admin_session() as admin:
         operation, done = _begin(actor, now=now)
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             rest = list(_rest(operation).values_list("pk", "schema_name"))
         for key, schema in rest:
             if progress:
                 progress(schema)
             _rotate_one_of_all(admin, schema, done, actor=actor, arguments=operation.arguments | {"after": key})
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             _operations().delete()
     return done
 
@@ -173,7 +174,7 @@ def _require_password(row: TenantRole) -> None:
 
 def _begin(actor: str, *, now: bool) -> tuple[TenantOperation, Rotations]:
     """Return the rotation of all tenants to carry out, which may be an interrupted one, and what was done of it."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = _interrupted(now=now)
         if found is not None:
             return found, Rotations(failed=found.arguments["failed"], continues=found.started)

@@ -51,6 +51,7 @@ def operation_lock(schema: str) -> Iterator[None]:
         ProvisioningError: Another command works on the tenant.
         DatabaseAway: The database cannot be reached.
     """
+    tenancy.require_authorized(schema)
     key = lock_key(f"tenant_q.operation:{tenancy.physical_schema(schema)}")
     with _session_for_lock() as session:
         try:
@@ -84,7 +85,7 @@ def _session_for_lock() -> Iterator[psycopg.Connection[Any]]:
 
 def open_operation(schema: str) -> TenantOperation | None:
     """Return the operation on a tenant that has not ended, or None. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found: TenantOperation | None = _rows().filter(schema_name=schema).first()
     return found
 
@@ -102,7 +103,7 @@ def begin(schema: str, kind: str, *, actor: str, arguments: Mapping[str, Any] | 
         ProvisioningError: Another operation on the tenant has not ended.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         values = {"kind": kind, "actor": actor[:150], "arguments": dict(arguments or {})}
         operation, is_new = _rows().get_or_create(schema_name=schema, defaults=values)
     found: TenantOperation = operation
@@ -146,12 +147,12 @@ def run_steps(
     for step in _remaining(operation, steps):
         show(step.name)
         step.act()
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             _rows().filter(pk=operation.pk).update(step=step.name)
             operation.step = step.name
     show(last.name)
     alias = tenancy.database_alias()
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
         last.act()
         _rows().filter(pk=operation.pk).delete()
 

@@ -21,7 +21,7 @@ _RETRY_SECONDS = 0.1
 
 def row_of(schema: str) -> Any:
     """Return the row of the tenant with this schema name, without the cache; None if there is none."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         tenants = tenancy.tenant_model()._default_manager.using(tenancy.database_alias())
         return tenants.filter(schema_name=schema).first()
 
@@ -40,7 +40,7 @@ def drop_tenant(schema: str, key: str | None, *, keep_schema: bool) -> None:
         DatabaseAway: The database cannot be reached.
     """
     try:
-        with tenancy.in_public(), tenancy.in_patient_transaction(LOCK_MS):
+        with tenancy.as_owner_in_public(), tenancy.in_patient_transaction(LOCK_MS):
             tenant = row_of(schema)
             if tenant is not None:
                 tenant.auto_drop_schema = not keep_schema

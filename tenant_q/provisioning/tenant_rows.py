@@ -21,7 +21,7 @@ _DOMAIN_FIELD = "domain_url"
 
 def find(schema: str) -> Any:
     """Return the row of a tenant without the cache, or None. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return (
             tenancy.tenant_model()._default_manager.using(tenancy.database_alias()).filter(schema_name=schema).first()
         )
@@ -71,7 +71,7 @@ def require_values(schema: str, fields: Mapping[str, Any], domain: str | None) -
     if conf().make_tenant:
         _function()
         return
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         problem = _problem(lambda: _new_tenant(schema, fields, domain).full_clean())
         problem = problem or _domain_problem(schema, domain)
     if problem:
@@ -91,7 +91,7 @@ def make(schema: str, fields: Mapping[str, Any], domain: str | None) -> None:
         ProvisioningError: The tenancy package cannot make the tenant, its schema or its tables.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         existing = find(schema)
         if conf().make_tenant:
             tenant, is_complete = _made_by_project(schema, fields, domain), False

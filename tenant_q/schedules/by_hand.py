@@ -150,7 +150,7 @@ def _before_pause(row: Schedule) -> tuple[datetime | None, bool]:
     """
     schema = tenancy.current_schema()
     key = tenancy.current_key(schema)
-    with tenancy.in_public():
+    with tenancy.as_owner_in_public():
         records = AuditRecord.objects.using(tenancy.database_alias()).filter(act=PAUSE, target=str(row.pk))
         own = Q(before__tenant=key) | Q(schema_name=schema, before__tenant__isnull=True)
         found = records.filter(own).order_by("-id").first()

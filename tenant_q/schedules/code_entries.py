@@ -27,7 +27,7 @@ def entries_of(schema: str, ids: Iterable[int] | None = None) -> dict[int, CodeS
     found: dict[int, CodeSchedule] = {}
     with contextlib.suppress(TenantUnavailable), tenancy.detect_outages():
         key = tenancy.current_key(schema)
-        with tenancy.in_public():
+        with tenancy.as_owner_in_public():
             rows = CodeSchedule.objects.using(tenancy.database_alias()).filter(tenant=key)
             rows = rows if ids is None else rows.filter(schedule_id__in=list(ids))
             found = {entry.schedule_id: entry for entry in rows}

@@ -35,7 +35,7 @@ def as_declared(rows: Collection[tuple[str, Schedule]]) -> set[tuple[str, int]]:
     if not candidates:
         return set()
     keys = tenancy.keys_of_physical({schema for schema, _row in candidates})
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         entries = CodeSchedule.objects.using(tenancy.database_alias()).filter(
             site=conf().site, tenant__in=keys.values(), name__in=by_name
         )

@@ -86,7 +86,7 @@ def require_newest(release: Release) -> None:
         Outranked: A newer release was seen.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = list(_with_clock(_rows().select_for_update()).order_by("pk"))
     own = next((one for one in found if one.label == release.label), None)
     if newer := _newer(found, release, own):
@@ -95,7 +95,7 @@ def require_newest(release: Release) -> None:
 
 def _read() -> list[Any]:
     """Return the releases of the site, the latest first, each with the present of the database."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(_with_clock(_rows()).order_by("-last_seen"))
 
 
@@ -149,7 +149,7 @@ def _note_seen(found: list[Any], own: Any) -> None:
     is_back = any(_is_after(other, own) for other in found if other is not own)
     if _unseen_seconds(own) >= SEEN_EVERY_SECONDS or is_back:
         values: dict[str, Any] = {"last_seen": Now()} | ({"first_seen": Now()} if is_back else {})
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             _rows().filter(pk=own.pk).update(**values)
 
 

@@ -118,7 +118,7 @@ class Sync:
         """Return the schemas of the tenants that differ from the code, with one statement, or of all tenants."""
         if self.options.all_tenants:
             return sorted(self._wanted)
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             rows = _rows(SyncedTenant).values_list("tenant", "fingerprint", "conflicts")
             synced = {tenant: (fingerprint, conflicts) for tenant, fingerprint, conflicts in rows}
             withdrawn: set[str] = set()
@@ -176,7 +176,7 @@ class Sync:
 
     def _change(self, schemas: Sequence[str]) -> list[Comparison]:
         lock_ms = TOGETHER_LOCK_MS if len(schemas) > 1 else ALONE_LOCK_MS
-        with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(lock_ms):
+        with tenancy.detect_outages(), tenancy.as_owner_in_public(), tenancy.in_patient_transaction(lock_ms):
             if not self.options.dry_run:
                 code_releases.require_newest(self.release)
             tenancy.require_migrated(schemas)

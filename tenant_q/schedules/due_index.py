@@ -96,7 +96,7 @@ def look_query(*, but: Collection[str] = ()) -> sql.Composed:
 
 def plans() -> list[Plans]:
     """Return the plans of each schema in the due index, with one statement. Raises `DatabaseAway`."""
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         found = entries().values_list("schema_name").annotate(Count("pk"), Min("due"), Max("held")).order_by()
         return [Plans(*row) for row in found]
 
@@ -113,7 +113,7 @@ def late_clusters(seconds: float) -> dict[str, int]:
         DatabaseAway: The database cannot be reached.
     """
     try:
-        with tenancy.detect_outages(), tenancy.in_public():
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             late = entries().filter(due__lte=Now() - timedelta(seconds=seconds))
             found = dict(late.values_list("cluster").annotate(Count("pk")).order_by())
     except DatabaseAway:
@@ -159,7 +159,7 @@ def _update_unlocked(which: Q, **values: Any) -> int:
 
 
 def _update(which: Q, values: Mapping[str, Any]) -> int:
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=tenancy.database_alias()):
         free = entries().select_for_update(skip_locked=True).filter(which)
         return int(entries().filter(pk__in=free.values("pk")).update(**values))
 

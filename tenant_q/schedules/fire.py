@@ -120,7 +120,7 @@ def fire_due_together(schemas: Sequence[str]) -> Counter[str]:
 
 
 def _fire_due_together(schemas: Sequence[str]) -> Counter[str]:
-    with tenancy.detect_outages(), tenancy.in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), tenancy.in_patient_transaction(TOGETHER_LOCK_MS):
         tenancy.require_migrated(schemas)
         tenancy.require_plain_tables(schemas, Schedule._meta.db_table)
         tenants = _tenants_to_fire(schemas)

@@ -62,7 +62,7 @@ def planned_runs(limit: int, schema: str | None = None) -> list[PlannedRun]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         chosen = entries() if schema is None else entries().filter(schema_name=schema)
         columns = ("schema_name", "schedule_id", "cluster", "next_run", "held")
         found = [PlannedRun(*row) for row in chosen.order_by("next_run", "pk").values_list(*columns)[:limit]]

@@ -1,5 +1,5 @@
--- Limit the waits of the session of TENANT_Q["admin_database"], and return what tells whether it is the right one: the version of the
--- server, the database's name and OID, when the server was started, the role, and whether it may create roles.
+-- Limit the waits of the session of TENANT_Q["admin_database"], and return where it leads: the version of the server, the database's name
+-- and OID, when the server was started, the role, and whether it may create roles.
 SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, pg_catalog.current_database()::pg_catalog.text,
     base.oid::pg_catalog.int8, pg_catalog.pg_postmaster_start_time(), current_user::pg_catalog.text, role.rolcreaterole OR role.rolsuper,
     pg_catalog.set_config('statement_timeout', '60s', false), pg_catalog.set_config('lock_timeout', '5s', false),

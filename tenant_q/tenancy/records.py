@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from tenant_q.tenancy.connection import detect_outages
 from tenant_q.tenancy.tenancy_package import (
+    as_owner_in_public,
     database_alias,
-    in_public,
     public_has_tasks,
     public_schema,
     tenant_model,
@@ -38,7 +38,7 @@ def note_existing(model: Any) -> None:
     Args:
         model: The model of the records, which a migration has in an earlier form.
     """
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         records = model._default_manager.using(database_alias())
         recorded = records.filter(key=OuterRef("tenant_q_key"))
         missing = list(_tenants_with_keys().filter(~Exists(recorded)).values_list("schema_name", "tenant_q_key"))
@@ -55,14 +55,14 @@ def note_existing(model: Any) -> None:
 
 def deleted_tenants() -> list[tuple[str, str]]:
     """Return the schema and key of each tenant that has a record, but no row any more. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().filter(~Exists(rows), deleted=None).values_list("schema_name", "key"))
 
 
 def restored_tenants() -> list[str]:
     """Return the keys of the tenants that are recorded as deleted, but have a row again. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"))
         return list(_records().exclude(deleted=None).filter(Exists(rows)).values_list("key", flat=True))
 
@@ -85,7 +85,7 @@ def creations_of(keys: dict[str, str]) -> dict[str, datetime | None]:
     """
     missing = {key: schema for schema, key in keys.items() if key not in _since}
     if missing:
-        with detect_outages(), in_public():
+        with detect_outages(), as_owner_in_public():
             found = dict(_records().filter(key__in=missing).values_list("key", "since"))
             unrecorded = [schema for key, schema in missing.items() if key not in found]
             gone = _deleted_at(unrecorded) if unrecorded else {}
@@ -129,7 +129,7 @@ def scope(schema: str, key: str, made: datetime | None) -> str:
 
 def names_of(key: str) -> list[str]:
     """Return the recorded schema names of a tenant, the present one first. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         found = _records().filter(key=key, deleted=None).values_list("schema_name", "former_names").first()
     return [found[0], *found[1]] if found else []
 
@@ -143,7 +143,7 @@ def current_name(schema: str, key: str) -> str | None:
     names = names_of(key)
     if schema not in names:
         return None
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         tenants = tenant_model()._default_manager.using(database_alias())
         return names[0] if tenants.filter(pk=key, schema_name=names[0]).exists() else None
 
@@ -159,7 +159,7 @@ def successor_of_public() -> tuple[str, str] | None:
     """
     if public_has_tasks():
         return None
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         rows = _tenants_with_keys().filter(tenant_q_key=OuterRef("key"), schema_name=OuterRef("schema_name"))
         moved = _records().filter(Exists(rows), former_names__contains=[public_schema()], deleted=None)
         found: tuple[str, str] | None = moved.values_list("schema_name", "key").order_by("pk").last()

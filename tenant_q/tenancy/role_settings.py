@@ -28,6 +28,10 @@ logger = get_logger("tenant_q.tenancy")
 _OVERRIDDEN = "_tenant_q_overridden"
 # Settings whose value is a list of names, each quoted if necessary.
 _LISTS = {"search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"}
+# Settings with which a role or a database reads or runs what is another's. An operator seldom makes them.
+_SUSPICIOUS = {
+    "search_path", "role", "session_replication_role", "session_preload_libraries", "local_preload_libraries",
+}  # fmt: skip
 # Django sets these in each session, and scrubbing sets them again after each task.
 _DJANGOS = {"timezone"}
 # Sent before a statement, in the same round trip. The role's own limit applies until this has run, and a limit of a
@@ -57,14 +61,27 @@ _noted: dict[str, _Noted] = {}
 _logged: set[str] = set()
 
 
-def note_role_settings() -> None:
-    """Note the present settings of the database role. The process that starts the cluster calls it before it forks."""
+def note_role_settings() -> list[str]:
+    """Note the present settings of the database role. The process that starts the cluster calls it before it forks.
+
+    Returns:
+        A sentence about each setting that a task of an earlier cluster may have left. An operator may have made it too,
+        so it stays.
+    """
+    warnings = []
     for connection in switched_connections():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
-            settings, _, _ = _read(cursor)
+            settings, role, database = _read(cursor)
             rows = cursor.execute("SELECT name, reset_val FROM pg_catalog.pg_settings").fetchall()
         _noted[connection.alias] = _Noted(settings, {name.lower(): value or "" for name, value in rows})
+        warnings += [
+            f"{place.name} is set to {value!r} for each session of the cluster's role. If no operator did this, a task "
+            f"of an earlier cluster has: run {_restoring_statement(place, None, role, database)} and restart."
+            for place, value in sorted(settings.items())
+            if place.name in _SUSPICIOUS
+        ]
+    return list(dict.fromkeys(warnings))
 
 
 def forget() -> None:
@@ -99,25 +116,22 @@ def _check_session(*, connection: Any, **_: Any) -> None:
 
 
 def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
-    """Return the changed settings of the role that a new session must override, each with its noted value."""
+    """Return the changed settings of the role that a new session must override, each with its noted value.
+
+    A tenant's role has no settings of its own (see `verification`), and gets those that the owner's role has.
+    """
+    if acting.is_of_tenant(connection):
+        names = {place.name for place in noted.settings if place.of_role} - _DJANGOS - {"role"}
+        return {name: _noted_value(name, noted) for name in sorted(names)}
     with psycopg.ClientCursor(connection.connection) as cursor:
         found, role, database = _read(cursor)
     changed = {place for place in found.keys() | noted.settings.keys() if found.get(place) != noted.settings.get(place)}
     own = set(_DJANGOS)
     if connection.settings_dict.get("OPTIONS", {}).get("assume_role"):
         own.add("role")
-    if acting.is_of_tenant(connection):
-        _report(place.name for place in sorted(found) if place.of_role)
-        return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
     for place in sorted(changed):
         _log(place, found.get(place), noted.settings.get(place), role, database)
     return {name: _noted_value(name, noted) for name in sorted({place.name for place in changed} - own)}
-
-
-def _report(names: Iterable[str]) -> None:
-    """Have the settings removed that the role of the served tenant gave itself."""
-    if listed := ", ".join(names):
-        acting.report_settings(f"it has settings of its own: {listed}")
 
 
 def _noted_value(name: str, noted: _Noted) -> str:

@@ -6,18 +6,23 @@ can read the memory of its process.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from django.conf import settings
 
 from tenant_q.conf import conf
-from tenant_q.tenancy import acting, credentials
+from tenant_q.tenancy import credentials, owner_settings
+
+HIDDEN = "hidden in workers"
 
 
 def hide() -> None:
-    """Hide the role key, the URL of the administrator's session, and variables of the environment with secrets."""
+    """Hide the role key, the administrator's URL, and texts in the settings and the environment with the passwords."""
     credentials.keep_key()
-    secrets = [one for one in (conf().role_key, conf().admin_database, *acting.owners_passwords()) if one]
+    hidden = set(_forms(_secrets()))
     given = dict(settings.TENANT_Q)
     if given.get("role_key"):
         given["role_key"] = credentials.HIDDEN
@@ -25,6 +30,24 @@ def hide() -> None:
         del given["admin_database"]
     settings.TENANT_Q = given
     conf.cache_clear()
+    for name in dir(settings):
+        value = getattr(settings, name) if name.isupper() else None
+        if isinstance(value, str) and any(secret in value for secret in hidden):
+            setattr(settings, name, HIDDEN)
     for name, value in list(os.environ.items()):
-        if any(secret in value for secret in secrets):
+        if any(secret in value for secret in hidden):
             del os.environ[name]
+
+
+def _secrets() -> Iterable[str]:
+    """Yield the role key and the passwords of the owner and of the administrator."""
+    url = conf().admin_database or ""
+    password = urlsplit(url).password if "://" in url else None
+    found = (conf().role_key, password and unquote(password), *owner_settings.owners_passwords())
+    return (secret for secret in found if secret)
+
+
+def _forms(secrets: Iterable[str]) -> Iterable[str]:
+    """Yield secrets as they are written in texts, URLs and JSON."""
+    for secret in secrets:
+        yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1])

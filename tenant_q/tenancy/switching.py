@@ -34,6 +34,7 @@ from tenant_q.tenancy.tenancy_package import (
     public_schema,
     switch_back,
     switched_connections,
+    switched_to_public,
     tenant_connection,
     tenant_model,
     type_without,
@@ -223,6 +224,20 @@ class in_schema(ContextDecorator):
         block, self._coroutine_block = self._coroutine_block, None
         if block is not None:
             leave_coroutine(block)
+
+
+@contextmanager
+def in_public() -> Iterator[None]:
+    """Run a block with the tenancy package's connection in the public schema, then switch back.
+
+    Raises:
+        TenantNotAuthorized: The calling code is restricted to a tenant.
+        InEventLoop: An event loop runs in this thread.
+    """
+    refuse_in_event_loop("in_public()")
+    require_authorized(public_schema())
+    with switched_to_public():
+        yield
 
 
 def _require_schema(schema: Any) -> None:

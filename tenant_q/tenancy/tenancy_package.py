@@ -165,24 +165,30 @@ def leave() -> None:
 
 
 @contextmanager
-def in_public() -> Iterator[None]:
-    """Run a block with the tenancy package's connection in the public schema, then switch back.
+def as_owner_in_public() -> Iterator[None]:
+    """Run a block of tenant_q's own statements in the public schema, then switch back. For projects see `in_public`.
 
     The block acts as the owner of the tables, also while a worker serves a tenant as its role.
 
     Raises:
         InEventLoop: An event loop runs in this thread.
     """
-    refuse_in_event_loop("in_public()")
-    with acting.as_owner():
-        connection = tenant_connection()
-        previous = [(connection, connection.tenant)]
-        try:
-            connection.set_schema_to_public()
-            with noted_for_coroutines(public_schema(), ""):
-                yield
-        finally:
-            switch_back(previous)
+    refuse_in_event_loop("A query of the public schema")
+    with acting.as_owner(), switched_to_public():
+        yield
+
+
+@contextmanager
+def switched_to_public() -> Iterator[None]:
+    """Run a block with the tenancy package's connection in the public schema, then switch back."""
+    connection = tenant_connection()
+    previous = [(connection, connection.tenant)]
+    try:
+        connection.set_schema_to_public()
+        with noted_for_coroutines(public_schema(), ""):
+            yield
+    finally:
+        switch_back(previous)
 
 
 @contextmanager

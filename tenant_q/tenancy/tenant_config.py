@@ -16,6 +16,7 @@ from psycopg import sql
 
 from tenant_q.tenancy.tenancy_package import database_alias, public_schema, tenant_connection
 
+_MOST = 2**31 - 1
 _NAMES = ("display_name", "settings", "features", "limits")
 
 
@@ -48,12 +49,12 @@ class TenantConfig:
 
         Args:
             name: `max_items`, `max_open_workflows` or `max_connections`. The database takes only whole numbers of at
-                least 1 for these, but 5.0 is one too in JSON.
+                least 1 for these, but 5.0 is one too in JSON. One that PostgreSQL's integers cannot hold is cut.
         """
         found = self.limits.get(name)
         if isinstance(found, bool) or not isinstance(found, int | float) or found < 1:
             return None
-        return int(found)
+        return min(int(found), _MOST)
 
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as a JSON value, of which `from_json` makes an equal configuration."""

@@ -12,7 +12,13 @@ from typing import Any
 from tenant_q.exceptions import UnknownTenant
 from tenant_q.tenancy.connection import detect_outages
 from tenant_q.tenancy.event_loops import is_in_event_loop, key_of_coroutine
-from tenant_q.tenancy.tenancy_package import database_alias, in_public, public_schema, tenant_connection, tenant_model
+from tenant_q.tenancy.tenancy_package import (
+    as_owner_in_public,
+    database_alias,
+    public_schema,
+    tenant_connection,
+    tenant_model,
+)
 from tenant_q.tenancy.tenants import cached_key, known_tenant, look_up_together
 
 
@@ -69,7 +75,7 @@ def keys_of(schemas: Iterable[str]) -> dict[str, str]:
             found[schema] = key_of(tenant)
     unknown = [schema for schema in missing if schema not in found]
     if unknown:
-        with detect_outages(), in_public():
+        with detect_outages(), as_owner_in_public():
             rows = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=unknown)
             found |= {schema: str(key) for schema, key in rows.values_list("schema_name", "pk")}
     return found
@@ -83,7 +89,7 @@ def keys_now(schemas: Collection[str]) -> dict[str, str]:
         DatabaseAway: The database cannot be reached.
     """
     tenants = tenant_model()._default_manager.using(database_alias()).filter(schema_name__in=schemas)
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         found = {schema: str(key) for schema, key in tenants.values_list("schema_name", "pk")}
     found |= {schema: "" for schema in schemas if schema == public_schema()}
     if missing := [schema for schema in schemas if schema not in found]:

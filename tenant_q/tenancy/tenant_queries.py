@@ -15,8 +15,8 @@ from tenant_q.support.forks import no_return
 from tenant_q.support.visible import error_line
 from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.tenancy_package import (
+    as_owner_in_public,
     database_alias,
-    in_public,
     physical_schema,
     public_has_tasks,
     public_schema,
@@ -36,7 +36,7 @@ def tenants_to_schedule() -> list[str]:
 
 def keys_to_schedule() -> dict[str, str]:
     """Return the keys of the tenants that `tenants_to_schedule` names, by schema name. Raises as it."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         try:
             found = dict(among_ready(all_tenants()).values_list("schema_name", "pk"))
         except Exception as error:
@@ -55,7 +55,7 @@ def choose_tenants(function: Any) -> set[str]:
     Args:
         function: Takes a queryset of all tenants; returns a queryset of some, or a list of schema names.
     """
-    with detect_outages(), in_public(), no_return():
+    with detect_outages(), as_owner_in_public(), no_return():
         found = function(all_tenants())
         return {one if isinstance(one, str) else str(one.schema_name) for one in found}
 
@@ -81,7 +81,7 @@ def keys_of_physical(physical: Collection[str]) -> dict[str, str]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         rows = all_tenants()
         if not apps.is_installed("django_tenants"):
             rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=physical)
@@ -92,25 +92,25 @@ def keys_of_physical(physical: Collection[str]) -> dict[str, str]:
 
 def tenant_count() -> int:
     """Return the number of tenants, without the public one."""
-    with in_public():
+    with as_owner_in_public():
         return int(all_tenants().exclude(schema_name=public_schema()).count())
 
 
 def tenant_names() -> list[str]:
     """Return the sorted schema names of all tenants but the public one, by one statement. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         return sorted(all_tenants().exclude(schema_name=public_schema()).values_list("schema_name", flat=True))
 
 
 def tenant_exists(key: str) -> bool:
     """Return whether a tenant has this key, under any name, without the cache. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         return bool(all_tenants().filter(pk=key).exists())
 
 
 def is_name_taken(schema: str) -> bool:
     """Return whether a tenant has this schema name, regardless of case, without the cache. Raises `DatabaseAway`."""
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         return bool(all_tenants().filter(schema_name__iexact=schema).exists())
 
 

@@ -19,8 +19,8 @@ from tenant_q.tenancy.connection import detect_outages, is_lost
 from tenant_q.tenancy.names import validate_schema_name
 from tenant_q.tenancy.role_records import RoleRecord, pop_role, with_role
 from tenant_q.tenancy.tenancy_package import (
+    as_owner_in_public,
     database_alias,
-    in_public,
     physical_schema,
     public_schema,
     tenant_connection,
@@ -164,7 +164,7 @@ def look_up_together(schemas: Iterable[str]) -> None:
     ]
     if not wanted:
         return
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         try:
             named = all_tenants().filter(schema_name__in=wanted)
             ready = (
@@ -192,7 +192,7 @@ def logical_schema(physical: str) -> str:
     if apps.is_installed("django_tenants"):
         return physical
     if physical not in _folded:
-        with detect_outages(), in_public():
+        with detect_outages(), as_owner_in_public():
             names = list(all_tenants().filter(schema_name__iexact=physical).values_list("schema_name", flat=True))
         if not names and physical == physical_schema(public_schema()):
             return public_schema()
@@ -218,7 +218,7 @@ def _to_cache(entry: _Known) -> _Known:
 
 def _look_up(schema: str) -> _Known:
     _known.pop(schema, None)
-    with detect_outages(), in_public():
+    with detect_outages(), as_owner_in_public():
         named = all_tenants().filter(schema_name=schema)
         found = read_with_config(with_role(named))
         if not found:

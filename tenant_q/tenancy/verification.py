@@ -17,11 +17,20 @@ from django.conf import settings
 from psycopg import sql
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import ReplicaAway, SchemaMissing, SchemaNotMigrated, TenantReplaced, UnknownTenant
+from tenant_q.exceptions import (
+    LoginRefused,
+    ReplicaAway,
+    SchemaMissing,
+    SchemaNotMigrated,
+    TenantReplaced,
+    UnknownTenant,
+)
 from tenant_q.sql import statement
+from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import error_line
-from tenant_q.tenancy import acting, foreign_schemas
+from tenant_q.tenancy import acting, foreign_schemas, owner_settings, tenants, worker_state
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
+from tenant_q.tenancy.repair_marks import mark_for_repair
 from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
@@ -33,6 +42,8 @@ from tenant_q.tenancy.tenancy_package import (
     tenant_model,
     tenant_table,
 )
+
+logger = get_logger("tenant_q.tenancy")
 
 # By schema: the OID of the task table, which had all its columns when it was checked, and that moment (monotonic).
 _whole_tables: dict[str, tuple[int, float]] = {}
@@ -48,7 +59,8 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         schema: The schema that was entered.
         databases: The aliases of further databases of the task; None for those of the settings.
         tenant: The key of the tenant that must have the schema; None for the current tenant.
-        role: The role that the sessions take in the same round trip; None for that of the owner.
+        role: The tenant's role, which the sessions take in the same round trip under "role", and which must not have
+            given itself settings under "login"; None for the owner's role.
 
     Raises:
         TenantReplaced: Another tenant, or none, has the schema now.
@@ -56,6 +68,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         SchemaNotMigrated: The schema lacks the task table, or a column of it.
         ForeignCode: The tables would run code of another role.
         ReplicaAway: A further database cannot be reached.
+        LoginRefused: The tenant's role has settings of its own, and is to be repaired.
         DatabaseAway: The tenants' database cannot be reached.
     """
     if acting.is_as_tenant():  # a tenant's role has rights to its own schema only, and may not read the tenants
@@ -65,6 +78,8 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         found = _query_session(connection, schema, role)
         if connection.alias == database_alias():
             _require_tenant(schema, found.tenant, tenant, connection.tenant)
+            if found.own_settings:
+                _have_repaired(schema, found.own_settings)
         if found.schema != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
         if connection.alias == database_alias() and not found.is_whole:
@@ -167,11 +182,15 @@ def _require_tenant(schema: str, found: str | None, wanted: str | None, current:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the server says of a session: its schema, whether its task table is whole, and its tenant's key."""
+    """What the server says of a session: its schema, whether its task table is whole, and its tenant's key.
+
+    `own_settings` are those that the tenant's role has given itself.
+    """
 
     schema: str | None
     is_whole: bool
     tenant: str | None = None
+    own_settings: str | None = None
 
 
 def _query_session(connection: Any, schema: str, role: str | None) -> _Found:
@@ -192,16 +211,37 @@ def _query_tenants_session(connection: Any, schema: str, role: str | None) -> _F
     """Query the tenants' session for its schema, and for the task table's columns if not checked recently."""
     physical = physical_schema(schema)
     if _checked_recently(physical):
-        current, table, tenant, _ = _fetch(connection, schema, "verify_schema", role)
+        current, table, tenant, own = _fetch(connection, schema, "verify_schema", role)
         if table is None or int(table) == _whole_tables[physical][0]:
-            return _Found(current, table is not None, tenant)
-    current, table, has_columns, rights, tenant, _ = _fetch(connection, schema, "verify_table", role)
+            return _Found(current, table is not None, tenant, _only_under_login(own))
+    current, table, has_columns, rights, tenant, own = _fetch(connection, schema, "verify_table", role)
     is_whole = has_columns == "t"
     if is_whole:
         foreign_schemas.find_out(physical, rights or "")
     if table is not None and is_whole:
         _whole_tables[physical] = int(table), time.monotonic()
-    return _Found(current, is_whole, tenant)
+    return _Found(current, is_whole, tenant, _only_under_login(own))
+
+
+def _only_under_login(own_settings: str | None) -> str | None:
+    return own_settings if worker_state.mode() == "login" else None
+
+
+def _have_repaired(schema: str, settings: str) -> None:
+    """Have a scheduler repair the role of a tenant that has given itself settings, and put off its tasks until then."""
+    names = ", ".join(one.partition("=")[0] for one in settings.split(", ") if "=" in one)
+    role, problem = tenants.require_role(schema), f"it has settings of its own: {names}"
+    if mark_for_repair(schema, version=role.version, problem=problem):
+        logger.warning(
+            "The role %s of %s is to be repaired: %s",
+            role.role,
+            schema,
+            problem,
+            event="tenant_role.to_repair",
+            extra={"schema": schema},
+        )
+    tenants.refresh_tenant(schema, 0)
+    raise LoginRefused(f"The role {role.role} of tenant {schema!r} is to be repaired: {problem}.")
 
 
 def _checked_recently(schema: str) -> bool:
@@ -209,9 +249,10 @@ def _checked_recently(schema: str) -> bool:
 
 
 def _fetch(connection: Any, schema: str, name: str, role: str | None) -> list[str | None]:
-    base = acting.base_role(connection.alias) if acting.mode() == "role" else None
+    switches = worker_state.mode() == "role"
+    base = owner_settings.base_role(connection.alias) if switches else None
     found = fetch_raw(connection, _query(name, schema, _search_path(physical_schema(schema)), base, role))
-    if role is not None:
+    if role is not None and switches:
         acting.note_role(connection.alias)
     return found
 
@@ -224,7 +265,7 @@ def _query(name: str, schema: str, path: tuple[str, ...], base: str | None, role
     literals = {"path": quoted, "table": table, "columns": _task_columns(), "name": schema}
     tenants, key = tenant_table()
     parts: dict[str, sql.Composable] = {name: sql.Literal(value) for name, value in literals.items()}
-    parts |= {"reset": _switch(base), "role": _switch(role)}
+    parts |= {"reset": _switch(base), "role": _switch(role) if base else _own_settings(role)}
     parts |= {"tenants": sql.Identifier(public_schema(), tenants), "key": sql.Identifier(key)}
     return (
         sql.SQL(statement(name)).format(**parts, rights=foreign_schemas.rights_query(sql.Literal(physical))).as_bytes()
@@ -234,6 +275,11 @@ def _query(name: str, schema: str, path: tuple[str, ...], base: str | None, role
 def _switch(role: str | None) -> sql.Composable:
     """Return the expression that switches a session to a role; NULL to leave it."""
     return sql.SQL("pg_catalog.set_config('role', {}, false)").format(sql.Literal(role)) if role else sql.SQL("NULL")
+
+
+def _own_settings(role: str | None) -> sql.Composable:
+    """Return the expression of the settings that a role has given itself; NULL without a role."""
+    return sql.SQL(statement("own_settings")).format(role=sql.Literal(role)) if role else sql.SQL("NULL")
 
 
 def _task_columns() -> list[str]:

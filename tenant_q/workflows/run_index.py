@@ -160,7 +160,7 @@ def remove(schema: str, run: str) -> None:
     """
 
     def act() -> None:
-        with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+        with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=tenancy.database_alias()):
             free = entries().select_for_update(skip_locked=True).filter(schema_name=schema, run=run, due__lte=Now())
             entries().filter(schema_name=schema, run__in=list(free.values_list("run", flat=True))).delete()
 
@@ -182,7 +182,7 @@ def put_off(schema: str, runs: Collection[str], seconds: float) -> None:
     """
 
     def act() -> None:
-        with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+        with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=tenancy.database_alias()):
             free = (
                 entries().select_for_update(skip_locked=True).filter(schema_name=schema, run__in=runs, due__lte=Now())
             )
@@ -207,7 +207,7 @@ def settle(schema: str, runs: Collection[str]) -> None:
     """
 
     def act() -> None:
-        with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+        with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=tenancy.database_alias()):
             early = Q(look_at__isnull=True) | Q(look_at__gt=Now())
             free = (
                 entries()
@@ -256,7 +256,7 @@ def make_due(runs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """
 
     def act() -> list[tuple[str, str]]:
-        with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=tenancy.database_alias()):
+        with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=tenancy.database_alias()):
             there = set(entries().filter(pk__in=runs).values_list("schema_name", "run"))
             rows = entries().select_for_update(skip_locked=True).filter(pk__in=runs)
             free = list(rows.values_list("schema_name", "run"))

@@ -126,6 +126,8 @@ LOGIN_URL = "admin:login"
 MIDDLEWARE = [
     # First: it chooses the schema for all that follows.
     TENANT_MIDDLEWARE,
+    # Then: no view of a tenant makes a call for another one.
+    "tenant_q.middleware.RestrictToTenant",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -79,7 +79,7 @@ def test_what_needs_an_operator_is_said(site):
     said = text_of(site().get(PAGE))
     for text in (
         "State to be repaired", "the tenant changed its password", "Last probe 2 crossings",
-        "Open operation rotate, after verifier", "`mstenant rotate acme_corp` continues it.",
+        "Open operation rotate, after verifier", "mstenant rotate acme_corp has not ended; run it again",
     ):  # fmt: skip
         assert text in said
     assert "hunter2" not in said

@@ -21,9 +21,10 @@ from tenant_q.authorization import authorize, restrict_to, tenant_token
 from tenant_q.custom import AsyncTask, Chain, Iter
 from tenant_q.exceptions import InEventLoop, TenantNotAuthorized, UnknownTenant, WrongArgument
 from tenant_q.models import TenantPolicy
+from tenant_q.provisioning import decommission_tenant, provision_tenant, rotate_tenant
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
-from tenant_q.workflows import Run
+from tenant_q.workflows import Run, control
 from tests import schemas, tasks_declared
 from tests.flows import workflows
 from tests.integration.conftest import sql, work
@@ -132,6 +133,9 @@ CALLS = {
     "policies.change": lambda: policies.change(B, actor="x", act="pause", paused=True),
     "policies.configure": lambda: policies.configure(B, actor="x", display_name="B"),
     "policies.policy_of": lambda: policies.policy_of(B),
+    "provision_tenant": lambda: provision_tenant(B, adopt=True, actor="x"),
+    "decommission_tenant": lambda: decommission_tenant(B, actor="x"),
+    "rotate_tenant": lambda: rotate_tenant(B, actor="x"),
     "tenant_token": lambda: tenant_token(B),
     "restrict_to": lambda: restrict_to(B).__enter__(),
 }
@@ -157,8 +161,9 @@ def test_a_call_that_names_another_tenant_is_refused(call):
         lambda run: run.preview_resume(),
         lambda run: run.resume(),
         lambda run: run.skip("second"),
+        lambda run: control.delete(run.schema, [run.id]),
     ],
-    ids=["refresh", "steps", "results", "context", "cancel", "preview_resume", "resume", "skip"],
+    ids=["refresh", "steps", "results", "context", "cancel", "preview_resume", "resume", "skip", "delete"],
 )
 def test_a_run_of_another_tenant_is_out_of_reach(no_runs, act):
     run = run_of_b()
@@ -169,11 +174,12 @@ def test_a_run_of_another_tenant_is_out_of_reach(no_runs, act):
 def test_nothing_of_public_is_enqueued_in_public_and_its_models_are_read():
     with restrict_to(A):
         assert tenancy.tenant_model().objects.filter(schema_name=B).exists()
-        with in_public():
-            assert TenantPolicy.objects.count() == 0
-            for act in (lambda: QUtilities.add_async_task(FUNC, 1, 2), lambda: async_task(FUNC, 1, 2)):
-                with pytest.raises(TenantNotAuthorized):
-                    act()
+        with pytest.raises(TenantNotAuthorized), in_public():
+            pass
+        tenancy.tenant_connection().set_schema_to_public()
+        for act in (lambda: QUtilities.add_async_task(FUNC, 1, 2), lambda: async_task(FUNC, 1, 2)):
+            with pytest.raises(TenantNotAuthorized):
+                act()
 
 
 def test_a_receiver_does_not_redirect_a_task_to_another_tenant():
@@ -281,16 +287,27 @@ def test_coroutines_side_by_side_have_restrictions_of_their_own():
 
 
 def test_a_coroutine_enters_no_other_tenant():
-    async def enter(schema: str) -> None:
+    async def enter(schema: str) -> str:
         with restrict_to(A):
             async with in_schema(schema):
-                await QUtilities.aadd_async_task(FUNC, 1, 2)
+                return "entered"
 
-    async_to_sync(enter)(A)
+    assert async_to_sync(enter)(A) == "entered"
     for schema in (B, tenancy.public_schema()):
         with pytest.raises(TenantNotAuthorized):
             async_to_sync(enter)(schema)
-    assert QUtilities.get_queue_size() == 1
+
+
+def test_a_coroutine_awaits_no_call_for_another_tenant():
+    made = []
+
+    async def call() -> None:
+        with restrict_to(A):
+            await tenancy.call_for_coroutine("call()", lambda *address: made.append(address), B)
+
+    with pytest.raises(TenantNotAuthorized):
+        async_to_sync(call)()
+    assert not made
 
 
 def test_a_coroutine_that_has_entered_another_tenant_before_is_refused():
@@ -301,6 +318,19 @@ def test_a_coroutine_that_has_entered_another_tenant_before_is_refused():
 
     with pytest.raises(TenantNotAuthorized):
         async_to_sync(enqueue)()
+
+
+def test_a_coroutine_reads_no_configuration_of_the_tenant_that_it_has_entered_before(monkeypatch):
+    async def read() -> None:
+        async with in_schema(B):
+            assert tenancy.config().display_name == ""
+            with restrict_to(A):
+                tenancy.config()
+
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    tenancy.config(B)
+    with pytest.raises(TenantNotAuthorized):
+        async_to_sync(read)()
 
 
 # What tenant_q does for itself

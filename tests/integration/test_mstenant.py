@@ -126,12 +126,16 @@ def test_a_tenant_that_is_not_there(action):
         mstenant(action)
 
 
-def test_a_changed_limit_of_connections_says_how_it_is_applied():
-    assert "provision" not in mstenant("configure", A, "limits.max_connections=3")
+def test_a_changed_limit_of_connections_that_cannot_be_applied_is_said():
+    assert "role" not in mstenant("configure", A, "limits.max_connections=3")
     add_role(connection_limit=3)
-    assert "provision" not in mstenant("configure", A, "limits.seats=3")
-    said = mstenant("configure", A, "limits.max_connections=2")
-    assert "`mstenant provision acme_corp --adopt` applies it." in said
+    assert "role" not in mstenant("configure", A, "limits.seats=3", "limits.max_connections=3")
+    said = mstenant("configure", A, "limits.max_connections=2").splitlines()[-1]
+    assert said == (
+        "Its max_connections is not the limit of its role; `mstenant configure acme_corp limits.max_connections=2` "
+        "applies it. It needs TENANT_Q['admin_database']."
+    )
+    assert shown()["advice"] in said
 
 
 # show
@@ -186,7 +190,7 @@ def test_an_operation_that_has_not_ended_is_shown_even_without_the_tenant():
     TenantOperation.objects.create(schema_name="newcomer", kind="provision", step="schema", arguments=secret, actor="o")
     found = shown("newcomer")
     assert (found["is_known"], found["operation"]["step"]) == (False, "schema")
-    assert found["advice"] == "Its provision has not ended; `mstenant provision newcomer` continues it."
+    assert found["advice"] == "`mstenant provision newcomer` has not ended; run it again, which continues it."
     text = mstenant("show", "newcomer")
     assert "newcomer (no tenant)" in text and "provision, after step schema, since " in text
     assert "hunter2" not in text + json.dumps(found)

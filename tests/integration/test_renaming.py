@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -17,7 +18,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
-from tenant_q.models import AuditRecord, DueSchedule, TenantPolicy, TenantRecord
+from tenant_q.models import AuditRecord, DueSchedule, TenantOperation, TenantPolicy, TenantRecord, TenantRole
 from tenant_q.operations import deleted_tenants, renaming
 from tenant_q.schedules import fire
 from tenant_q.tenancy import in_schema
@@ -113,6 +114,51 @@ def test_the_old_name_may_be_anothers(old, worker):
     for name in ("old_name", "new_name"):
         with in_schema(name):
             assert Task.objects.count() == 1
+
+
+@pytest.fixture
+def roles() -> Iterator[Any]:
+    yield TenantRole.objects
+    for model in (TenantRole, TenantOperation):
+        model.objects.all().delete()
+
+
+def test_its_role_comes_along_and_no_later_tenant_of_the_name_has_it(old, roles):
+    roles.create(schema_name=old, role="db_old_name", version=3, state="active")
+    rename()
+    assert [(one.schema_name, one.role, one.version, one.state) for one in roles.all()] == [
+        ("new_name", "db_old_name", 3, "active")
+    ]
+
+
+def test_of_two_roles_after_a_rename_by_hand_the_first_is_not_served(old, roles):
+    deleted_tenants.find_and_clear()
+    roles.create(schema_name=old, role="db_old_name", state="active")
+    rename_by_hand()
+    roles.create(schema_name="new_name", role="db_new_name", state="active")
+    rename()
+    assert {one.role: (one.schema_name, one.state) for one in roles.all()} == {
+        "db_old_name": ("old_name", "leaving"),
+        "db_new_name": ("new_name", "active"),
+    }
+
+
+def test_what_is_left_of_a_role_or_an_operation_refuses_a_rename(old, roles):
+    TenantOperation.objects.create(schema_name=old, kind="provision", actor="o")
+    with pytest.raises(CommandError, match="A provision of old_name has not ended, so nothing is renamed"):
+        rename()
+    TenantOperation.objects.all().delete()
+    roles.create(schema_name="new_name", role="db_new_name", state="active")
+    with pytest.raises(CommandError, match="A former tenant 'new_name' has left its database role; run `python"):
+        rename()
+    assert tenancy.get_tenant(old)
+
+
+def test_a_rename_makes_way_for_the_removal_of_a_former_tenant_of_the_name(old, roles):
+    roles.create(schema_name=old, role="db_old_name", state="leaving")
+    TenantOperation.objects.create(schema_name=old, kind="decommission", arguments={"key": "a former one"}, actor="o")
+    rename()
+    assert roles.get().schema_name == TenantOperation.objects.get().schema_name == old
 
 
 def test_a_tenant_that_was_paused_stays_so(old):

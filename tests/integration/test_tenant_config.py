@@ -201,6 +201,7 @@ def test_the_database_refuses_limits_that_could_not_be_kept(limit, value):
 def test_a_limit_is_a_whole_number_however_it_is_written():
     config = TenantConfig(limits={"max_items": 5, "max_connections": 5.0, "max_open_workflows": None, "seats": True})
     assert [config.limit(name) for name in ("max_items", "max_connections", "max_open_workflows")] == [5, 5, None]
+    assert TenantConfig(limits={"max_connections": 2**40}).limit("max_connections") == 2**31 - 1
     assert TenantConfig(limits={"max_items": True}).limit("max_items") is None
     assert TenantConfig(limits={"max_items": "5"}).limit("max_items") is None
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+
+from tests.tasks import client, note
 
 Outcome = list[Any]  # the statement, the SQLSTATE or "done", and what was read or said
 
@@ -29,6 +33,132 @@ def _attempt(statement: str, alias: str = "default") -> Outcome:
 def _state(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
     return getattr(cause, "sqlstate", None) or type(error).__name__
+
+
+# Other ways to send it
+
+
+def in_transaction(statements: list[str]) -> list[Outcome]:
+    """Execute all of them in one transaction, each in a savepoint."""
+    outcomes = []
+    with suppress(Exception), transaction.atomic():
+        for statement in statements:
+            with suppress(_Undo), transaction.atomic():
+                outcomes.append(_attempt(statement))
+                if outcomes[-1][1] != "done":
+                    raise _Undo
+    return outcomes
+
+
+class _Undo(Exception):
+    """Rolls a savepoint back."""
+
+
+def by_copy(tables: list[str]) -> list[Outcome]:
+    """Copy tables to the client and rows into them, by the protocol of COPY."""
+    outcomes = []
+    for table in tables:
+        for statement, row in ((f"COPY {table} TO STDOUT", None), (f"COPY {table} FROM STDIN", b"x\n")):
+            try:
+                with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                    if row is None:
+                        outcomes.append([statement, "done", repr([bytes(data) for data in copy])])
+                    else:
+                        copy.write(row)
+                        outcomes.append([statement, "done", ""])
+            except Exception as error:
+                outcomes.append([statement, _state(error), repr(error)])
+    return outcomes
+
+
+def prepared(statements: list[str]) -> list[Outcome]:
+    """Execute them past Django, prepared on the server."""
+    connection.ensure_connection()
+    outcomes = []
+    for statement in statements:
+        try:
+            found = connection.connection.execute(statement, prepare=True)
+            outcomes.append([statement, "done", repr(found.fetchall() if found.description else "")])
+        except Exception as error:
+            outcomes.append([statement, _state(error), repr(error)])
+    return outcomes
+
+
+def in_new_sessions(statements: list[str]) -> list[Outcome]:
+    """Execute them after Django's session was closed, after it was ended, and over a connection of the task's own."""
+    connection.close()
+    outcomes = attempt(statements)
+    attempt(["SELECT pg_terminate_backend(pg_backend_pid())"])
+    connection.close()
+    outcomes += attempt(statements)
+    connection.close()
+    made = connections.create_connection("default")
+    made.set_schema(connection.schema_name)
+    for statement in statements:
+        try:
+            with made.cursor() as cursor:
+                cursor.execute(statement)
+                outcomes.append([statement, "done", repr(cursor.fetchall() if cursor.description else "")])
+        except Exception as error:
+            outcomes.append([statement, _state(error), repr(error)])
+    made.close()
+    return outcomes
+
+
+def in_a_thread(statements: list[str]) -> list[Outcome]:
+    """Execute them in a thread, which has a session of its own."""
+    outcomes: list[Outcome] = []
+
+    def work() -> None:
+        outcomes.extend(attempt(statements))
+        connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return outcomes
+
+
+def in_a_child(statements: list[str], key: str) -> list[Outcome]:
+    """Execute them in a forked process."""
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            connections.close_all()
+            note(key, outcomes=attempt(statements))
+        os._exit(0)
+    os.waitpid(child, 0)
+    return []
+
+
+def leave_a_thread(statements: list[str], key: str, seconds: float, way: str = "attempt") -> None:
+    """Leave a thread that goes on in new sessions while other tenants are served, each time in a way of this module."""
+
+    send, has_begun = globals()[way], threading.Event()
+
+    def work() -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not client().exists(f"go:{key}"):
+            note(key, outcomes=[outcome for outcome in send(statements) if outcome[1] == "done"])
+            connections.close_all()
+            has_begun.set()
+            time.sleep(0.002)
+        note(key, outcomes="the end")
+
+    threading.Thread(target=work, daemon=True).start()
+    has_begun.wait(10)
+
+
+def hook(task: Any) -> None:
+    """Executes the statements that the task returned."""
+    note(f"hook:{task.id}", outcomes=attempt(task.result))
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+# What the next one finds
 
 
 def surroundings() -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.isolated.arming import arm
+from tests.isolated.scene import Scene, names_of
 from tests.isolated.server import OWNER, IsolatedServer, drop_site
 from tests.isolated.site import Site
-from tests.schemas import make_base_tenants
-
-pytest.register_assert_rewrite("tests.isolated.scene")
+from tests.schemas import TENANTS, make_base_tenants
 
 TEMPLATE = "isolated_template"
 
@@ -71,3 +71,15 @@ def isolated_site(
     finally:
         site.end()
         drop_site(isolated_server, site.database)
+
+
+@pytest.fixture(scope="module")
+def scene(make_site: Callable[..., Site]) -> Iterator[Scene]:
+    """A site under "login" with a cluster of one worker, so that the next task is in the same process."""
+    site = make_site("login")
+    site.tenant_q["shared_read"] = ["rates"]
+    number = arm(site)
+    with site.here(), site.session(OWNER) as owners:
+        site.provision(*TENANTS)
+        yield Scene(site, names_of(site, number, owners), site.mscluster(workers=1))
+        site.end()

@@ -19,7 +19,7 @@ def killed_at_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str]:
     It yields after each kill, with the place, and ends when a process has reached its end. `every` leaves out places.
     """
     place = 2
-    while _is_killed(act, place):
+    while is_killed(act, place):
         yield f"{'after' if place % 2 else 'before'} statement {place // 2}"
         place += every
 
@@ -32,12 +32,12 @@ def killed_after_each(act: Callable[[], Any], *, every: int = 1) -> Iterator[str
     Parameters: `every`, the distance from one place to the next.
     """
     number = 1
-    while _is_killed(act, number, arm=_arm_after):
+    while is_killed(act, number, arm=_arm_after):
         yield f"after answer {number}"
         number += every
 
 
-def _is_killed(act: Callable[[], Any], place: int, arm: Callable[[int], None] | None = None) -> bool:
+def is_killed(act: Callable[[], Any], place: int, arm: Callable[[int], None] | None = None) -> bool:
     """Call `act` in a process of its own, which is killed at a place. Return whether it came so far."""
     pid = os.fork()
     if pid == 0:
@@ -51,6 +51,30 @@ def _is_killed(act: Callable[[], Any], place: int, arm: Callable[[int], None] | 
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def count_statements(act: Callable[[Callable[[str], None]], Any]) -> dict[str, int]:
+    """Call `act` in this process, and count its statements.
+
+    It gets a function to call with the name of each part that begins. Return how many statements were sent before each
+    part, and before "end".
+    """
+    send, sent, marks = psycopg.Connection.wait, 0, {}
+
+    def wait(*arguments: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        return send(*arguments, **options)
+
+    def mark(name: str) -> None:
+        marks[name] = sent
+
+    psycopg.Connection.wait = wait  # type: ignore[method-assign]
+    try:
+        act(mark)
+    finally:
+        psycopg.Connection.wait = send  # type: ignore[method-assign]
+    return marks | {"end": sent}
 
 
 def _arm(place: int) -> None:

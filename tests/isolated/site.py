@@ -19,6 +19,7 @@ import pytest
 from django.db import connections
 from django.test import override_settings
 
+from tenant_q.provisioning import TenantCredentials, provision_tenant
 from tests.conftest import MANAGE, RunningCluster, delete_keys, name_in_django_q
 from tests.isolated.server import ADMIN, OWNER, IsolatedServer
 
@@ -72,6 +73,10 @@ class Site:
             "AND backend_type = 'client backend' AND usename <> 'postgres'"
         )
         return dict(found)
+
+    def provision(self, *schemas: str, **values: Any) -> dict[str, TenantCredentials]:
+        """Give existing tenants roles, in this process, which must be one of the site's."""
+        return {schema: provision_tenant(schema, adopt=True, actor="tests", **values) for schema in schemas}
 
     # Processes
 

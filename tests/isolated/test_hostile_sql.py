@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tenant_q.tenancy import in_schema
-from tests.isolated import attack_tasks, hand_made, witness
+from tests.isolated import attack_tasks, witness
 from tests.isolated.arming import ATTACKER, TENANTS, arm
 from tests.isolated.attacks import ATTACKS
-from tests.isolated.scene import Scene, names_of, not_refused, read_elsewhere, statements
+from tests.isolated.scene import names_of, not_refused, read_elsewhere, statements
 from tests.isolated.server import OWNER
 
 pytestmark = pytest.mark.seam
-
-
-@pytest.fixture(scope="module")
-def scene(make_site) -> Iterator[Scene]:
-    site = make_site("login")
-    number = arm(site)
-    for schema in TENANTS:
-        hand_made.provision(site, schema)
-    with site.here(), site.session(OWNER) as owners:
-        yield Scene(site, names_of(site, number, owners), site.mscluster(workers=1))
-        site.end()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_it_reaches_nothing(scene, name):
     with scene.nothing_elsewhere():
         outcomes = scene.commit("attempt", statements(ATTACKS[name], scene.names))
-        hand_made.repair(scene.site, ATTACKER)
     assert not_refused(ATTACKS[name], outcomes) == []
     assert read_elsewhere(outcomes) == []
 
@@ -42,8 +28,8 @@ def test_where_the_schema_is_only_a_setting_it_is_seen_to_cross(isolated_site, n
     site = isolated_site
     with site.session(OWNER) as owners:
         names = names_of(site, arm(site), owners)
-        for schema in TENANTS:
-            hand_made.provision(site, schema)
+        with site.here(admin_database=site.admin_url, role_key=site.role_key, shared_read=["rates"]):
+            site.provision(*TENANTS)
         before = witness.look(site, ATTACKER, names.own_role)
         with in_schema(ATTACKER):
             outcomes = attack_tasks.attempt(statements(ATTACKS[name], names))

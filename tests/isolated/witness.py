@@ -18,7 +18,7 @@ _TABLES = """
 SELECT n.nspname, c.relname, EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'schema_name' AND NOT a.attisdropped)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^(pg_|information_schema$)' AND n.nspname <> %s
+WHERE c.relkind IN ('r', 'm') AND c.relname <> 'tenant_q_brokerepoch' AND n.nspname !~ '^(pg_|information_schema$)' AND n.nspname <> %s
 """
 # One statement for each kind of thing; `%(role)s` is the attacker's, whose settings and password are its own.
 _CATALOGUES = {
@@ -40,13 +40,15 @@ _CATALOGUES = {
     "comments": "SELECT objoid, classoid, objsubid, description FROM pg_description",
     "large objects": "SELECT m.oid, m.lomowner, m.lomacl::text, lo_get(m.oid) FROM pg_largeobject_metadata m "
     "WHERE m.lomowner <> (SELECT oid FROM pg_roles WHERE rolname = %(role)s)",
-    "roles": "SELECT rolname, rolsuper, rolcanlogin, rolcreaterole, rolconnlimit, rolvaliduntil, "
+    "roles": "SELECT rolname, rolsuper, rolcanlogin, rolcreaterole, rolconnlimit, "
+    "COALESCE(rolvaliduntil, 'infinity')::text, "
     "CASE WHEN rolname <> %(role)s THEN rolpassword END FROM pg_authid",
     "members": "SELECT roleid, member, grantor, admin_option, inherit_option, set_option FROM pg_auth_members",
     "settings": "SELECT setdatabase, setrole, setconfig FROM pg_db_role_setting "
     "WHERE setrole <> COALESCE((SELECT oid FROM pg_roles WHERE rolname = %(role)s), 0)",
     "parameters": "SELECT name, setting FROM pg_settings WHERE context IN ('sighup', 'postmaster')",
-    "default rights": "SELECT defaclrole, defaclnamespace, defaclobjtype, defaclacl::text FROM pg_default_acl",
+    "default rights": "SELECT defaclrole, defaclnamespace, defaclobjtype, defaclacl::text FROM pg_default_acl "
+    "WHERE strpos(defaclacl::text, %(role)s) = 0",  # a role can give up what it was granted by default
     "databases": "SELECT datname, datdba, datacl::text, datconnlimit FROM pg_database",
     "extensions": "SELECT extname, extowner FROM pg_extension",
     "event triggers": "SELECT evtname FROM pg_event_trigger",
@@ -70,7 +72,9 @@ def look(site: Site, attacker: str, role: str) -> dict[str, Any]:
                 statement += " WHERE schema_name <> %(attacker)s"
             found[f"{schema}.{table}"] = _rows(raw, statement, {"attacker": attacker})
         for schema, name in raw.execute(
-            "SELECT schemaname, sequencename FROM pg_sequences WHERE schemaname <> %s", [attacker]
+            "SELECT schemaname, sequencename FROM pg_sequences WHERE schemaname <> %s "
+            "AND NOT starts_with(sequencename, 'tenant_q_')",  # our triggers count on for the attacker's own rows
+            [attacker],
         ).fetchall():
             found[f"{schema}.{name}"] = _rows(raw, f'SELECT last_value, is_called FROM "{schema}"."{name}"', {})
         for name, statement in _CATALOGUES.items():

@@ -18,6 +18,7 @@ from django.db import connection, connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
+from tenant_q.cluster import preflight
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
@@ -168,6 +169,24 @@ def test_what_the_operator_had_set_before_is_kept(started, caplog, how):
     with elsewhere() as raw:
         raw.execute(statement)
     assert settings_of_roles() == before
+
+
+def test_what_was_set_before_is_shown_when_a_cluster_starts(clean):
+    database = f'"{connection.settings_dict["NAME"]}"'
+    for whose in ("ROLE CURRENT_USER", f"ROLE CURRENT_USER IN DATABASE {database}", f"DATABASE {database}"):
+        with elsewhere() as raw:
+            raw.execute(f"ALTER {whose} SET search_path = acme_corp; ALTER {whose} SET work_mem = '5MB'")
+        connections.close_all()
+        before = settings_of_roles()
+        (warning,) = [one for one in preflight.survey().warnings if "for each session" in one]
+        assert warning.startswith("search_path is set to 'acme_corp' for each session of the cluster's role.")
+        assert settings_of_roles() == before, "it is the operator's"
+        with elsewhere() as raw:
+            raw.execute(warning.partition("run ")[2].partition(";")[0])
+            raw.execute(f"ALTER {whose} RESET work_mem")
+    connections.close_all()
+    assert settings_of_roles() == []
+    assert [one for one in preflight.survey().warnings if "for each session" in one] == []
 
 
 def test_the_time_zone_stays_djangos(started):

@@ -10,6 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from tenant_q import audit, policies
 from tenant_q.conf import conf
+from tenant_q.exceptions import TenantQError
 from tenant_q.management.tenant_action import TenantAction
 from tenant_q.management.tenant_facts import value_words
 from tenant_q.models.tenants import CONFIGURED
@@ -41,13 +42,34 @@ class Action(TenantAction):
     def perform(self, schema: str, options: dict[str, Any]) -> None:
         given = _changes(schema, options["changes"])
         config = policies.configure(schema, actor=audit.operator(), **_values(given))
+        applied = self._apply(schema) if ("limits", "max_connections") in given else ""
         if options["json"]:
             self.command.write_json({"schema": schema, **config.as_json()})
             return
         self.command.write_line(f"{schema} has {', '.join(_said(key, value) for key, value in given.items())}.")
         self.command.write_line(f"Running processes use it within {conf().tenant_cache_seconds:g} s.")
-        if ("limits", "max_connections") in given and (advice := read_details(schema).advice):
-            self.command.write_line(advice)
+        if applied:
+            self.command.write_line(applied)
+
+    def _apply(self, schema: str) -> str:
+        """Apply a changed limit of connections to the tenant's role. Return what came of it; empty without a role."""
+        details = read_details(schema)
+        if details.role is None:
+            return ""
+        if not conf().admin_database:
+            return f"{details.advice} It needs TENANT_Q['admin_database']." if details.advice else ""
+        from tenant_q.provisioning import apply_connection_limit  # for projects whose tenants have roles
+
+        try:
+            role = apply_connection_limit(schema)
+        except TenantQError as error:
+            raise CommandError(
+                f"The configuration is saved, and its max_connections is not applied: {error} Then run the same again."
+            ) from error
+        if role is None:
+            return ""
+        limit = role.connection_limit
+        return f"Its role may have {'any number of' if limit is None else limit} session{'s' * (limit != 1)} at once."
 
 
 def _changes(schema: str, words: Sequence[str]) -> dict[tuple[str, str], Any]:

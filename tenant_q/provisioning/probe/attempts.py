@@ -132,7 +132,7 @@ def attempt(subject: Subject, victim: Subject | None, targets: Targets, mode: st
     with tenant_session(subject, mode) as raw:
         for one in [*_attempts(mode, values), *targets.calls.get(subject.oid, ())]:
             titles.append(one.title)
-            query = sql.SQL(one.text).format(**values)  # type: ignore[arg-type]
+            query = sql.SQL(one.text).format(**values)
             outcome = _try(raw, query, one.words)
             if outcome is None:
                 text = one_line(query.as_string(raw))
@@ -167,9 +167,9 @@ def _calls(owner: psycopg.Connection[Any], tenants: Sequence[Subject]) -> dict[i
 
 
 def _try(raw: psycopg.Connection[Any], query: sql.Composed, words: frozenset[str]) -> str | None:
-    """Make one attempt, again if a lock is held by others. Return "" if it was refused, None if it was not, else why not.
+    """Make one attempt, and again if others hold a lock. Return "" if it was refused, None if not, else the reason.
 
-    The server checks rights before it checks values or locks a table at once.
+    The server checks rights before it checks values, and before it tries a lock for which it does not wait.
     """
     for rest in reversed(range(_TIMES)):
         outcome = _try_once(raw, query, words)

@@ -19,7 +19,6 @@ from tenant_q.sql import statement
 _MAINTAIN_SINCE = 170000
 # How many roles one statement checks. A statement holds no lock that others wait for, but shows no progress.
 BATCH = 10
-_CATALOGUE_ONLY = "SET search_path TO pg_catalog, pg_temp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,7 @@ _TABLE = tuple(TABLE_RIGHTS.split(", "))
 _SEQUENCE = tuple(SEQUENCE_RIGHTS.split(", "))
 _KINDS = (
     _Kind("schema", "probe_schemas", ("USAGE", "CREATE"), ("USAGE",)),
-    _Kind(
-        "table", "probe_tables", (*_TABLE, "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"), _TABLE, _MAINTAIN_SINCE
-    ),
+    _Kind("table", "probe_tables", (*_TABLE, "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"), _TABLE, _MAINTAIN_SINCE),
     _Kind("column", "probe_columns", ("SELECT", "INSERT", "UPDATE", "REFERENCES"), ("SELECT", "INSERT", "UPDATE")),
     _Kind("sequence", "probe_sequences", (*_SEQUENCE, "UPDATE"), _SEQUENCE),
     _Kind("function", "probe_functions", ("EXECUTE",), ("EXECUTE",)),
@@ -76,7 +73,7 @@ _WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the catalogue says: how many rights were checked, the ways out of the schemas, and what deserves a warning."""
+    """What the catalogue says: the number of rights checked, the ways out of schemas, and what deserves a warning."""
 
     rights: int
     crossings: tuple[Finding, ...]
@@ -109,7 +106,6 @@ def check(owner: psycopg.Connection[Any], subjects: Sequence[Subject], group: st
     """
     with owner.transaction():
         owner.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        owner.execute(_CATALOGUE_ONLY.replace("SET", "SET LOCAL", 1))
         values = _values(subjects, group, shared)
         names = {one.oid: one.schema for one in subjects}
         group_oid = next((one.oid for one in subjects if not one.space), None)
@@ -169,17 +165,16 @@ def _unexplained(
 ) -> Iterator[Finding]:
     """Return a finding for each role with rights of which neither a grant nor a membership is the reason."""
     explained = {
-        tenant
-        for one, _ in found
-        if one.kind in ("membership", "attribute", "ownership")
-        for tenant in one.tenants
+        tenant for one, _ in found if one.kind in ("membership", "attribute", "ownership") for tenant in one.tenants
     }
     for one in inherited:
         if names[one.role] not in explained:
             yield Finding("right", (names[one.role],), f"{one.rights} rights", one.example, "an unknown way", "", "")
 
 
-def _unlisted(owner: psycopg.Connection[Any], values: dict[str, sql.Composable], names: dict[int, str]) -> list[Finding]:
+def _unlisted(
+    owner: psycopg.Connection[Any], values: dict[str, sql.Composable], names: dict[int, str]
+) -> list[Finding]:
     """Return a warning for each shared table to which tenants' tables refer and which their roles may not read."""
     found = []
     for space, table, roles in owner.execute(_composed("probe_unlisted_models", values)).fetchall():

@@ -29,15 +29,13 @@ Progress = Callable[[str, int], None]
 _REPEATED = 5
 
 
-def probe_tenants(
-    schemas: Iterable[str] | None = None, *, actor: str, progress: Progress | None = None
-) -> ProbeReport:
+def probe_tenants(schemas: Iterable[str] | None = None, *, actor: str, progress: Progress | None = None) -> ProbeReport:
     """Find out whether the roles of tenants can reach anything outside of their schemas.
 
     The catalogue is checked for every right of each role, over a session of the owner. Then each role attempts reads,
     writes, locks, calls, role switches and file access, over a session that is opened as a worker opens it; all is
-    rolled back. The result is recorded in the tenants' roles and as an audit record. Under "path" the sessions are those
-    of "login", so that a site can be probed before it changes.
+    rolled back. The result is recorded in the tenants' roles and as an audit record. Under "path" the sessions are
+    those of "login", so that a site can be probed before it changes.
 
     Args:
         schemas: The tenants, by schema name; None for all that have a role.
@@ -61,7 +59,10 @@ def probe_tenants(
         checked = _check(owner, subjects, report)
         made = _attempt(owner, subjects, mode, report, _superusers(checked))
     problems = [*subjects.problems, *_owner_problems(mode), *(problem for one in made for problem in one.problems)]
-    crossings = [*checked.crossings, *(_with_closings(one, checked.crossings) for done in made for one in done.crossings)]
+    crossings = [
+        *checked.crossings,
+        *(_with_closings(one, checked.crossings) for done in made for one in done.crossings),
+    ]
     kinds = [title for title in (made[0].titles if made else ()) if all(title in one.titles for one in made)]
     found = ProbeReport(
         tenants=tuple(one.schema for one in subjects.tenants),
@@ -80,7 +81,7 @@ def probe_tenants(
 
 def _check(owner: psycopg.Connection[Any], subjects: Subjects, report: Progress) -> catalogue.Checked:
     """Check the rights of the probed tenants' roles, some at a time, and with the first of them those of the group."""
-    rights, crossings, warnings = 0, [], []
+    rights, crossings, warnings = 0, list[Finding](), list[Finding]()
     rest = [] if subjects.group is None else [subjects.group]
     for batch in catalogue.batches(subjects.tenants):
         report(f"rights of {batch[0].schema}", 0)
@@ -96,7 +97,7 @@ def _check(owner: psycopg.Connection[Any], subjects: Subjects, report: Progress)
 def _attempt(
     owner: psycopg.Connection[Any], subjects: Subjects, mode: str, report: Progress, superusers: set[str]
 ) -> list[attempts.Attempted]:
-    """Make every attempt as each of the probed tenants' roles, but none as a superuser, whom the server refuses nothing."""
+    """Make every attempt as each of the probed tenants' roles, but none as a superuser, to whom nothing is refused."""
     targets = attempts.find_targets(owner, subjects.others, subjects.group_name)
     made = []
     for tenant in (one for one in subjects.tenants if one.schema not in superusers):
@@ -119,7 +120,7 @@ def _owner_problems(mode: str) -> list[Problem]:
     return [
         Problem(
             None,
-            "This project's role can log in without a password, as then could every task, so the isolation \"login\" "
+            'This project\'s role can log in without a password, as then could every task, so the isolation "login" '
             "proves nothing; ask for scram-sha-256 in pg_hba.conf, and take client certificates out of DATABASES.",
         )
     ]
@@ -141,12 +142,13 @@ def _record(found: ProbeReport, actor: str, *, is_site: bool) -> None:
         "crossings": len(found.crossings),
         "problems": len(found.problems),
     }
-    with tenancy.detect_outages(), tenancy.in_public(), transaction.atomic(using=alias):
-        for schema in filter(found.is_proven, found.tenants):
-            rows = TenantRole.objects.using(alias).filter(schema_name=schema)
-            rows.update(probed=timezone.now(), crossings=found.crossings_of(schema))
-        schema = None if is_site or len(found.tenants) != 1 else found.tenants[0]
-        audit.record(actor, "probe", schema=schema, target="" if schema else f"{len(found.tenants)} tenants", after=after)
+    with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):
+        for crossings, schemas in _by_crossings(found).items():
+            rows = TenantRole.objects.using(alias).filter(schema_name__in=schemas)
+            rows.update(probed=timezone.now(), crossings=crossings)
+        only = None if is_site or len(found.tenants) != 1 else found.tenants[0]
+        target = "" if only else f"{len(found.tenants)} tenants"
+        audit.record(actor, "probe", schema=only, target=target, after=after)
     log = logger.info if found.is_closed else logger.error
     log(
         "Probed %d tenants: %d crossings, %d problems",
@@ -154,5 +156,13 @@ def _record(found: ProbeReport, actor: str, *, is_site: bool) -> None:
         len(found.crossings),
         len(found.problems),
         event="provisioning.probed",
-        extra={"schema": schema},
+        extra={"schema": only},
     )
+
+
+def _by_crossings(found: ProbeReport) -> dict[int, list[str]]:
+    """Return the tenants whose probe was completed, by the number of their crossings."""
+    schemas: dict[int, list[str]] = {}
+    for schema in filter(found.is_proven, found.tenants):
+        schemas.setdefault(found.crossings_of(schema), []).append(schema)
+    return schemas

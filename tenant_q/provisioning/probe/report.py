@@ -77,9 +77,9 @@ class ProbeReport:
         parts = [_count(len(self.crossings), "crossing")] if self.crossings else []
         parts += [_count(len(self.problems), "problem")] if self.problems else []
         first = next((one.text for one in self.problems), "") or next(
-            one.closes or f"{one.right} on {one.object}" for one in self.crossings
+            f"run {one.closes}" if one.closes else f"look at {one.right} on {one.object}" for one in self.crossings
         )
-        return f"{' and '.join(parts)}; `python manage.py mstenant probe --all` lists them. The first: {first}"
+        return f"{' and '.join(parts)}, which `python manage.py mstenant probe --all` lists; first {first.rstrip('.')}."
 
     def crossings_of(self, schema: str) -> int:
         """Return how many crossings the probe found for a tenant."""

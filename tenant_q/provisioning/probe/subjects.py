@@ -96,7 +96,9 @@ def find_subjects(schemas: Iterable[str] | None, owner: psycopg.Connection[Any])
         record, space = records.get(name), oids["schema"][tenancy.physical_schema(name)]
         role = oids["role"][record.role] if record is not None else 0
         if space:
-            found.append(Subject(name, record.role if record and role else "", record.version if record else 0, role, space))
+            found.append(
+                Subject(name, record.role if record and role else "", record.version if record else 0, role, space)
+            )
         if name in wanted and record is not None and not (role and space):
             missing = tenancy.physical_schema(name) if role else record.role
             problems.append(
@@ -112,7 +114,7 @@ def find_subjects(schemas: Iterable[str] | None, owner: psycopg.Connection[Any])
 
 
 def _records() -> dict[str, TenantRole]:
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return {one.schema_name: one for one in TenantRole.objects.using(tenancy.database_alias())}
 
 
