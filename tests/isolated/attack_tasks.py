@@ -131,18 +131,22 @@ def in_a_child(statements: list[str], key: str) -> list[Outcome]:
     return []
 
 
-def leave_a_thread(statements: list[str], key: str, seconds: float) -> None:
-    """Leave a thread that goes on in new sessions while other tenants are served."""
+def leave_a_thread(statements: list[str], key: str, seconds: float, way: str = "attempt") -> None:
+    """Leave a thread that goes on in new sessions while other tenants are served, each time in a way of this module."""
+
+    send, has_begun = globals()[way], threading.Event()
 
     def work() -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not client().exists(f"go:{key}"):
-            note(key, outcomes=[outcome for outcome in attempt(statements) if outcome[1] == "done"])
+            note(key, outcomes=[outcome for outcome in send(statements) if outcome[1] == "done"])
             connections.close_all()
+            has_begun.set()
             time.sleep(0.002)
         note(key, outcomes="the end")
 
     threading.Thread(target=work, daemon=True).start()
+    has_begun.wait(10)
 
 
 def hook(task: Any) -> None:

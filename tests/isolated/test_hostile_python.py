@@ -87,18 +87,19 @@ def test_in_a_hook(scene, sample):
     assert not_refused(SAMPLE, found["outcomes"]) == []
 
 
-def test_in_a_thread_that_stays_while_others_are_served(scene, sample):
+@pytest.mark.parametrize("way", ["attempt", "in_new_sessions", "in_a_thread"])
+def test_in_a_thread_that_stays_while_others_are_served(scene, sample, way):
     """Its session would have the role of the tenant that is served by then."""
     key = uuid.uuid4().hex
     with scene.nothing_elsewhere(do_others_run=True):
-        scene.commit("leave_a_thread", [*sample, "SELECT number FROM shop_order", "SELECT current_user"], key, 3)
-        scene.look_around()
-        scene.look_around()
+        scene.commit("leave_a_thread", [*sample, "SELECT number FROM shop_order", "SELECT current_user"], key, 30, way)
+        for schema in (VICTIM, "initech_llc"):
+            scene.commit("attempt", ["SELECT pg_sleep(1)"], schema=schema)
         let_go(key)
         wait_until(lambda: notes(key)[-1]["outcomes"] == "the end", 10, "the thread to end, or its worker")
     found = [outcome for one in notes(key)[:-1] for outcome in one["outcomes"]]
     assert read_elsewhere(found) == []
-    assert {outcome[2] for outcome in found if "current_user" in outcome[0]} <= {f"[('{scene.names.own_role}',)]"}
+    assert {outcome[2] for outcome in found if "current_user" in outcome[0]} == {f"[('{scene.names.own_role}',)]"}
 
 
 # With what the settings show
@@ -135,10 +136,14 @@ def test_our_functions_do_not_name_another_tenant_for_it(scene):
 
 SCHEDULES = {
     "a function that is not offered": {"func": "os.system", "args": "('touch {path}',)"},
-    "a hook that is not offered": {"func": "tests.tasks.nothing", "hook": "os.system"},
+    "a hook that is not offered": {
+        "func": "tests.tasks.intended",
+        "args": "('{path}',)",
+        "hook": "tests.isolated.attack_calls.touch",
+    },
     "a function of tenant_q": {"func": "tenant_q.tenancy.tenancy_package.in_public"},
     "code for arguments": {"func": "tests.tasks.nothing", "args": "__import__('os').system('touch {path}')"},
-    "a module that does something": {"func": "antigravity.fly"},
+    "a module that does something": {"func": "tests.isolated.imported_trap.nothing"},
     "a pickle for arguments": {"func": "tests.tasks.nothing", "args": "{bomb}"},
 }
 
@@ -161,6 +166,7 @@ def test_a_schedule_that_it_wrote(scene, tmp_path, name):
             wait_until(lambda: not Schedule.objects.filter(name="trap", next_run__lt=timezone.now()).exists())
             Schedule.objects.filter(name="trap").delete()
     assert not path.exists()
+    assert notes("imported-trap") == []
 
 
 def test_a_task_row_that_it_wrote_before_the_task_ran(scene, tmp_path):
