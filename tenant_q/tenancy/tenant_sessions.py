@@ -25,7 +25,7 @@ from tenant_q.exceptions import LoginRefused, SessionLimit
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting, role_records
+from tenant_q.tenancy import acting, owner_settings, role_records, worker_state
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
 from tenant_q.tenancy.repair_marks import mark_for_repair
@@ -118,6 +118,7 @@ def _serve_as_login(schema: str, databases: Databases) -> None:
     _kept.limit(conf().tenant_sessions - len(made))
     acting.open_as_tenant(
         made,
+        schema,
         role.role,
         park=partial(_park, role, made),
         prepare=partial(prepare, schema=schema),
@@ -143,7 +144,7 @@ def _connection(alias: str, schema: str, role: RoleRecord) -> Any:
         return found
     connection = connections.create_connection(alias)
     password = password_of(str(connection.settings_dict["NAME"]), role.role, role.version)
-    connection.settings_dict = acting.settings_for(alias, role.role, password)
+    connection.settings_dict = owner_settings.settings_for(alias, role.role, password)
     prepare(connection, schema)
     return connection
 
@@ -259,7 +260,7 @@ def role_to_verify(schema: str) -> str | None:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    return require_role(schema).role if acting.is_isolated() and schema != public_schema() else None
+    return require_role(schema).role if worker_state.is_isolated() and schema != public_schema() else None
 
 
 def serve(schema: str, databases: Databases = None) -> None:
@@ -274,12 +275,12 @@ def serve(schema: str, databases: Databases = None) -> None:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    if not acting.is_isolated():
+    if not worker_state.is_isolated():
         return
     if schema == public_schema():
-        acting.open_aliases_to_owner()
-    elif acting.mode() == "role":
-        acting.take_role(require_role(schema).role, [one.alias for one in switched_connections(databases)])
+        acting.serve_public(schema)
+    elif worker_state.mode() == "role":
+        acting.take_role(schema, require_role(schema).role, [one.alias for one in switched_connections(databases)])
     else:
         _serve_as_login(schema, databases)
 
@@ -296,7 +297,7 @@ def acting_as(schema: str) -> Iterator[None]:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    if not acting.is_isolated() or acting.is_as_tenant():
+    if not worker_state.is_isolated() or acting.is_as_tenant():
         yield
         return
     serve(schema)

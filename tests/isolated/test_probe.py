@@ -538,3 +538,23 @@ def test_a_tenant_is_provisioned_only_if_its_probe_finds_nothing(one_site):
         one_site.sql("REVOKE SELECT ON public.tenant_q_tenantpolicy FROM PUBLIC")
     provision_tenant("newcomer", fields={"name": "Newcomer"}, actor="olga", domain="newcomer.localhost")
     assert (row("newcomer").state, row("newcomer").crossings) == ("active", 0)
+
+
+def test_the_owner_runs_no_function_that_a_tenant_has_put_into_the_public_schema(one_site):
+    acme = row("acme_corp").role
+    one_site.sql(
+        f"GRANT CREATE ON SCHEMA public TO {acme}; CREATE TABLE public.prize (who text); "
+        f"GRANT INSERT ON public.prize TO PUBLIC"
+    )
+    with one_site.session(acme, password(one_site, "acme_corp")) as raw:
+        raw.execute(
+            "CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE sql AS "
+            "'INSERT INTO public.prize VALUES (current_user); SELECT false'"
+        )
+    try:
+        probe_tenants(actor="olga")
+        assert one_site.sql("SELECT * FROM public.prize") == []
+    finally:
+        one_site.sql(f"DROP TABLE public.prize; DROP OWNED BY {acme}")
+        with admin_session() as admin:
+            grants.apply_grants("acme_corp", acme, admin)
