@@ -174,7 +174,7 @@ def _role_to_drop(schema: str, admin: Admin | None) -> str | None:
         roles.require_free(admin, recorded, database)
         return recorded
     expected = role_name(database, tenancy.physical_schema(schema))
-    with tenancy.detect_outages(), tenancy.in_public():
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
         is_anothers = role_rows().filter(role=expected).exists()  # of a tenant that was renamed
     return expected if not is_anothers and roles.is_ours(admin, expected, database) else None
 

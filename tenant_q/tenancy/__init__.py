@@ -7,6 +7,7 @@ from tenant_q.tenancy.acting import (
     is_of_tenant,
     isolate,
     leave_role,
+    login_role,
     logs_in,
     note_scrubbed,
 )
@@ -182,6 +183,7 @@ __all__ = [
     "limited_waits",
     "lists_app",
     "logical_schema",
+    "login_role",
     "logs_in",
     "look_up_together",
     "names_of",

@@ -44,6 +44,11 @@ def logs_in() -> bool:
     return process.mode == "login" and thread.role is not None
 
 
+def login_role() -> str | None:
+    """Return the role that opens the sessions of this thread under "login"; None for the owner."""
+    return thread.role if process.mode == "login" else None
+
+
 def isolate(mode: str, switched: Sequence[str]) -> None:
     """Isolate tenants in this worker from now on. The main thread calls it before it serves a tenant.
 

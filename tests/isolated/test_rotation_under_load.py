@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from tenant_q.brokers import get_broker
 from tenant_q.models import AuditRecord
 from tenant_q.provisioning import provision_tenant, rotate_all, rotate_tenant
 from tenant_q.tenancy import in_schema
@@ -22,6 +23,7 @@ from tests.schemas import TENANTS
 
 TASKS = rotation_tasks.__name__
 ROTATIONS = 20
+MOST_OPEN = 12
 # A task that changes its own password, and what follows it.
 CHANGES = (
     "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
@@ -39,24 +41,24 @@ def site(isolated_site) -> Any:
 
 
 class Load:
-    """Tasks of all tenants, enqueued by a thread until it is stopped."""
+    """Tasks of all tenants, enqueued by a thread until it is stopped, a few more when most of them have ended."""
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self) -> None:
         self.ids: dict[str, list[str]] = {schema: [] for schema in TENANTS}
-        self.pause = pause
         self.is_over = threading.Event()
         self.thread = threading.Thread(target=self._enqueue)
 
     def _enqueue(self) -> None:
-        while not self.is_over.wait(self.pause):
-            for schema in TENANTS:
-                self.ids[schema].append(enqueue(schema, "use_session"))
+        while not self.is_over.wait(0.02):
+            if get_broker().counts().open <= MOST_OPEN:
+                for schema in TENANTS:
+                    self.ids[schema].append(enqueue(schema, "use_session"))
         connections.close_all()
 
 
 @contextmanager
-def load(pause: float = 0.05) -> Iterator[Load]:
-    running = Load(pause)
+def load() -> Iterator[Load]:
+    running = Load()
     running.thread.start()
     try:
         yield running
