@@ -8,6 +8,8 @@ processes, everything acts as the owner, and nothing here has an effect.
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ import psycopg
 from django.conf import settings
 from django.db import connections
 from psycopg import sql
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Conninfo, TransactionStatus
 
 from tenant_q.conf import conf
 from tenant_q.sql import statement
@@ -28,6 +30,7 @@ from tenant_q.sql import statement
 NOBODY = "tenant_q_nobody"
 POSTGRESQL = "postgresql"
 # Options that name the owner, hold its password, or switch to its role.
+_PLACE = {"HOST": "host", "PORT": "port", "NAME": "dbname"}
 _OWNERS_OPTIONS = {"user", "password", "passfile", "service", "assume_role"}
 
 
@@ -59,6 +62,8 @@ class _Thread(threading.local):
     owners: Mapping[str, Any] | None = None
     park: Callable[[], None] | None = None
     aliases: tuple[str, ...] = ()
+    # The aliases of further databases, to which this thread has connections of the owner for one task.
+    admitted: tuple[str, ...] = ()
     role: str | None = None
     has_role = False
     is_owner = False
@@ -111,6 +116,7 @@ def admit_owner(aliases: Iterable[str]) -> None:
     for alias in aliases:
         if _process.mode == "login" and alias not in _process.switched and alias in _process.owner:
             connections[alias] = open_owner(alias)
+            _thread.admitted = (*_thread.admitted, alias)
 
 
 def _drop(alias: str) -> None:
@@ -161,20 +167,60 @@ def close_aliases() -> None:
 
 def open_aliases_to_owner() -> None:
     """Give the aliases the owner's settings, as long as tasks of the public schema run."""
+    settle()
     if _process.mode == "login":
         _process.has_open_aliases = True
+        _thread.admitted = ()
         for alias in _process.owner:
             _set_alias(alias, owner_settings(alias))
+        _drop_further()
+
+
+def _drop_further() -> None:
+    """Drop the main thread's connections to databases that are not switched, which have the settings of before."""
+    for connection in connections.all(initialized_only=True):
+        alias = connection.alias
+        if alias in _process.owner and alias not in _process.switched and alias not in conf().open_aliases:
+            _drop(alias)
 
 
 def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:
     """Return the settings of a database for a role, without what belongs to its owner."""
-    found = owner_settings(alias) | {"USER": role, "PASSWORD": password}
+    found = _without_service(owner_settings(alias)) | {"USER": role, "PASSWORD": password}
     options = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
     # With the login, so that Django needs no statement for it, and the role's own setting has no effect.
     zone = (found.get("TIME_ZONE") or "UTC") if settings.USE_TZ else settings.TIME_ZONE
     options["options"] = " ".join([str(options.get("options", "")), f"-c TimeZone={zone}"]).strip()
     return found | {"OPTIONS": options}
+
+
+def _without_service(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a database with what its service file says in place of the name of the service."""
+    service = values.get("OPTIONS", {}).get("service")
+    if not service:
+        return values
+    found = dict(_parameters_of(service))
+    place = {name: values.get(name) or found.pop(key, "") for name, key in _PLACE.items()}
+    others = {name: one for name, one in found.items() if name not in _PLACE.values()}
+    return values | place | {"OPTIONS": others | values["OPTIONS"]}
+
+
+@functools.cache
+def _parameters_of(service: str) -> tuple[tuple[str, str], ...]:
+    """Return what libpq reads in the service file, as it tells only for the service that the environment names."""
+    before = os.environ.pop("PGSERVICE", None)
+    try:
+        plain = _default_parameters()
+        os.environ["PGSERVICE"] = service
+        return tuple(sorted(_default_parameters() - plain))
+    finally:
+        os.environ.pop("PGSERVICE", None)
+        if before is not None:
+            os.environ["PGSERVICE"] = before
+
+
+def _default_parameters() -> set[tuple[str, str]]:
+    return {(one.keyword.decode(), one.val.decode()) for one in Conninfo.get_defaults() if one.val}
 
 
 def _set_alias(alias: str, values: dict[str, Any]) -> None:
@@ -200,12 +246,12 @@ def open_as_tenant(
     """
     _thread.owners = {alias: connections[alias] for alias in made}
     _thread.role, _thread.park = role, park
-    _process.prepare = prepare
     for alias, connection in made.items():
         connections[alias] = connection
-        if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
+        _process.role, _process.prepare = role, prepare
+        for alias, connection in made.items():
             _set_alias(alias, connection.settings_dict)
-            _process.role = role
 
 
 def note_role(alias: str) -> None:
@@ -216,37 +262,42 @@ def note_role(alias: str) -> None:
 
 
 def take_role(role: str, aliases: Sequence[str]) -> None:
-    """Have this thread's sessions act as a tenant's role, unless they do. Sessions opened later act as it too."""
+    """Have this thread's sessions act as a tenant's role, unless they do. Sessions opened later act as it too.
+
+    In the main thread, so do the sessions of the threads that a task starts.
+    """
     if not _thread.has_role:
         for alias in aliases:
             _switch_role(connections[alias], role)
-    _thread.role, _thread.has_role, _process.role = role, True, role
-    _thread.aliases = _process.aliases = tuple(aliases)
+    _thread.role, _thread.has_role, _thread.aliases = role, True, tuple(aliases)
+    if _is_main_thread():
+        _process.role, _process.aliases = role, tuple(aliases)
     for alias in aliases:
-        for values in (connections.settings[alias], connections[alias].settings_dict):
+        for values in _settings_in_use(alias):
             values.setdefault("OPTIONS", {})["assume_role"] = role
 
 
 def leave_role() -> None:
     """Act as the owner again in this thread. Sessions that have a tenant's role lose it before their next statement."""
+    is_main = _is_main_thread()
     if _thread.role is None:
-        if _process.mode == "login" and _process.has_open_aliases:
+        _drop_admitted()  # the tenant could not be served there
+        if is_main and _process.mode == "login" and _process.has_open_aliases:
             close_aliases()
+            _drop_further()
         return
     _thread.role = None
-    is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         _process.role = None
     if _process.mode == "role":
         for alias in _thread.aliases:
-            for values in (connections.settings[alias], connections[alias].settings_dict):
+            for values in _settings_in_use(alias):
                 _restore_assumed(values, _process.owner[alias])
         return
     for alias, connection in (_thread.owners or {}).items():
         connections[alias] = connection
-        if alias not in _process.switched:
-            _drop(alias)
     _thread.owners = None
+    _drop_admitted()
     park, _thread.park = _thread.park, None
     if park is not None:
         park()
@@ -255,10 +306,48 @@ def leave_role() -> None:
         close_aliases()
 
 
+def _drop_admitted() -> None:
+    admitted, _thread.admitted = _thread.admitted, ()
+    for alias in admitted:
+        _drop(alias)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _settings_in_use(alias: str) -> list[dict[str, Any]]:
+    """Return the settings that this thread's session of a database is opened with; in the main thread, any thread's.
+
+    The completer's thread serves another tenant than the task that runs, and has settings of its own.
+    """
+    own = connections[alias].settings_dict
+    return [connections.settings[alias], own] if _is_main_thread() else [own]
+
+
 def prepare(connection: Any) -> None:
-    """Prepare a connection that a thread has made for the tenant that is served."""
+    """Prepare a connection that has the settings of its alias for the tenant that is served."""
     if _process.prepare is not None and connection.settings_dict.get("USER") == _process.role:
         _process.prepare(connection)
+        connection.tenant_q_opened = True  # by a task: its role may have other settings than when it was verified
+
+
+def follow(connection: Any) -> None:
+    """Have a connection of a thread that a task started log in as the tenant that is served at that time.
+
+    A thread of a pool lives longer than the task, and keeps its connection.
+    """
+    connection.connect = functools.partial(_connect_as_served, connection)
+
+
+def _connect_as_served(connection: Any) -> None:
+    now = connections.settings.get(connection.alias, {})
+    if _process.mode == "login" and connection.settings_dict.get("USER") != now.get("USER"):
+        connection.settings_dict = now
+        vars(connection).pop("get_new_connection", None)
+        prepare(connection)
+        follow(connection)
+    type(connection).connect(connection)
 
 
 def is_of_tenant(connection: Any) -> bool:
@@ -370,9 +459,9 @@ def _owners_connections() -> Iterator[None]:
     if owners is None:
         owners = {alias: open_owner(alias) for alias in connections if alias in _process.owner}
     replaced = {alias: connections[alias] for alias in owners}
-    for alias, connection in owners.items():
-        connections[alias] = connection
     try:
+        for alias, connection in owners.items():
+            connections[alias] = connection
         yield
     finally:
         for alias, connection in replaced.items():
