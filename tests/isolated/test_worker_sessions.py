@@ -86,15 +86,23 @@ def test_a_thread_of_a_pool_acts_as_the_tenant_that_uses_it(isolated_site, roles
 @BOTH
 def test_results_are_saved_for_another_tenant_while_a_task_runs(isolated_site, roles, monkeypatch):
     """By the completer's thread, which calls the project's receivers."""
-    key = isolated_site.cluster
     monkeypatch.setenv("TEST_APPS", json.dumps(["tests.isolated.receiving.Receiving"]))
-    first = QUtilities.add_async_task("tests.tasks_isolated.who", schema_name=B, group=key)
-    second = QUtilities.add_async_task(f"{TASKS}.who_after", key, schema_name=A)
-    isolated_site.mscluster(workers=1)
-    assert result(first, B)["current"] == roles[B]
-    assert result(second, A) == {"main": roles[A], "thread": roles[A]}
-    (found,) = notes(key)
-    assert (found["current"], found["schema"], found["is_main"]) == (roles[B], B, False)
+    found: list[dict[str, Any]] = []
+    for turn in range(5):  # on a busy machine, the main thread may be first
+        key = f"{isolated_site.cluster}-{turn}"
+        ids = {
+            schema: QUtilities.add_async_task(f"{TASKS}.who_after", key, schema_name=schema, group=key)
+            for schema in roles
+        }
+        if not turn:
+            isolated_site.mscluster(workers=1)
+        for schema, id in ids.items():
+            assert result(id, schema) == {"main": roles[schema], "thread": roles[schema]}
+        found += wait_until(lambda key=key: len(notes(key)) == 2 and notes(key), what="the receivers")
+        if not all(one["is_main"] for one in found):
+            break
+    assert not all(one["is_main"] for one in found)
+    assert [one["current"] for one in found] == [roles[one["schema"]] for one in found]
 
 
 def test_what_a_receiver_leaves_in_a_tenants_session_reaches_no_task(isolated_site, roles, monkeypatch):
@@ -226,7 +234,7 @@ def test_a_setting_that_a_task_gives_its_role_reaches_no_later_session_of_its_sl
 @pytest.mark.parametrize("act", ["NOLOGIN", "PASSWORD 'another'", "CONNECTION LIMIT 0", "dropped", "no CONNECT"])
 def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, act):
     key, role, database = isolated_site.cluster, roles[A], isolated_site.database
-    isolated_site.mscluster(workers=2, max_attempts=1)
+    isolated_site.mscluster(workers=2)
     run("tests.tasks_isolated.who")
     if act == "no CONNECT":
         isolated_site.sql(f"REVOKE CONNECT ON DATABASE {database} FROM {role}, PUBLIC")
@@ -236,7 +244,10 @@ def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, ac
         isolated_site.sql(f"ALTER ROLE {role} {act}")
     isolated_site.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role)
     with in_schema(A):
-        ids = [QUtilities.add_async_task(f"{TASKS}.note_run", key, number) for number in range(10)]
+        ids = [
+            QUtilities.add_async_task(f"{TASKS}.note_run", key, number, q_options={"max_attempts": 1})
+            for number in range(10)
+        ]
     assert run("tests.tasks_isolated.who", schema=B)["current"] == roles[B]
     if act == "CONNECTION LIMIT 0":  # the limit is the operator's
         isolated_site.sql(f"ALTER ROLE {role} CONNECTION LIMIT -1")
@@ -247,11 +258,13 @@ def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, ac
 
 
 def test_no_task_fails_because_postgres_restarts_before_its_session_is_opened(isolated_site, roles, isolated_server):
-    key = isolated_site.cluster
+    key, once = isolated_site.cluster, {"max_attempts": 1}
     with in_schema(A):
         held = QUtilities.add_async_task("tests.tasks.hold", key)
-        ids = [QUtilities.add_async_task(f"{TASKS}.note_run", f"{key}-run", number) for number in range(20)]
-    cluster = isolated_site.mscluster(workers=1, max_attempts=1)
+        ids = [
+            QUtilities.add_async_task(f"{TASKS}.note_run", f"{key}-run", number, q_options=once) for number in range(20)
+        ]
+    cluster = isolated_site.mscluster(workers=1)
     wait_until(lambda: notes(key), what="the first task of the slice")
     isolated_server.kill_postgres()
     connections.close_all()
