@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks import contenders, gauges, harness, report, workflows
+from benchmarks import contenders, gauges, harness, isolation, report, workflows
 from benchmarks.contenders import DJANGO_Q2, Contender
 from benchmarks.harness import BenchmarkError, median
 from benchmarks.runs import latency, run
@@ -44,6 +44,7 @@ QUICK = {
     "peer_tasks": 200,
     "workflow_runs": 100,
     "workflow_tenants": 20,
+    "isolation_tasks": 2000,
 }
 # A second while nothing else is to do.
 IDLE_RATE = 20.0
@@ -79,10 +80,13 @@ def main() -> int:
                 growth = growing.measure(servers, options, compared, found["no-op"].get(DJANGO_Q2.key, []), step)
             # Last: it makes tenants in the database that the others copy.
             flows = contest.attempt("Workflows", lambda: measure_workflows(options)) if options.workflow_runs else None
+        modes = contest.attempt("Isolation", lambda: measure_isolation(options)) if options.isolation_tasks else None
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     told = report.tables(compared, found, growth, flows or ()) if compared else "No contender came to an end."
+    if modes:
+        told += f"\n\n{isolation.TITLE}:\n{isolation.told(modes)}"
     print(told)
     for title, reason in contest.failed.items():
         print(f"Error: {title} is left out: {reason}", file=sys.stderr)
@@ -90,7 +94,7 @@ def main() -> int:
         report.write_into(DOC, f"{harness.told(around)}\n\n{told}")
     chosen = {name: value for name, value in vars(options).items() if name != "json"}
     figures: dict[str, Any] = {"options": chosen, "figures": report.as_json(compared, found), "growth": growth}
-    figures |= {"workflows": [asdict(one) for one in flows or ()]}
+    figures |= {"workflows": [asdict(one) for one in flows or ()], "isolation": [asdict(one) for one in modes or ()]}
     harness.write_json(options.json, around | figures | {"failed": contest.failed})
     return 1 if contest.failed else 0
 
@@ -145,6 +149,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", default=True, action=yes_or_no, help="Celery and dramatiq too, if installed")
     parser.add_argument("--workflow-runs", default=1000, **number, help="in each round; 0 leaves workflows out")
     parser.add_argument("--workflow-tenants", default=100, **number, help="of these runs")
+    parser.add_argument("--isolation-tasks", default=8000, **number, help="of each mode; 0 leaves the modes out")
     parser.add_argument("--durable", action="store_true", help="servers that wait for the disk")
     parser.add_argument("--growth", action="store_true", help="also with tenants, backlog and result size, as pictures")
     parser.add_argument("--growth-tenants", nargs="+", default=[1, 10, 100, 1000], **number)
@@ -230,6 +235,10 @@ def measure_workflows(options: argparse.Namespace) -> list[workflows.Round]:
         step("Workflows", lambda: workflows.measure(names, options.workflow_runs, options.seconds))
         for _ in range(options.rounds)
     ]
+
+
+def measure_isolation(options: argparse.Namespace) -> list[isolation.Speed]:
+    return step("Isolation", lambda: isolation.measure(options.tenants, options.isolation_tasks, options.rounds))
 
 
 def steps(contender: Contender, tasks: int) -> dict[str, float]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.harness import MANAGE, ROOT, median, table, tenant_names
 
+TITLE = "Tasks a second with each mode of isolation; the ratios are medians of those of each round"
 MODES = ("path", "role", "login")
 KINDS = {"no-op": "benchmarks.jobs.nothing", "one query": "benchmarks.jobs.one_query"}
 OWNER, ADMIN, DATABASE = "site_owner", "site_admin", "benchmark"

@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from tenant_q import brokers, tenancy
 from tenant_q.brokers.cache_databases import caches_in_queue_database
 from tenant_q.conf import conf, pointless_keys, problems, secret_key_is_set
+from tenant_q.conf.isolation import isolation_problems
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
 from tenant_q.schedules import code_releases, declared, offered
@@ -33,7 +34,7 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not messages:
         messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
-        messages += _check_release()
+        messages += [*_check_release(), *_check_isolation()]
     return [*messages, *_check_pointless_keys()]
 
 
@@ -256,6 +257,13 @@ def _check_release() -> list[CheckMessage]:
             hint="Name the release by what grows with each deployment, such as the number or the time of its build.",
             id="tenant_q.W010",
         )
+    ]
+
+
+def _check_isolation() -> list[CheckMessage]:
+    return [
+        (Error if found.number.startswith("E") else Warning)(found.text, hint=found.hint, id=f"tenant_q.{found.number}")
+        for found in isolation_problems(conf())
     ]
 
 

@@ -60,9 +60,17 @@ def survey() -> Surroundings:
         warnings += tenancy.note_role_settings()
     index_rights.require_index()
     _require_records()
+    if conf().isolation != "path":
+        warnings += _isolation()
     tenancy.tenants_to_schedule()  # the project's own function may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _isolation() -> list[str]:
+    from tenant_q.cluster import isolation_preflight  # imports what no other project needs
+
+    return isolation_preflight.require_isolation()
 
 
 def _require_records() -> None:

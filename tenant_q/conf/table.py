@@ -187,8 +187,8 @@ class Configuration:
         is_secret=True,
     )
     tenant_sessions: int = _ours(
-        4, "the sessions of tenants that a worker keeps open, besides that of the tenant it serves",
-        unit="sessions", minimum=0,
+        4, "the most sessions of tenants' roles that a worker keeps open, that of the tenant it serves included",
+        unit="sessions", minimum=1,
     )  # fmt: skip
     open_aliases: tuple[str, ...] = _ours(
         (), "the aliases of databases that tasks may use with the project's own role, besides `databases`",

@@ -46,9 +46,10 @@ class TenantsServer:
 
 
 class _Open(threading.local):
-    """The admin session that is open in this thread."""
+    """The admin session that is open in this thread, and the server to which it and the tenants' connection lead."""
 
     session: psycopg.Connection[Any] | None = None
+    server: TenantsServer | None = None
 
 
 _open = _Open()
@@ -60,7 +61,13 @@ def is_configured() -> bool:
 
 
 def tenants_server() -> TenantsServer:
-    """Look up what the tenants' connection leads to, with one statement. Raises `DatabaseAway`."""
+    """Look up what the tenants' connection leads to, with one statement; with none inside of an admin session.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    if _open.server is not None:
+        return _open.server
     with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         ((version, database, oid, started, owner, login),) = cursor.execute(statement("tenants_server")).fetchall()
     return TenantsServer(version, database, (oid, started), owner, login)
@@ -92,12 +99,12 @@ def admin_session() -> Iterator[psycopg.Connection[Any]]:
         return
     session = _connect()
     with session:
-        _check(session)
-        _open.session = session
+        server = _check(session)
+        _open.session, _open.server = session, server
         try:
             yield session
         finally:
-            _open.session = None
+            _open.session = _open.server = None
 
 
 @contextmanager
@@ -147,7 +154,7 @@ def _url() -> str:
     return found
 
 
-def _check(session: psycopg.Connection[Any]) -> None:
+def _check(session: psycopg.Connection[Any]) -> TenantsServer:
     ((version, database, oid, started, role, may_create, *_),) = session.execute(statement("admin_session")).fetchall()
     server = tenants_server()
     if version < OLDEST:
@@ -165,3 +172,4 @@ def _check(session: psycopg.Connection[Any]) -> None:
             f"The role {role!r} of TENANT_Q['admin_database'] may not create roles; run as a superuser: "
             f"ALTER ROLE {psycopg.sql.Identifier(role).as_string()} CREATEROLE;"
         )
+    return server

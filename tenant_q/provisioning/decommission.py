@@ -81,7 +81,7 @@ def decommission_tenant(
         actor: Who does it, for the audit trail.
         keep_schema: Whether the schema is kept, with its data.
         drain: The longest wait for running tasks, in seconds.
-        progress: A function that is called with a text for each step, and while tasks are waited for.
+        progress: Is called with the name of each step before it is carried out, and with a text while tasks run.
 
     Returns:
         What was removed.
@@ -104,8 +104,8 @@ def decommission_tenant(
             role_removal.require_nothing_elsewhere(target.role)
         operation = steps.begin(schema, KIND, actor=actor, arguments=target.arguments)
         cancelled = _drain(target, seconds=drain, progress=report)
-        todo = [_reporting(step, schema, report) for step in _steps_of(target, admin)]
-        steps.run_steps(operation, todo, last=steps.Step("end", lambda: _end(target, operation.actor)))
+        last = steps.Step("end", lambda: _end(target, operation.actor))
+        steps.run_steps(operation, _steps_of(target, admin), last=last, progress=report)
         tenancy.forget_tenants()
         logger.info("Decommissioned %s", schema, event="provisioning.decommissioned", extra={"schema": schema})
         return Decommissioned(schema, target.role, keep_schema, cancelled)
@@ -174,7 +174,9 @@ def _role_to_drop(schema: str, admin: Admin | None) -> str | None:
         roles.require_free(admin, recorded, database)
         return recorded
     expected = role_name(database, tenancy.physical_schema(schema))
-    return expected if roles.is_ours(admin, expected, database) else None
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        is_anothers = role_rows().filter(role=expected).exists()  # of a tenant that was renamed
+    return expected if not is_anothers and roles.is_ours(admin, expected, database) else None
 
 
 def _role_of(schema: str) -> str | None:
@@ -204,7 +206,7 @@ def _drain(target: _Target, *, seconds: float, progress: Progress) -> int:
     """End the tenant's tasks. It is no recorded step: a broker that has lost its data would take new ones again."""
     if target.key is None or not tenancy.tenant_exists(target.key):
         return 0
-    progress(f"{target.schema}: tasks")
+    progress("tasks")
     return draining.drain(target.schema, target.key, seconds=seconds, progress=progress)
 
 
@@ -221,14 +223,6 @@ def _steps_of(target: _Target, admin: Admin | None) -> list[steps.Step]:
         steps.Step("role", lambda: role_removal.drop(admin, role)),
         clear,
     ]
-
-
-def _reporting(step: steps.Step, schema: str, report: Progress) -> steps.Step:
-    def act() -> None:
-        report(f"{schema}: {step.name}")
-        step.act()
-
-    return steps.Step(step.name, act)
 
 
 def _end(target: _Target, actor: str) -> None:

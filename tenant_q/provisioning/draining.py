@@ -42,7 +42,7 @@ def drain(schema: str, key: str, *, seconds: float, progress: Callable[[str], No
         left = deadline - time.monotonic()
         if left <= 0:
             raise _still_running(schema, brokers, held, seconds)
-        progress(f"waiting for {_counted(held)} of {schema}, {left:.0f} s at most")
+        progress(f"waiting for {_counted(held)}, {left:.0f} s at most")
         for broker in brokers:
             broker.expire()
         time.sleep(min(RETRY_SECONDS, left))

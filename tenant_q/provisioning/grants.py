@@ -92,7 +92,8 @@ def grants_of(schema: str, role: str) -> list[Grant]:
             _by_default("TABLES", TABLE_RIGHTS, creator, physical, grantee),
             _by_default("SEQUENCES", SEQUENCE_RIGHTS, creator, physical, grantee),
         ]
-    made += [_on(f"TABLE {path}", "SELECT", grantee) for path in shared.readable]
+    read_by_all = objects.named("read by all")
+    made += [_on(f"TABLE {path}", "SELECT", grantee) for path in shared.readable if path not in read_by_all]
     made += [_on(f"TABLE {path}", TABLE_RIGHTS, grantee) for path in shared.writable]
     made += [_on(f"SEQUENCE {path}", SEQUENCE_RIGHTS, grantee) for path in objects.named("sequence")]
     closed = objects.unfit("function")
@@ -196,8 +197,8 @@ def _execute(session: Any, statements: str, grants: Iterable[Grant]) -> None:
     except errors.ProgramLimitExceeded as error:
         raise ProvisioningError(
             "A table that all tenants share has as many grants as PostgreSQL can keep, for about 2,300 roles: "
-            f"{error.diag.message_primary}; remove it from TENANT_Q['shared_read'] and ['shared_write'], and grant to "
-            "PUBLIC what tenants may do, or move its rows into the tenants' schemas."
+            f"{error.diag.message_primary}; if it is in TENANT_Q['shared_read'], grant SELECT on it to PUBLIC and "
+            "revoke it from the tenants' roles; if it is in ['shared_write'], move its rows into the tenants' schemas."
         ) from error
     except errors.InsufficientPrivilege as error:
         listed = "; ".join(one.sql_grant for one in grants)

@@ -143,8 +143,10 @@ def _check(one: _Provisioning) -> None:
     elif operation is None:
         tenant_rows.require_new_name(one.schema)
         tenant_rows.require_values(one.schema, one.fields, one.domain)
-    policies.check_policy(one.schema, one.policy)
-    policies.check_configuration(one.schema, one.config)
+    if one.policy:
+        policies.check_policy(one.schema, one.policy)
+    if one.config:
+        policies.check_configuration(one.schema, one.config)
     if one.has_role:
         _check_server(one)
 
@@ -168,8 +170,8 @@ def _check_server(one: _Provisioning) -> None:
     role = role_name(server.database, tenancy.physical_schema(one.schema))
     password_of(server.database, role, 1)  # raises if no key is set
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
-        row = role_rows.role_rows().filter(schema_name=one.schema).first()
-    if row is not None and row.state == State.LEAVING:
+        one.row = role_rows.role_rows().filter(schema_name=one.schema).first()
+    if one.row is not None and one.row.state == State.LEAVING:
         raise ProvisioningError(
             f"The tenant {one.schema!r} is being decommissioned; run `python manage.py mstenant decommission "
             f"{one.schema} --yes` until it has ended."
@@ -241,8 +243,8 @@ def _probe(one: _Provisioning) -> None:
     found = probe_tenants([one.schema], actor=one.actor)
     if not found.is_closed:
         raise ProvisioningError(
-            f"The role of {one.schema!r} is not used yet, because the probe failed: {found.sentence} Then run the same "
-            "command again."
+            f"The role of {one.schema!r} is not used yet, because the probe failed: {found.sentence}; then run the "
+            "same command again."
         )
 
 
@@ -265,5 +267,5 @@ def _server(one: _Provisioning) -> TenantsServer:
 def _row(one: _Provisioning) -> TenantRole:
     """Return the row of the tenant's role, made if it is missing."""
     if one.row is None:
-        one.row = role_rows.row_of(one.schema, _server(one).database)
+        one.row = role_rows.make_row(one.schema, _server(one).database)
     return one.row

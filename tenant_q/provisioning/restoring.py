@@ -10,6 +10,7 @@ from psycopg import errors, sql
 from tenant_q.exceptions import ProvisioningError
 from tenant_q.models import TenantRole
 from tenant_q.provisioning import roles, scram
+from tenant_q.provisioning.admin_connection import database_name
 from tenant_q.sql import statement
 from tenant_q.support.visible import one_line
 
@@ -32,7 +33,7 @@ def restore_role(admin: Admin, row: TenantRole) -> None:
         ProvisioningError: The role does not exist or is not ours, or PostgreSQL refuses the change.
         ConfigurationError: The password cannot be computed.
     """
-    database = admin.info.dbname
+    database = database_name()  # not the name that the admin's session uses, which may be a pooler's
     verifier = scram.role_verifier(database, row.role, row.version)
     try:
         if not roles.exists(admin, row.role):

@@ -59,8 +59,8 @@ def role_rows() -> Any:
     return TenantRole.objects.using(tenancy.database_alias())
 
 
-def row_of(schema: str, database: str) -> TenantRole:
-    """Return the row of a tenant's role, made if it is missing.
+def make_row(schema: str, database: str) -> TenantRole:
+    """Make the row of a tenant's role. The caller has the lock of the operation, and has found no row.
 
     Args:
         schema: The schema name of the tenant.
@@ -70,11 +70,9 @@ def row_of(schema: str, database: str) -> TenantRole:
         DatabaseAway: The database cannot be reached.
     """
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
-        found: TenantRole | None = role_rows().filter(schema_name=schema).first()
-        if found is None:
-            role, version = _free_name(schema, database), _first_version(schema)
-            found, _ = role_rows().get_or_create(schema_name=schema, defaults={"role": role, "version": version})
-    return found
+        values = {"role": _free_name(schema, database), "version": _first_version(schema)}
+        made: TenantRole = role_rows().create(schema_name=schema, **values)
+    return made
 
 
 def _free_name(schema: str, database: str) -> str:

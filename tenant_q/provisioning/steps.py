@@ -105,26 +105,28 @@ def begin(schema: str, kind: str, *, actor: str, arguments: Mapping[str, Any] | 
     """
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
         values = {"kind": kind, "actor": actor[:150], "arguments": dict(arguments or {})}
-        operation, is_new = _rows().get_or_create(schema_name=schema, defaults=values)
-    found: TenantOperation = operation
+        found: TenantOperation | None = _rows().filter(schema_name=schema).first()
+        if found is None:
+            made: TenantOperation = _rows().create(schema_name=schema, **values)
+            return made
     if found.kind != kind:
         raise ProvisioningError(
             f"A {found.kind} of the tenant {schema!r} has not ended, so no {kind} can begin; "
             f"run `python manage.py mstenant {found.kind} {schema}` again, which continues it."
         )
-    if not is_new:
-        logger.info(
-            "The %s of %s that %s began is continued after the step %r",
-            kind,
-            schema,
-            found.actor,
-            found.step,
-            event="provisioning.continued",
-            extra={"schema": schema},
-        )
+    logger.info(
+        "The %s of %s that %s began is continued after the step %r",
+        kind,
+        schema,
+        found.actor,
+        found.step,
+        event="provisioning.continued",
+        extra={"schema": schema},
+    )
     if found.arguments != values["arguments"]:  # all steps, because those that are done may have to do more now
-        found.arguments, found.step = values["arguments"], ""
-        found.save(using=tenancy.database_alias(), update_fields=["arguments", "step"])
+        found.arguments, found.step = dict(arguments or {}), ""
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
+            found.save(using=tenancy.database_alias(), update_fields=["arguments", "step"])
     return found
 
 

@@ -270,6 +270,31 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
     return [one for one in found_here if (one[0], one[1].pk) not in from_code]
 
 
+def refuse_foreign(schema: str, row: Schedule) -> None:
+    """Refuse to fire a schedule that a tenant's SQL may have written, unless the project offers what it runs.
+
+    This applies with `TENANT_Q["isolation"]` "login", where a tenant's SQL is not trusted. Otherwise any code could have
+    the cluster import and call what it writes into such a row.
+
+    Args:
+        schema: The schema name of the tenant.
+        row: The schedule.
+
+    Raises:
+        BadSchedule: The project neither offers nor declares the function, the hook or the options.
+        DatabaseAway: The database cannot be reached.
+    """
+    if conf().isolation != "login" or schema == tenancy.public_schema():
+        return
+    for _field, reason in problems(row):
+        if not as_declared([(tenancy.physical_schema(schema), row)]):
+            raise BadSchedule(
+                f"{reason} With TENANT_Q['isolation'] 'login' only what is offered is fired: name it in "
+                "TENANT_Q['admin_functions'], or declare the schedule in code."
+            )
+        return
+
+
 def is_listed(row: Schedule) -> bool:
     """Return whether all that a schedule runs is offered to its tenant's staff: its function, hook and options."""
     return not any(_problems_for_staff(row))

@@ -35,8 +35,9 @@ logger = get_logger("tenant_q.session")
 _wrappers: dict[str, list[Any]] = {}
 # The aliases of the connections that were open.
 _open: set[str] = set()
-# Django's connections of the thread that called `watch()`, and the settings of all databases.
+# Django's connections of the thread that called `watch()`, as whom they log in, and the settings of all databases.
 _watched: dict[str, Any] = {}
+_watched_roles: list[str | None] = []
 _settings: list[Settings] = []
 
 
@@ -57,6 +58,7 @@ def watch() -> None:
     _open.clear()
     _wrappers.clear()
     _watched.clear()
+    _watched_roles[:] = [tenancy.login_role()]
     if not _settings or not _settings[0].hold():
         _settings[:] = [Settings()]
     for connection in connections.all(initialized_only=True):
@@ -104,6 +106,8 @@ def clean_up(log_labels: Mapping[str, str] | None = None, *, is_last: bool = Tru
         if is_last:
             was_used = _put_settings_back(log_labels)
             leave_in_other_threads()
+        if tenancy.is_isolated() and _watched_roles != [tenancy.login_role()]:
+            return was_used  # what was watched are the connections of a tenant that was left since, or of the owner
     for connection in connections.all(initialized_only=True):
         if is_main and _watched.get(connection.alias, connection) is not connection:
             connection = _put_connection_back(connection, log_labels)

@@ -6,7 +6,8 @@
 -- {writable}  those of them that tenants may write
 --
 -- Kinds: 'creator': a role that owns objects in the tenant's schema; whether the current role has its rights. 'schema': one of {spaces};
--- whether it is there. 'table': one of {tables}; whether it is there. 'sequence': one that a column of a writable table takes numbers from.
+-- whether it is there. 'table': one of {tables}; whether it is there. 'read by all': one of {tables} with a grant of
+-- SELECT to PUBLIC. 'sequence': one that a column of a writable table takes numbers from.
 -- 'function': one of an extension in {spaces} that the extension offers to all, but this server does not; whether the current role may
 -- grant it. 'closed': the tenant's schema or one of {spaces}; whether nobody may create objects in it through PUBLIC. 'database': the
 -- database; whether the current role has its owner's rights.
@@ -27,6 +28,14 @@ LEFT JOIN pg_catalog.pg_namespace AS space ON space.nspname OPERATOR(pg_catalog.
 UNION ALL
 SELECT 'table', asked.path, pg_catalog.to_regclass(asked.path) IS NOT NULL
 FROM pg_catalog.unnest({tables}::pg_catalog.text[]) AS asked (path)
+UNION ALL
+SELECT 'read by all', asked.path, true
+FROM pg_catalog.unnest({tables}::pg_catalog.text[]) AS asked (path)
+JOIN pg_catalog.pg_class AS tab ON tab.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(asked.path)
+WHERE EXISTS (
+    SELECT FROM pg_catalog.aclexplode(tab.relacl) AS acl
+    WHERE acl.grantee OPERATOR(pg_catalog.=) 0 AND acl.privilege_type OPERATOR(pg_catalog.=) 'SELECT'
+)
 UNION ALL
 SELECT 'sequence', pg_catalog.format('%I.%I', space.nspname, sequence.relname), true
 FROM pg_catalog.unnest({writable}::pg_catalog.text[]) AS asked (path)

@@ -2,14 +2,12 @@
 
 from tenant_q.tenancy.acting import (
     admit_owner,
-    all_owner_settings,
     as_owner,
-    base_role,
     is_as_tenant,
-    is_isolated,
     is_of_tenant,
     isolate,
     leave_role,
+    login_role,
     logs_in,
     note_scrubbed,
 )
@@ -35,6 +33,7 @@ from tenant_q.tenancy.coroutine_calls import call_for_coroutine
 from tenant_q.tenancy.event_loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.foreign_schemas import is_foreign, is_foreign_query, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.names import validate_schema_name
+from tenant_q.tenancy.owner_settings import all_owner_settings, base_role
 from tenant_q.tenancy.records import (
     created_at,
     creations_of,
@@ -119,6 +118,7 @@ from tenant_q.tenancy.verification import (
     verify,
 )
 from tenant_q.tenancy.wait_limits import limited_waits, unlimited_waits
+from tenant_q.tenancy.worker_state import is_isolated
 
 __all__ = [
     "DATABASE_ERRORS",
@@ -183,6 +183,7 @@ __all__ = [
     "limited_waits",
     "lists_app",
     "logical_schema",
+    "login_role",
     "logs_in",
     "look_up_together",
     "names_of",

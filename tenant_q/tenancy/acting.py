@@ -8,12 +8,10 @@ processes, everything acts as the owner, and nothing here has an effect.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -23,99 +21,65 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from tenant_q.conf import conf
+from tenant_q.exceptions import TenantNotAuthorized
 from tenant_q.sql import statement
-from tenant_q.tenancy.services import without_service
+from tenant_q.tenancy.owner_settings import base_role, open_owner, owner_settings, settings_for
+from tenant_q.tenancy.worker_state import (
+    forget_threads,
+    is_isolated,
+    is_of_cluster,
+    note_threads,
+    process,
+    schema_of_thread,
+    thread,
+)
 
-# The user of an alias while no tenant is served: no role has this name.
+# The user of an alias in the settings under "login": no role has this name.
 NOBODY = "tenant_q_nobody"
 POSTGRESQL = "postgresql"
-# Options that name the owner, hold its password, or switch to its role.
-_OWNERS_OPTIONS = {"user", "password", "passfile", "service", "assume_role"}
-
-
-@dataclass(slots=True)
-class _Process:
-    """What a worker keeps: how tenants are isolated, the owner's settings of all databases, and the open aliases."""
-
-    mode: str = "path"
-    owner: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # The role of the tenant that the main thread serves, and the aliases that have it.
-    role: str | None = None
-    aliases: tuple[str, ...] = ()
-    # The aliases of the databases that are switched for every task.
-    switched: tuple[str, ...] = ()
-    # How a connection that another thread makes for the served tenant is prepared.
-    prepare: Callable[[Any], None] | None = None
-    # Whether the aliases have the owner's settings, for tasks of the public schema.
-    has_open_aliases: bool = False
-
-
-class _Thread(threading.local):
-    """How this thread acts.
-
-    `owners` are its connections of the owner, by alias, while the aliases have those of a tenant. `role` is the role of
-    the tenant as which it acts; None for the owner. `has_role` is whether its sessions to the databases of `aliases`
-    may still have a tenant's role.
-    """
-
-    owners: Mapping[str, Any] | None = None
-    park: Callable[[], None] | None = None
-    aliases: tuple[str, ...] = ()
-    # The aliases of further databases, to which this thread has connections of the owner for one task.
-    admitted: tuple[str, ...] = ()
-    role: str | None = None
-    has_role = False
-    is_owner = False
-    is_ours = False
-
-
-_process = _Process()
-_thread = _Thread()
-
-
-def mode() -> str:
-    """Return how this process isolates tenants. It is "path" in all processes but workers."""
-    return _process.mode
-
-
-def is_isolated() -> bool:
-    """Return whether this process serves tenants as their own roles."""
-    return _process.mode != "path"
 
 
 def logs_in() -> bool:
     """Return whether the served tenant's tasks have sessions that its own role opened."""
-    return _process.mode == "login" and _thread.role is not None
+    return process.mode == "login" and thread.role is not None
+
+
+def login_role() -> str | None:
+    """Return the role that opens the sessions of this thread under "login"; None for the owner."""
+    return thread.role if process.mode == "login" else None
 
 
 def isolate(mode: str, switched: Sequence[str]) -> None:
     """Isolate tenants in this worker from now on. The main thread calls it before it serves a tenant.
 
-    Under "login" the settings of the aliases lose the owner's name and password, so that no task finds them there.
+    Each thread that is started from then on belongs to the tenant that is served at that moment. Under "login" the
+    settings of the aliases lose the owner's name and password, so that no task finds them there.
 
     Args:
         mode: "role" or "login".
         switched: The aliases of the databases that are switched for every task.
     """
-    _process.mode, _process.role = mode, None
-    _process.owner = {alias: deepcopy(one) for alias, one in connections.settings.items() if _is_postgresql(alias)}
+    process.mode, process.role = mode, None
+    process.owner = {alias: deepcopy(one) for alias, one in connections.settings.items() if _is_postgresql(alias)}
+    note_threads()
     if mode != "login":
         return
-    _process.switched = tuple(switched)
-    for alias in _process.owner:
+    process.switched = tuple(switched)
+    for alias in process.owner:
         if alias in switched:
             connections[alias].settings_dict = owner_settings(alias)
         else:
             _drop(alias)
-    close_aliases()
+        if alias not in conf().open_aliases:
+            connections.settings[alias] = settings.DATABASES[alias] = settings_for(alias, NOBODY, "")
 
 
 def admit_owner(aliases: Iterable[str]) -> None:
     """Give this thread connections of the owner to further databases of a task, to verify the schema there."""
     for alias in aliases:
-        if _process.mode == "login" and alias not in _process.switched and alias in _process.owner:
+        if process.mode == "login" and alias not in process.switched and alias in process.owner:
             connections[alias] = open_owner(alias)
-            _thread.admitted = (*_thread.admitted, alias)
+            thread.admitted = (*thread.admitted, alias)
 
 
 def _drop(alias: str) -> None:
@@ -126,122 +90,71 @@ def _drop(alias: str) -> None:
 
 def forget() -> None:
     """Act as the owner again in this process, which is no worker, or no longer one."""
-    if _process.mode == "login":
-        for alias, one in _process.owner.items():
-            _set_alias(alias, one)
-    _process.mode, _process.owner, _process.role = "path", {}, None
-    _thread.owners = _thread.role = None
-    _thread.has_role = _thread.is_owner = False
+    if process.mode == "login":
+        for alias, one in process.owner.items():
+            connections.settings[alias] = settings.DATABASES[alias] = one
+    forget_threads()
+    process.mode, process.owner, process.role, process.schema = "path", {}, None, None
+    thread.owners = thread.role = None
+    thread.has_role = thread.is_owner = False
 
 
 def _is_postgresql(alias: str) -> bool:
     return bool(connections[alias].vendor == POSTGRESQL)
 
 
-def owner_settings(alias: str) -> dict[str, Any]:
-    """Return a copy of the owner's settings of a database, with which a connection of the owner is opened."""
-    found = deepcopy(_process.owner.get(alias) or connections.settings[alias])
-    if "SCHEMA" in connections.settings[alias]:
-        found["SCHEMA"] = connections.settings[alias]["SCHEMA"]
-    return found
-
-
-def all_owner_settings() -> dict[str, dict[str, Any]]:
-    """Return copies of the owner's settings of all databases."""
-    return {alias: owner_settings(alias) for alias in connections.settings}
-
-
-def owners_passwords() -> list[str]:
-    """Return the owner's passwords in the settings of all databases."""
-    return [str(one["PASSWORD"]) for one in _process.owner.values() if one.get("PASSWORD")]
-
-
-def close_aliases() -> None:
-    """Leave the aliases of PostgreSQL servers without a user that exists, unless they are open to tasks."""
-    _process.has_open_aliases = False
-    for alias in _process.owner:
-        if alias not in conf().open_aliases:
-            _set_alias(alias, settings_for(alias, NOBODY, ""))
-
-
-def open_aliases_to_owner() -> None:
-    """Give the aliases the owner's settings, as long as tasks of the public schema run."""
+def serve_public(schema: str) -> None:
+    """Have the threads that tasks of the public schema start act as the owner."""
     settle()
-    if _process.mode == "login":
-        _process.has_open_aliases = True
-        _thread.admitted = ()
-        for alias in _process.owner:
-            _set_alias(alias, owner_settings(alias))
-        _drop_further()
-
-
-def _drop_further() -> None:
-    """Drop the main thread's connections to databases that are not switched, which have the settings of before."""
-    for connection in connections.all(initialized_only=True):
-        alias = connection.alias
-        if alias in _process.owner and alias not in _process.switched and alias not in conf().open_aliases:
-            _drop(alias)
-
-
-def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:
-    """Return the settings of a database for a role, without what belongs to its owner."""
-    found = without_service(owner_settings(alias)) | {"USER": role, "PASSWORD": password}
-    options = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
-    # With the login, so that Django needs no statement for it, and the role's own setting has no effect.
-    zone = (found.get("TIME_ZONE") or "UTC") if settings.USE_TZ else settings.TIME_ZONE
-    options["options"] = " ".join([str(options.get("options", "")), f"-c TimeZone={zone}"]).strip()
-    return found | {"OPTIONS": options}
-
-
-def _set_alias(alias: str, values: dict[str, Any]) -> None:
-    """Set with which settings the connections of an alias are made from now on; existing ones keep theirs."""
-    connections.settings[alias] = values
-    settings.DATABASES[alias] = values
+    process.schema, process.public = schema, (schema,)
+    if process.mode == "login":
+        process.values = {alias: owner_settings(alias) for alias in process.owner}
 
 
 def open_as_tenant(
     made: Mapping[str, Any],
+    schema: str,
     role: str,
     *,
     park: Callable[[], None],
     prepare: Callable[[Any], None],
 ) -> None:
-    """Give the aliases in this thread connections of a tenant's role, and in the main thread also their settings.
+    """Give the aliases in this thread connections of a tenant's role, which the threads of its tasks get too.
 
     Args:
         made: The connections, by alias.
+        schema: The schema of the tenant.
         role: The tenant's role.
         park: Called when the tenant is no longer served; keeps or closes the connections.
         prepare: Called for each further connection that is made for the tenant.
     """
-    _thread.owners = {alias: connections[alias] for alias in made}
-    _thread.role, _thread.park = role, park
+    thread.owners = {alias: connections[alias] for alias in made}
+    thread.role, thread.park = role, park
     for alias, connection in made.items():
         connections[alias] = connection
     if _is_main_thread():
-        _process.role, _process.prepare = role, prepare
-        for alias, connection in made.items():
-            _set_alias(alias, connection.settings_dict)
+        process.schema, process.role, process.prepare = schema, role, prepare
+        process.values = {alias: connection.settings_dict for alias, connection in made.items()}
 
 
 def note_role(alias: str) -> None:
     """Note that this thread's session of a database has taken a tenant's role."""
-    _thread.has_role = True
-    if alias not in _thread.aliases:
-        _thread.aliases = (*_thread.aliases, alias)
+    thread.has_role = True
+    if alias not in thread.aliases:
+        thread.aliases = (*thread.aliases, alias)
 
 
-def take_role(role: str, aliases: Sequence[str]) -> None:
+def take_role(schema: str, role: str, aliases: Sequence[str]) -> None:
     """Have this thread's sessions act as a tenant's role, unless they do. Sessions opened later act as it too.
 
     In the main thread, so do the sessions of the threads that a task starts.
     """
-    if not _thread.has_role:
+    if not thread.has_role:
         for alias in aliases:
             _switch_role(connections[alias], role)
-    _thread.role, _thread.has_role, _thread.aliases = role, True, tuple(aliases)
+    thread.role, thread.has_role, thread.aliases = role, True, tuple(aliases)
     if _is_main_thread():
-        _process.role, _process.aliases = role, tuple(aliases)
+        process.schema, process.role, process.aliases = schema, role, tuple(aliases)
     for alias in aliases:
         for values in _settings_in_use(alias):
             values.setdefault("OPTIONS", {})["assume_role"] = role
@@ -249,35 +162,29 @@ def take_role(role: str, aliases: Sequence[str]) -> None:
 
 def leave_role() -> None:
     """Act as the owner again in this thread. Sessions that have a tenant's role lose it before their next statement."""
-    is_main = _is_main_thread()
-    if _thread.role is None:
+    if _is_main_thread():
+        process.schema = process.role = process.prepare = None
+        process.values = {}
+    if thread.role is None:
         _drop_admitted()  # the tenant could not be served there
-        if is_main and _process.mode == "login" and _process.has_open_aliases:
-            close_aliases()
-            _drop_further()
         return
-    _thread.role = None
-    if is_main:
-        _process.role = None
-    if _process.mode == "role":
-        for alias in _thread.aliases:
+    thread.role = None
+    if process.mode == "role":
+        for alias in thread.aliases:
             for values in _settings_in_use(alias):
-                _restore_assumed(values, _process.owner[alias])
+                _restore_assumed(values, process.owner[alias])
         return
-    for alias, connection in (_thread.owners or {}).items():
+    for alias, connection in (thread.owners or {}).items():
         connections[alias] = connection
-    _thread.owners = None
+    thread.owners = None
     _drop_admitted()
-    park, _thread.park = _thread.park, None
+    park, thread.park = thread.park, None
     if park is not None:
         park()
-    if is_main:
-        _process.prepare = None
-        close_aliases()
 
 
 def _drop_admitted() -> None:
-    admitted, _thread.admitted = _thread.admitted, ()
+    admitted, thread.admitted = thread.admitted, ()
     for alias in admitted:
         _drop(alias)
 
@@ -296,39 +203,50 @@ def _settings_in_use(alias: str) -> list[dict[str, Any]]:
 
 
 def prepare(connection: Any) -> None:
-    """Prepare a connection that has the settings of its alias for the tenant that is served."""
-    if _process.prepare is not None and connection.settings_dict.get("USER") == _process.role:
-        _process.prepare(connection)
-        connection.tenant_q_opened = True  # by a task: its role may have other settings than when it was verified
+    """Prepare a connection that was just made in any thread: those of a tenant's tasks get the tenant's settings.
 
-
-def follow(connection: Any) -> None:
-    """Have a connection of a thread that a task started log in as the tenant that is served at that time.
-
-    A thread of a pool lives longer than the task, and keeps its connection.
+    A thread that a task of another tenant has started gets none, so it cannot connect.
     """
-    connection.connect = functools.partial(_connect_as_served, connection)
+    if process.mode != "login" or connection.alias not in process.owner or connection.alias in conf().open_aliases:
+        return
+    values = process.values.get(connection.alias) if _is_served() else None
+    if values is not None:
+        connection.settings_dict = values
+        if process.prepare is not None:
+            process.prepare(connection)
+            connection.tenant_q_opened = True  # by a task: its role may have other settings than when it was verified
+    elif not is_of_cluster():
+        connection.connect = refuse_unserved
 
 
-def _connect_as_served(connection: Any) -> None:
-    now = connections.settings.get(connection.alias, {})
-    if _process.mode == "login" and connection.settings_dict.get("USER") != now.get("USER"):
-        connection.settings_dict = now
-        vars(connection).pop("get_new_connection", None)
-        prepare(connection)
-        follow(connection)
-    type(connection).connect(connection)
+def _is_served() -> bool:
+    """Return whether this thread works for the tenant that is served."""
+    return process.schema is not None and schema_of_thread() == process.schema
+
+
+def refuse_unserved() -> None:
+    """Refuse a session to a thread that works for no tenant, or for another one than the one that is served.
+
+    Raises:
+        TenantNotAuthorized: It does.
+    """
+    if process.mode != "login" or is_of_cluster() or _is_served():
+        return
+    raise TenantNotAuthorized(
+        "A thread asks for a session that works for no tenant, or for another one than the one that is served now; "
+        "start threads in the task that needs them, and end them with it."
+    )
 
 
 def is_of_tenant(connection: Any) -> bool:
     """Return whether the role of a tenant opens the sessions of a connection."""
-    own = _process.owner.get(connection.alias)
-    return _process.mode == "login" and own is not None and connection.settings_dict.get("USER") != own.get("USER")
+    own = process.owner.get(connection.alias)
+    return process.mode == "login" and own is not None and connection.settings_dict.get("USER") != own.get("USER")
 
 
 def owner_connections() -> list[Any]:
     """Return this thread's connections of the owner while their aliases have those of a tenant."""
-    return list((_thread.owners or {}).values())
+    return list((thread.owners or {}).values())
 
 
 def _restore_assumed(values: dict[str, Any], own: Mapping[str, Any]) -> None:
@@ -341,17 +259,12 @@ def _restore_assumed(values: dict[str, Any], own: Mapping[str, Any]) -> None:
 
 def stay_owner() -> None:
     """Act as the owner in this further thread of the cluster until it ends."""
-    _thread.is_ours = True
-
-
-def base_role(alias: str) -> str:
-    """Return the role that the owner's sessions of a database have: the project's `assume_role`, or "none"."""
-    return str(_process.owner.get(alias, {}).get("OPTIONS", {}).get("assume_role") or "none")
+    thread.is_ours = True
 
 
 def note_scrubbed() -> None:
     """Note that this thread's session lost a tenant's role when it was scrubbed."""
-    _thread.has_role = False
+    thread.has_role = False
 
 
 def settle() -> None:
@@ -359,9 +272,9 @@ def settle() -> None:
 
     It costs a round trip. A worker that goes on to another tenant needs none: `verify_schema.sql` changes the role.
     """
-    if _thread.has_role and _thread.role is None:
-        _thread.has_role = False
-        for alias in _thread.aliases:
+    if thread.has_role and thread.role is None:
+        thread.has_role = False
+        for alias in thread.aliases:
             _switch_role(connections[alias], base_role(alias))
 
 
@@ -375,36 +288,35 @@ def as_owner(*, needs_rights: bool = True) -> Iterator[None]:
         needs_rights: Whether the block needs rights that the tenant's role lacks. Otherwise a session stays in the
             role that it has under "role", which saves two round trips.
     """
-    if not needs_rights and _process.mode == "role":
+    if not needs_rights and process.mode == "role":
         yield
         return
     if not is_as_tenant():
         settle()
         yield
         return
-    _thread.is_owner = True
+    thread.is_owner = True
     try:
-        with _owners_role() if _process.mode == "role" else _owners_connections():
+        with _owners_role() if process.mode == "role" else _owners_connections():
             yield
     finally:
-        _thread.is_owner = False
+        thread.is_owner = False
 
 
 def is_as_tenant() -> bool:
     """Return whether this thread acts as a tenant's role: one of the cluster, or one that a task started."""
-    return is_isolated() and not _thread.is_owner and _acts_as_tenant()
+    return is_isolated() and not thread.is_owner and _acts_as_tenant()
 
 
 def _acts_as_tenant() -> bool:
-    if _thread.role is not None:
+    if thread.role is not None:
         return True
-    is_cluster = _thread.is_ours or threading.current_thread() is threading.main_thread()
-    return not is_cluster and _process.role is not None
+    return not is_of_cluster() and process.role is not None
 
 
 @contextmanager
 def _owners_role() -> Iterator[None]:
-    role, aliases = _thread.role or _process.role or "none", _thread.aliases or _process.aliases
+    role, aliases = thread.role or process.role or "none", thread.aliases or process.aliases
     for alias in aliases:
         _switch_role(connections[alias], base_role(alias))
     try:
@@ -425,9 +337,9 @@ def _switch_role(connection: Any, role: str) -> None:
 
 @contextmanager
 def _owners_connections() -> Iterator[None]:
-    owners, is_temporary = _thread.owners, _thread.owners is None
+    owners, is_temporary = thread.owners, thread.owners is None
     if owners is None:
-        owners = {alias: open_owner(alias) for alias in connections if alias in _process.owner}
+        owners = {alias: open_owner(alias) for alias in connections if alias in process.owner}
     replaced = {alias: connections[alias] for alias in owners}
     try:
         for alias, connection in owners.items():
@@ -439,12 +351,3 @@ def _owners_connections() -> Iterator[None]:
         if is_temporary:
             for connection in owners.values():
                 connection.close()
-
-
-def open_owner(alias: str) -> Any:
-    """Return a new connection of the owner to a database. It opens its session with its first statement."""
-    connection = connections.create_connection(alias)
-    for name in ("connect", "get_new_connection"):
-        vars(connection).pop(name, None)
-    connection.settings_dict = owner_settings(alias)
-    return connection

@@ -207,8 +207,6 @@ def _create(alias: str) -> Any:
     _made.add(connection)
     if threading.current_thread() is not threading.main_thread() and threading.get_ident() not in _own_threads:
         _elsewhere.add(connection)
-        if acting.is_isolated():
-            acting.follow(connection)
     return connection
 
 

@@ -1,7 +1,8 @@
 """Restrict code to one tenant: a context variable, which every call that names or switches a tenant checks.
 
 The restriction holds for the coroutines that a block starts, and for the code that asgiref runs for them in threads. A
-thread that code starts itself has an empty context, and so no restriction.
+thread that code starts itself has an empty context, and so no restriction; only in a worker that isolates tenants, the
+threads of a tenant's tasks are restricted as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from tenant_q.exceptions import TenantNotAuthorized
+from tenant_q.tenancy import worker_state
 
 # The schema of the innermost block.
 _restricted_to: ContextVar[str | None] = ContextVar("tenant_q_restricted_to", default=None)
@@ -57,7 +59,7 @@ def require_authorized(schema: str) -> None:
     Raises:
         TenantNotAuthorized: The code is restricted to another tenant.
     """
-    own = _restricted_to.get()
+    own = _restricted_to.get() or worker_state.restriction_of_thread()
     if own is not None and own != schema:
         raise TenantNotAuthorized(
             f"A call for schema {schema!r} was made in code that is restricted to tenant {own!r}; make it for {own!r}, "

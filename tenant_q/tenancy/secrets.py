@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from django.conf import settings
 
 from tenant_q.conf import conf
-from tenant_q.tenancy import acting, credentials
+from tenant_q.tenancy import credentials, owner_settings
 
 HIDDEN = "hidden in workers"
 
@@ -43,7 +43,7 @@ def _secrets() -> Iterable[str]:
     """Yield the role key and the passwords of the owner and of the administrator."""
     url = conf().admin_database or ""
     password = urlsplit(url).password if "://" in url else None
-    found = (conf().role_key, password and unquote(password), *acting.owners_passwords())
+    found = (conf().role_key, password and unquote(password), *owner_settings.owners_passwords())
     return (secret for secret in found if secret)
 
 

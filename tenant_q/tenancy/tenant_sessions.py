@@ -25,7 +25,7 @@ from tenant_q.exceptions import ConfigurationError, DatabaseAway, LoginAway, Log
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting, role_records
+from tenant_q.tenancy import acting, owner_settings, role_records, worker_state
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
 from tenant_q.tenancy.repair_marks import mark_for_repair
@@ -124,6 +124,7 @@ def _serve_as_login(schema: str, databases: Databases) -> None:
     _kept.limit(conf().tenant_sessions - len(made))
     acting.open_as_tenant(
         made,
+        schema,
         role.role,
         park=functools.partial(_park, role, made),
         prepare=functools.partial(prepare, schema=schema),
@@ -153,7 +154,7 @@ def _connection(alias: str, schema: str, role: RoleRecord, *, may_keep: bool) ->
         return found
     connection = connections.create_connection(alias)
     password = _password_of(connection, schema, role)
-    connection.settings_dict = acting.settings_for(alias, role.role, password)
+    connection.settings_dict = owner_settings.settings_for(alias, role.role, password)
     prepare(connection, schema)
     return connection
 
@@ -197,6 +198,7 @@ _opening = _Opening()
 
 
 def _connect(connection: Any) -> None:
+    acting.refuse_unserved()  # a thread of a pool may have the connection since a task of another tenant
     begun = time.monotonic()
     try:
         type(connection).connect(connection)
@@ -289,7 +291,7 @@ def role_to_verify(schema: str) -> str | None:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    return require_role(schema).role if acting.is_isolated() and schema != public_schema() else None
+    return require_role(schema).role if worker_state.is_isolated() and schema != public_schema() else None
 
 
 def serve(schema: str, databases: Databases = None) -> None:
@@ -304,12 +306,12 @@ def serve(schema: str, databases: Databases = None) -> None:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    if not acting.is_isolated():
+    if not worker_state.is_isolated():
         return
     if schema == public_schema():
-        acting.open_aliases_to_owner()
-    elif acting.mode() == "role":
-        acting.take_role(require_role(schema).role, [one.alias for one in switched_connections(databases)])
+        acting.serve_public(schema)
+    elif worker_state.mode() == "role":
+        acting.take_role(schema, require_role(schema).role, [one.alias for one in switched_connections(databases)])
     else:
         _serve_as_login(schema, databases)
 
@@ -326,7 +328,7 @@ def acting_as(schema: str) -> Iterator[None]:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    if not acting.is_isolated() or acting.is_as_tenant():
+    if not worker_state.is_isolated() or acting.is_as_tenant():
         yield
         return
     serve(schema)

@@ -28,7 +28,7 @@ from tenant_q.exceptions import (
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import error_line
-from tenant_q.tenancy import acting, foreign_schemas, tenants
+from tenant_q.tenancy import acting, foreign_schemas, owner_settings, tenants, worker_state
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
 from tenant_q.tenancy.repair_marks import mark_for_repair
 from tenant_q.tenancy.tenancy_package import (
@@ -224,7 +224,7 @@ def _query_tenants_session(connection: Any, schema: str, role: str | None) -> _F
 
 
 def _only_under_login(own_settings: str | None) -> str | None:
-    return own_settings if acting.mode() == "login" else None
+    return own_settings if worker_state.mode() == "login" else None
 
 
 def _have_repaired(schema: str, settings: str) -> None:
@@ -249,8 +249,8 @@ def _checked_recently(schema: str) -> bool:
 
 
 def _fetch(connection: Any, schema: str, name: str, role: str | None) -> list[str | None]:
-    switches = acting.mode() == "role"
-    base = acting.base_role(connection.alias) if switches else None
+    switches = worker_state.mode() == "role"
+    base = owner_settings.base_role(connection.alias) if switches else None
     found = fetch_raw(connection, _query(name, schema, _search_path(physical_schema(schema)), base, role))
     if role is not None and switches:
         acting.note_role(connection.alias)

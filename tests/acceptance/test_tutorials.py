@@ -74,8 +74,11 @@ class Reader:
                 self._check_packages(block)
             elif block.title == "Where the servers are":
                 self._check_variables(block)
+            elif block.title == "Variables":
+                self._set_variables(block)
             elif block.title == "It prints":
-                assert self.answers[-1].endswith(block.text), f"{block.place}\n{self.answers[-1]}"
+                printed = block.text.replace("myshop_", f"{self.database}_")  # names of roles begin with the database's
+                assert self.answers[-1].endswith(printed), f"{block.place}\n{self.answers[-1]}"
             elif block.title == AGAIN:
                 self._stop_last()
                 self._start(block)
@@ -97,6 +100,11 @@ class Reader:
 
     def _check_variables(self, block: Block) -> None:
         assert set(re.findall(r"(\w+)=", block.text)) == set(_server(self.database))
+
+    def _set_variables(self, block: Block) -> None:
+        self._type(Block(block.language, block.line, f"{block.text}env -0", block.path))
+        shown = self.answers.pop().rstrip("\0").split("\0")
+        self.environment = dict(line.split("=", 1) for line in shown)
 
     def _type(self, block: Block) -> None:
         done = subprocess.run(

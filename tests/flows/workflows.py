@@ -68,3 +68,36 @@ def right(ctx: Context) -> None:
 @diamond.step(after=[left, right])
 def bottom(ctx: Context) -> None:
     time.sleep(ctx.input["seconds"])
+
+
+acting = Workflow("acting", input={"number": int})
+
+
+@acting.step(transactional=True)
+def begin(ctx: Context) -> dict[str, Any]:
+    return {"items": [1, 2], **_who()}
+
+
+@acting.step(each=(begin, "items"), at_once=1)
+def each(ctx: Context) -> dict[str, Any]:
+    return _who()
+
+
+@acting.step(after=each, when="any_failed", optional=True)
+def never(ctx: Context) -> None: ...
+
+
+@acting.on_end
+def finish(ctx: Context) -> dict[str, Any]:
+    return _who()
+
+
+def _who() -> dict[str, Any]:
+    from tests.tasks_isolated import who
+
+    return who()
+
+
+def start_from_a_task(number: int) -> str:
+    """Start a workflow in a task, and return the id of the run."""
+    return acting.start({"number": number}).id

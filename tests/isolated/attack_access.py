@@ -53,7 +53,11 @@ def _of_settings(values: dict[str, Any]) -> dict[str, Any]:
 
 def _texts() -> Iterator[tuple[str, str]]:
     """Yield every text in the settings of tenant_q, in Django's and in the environment, from inside of JSON too."""
-    named: list[tuple[str, Any]] = [("TENANT_Q", settings.TENANT_Q), ("Q_CLUSTER", settings.Q_CLUSTER), ("conf", conf())]
+    named: list[tuple[str, Any]] = [
+        ("TENANT_Q", settings.TENANT_Q),
+        ("Q_CLUSTER", settings.Q_CLUSTER),
+        ("conf", conf()),
+    ]
     named += [(name, getattr(settings, name)) for name in dir(settings) if name.isupper() and name != "DATABASES"]
     named += [(f"os.environ[{name!r}]", value) for name, value in os.environ.items()]
     for where, value in named:
@@ -108,7 +112,12 @@ def with_computed_passwords(roles: list[str], statements: list[str]) -> list[Out
         message = "\0".join((info["dbname"], role, "1")).encode()
         for key in {str(settings.TENANT_Q.get("role_key")), credentials.HIDDEN, settings.SECRET_KEY, ""}:
             digest = hmac.new(key.encode(), message, hashlib.sha256).digest()
-            for password in (credentials._base62(digest), digest.hex(), base64.b64encode(digest).decode(), info["password"]):
+            for password in (
+                credentials._base62(digest),
+                digest.hex(),
+                base64.b64encode(digest).decode(),
+                info["password"],
+            ):
                 try:
                     with psycopg.connect(host=info["host"], dbname=info["dbname"], user=role, password=password) as raw:
                         outcomes.append([role, "done", repr([raw.execute(one).fetchall() for one in statements])])

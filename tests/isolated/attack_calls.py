@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from django.db import connection
 from django_q.models import Schedule, Task
-from shop.models import Order
 
+from shop.models import Order
 from tenant_q import tenancy
 from tenant_q.utils import QUtilities
 from tests.tasks import client
@@ -24,6 +24,7 @@ Outcome = list[Any]
 
 def by_our_functions(victim: str) -> list[Outcome]:
     """Name another tenant, or the public schema, in the functions that a task may call."""
+
     def orders_in(schema: str) -> Any:
         with tenancy.in_schema(schema):
             return list(Order.objects.values_list("number", flat=True))
@@ -94,6 +95,11 @@ class Bomb:
 
 def bomb(path: str) -> str:
     return b64encode(pickle.dumps(Bomb(path))).decode()
+
+
+def touch(task: Any) -> None:
+    """A hook that nobody offers: makes the file that its task was given."""
+    Path(task.args[0]).touch()
 
 
 def keep_a_lock(tables: list[str], key: str, seconds: float) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from django.db import connection, connections, transaction
 
-from tests.tasks import client, note
+from tests.tasks import client, hold, note
 
 Outcome = list[Any]  # the statement, the SQLSTATE or "done", and what was read or said
 
@@ -48,6 +48,24 @@ def in_transaction(statements: list[str]) -> list[Outcome]:
                 if outcomes[-1][1] != "done":
                     raise _Undo
     return outcomes
+
+
+def after_rollbacks(statements: list[str]) -> list[Outcome]:
+    """Execute them after transactions that failed and were rolled back, which restores what a session had set."""
+    outcomes = []
+    for statement in statements:
+        with suppress(Exception), transaction.atomic():
+            attempt(["SELECT 1 / 0"])
+            raise _Undo
+        outcomes.append(_attempt(statement))
+    return outcomes
+
+
+def attempt_later(statements: list[str], key: str) -> list[Outcome]:
+    """Execute them when the test says so."""
+    attempt(["SELECT 1"])
+    hold(key)
+    return attempt(statements)
 
 
 class _Undo(Exception):
@@ -131,18 +149,22 @@ def in_a_child(statements: list[str], key: str) -> list[Outcome]:
     return []
 
 
-def leave_a_thread(statements: list[str], key: str, seconds: float) -> None:
-    """Leave a thread that goes on in new sessions while other tenants are served."""
+def leave_a_thread(statements: list[str], key: str, seconds: float, way: str = "attempt") -> None:
+    """Leave a thread that goes on in new sessions while other tenants are served, each time in a way of this module."""
+
+    send, has_begun = globals()[way], threading.Event()
 
     def work() -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not client().exists(f"go:{key}"):
-            note(key, outcomes=[outcome for outcome in attempt(statements) if outcome[1] == "done"])
+            note(key, outcomes=[outcome for outcome in send(statements) if outcome[1] == "done"])
             connections.close_all()
+            has_begun.set()
             time.sleep(0.002)
         note(key, outcomes="the end")
 
     threading.Thread(target=work, daemon=True).start()
+    has_begun.wait(10)
 
 
 def hook(task: Any) -> None:

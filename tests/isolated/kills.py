@@ -69,11 +69,11 @@ def count_statements(act: Callable[[Callable[[str], None]], Any]) -> dict[str, i
     def mark(name: str) -> None:
         marks[name] = sent
 
-    psycopg.Connection.wait = wait  # type: ignore[method-assign]
+    psycopg.Connection.wait = wait
     try:
         act(mark)
     finally:
-        psycopg.Connection.wait = send  # type: ignore[method-assign]
+        psycopg.Connection.wait = send
     return marks | {"end": sent}
 
 
@@ -93,7 +93,7 @@ def _arm(place: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    psycopg.Connection.wait = wait  # type: ignore[method-assign]
+    psycopg.Connection.wait = wait
 
 
 def _arm_after(place: int) -> None:
@@ -111,5 +111,5 @@ def _arm_after(place: int) -> None:
 
         return receive_and_count
 
-    psycopg.Connection.wait = counted(psycopg.Connection.wait)  # type: ignore[method-assign]
-    AbstractConnection.read_response = counted(AbstractConnection.read_response)  # type: ignore[method-assign]
+    psycopg.Connection.wait = counted(psycopg.Connection.wait)
+    AbstractConnection.read_response = counted(AbstractConnection.read_response)

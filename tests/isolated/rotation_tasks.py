@@ -16,3 +16,9 @@ def change_own_role(statement: str) -> None:
     """Change the tenant's own role, as a hostile task does."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+def sleep_in_session(seconds: float) -> None:
+    """Keep a statement running."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [seconds])

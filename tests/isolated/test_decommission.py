@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django_q.models import Schedule, Task
 
 from tenant_q import policies, tenancy
-from tenant_q.brokers import get_broker, site_brokers
-from tenant_q.exceptions import ProvisioningError, TenantBusy, TenantLeaving, UnknownTenant
+from tenant_q.brokers import get_broker
+from tenant_q.exceptions import ProvisioningError, UnknownTenant
 from tenant_q.models import AuditRecord, CodeSchedule, SyncedTenant, TenantOperation, TenantPolicy, TenantRole
 from tenant_q.operations import deleted_tenants
 from tenant_q.provisioning import admin_connection, decommission_tenant, grants
@@ -26,7 +26,7 @@ from tenant_q.tenancy.credentials import password_of
 from tenant_q.tenancy.role_names import role_name
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks
-from tests.conftest import delete_keys, wait_until
+from tests.conftest import delete_keys
 from tests.isolated.kills import killed_after_each
 from tests.isolated.role_rows import give_roles, row
 from tests.isolated.server import OWNER
@@ -103,13 +103,13 @@ def keys_of(key: str) -> list[str]:
     client, found = tasks.client(), []
     for name in client.scan_iter(f"*{get_broker().cluster}*"):
         kind = client.type(name).decode()
-        read = {
+        read: Callable[[Any], Any] = {
             "string": client.get,
             "hash": client.hgetall,
             "list": lambda name: client.lrange(name, 0, -1),
             "zset": lambda name: client.zrange(name, 0, -1),
             "set": client.smembers,
-        }[kind]
+        }.get(kind, lambda name: None)  # it may be gone meanwhile
         text = f"{name!r}: {read(name)!r}"
         if NAME in text or (f"b'{key}'" in text and name.endswith((b":queues", b":leaving"))):
             found.append(text)
@@ -214,6 +214,16 @@ def test_a_role_whose_row_is_lost_is_found_by_its_name(site):
         TenantRole.objects.all().delete()
     decommission()
     assert left(site, key) == {}
+
+
+def test_the_role_of_a_tenant_that_had_the_name_before_is_left_alone(site):
+    key = make(site)
+    role = row(NAME).role
+    with tenancy.in_public():
+        TenantRole.objects.update(schema_name=OTHER)  # as if it had been renamed
+    assert "its role" not in decommission()
+    assert left(site, key).keys() == {"role"} | ({"grants"} & left(site, key).keys())
+    assert row(OTHER).role == role
 
 
 def test_a_tenant_whose_row_was_deleted_before_is_decommissioned(site):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 
@@ -13,6 +14,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
+from tests.flows.workflows import diamond
 from tests.isolated import attack_calls
 from tests.isolated.arming import ATTACKER, VICTIM
 from tests.isolated.attacks import Attack
@@ -87,18 +89,19 @@ def test_in_a_hook(scene, sample):
     assert not_refused(SAMPLE, found["outcomes"]) == []
 
 
-def test_in_a_thread_that_stays_while_others_are_served(scene, sample):
+@pytest.mark.parametrize("way", ["attempt", "in_new_sessions", "in_a_thread"])
+def test_in_a_thread_that_stays_while_others_are_served(scene, sample, way):
     """Its session would have the role of the tenant that is served by then."""
     key = uuid.uuid4().hex
     with scene.nothing_elsewhere(do_others_run=True):
-        scene.commit("leave_a_thread", [*sample, "SELECT number FROM shop_order", "SELECT current_user"], key, 3)
-        scene.look_around()
-        scene.look_around()
+        scene.commit("leave_a_thread", [*sample, "SELECT number FROM shop_order", "SELECT current_user"], key, 30, way)
+        for schema in (VICTIM, "initech_llc"):
+            scene.commit("attempt", ["SELECT pg_sleep(1)"], schema=schema)
         let_go(key)
         wait_until(lambda: notes(key)[-1]["outcomes"] == "the end", 10, "the thread to end, or its worker")
     found = [outcome for one in notes(key)[:-1] for outcome in one["outcomes"]]
     assert read_elsewhere(found) == []
-    assert {outcome[2] for outcome in found if "current_user" in outcome[0]} <= {f"[('{scene.names.own_role}',)]"}
+    assert {outcome[2] for outcome in found if "current_user" in outcome[0]} == {f"[('{scene.names.own_role}',)]"}
 
 
 # With what the settings show
@@ -135,10 +138,14 @@ def test_our_functions_do_not_name_another_tenant_for_it(scene):
 
 SCHEDULES = {
     "a function that is not offered": {"func": "os.system", "args": "('touch {path}',)"},
-    "a hook that is not offered": {"func": "tests.tasks.nothing", "hook": "os.system"},
+    "a hook that is not offered": {
+        "func": "tests.tasks.intended",
+        "args": "('{path}',)",
+        "hook": "tests.isolated.attack_calls.touch",
+    },
     "a function of tenant_q": {"func": "tenant_q.tenancy.tenancy_package.in_public"},
     "code for arguments": {"func": "tests.tasks.nothing", "args": "__import__('os').system('touch {path}')"},
-    "a module that does something": {"func": "antigravity.fly"},
+    "a module that does something": {"func": "tests.isolated.imported_trap.nothing"},
     "a pickle for arguments": {"func": "tests.tasks.nothing", "args": "{bomb}"},
 }
 
@@ -161,6 +168,7 @@ def test_a_schedule_that_it_wrote(scene, tmp_path, name):
             wait_until(lambda: not Schedule.objects.filter(name="trap", next_run__lt=timezone.now()).exists())
             Schedule.objects.filter(name="trap").delete()
     assert not path.exists()
+    assert notes("imported-trap") == []
 
 
 def test_a_task_row_that_it_wrote_before_the_task_ran(scene, tmp_path):
@@ -196,21 +204,44 @@ def test_a_lock_that_it_keeps_on_its_own_tables_holds_up_nobody_else(scene):
     assert took < 30
 
 
-def test_a_step_of_a_workflow_that_it_wrote(scene, tmp_path):
-    path = tmp_path / "exploded"
-    plan = '{"steps": {"a": {"func": "os.system", "args": ["touch %s"], "after": []}}}' % path
+TRAP = "tests.isolated.imported_trap."
+OPTIONS = {"retry_on": [f"{TRAP}Error"], "no_retry_on": [f"{TRAP}Other"], "hook": f"{TRAP}nothing", "max_attempts": 2}
+
+
+def test_the_plan_of_a_workflow_that_it_changed(scene):
+    """Its first step runs; the others get options, functions and an input that make them fail."""
+    with scene.nothing_elsewhere(), in_schema(ATTACKER):
+        diamond.start({"seconds": 1.0})
+        ((plan,),) = wait_until(lambda: scene.site.sql(f"SELECT plan FROM {ATTACKER}.tenant_q_workflows_run"))
+        for step in plan["steps"]:
+            step["options"], step["func"] = OPTIONS, f"{TRAP}nothing"
+        plan["on_end"] = {"func": f"{TRAP}nothing"}
+        with scene.site.session(scene.names.own_role, scene.password()) as raw:
+            raw.execute(
+                f"UPDATE {ATTACKER}.tenant_q_workflows_run SET plan = %s, input = %s",
+                [json.dumps(plan), json.dumps({"seconds": "x"})],
+            )
+        wait_until(lambda: scene.site.sql(f"SELECT state FROM {ATTACKER}.tenant_q_workflows_run") != [("running",)], 60)
+        scene.site.sql(f"DELETE FROM {ATTACKER}.tenant_q_workflows_step; DELETE FROM {ATTACKER}.tenant_q_workflows_run")
+    assert notes("imported-trap") == []
+
+
+def test_a_run_of_a_workflow_that_it_wrote(scene):
+    """Its workflow is a function that nobody offers."""
     with scene.nothing_elsewhere():
         outcomes = scene.commit(
             "attempt",
             [
                 "INSERT INTO tenant_q_workflows_run (id, workflow, version, cluster, state, plan, input, config, "
-                "generation, created, look_at, error, by) VALUES ('trap', 'os.system', '', "
-                f"'{scene.site.cluster}', 'running', '{plan}', '{{}}', '{{}}', 1, now(), now(), '', '')",
+                f"generation, created, look_at, error, by) VALUES ('trap', '{TRAP}nothing', '', "
+                f"'{scene.site.cluster}', 'running', '{{}}', '{{}}', '{{}}', 1, now(), now(), '', '')",
                 "INSERT INTO tenant_q_workflows_step (run, name, index, at_once, generation, state, context, attempts, "
                 "error) VALUES ('trap', 'a', -1, 0, 1, 'ready', '{}', 0, '')",
             ],
         )
-        assert outcomes[0][1] == "done", outcomes
-        wait_until(lambda: scene.site.sql(f"SELECT state FROM {ATTACKER}.tenant_q_workflows_run") != [("running",)], 20)
+        assert [outcome[1] for outcome in outcomes] == ["done", "done"]
+        with in_schema(ATTACKER):  # what the scheduler does next comes after its look at the run
+            id = QUtilities.create_schedule("tests.tasks.nothing", name="after", schedule_type="O").pk
+        wait_until(lambda: not scene.site.sql(f"SELECT 1 FROM {ATTACKER}.django_q_schedule WHERE id = %s", id), 60)
         scene.site.sql(f"DELETE FROM {ATTACKER}.tenant_q_workflows_run; DELETE FROM {ATTACKER}.tenant_q_workflows_step")
-    assert not path.exists()
+    assert notes("imported-trap") == []

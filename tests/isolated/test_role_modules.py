@@ -222,6 +222,14 @@ def test_the_settings_share_tables_of_the_public_schema(isolated_site):
                 raw.execute(statement)
 
 
+def test_a_table_that_all_roles_may_read_needs_no_grant_for_each(isolated_site):
+    role = make_role(isolated_site)
+    isolated_site.sql("GRANT SELECT ON public.customers_customer TO PUBLIC")
+    with isolated_site.here(shared_read=("customers.Customer",)):
+        apply(role)
+        assert not [one for one in grants.grants_of("acme_corp", role) if "customers_customer" in one.sql_grant]
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "reason"),
     [

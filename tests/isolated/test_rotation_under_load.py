@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from tenant_q.brokers import get_broker
 from tenant_q.models import AuditRecord
 from tenant_q.provisioning import provision_tenant, rotate_all, rotate_tenant
 from tenant_q.tenancy import in_schema
@@ -22,6 +23,7 @@ from tests.schemas import TENANTS
 
 TASKS = rotation_tasks.__name__
 ROTATIONS = 20
+MOST_OPEN = 12
 # A task that changes its own password, and what follows it.
 CHANGES = (
     "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
@@ -39,29 +41,24 @@ def site(isolated_site) -> Any:
 
 
 class Load:
-    """Tasks of all tenants, enqueued by a thread until it is stopped."""
+    """Tasks of all tenants, enqueued by a thread until it is stopped, a few more when most of them have ended."""
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self) -> None:
         self.ids: dict[str, list[str]] = {schema: [] for schema in TENANTS}
-        self.pause = pause
         self.is_over = threading.Event()
         self.thread = threading.Thread(target=self._enqueue)
 
     def _enqueue(self) -> None:
-        while not self.is_over.wait(self.pause):
-            for schema in TENANTS:
-                with in_schema(schema):
-                    self.ids[schema].append(QUtilities.add_async_task(f"{TASKS}.use_session"))
+        while not self.is_over.wait(0.02):
+            if get_broker().counts().open <= MOST_OPEN:
+                for schema in TENANTS:
+                    self.ids[schema].append(enqueue(schema, "use_session"))
         connections.close_all()
-
-    def rows(self, schema: str) -> list[Any]:
-        with in_schema(schema):
-            return list(QUtilities.fetch_task_by_ids(self.ids[schema]))
 
 
 @contextmanager
-def load(pause: float = 0.05) -> Iterator[Load]:
-    running = Load(pause)
+def load() -> Iterator[Load]:
+    running = Load()
     running.thread.start()
     try:
         yield running
@@ -118,9 +115,7 @@ def test_no_task_fails_after_one_that_changed_its_own_role(site, capsys):
     cluster = site.mscluster(workers=2, tenant_sessions=0)
     with load() as running:
         for number, change in enumerate(CHANGES * 2, start=1):
-            with in_schema("acme_corp"):
-                id = QUtilities.add_async_task(f"{TASKS}.change_own_role", change)
-            (task,) = ended("acme_corp", [id])
+            (task,) = ended("acme_corp", [enqueue("acme_corp", "change_own_role", change)])
             assert task.success, task.result
             repairs = AuditRecord.objects.filter(act="repair", schema_name="acme_corp")
             wait_until(lambda: repairs.count() >= number, 20, "the repair")  # noqa: B023
@@ -132,13 +127,32 @@ def test_no_task_fails_after_one_that_changed_its_own_role(site, capsys):
     assert not AuditRecord.objects.filter(act="repair").exclude(schema_name="acme_corp").exists()
 
 
-def test_a_password_is_rotated_beside_a_task_that_runs(site):
-    """With --now, its session ends, and only its own tenant notices."""
-    site.mscluster(workers=2)
-    with load() as running:
-        wait_until(lambda: len(running.ids["acme_corp"]) > 5)
-        rotate_tenant("acme_corp", actor="olga", now=True)
-        wait_until(lambda: len(running.ids["acme_corp"]) > 15)
-    for schema in TENANTS[1:]:
-        assert all(row.success for row in ended(schema, running.ids[schema]))
-    assert [row.success for row in ended("acme_corp", running.ids["acme_corp"])][-3:] == [True] * 3
+def test_now_ends_the_session_of_a_task_that_runs_and_no_other_task_fails(site):
+    """Neither one that finds its worker's idle session ended, nor one of another tenant."""
+    site.mscluster(workers=1)
+    enqueued = {schema: [enqueue(schema, "use_session")] for schema in TENANTS}
+    for schema in TENANTS:
+        ended(schema, enqueued[schema])
+    assert len(sessions_of_tenants(site)) == 3
+    assert rotate_tenant("acme_corp", actor="olga", now=True).ended == 1
+    assert len(sessions_of_tenants(site)) == 2
+    for schema in TENANTS:
+        (task,) = ended(schema, [enqueue(schema, "use_session")])
+        assert task.success, task.result
+    id = enqueue("acme_corp", "sleep_in_session", 60)
+    wait_until(lambda: site.sql("SELECT 1 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND state = 'active'"))
+    assert rotate_tenant("acme_corp", actor="olga", now=True).ended >= 1
+    (task,) = ended("acme_corp", [id])
+    assert not task.success
+    assert "terminating connection" in str(task.result)
+    (task,) = ended("acme_corp", [enqueue("acme_corp", "use_session")])
+    assert task.success, task.result
+
+
+def enqueue(schema: str, name: str, *args: Any) -> str:
+    with in_schema(schema):
+        return str(QUtilities.add_async_task(f"{TASKS}.{name}", *args))
+
+
+def sessions_of_tenants(site: Any) -> list[int]:
+    return [pid for pid, role in site.sessions().items() if role.startswith(f"{site.database}_")]

@@ -11,6 +11,7 @@ from tenant_q.models import TenantRole
 from tenant_q.provisioning import provision_tenant
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
+from tenant_q.workflows import Run
 from tests.conftest import wait_until
 from tests.isolated.server import OWNER, leaked
 from tests.tasks import notes
@@ -132,3 +133,15 @@ def test_a_role_that_changes_itself_is_repaired(isolated_site, roles, act):
         assert run("tests.tasks_isolated.setting", "work_mem") == "4MB"
         run("tests.tasks_isolated.who", schema="globex_inc")
     wait_until(lambda: TenantRole.objects.get(schema_name="acme_corp").state == "active", what="the repair")
+
+
+@BOTH
+def test_the_steps_of_a_workflow_act_as_their_tenants_role(isolated_site, roles):
+    isolated_site.mscluster(workers=2)
+    id = run("tests.flows.workflows.start_from_a_task", 1)
+    with in_schema("acme_corp"):
+        found = Run.get(id)
+        assert found.wait(WAIT)
+        assert found.state == "succeeded", found.error
+        outputs = [step.output for step in found.steps if isinstance(step.output, dict)]
+    assert {one["current"] for one in outputs} == {roles["acme_corp"]}

@@ -72,12 +72,23 @@ def test_a_process_that_a_task_forks_acts_as_its_tenant(isolated_site, roles, ho
         assert leaked(found["shown"], isolated_site.secrets()) == []
 
 
-@BOTH
+@pytest.mark.parametrize("isolated_site", ["role"], indirect=True)
 def test_a_thread_of_a_pool_acts_as_the_tenant_that_uses_it(isolated_site, roles):
     isolated_site.mscluster(workers=1)
     for schema in (A, B, A, B):
         assert run(f"{TASKS}.who_in_pool", schema, schema=schema)["current"] == roles[schema]
         assert run(f"{TASKS}.who_in_pool_unentered", schema=schema) == roles[schema]
+
+
+@pytest.mark.parametrize("isolated_site", ["login"], indirect=True)
+def test_a_thread_of_a_pool_works_only_for_the_tenant_whose_task_started_it(isolated_site, roles):
+    isolated_site.mscluster(workers=1)
+    for _ in range(2):
+        assert run(f"{TASKS}.who_in_pool", A)["current"] == roles[A]
+        assert run(f"{TASKS}.who_in_pool_unentered") == roles[A]
+        for func, arguments in (("who_in_pool", [B]), ("who_in_pool_unentered", [])):
+            with pytest.raises(TaskFailed, match="TenantNotAuthorized"):
+                run(f"{TASKS}.{func}", *arguments, schema=B)
 
 
 # The completer's thread

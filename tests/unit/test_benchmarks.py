@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from benchmarks import compare, report, steps, workflows
+from benchmarks import compare, isolation, report, steps, workflows
 from benchmarks.compare import Contest
 from benchmarks.contenders import DJANGO_Q2, Contender, tenant_q
 from benchmarks.harness import BenchmarkError
@@ -58,3 +58,10 @@ def test_workflows_that_fail_are_left_out_and_named():
 def test_a_quick_benchmark_has_workflows_too(monkeypatch):
     monkeypatch.setattr("sys.argv", ["make bench", "--quick"])
     assert 0 < compare.parse().workflow_runs < 1000
+
+
+def test_the_modes_of_isolation_are_compared_in_each_round():
+    rounds = {"path": [100.0, 200.0], "role": [99.0, 196.0], "login": [80.0, 150.0]}
+    speeds = [isolation.Speed("no-op", mode, 1000, values) for mode, values in rounds.items()]
+    (row,) = [line for line in isolation.told(speeds).splitlines() if line.startswith("no-op")]
+    assert row.split() == ["no-op,", "1,000", "tenants", "150", "148", "98", "%", "115", "78", "%"]

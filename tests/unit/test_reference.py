@@ -132,7 +132,7 @@ def test_every_error_is_there():
 
 def test_every_check_is_there():
     listed = {row[0].strip("`") for row in rows(section(REFERENCE / "errors.md", "What `manage.py check` reports"))}
-    names = ("checks.py", "django_tasks/__init__.py", "workflows/checks.py")
+    names = ("checks.py", "conf/isolation.py", "django_tasks/__init__.py", "workflows/checks.py")
     sources = [ROOT / "tenant_q" / name for name in names]
     found = re.findall(r"\b[EIW]\d{3}\b", "".join(source.read_text() for source in sources))
     assert listed == {f"tenant_q.{number}" for number in found}

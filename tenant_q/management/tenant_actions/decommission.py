@@ -35,7 +35,11 @@ class Action(TenantAction):
             raise CommandError(f"This removes tenant {schema}{data}; add --yes to do it.")
         with progress_line(self.command.stderr, None, as_json=as_json) as line:
             done = decommission_tenant(
-                schema, actor=audit.operator(), keep_schema=keep_schema, drain=options["drain"], progress=line.at
+                schema,
+                actor=audit.operator(),
+                keep_schema=keep_schema,
+                drain=options["drain"],
+                progress=lambda text: line.at(f"{schema}: {text}"),
             )
         if as_json:
             self.command.write_json(

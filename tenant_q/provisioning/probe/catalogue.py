@@ -19,7 +19,6 @@ from tenant_q.sql import statement
 _MAINTAIN_SINCE = 170000
 # How many roles one statement checks. A statement holds no lock that others wait for, but shows no progress.
 BATCH = 10
-_CATALOGUE_ONLY = "SET search_path TO pg_catalog, pg_temp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,6 @@ def check(owner: psycopg.Connection[Any], subjects: Sequence[Subject], group: st
     """
     with owner.transaction():
         owner.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        owner.execute(_CATALOGUE_ONLY.replace("SET", "SET LOCAL", 1))
         values = _values(subjects, group, shared)
         names = {one.oid: one.schema for one in subjects}
         group_oid = next((one.oid for one in subjects if not one.space), None)

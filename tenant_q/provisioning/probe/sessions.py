@@ -12,11 +12,11 @@ from django.db import connections
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.exceptions import ProvisioningError
+from tenant_q.exceptions import DatabaseAway, ProvisioningError
 from tenant_q.provisioning.probe.subjects import Subject
 from tenant_q.sql import statement
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting
+from tenant_q.tenancy import owner_settings
 from tenant_q.tenancy.credentials import password_of
 
 # The number of sessions that a role or the server may have is reached. Workers close idle ones after ten seconds.
@@ -24,16 +24,26 @@ _FULL = "53300"
 _FULL_SECONDS = 15.0
 # An attempt must not wait for the locks of others, and they must not wait long for it.
 _LIMITS = "SET lock_timeout TO '100ms'; SET statement_timeout TO '20s'"
+# What a probe finds open may hold functions of others, which the owner must not run.
+_CATALOGUE_ONLY = "SET search_path TO pg_catalog, pg_temp; SET statement_timeout TO 0"
 # libpq would look for the password of a file; this one cannot exist.
 _NO_FILE = "/dev/null/none"
 
 
 @contextmanager
 def owner_session() -> Iterator[psycopg.Connection[Any]]:
-    """Open a session of the role that owns the tenants' objects. Raises `DatabaseAway`."""
-    alias = tenancy.database_alias()
-    with tenancy.detect_outages(), _session(acting.owner_settings(alias)) as raw:
-        yield raw
+    """Open a session of the role that owns the tenants' objects. By bare names it finds only PostgreSQL's own objects.
+
+    Raises:
+        DatabaseAway: The database cannot be reached, or the session is lost.
+    """
+    with ExitStack() as ends:
+        try:
+            raw = ends.enter_context(_session(owner_settings.owner_settings(tenancy.database_alias())))
+            raw.execute(_CATALOGUE_ONLY)
+            yield raw
+        except psycopg.OperationalError as error:
+            raise DatabaseAway(f"The tenants' database cannot be reached: {one_line(error)}; probe again.") from None
 
 
 @contextmanager
@@ -49,10 +59,10 @@ def tenant_session(subject: Subject, mode: str) -> Iterator[psycopg.Connection[A
         ConfigurationError: Its password cannot be computed.
     """
     alias = tenancy.database_alias()
-    values = acting.owner_settings(alias)
+    values = owner_settings.owner_settings(alias)
     if mode == "login":
         password = password_of(str(values["NAME"]), subject.role, subject.version)
-        values = acting.settings_for(alias, subject.role, password)
+        values = owner_settings.settings_for(alias, subject.role, password)
     with ExitStack() as ends:
         try:
             raw = ends.enter_context(_session(values))
@@ -65,7 +75,12 @@ def tenant_session(subject: Subject, mode: str) -> Iterator[psycopg.Connection[A
                 f"The role {subject.role!r} cannot {able}: {one_line(error)}; "
                 f"run `python manage.py mstenant provision {subject.schema} --adopt`."
             ) from None  # the frames of the driver hold the password
-        yield raw
+        try:
+            yield raw
+        except psycopg.OperationalError as error:
+            raise ProvisioningError(
+                f"The session of the role {subject.role!r} was lost: {one_line(error)}; probe again."
+            ) from None
 
 
 def logs_in(user: str | None, password: str | None) -> bool:
@@ -75,9 +90,9 @@ def logs_in(user: str | None, password: str | None) -> bool:
         user: The role; None for the owner.
         password: Its password. None for none: not that of the settings, of the environment or of a file either.
     """
-    values = acting.owner_settings(tenancy.database_alias())
+    values = owner_settings.owner_settings(tenancy.database_alias())
     if user is not None:
-        values = acting.settings_for(tenancy.database_alias(), user, "")
+        values = owner_settings.settings_for(tenancy.database_alias(), user, "")
     connection = connections.create_connection(tenancy.database_alias())
     connection.settings_dict = values
     parameters = connection.get_connection_params()
@@ -87,8 +102,8 @@ def logs_in(user: str | None, password: str | None) -> bool:
         parameters |= {"password": password}
     try:
         psycopg.connect(**parameters).close()
-    except psycopg.OperationalError:
-        return False
+    except psycopg.OperationalError as error:
+        return "too many connections for role" in str(error)  # which the server says after it has let the role in
     return True
 
 

@@ -30,9 +30,11 @@ from tenant_q.custom import Chain, Iter
 from tenant_q.exceptions import BrokerError, ConfigurationError, EnqueueError, NoTenant
 from tenant_q.lifecycle import push
 from tenant_q.lifecycle.retries import MOST_PUT_OFFS
-from tenant_q.models import GroupPart
+from tenant_q.models import AuditRecord, GroupPart, TenantRecord
+from tenant_q.operations import deleted_tenants
 from tenant_q.package.build import build
 from tenant_q.package.envelope import seal
+from tenant_q.provisioning import decommission_tenant
 from tenant_q.tenancy import in_public, in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas, tasks, tasks_declared
@@ -466,6 +468,28 @@ def test_a_tenant_that_is_gone_is_put_off_and_then_given_up(worker, broker, cloc
     assert broker.counts().open == 0
     assert f"Dead-lettered package {package.id}: UnknownTenant: No tenant has the schema name 'nobody'" in caplog.text
     assert tasks.notes("nobody") == []
+
+
+def test_a_tenant_is_decommissioned_and_its_queued_tasks_are_given_up(worker, broker, clock, caplog):
+    schemas.clone_tenants(["spare"])
+    deleted_tenants.find_and_clear()
+    id = QUtilities.add_async_task("tests.tasks.note_where", "spare", schema_name="spare")
+    with in_public():
+        broker.add_parts("spare", "group", {"0": "part"}, seconds=None)
+    try:
+        assert decommission_tenant("spare", actor="test").cancelled == 0
+        assert not GroupPart.objects.exists()
+        for _ in range(MOST_PUT_OFFS + 1):
+            work(worker)
+            clock.now += 100
+    finally:
+        schemas.drop_tenant("spare")
+        TenantRecord.objects.all().delete()
+        AuditRecord.objects.filter(schema_name="spare").delete()
+        tenancy.forget_tenants()
+    assert broker.counts().open == 0
+    assert f"Dead-lettered package {id}: UnknownTenant" in caplog.text
+    assert tasks.notes("spare") == []
 
 
 def test_a_worker_that_leaves_hands_over_what_is_put_off(worker, broker):
