@@ -11,6 +11,7 @@ from django.db import connections
 from psycopg.conninfo import conninfo_to_dict
 
 from tenant_q.brokers import get_broker
+from tenant_q.exceptions import TaskFailed
 from tenant_q.tenancy import forget_tenants, in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
