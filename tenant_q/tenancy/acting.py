@@ -205,9 +205,15 @@ def _settings_in_use(alias: str) -> list[dict[str, Any]]:
 def prepare(connection: Any) -> None:
     """Prepare a connection that was just made in any thread: those of a tenant's tasks get the tenant's settings.
 
-    A thread that a task of another tenant has started gets none, so it cannot connect.
+    A thread that a task of another tenant has started gets none, so it cannot connect. The completer's thread, which may
+    be started while a tenant is served, has settings of its own.
     """
-    if process.mode != "login" or connection.alias not in process.owner or connection.alias in conf().open_aliases:
+    if (
+        process.mode != "login"
+        or thread.is_ours
+        or connection.alias not in process.owner
+        or connection.alias in conf().open_aliases
+    ):
         return
     values = process.values.get(connection.alias) if _is_served() else None
     if values is not None:

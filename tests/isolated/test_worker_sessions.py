@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import TaskFailed
-from tenant_q.tenancy import forget_tenants, in_schema
+from tenant_q.tenancy import acting, forget_tenants, in_schema, worker_state
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
 from tests.isolated.server import OWNER, leaked
@@ -115,6 +117,27 @@ def test_results_are_saved_for_another_tenant_while_a_task_runs(isolated_site, r
             break
     assert not all(one["is_main"] for one in found)
     assert [one["current"] for one in found] == [roles[one["schema"]] for one in found]
+
+
+def test_a_connection_of_the_completers_thread_does_not_log_in_as_the_tenant_that_is_served(monkeypatch):
+    """Otherwise it would look for the cause of an outage by itself, over and over."""
+    prepared: list[Any] = []
+    values = {"mode": "login", "schema": A, "owner": {"default": {}}, "values": {"default": {"USER": "tenant"}}}
+    for name, value in (values | {"prepare": prepared.append}).items():
+        monkeypatch.setattr(worker_state.process, name, value)
+    found = [SimpleNamespace(alias="default", settings_dict={"USER": "own"}) for _ in range(2)]
+
+    def make(connection: Any, *, is_ours: bool) -> None:
+        worker_state.thread.is_ours = is_ours
+        acting.prepare(connection)
+
+    for connection, is_ours in zip(found, (True, False), strict=True):
+        thread = threading.Thread(target=make, args=(connection,), kwargs={"is_ours": is_ours})
+        vars(thread)[worker_state._SCHEMA] = A
+        thread.start()
+        thread.join()
+    assert [one.settings_dict["USER"] for one in found] == ["own", "tenant"]
+    assert prepared == [found[1]]
 
 
 def test_what_a_receiver_leaves_in_a_tenants_session_reaches_no_task(isolated_site, roles, monkeypatch):
