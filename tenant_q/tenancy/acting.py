@@ -205,8 +205,8 @@ def _settings_in_use(alias: str) -> list[dict[str, Any]]:
 def prepare(connection: Any) -> None:
     """Prepare a connection that was just made in any thread: those of a tenant's tasks get the tenant's settings.
 
-    A thread that a task of another tenant has started gets none, so it cannot connect. The completer's thread, which may
-    be started while a tenant is served, has settings of its own.
+    A thread that a task of another tenant has started gets none, so it cannot connect. The completer's thread has
+    settings of its own, although it may be started while a tenant is served.
     """
     if (
         process.mode != "login"
