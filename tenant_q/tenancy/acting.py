@@ -112,7 +112,17 @@ def serve_public(schema: str) -> None:
     settle()
     process.schema, process.public = schema, (schema,)
     if process.mode == "login":
+        _drop_further()
         process.values = {alias: owner_settings(alias) for alias in process.owner}
+
+
+def _drop_further() -> None:
+    """Drop the main thread's connections to databases that are not switched: whom they act as changes."""
+    thread.admitted = ()
+    for connection in connections.all(initialized_only=True):
+        alias = connection.alias
+        if alias in process.owner and alias not in process.switched and alias not in conf().open_aliases:
+            _drop(alias)
 
 
 def open_as_tenant(
@@ -167,6 +177,8 @@ def take_role(schema: str, role: str, aliases: Sequence[str]) -> None:
 def leave_role() -> None:
     """Act as the owner again in this thread. Sessions that have a tenant's role lose it before their next statement."""
     if _is_main_thread():
+        if process.mode == "login" and process.schema in process.public:
+            _drop_further()
         process.schema = process.role = process.prepare = None
         process.values = {}
     if thread.role is None:
