@@ -9,6 +9,7 @@ processes, everything acts as the owner, and nothing here has an effect.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -37,6 +38,9 @@ from tenant_q.tenancy.worker_state import (
 # The user of an alias in the settings under "login": no role has this name.
 NOBODY = "tenant_q_nobody"
 POSTGRESQL = "postgresql"
+
+# The connections whose next session is not the first. No attribute of theirs: what a task sets there is put back.
+_opened: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def logs_in() -> bool:
@@ -108,7 +112,17 @@ def serve_public(schema: str) -> None:
     settle()
     process.schema, process.public = schema, (schema,)
     if process.mode == "login":
+        _drop_further()
         process.values = {alias: owner_settings(alias) for alias in process.owner}
+
+
+def _drop_further() -> None:
+    """Drop the main thread's connections to databases that are not switched: whom they act as changes."""
+    thread.admitted = ()
+    for connection in connections.all(initialized_only=True):
+        alias = connection.alias
+        if alias in process.owner and alias not in process.switched and alias not in conf().open_aliases:
+            _drop(alias)
 
 
 def open_as_tenant(
@@ -163,6 +177,8 @@ def take_role(schema: str, role: str, aliases: Sequence[str]) -> None:
 def leave_role() -> None:
     """Act as the owner again in this thread. Sessions that have a tenant's role lose it before their next statement."""
     if _is_main_thread():
+        if process.mode == "login" and process.schema in process.public:
+            _drop_further()
         process.schema = process.role = process.prepare = None
         process.values = {}
     if thread.role is None:
@@ -205,16 +221,22 @@ def _settings_in_use(alias: str) -> list[dict[str, Any]]:
 def prepare(connection: Any) -> None:
     """Prepare a connection that was just made in any thread: those of a tenant's tasks get the tenant's settings.
 
-    A thread that a task of another tenant has started gets none, so it cannot connect.
+    A thread that a task of another tenant has started gets none, so it cannot connect. The completer's thread has
+    settings of its own, although it may be started while a tenant is served.
     """
-    if process.mode != "login" or connection.alias not in process.owner or connection.alias in conf().open_aliases:
+    if (
+        process.mode != "login"
+        or thread.is_ours
+        or connection.alias not in process.owner
+        or connection.alias in conf().open_aliases
+    ):
         return
     values = process.values.get(connection.alias) if _is_served() else None
     if values is not None:
         connection.settings_dict = values
         if process.prepare is not None:
             process.prepare(connection)
-            connection.tenant_q_opened = True  # by a task: its role may have other settings than when it was verified
+            note_opened(connection)  # by a task: its role may have other settings than when it was verified
     elif not is_of_cluster():
         connection.connect = refuse_unserved
 
@@ -236,6 +258,16 @@ def refuse_unserved() -> None:
         "A thread asks for a session that works for no tenant, or for another one than the one that is served now; "
         "start threads in the task that needs them, and end them with it."
     )
+
+
+def note_opened(connection: Any) -> None:
+    """Note that a connection of a tenant's role has opened a session, so that a task opens the next one."""
+    _opened.add(connection)
+
+
+def was_opened(connection: Any) -> bool:
+    """Return whether `note_opened` was called for a connection."""
+    return connection in _opened
 
 
 def is_of_tenant(connection: Any) -> bool:

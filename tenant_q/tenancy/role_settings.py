@@ -123,7 +123,7 @@ def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
     """
     if acting.is_of_tenant(connection):
         names = {place.name for place in noted.settings if place.of_role} - _DJANGOS - {"role"}
-        if getattr(connection, "tenant_q_opened", False):
+        if acting.was_opened(connection):
             with psycopg.ClientCursor(connection.connection) as cursor:
                 names |= {place.name for place in _read(cursor)[0] if place.of_role} - _DJANGOS
         return {name: _noted_value(name, noted) for name in sorted(names)}

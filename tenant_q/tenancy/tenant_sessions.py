@@ -202,7 +202,7 @@ def _connect(connection: Any) -> None:
     begun = time.monotonic()
     try:
         type(connection).connect(connection)
-        connection.tenant_q_opened = True
+        acting.note_opened(connection)
     finally:
         _opening.seconds += time.monotonic() - begun
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.db import connections
@@ -12,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tenant_q.brokers import get_broker
 from tenant_q.exceptions import TaskFailed
-from tenant_q.tenancy import forget_tenants, in_schema
+from tenant_q.tenancy import acting, forget_tenants, in_schema, worker_state
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
 from tests.isolated.server import OWNER, leaked
@@ -97,16 +99,38 @@ def test_a_thread_of_a_pool_works_only_for_the_tenant_whose_task_started_it(isol
 
 @BOTH
 def test_results_are_saved_for_another_tenant_while_a_task_runs(isolated_site, roles, monkeypatch):
-    """By the completer's thread, which calls the project's receivers."""
-    key = isolated_site.cluster
+    """By the completer's thread if it is first, which calls the project's receivers then."""
     monkeypatch.setenv("TEST_APPS", json.dumps(["tests.isolated.receiving.Receiving"]))
-    first = QUtilities.add_async_task("tests.tasks_isolated.who", schema_name=B, group=key)
-    second = QUtilities.add_async_task(f"{TASKS}.who_after", key, schema_name=A)
+    key = isolated_site.cluster
+    ids = {
+        schema: QUtilities.add_async_task(f"{TASKS}.who_after", key, schema_name=schema, group=key) for schema in roles
+    }
     isolated_site.mscluster(workers=1)
-    assert result(first, B)["current"] == roles[B]
-    assert result(second, A) == {"main": roles[A], "thread": roles[A]}
-    (found,) = notes(key)
-    assert (found["current"], found["schema"], found["is_main"]) == (roles[B], B, False)
+    for schema, id in ids.items():
+        assert result(id, schema) == {"main": roles[schema], "thread": roles[schema]}
+    found = wait_until(lambda: len(notes(key)) == 2 and notes(key), what="the receivers")
+    assert [one["current"] for one in found] == [roles[one["schema"]] for one in found]
+
+
+def test_a_connection_of_the_completers_thread_does_not_log_in_as_the_tenant_that_is_served(monkeypatch):
+    """Otherwise it would look for the cause of an outage by itself, over and over."""
+    prepared: list[Any] = []
+    values = {"mode": "login", "schema": A, "owner": {"default": {}}, "values": {"default": {"USER": "tenant"}}}
+    for name, value in (values | {"prepare": prepared.append}).items():
+        monkeypatch.setattr(worker_state.process, name, value)
+    found = [Mock(alias="default", settings_dict={"USER": "own"}) for _ in range(2)]
+
+    def make(connection: Any, *, is_ours: bool) -> None:
+        worker_state.thread.is_ours = is_ours
+        acting.prepare(connection)
+
+    for connection, is_ours in zip(found, (True, False), strict=True):
+        thread = threading.Thread(target=make, args=(connection,), kwargs={"is_ours": is_ours})
+        vars(thread)[worker_state._SCHEMA] = A
+        thread.start()
+        thread.join()
+    assert [one.settings_dict["USER"] for one in found] == ["own", "tenant"]
+    assert prepared == [found[1]]
 
 
 def test_what_a_receiver_leaves_in_a_tenants_session_reaches_no_task(isolated_site, roles, monkeypatch):
@@ -238,7 +262,7 @@ def test_a_setting_that_a_task_gives_its_role_reaches_no_later_session_of_its_sl
 @pytest.mark.parametrize("act", ["NOLOGIN", "PASSWORD 'another'", "CONNECTION LIMIT 0", "dropped", "no CONNECT"])
 def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, act):
     key, role, database = isolated_site.cluster, roles[A], isolated_site.database
-    isolated_site.mscluster(workers=2, max_attempts=1)
+    isolated_site.mscluster(workers=2)
     run("tests.tasks_isolated.who")
     if act == "no CONNECT":
         isolated_site.sql(f"REVOKE CONNECT ON DATABASE {database} FROM {role}, PUBLIC")
@@ -248,7 +272,10 @@ def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, ac
         isolated_site.sql(f"ALTER ROLE {role} {act}")
     isolated_site.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role)
     with in_schema(A):
-        ids = [QUtilities.add_async_task(f"{TASKS}.note_run", key, number) for number in range(10)]
+        ids = [
+            QUtilities.add_async_task(f"{TASKS}.note_run", key, number, q_options={"max_attempts": 1})
+            for number in range(10)
+        ]
     assert run("tests.tasks_isolated.who", schema=B)["current"] == roles[B]
     if act == "CONNECTION LIMIT 0":  # the limit is the operator's
         isolated_site.sql(f"ALTER ROLE {role} CONNECTION LIMIT -1")
@@ -259,11 +286,13 @@ def test_no_task_is_lost_or_failed_by_a_refused_session(isolated_site, roles, ac
 
 
 def test_no_task_fails_because_postgres_restarts_before_its_session_is_opened(isolated_site, roles, isolated_server):
-    key = isolated_site.cluster
+    key, once = isolated_site.cluster, {"max_attempts": 1}
     with in_schema(A):
         held = QUtilities.add_async_task("tests.tasks.hold", key)
-        ids = [QUtilities.add_async_task(f"{TASKS}.note_run", f"{key}-run", number) for number in range(20)]
-    cluster = isolated_site.mscluster(workers=1, max_attempts=1)
+        ids = [
+            QUtilities.add_async_task(f"{TASKS}.note_run", f"{key}-run", number, q_options=once) for number in range(20)
+        ]
+    cluster = isolated_site.mscluster(workers=1)
     wait_until(lambda: notes(key), what="the first task of the slice")
     isolated_server.kill_postgres()
     connections.close_all()

@@ -69,9 +69,9 @@ def who_in_pool_unentered() -> str:
 
 
 def who_after(key: str) -> dict[str, Any]:
-    """Wait for a note while this task runs; return as whom it acts then, in this thread and in a new one."""
+    """Wait a while for a note; return as whom this task acts then, in its thread and in a new one."""
     connection.close()
-    _wait_for(key)
+    _wait_for(key, 3)
     time.sleep(0.3)  # whatever wrote it goes on
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(who()["current"]))
@@ -93,8 +93,8 @@ def hold_session(key: str) -> None:
     _wait_for(f"{key}-go")
 
 
-def _wait_for(key: str) -> None:
-    end = time.monotonic() + 50
+def _wait_for(key: str, seconds: float = 50) -> None:
+    end = time.monotonic() + seconds
     while not notes(key) and time.monotonic() < end:
         time.sleep(0.05)
 
