@@ -7,14 +7,15 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from django.db import connection
 from django_q.models import Schedule, Task
-from shop.models import Order
 
+from shop.models import Order
 from tenant_q import tenancy
 from tenant_q.utils import QUtilities
 from tests.tasks import client
@@ -53,7 +54,7 @@ def by_our_functions(victim: str) -> list[Outcome]:
         "set_schema_to_public": lambda: (connection.set_schema_to_public(), Order.objects.count()),
         "using another alias": lambda: list(Order.objects.using("replica").extra(tables=[f'{victim}"."shop_order'])),
         **{
-            f"{name} for {schema}": lambda act=act, schema=schema: act(schema)
+            f"{name} for {schema}": partial(act, schema)
             for schema in (victim, "public")
             for name, act in {
                 "add_async_task": lambda s: QUtilities.add_async_task("tests.tasks.nothing", schema_name=s),

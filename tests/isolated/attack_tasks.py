@@ -40,7 +40,7 @@ def _state(error: Exception) -> str:
 
 def in_transaction(statements: list[str]) -> list[Outcome]:
     """Execute all of them in one transaction, each in a savepoint."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     with suppress(Exception), transaction.atomic():
         for statement in statements:
             with suppress(_Undo), transaction.atomic():
