@@ -48,7 +48,7 @@ wheel: $(STAMP)
 chaos: $(STAMP)
 	CHAOS=long $(BIN)/python -m pytest -s tests/chaos tests/integration/test_claim_cost.py tests/integration/test_figures.py \
 	  tests/integration/test_scale.py tests/acceptance/test_isolation.py tests/acceptance/test_forks.py \
-	  tests/acceptance/test_rates.py tests/acceptance/test_code_schedules.py $(TEST_ARGS)
+	  tests/isolated/test_crowd.py tests/acceptance/test_rates.py tests/acceptance/test_code_schedules.py $(TEST_ARGS)
 
 # Servers of its own; what is printed is also written to benchmarks/results.json.
 bench: $(STAMP)

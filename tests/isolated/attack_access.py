@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,14 +26,12 @@ def show_settings() -> list[tuple[str, dict[str, Any]]]:
     """Return where a task finds what looks like the access to a database, with the parameters for libpq."""
     found = []
     for alias in ("default", "replica"):
-        places: dict[str, Callable[[], Any]] = {
-            "settings.DATABASES": lambda alias=alias: settings.DATABASES[alias],
-            "connections.settings": lambda alias=alias: connections.settings[alias],
-            "settings_dict": lambda alias=alias: connections[alias].settings_dict,
-            "databases": lambda alias=alias: connections.databases[alias],
-        }
-        for name, place in places.items():
-            found.append((f"{name} of {alias}", _of_settings(place())))
+        found += [
+            (f"settings.DATABASES of {alias}", _of_settings(settings.DATABASES[alias])),
+            (f"connections.settings of {alias}", _of_settings(connections.settings[alias])),
+            (f"connections.databases of {alias}", _of_settings(connections.databases[alias])),
+            (f"settings_dict of {alias}", _of_settings(connections[alias].settings_dict)),
+        ]
         found.append((f"get_connection_params of {alias}", connections[alias].get_connection_params()))
     connection.ensure_connection()
     raw = connection.connection

@@ -7,6 +7,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def by_our_functions(victim: str) -> list[Outcome]:
         "set_schema_to_public": lambda: (connection.set_schema_to_public(), Order.objects.count()),
         "using another alias": lambda: list(Order.objects.using("replica").extra(tables=[f'{victim}"."shop_order'])),
         **{
-            f"{name} for {schema}": lambda act=act, schema=schema: act(schema)
+            f"{name} for {schema}": partial(act, schema)
             for schema in (victim, "public")
             for name, act in {
                 "add_async_task": lambda s: QUtilities.add_async_task("tests.tasks.nothing", schema_name=s),

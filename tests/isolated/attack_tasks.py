@@ -40,7 +40,7 @@ def _state(error: Exception) -> str:
 
 def in_transaction(statements: list[str]) -> list[Outcome]:
     """Execute all of them in one transaction, each in a savepoint."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     with suppress(Exception), transaction.atomic():
         for statement in statements:
             with suppress(_Undo), transaction.atomic():
@@ -52,7 +52,7 @@ def in_transaction(statements: list[str]) -> list[Outcome]:
 
 def after_rollbacks(statements: list[str]) -> list[Outcome]:
     """Execute them after transactions that failed and were rolled back, which restores what a session had set."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     for statement in statements:
         with suppress(Exception), transaction.atomic():
             attempt(["SELECT 1 / 0"])

@@ -1,4 +1,4 @@
-"""A site with a cluster, a hostile tenant and two others, and what tells whether anything of the others was touched."""
+"""A site with a cluster, a hostile tenant and two others, and what shows that nothing of the others was touched."""
 
 from __future__ import annotations
 

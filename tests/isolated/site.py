@@ -74,10 +74,9 @@ class Site:
         )
         return dict(found)
 
-    def provision(self, *schemas: str, **values: Any) -> dict[str, TenantCredentials]:
+    def provision(self, *schemas: str, probe: bool = False) -> dict[str, TenantCredentials]:
         """Give existing tenants roles, in this process, which must be one of the site's."""
-        given: dict[str, Any] = {"adopt": True, "actor": "tests", "probe": False} | values
-        return {schema: provision_tenant(schema, **given) for schema in schemas}
+        return {schema: provision_tenant(schema, adopt=True, probe=probe, actor="tests") for schema in schemas}
 
     # Processes
 
@@ -151,14 +150,15 @@ class Site:
 def watch_sessions(site: Site, limit: Callable[[dict[int, str]], int]) -> Iterator[list[dict[int, str]]]:
     """Look at the sessions all the time; yield those looks at which more sessions lived than `limit` allows.
 
-    A backend ends a moment after its client has left. So it counts only if it is still there at the next look.
+    A backend ends a moment after its client has left. So it counts only if it is still there at the next look, 0.2 s
+    later; a session that is kept too many lives longer.
     """
     over: list[dict[int, str]] = []
     done = threading.Event()
 
     def look() -> None:
         before: dict[int, str] = {}
-        while not done.wait(0.02):
+        while not done.wait(0.2):
             now = site.sessions()
             lasting = {pid: role for pid, role in now.items() if before.get(pid) == role}
             if len(lasting) > limit(lasting):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from django.db import connection, connections
@@ -27,8 +26,8 @@ WORKERS, KEPT = 4, 4
 
 
 @pytest.fixture
-def crowd(isolated_site) -> Iterator[list[str]]:
-    """A hundred tenants, each with a role and with a table that holds one row that only it has."""
+def crowd(isolated_site) -> list[str]:
+    """Tenants, each with a role and with a table that holds one row that only it has."""
     names = [f"crowd_{n:03}" for n in range(CROWD)]
     schemas.clone_tenants(names)
     for name in names:

@@ -190,7 +190,7 @@ def test_the_group_gives_its_members_nothing(locked, kind):
     """Whatever is granted to the group by mistake; with another kind of membership it would reach the tenants."""
     role, group = role_name(locked.database, SCHEMA), f"tq_{locked.database}"
     options, statement = MEMBERSHIPS[kind]
-    credentials = locked.provision(SCHEMA, probe=False)[SCHEMA]
+    credentials = locked.provision(SCHEMA)[SCHEMA]
     with locked.session(OWNER) as raw:
         raw.execute(f"CREATE TABLE IF NOT EXISTS public.vault (); GRANT SELECT ON public.vault TO {group}")
         raw.execute(f"GRANT USAGE ON SCHEMA public TO {group}")

@@ -18,7 +18,8 @@ _TABLES = """
 SELECT n.nspname, c.relname, EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'schema_name' AND NOT a.attisdropped)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relname <> 'tenant_q_brokerepoch' AND n.nspname !~ '^(pg_|information_schema$)' AND n.nspname <> %s
+WHERE c.relkind IN ('r', 'm') AND c.relname <> 'tenant_q_brokerepoch'
+    AND n.nspname !~ '^(pg_|information_schema$)' AND n.nspname <> %s
 """
 # One statement for each kind of thing; `%(role)s` is the attacker's, whose settings and password are its own.
 _CATALOGUES = {
