@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.test_tutorials import TUTORIALS, Reader, page_of, reader_of, programs
+from tests.acceptance.test_tutorials import TUTORIALS, Reader, page_of, programs, reader_of
 from tests.isolated.server import IsolatedServer, drop_site
 
 __all__ = ["programs"]
