@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,11 +44,12 @@ def test_a_newcomer_gives_two_tenants_roles_that_postgresql_keeps_apart(reader: 
     assert "no issues (0 silenced)" in reader.answers[-1]
     reader.follow("## 6. Probe")
     first, *_, again = (one for one in reader.answers if "permission denied for schema acme" in one)
-    assert again == first, "after the rotation as before"
+    assert again.endswith(first), "after the rotation as before"
     reader.follow("## 7. Remove a tenant")
     closed, found, closed_again = reader.answers[-3:]
     assert "The probe found something." in found
-    assert f'REVOKE SELECT ON globex.auth_user FROM "{reader.database}_acme"' in found.replace("TABLE ", ""), found
+    closing = rf'REVOKE SELECT ON (TABLE )?"?globex"?."?auth_user"? FROM "?{reader.database}_acme"?'
+    assert re.search(closing, found), found
     assert "found something" not in closed + closed_again
     reader.follow()
     with psycopg.connect(os.environ["DATABASE_URL"]) as raw:
