@@ -125,6 +125,10 @@ class DatabaseAway(TenantQError):
     """The tenants' database cannot be reached. The pending work is kept and tried again."""
 
 
+class LoginAway(DatabaseAway):
+    """The tenants' database cannot be reached, so a tenant's role got no session. Its task has not failed."""
+
+
 class TenantUnavailable(TenantQError):
     """A tenant cannot be served: for example, it is unknown, or its schema is missing or not migrated."""
 

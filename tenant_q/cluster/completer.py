@@ -23,7 +23,7 @@ from tenant_q.cluster.lease_returns import Returns, cause_of
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.step_completion import StepCompletion
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused
+from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused, TenantUnavailable
 from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
 from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.retries import Step
@@ -262,10 +262,31 @@ class Completer:
         while self._to_call:
             self._drop_lost()
             if self._to_call:
-                follow_up.call_hook(self._to_call[0], self.slot)
-                del self._to_call[0]
+                error = follow_up.call_hook(self._to_call[0], self.slot)
+                call = self._to_call.pop(0)
+                if error is not None:
+                    self._put_off_uncalled(call, error)
         self._unacknowledged += self._uncalled
         self._uncalled = []
+
+    def _put_off_uncalled(self, call: HookCall, error: TenantUnavailable) -> None:
+        """Put off a hook that the completer could not call. Its package carries the outcome, as the task has run."""
+        package = call.outcome.package
+        source = self._sources.get(package.id, package.id)
+        for finished in [one for one in self._uncalled if one.lease.id == source]:
+            decision = retries.while_unavailable(package, error)
+            logger.warning(
+                "The hook of %s waits for its tenant: %s",
+                package.name,
+                error,
+                event="hook.waits_for_tenant",
+                extra=package.log_labels,
+            )
+            carried = with_outcome(
+                replace(finished.outcome, package=finished.original), **{decision.counter: decision.tries}
+            )
+            self.returns.put_off_or_dead_letter(finished.lease, carried, error, delay=decision.delay)
+        self._forget({source})  # all of it is done when the package is delivered again
 
     def _push_links(self) -> None:
         """Enqueue the next links of chains. A lease is kept until the hook of a chain that ends here is called."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
-from tenant_q.lifecycle import hooks, push, save_results
+from tenant_q.lifecycle import hooks, push, retries, save_results
 from tenant_q.lifecycle.time_limits import timeout_of
 from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import Package
@@ -16,7 +16,7 @@ from tenant_q.support.log_labels import get_logger
 logger = get_logger("tenant_q.outbox")
 
 
-def call_hook(call: hooks.HookCall, slot: Slot) -> None:
+def call_hook(call: hooks.HookCall, slot: Slot) -> TenantUnavailable | None:
     """Follow up a finished task: call its hook and receivers under the same conditions as a task.
 
     They run in the tenant's schema, within the task's timeout, and nothing that they leave survives them.
@@ -24,6 +24,12 @@ def call_hook(call: hooks.HookCall, slot: Slot) -> None:
     Args:
         call: What is to be called.
         slot: The memory in which the sentinel sees what runs.
+
+    Returns:
+        Why it is to be called again later, if the tenant cannot be served at the moment.
+
+    Raises:
+        DatabaseAway: The database does not answer, so it is to be called again.
     """
     package = call.outcome.package
     try:
@@ -40,9 +46,12 @@ def call_hook(call: hooks.HookCall, slot: Slot) -> None:
                 slot.leave()
                 sessions.clean_up(package.log_labels)
     except TenantUnavailable as error:
+        if retries.ends_by_itself(error):
+            return error
         logger.error(
             "Did not call the hook of %s: %s", package.name, error, event="hook.skipped", extra=package.log_labels
         )
+    return None
 
 
 def push_links(links: list[Package], sources: Mapping[str, str], failed: list[Outcome]) -> None:

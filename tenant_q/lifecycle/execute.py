@@ -24,6 +24,7 @@ from tenant_q.exceptions import (
     CancelException,
     DatabaseAway,
     LeaseLost,
+    LoginAway,
     LoginRefused,
     SessionLimit,
     StepGone,
@@ -96,7 +97,7 @@ def execute(
     except (TakenBack, LeaseLost, StepGone):
         raise
     except BaseException as error:
-        if (refusal := _refusal(error)) is not None:
+        if (refusal := refusal_among(error)) is not None:
             raise TakenBack(f"{package.func_name} got no session: {refusal}", refusal) from error
         add_right_form(error, package.kwargs)
         text, cause = write_failure(error)
@@ -105,10 +106,10 @@ def execute(
         return outcome(text, success=False, death=type(cause).__name__, error=error, is_final=is_cancelled)
 
 
-def _refusal(error: BaseException | None) -> TenantUnavailable | None:
+def refusal_among(error: BaseException | None) -> TenantUnavailable | DatabaseAway | None:
     """Return the error among the causes of another by which the tenant's role got no session; None if it got one."""
     while error is not None:
-        if isinstance(error, LoginRefused | SessionLimit):
+        if isinstance(error, LoginRefused | SessionLimit | LoginAway):
             return error
         error = error.__cause__ or error.__context__
     return None

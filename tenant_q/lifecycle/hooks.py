@@ -15,7 +15,7 @@ from django_q.signals import post_execute
 
 from tenant_q import tenancy
 from tenant_q.lifecycle import outcome_rows
-from tenant_q.lifecycle.execute import resolve
+from tenant_q.lifecycle.execute import refusal_among, resolve
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package import task_objects
 from tenant_q.package.outcome import Outcome
@@ -64,12 +64,18 @@ def call(one: HookCall) -> None:
 
     Args:
         one: What is to be called.
+
+    Raises:
+        TenantUnavailable: The tenant's role got no session, so that they are to be called again.
+        DatabaseAway: So it is, because the database cannot be reached.
     """
     package = one.outcome.package
     try:
         with no_return():
             copy_context().run(_call, one)
-    except BaseException:  # including SystemExit: a hook must not end the worker
+    except BaseException as error:  # including SystemExit: a hook must not end the worker
+        if (refusal := refusal_among(error)) is not None:
+            raise refusal from error
         logger.exception("The hook of %s failed", package.name, event="hook.failed", extra=package.log_labels)
 
 

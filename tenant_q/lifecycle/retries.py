@@ -127,6 +127,11 @@ def _fit(kinds: Sequence[type], names: Iterable[str]) -> bool:
     return False
 
 
+def ends_by_itself(error: Exception) -> bool:
+    """Return whether an error shows a condition of a tenant that ends by itself, however long that takes."""
+    return isinstance(error, _TEMPORARY)
+
+
 def while_unavailable(package: Package, error: Exception) -> Decision:
     """Decide about the retry of a package whose tenant cannot be served: wait, give up or dead-letter.
 
@@ -140,7 +145,7 @@ def while_unavailable(package: Package, error: Exception) -> Decision:
     Returns:
         The decision. Give up when the database is lost each time the task runs: then the task causes it.
     """
-    counter = "waited" if isinstance(error, _TEMPORARY) else "put_off"
+    counter = "waited" if ends_by_itself(error) else "put_off"
     tries = int(package.option(counter, 0)) + 1
     if tries > MOST_PUT_OFFS and counter == "put_off":
         return Decision(Step.GIVE_UP if isinstance(error, DatabaseAway) else Step.DEAD_LETTER, tries, counter)
@@ -155,13 +160,14 @@ def while_unsaved(package: Package, error: Exception) -> Decision:
 
     Args:
         package: The package.
-        error: Why its outcome cannot be saved. An outage of the cache may last longer than the tries.
+        error: Why its outcome cannot be saved. An outage of the cache may last longer than the tries, and so may the
+            repair of a tenant's role, and the lack of a session for it.
 
     Returns:
         The decision.
     """
     tries = int(package.option("put_off", 0)) + 1
-    if tries > MOST_PUT_OFFS and not isinstance(error, CacheAway):
+    if tries > MOST_PUT_OFFS and not isinstance(error, CacheAway | TenantNotReady | SessionLimit):
         return Decision(Step.DEAD_LETTER, tries, "put_off")
     return Decision(Step.WAIT, tries, "put_off", _put_off_delay(tries))
 

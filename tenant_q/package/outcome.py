@@ -95,16 +95,16 @@ def without_effect(package: Package) -> Outcome:
     return Outcome(package, success=True, result=None, started=now, stopped=now, seconds=0.0, is_saved=True)
 
 
-def with_outcome(outcome: Outcome, *, put_off: int) -> Package:
+def with_outcome(outcome: Outcome, **counted: int) -> Package:
     """Return the package with its outcome in it, which is only saved when it is delivered again.
 
     Args:
         outcome: The outcome that could not be saved.
-        put_off: How often saving it was put off so far.
+        counted: How often saving it was put off so far, or calling its hook, under the name of that counter.
     """
     kept = ("success", "result", "started", "stopped", "seconds", "attempt", "death", "is_final")
     carried = {name: getattr(outcome, name) for name in kept}
-    return Package(outcome.package.task | {"outcome": carried, "put_off": put_off})
+    return Package(outcome.package.task | {"outcome": carried} | counted)
 
 
 def without_values(outcome: Outcome, death: TaskDeath) -> Outcome:

@@ -22,7 +22,7 @@ def in_schema(schema: str, tenant: str | None) -> Iterator[None]:
         tenancy.serve(schema)
         yield
     finally:
-        tenancy.leave()
+        _leave()
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def serving(schema: str, tenant: str | None) -> Iterator[None]:
         begin(schema, tenant)
         yield
     finally:
-        tenancy.leave()
+        _leave()
 
 
 def begin(schema: str, tenant: str | None) -> None:
@@ -72,6 +72,8 @@ def follow_options(package: Package) -> None:
         tenancy.refresh_tenant(package.schema, seconds)
     if seconds is not None or databases:
         _enter(package.schema, databases, tenant=package.tenant or None)
+        if tenancy.is_isolated():  # the connections and their settings are others now
+            sessions.watch()
 
 
 def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
@@ -92,6 +94,13 @@ def clean_up(schema: str, package: Package, *, is_last: bool) -> None:
         sessions.watch()
     else:
         tenancy.enter_again(schema)
+
+
+def _leave() -> None:
+    """Leave the served tenant. A session that a thread of its task has opened since the last clean-up ends with it."""
+    tenancy.leave()
+    if tenancy.is_isolated():
+        tenancy.leave_in_other_threads()
 
 
 def _enter(schema: str, databases: tenancy.Databases = None, *, tenant: str | None = None) -> None:

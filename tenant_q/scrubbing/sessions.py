@@ -62,6 +62,8 @@ def watch() -> None:
     if not _settings or not _settings[0].hold():
         _settings[:] = [Settings()]
     for connection in connections.all(initialized_only=True):
+        if tenancy.is_of_tenant(connection) and getattr(connection.connection, USED, False):
+            _scrub(connection, None)  # the project's receivers have used it since its last clean-up
         _watched[connection.alias] = connection
         _wrappers[connection.alias] = list(connection.execute_wrappers)
         if connection.vendor == "postgresql" and connection.connection is not None:
@@ -233,6 +235,8 @@ def _scrub(connection: Any, log_labels: Mapping[str, str] | None) -> None:
         with no_return():
             connection_created.send(sender=type(connection), connection=connection)
         setattr(raw, NOTED, RawSetup(raw))
+        if tenancy.is_of_tenant(connection):
+            setattr(raw, USED, False)
         if connection.alias in _open:  # otherwise its wrappers belong to the new connection
             _restore_wrappers(connection)
     except Exception as error:

@@ -79,6 +79,7 @@ def admit_owner(aliases: Iterable[str]) -> None:
     for alias in aliases:
         if process.mode == "login" and alias not in process.switched and alias in process.owner:
             connections[alias] = open_owner(alias)
+            thread.admitted = (*thread.admitted, alias)
 
 
 def _drop(alias: str) -> None:
@@ -104,6 +105,7 @@ def _is_postgresql(alias: str) -> bool:
 
 def serve_public(schema: str) -> None:
     """Have the threads that tasks of the public schema start act as the owner."""
+    settle()
     process.schema, process.public = schema, (schema,)
     if process.mode == "login":
         process.values = {alias: owner_settings(alias) for alias in process.owner}
@@ -130,7 +132,7 @@ def open_as_tenant(
     thread.role, thread.park = role, park
     for alias, connection in made.items():
         connections[alias] = connection
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         process.schema, process.role, process.prepare = schema, role, prepare
         process.values = {alias: connection.settings_dict for alias, connection in made.items()}
 
@@ -143,39 +145,61 @@ def note_role(alias: str) -> None:
 
 
 def take_role(schema: str, role: str, aliases: Sequence[str]) -> None:
-    """Have this thread's sessions act as a tenant's role, unless they do. Sessions opened later act as it too."""
+    """Have this thread's sessions act as a tenant's role, unless they do. Sessions opened later act as it too.
+
+    In the main thread, so do the sessions of the threads that a task starts.
+    """
     if not thread.has_role:
         for alias in aliases:
             _switch_role(connections[alias], role)
-    thread.role, thread.has_role = role, True
-    process.schema, process.role = schema, role
-    thread.aliases = process.aliases = tuple(aliases)
+    thread.role, thread.has_role, thread.aliases = role, True, tuple(aliases)
+    if _is_main_thread():
+        process.schema, process.role, process.aliases = schema, role, tuple(aliases)
     for alias in aliases:
-        for values in (connections.settings[alias], connections[alias].settings_dict):
+        for values in _settings_in_use(alias):
             values.setdefault("OPTIONS", {})["assume_role"] = role
 
 
 def leave_role() -> None:
     """Act as the owner again in this thread. Sessions that have a tenant's role lose it before their next statement."""
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         process.schema = process.role = process.prepare = None
         process.values = {}
     if thread.role is None:
+        _drop_admitted()  # the tenant could not be served there
         return
     thread.role = None
     if process.mode == "role":
         for alias in thread.aliases:
-            for values in (connections.settings[alias], connections[alias].settings_dict):
+            for values in _settings_in_use(alias):
                 _restore_assumed(values, process.owner[alias])
         return
     for alias, connection in (thread.owners or {}).items():
         connections[alias] = connection
-        if alias not in process.switched:
-            _drop(alias)
     thread.owners = None
+    _drop_admitted()
     park, thread.park = thread.park, None
     if park is not None:
         park()
+
+
+def _drop_admitted() -> None:
+    admitted, thread.admitted = thread.admitted, ()
+    for alias in admitted:
+        _drop(alias)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _settings_in_use(alias: str) -> list[dict[str, Any]]:
+    """Return the settings that this thread's session of a database is opened with; in the main thread, any thread's.
+
+    The completer's thread serves another tenant than the task that runs, and has settings of its own.
+    """
+    own = connections[alias].settings_dict
+    return [connections.settings[alias], own] if _is_main_thread() else [own]
 
 
 def prepare(connection: Any) -> None:
@@ -185,17 +209,29 @@ def prepare(connection: Any) -> None:
     """
     if process.mode != "login" or connection.alias not in process.owner or connection.alias in conf().open_aliases:
         return
-    is_served = process.schema is not None and schema_of_thread() == process.schema
-    values = process.values.get(connection.alias) if is_served else None
+    values = process.values.get(connection.alias) if _is_served() else None
     if values is not None:
         connection.settings_dict = values
         if process.prepare is not None:
             process.prepare(connection)
+            connection.tenant_q_opened = True  # by a task: its role may have other settings than when it was verified
     elif not is_of_cluster():
-        connection.get_new_connection = _refuse
+        connection.connect = refuse_unserved
 
 
-def _refuse(parameters: dict[str, Any]) -> Any:
+def _is_served() -> bool:
+    """Return whether this thread works for the tenant that is served."""
+    return process.schema is not None and schema_of_thread() == process.schema
+
+
+def refuse_unserved() -> None:
+    """Refuse a session to a thread that works for no tenant, or for another one than the one that is served.
+
+    Raises:
+        TenantNotAuthorized: It does.
+    """
+    if process.mode != "login" or is_of_cluster() or _is_served():
+        return
     raise TenantNotAuthorized(
         "A thread asks for a session that works for no tenant, or for another one than the one that is served now; "
         "start threads in the task that needs them, and end them with it."
@@ -305,9 +341,9 @@ def _owners_connections() -> Iterator[None]:
     if owners is None:
         owners = {alias: open_owner(alias) for alias in connections if alias in process.owner}
     replaced = {alias: connections[alias] for alias in owners}
-    for alias, connection in owners.items():
-        connections[alias] = connection
     try:
+        for alias, connection in owners.items():
+            connections[alias] = connection
         yield
     finally:
         for alias, connection in replaced.items():

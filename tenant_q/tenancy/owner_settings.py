@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from copy import deepcopy
 from typing import Any
 
 from django.conf import settings
 from django.db import connections
+from psycopg.pq import Conninfo
 
 from tenant_q.tenancy.worker_state import process
 
 # Options that name the owner, hold its password, or switch to its role.
+_PLACE = {"HOST": "host", "PORT": "port", "NAME": "dbname"}
 _OWNERS_OPTIONS = {"user", "password", "passfile", "service", "assume_role"}
 
 
@@ -34,12 +38,41 @@ def owners_passwords() -> list[str]:
 
 def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:
     """Return the settings of a database for a role, without what belongs to its owner."""
-    found = owner_settings(alias) | {"USER": role, "PASSWORD": password}
+    found = _without_service(owner_settings(alias)) | {"USER": role, "PASSWORD": password}
     options = {name: one for name, one in found.get("OPTIONS", {}).items() if name not in _OWNERS_OPTIONS}
     # With the login, so that Django needs no statement for it, and the role's own setting has no effect.
     zone = (found.get("TIME_ZONE") or "UTC") if settings.USE_TZ else settings.TIME_ZONE
     options["options"] = " ".join([str(options.get("options", "")), f"-c TimeZone={zone}"]).strip()
     return found | {"OPTIONS": options}
+
+
+def _without_service(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a database with what its service file says in place of the name of the service."""
+    service = values.get("OPTIONS", {}).get("service")
+    if not service:
+        return values
+    found = dict(_parameters_of(service))
+    place = {name: values.get(name) or found.pop(key, "") for name, key in _PLACE.items()}
+    others = {name: one for name, one in found.items() if name not in _PLACE.values()}
+    return values | place | {"OPTIONS": others | values["OPTIONS"]}
+
+
+@functools.cache
+def _parameters_of(service: str) -> tuple[tuple[str, str], ...]:
+    """Return what libpq reads in the service file, as it does only for the service that the environment names."""
+    before = os.environ.pop("PGSERVICE", None)
+    try:
+        plain = _default_parameters()
+        os.environ["PGSERVICE"] = service
+        return tuple(sorted(_default_parameters() - plain))
+    finally:
+        os.environ.pop("PGSERVICE", None)
+        if before is not None:
+            os.environ["PGSERVICE"] = before
+
+
+def _default_parameters() -> set[tuple[str, str]]:
+    return {(one.keyword.decode(), one.val.decode()) for one in Conninfo.get_defaults() if one.val}
 
 
 def base_role(alias: str) -> str:

@@ -6,13 +6,13 @@ and a thread closes them once they are idle.
 
 from __future__ import annotations
 
+import functools
 import select
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import LoginRefused, SessionLimit
+from tenant_q.exceptions import ConfigurationError, DatabaseAway, LoginAway, LoginRefused, SessionLimit
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -52,6 +52,8 @@ class _Kept:
 
     def __init__(self) -> None:
         self._found: OrderedDict[_Key, tuple[Any, float]] = OrderedDict()
+        # The number of sessions that the completer's thread has, which are never kept.
+        self._elsewhere = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -76,11 +78,16 @@ class _Kept:
                 self._thread.start()
             self._changed.notify()
 
+    def count_elsewhere(self, number: int) -> None:
+        """Count sessions that the completer's thread opens, or with a negative number closes."""
+        with self._changed:
+            self._elsewhere += number
+
     def limit(self, number: int) -> None:
-        """Close the connections that were used longest ago, until only a number of them is kept."""
+        """Close the connections that were used longest ago, until a number is left besides those of other threads."""
         while True:
             with self._changed:
-                if len(self._found) <= max(number, 0):
+                if len(self._found) <= max(number - self._elsewhere, 0):
                     return
                 _, (connection, _) = self._found.popitem(last=False)
             _close(connection)
@@ -104,24 +111,23 @@ class _Kept:
 _kept = _Kept()
 
 
-def forget() -> None:
-    """Forget the kept sessions, which belong to another process or to another tenant model."""
-    global _kept
-    _kept = _Kept()
-
-
 def _serve_as_login(schema: str, databases: Databases) -> None:
     """Give the aliases in this thread connections that the tenant's role opens, with their first statement."""
     role = require_role(schema)
     tenant = get_tenant(schema)
-    made = {one.alias: _connection(one.alias, schema, role) for one in switched_connections(databases)}
+    is_main = threading.current_thread() is threading.main_thread()
+    made = {
+        one.alias: _connection(one.alias, schema, role, may_keep=is_main) for one in switched_connections(databases)
+    }
+    if not is_main:  # while the main thread has as many
+        _kept.count_elsewhere(len(made))
     _kept.limit(conf().tenant_sessions - len(made))
     acting.open_as_tenant(
         made,
         schema,
         role.role,
-        park=partial(_park, role, made),
-        prepare=partial(prepare, schema=schema),
+        park=functools.partial(_park, role, made),
+        prepare=functools.partial(prepare, schema=schema),
     )
     for connection in made.values():
         connection.set_tenant(tenant)
@@ -136,23 +142,43 @@ def _park(role: RoleRecord, made: dict[str, Any]) -> None:
             _close(connection)
         elif connection.connection is not None:
             _kept.put((alias, role.role, role.version), connection)
+    if is_main:
+        _kept.limit(conf().tenant_sessions)
+    else:
+        _kept.count_elsewhere(-len(made))
 
 
-def _connection(alias: str, schema: str, role: RoleRecord) -> Any:
-    found = _kept.take((alias, role.role, role.version))
+def _connection(alias: str, schema: str, role: RoleRecord, *, may_keep: bool) -> Any:
+    found = _kept.take((alias, role.role, role.version)) if may_keep else None
     if found is not None:
         return found
     connection = connections.create_connection(alias)
-    password = password_of(str(connection.settings_dict["NAME"]), role.role, role.version)
+    password = _password_of(connection, schema, role)
     connection.settings_dict = owner_settings.settings_for(alias, role.role, password)
     prepare(connection, schema)
     return connection
 
 
+def _password_of(connection: Any, schema: str, role: RoleRecord) -> str:
+    """Return the password of a tenant's role. Raises `LoginRefused` if the project's function fails: its tasks wait."""
+    try:
+        return password_of(_database(), role.role, role.version)
+    except ConfigurationError as error:
+        raise LoginRefused(f"The role {role.role} of tenant {schema!r} has no password: {error}") from error
+
+
+@functools.cache
+def _database() -> str:
+    """Return the name of the tenants' database as the server has it. A pooler and a service may have another name."""
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
+        found = cursor.execute("SELECT pg_catalog.current_database()::pg_catalog.text").fetchall()
+    return str(found[0][0])
+
+
 def prepare(connection: Any, schema: str) -> None:
     """Have a connection of a tenant log in with the present password of its role, and report why it cannot."""
-    connection.get_new_connection = partial(_log_in, connection, schema)
-    connection.connect = partial(_connect, connection)
+    connection.get_new_connection = functools.partial(_log_in, connection, schema)
+    connection.connect = functools.partial(_connect, connection)
 
 
 def seconds_of_opening() -> float:
@@ -172,9 +198,11 @@ _opening = _Opening()
 
 
 def _connect(connection: Any) -> None:
+    acting.refuse_unserved()  # a thread of a pool may have the connection since a task of another tenant
     begun = time.monotonic()
     try:
         type(connection).connect(connection)
+        connection.tenant_q_opened = True
     finally:
         _opening.seconds += time.monotonic() - begun
 
@@ -187,7 +215,7 @@ def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:
         role = _find_out(schema, parameters["user"], error)
     # The password may have been rotated, or a session may have ended, since the tenant was looked up.
     refresh_tenant(schema, 0)
-    password = password_of(str(connection.settings_dict["NAME"]), role.role, role.version)
+    password = _password_of(connection, schema, role)
     connection.settings_dict["PASSWORD"] = password
     try:
         return open_session(connection, parameters | {"password": password})
@@ -205,13 +233,16 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
     Raises:
         SessionLimit: The role, or the server, has as many sessions as it may.
         LoginRefused: The role is not active.
-        DatabaseAway: The owner cannot log in either.
+        LoginAway: The owner cannot log in either.
     """
     query = sql.SQL(statement("role_now")).format(
         roles=sql.Identifier(public_schema(), role_records.rows().model._meta.db_table), schema=sql.Literal(schema)
     )
-    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
-        found = cursor.execute(query).fetchone()
+    try:
+        with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
+            found = cursor.execute(query).fetchone()
+    except DatabaseAway as away:
+        raise LoginAway(str(away)) from away
     if found is None:
         raise LoginRefused(f"Tenant {schema!r} has no database role any more; provision it.") from error
     version, state, is_at_limit, is_server_full = found

@@ -42,6 +42,8 @@ class Thread(threading.local):
     owners: Mapping[str, Any] | None = None
     park: Callable[[], None] | None = None
     aliases: tuple[str, ...] = ()
+    # The aliases of further databases, to which this thread has connections of the owner for one task.
+    admitted: tuple[str, ...] = ()
     role: str | None = None
     has_role = False
     is_owner = False
@@ -97,8 +99,8 @@ def schema_of_thread() -> str | None:
 
 
 def restriction_of_thread() -> str | None:
-    """Return the schema to which a thread is restricted that a task of an isolated tenant has started; else None."""
-    if process.mode == "path" or threading.current_thread() is threading.main_thread():
+    """Return the schema to which a thread is restricted that a tenant's task has started under "login"; else None."""
+    if process.mode != "login" or threading.current_thread() is threading.main_thread():
         return None
     schema = schema_of_thread()
     return None if schema is None or schema in process.public else schema

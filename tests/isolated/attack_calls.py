@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from django.db import connection
 from django_q.models import Schedule, Task
-from shop.models import Order
 
+from shop.models import Order
 from tenant_q import tenancy
 from tenant_q.utils import QUtilities
 from tests.tasks import client

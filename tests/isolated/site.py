@@ -76,8 +76,8 @@ class Site:
 
     def provision(self, *schemas: str, **values: Any) -> dict[str, TenantCredentials]:
         """Give existing tenants roles, in this process, which must be one of the site's."""
-        values = {"adopt": True, "actor": "tests", "probe": False} | values
-        return {schema: provision_tenant(schema, **values) for schema in schemas}
+        given: dict[str, Any] = {"adopt": True, "actor": "tests", "probe": False} | values
+        return {schema: provision_tenant(schema, **given) for schema in schemas}
 
     # Processes
 

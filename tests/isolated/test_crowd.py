@@ -1,6 +1,6 @@
-"""Many tasks of a hundred tenants over few workers under "login": none in another's place, and few sessions.
+"""Many tasks of many tenants over few workers under "login": none in another's place, and few sessions.
 
-`CHAOS=long` has ten thousand of them.
+`CHAOS=long` has ten thousand of a hundred tenants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.conftest import wait_until
 from tests.isolated.site import watch_sessions
 
 IS_LONG = os.environ.get("CHAOS") == "long"
-CROWD, TASKS = 100, 100 if IS_LONG else 10
+CROWD, TASKS = (100, 100) if IS_LONG else (20, 15)
 WORKERS, KEPT = 4, 4
 
 
@@ -68,7 +68,7 @@ def test_no_crossing_and_few_sessions(isolated_site, crowd):
     with watch_sessions(isolated_site, limit) as over:
         wait_until(lambda: get_broker().counts().open == 0, 600, "all tasks to be done")
     assert [Counter(sessions.values()) for sessions in over] == []
-    assert len(seen) > CROWD / 10, "the tenants' sessions were looked at"
+    assert len(seen) > CROWD / 5, "the tenants' sessions were looked at"
     require_done(iters, TASKS)
     assert cluster.stop() == 0
     assert "Traceback" not in cluster.log
