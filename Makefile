@@ -42,7 +42,8 @@ test: $(STAMP)
 wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	WHEEL="$$(ls dist/tenant_q-*.whl)" $(BIN)/python -m pytest tests/acceptance/test_tutorials.py $(TEST_ARGS)
+	WHEEL="$$(ls dist/tenant_q-*.whl)" $(BIN)/python -m pytest tests/acceptance/test_tutorials.py \
+	  tests/isolated/test_tutorial.py $(TEST_ARGS)
 
 # The long form of what `make test` runs short; its figures are printed.
 chaos: $(STAMP)

@@ -266,19 +266,19 @@ def _clean() -> dict[str, str]:
 
 @pytest.fixture(params=TUTORIALS)
 def reader(request: pytest.FixtureRequest, tmp_path: Path, programs: Path) -> Iterator[Reader]:
-    yield from _reader_of(_page(request.param), tmp_path, programs)
+    yield from reader_of(page_of(request.param), tmp_path, programs)
 
 
 @pytest.fixture
 def reader_of_workflows(tmp_path: Path, programs: Path) -> Iterator[Reader]:
-    yield from _reader_of(_page("django-tenants"), tmp_path, programs)
+    yield from reader_of(page_of("django-tenants"), tmp_path, programs)
 
 
-def _page(name: str) -> Path:
+def page_of(name: str) -> Path:
     return DOCS / "tutorials" / f"{name}.md"
 
 
-def _reader_of(page: Path, folder: Path, programs: Path) -> Iterator[Reader]:
+def reader_of(page: Path, folder: Path, programs: Path) -> Iterator[Reader]:
     followed = Reader(page, folder, programs)
     yield followed
     for process in followed.running:
@@ -321,7 +321,7 @@ def test_a_newcomer_runs_workflows_of_three_tenants(reader_of_workflows: Reader)
     """The page says what each script prints, and the reader compares it."""
     reader = reader_of_workflows
     reader.follow("## 6. Run it")
-    reader.turn_to(_page("workflows"))
+    reader.turn_to(page_of("workflows"))
     reader.follow("## 2. Process data")
     assert "no issues (0 silenced)" in reader.answers[-1]
     reader.follow("## 5. Meet the limits")

@@ -35,7 +35,7 @@ def pooled_site(isolated_site: Site, isolated_server: IsolatedServer) -> Iterato
     (folder / "pgbouncer.ini").write_text(f"{text}\nunix_socket_dir = {folder}\nlogfile = {folder}/pgbouncer.log\n")
     with isolated_server.connect(isolated_site.database) as raw:
         raw.execute(statements)
-    command = ["pgbouncer", folder / "pgbouncer.ini"]
+    command = ["pgbouncer", str(folder / "pgbouncer.ini")]
     process = subprocess.Popen(command, user=folder.stat().st_uid or None, stderr=subprocess.DEVNULL)
     try:
         wait_until((folder / f".s.PGSQL.{port}").exists, 60, "the pooler")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.acceptance.test_tutorials import TUTORIALS, Reader, _page, _reader_of, programs
+from tests.acceptance.test_tutorials import TUTORIALS, Reader, page_of, programs, reader_of
 from tests.isolated.server import IsolatedServer, drop_site
 
 __all__ = ["programs"]
@@ -25,7 +26,7 @@ def reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Reader]:
     monkeypatch.setenv("DATABASE_URL", isolated_server.url("postgres"))
-    readers = _reader_of(_page(request.param), tmp_path, programs)
+    readers = reader_of(page_of(request.param), tmp_path, programs)
     found = next(readers)
     yield found
     next(readers, None)
@@ -38,16 +39,17 @@ def reader(
 def test_a_newcomer_gives_two_tenants_roles_that_postgresql_keeps_apart(reader: Reader) -> None:
     """The page says what most steps print, and the reader compares it."""
     reader.follow("## 5. Two tenants")
-    reader.turn_to(_page("tenants-with-roles"))
+    reader.turn_to(page_of("tenants-with-roles"))
     reader.follow("## 3. Two tenants, each by one call")
     assert "no issues (0 silenced)" in reader.answers[-1]
     reader.follow("## 6. Probe")
     first, *_, again = (one for one in reader.answers if "permission denied for schema acme" in one)
-    assert again == first, "after the rotation as before"
+    assert again.endswith(first), "after the rotation as before"
     reader.follow("## 7. Remove a tenant")
     closed, found, closed_again = reader.answers[-3:]
     assert "The probe found something." in found
-    assert f'REVOKE SELECT ON globex.auth_user FROM "{reader.database}_acme"' in found.replace("TABLE ", ""), found
+    closing = rf'REVOKE SELECT ON (TABLE )?"?globex"?."?auth_user"? FROM "?{reader.database}_acme"?'
+    assert re.search(closing, found), found
     assert "found something" not in closed + closed_again
     reader.follow()
     with psycopg.connect(os.environ["DATABASE_URL"]) as raw:
