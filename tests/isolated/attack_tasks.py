@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from django.db import connection, connections, transaction
 
-from tests.tasks import client, note
+from tests.tasks import client, hold, note
 
 Outcome = list[Any]  # the statement, the SQLSTATE or "done", and what was read or said
 
@@ -48,6 +48,24 @@ def in_transaction(statements: list[str]) -> list[Outcome]:
                 if outcomes[-1][1] != "done":
                     raise _Undo
     return outcomes
+
+
+def after_rollbacks(statements: list[str]) -> list[Outcome]:
+    """Execute them after transactions that failed and were rolled back, which restores what a session had set."""
+    outcomes = []
+    for statement in statements:
+        with suppress(Exception), transaction.atomic():
+            attempt(["SELECT 1 / 0"])
+            raise _Undo
+        outcomes.append(_attempt(statement))
+    return outcomes
+
+
+def attempt_later(statements: list[str], key: str) -> list[Outcome]:
+    """Execute them when the test says so."""
+    attempt(["SELECT 1"])
+    hold(key)
+    return attempt(statements)
 
 
 class _Undo(Exception):

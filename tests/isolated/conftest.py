@@ -74,9 +74,12 @@ def isolated_site(
 
 
 @pytest.fixture(scope="module")
-def scene(make_site: Callable[..., Site]) -> Iterator[Scene]:
-    """A site under "login" with a cluster of one worker, so that the next task is in the same process."""
-    site = make_site("login")
+def scene(make_site: Callable[..., Site], request: Any) -> Iterator[Scene]:
+    """A site with a cluster of one worker, so that the next task is in the same process.
+
+    Its isolation is "login", unless the module has another one as `ISOLATION`.
+    """
+    site = make_site(getattr(request.module, "ISOLATION", "login"))
     site.tenant_q["shared_read"] = ["rates"]
     number = arm(site)
     with site.here(), site.session(OWNER) as owners:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 
@@ -13,6 +14,7 @@ from tenant_q.brokers import get_broker
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.conftest import wait_until
+from tests.flows.workflows import diamond
 from tests.isolated import attack_calls
 from tests.isolated.arming import ATTACKER, VICTIM
 from tests.isolated.attacks import Attack
@@ -202,21 +204,44 @@ def test_a_lock_that_it_keeps_on_its_own_tables_holds_up_nobody_else(scene):
     assert took < 30
 
 
-def test_a_step_of_a_workflow_that_it_wrote(scene, tmp_path):
-    path = tmp_path / "exploded"
-    plan = '{"steps": {"a": {"func": "os.system", "args": ["touch %s"], "after": []}}}' % path
+TRAP = "tests.isolated.imported_trap."
+OPTIONS = {"retry_on": [f"{TRAP}Error"], "no_retry_on": [f"{TRAP}Other"], "hook": f"{TRAP}nothing", "max_attempts": 2}
+
+
+def test_the_plan_of_a_workflow_that_it_changed(scene):
+    """Its first step runs; the others get options, functions and an input that make them fail."""
+    with scene.nothing_elsewhere(), in_schema(ATTACKER):
+        diamond.start({"seconds": 1.0})
+        ((plan,),) = wait_until(lambda: scene.site.sql(f"SELECT plan FROM {ATTACKER}.tenant_q_workflows_run"))
+        for step in plan["steps"]:
+            step["options"], step["func"] = OPTIONS, f"{TRAP}nothing"
+        plan["on_end"] = {"func": f"{TRAP}nothing"}
+        with scene.site.session(scene.names.own_role, scene.password()) as raw:
+            raw.execute(
+                f"UPDATE {ATTACKER}.tenant_q_workflows_run SET plan = %s, input = %s",
+                [json.dumps(plan), json.dumps({"seconds": "x"})],
+            )
+        wait_until(lambda: scene.site.sql(f"SELECT state FROM {ATTACKER}.tenant_q_workflows_run") != [("running",)], 60)
+        scene.site.sql(f"DELETE FROM {ATTACKER}.tenant_q_workflows_step; DELETE FROM {ATTACKER}.tenant_q_workflows_run")
+    assert notes("imported-trap") == []
+
+
+def test_a_run_of_a_workflow_that_it_wrote(scene):
+    """Its workflow is a function that nobody offers."""
     with scene.nothing_elsewhere():
         outcomes = scene.commit(
             "attempt",
             [
                 "INSERT INTO tenant_q_workflows_run (id, workflow, version, cluster, state, plan, input, config, "
-                "generation, created, look_at, error, by) VALUES ('trap', 'os.system', '', "
-                f"'{scene.site.cluster}', 'running', '{plan}', '{{}}', '{{}}', 1, now(), now(), '', '')",
+                f"generation, created, look_at, error, by) VALUES ('trap', '{TRAP}nothing', '', "
+                f"'{scene.site.cluster}', 'running', '{{}}', '{{}}', '{{}}', 1, now(), now(), '', '')",
                 "INSERT INTO tenant_q_workflows_step (run, name, index, at_once, generation, state, context, attempts, "
                 "error) VALUES ('trap', 'a', -1, 0, 1, 'ready', '{}', 0, '')",
             ],
         )
-        assert outcomes[0][1] == "done", outcomes
-        wait_until(lambda: scene.site.sql(f"SELECT state FROM {ATTACKER}.tenant_q_workflows_run") != [("running",)], 20)
+        assert [outcome[1] for outcome in outcomes] == ["done", "done"]
+        with in_schema(ATTACKER):  # what the scheduler does next comes after its look at the run
+            id = QUtilities.create_schedule("tests.tasks.nothing", name="after", schedule_type="O").pk
+        wait_until(lambda: not scene.site.sql(f"SELECT 1 FROM {ATTACKER}.django_q_schedule WHERE id = %s", id), 60)
         scene.site.sql(f"DELETE FROM {ATTACKER}.tenant_q_workflows_run; DELETE FROM {ATTACKER}.tenant_q_workflows_step")
-    assert not path.exists()
+    assert notes("imported-trap") == []

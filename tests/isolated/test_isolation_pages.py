@@ -60,6 +60,7 @@ def require_isolated(site: Site) -> None:
     assert probe_tenants(actor="tests").is_closed
 
 
+@pytest.mark.usefixtures("isolated_template")  # it allows this process to use the database
 def test_a_fresh_server(isolated_server, database, tmp_path):
     with isolated_server.connect() as raw:
         for one in statements("isolate-tenants", "A fresh server", database):

@@ -33,12 +33,12 @@ def pooled_site(isolated_site: Site, isolated_server: IsolatedServer) -> Iterato
     text = FILE.read_text().replace("shop", isolated_site.database).replace("/etc/pgbouncer", str(folder))
     text = text.replace("host=127.0.0.1 port=5432", f"host={folder}").replace("6432", str(port))
     (folder / "pgbouncer.ini").write_text(f"{text}\nunix_socket_dir = {folder}\nlogfile = {folder}/pgbouncer.log\n")
-    with isolated_server.connect() as raw:
+    with isolated_server.connect(isolated_site.database) as raw:
         raw.execute(statements)
     command = ["pgbouncer", folder / "pgbouncer.ini"]
     process = subprocess.Popen(command, user=folder.stat().st_uid or None, stderr=subprocess.DEVNULL)
     try:
-        wait_until((folder / f".s.PGSQL.{port}").exists, 10, "the pooler")
+        wait_until((folder / f".s.PGSQL.{port}").exists, 60, "the pooler")
         for name in ("owner_url", "admin_url"):
             url = getattr(isolated_site, name).partition("?")[0]
             setattr(isolated_site, name, f"{url}?host={folder}&port={port}")
@@ -49,8 +49,8 @@ def pooled_site(isolated_site: Site, isolated_server: IsolatedServer) -> Iterato
         isolated_site.end()
         process.terminate()
         process.wait(10)
-        with isolated_server.connect() as raw:
-            raw.execute("DROP FUNCTION public.pooler_lookup(text); DROP ROLE pooler")
+        with isolated_server.connect(isolated_site.database) as raw:
+            raw.execute("DROP SCHEMA pooler CASCADE; DROP ROLE pooler")
 
 
 def test_each_tenant_logs_in_as_itself_through_the_pooler(pooled_site):

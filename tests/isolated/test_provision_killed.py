@@ -95,7 +95,12 @@ def state_of(site, schema):
             schema,
         ),
         "rows": {
-            table: site.sql(f'SELECT to_jsonb(t) FROM public."{table}" t WHERE to_jsonb(t)->>%s = %s', column, value)
+            table: site.sql(
+                f'SELECT to_jsonb(t) FROM public."{table}" t WHERE to_jsonb(t)->>%s = %s '
+                "ORDER BY (to_jsonb(t) - 'id' - 'at')::text",
+                column,
+                value,
+            )
             for column, value in (("schema_name", schema), ("key", key), ("schema", schema))
             for (table,) in site.sql(
                 "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = %s",
