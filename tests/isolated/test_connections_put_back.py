@@ -25,8 +25,9 @@ def worker(isolated_site) -> Iterator[None]:
         yield
     finally:
         acting.forget()
-        for alias in connections:
-            del connections[alias]
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            del connections[connection.alias]
 
 
 def users() -> tuple[str, str]:
