@@ -273,7 +273,7 @@ def unlisted(schemas: Sequence[str]) -> list[tuple[str, Schedule, list[str]]]:
 def refuse_foreign(schema: str, row: Schedule) -> None:
     """Refuse to fire a schedule that SQL of a tenant may have written, unless the project offers what it runs.
 
-    This applies with `TENANT_Q["isolation"]` "login", where a tenant's SQL is not trusted. Otherwise any code could have
+    This applies with `TENANT_Q["isolation"]` "login", where a tenant's SQL is not trusted. Otherwise its SQL could have
     the cluster import and call what it writes into such a row.
 
     Args:

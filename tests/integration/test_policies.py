@@ -569,8 +569,8 @@ def test_answers_in_json():
         (("pause", A, "--weight", "2"), "--weight belongs to `mstenant limit`, not to `mstenant pause`."),
         (
             ("pause", A, "--all"),
-            "--all belongs to `mstenant list` and `mstenant probe` and `mstenant provision` and `mstenant rotate`, not to "
-            "`mstenant pause`.",
+            "--all belongs to `mstenant list` and `mstenant probe` and `mstenant provision` and `mstenant rotate`, "
+            "not to `mstenant pause`.",
         ),
         (("list", A, "--all"), "--all belongs to `mstenant list` without a tenant; leave out acme_corp or it."),
         (
