@@ -9,8 +9,7 @@ SELECT known.version, known.state,
         WHERE usename OPERATOR(pg_catalog.=) known.role::pg_catalog.name
     ),
     (
-        SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
-        WHERE backend_type OPERATOR(pg_catalog.=) 'client backend'
+        SELECT pg_catalog.sum(numbackends) FROM pg_catalog.pg_stat_database
     ) OPERATOR(pg_catalog.>=) (
         SELECT pg_catalog.sum(CASE name WHEN 'max_connections' THEN setting::pg_catalog.int4 ELSE - setting::pg_catalog.int4 END)
         FROM pg_catalog.pg_settings

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus
 
 from django.conf import settings
+from psycopg import conninfo
 
 from tenant_q.conf import conf
 from tenant_q.tenancy import credentials, owner_settings
@@ -42,9 +43,9 @@ def hide() -> None:
 def _secrets() -> Iterable[str]:
     """Yield the role key and the passwords of the owner and of the administrator."""
     url = conf().admin_database or ""
-    password = urlsplit(url).password if "://" in url else None
-    found = (conf().role_key, password and unquote(password), *owner_settings.owners_passwords())
-    return (secret for secret in found if secret)
+    password = conninfo.conninfo_to_dict(url).get("password") if "://" in url else None
+    found = (conf().role_key, password, *owner_settings.owners_passwords())
+    return (str(secret) for secret in found if secret)
 
 
 def _forms(secrets: Iterable[str]) -> Iterable[str]:
