@@ -2,14 +2,11 @@
 
 from tenant_q.tenancy.acting import (
     admit_owner,
-    as_owner,
-    is_as_tenant,
     is_of_tenant,
     isolate,
     leave_role,
     login_role,
     logs_in,
-    note_scrubbed,
 )
 from tenant_q.tenancy.configuration import config
 from tenant_q.tenancy.connection import (
@@ -33,6 +30,7 @@ from tenant_q.tenancy.coroutine_calls import call_for_coroutine
 from tenant_q.tenancy.event_loops import is_in_event_loop, refuse_in_event_loop
 from tenant_q.tenancy.foreign_schemas import is_foreign, is_foreign_query, plain_tables_query, require_plain_tables
 from tenant_q.tenancy.names import validate_schema_name
+from tenant_q.tenancy.owner_blocks import as_owner, is_as_tenant, note_scrubbed
 from tenant_q.tenancy.owner_settings import all_owner_settings, base_role
 from tenant_q.tenancy.records import (
     created_at,

@@ -33,7 +33,18 @@ def all_owner_settings() -> dict[str, dict[str, Any]]:
 
 def owners_passwords() -> list[str]:
     """Return the owner's passwords in the settings of all databases."""
-    return [str(one["PASSWORD"]) for one in process.owner.values() if one.get("PASSWORD")]
+    found = [one.get("PASSWORD") for one in process.owner.values()]
+    found += [one.get("OPTIONS", {}).get("password") for one in process.owner.values()]
+    return [str(password) for password in found if password]
+
+
+def with_environment(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the owner's settings of a database with the user and the password that libpq takes from the environment.
+
+    They are removed there, so that no task logs in with them.
+    """
+    names = {"USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
+    return values | {name: values.get(name) or os.environ.get(variable, "") for name, variable in names.items()}
 
 
 def settings_for(alias: str, role: str, password: str) -> dict[str, Any]:

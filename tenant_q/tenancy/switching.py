@@ -17,7 +17,7 @@ from django.conf import settings
 
 from tenant_q.exceptions import EnqueueError, NoTenant, TenantReplaced, WrongArgument
 from tenant_q.support.call_checks import is_text, require_schema_name, shown
-from tenant_q.tenancy import acting, records, tenants, verification
+from tenant_q.tenancy import owner_blocks, records, tenants, verification
 from tenant_q.tenancy.event_loops import (
     Entered,
     enter_coroutine,
@@ -252,7 +252,7 @@ def _key_to_enter(schema: str) -> str:
 @contextmanager
 def _switched(schema: str, databases: Databases) -> Iterator[None]:
     refuse_in_event_loop(f"in_schema({schema!r})", f"'async with in_schema({schema!r})'")
-    acting.settle()
+    owner_blocks.settle()
     previous = [(connection, connection.tenant) for connection in switched_connections(databases)]
     try:
         enter(schema, databases)

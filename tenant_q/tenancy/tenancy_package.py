@@ -15,7 +15,7 @@ from django.db import connections
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
-from tenant_q.tenancy import acting
+from tenant_q.tenancy import acting, owner_blocks
 from tenant_q.tenancy.event_loops import noted_for_coroutines, refuse_in_event_loop
 
 Databases = Sequence[str] | None
@@ -45,7 +45,7 @@ def database_alias() -> str:
 def tenant_connection() -> Any:
     """Return this thread's connection that the tenancy package switches between tenants. Raises `InEventLoop`."""
     refuse_in_event_loop("The connection to the tenants' database")
-    acting.settle()
+    owner_blocks.settle()
     return connections[database_alias()]
 
 
@@ -174,7 +174,7 @@ def as_owner_in_public() -> Iterator[None]:
         InEventLoop: An event loop runs in this thread.
     """
     refuse_in_event_loop("A query of the public schema")
-    with acting.as_owner(), switched_to_public():
+    with owner_blocks.as_owner(), switched_to_public():
         yield
 
 

@@ -25,7 +25,7 @@ from tenant_q.exceptions import ConfigurationError, DatabaseAway, LoginAway, Log
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting, owner_settings, role_records, worker_state
+from tenant_q.tenancy import acting, owner_blocks, owner_settings, role_records, worker_state
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
 from tenant_q.tenancy.repair_marks import mark_for_repair
@@ -255,7 +255,7 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
 
 
 def _mark_for_repair(schema: str, role: RoleRecord, problem: str) -> None:
-    with acting.as_owner():
+    with owner_blocks.as_owner():
         is_first = mark_for_repair(schema, version=role.version, problem=problem)
     refresh_tenant(schema, 0)
     if is_first:
@@ -318,7 +318,7 @@ def serve(schema: str, databases: Databases = None) -> None:
 
 def restricted_to_served(schema: str) -> AbstractContextManager[None]:
     """Restrict a block of the project's code to the tenant that is served, if tenants are isolated."""
-    return restricted(schema) if acting.is_as_tenant() else nullcontext()
+    return restricted(schema) if owner_blocks.is_as_tenant() else nullcontext()
 
 
 @contextmanager
@@ -328,7 +328,7 @@ def acting_as(schema: str) -> Iterator[None]:
     Raises:
         TenantNotReady: The tenant has no active role.
     """
-    if not worker_state.is_isolated() or acting.is_as_tenant():
+    if not worker_state.is_isolated() or owner_blocks.is_as_tenant():
         yield
         return
     serve(schema)

@@ -28,7 +28,7 @@ from tenant_q.exceptions import (
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import error_line
-from tenant_q.tenancy import acting, foreign_schemas, owner_settings, tenants, worker_state
+from tenant_q.tenancy import acting, foreign_schemas, owner_blocks, owner_settings, tenants, worker_state
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
 from tenant_q.tenancy.repair_marks import mark_for_repair
 from tenant_q.tenancy.tenancy_package import (
@@ -71,7 +71,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         LoginRefused: The tenant's role has settings of its own, and is to be repaired.
         DatabaseAway: The tenants' database cannot be reached.
     """
-    if acting.is_as_tenant():  # a tenant's role has rights to its own schema only, and may not read the tenants
+    if owner_blocks.is_as_tenant():  # a tenant's role has rights to its own schema only, and may not read the tenants
         return
     wanted = physical_schema(schema)
     for connection in switched_connections(databases):
