@@ -6,7 +6,7 @@ from tenant_q import tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.models import TenantRole
-from tenant_q.provisioning.admin_connection import OLDEST, TenantsServer, tenants_server
+from tenant_q.provisioning.admin_connection import OLDEST, tenants_server
 from tenant_q.provisioning.probe.sessions import logs_in
 from tenant_q.provisioning.shared_tables import shared_tables
 from tenant_q.schedules import catalogue
@@ -26,7 +26,6 @@ def require_isolation() -> list[str]:
             f"TENANT_Q['isolation'] is {mode!r}, which needs PostgreSQL 16 or newer, and the server is PostgreSQL "
             f"{server.version // 10000}; upgrade it, or set 'path'."
         )
-    _require_name(server)
     is_superuser, may_create_roles = _attributes()
     if is_superuser:
         raise ConfigurationError(
@@ -47,15 +46,6 @@ def require_isolation() -> list[str]:
             f'ALTER ROLE "{server.login}" NOCREATEROLE;'
         )
     return warnings
-
-
-def _require_name(server: TenantsServer) -> None:
-    named = str(tenancy.tenant_connection().settings_dict["NAME"])
-    if named != server.database:
-        raise ConfigurationError(
-            f"DATABASES names the database {named!r}, and the server calls it {server.database!r}, by which passwords "
-            "are computed; give the pooler's entry the database's own name."
-        )
 
 
 def _attributes() -> tuple[bool, bool]:

@@ -15,7 +15,7 @@ from typing import Any
 from tenant_q import audit, policies, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError, ProvisioningError
-from tenant_q.models import TenantRole
+from tenant_q.models import TenantRecord, TenantRole
 from tenant_q.provisioning import admin_connection, grants, role_rows, roles, scram, tenant_rows
 from tenant_q.provisioning.admin_connection import TenantsServer, admin_session, tenants_server
 from tenant_q.provisioning.probe import probe_tenants
@@ -161,12 +161,6 @@ def _require_adoptable(one: _Provisioning) -> None:
 
 def _check_server(one: _Provisioning) -> None:
     server = one.server = tenants_server()
-    named = str(tenancy.tenant_connection().settings_dict["NAME"])
-    if named != server.database:
-        raise ProvisioningError(
-            f"DATABASES names the database {named!r}, and the server calls it {server.database!r}, by which passwords "
-            "are computed; give the pooler's entry the database's own name."
-        )
     role = role_name(server.database, tenancy.physical_schema(one.schema))
     password_of(server.database, role, 1)  # raises if no key is set
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
@@ -182,7 +176,7 @@ def _check_server(one: _Provisioning) -> None:
 
 
 def _steps(one: _Provisioning, *, probe: bool) -> list[Step]:
-    steps = [] if one.adopt else [Step("tenant", partial(tenant_rows.make, one.schema, one.fields, one.domain))]
+    steps = [] if one.adopt else [Step("tenant", partial(_make_tenant, one))]
     if one.policy or one.config:
         steps.append(Step("settings", partial(_set, one)))
     if one.has_role:
@@ -190,6 +184,12 @@ def _steps(one: _Provisioning, *, probe: bool) -> list[Step]:
         if probe:
             steps.append(Step("probe", partial(_probe, one)))
     return steps
+
+
+def _make_tenant(one: _Provisioning) -> None:
+    """Make the tenant's rows, schema and tables, and its record, which a kill after its row may have prevented."""
+    tenant_rows.make(one.schema, one.fields, one.domain)
+    tenancy.note_existing(TenantRecord)
 
 
 def _set(one: _Provisioning) -> None:

@@ -15,7 +15,7 @@ class Flows(AppConfig):
     name = "tests.isolated.flows_roles"
 
 
-flow = Workflow("roles", input={"key": str})
+flow = Workflow("flow", input={"key": str})
 
 
 def _who() -> list[Any]:

@@ -112,7 +112,7 @@ def test_no_task_fails_after_one_that_changed_its_own_role(site, capsys):
         with capsys.disabled():
             print(f"\n  {text}")
 
-    cluster = site.mscluster(workers=2, tenant_sessions=0)
+    cluster = site.mscluster(workers=2, tenant_sessions=1)
     with load() as running:
         for number, change in enumerate(CHANGES * 2, start=1):
             (task,) = ended("acme_corp", [enqueue("acme_corp", "change_own_role", change)])
