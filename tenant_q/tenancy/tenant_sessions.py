@@ -25,7 +25,7 @@ from tenant_q.exceptions import ConfigurationError, DatabaseAway, LoginAway, Log
 from tenant_q.sql import statement
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
-from tenant_q.tenancy import acting, owner_blocks, owner_settings, role_records, worker_state
+from tenant_q.tenancy import acting, owner_blocks, owner_settings, role_records, verification, worker_state
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
 from tenant_q.tenancy.repair_marks import mark_for_repair
@@ -178,7 +178,7 @@ def _database() -> str:
 def prepare(connection: Any, schema: str) -> None:
     """Have a connection of a tenant log in with the present password of its role, and report why it cannot."""
     connection.get_new_connection = functools.partial(_log_in, connection, schema)
-    connection.connect = functools.partial(_connect, connection)
+    connection.connect = functools.partial(_connect, connection, schema)
 
 
 def seconds_of_opening() -> float:
@@ -197,14 +197,30 @@ class _Opening(threading.local):
 _opening = _Opening()
 
 
-def _connect(connection: Any) -> None:
+def _connect(connection: Any, schema: str) -> None:
     acting.refuse_unserved()  # a thread of a pool may have the connection since a task of another tenant
     begun = time.monotonic()
     try:
         type(connection).connect(connection)
+        _refuse_own_settings(connection, schema)
         acting.note_opened(connection)
     finally:
         _opening.seconds += time.monotonic() - begun
+
+
+def _refuse_own_settings(connection: Any, schema: str) -> None:
+    """Close a session if its role has given itself settings since the schema was verified, as they apply to it.
+
+    The owner looks for them: its session knows the catalogue already, which takes a new one much longer.
+    """
+    query = sql.SQL("SELECT {}").format(
+        sql.SQL(statement("own_settings")).format(role=sql.Literal(connection.settings_dict["USER"]))
+    )
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
+        ((found,),) = cursor.execute(query).fetchall()
+    if found:
+        connection.close()
+        verification.have_repaired(schema, found)
 
 
 def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:

@@ -79,7 +79,7 @@ def verify(schema: str, databases: Databases = None, *, tenant: str | None = Non
         if connection.alias == database_alias():
             _require_tenant(schema, found.tenant, tenant, connection.tenant)
             if found.own_settings:
-                _have_repaired(schema, found.own_settings)
+                have_repaired(schema, found.own_settings)
         if found.schema != wanted:
             raise SchemaMissing(f"The schema {wanted!r} does not exist in database {connection.alias!r}; restore it.")
         if connection.alias == database_alias() and not found.is_whole:
@@ -227,7 +227,7 @@ def _only_under_login(own_settings: str | None) -> str | None:
     return own_settings if worker_state.mode() == "login" else None
 
 
-def _have_repaired(schema: str, settings: str) -> None:
+def have_repaired(schema: str, settings: str) -> None:
     """Have a scheduler repair the role of a tenant that has given itself settings, and put off its tasks until then."""
     names = ", ".join(one.partition("=")[0] for one in settings.split(", ") if "=" in one)
     role, problem = tenants.require_role(schema), f"it has settings of its own: {names}"

@@ -37,7 +37,7 @@ def second(ctx: Context) -> list[Any]:
     return _who()
 
 
-@flow.step(each=(first, "items"), after=second, transactional=True)
+@flow.step(each=(first, "items"), after=[first, second], transactional=True)
 def third(ctx: Context) -> list[Any]:
     return _who()
 

@@ -60,15 +60,11 @@ def test_an_owner_that_logs_in_without_a_password_is_refused(isolated_site):
         isolated_site.sql("SELECT pg_reload_conf()")
 
 
-def test_an_old_server_and_another_name_of_the_database_are_refused(isolated_site, monkeypatch):
-    found = tenants_server()
-    for changed, reason in (
-        (replace(found, version=150004), "needs PostgreSQL 16 or newer, and the server is PostgreSQL 15"),
-        (replace(found, database="behind_a_pooler"), "the server calls it 'behind_a_pooler'"),
-    ):
-        monkeypatch.setattr(isolation_preflight, "tenants_server", lambda changed=changed: changed)
-        with pytest.raises(ConfigurationError, match=reason):
-            survey()
+def test_an_old_server_is_refused(isolated_site, monkeypatch):
+    old = replace(tenants_server(), version=150004)
+    monkeypatch.setattr(isolation_preflight, "tenants_server", lambda: old)
+    with pytest.raises(ConfigurationError, match="needs PostgreSQL 16 or newer, and the server is PostgreSQL 15"):
+        survey()
 
 
 @pytest.mark.parametrize("isolated_site", ["path"], indirect=True)
