@@ -62,6 +62,7 @@ def isolate(mode: str, switched: Sequence[str]) -> None:
     process.owner = {
         alias: with_environment(deepcopy(one)) for alias, one in connections.settings.items() if _is_postgresql(alias)
     }
+    process.originals = {alias: connections.settings[alias] for alias in process.owner}
     note_threads()
     if mode != "login":
         return
@@ -92,7 +93,7 @@ def _drop(alias: str) -> None:
 def forget() -> None:
     """Act as the owner again in this process, which is no worker, or no longer one."""
     if process.mode == "login":
-        for alias, one in process.owner.items():
+        for alias, one in process.originals.items():
             connections.settings[alias] = settings.DATABASES[alias] = one
     forget_threads()
     process.mode, process.owner, process.role, process.schema = "path", {}, None, None

@@ -231,7 +231,9 @@ def have_repaired(schema: str, settings: str) -> None:
     """Have a scheduler repair the role of a tenant that has given itself settings, and put off its tasks until then."""
     names = ", ".join(one.partition("=")[0] for one in settings.split(", ") if "=" in one)
     role, problem = tenants.require_role(schema), f"it has settings of its own: {names}"
-    if mark_for_repair(schema, version=role.version, problem=problem):
+    with owner_blocks.as_owner():  # a session of the role may just have been opened
+        is_first = mark_for_repair(schema, version=role.version, problem=problem)
+    if is_first:
         logger.warning(
             "The role %s of %s is to be repaired: %s",
             role.role,

@@ -17,6 +17,8 @@ class Process:
 
     mode: str = "path"
     owner: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The settings themselves, as they were before.
+    originals: dict[str, dict[str, Any]] = field(default_factory=dict)
     # The role of the tenant that the main thread serves, and the aliases that have it.
     role: str | None = None
     aliases: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ def can_connect(site, role, password=None):
 def test_the_database_is_locked_after_the_other_roles_are_listed(isolated_site):
     stranger = f"{isolated_site.database}_metabase"
     isolated_site.sql(f"CREATE ROLE \"{stranger}\" LOGIN PASSWORD 'theirs'")
-    with pytest.raises(CommandError, match=f"could not connect any more: {stranger};"):
+    with pytest.raises(CommandError, match=rf"could not connect any more: .*{stranger}[,;]"):
         mstenant("acme_corp", "--adopt", "--no-probe", "--lock-database")
     assert can_connect(isolated_site, stranger, "theirs")
     said = mstenant("acme_corp", "--adopt", "--no-probe", "--lock-database", "--sure")

@@ -77,7 +77,8 @@ def test_policy_and_configuration_are_set_and_the_limit_is_that_of_the_role(isol
     policy, config = policies.policy_of(NEW), tenancy.config(NEW)
     assert (policy.weight, policy.max_running) == (2.0, 3)
     assert (config.display_name, config.limits, config.features) == ("New", {"max_connections": 2}, {"beta": True})
-    assert isolated_site.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname LIKE %s", f"%{NEW}") == [(2,)]
+    limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname LIKE %s"
+    assert isolated_site.sql(limit, f"{isolated_site.database}%{NEW}") == [(2,)]
     assert [act for _, act, _ in rows()[2]] == ["limit", "configure", "provision"]
 
 

@@ -31,7 +31,8 @@ def test_neither_owner_nor_admin_is_a_superuser(isolated_server):
     with isolated_server.connect() as raw:
         assert raw.execute(
             "SELECT rolname, rolsuper, rolcreaterole, rolbypassrls, rolcreatedb, rolreplication FROM pg_roles "
-            "WHERE rolcanlogin AND rolname <> 'postgres' ORDER BY 1"
+            "WHERE rolname = ANY (%s) ORDER BY 1",
+            [[ADMIN, OWNER]],
         ).fetchall() == [(ADMIN, False, True, False, False, False), (OWNER, False, False, False, False, False)]
 
 
