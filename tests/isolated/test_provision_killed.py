@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from difflib import unified_diff
 from itertools import count
 
-import pytest
 from django.db import connection, connections, transaction
 
 from tenant_q import tenancy
@@ -17,7 +16,6 @@ from tests.isolated.kills import count_statements, is_killed
 from tests.schemas import clone_tenants, domain_of
 from tests.tasks import client
 
-pytestmark = pytest.mark.seam
 # Kill at each statement of the migrations too, which takes half an hour.
 ALL = bool(os.environ.get("ALL_KILLS"))
 POLICY = {"weight": 2.0, "max_queued": 7}
