@@ -9,7 +9,6 @@ processes, everything acts as the owner, and nothing here has an effect.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -33,9 +32,6 @@ from tenant_q.tenancy.worker_state import (
 # The user of an alias in the settings under "login": no role has this name.
 NOBODY = "tenant_q_nobody"
 POSTGRESQL = "postgresql"
-
-# The connections whose next session is not the first. No attribute of theirs: what a task sets there is put back.
-_opened: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def logs_in() -> bool:
@@ -234,7 +230,6 @@ def prepare(connection: Any) -> None:
         connection.settings_dict = values
         if process.prepare is not None:
             process.prepare(connection)
-            note_opened(connection)  # by a task: its role may have other settings than when it was verified
     elif not is_of_cluster():
         connection.connect = refuse_unserved
 
@@ -256,16 +251,6 @@ def refuse_unserved() -> None:
         "A thread asks for a session that works for no tenant, or for another one than the one that is served now; "
         "start threads in the task that needs them, and end them with it."
     )
-
-
-def note_opened(connection: Any) -> None:
-    """Note that a connection of a tenant's role has opened a session, so that a task opens the next one."""
-    _opened.add(connection)
-
-
-def was_opened(connection: Any) -> bool:
-    """Return whether `note_opened` was called for a connection."""
-    return connection in _opened
 
 
 def is_of_tenant(connection: Any) -> bool:

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from tenant_q.sql import statement
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
-from tenant_q.tenancy.tenancy_package import public_schema
+from tenant_q.tenancy.tenancy_package import as_owner_in_public, public_schema
 
 CHANNEL = "tenant_q_repair"
 """The channel on which schedulers are notified of a role that was marked."""
@@ -36,5 +36,5 @@ def mark_for_repair(schema: str, *, version: int, problem: str) -> bool:
         version=sql.Literal(version),
         problem=sql.Literal(problem[:_MOST_CHARACTERS]),
     )
-    with detect_outages(), raw_cursor() as cursor:
+    with detect_outages(), as_owner_in_public(), raw_cursor() as cursor:
         return cursor.execute(query).fetchone() is not None

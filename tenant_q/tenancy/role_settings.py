@@ -118,14 +118,11 @@ def _check_session(*, connection: Any, **_: Any) -> None:
 def _overrides(connection: Any, noted: _Noted) -> dict[str, str]:
     """Return the changed settings of the role that a new session must override, each with its noted value.
 
-    A tenant's role gets the settings that the owner's role has. It has none of its own when the worker opens its first
-    session (see `verification`); a further one is opened by a task, which may have given it some.
+    A tenant's role gets the settings that the owner's role has. If it has settings of its own, `tenant_sessions` closes
+    the session.
     """
     if acting.is_of_tenant(connection):
         names = {place.name for place in noted.settings if place.of_role} - _DJANGOS - {"role"}
-        if acting.was_opened(connection):
-            with psycopg.ClientCursor(connection.connection) as cursor:
-                names |= {place.name for place in _read(cursor)[0] if place.of_role} - _DJANGOS
         return {name: _noted_value(name, noted) for name in sorted(names)}
     with psycopg.ClientCursor(connection.connection) as cursor:
         found, role, database = _read(cursor)

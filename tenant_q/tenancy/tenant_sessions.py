@@ -23,12 +23,10 @@ from psycopg.pq import TransactionStatus
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError, DatabaseAway, LoginAway, LoginRefused, SessionLimit
 from tenant_q.sql import statement
-from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 from tenant_q.tenancy import acting, owner_blocks, owner_settings, role_records, verification, worker_state
 from tenant_q.tenancy.connection import detect_outages, raw_cursor
 from tenant_q.tenancy.credentials import password_of
-from tenant_q.tenancy.repair_marks import mark_for_repair
 from tenant_q.tenancy.restriction import restricted
 from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
@@ -38,8 +36,6 @@ from tenant_q.tenancy.tenancy_package import (
     switched_connections,
 )
 from tenant_q.tenancy.tenants import get_tenant, refresh_tenant, require_role
-
-logger = get_logger("tenant_q.tenancy")
 
 # A session of a tenant that is not served is closed after this many seconds.
 IDLE_SECONDS = 10.0
@@ -203,7 +199,6 @@ def _connect(connection: Any, schema: str) -> None:
     try:
         type(connection).connect(connection)
         _refuse_own_settings(connection, schema)
-        acting.note_opened(connection)
     finally:
         _opening.seconds += time.monotonic() - begun
 
@@ -237,7 +232,7 @@ def _log_in(connection: Any, schema: str, parameters: dict[str, Any]) -> Any:
         return open_session(connection, parameters | {"password": password})
     except psycopg.OperationalError as error:
         _find_out(schema, role.role, error)
-        _mark_for_repair(schema, role, one_line(error))
+        verification.mark_role(schema, role, one_line(error))
         raise LoginRefused(
             f"The role {role.role} of tenant {schema!r} cannot log in: {one_line(error)}; a scheduler repairs it."
         ) from error
@@ -268,21 +263,6 @@ def _find_out(schema: str, role: str, error: Exception) -> RoleRecord:
     if state != "active":
         raise LoginRefused(f"The role {role} of tenant {schema!r} is in the state {state!r}.") from error
     return RoleRecord(role, version, state, None)
-
-
-def _mark_for_repair(schema: str, role: RoleRecord, problem: str) -> None:
-    with owner_blocks.as_owner():
-        is_first = mark_for_repair(schema, version=role.version, problem=problem)
-    refresh_tenant(schema, 0)
-    if is_first:
-        logger.warning(
-            "The role %s of %s is to be repaired: %s",
-            role.role,
-            schema,
-            problem,
-            event="tenant_role.to_repair",
-            extra={"schema": schema},
-        )
 
 
 def _is_usable(raw: Any) -> bool:

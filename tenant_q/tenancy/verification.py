@@ -31,6 +31,7 @@ from tenant_q.support.visible import error_line
 from tenant_q.tenancy import acting, foreign_schemas, owner_blocks, owner_settings, tenants, worker_state
 from tenant_q.tenancy.connection import DATABASE_ERRORS, detect_outages, fetch_raw, is_lost, raw_cursor
 from tenant_q.tenancy.repair_marks import mark_for_repair
+from tenant_q.tenancy.role_records import RoleRecord
 from tenant_q.tenancy.tenancy_package import (
     TASK_TABLE,
     Databases,
@@ -231,8 +232,14 @@ def have_repaired(schema: str, settings: str) -> None:
     """Have a scheduler repair the role of a tenant that has given itself settings, and put off its tasks until then."""
     names = ", ".join(one.partition("=")[0] for one in settings.split(", ") if "=" in one)
     role, problem = tenants.require_role(schema), f"it has settings of its own: {names}"
-    with owner_blocks.as_owner():  # a session of the role may just have been opened
-        is_first = mark_for_repair(schema, version=role.version, problem=problem)
+    mark_role(schema, role, problem)
+    raise LoginRefused(f"The role {role.role} of tenant {schema!r} is to be repaired: {problem}.")
+
+
+def mark_role(schema: str, role: RoleRecord, problem: str) -> None:
+    """Mark a tenant's role for its repair by a scheduler, and log the first mark."""
+    is_first = mark_for_repair(schema, version=role.version, problem=problem)
+    tenants.refresh_tenant(schema, 0)
     if is_first:
         logger.warning(
             "The role %s of %s is to be repaired: %s",
@@ -242,8 +249,6 @@ def have_repaired(schema: str, settings: str) -> None:
             event="tenant_role.to_repair",
             extra={"schema": schema},
         )
-    tenants.refresh_tenant(schema, 0)
-    raise LoginRefused(f"The role {role.role} of tenant {schema!r} is to be repaired: {problem}.")
 
 
 def _checked_recently(schema: str) -> bool:
