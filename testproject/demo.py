@@ -81,6 +81,7 @@ class Done:
 # The parts that Ctrl-C ends
 
 _children: list[subprocess.Popen[bytes]] = []
+_signals: list[int] = []
 
 
 class Ended(BaseException):
@@ -92,16 +93,30 @@ class Ended(BaseException):
 
 
 def listen() -> None:
-    """End by Ctrl-C and `kill`, even if a shell started the demo in the background, with SIGINT ignored."""
+    """Answer Ctrl-C and `kill`, even if a shell started the demo in the background, with SIGINT ignored."""
 
-    def end(number: int, _: Any) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)  # once is enough
-        os.write(sys.stdout.fileno(), b"\nEnding the cluster and the servers ...\n")
-        raise Ended(number)
+    def note(number: int, _: Any) -> None:
+        if not _signals:
+            os.write(sys.stdout.fileno(), b"\nEnding the cluster and the servers ...\n")
+        _signals.append(number)
 
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, end)
+        signal.signal(each, note)
+
+
+def end_if_signalled() -> None:
+    """Raise `Ended` once a signal has come: between two steps, as a statement must not be cut in its middle."""
+    if _signals:
+        raise Ended(_signals[0])
+
+
+def pause(seconds: float) -> None:
+    """Wait. Raises `Ended` when a signal has come."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        end_if_signalled()
+        time.sleep(min(left, 0.1))
+    end_if_signalled()
 
 
 def end_children() -> None:
@@ -171,7 +186,7 @@ def wait_for_web(servers: Servers, children: dict[str, subprocess.Popen[bytes]],
         except OSError:
             if time.monotonic() > deadline:
                 raise DemoError(f"The web server does not answer.\n{tail(servers, 'web')}") from None
-            time.sleep(0.1)
+            pause(0.1)
 
 
 # Work
@@ -324,6 +339,7 @@ def once(servers: Servers, works: list[Work], seconds: float) -> None:
 
     children = {"mscluster": start_child(servers, "mscluster", "mscluster")}
     for work in works:
+        end_if_signalled()
         enqueue(work)
     deadline = time.monotonic() + seconds
     while True:
@@ -337,7 +353,7 @@ def once(servers: Servers, works: list[Work], seconds: float) -> None:
             raise DemoError("\n".join(failed))
         if time.monotonic() > deadline:
             raise DemoError(f"Not done in {seconds:g} s: {'; '.join(undone)}.\n{tail(servers, 'mscluster')}")
-        time.sleep(0.1)
+        pause(0.1)
 
     table = Table(title="Done, each in its own schema")
     table.add_column("tenant")
@@ -389,6 +405,7 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
     console.print(f"\nLogs: {servers.directory}/*.log. Ctrl-C ends all.\n", highlight=False)
 
     for work in works:
+        end_if_signalled()
         enqueue(work)
         with in_schema(work.tenant):
             QUtilities.add_async_task("shop.tasks.import_catalogue", seconds=10)
@@ -402,7 +419,7 @@ def live(servers: Servers, works: list[Work], port: int) -> None:
         while True:
             check_children(servers, children)
             screen.update(figures(works), refresh=True)
-            time.sleep(1)
+            pause(1)
 
 
 def figures(works: list[Work]) -> Table:
@@ -447,8 +464,10 @@ def main() -> int:
     listen()
     try:
         with start_servers() as servers:
+            end_if_signalled()
             try:
                 prepare(servers)
+                end_if_signalled()
                 works = [Work(tenant, uuid.uuid4().hex[:6]) for tenant in TENANTS]
                 if options.once:
                     once(servers, works, options.deadline)

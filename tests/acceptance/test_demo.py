@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import demo
 from tests.conftest import wait_until
 
 DEMO = Path(__file__).parents[2] / "testproject" / "demo.py"
@@ -61,3 +62,20 @@ def test_the_demo_ends_at_once_also_in_the_background(tmp_path, number, code):
     finally:
         if demo.poll() is None:
             demo.kill()
+
+
+def test_a_signal_ends_the_demo_between_two_steps(monkeypatch):
+    """Its handler raised an exception once, in the middle of a COMMIT: the demo ended with a traceback."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(demo, "_signals", [])
+    try:
+        demo.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: len(demo._signals) == 2, what="both signals")
+        with pytest.raises(demo.Ended) as ended:
+            demo.pause(60)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.number == signal.SIGTERM
