@@ -15,7 +15,7 @@ import psycopg
 
 from tenant_q import audit, tenancy
 from tenant_q.exceptions import ProvisioningError
-from tenant_q.models import AuditRecord, TenantRecord
+from tenant_q.models import AuditRecord, TenantOperation, TenantRecord
 from tenant_q.provisioning import admin_connection, draining, role_removal, roles, steps, tenant_removal
 from tenant_q.provisioning.role_rows import role_rows
 from tenant_q.support.log_labels import get_logger
@@ -97,12 +97,13 @@ def decommission_tenant(
     _refuse(schema)
     report = progress or _report_nothing
     with steps.operation_lock(schema), _admin_session(schema) as admin:
-        target = _find(schema, admin, keep_schema=keep_schema)
+        found = steps.open_operation(schema)
+        target = _find(schema, admin, found, keep_schema=keep_schema)
         if target is None:
             return Decommissioned(schema, None, keep_schema, is_new=False)
         if target.role is not None:
             role_removal.require_nothing_elsewhere(target.role)
-        operation = steps.begin(schema, KIND, actor=actor, arguments=target.arguments)
+        operation = steps.begin(schema, KIND, found, actor=actor, arguments=target.arguments)
         cancelled = _drain(target, seconds=drain, progress=report)
         last = steps.Step("end", lambda: _end(target, operation.actor))
         steps.run_steps(operation, _steps_of(target, admin), last=last, progress=report)
@@ -138,14 +139,14 @@ def _admin_session(schema: str) -> Iterator[Admin | None]:
         yield admin
 
 
-def _find(schema: str, admin: Admin | None, *, keep_schema: bool) -> _Target | None:
+def _find(schema: str, admin: Admin | None, operation: TenantOperation | None, *, keep_schema: bool) -> _Target | None:
     """Return the tenant to be decommissioned; None if that has been done already.
 
     Raises:
         UnknownTenant: There is no such tenant, and nothing of it is left.
         ProvisioningError: Another tenant has the name by now, or the schema is not there to be kept.
     """
-    operation, tenant = steps.open_operation(schema), tenant_removal.row_of(schema)
+    tenant = tenant_removal.row_of(schema)
     begun = operation.arguments if operation is not None and operation.kind == KIND else {}
     role = _role_to_drop(schema, admin)
     if tenant is None and role is None and not begun:

@@ -83,10 +83,11 @@ def grants_of(schema: str, role: str) -> list[Grant]:
     _require_fit(objects, physical)
     grantee = _quoted(role)
     made = [_on(f"SCHEMA {_quoted(name)}", "USAGE", grantee) for name in (physical, *shared_schemas())]
-    made += [
-        _on(f"ALL TABLES IN SCHEMA {_quoted(physical)}", TABLE_RIGHTS, grantee),
-        _on(f"ALL SEQUENCES IN SCHEMA {_quoted(physical)}", SEQUENCE_RIGHTS, grantee),
-    ]
+    # By their names: for ALL TABLES IN SCHEMA, PostgreSQL reads the tables of all tenants, several times.
+    if tables := objects.named("own table"):
+        made.append(_on(f"TABLE {', '.join(tables)}", TABLE_RIGHTS, grantee))
+    if sequences := objects.named("own sequence"):
+        made.append(_on(f"SEQUENCE {', '.join(sequences)}", SEQUENCE_RIGHTS, grantee))
     for creator in objects.named("creator"):
         made += [
             _by_default("TABLES", TABLE_RIGHTS, creator, physical, grantee),

@@ -15,7 +15,7 @@ from typing import Any
 from tenant_q import audit, policies, tenancy
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError, ProvisioningError
-from tenant_q.models import TenantRecord, TenantRole
+from tenant_q.models import TenantOperation, TenantRecord, TenantRole
 from tenant_q.provisioning import admin_connection, grants, role_rows, roles, scram, tenant_rows
 from tenant_q.provisioning.admin_connection import TenantsServer, admin_session, tenants_server
 from tenant_q.provisioning.probe import probe_tenants
@@ -97,10 +97,11 @@ def provision_tenant(
         schema, actor, adopt, _has_roles(), dict(fields or {}), domain, dict(policy or {}), dict(config or {})
     )
     with operation_lock(schema):
-        _check(one)
-        operation = begin(schema, PROVISION, actor=actor, arguments=_arguments(one))
+        found = open_operation(schema)
+        _check(one, found)
+        operation = begin(schema, PROVISION, found, actor=actor, arguments=_arguments(one))
         run_steps(operation, _steps(one, probe=probe), last=Step("active", partial(_activate, one)), progress=progress)
-    tenancy.forget_tenants()
+    tenancy.forget_tenant(schema)
     if one.row is None or one.server is None:
         return TenantCredentials(schema, None)
     return credentials_of(schema, one.row.role, one.row.version, one.server.database)
@@ -132,9 +133,8 @@ def _arguments(one: _Provisioning) -> dict[str, Any]:
 # Before anything is made
 
 
-def _check(one: _Provisioning) -> None:
+def _check(one: _Provisioning, operation: TenantOperation | None) -> None:
     """Require that the tenant can be provisioned: its name, its values, the server and the settings."""
-    operation = open_operation(one.schema)
     if operation is not None and operation.kind == PROVISION:
         one.adopt = one.adopt or bool(operation.arguments.get("adopt"))
         one.domain = one.domain if one.domain is not None else operation.arguments.get("domain")

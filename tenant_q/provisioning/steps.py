@@ -90,12 +90,20 @@ def open_operation(schema: str) -> TenantOperation | None:
     return found
 
 
-def begin(schema: str, kind: str, *, actor: str, arguments: Mapping[str, Any] | None = None) -> TenantOperation:
+def begin(
+    schema: str,
+    kind: str,
+    found: TenantOperation | None,
+    *,
+    actor: str,
+    arguments: Mapping[str, Any] | None = None,
+) -> TenantOperation:
     """Record that an operation on a tenant begins, or return the record of the same one that has not ended.
 
     Args:
         schema: The schema name of the tenant.
         kind: The operation, which is also the name of its command.
+        found: The operation that has not ended, from `open_operation`; None if there is none.
         actor: Who asked for it.
         arguments: What an operator should know of its arguments, in types of JSON. Nothing secret.
 
@@ -103,12 +111,11 @@ def begin(schema: str, kind: str, *, actor: str, arguments: Mapping[str, Any] | 
         ProvisioningError: Another operation on the tenant has not ended.
         DatabaseAway: The database cannot be reached.
     """
-    with tenancy.detect_outages(), tenancy.as_owner_in_public():
-        values = {"kind": kind, "actor": actor[:150], "arguments": dict(arguments or {})}
-        found: TenantOperation | None = _rows().filter(schema_name=schema).first()
-        if found is None:
+    values = {"kind": kind, "actor": actor[:150], "arguments": dict(arguments or {})}
+    if found is None:
+        with tenancy.detect_outages(), tenancy.as_owner_in_public():
             made: TenantOperation = _rows().create(schema_name=schema, **values)
-            return made
+        return made
     if found.kind != kind:
         raise ProvisioningError(
             f"A {found.kind} of the tenant {schema!r} has not ended, so no {kind} can begin; "
@@ -137,7 +144,7 @@ def run_steps(
 
     Args:
         operation: The row of the operation, from `begin`.
-        steps: All steps but the last one.
+        steps: All steps but the last one. Each looks before it acts, so it may be carried out again.
         last: The last step. It is one transaction with the end of the operation, so it happens once.
         progress: Is called with the name of each step before it is carried out.
 
@@ -149,9 +156,10 @@ def run_steps(
     for step in _remaining(operation, steps):
         show(step.name)
         step.act()
-        with tenancy.detect_outages(), tenancy.as_owner_in_public():
-            _rows().filter(pk=operation.pk).update(step=step.name)
-            operation.step = step.name
+        if step is not steps[-1]:  # the last of them is as cheap to look at as to record
+            with tenancy.detect_outages(), tenancy.as_owner_in_public():
+                _rows().filter(pk=operation.pk).update(step=step.name)
+                operation.step = step.name
     show(last.name)
     alias = tenancy.database_alias()
     with tenancy.detect_outages(), tenancy.as_owner_in_public(), transaction.atomic(using=alias):

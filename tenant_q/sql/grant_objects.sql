@@ -5,21 +5,32 @@
 -- {tables}    the shared tables, qualified and quoted
 -- {writable}  those of them that tenants may write
 --
--- Kinds: 'creator': a role that owns objects in the tenant's schema; whether the current role has its rights. 'schema': one of {spaces};
+-- Kinds: 'own table', 'own sequence': one in the tenant's schema, quoted. 'creator': a role that owns objects in the tenant's schema; whether the current role has its rights. 'schema': one of {spaces};
 -- whether it is there. 'table': one of {tables}; whether it is there. 'read by all': one of {tables} with a grant of
 -- SELECT to PUBLIC. 'sequence': one that a column of a writable table takes numbers from.
 -- 'function': one of an extension in {spaces} that the extension offers to all, but this server does not; whether the current role may
 -- grant it. 'closed': the tenant's schema or one of {spaces}; whether nobody may create objects in it through PUBLIC. 'database': the
 -- database; whether the current role has its owner's rights.
-SELECT 'creator' AS kind, role.rolname::pg_catalog.text AS name, pg_catalog.pg_has_role(role.oid, 'USAGE') AS fits
+WITH own AS MATERIALIZED (
+    -- By what depends on the schema, for which there is an index; pg_class has none by schema, and grows with each tenant.
+    SELECT tab.relname, tab.relkind, tab.relowner
+    FROM pg_catalog.pg_namespace AS space
+    JOIN pg_catalog.pg_depend AS uses ON uses.refobjid OPERATOR(pg_catalog.=) space.oid
+        AND uses.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+        AND uses.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_class AS tab ON tab.oid OPERATOR(pg_catalog.=) uses.objid
+    WHERE space.nspname OPERATOR(pg_catalog.=) {schema} AND tab.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f,S}}'::pg_catalog."char"[])
+)
+SELECT CASE own.relkind WHEN 'S' THEN 'own sequence' ELSE 'own table' END AS kind, pg_catalog.format('%I.%I', {schema}, own.relname) AS name,
+    true AS fits
+FROM own
+UNION ALL
+SELECT 'creator', role.rolname::pg_catalog.text, pg_catalog.pg_has_role(role.oid, 'USAGE')
 FROM pg_catalog.pg_roles AS role
 WHERE role.oid OPERATOR(pg_catalog.=) ANY (ARRAY(
     SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) {schema}
     UNION
-    SELECT tab.relowner
-    FROM pg_catalog.pg_class AS tab JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) tab.relnamespace
-    WHERE space.nspname OPERATOR(pg_catalog.=) {schema}
-        AND tab.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f,S}}'::pg_catalog."char"[])
+    SELECT own.relowner FROM own
 ))
 UNION ALL
 SELECT 'schema', asked.name, space.oid IS NOT NULL

@@ -6,6 +6,16 @@
 -- {spaces}    the tenant's schema and those that all tenants share
 -- {readable}  the shared tables that it may read, qualified and quoted
 -- {writable}  the shared tables that it may also write
+WITH own AS MATERIALIZED (
+    -- By what depends on the schema, for which there is an index; pg_class has none by schema, and grows with each tenant.
+    SELECT tab.oid, tab.relname, tab.relkind
+    FROM pg_catalog.pg_namespace AS space
+    JOIN pg_catalog.pg_depend AS uses ON uses.refobjid OPERATOR(pg_catalog.=) space.oid
+        AND uses.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+        AND uses.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_class AS tab ON tab.oid OPERATOR(pg_catalog.=) uses.objid
+    WHERE space.nspname OPERATOR(pg_catalog.=) {schema}
+)
 SELECT 'CONNECT', pg_catalog.format('DATABASE %I', pg_catalog.current_database())
 WHERE NOT pg_catalog.has_database_privilege({role}, pg_catalog.current_database(), 'CONNECT')
 UNION ALL
@@ -14,18 +24,16 @@ FROM pg_catalog.unnest({spaces}::pg_catalog.text[]) AS asked (name)
 WHERE NOT pg_catalog.has_schema_privilege({role}, asked.name, 'USAGE')
 UNION ALL
 SELECT pg_catalog.string_agg(wanted.privilege, ', ' ORDER BY wanted.privilege), pg_catalog.format('TABLE %I.%I', {schema}, tab.relname)
-FROM pg_catalog.pg_class AS tab
-JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) tab.relnamespace
+FROM own AS tab
 CROSS JOIN pg_catalog.unnest('{{SELECT,INSERT,UPDATE,DELETE}}'::pg_catalog.text[]) AS wanted (privilege)
-WHERE space.nspname OPERATOR(pg_catalog.=) {schema} AND tab.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog."char"[])
+WHERE tab.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog."char"[])
     AND NOT pg_catalog.has_table_privilege({role}, tab.oid, wanted.privilege)
 GROUP BY tab.relname
 UNION ALL
 SELECT pg_catalog.string_agg(wanted.privilege, ', ' ORDER BY wanted.privilege), pg_catalog.format('SEQUENCE %I.%I', {schema}, tab.relname)
-FROM pg_catalog.pg_class AS tab
-JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) tab.relnamespace
+FROM own AS tab
 CROSS JOIN pg_catalog.unnest('{{USAGE,SELECT}}'::pg_catalog.text[]) AS wanted (privilege)
-WHERE space.nspname OPERATOR(pg_catalog.=) {schema} AND tab.relkind OPERATOR(pg_catalog.=) 'S'
+WHERE tab.relkind OPERATOR(pg_catalog.=) 'S'
     AND NOT pg_catalog.has_sequence_privilege({role}, tab.oid, wanted.privilege)
 GROUP BY tab.relname
 UNION ALL

@@ -50,6 +50,7 @@ from tenant_q.tenancy.secrets import hide as hide_secrets
 from tenant_q.tenancy.switching import (
     enter,
     enter_again,
+    forget_tenant,
     forget_tenants,
     in_public,
     in_schema,
@@ -150,6 +151,7 @@ __all__ = [
     "enter",
     "enter_again",
     "find_key",
+    "forget_tenant",
     "forget_tenants",
     "forget_transaction",
     "get_tenant",

@@ -296,6 +296,11 @@ def verify_entered(
         verify(schema, databases, tenant=tenant, role=role)
 
 
+def forget_tenant(schema: str) -> None:
+    """Forget the cached row of one tenant, with its role and configuration."""
+    tenants.forget_one(schema)
+
+
 def forget_tenants() -> None:
     """Forget all cached facts about tenants, so that the next look-up queries the database."""
     tenants.forget()

@@ -267,6 +267,11 @@ def _why_unknown(schema: str) -> str:
     return f"No tenant has the schema name {schema!r}; create it, or name one that {tenant_model().__name__} lists."
 
 
+def forget_one(schema: str) -> None:
+    """Forget a tenant, so that the next look-up of it queries the database."""
+    _known.pop(schema, None)
+
+
 def forget() -> None:
     """Forget all tenants, so that the next look-up queries the database."""
     _known.clear()

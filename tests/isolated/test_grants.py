@@ -24,13 +24,13 @@ LATER = "CREATE TABLE acme_corp.later (id bigserial PRIMARY KEY)"
 CHECKS: dict[str, list[str]] = {
     'USAGE on SCHEMA "acme_corp"': ["SELECT count(*) FROM acme_corp.shop_order"],
     'USAGE on SCHEMA "public"': ["SELECT 'A'::public.citext OPERATOR(public.=) 'a'::public.citext"],
-    "SELECT, INSERT, UPDATE, DELETE on ALL TABLES": [
+    "SELECT, INSERT, UPDATE, DELETE on TABLE acme_corp.": [
         "SELECT count(*) FROM acme_corp.shop_order",
         "INSERT INTO acme_corp.django_session VALUES ('k', '', now())",
         "UPDATE acme_corp.django_session SET session_data = 'x'",
         "DELETE FROM acme_corp.django_session",
     ],
-    "USAGE, SELECT on ALL SEQUENCES": [INSERT_REPORT, "SELECT last_value FROM acme_corp.shop_report_id_seq"],
+    "USAGE, SELECT on SEQUENCE acme_corp.": [INSERT_REPORT, "SELECT last_value FROM acme_corp.shop_report_id_seq"],
     "SELECT, INSERT, UPDATE, DELETE on TABLES that": [
         "SELECT count(*) FROM acme_corp.later",
         "INSERT INTO acme_corp.later VALUES (1)",
