@@ -36,7 +36,7 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.conftest import wait_until
-from tests.integration.conftest import in_thread, redis_key, sql, waits_for_a_lock
+from tests.integration.conftest import as_olga, in_thread, redis_key, sql, waits_for_a_lock
 
 A, B = "acme_corp", "globex_inc"
 DEFAULTS = {"weight": 1.0, "max_running": None, "max_queued": None, "max_results": None, "paused": False}
@@ -45,12 +45,7 @@ DEFAULTS = {"weight": 1.0, "max_running": None, "max_queued": None, "max_results
 @pytest.fixture(autouse=True)
 def clean(tenants, monkeypatch) -> Iterator[None]:
     """No policies, no records, and an operator of the test's own."""
-    monkeypatch.setattr("getpass.getuser", lambda: "olga")
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    forget()
-    yield
-    connection.set_schema_to_public()
-    forget()
+    yield from as_olga(monkeypatch, forget)
 
 
 def forget() -> None:
