@@ -28,9 +28,9 @@ from tenant_q.brokers.protocol.limits import (
     RATE_BURST_SECONDS,
     REMEMBER_SECONDS,
     SHORTEST_PARKING,
-    SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
+    slices,
 )
 from tenant_q.brokers.protocol.monitoring import Counts, Monitoring
 from tenant_q.brokers.protocol.packages import Live, Packages, state_at
@@ -54,7 +54,6 @@ __all__ = [
     "RATE_BURST_SECONDS",
     "REMEMBER_SECONDS",
     "SHORTEST_PARKING",
-    "SLICES",
     "SMALL_BATCH",
     "UNKNOWN_COST_MS",
     "Batch",
@@ -71,6 +70,7 @@ __all__ = [
     "Unique",
     "outage_seconds",
     "queue_names",
+    "slices",
     "state_at",
 ]
 
