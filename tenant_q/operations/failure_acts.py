@@ -172,7 +172,7 @@ def _enqueue(calls: _Calls) -> dict[str, str]:
     try:
         return _enqueue_these(calls.packages)
     except EnqueueError:
-        made = {}
+        made: dict[str, str] = {}
         for id, packages in calls.packages.items():
             try:
                 made |= _enqueue_these({id: packages})

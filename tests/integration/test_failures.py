@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from io import StringIO
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 from django_q.models import Task
 
-from tenant_q import policies
+from tenant_q import audit, policies
 from tenant_q.brokers import get_broker
 from tenant_q.lifecycle import run_again
 from tenant_q.models import AuditRecord, Failure
@@ -299,3 +304,88 @@ def test_what_is_no_failure_any_more_is_not_deleted(worker: Any) -> None:
     assert not AuditRecord.objects.filter(act="delete failures").exists()
     failure_upkeep.work_on(A)
     assert failures.count(FailureFilter()) == 0
+
+
+# msfailures
+
+
+def test_the_command_shows_groups_and_failures() -> None:
+    entry("acme_corp", "a", minutes=90, schedule="nightly", attempts=3)
+    entry("globex_inc", "b", minutes=1)
+    entry("globex_inc", "c", minutes=1, cause="", func="shop.tasks.\x1b[31mship")
+    head, first, second = command("msfailures").splitlines()
+    assert head.split() == ["cause", "function", "count", "tenants", "schedules", "first", "last"]
+    assert first.split()[:5] == ["ValueError", "shop.tasks.bill", "2", "2", "1"]
+    assert second.split()[:5] == ["-", "shop.tasks.\\x1b[31mship", "1", "1", "-"]
+    (one,) = json.loads(command("msfailures", "list", "--json", "--schedule", "nightly"))
+    assert one == {
+        "schema": A, "id": "a", "func": "shop.tasks.bill", "cause": "ValueError", "schedule": "nightly", "attempts": 3,
+        "stopped": at(90).isoformat(),
+    }  # fmt: skip
+    assert [one["id"] for one in json.loads(command("msfailures", "list", "--since", "1h", "--json"))] == ["b", "c"]
+    assert [one["id"] for one in json.loads(command("msfailures", "list", "--schema", A, "--json"))] == ["a"]
+    (group,) = json.loads(command("msfailures", "--cause", "?", "--json"))
+    assert (group["count"], group["cause"]) == (1, "")
+    assert command("msfailures", "--func", "no.such").strip() == "No failures."
+    assert "The first 1; --limit N shows more" in command("msfailures", "list", "--limit", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--since", "tomorrow"], "'tomorrow' is neither an age, such as 90m, 12h or 3d, nor a date or a moment"),
+        (["--since", "2026-02-31"], "'2026-02-31' is neither an age"),
+        (["--schema", "nobody"], "nobody"),
+        (["retry", "--limit", "3"], "--limit is for what is shown"),
+        (["list", "--yes"], "--yes belongs to `msfailures retry`"),
+        (["delete"], "Delete 1 failed task of all tenants? Nobody can answer here; add --yes to delete them."),
+    ],
+)
+def test_the_commands_errors_name_the_way_out(arguments: list[str], message: str) -> None:
+    entry(A, "a")
+    with pytest.raises(CommandError, match=re.escape(message)):
+        command("msfailures", *arguments)
+    assert ids() == {"a"}
+
+
+@pytest.mark.parametrize("since", ["2026-01-31", "2026-01-31 12:30", "2026-01-31T12:30:00+02:00", "5w", "30s"])
+def test_the_forms_of_a_moment(since: str) -> None:
+    assert json.loads(command("msfailures", "--since", since, "--json")) == []
+
+
+def test_the_command_asks_first(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_task(), fail_task(B)
+    work(worker)
+    answers = StringIO("n\ny\n")
+    answers.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", answers)
+    with pytest.raises(CommandError, match=r"Nothing was done\."):
+        command("msfailures", "retry", "--schema", A)
+    assert len(ids()) == 2
+    assert command("msfailures", "retry", "--schema", A).strip() == "1 failed task run again"
+    assert len(queued(A)) == 1
+    assert AuditRecord.objects.get().actor == audit.operator()
+
+
+def test_the_command_reports_what_could_not_be_done(worker: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    sql(f"UPDATE {A}.django_q_task SET func = 'os.system'")
+    out = StringIO()
+    with pytest.raises(CommandError, match=r"1 failed task could not be run again; see the reasons above\."):
+        call_command("msfailures", "retry", "--yes", stdout=out)
+    assert failed in out.getvalue()
+    assert "0 failed tasks run again" in out.getvalue()
+    data = StringIO()
+    with pytest.raises(CommandError):
+        call_command("msfailures", "retry", "--yes", "--json", stdout=data)
+    found = json.loads(data.getvalue())
+    assert (found["done"], found["skipped"], found["errors"][0]["id"]) == (0, 0, failed)
+    assert command("msfailures", "delete", "--yes").strip() == "1 failed task deleted"
+    assert ids() == set()
+
+
+def command(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out, stderr=StringIO())
+    return out.getvalue()
