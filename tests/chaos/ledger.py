@@ -16,8 +16,8 @@ IN_FLIGHT = 256
 # what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
     "costs", "day", "day_busy", "day_functions", "day_names", "day_recorded", "day_tenants", "epoch", "expired",
-    "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners", "queues", "ring", "statistics", "status",
-    "status of a cluster", "token", "vtime", "waited", "wake",
+    "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners", "queues", "ring", "statistics",
+    "status", "status of a cluster", "token", "vtime", "waited", "wake",
 }  # fmt: skip
 
 
