@@ -55,6 +55,7 @@ class Child:
         cancelled: The cancelled packages that it holds, by id, with their reasons.
         notified: The cancelled package that it was running when it was notified, and the time of the first notice.
         progress: The number of the last report of progress that was passed on.
+        is_out_of_memory: Whether the kernel has killed a process for lack of memory since the last child died.
         is_doubtful: Whether its packages could not be given back, for a reason that concerns this child alone.
     """
 
@@ -69,6 +70,7 @@ class Child:
     cancelled: dict[str, str] = field(default_factory=dict)
     notified: tuple[str, float] | None = None
     progress: int = 0
+    is_out_of_memory: bool = False
     is_doubtful: bool = False
 
     @property
@@ -122,7 +124,8 @@ class Child:
         if self.kill_reason is not None:
             how = "was killed by its sentinel"
         elif code == -signal.SIGKILL:
-            how = "was killed by SIGKILL, often the kernel's out-of-memory killer"
+            by = "very likely by" if self.is_out_of_memory else "often"
+            how = f"was killed by SIGKILL, {by} the kernel's out-of-memory killer"
         elif code < 0:
             how = f"was killed by {_signal_name(-code)}"
         else:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tenant_q.support import control_groups
+
 
 def usable() -> list[int]:
     """Return the numbers of the processors that this process may run on."""
@@ -20,47 +22,18 @@ def count() -> int:
     return max(1, math.ceil(min(len(usable()), _quota())))
 
 
-def _quota(cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the CPU quota of the control groups of this process, in processors; infinite without a limit.
-
-    Args:
-        cgroup: The file that names the groups.
-        root: Where their files are: those of version 2, and of version 1 in a folder for each controller.
-    """
-    try:
-        lines = [line.split(":", 2) for line in cgroup.read_text().splitlines()]
-    except OSError:  # another system
-        return math.inf
-    quotas = [math.inf]
-    for _, controllers, path in lines:
-        if not controllers:
-            quotas += [_quota_of_version_2(group) for group in _groups(root, path)]
-        elif "cpu" in controllers.split(","):
-            folders = {root / controllers, root / "cpu"}  # a link, or the only name
-            quotas += [_quota_of_version_1(group) for folder in folders for group in _groups(folder, path)]
-    return min(quotas)
+def _quota(groups: Path = control_groups.GROUPS, root: Path = control_groups.ROOT) -> float:
+    """Return the CPU quota of the control groups of this process, in processors; infinite without a limit."""
+    folders = control_groups.folders("cpu", groups, root)
+    return min((quota for folder in folders for quota in _quotas_of(folder)), default=math.inf)
 
 
-def _groups(root: Path, path: str) -> Iterator[Path]:
-    """Yield the folders of a control group and of those around it.
-
-    In a container they may be out of sight, except for the container's own, which then is the root.
-    """
-    group = root / path.strip().lstrip("/")
-    yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
-
-
-def _quota_of_version_2(group: Path) -> float:
-    try:
-        most, period = (group / "cpu.max").read_text().split()
-        return math.inf if most == "max" else int(most) / int(period)
-    except (OSError, ValueError):  # it has no such controller
-        return math.inf
-
-
-def _quota_of_version_1(group: Path) -> float:
-    try:
-        most, period = (int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return most / period if most > 0 else math.inf
-    except (OSError, ValueError):
-        return math.inf
+def _quotas_of(folder: Path) -> Iterator[float]:
+    """Yield the CPU quotas that a control group has, by the files of version 2 and of version 1."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            most, period = " ".join((folder / name).read_text() for name in names).split()
+            if most not in ("max", "-1"):
+                yield int(most) / int(period)
+        except (OSError, ValueError):  # it has no such controller
+            continue
