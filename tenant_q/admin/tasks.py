@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets
@@ -50,7 +50,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     change_list_template = "tenant_q/admin/change_list.html"
     search_fields = ("name", "func", "id__exact")
     search_help_text = _("Function, name, or whole id")
-    list_filter: Any = (
+    list_filter: ClassVar[Any] = (
         OutcomeFilter,
         FunctionFilter,
         ScheduleFilter,
