@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,9 @@ from django_q.models import Schedule, Task
 from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.lifecycle import progress  # noqa: F401  (the module that pages read)
 from tenant_q.models import AuditRecord, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests.conftest import wait_until
 from tests.rows import sign
 from tests.runs import delete_runs, make_run
 
@@ -57,8 +55,9 @@ OUTSIDE = """() => {
 TOO_WIDE_TEXT = """() => [...document.querySelectorAll(".tenant-q-cards th, .tenant-q-cards td")].filter(
   cell => cell.scrollWidth > cell.clientWidth + 1 && (cell.closest("thead")?.clientWidth ?? 2) > 1).map(
   cell => `${cell.className}: ${cell.textContent.trim().slice(0, 40)}`)"""
-NOT_CARDS = """() => [...document.querySelectorAll("table.tenant-q-cards tbody tr:not(.tenant-q-edit)")].flatMap(row => {
-  const cells = [...row.cells].filter(cell => cell.getClientRects().length), box = row.getBoundingClientRect();
+NOT_CARDS = """() => [...document.querySelectorAll(".tenant-q-cards tbody tr:not(.tenant-q-edit)")].flatMap(row => {
+  const box = row.getBoundingClientRect();
+  const cells = [...row.cells].filter(cell => cell.getClientRects().length && !cell.matches(".action-checkbox"));
   return cells.filter((cell, place) => {
     const own = cell.getBoundingClientRect(), before = place && cells[place - 1].getBoundingClientRect();
     const label = getComputedStyle(cell, "::before").content.replaceAll('"', "");
@@ -95,6 +94,7 @@ def look(page: Any, name: str, *measures: str) -> dict[str, list[str]]:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             if PICTURES:
+                page.wait_for_timeout(400)  # the colours change slowly
                 page.screenshot(path=str(Path(PICTURES) / f"{name}-{width}-{scheme}.png"), full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
         found[f"{name} at {width}"] = [f"{wide} px"] * (wide > width) + [
