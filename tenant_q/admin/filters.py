@@ -104,7 +104,10 @@ class ScheduleFilter(admin.SimpleListFilter):
         chosen = request.GET.get(self.parameter_name, "")
         if chosen not in self.groups and is_id(chosen):
             self.groups |= {str(row.pk): group_of(row) for row in rows.filter(pk=int(chosen))}
-        return [(pk, visible(name)) for pk, name in self.groups.items()]
+        shown = (
+            dict.fromkeys([chosen] if chosen else [], chosen) | self.groups
+        )  # a filter without choices filters nothing
+        return [(pk, visible(name)) for pk, name in shown.items()]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if not self.value():

@@ -29,6 +29,7 @@ GROUP = "quarterly-reports-of-all-departments-and-subsidiaries-" * 2
 TEXT = "x" * 100
 MESSAGE = "the-message-of-an-error-without-a-single-blank-" * 6
 CAUSE = "VeryParticular" * 6 + "Error"
+DROPPED = "a_schema_with_a_name_that_is_as_long_as_postgresql_lets_it_be_63"[:63]
 PICTURES = os.environ.get("TABLES_PICTURES", "")
 """A directory for pictures of all lists, to look at."""
 
@@ -192,6 +193,7 @@ def test_the_operators_lists(visit, mscluster):
         broker.enqueue([Message(id=f"{number:032}", schema=A, func=func, payload="nothing that was signed")])
         (lease,) = broker.fetch("w").leases
         broker.dead_letter("w", lease, f"BadPackage: {MESSAGE}")
+    broker.enqueue([Message(id="5" * 32, schema=DROPPED, func=FUNC[:100], payload="of a tenant that is gone")])
     policies.change(
         A,
         act="limit",
