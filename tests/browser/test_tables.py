@@ -80,7 +80,7 @@ def clean(tenants) -> Iterator[None]:
 
 def check(page: Any, name: str, *, rows: int) -> None:
     """Measure the lists of a page on a desktop and on a phone, in both colour schemes."""
-    assert page.locator(".tenant-q-cards tbody tr").count() >= rows, name
+    page.locator(".tenant-q-cards tbody tr").nth(rows - 1).wait_for()
     found = look(page, name, OUTSIDE, TOO_WIDE_TEXT)
     page.set_viewport_size({"width": 390, "height": 900})
     found["not cards"] = page.evaluate(NOT_CARDS)
