@@ -85,6 +85,9 @@ WORKFLOW_COLUMNS = (
     ),
 )
 """The columns of a project with the app of workflows, before the last two."""
+LABELS = {column.name: column.label for column in (*COLUMNS, *WORKFLOW_COLUMNS)}
+ALARMING = frozenset({"dead", "failed", "runs_failed", "runs_overdue"})
+"""The counts that should be 0."""
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -149,6 +152,7 @@ class TenantPolicyAdmin(TenantPagesAdmin):
             page=shown,
             rows=[_as_row(one, _note(one, notes)) for one in shown],
             heads=[_table_head(request, column, order, reverse) for column in columns.values()],
+            labels=LABELS,
             width=len(columns) + 1,
             has_runs=workflows_app.is_installed(),
             failed_runs=site.runs.of("failed"),
@@ -254,15 +258,16 @@ def _note(tenant: Tenant, notes: Mapping[str, tuple[Any, str]]) -> tuple[Any, st
 def _as_row(tenant: Tenant, note: tuple[Any, str]) -> dict[str, Any]:
     """Return a tenant as the table of tenants shows it, in values that a template renders fast."""
     policy, load = tenant.policy, tenant.load
-    counts = [_count_cell(value) for value in (load.queued, load.leased, load.delayed)]
-    counts += [_count_cell(load.dead, bad=True), _count_cell(load.done), _count_cell(load.failed, bad=True)]
     runs = tenant.runs
+    counts = {"queued": load.queued, "running": load.leased, "delayed": load.delayed}
+    counts |= {"dead": load.dead, "done": load.done, "failed": load.failed}
+    run_counts = {"runs_open": runs.open, "runs_failed": runs.of("failed"), "runs_overdue": runs.overdue}
     return {
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
-        "counts": counts,
-        "runs": [_count_cell(runs.open), _count_cell(runs.of("failed"), bad=True), _count_cell(runs.overdue, bad=True)],
+        "counts": [_count_cell(name, value) for name, value in counts.items()],
+        "runs": [_count_cell(name, value) for name, value in run_counts.items()],
         "wait": duration(load.wait_p95),
         "run": duration(load.run_p95),
         "next": tenant.next_fire,
@@ -273,6 +278,6 @@ def _as_row(tenant: Tenant, note: tuple[Any, str]) -> dict[str, Any]:
     }
 
 
-def _count_cell(value: int, *, bad: bool = False) -> tuple[int, str]:
-    """Return a count in the table of tenants, and its CSS class."""
-    return value, ("tenant-q-alert" if bad else "") if value else "tenant-q-zero"
+def _count_cell(name: str, value: int) -> tuple[Any, int, str]:
+    """Return the label of a count in the table of tenants, the count, and its CSS class."""
+    return LABELS[name], value, ("tenant-q-alert" if name in ALARMING else "") if value else "tenant-q-zero"
