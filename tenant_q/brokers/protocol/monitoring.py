@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tenant_q.brokers.days import Day, TenantFigures
 from tenant_q.brokers.loads import Load, Totals
 
 
@@ -64,6 +65,35 @@ class Monitoring(Protocol):
     def totals(self) -> Totals:
         """Return the broker's figures since its server was new, by tenant and function, in one round trip."""
         return Totals({}, {})
+
+    def day(self, schema: str | None = None) -> Day:
+        """Return the broker's figures of the last day, of one tenant or of all, in one round trip.
+
+        A broker without `supports_tenant_queues` keeps none.
+        """
+        return Day()
+
+    def top_tenants(self, *, day: bool = False, most: int = 10) -> list[TenantFigures]:
+        """Return the tenants that did most by the broker's figures, in one round trip.
+
+        Args:
+            day: Whether the last day counts, which is 21 to 24 hours here, instead of the last hour.
+            most: The most tenants by each measure.
+
+        Returns:
+            Those with the most done, the most failed, and the most busy seconds, each tenant once, in no order.
+        """
+        return []
+
+    def record_periods(self) -> int:
+        """Have the broker keep the figures of the periods that have ended since the last call, and what is queued now.
+
+        A sentinel calls it now and then. Of a cluster whose sentinels do not, `day` knows the last 70 minutes only.
+
+        Returns:
+            How many periods were recorded by this call; another sentinel may have been first.
+        """
+        return 0
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         """Return the names with series of their own in the metrics, as the broker keeps them for every process.

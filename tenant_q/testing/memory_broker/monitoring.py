@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from tenant_q.brokers import loads
+from tenant_q.brokers.days import Day, TenantFigures
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import OTHER_FUNCTIONS, Counts, Settled, limits
 from tenant_q.testing.memory_broker.ring import Ring
@@ -55,6 +56,15 @@ class MemoryMonitoring(Ring):
         for queue, counts in self.figures.items():
             tenants[self._schema(queue)] += _figures(counts)
         return Totals(dict(tenants), {name: _figures(counts) for name, counts in self.functions.items()})
+
+    def day(self, schema: str | None = None) -> Day:
+        return Day()
+
+    def top_tenants(self, *, day: bool = False, most: int = 10) -> list[TenantFigures]:
+        return []
+
+    def record_periods(self) -> int:
+        return 0
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         noted = self.labelled[kind]
