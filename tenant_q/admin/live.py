@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from tenant_q import tenancy
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.state_words import PLACES
 from tenant_q.admin.values import in_short
 from tenant_q.brokers import site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Live
@@ -31,10 +32,9 @@ SHOWN = 100
 """The most tasks that are listed; others follow when these have ended."""
 SHOWN_ARGUMENTS = 10
 """The most arguments, and the most keyword arguments, of a task that are shown."""
-_PLACES = {
-    "leased": (gettext_lazy("Running"), "tenant-q-good"),
-    "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
-    "delayed": (gettext_lazy("Delayed"), "tenant-q-warn"),
+_CHOICES: Mapping[str, Any] = {
+    "": gettext_lazy("All"),
+    **{place: label for place, (label, _style) in PLACES.items()},
 }
 
 
@@ -74,8 +74,11 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
         context["can_cancel"] = self.has_change_permission(request)
+        place = request.GET.get("place", "")
+        place = place if place in PLACES else ""
+        context |= {"chosen": place, "choices": _CHOICES.items()}
         try:
-            found = find_live(SHOWN + 1)
+            found = find_live(SHOWN + 1, place)
             context["rows"] = [as_row(live) for live in found[:SHOWN]]
             context["has_more"] = len(found) > SHOWN
         except TenantQError as error:
@@ -108,11 +111,16 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
         self.message_user(request, _("%(name)s was cancelled.") % {"name": name}, messages.SUCCESS)
 
 
-def find_live(limit: int) -> list[Live]:
-    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`."""
+def find_live(limit: int, place: str = "") -> list[Live]:
+    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`.
+
+    Args:
+        limit: The most tasks.
+        place: "leased", "queued" or "delayed" for the tasks in one place only; empty for all.
+    """
     schema = tenancy.task_schema()
-    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
-    order = list(_PLACES)
+    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit, place=place)]
+    order = list(PLACES)
     return sorted(found, key=lambda live: order.index(live.place))[:limit]
 
 
@@ -126,7 +134,7 @@ def find_one(id: str) -> Live | None:
 def as_row(live: Live) -> Row:
     """Return a live task as the page shows it, even if its package cannot be read."""
     is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
-    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
+    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else PLACES[live.place]
     due = moments.at(live.at) if live.at is not None else None
     common: dict[str, Any] = {
         "id": live.id,

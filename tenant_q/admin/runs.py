@@ -25,6 +25,7 @@ from tenant_q.admin.filters import BoundedPaginator, WorkflowFilter
 from tenant_q.admin.gate import GatedAdmin
 from tenant_q.admin.run_acts import RunActsAdmin
 from tenant_q.admin.run_values import cut
+from tenant_q.admin.state_words import RUN_STATES
 from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
 from tenant_q.support.visible import visible, visible_lines
@@ -47,7 +48,7 @@ class RunStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in run_page.RUN_STATES.items())]
+        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in RUN_STATES.items())]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == _OPEN:
@@ -122,7 +123,7 @@ class WorkflowRunAdmin(RunActsAdmin):
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_label(self, run: Any) -> Any:
-        words, style = run_page.RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
+        words, style = RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
         return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
 
     @admin.display(description=gettext_lazy("key"), ordering="key", empty_value="-")
