@@ -58,12 +58,14 @@ class Series:
         style: "done", "bad", "main" or "high": the class of its colour.
         values: A number for each period, or None where nothing is known.
         url: A function from a period's number to the page that lists what its value counts; empty without a page.
+        total: The sum of the values as the legend shows it, and the page that lists what it counts; empty without one.
     """
 
     label: Any
     style: str
     values: Sequence[float | None]
     url: Callable[[int], str] = lambda number: ""
+    total: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
