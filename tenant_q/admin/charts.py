@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from itertools import pairwise
 from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import number_format
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from tenant_q.support import moments
@@ -37,16 +39,32 @@ _EDGE = 4
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The time axis of a chart: `count` periods of `seconds`, from `start` in seconds since the epoch."""
+    """The time axis of a chart: periods of equal length.
+
+    Attributes:
+        start: When the first period begins, in seconds since the epoch.
+        seconds: The length of a period.
+        moments: When each period begins and, in the last place, when the last one ends, in the current time zone.
+    """
 
     start: float
-    count: int
     seconds: float
+    moments: tuple[datetime, ...]
 
-    def at(self, number: int) -> datetime:
-        """Return the beginning of a period of a chart, in the current time zone."""
-        moment = moments.at(self.start + number * self.seconds)
-        return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    @classmethod
+    def of(cls, start: float, count: int, seconds: float) -> Axis:
+        """Return the axis of a chart with `count` periods."""
+        found = (moments.at(start + number * seconds) for number in range(count + 1))
+        return cls(start, seconds, tuple(timezone.localtime(one) if timezone.is_aware(one) else one for one in found))
+
+    @property
+    def count(self) -> int:
+        """The number of a chart's periods."""
+        return len(self.moments) - 1
+
+    def between(self, number: int) -> str:
+        """Return the beginning and the end of a period of a chart as text."""
+        return f"{_clock(self.moments[number])}\N{EN DASH}{_clock(self.moments[number + 1])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +88,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The vertical axis of a chart: its upper end, and a function that shows a value."""
+    """The vertical axis of a chart: its upper end, and functions that show a value and the label of a line."""
 
     top: float
     show: Callable[[float | None], str]
+    mark: Callable[[float], str]
 
     def y(self, value: float) -> int:
         """Return the place of a value in a chart's view box, from the top."""
@@ -98,14 +117,6 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Zone:
-    """A period of a chart in which something is known: its place in the view box, and its values in words."""
-
-    x: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Chart:
     """A chart as its template shows it.
 
@@ -118,8 +129,8 @@ class Chart:
         lines: The labels of the horizontal lines, by their place from the top.
         ticks: The labels of the time axis.
         shapes: The paths.
-        zones: The periods in which something is known.
-        rows: The rows of the table, the latest first: beginning and end of the period, values with their URLs.
+        zones: The periods in which something is known as parts of the SVG, which show their values when pointed at.
+        rows: The rows of the table in HTML, the latest first. It has hundreds, which a template would render slowly.
     """
 
     id: str
@@ -130,8 +141,8 @@ class Chart:
     lines: tuple[Mark, ...]
     ticks: tuple[Mark, ...]
     shapes: tuple[Shape, ...]
-    zones: tuple[Zone, ...]
-    rows: tuple[tuple[datetime, datetime, list[tuple[str, str]]], ...]
+    zones: SafeString
+    rows: SafeString
 
 
 def bars(id: str, title: Any, axis: Axis, *series: Series) -> Chart:
@@ -174,33 +185,35 @@ def count_scale(largest: float | None) -> Scale:
     power, wanted = 1, max(1, largest or 0)
     while 10 * power < wanted:
         power *= 10
-    return Scale(next(step * power for step in _COUNTS if step * power >= wanted), shown_count)
+    return Scale(next(step * power for step in _COUNTS if step * power >= wanted), shown_count, _shown_mark)
 
 
 def time_scale(largest: float | None) -> Scale:
     """Return the scale of a chart of durations in seconds."""
     wanted = largest or 0
     days = _DAY * -(-wanted // (2 * _DAY)) * 2
-    return Scale(next((top for top in _SECONDS if top >= wanted), days), duration)
+    return Scale(next((top for top in _SECONDS if top >= wanted), days), duration, duration)
 
 
 def shown_count(value: float | None) -> str:
-    """Return a count of a chart as text, in thousands or millions if it is large, "-" for None."""
+    """Return a count, or a mean of counts, as text with at most two significant decimals; "-" for None."""
     if value is None:
         return "-"
+    if value == int(value) or value >= 100:
+        return str(int(value)) if value < 1000 else number_format(round(value), force_grouping=True)
+    return number_format(float(f"{value:.2g}"))
+
+
+def _shown_mark(value: float) -> str:
+    """Return a label of a chart's vertical axis, which has room for a few characters only."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= 10 * size:
-            return f"{_number(value / size)}{letter}"
-    return _number(value)
-
-
-def _number(value: float) -> str:
-    is_whole = value >= 100 or abs(value - round(value)) < 0.005
-    places = 0 if is_whole else 1 if value >= 1 else 2
-    return number_format(round(value, places), decimal_pos=places, force_grouping=True)
+            return f"{shown_count(value / size)}{letter}"
+    return shown_count(value)
 
 
 def _chart(id: str, title: Any, axis: Axis, scale: Scale, series: Sequence[Series], shapes: Sequence[Shape]) -> Chart:
+    texts = [[scale.show(value) for value in one.values] for one in series]
     known = [number for number in range(axis.count) if any(one.values[number] is not None for one in series)]
     return Chart(
         id=id,
@@ -208,12 +221,34 @@ def _chart(id: str, title: Any, axis: Axis, scale: Scale, series: Sequence[Serie
         description=_described(scale, series),
         series=tuple(series),
         width=axis.count * UNIT,
-        lines=tuple(Mark(100 * (1 - part), scale.show(part * scale.top)) for part in (0.5, 1.0)),
+        lines=tuple(Mark(100 * (1 - part), scale.mark(part * scale.top)) for part in (0.5, 1.0)),
         ticks=tuple(_ticks(axis)),
         shapes=tuple(shape for shape in shapes if shape.path),
-        zones=tuple(Zone(number * UNIT, _in_words(axis, scale, series, number)) for number in known),
-        rows=tuple((axis.at(n), axis.at(n + 1), _cells(scale, series, n)) for n in reversed(known)),
+        zones=mark_safe("".join(_zones(axis, series, texts, known))),
+        rows=mark_safe("".join(_rows(axis, series, texts, known))),
     )
+
+
+def _zones(axis: Axis, series: Sequence[Series], texts: Sequence[Sequence[str]], known: Sequence[int]) -> Iterator[str]:
+    labels = [str(one.label) for one in series]
+    for number in known:
+        values = [f"{label}: {own[number]}" for label, own in zip(labels, texts, strict=True)]
+        words = f"{axis.between(number)}  {', '.join(values)}"
+        yield f'<rect x="{number * UNIT}" width="{UNIT}" height="{HEIGHT}"><title>{escape(words)}</title></rect>'
+
+
+def _rows(axis: Axis, series: Sequence[Series], texts: Sequence[Sequence[str]], known: Sequence[int]) -> Iterator[str]:
+    for number in reversed(known):
+        cells = [
+            _cell(own[number], one.url(number) if one.values[number] else "")
+            for one, own in zip(series, texts, strict=True)
+        ]
+        yield f'<tr><th scope="row">{axis.between(number)}</th>{"".join(cells)}</tr>\n'
+
+
+def _cell(text: str, url: str) -> str:
+    shown = f'<a href="{escape(url)}">{escape(text)}</a>' if url else escape(text)
+    return f'<td class="num">{shown}</td>'
 
 
 def _described(scale: Scale, series: Sequence[Series]) -> str:
@@ -227,29 +262,18 @@ def _described(scale: Scale, series: Sequence[Series]) -> str:
     return "; ".join(parts) or _("Nothing is known of these periods.")
 
 
-def _in_words(axis: Axis, scale: Scale, series: Sequence[Series], number: int) -> str:
-    """Return the values of a period of a chart, with its beginning and end."""
-    values = [f"{one.label}: {scale.show(one.values[number])}" for one in series]
-    return f"{_clock(axis.at(number))}\N{EN DASH}{_clock(axis.at(number + 1))}  {', '.join(values)}"
-
-
-def _cells(scale: Scale, series: Sequence[Series], number: int) -> list[tuple[str, str]]:
-    values = [(one, one.values[number]) for one in series]
-    return [(scale.show(value), one.url(number) if value else "") for one, value in values]
-
-
 def _ticks(axis: Axis) -> Iterator[Mark]:
     """Yield the labels of a chart's time axis: every quarter of an hour, or every six hours if it is longer."""
     minutes = 15 if axis.count * axis.seconds <= 2 * 3600 else 360
     for number in range(axis.count):
-        moment, at = axis.at(number), 100 * number / axis.count
+        moment, at = axis.moments[number], 100 * number / axis.count
         if (60 * moment.hour + moment.minute) % minutes == 0 and moment.second == 0:
             anchor = "start" if at < _EDGE else "end" if at > 100 - _EDGE else "middle"
             yield Mark(round(at, 2), _clock(moment), anchor)
 
 
 def _clock(moment: datetime) -> str:
-    return moment.strftime("%H:%M")
+    return f"{moment.hour:02}:{moment.minute:02}"
 
 
 def _bars_path(scale: Scale, bottoms: Sequence[float], tops: Sequence[float]) -> str:

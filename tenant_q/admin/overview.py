@@ -8,18 +8,15 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
-from django.utils.translation import gettext_lazy
 
 from tenant_q import tenancy
 from tenant_q.admin.gate import PublicAdmin, TenantAdmin
-from tenant_q.admin.overview_charts import DAY, HOUR
+from tenant_q.admin.overview_charts import DAY, HOUR, RANGES
 from tenant_q.admin.overview_content import content, tiles
 from tenant_q.admin.overview_links import SiteLinks, TenantLinks
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.exceptions import TenantQError
 from tenant_q.operations.overview import read_numbers, read_overview
-
-_RANGES = ((HOUR, gettext_lazy("Last hour")), (DAY, gettext_lazy("Last day")))
 
 
 class OverviewPagesAdmin(PagesAdmin):
@@ -64,7 +61,7 @@ class OverviewPagesAdmin(PagesAdmin):
             return {"error": str(error)}
         return {
             "list_url": url,
-            "ranges": [(label, f"{url}?hours={one}", one == hours) for one, label in _RANGES],
+            "ranges": [(label, f"{url}?hours={one}", one == hours) for one, label in RANGES.items()],
             **content(found, hours, self.get_links(request)),
         }
 

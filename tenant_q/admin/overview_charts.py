@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from tenant_q.admin.charts import Axis, Chart, Series, bars, count_scale, shown_count, steps, time_scale
 from tenant_q.admin.overview_links import SiteLinks, TenantLinks
@@ -13,6 +14,7 @@ from tenant_q.brokers.loads import PERIOD_SECONDS, PERIODS
 
 HOUR, DAY = 1, 24
 """The hours that the charts may show."""
+RANGES = {HOUR: gettext_lazy("Last hour"), DAY: gettext_lazy("Last day")}
 
 
 def axis_of(now: float, hours: int) -> Axis:
@@ -24,7 +26,7 @@ def axis_of(now: float, hours: int) -> Axis:
     """
     count = DAY_PERIODS if hours == DAY else PERIODS
     latest = now // PERIOD_SECONDS * PERIOD_SECONDS
-    return Axis(latest - (count - 1) * PERIOD_SECONDS, count, PERIOD_SECONDS)
+    return Axis.of(latest - (count - 1) * PERIOD_SECONDS, count, PERIOD_SECONDS)
 
 
 def charts_of(day: Day, axis: Axis, queued: int | None, links: TenantLinks | SiteLinks) -> list[Chart]:
@@ -40,7 +42,7 @@ def charts_of(day: Day, axis: Axis, queued: int | None, links: TenantLinks | Sit
     return [
         _tasks(periods, axis, links),
         _queue(periods, axis, queued),
-        _times("tenant-q-waits", _("Wait until the start"), axis, [one.waits if one else None for one in periods]),
+        _times("tenant-q-waits", _("Wait time"), axis, [one.waits if one else None for one in periods]),
         _times("tenant-q-runs", _("Run time"), axis, [one.runs if one else None for one in periods]),
         _workers(periods, axis),
     ]
@@ -61,7 +63,7 @@ def _tasks(periods: Sequence[Period | None], axis: Axis, links: TenantLinks | Si
     done, failed = sum(one.done for one in known), sum(one.failed for one in known)
     return bars(
         "tenant-q-tasks",
-        _("Tasks in five minutes"),
+        _("Tasks per five minutes"),
         axis,
         Series(
             _("done"),
@@ -100,7 +102,7 @@ def _workers(periods: Sequence[Period | None], axis: Axis) -> Chart:
     values = [one.busy_seconds / axis.seconds if one is not None else 0.0 for one in periods]
     return steps(
         "tenant-q-workers",
-        _("Busy workers, on average"),
+        _("Busy workers"),
         axis,
         count_scale(max(values)),
         Series(_("busy"), "main", values),

@@ -10,7 +10,7 @@ from typing import Any
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from tenant_q.admin.overview_charts import HOUR, axis_of, charts_of
+from tenant_q.admin.overview_charts import HOUR, RANGES, axis_of, charts_of
 from tenant_q.admin.overview_links import SiteLinks, TenantLinks
 from tenant_q.admin.tenants import HELD
 from tenant_q.brokers.days import FunctionFigures, TenantFigures
@@ -70,12 +70,11 @@ def content(found: Overview, hours: int, links: TenantLinks | SiteLinks) -> dict
         "has_figures": found.has_figures,
         "charts": charts_of(day, axis, places.queued if places else None, links),
         "tables": tables,
-        "since": moments.at(since) if functions else None,
         "is_served": True,
     }
     if isinstance(links, SiteLinks):
         context |= {"is_served": found.numbers.is_served, "clusters_url": links.clusters()}
-        context["top"] = _tenants(found.tenants, axis.start, hours, links)
+        tables.insert(0, _tenants(found.tenants, axis.start, hours, links))
     return context
 
 
@@ -129,9 +128,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the overview: its title, the heads of its columns, and its rows."""
+    """A table of the overview: its title, which time it is about, the heads of its columns, and its rows."""
 
     title: Any
+    time: Any
     heads: Sequence[Any]
     rows: Sequence[Row]
 
@@ -150,7 +150,7 @@ def _tenants(found: Sequence[TenantFigures], start: float, hours: int, links: Si
         )
         for one in found
     ]
-    return Table(_("Top tenants"), (_("Tenant"), _("Done"), _("Failed"), _("Worker time")), rows)
+    return Table(_("Top tenants"), RANGES[hours], (_("Tenant"), _("Done"), _("Failed"), _("Worker time")), rows)
 
 
 def _busiest(functions: Sequence[FunctionFigures], since: float, links: TenantLinks | SiteLinks) -> Table:
@@ -165,7 +165,7 @@ def _busiest(functions: Sequence[FunctionFigures], since: float, links: TenantLi
         )
         for one in found
     ]
-    return Table(_("Top functions"), (_("Function"), _("Done"), _("Failed"), _("Worker time")), rows)
+    return Table(_("Top functions"), _since(since), (_("Function"), _("Done"), _("Failed"), _("Worker time")), rows)
 
 
 def _slowest(functions: Sequence[FunctionFigures], since: float, links: TenantLinks | SiteLinks) -> Table:
@@ -181,7 +181,14 @@ def _slowest(functions: Sequence[FunctionFigures], since: float, links: TenantLi
         )
         for one in found
     ]
-    return Table(_("Slowest functions"), (_("Function"), _("Done"), _("Failed"), _("p50"), _("p95")), rows)
+    return Table(
+        _("Slowest functions"), _since(since), (_("Function"), _("Done"), _("Failed"), _("p50"), _("p95")), rows
+    )
+
+
+def _since(epoch: float) -> str:
+    """Return since when the overview's functions are counted, in words; empty if none is."""
+    return _("since %(time)s") % {"time": moments.text(moments.at(epoch))} if epoch else ""
 
 
 def _is_named(one: FunctionFigures) -> bool:

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("tenant_q", "0011_tenant_roles")]
+    dependencies = [("tenant_q", "0012_failures")]
 
     operations = [
         migrations.CreateModel(
