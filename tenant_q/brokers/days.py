@@ -6,14 +6,18 @@ bounds, each four times the one before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import add
 
-from tenant_q.brokers.loads import PERIOD_SECONDS
+from tenant_q.brokers.loads import PERIOD_SECONDS, Figures
 
 # The periods of a day.
 DAY_PERIODS = 24 * 3600 // PERIOD_SECONDS
+# Functions and tenants are counted in parts of a day, of so many periods each; also in `lua/common.lua`.
+PART_PERIODS = 48
+DAY_PARTS = DAY_PERIODS // PART_PERIODS
 # In seconds: 4 ms to 17 minutes. Longer times are counted behind the last one.
 BOUNDS: tuple[float, ...] = tuple(4**n / 1000 for n in range(1, 11))
 
@@ -90,6 +94,13 @@ class Period:
     busy_seconds: float = 0.0
     queued: int | None = None
 
+    @classmethod
+    def of(cls, number: int, figures: Figures, queued: int | None) -> Period:
+        """Return a period of the day by its number since the epoch, with the figures of what was done in it."""
+        waits, runs = Histogram.of(figures.waits), Histogram.of(figures.runs)
+        start = float(number * PERIOD_SECONDS)
+        return cls(start, figures.done, figures.failed, waits, runs, figures.run_seconds, queued)
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionFigures:
@@ -109,6 +120,20 @@ class FunctionFigures:
     runs: Histogram = NO_TIMES
     run_seconds: float = 0.0
 
+    @classmethod
+    def of(cls, func: str, figures: Figures) -> FunctionFigures:
+        """Return the day's figures of a function from those by finer bounds."""
+        return cls(func, figures.done, figures.failed, Histogram.of(figures.runs), figures.run_seconds)
+
+    def __add__(self, other: FunctionFigures) -> FunctionFigures:
+        return FunctionFigures(
+            self.func,
+            self.done + other.done,
+            self.failed + other.failed,
+            self.runs + other.runs,
+            self.run_seconds + other.run_seconds,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TenantFigures:
@@ -126,6 +151,10 @@ class TenantFigures:
     failed: int = 0
     busy_seconds: float = 0.0
 
+    def __add__(self, other: TenantFigures) -> TenantFigures:
+        busy = self.busy_seconds + other.busy_seconds
+        return TenantFigures(self.schema, self.done + other.done, self.failed + other.failed, busy)
+
 
 @dataclass(frozen=True, slots=True)
 class Day:
@@ -134,9 +163,25 @@ class Day:
     Attributes:
         periods: The periods in which something was done or queued, in order. The last one may not have ended.
         functions: The functions of the tasks that ended since `functions_since`, in no order.
-        functions_since: From when on functions are counted, in seconds since the epoch: 21 to 24 hours ago.
+        functions_since: From when on functions are counted, in seconds since the epoch: 20 to 24 hours ago.
     """
 
     periods: tuple[Period, ...] = ()
     functions: tuple[FunctionFigures, ...] = ()
     functions_since: float = 0.0
+
+
+_MEASURES: tuple[Callable[[TenantFigures], float], ...] = (
+    lambda one: one.done,
+    lambda one: one.failed,
+    lambda one: one.busy_seconds,
+)
+
+
+def busiest(tenants: Iterable[TenantFigures], most: int) -> list[TenantFigures]:
+    """Return the busiest tenants of a day: up to `most` by each measure, without those that have nothing of it."""
+    every = list(tenants)
+    found = {
+        one.schema: one for measure in _MEASURES for one in heapq.nlargest(most, every, key=measure) if measure(one) > 0
+    }
+    return list(found.values())

@@ -27,6 +27,9 @@ CANCELLED = "TaskCancelled"
 # `OTHER_FUNCTIONS` (also in `lua/common.lua`), and run alone, as does any function whose run time is unknown.
 MOST_FUNCTIONS = 1000
 OTHER_FUNCTIONS = "other"
+# The number of functions of a tenant with figures of their own in four hours of a day; the others are counted together.
+# It is also in `lua/common.lua`.
+MOST_DAY_FUNCTIONS = 12
 # A rate allows the starts of this time at once, if nobody took them when they were due. What has to wait for its rate
 # waits at least for the second time. Both are also in `lua/common.lua`, in milliseconds.
 RATE_BURST_SECONDS = 0.5

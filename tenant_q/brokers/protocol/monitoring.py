@@ -77,7 +77,7 @@ class Monitoring(Protocol):
         """Return the tenants that did most by the broker's figures, in one round trip.
 
         Args:
-            day: Whether the last day counts, which is 21 to 24 hours here, instead of the last hour.
+            day: Whether the last day counts, which is 20 to 24 hours here, instead of the last hour.
             most: The most tenants by each measure.
 
         Returns:

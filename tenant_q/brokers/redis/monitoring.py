@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenant_q.brokers import loads
-from tenant_q.brokers.days import Day, TenantFigures
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol.monitoring import Counts
 from tenant_q.brokers.redis.decoding import schemas
@@ -56,15 +55,6 @@ class RedisMonitoring(Part):
             schema = by_queue.get(queue, queue)
             tenants[schema] = tenants[schema] + found[queue] if schema in tenants else found[queue]
         return Totals(tenants, functions)
-
-    def day(self, schema: str | None = None) -> Day:
-        return Day()
-
-    def top_tenants(self, *, day: bool = False, most: int = 10) -> list[TenantFigures]:
-        return []
-
-    def record_periods(self) -> int:
-        return 0
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         return {name.decode() for name in self._run("name_labels", kind, most, *names)}

@@ -1,0 +1,67 @@
+"""Pack what was done in a period into an element of a day in Redis: 16 bytes, and as many again for each kind of times.
+
+The numbers have their most significant byte in front: 3 bytes for the period's number, done, failed, and 1 more than is
+queued, 4 bytes for the milliseconds run. Those that do not fit are the largest that do. Then come the waits and the
+runs: the first place with a count and the number of places in one byte, and the counts, one byte each. If the largest
+count of a period does not fit, all are in proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tenant_q.brokers.days import NO_TIMES, Histogram, Period
+from tenant_q.brokers.loads import PERIOD_SECONDS, Figures
+
+_SIZES = (3, 3, 3, 3, 4)
+_LARGEST_COUNT = 255
+
+
+def pack(number: int, figures: Figures, queued: int | None) -> bytes:
+    """Return the element of a day for what was done in a period.
+
+    Args:
+        number: The number of the period since the epoch.
+        figures: What was done in it.
+        queued: How many packages were queued at its end; None if that is not known.
+    """
+    waiting = 0 if queued is None else queued + 1
+    numbers = number, figures.done, figures.failed, waiting, round(figures.run_seconds * 1000)
+    fixed = b"".join(min(n, 256**size - 1).to_bytes(size) for n, size in zip(numbers, _SIZES, strict=True))
+    return fixed + _pack_times(Histogram.of(figures.waits)) + _pack_times(Histogram.of(figures.runs))
+
+
+def unpack(element: bytes) -> Period:
+    """Return the period that an element of a day describes."""
+    numbers, at = [], 0
+    for size in _SIZES:
+        numbers.append(int.from_bytes(element[at : at + size]))
+        at += size
+    waits, at = _unpack_times(element, at)
+    runs, _ = _unpack_times(element, at)
+    number, done, failed, waiting, ms = numbers
+    queued = waiting - 1 if waiting else None
+    return Period(number * PERIOD_SECONDS, done, failed, waits, runs, ms / 1000, queued)
+
+
+def _pack_times(times: Histogram) -> bytes:
+    places = [place for place, count in enumerate(times.counts) if count]
+    if not places:
+        return b"\0"
+    counts = _in_proportion(times.counts[places[0] : places[-1] + 1])
+    return bytes((places[0] << 4 | len(counts), *counts))
+
+
+def _in_proportion(counts: Sequence[int]) -> Sequence[int]:
+    """Return the counts of times such that the largest fits into a byte. What is counted at all stays at least 1."""
+    largest = max(counts)
+    return counts if largest <= _LARGEST_COUNT else [-(-count * _LARGEST_COUNT // largest) for count in counts]
+
+
+def _unpack_times(element: bytes, at: int) -> tuple[Histogram, int]:
+    """Return the times at a position of a day's element, and the position behind them."""
+    first, length = element[at] >> 4, element[at] & 15
+    end = at + 1 + length
+    counts = list(NO_TIMES.counts)
+    counts[first : first + length] = element[at + 1 : end]
+    return Histogram(tuple(counts)), end
