@@ -3,6 +3,7 @@
 from tenant_q.models.audit import AuditRecord
 from tenant_q.models.code_schedules import CodeSchedule, ScheduleRelease, SyncedTenant
 from tenant_q.models.due_schedules import DueSchedule, IndexedSchema
+from tenant_q.models.failures import Failure, IndexedFailures
 from tenant_q.models.group_parts import GroupPart
 from tenant_q.models.pages import Cluster, DeadTask, LiveTask
 from tenant_q.models.policies import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy, validate_weight
@@ -20,7 +21,9 @@ __all__ = [
     "DeadTask",
     "DueSchedule",
     "DueWorkflow",
+    "Failure",
     "GroupPart",
+    "IndexedFailures",
     "IndexedRuns",
     "IndexedSchema",
     "LiveTask",
