@@ -227,11 +227,8 @@ def test_many_are_run_again_in_slices(site, acts):
     assert "4 of 5" in part.content.decode() and "<html" not in part.content.decode()
     end = send(client, part)
     text = end.content.decode()
-    assert (
-        "5 of 5" in text
-        and "5 tasks were queued again." in text
-        and "<form" not in text.partition("tenant-q-acting")[2]
-    )
+    assert "5 of 5" in text and "5 tasks were queued again." in text
+    assert "<form" not in text.partition("tenant-q-acting")[2]
     assert f"{TENANTS}?with=queued" in text
     still_open = {one.task_id for one in failures.failures(FailureFilter(), limit=10)}
     assert still_open == {"another", "later"}
