@@ -53,7 +53,7 @@ class TenantCountLinks:
     def __init__(self, request: HttpRequest, site: Any, table_url: str) -> None:
         self._table = table_url
         self._dead = list_link(request, site, "deadtask")
-        self._failures = list_link(request, site, "failure", since=LAST_HOUR)
+        self._failures = list_link(request, site, "failedtask", since=LAST_HOUR)
 
     def of_tenant(self, tenant: Tenant) -> tuple[list[CountCell], list[CountCell]]:
         """Return the cells that count a tenant's tasks, and those that count its workflow runs."""

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("tenant_q", "0012_failures")]
+    dependencies = [("tenant_q", "0013_failure_pages")]
 
     operations = [
         migrations.CreateModel(

@@ -54,3 +54,16 @@ class DeadTask(models.Model):
         default_permissions = ("view", "change", "delete")
         verbose_name = _("dead task")
         verbose_name_plural = _("dead tasks")
+
+
+class FailedTask(models.Model):
+    """A failed task of any tenant, as the index of failures has it.
+
+    The page is not one of the index itself, because the admin refuses models with a composite primary key.
+    """
+
+    class Meta:
+        managed = False
+        default_permissions = ("view", "change", "delete")
+        verbose_name = _("failure")
+        verbose_name_plural = _("failures")
