@@ -18,7 +18,7 @@ from tenant_q.admin.failure_acts import FailureActsAdmin
 from tenant_q.admin.failure_filters import SINCE, TEXTS, Filters, as_id, read_filters
 from tenant_q.exceptions import TenantQError
 from tenant_q.models import Failure
-from tenant_q.operations import failures
+from tenant_q.operations import failure_upkeep, failures
 from tenant_q.operations.failures import FailureGroup, FailurePart
 from tenant_q.support import moments
 from tenant_q.support.visible import visible
@@ -55,6 +55,7 @@ class FailedTaskAdmin(FailureActsAdmin):
         try:
             count = failures.count(filters.wanted)
             rows = self._rows(request, filters, shown, (number - 1) * A_PAGE)
+            context["is_incomplete"] = bool(failure_upkeep.unfinished())
         except TenantQError as error:
             return self.page(request, "failures", error=visible(str(error)), **context)
         if number > 1:

@@ -182,6 +182,13 @@ def test_a_list_of_failures_has_their_tenants_and_schedules(site):
     assert row[3][1] == f"{TENANTS}{B}/" and "schedule=nightly" in row[4][1]
 
 
+def test_it_says_that_older_failures_are_still_being_read(site):
+    client = site()
+    assert "still reading older failures" not in client.get(FAILURES).content.decode()
+    fail(A, "a", cause="", is_pending=True)
+    assert "still reading older failures" in client.get(FAILURES).content.decode()
+
+
 def test_pages_of_failures(site, monkeypatch):
     monkeypatch.setattr(page_module, "A_PAGE", 2)
     for number in range(5):
