@@ -7,9 +7,7 @@ from urllib.parse import quote
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
 from django.utils.http import urlencode
-from django.utils.safestring import SafeString
 
 from tenant_q.operations.site import Site, Tenant
 from tenant_q.operations.tenant_tasks import HOUR_SECONDS
@@ -17,8 +15,10 @@ from tenant_q.operations.tenant_tasks import HOUR_SECONDS
 LAST_HOUR = f"{HOUR_SECONDS // 60}m"
 """The time that the counts of the last hour reach back, as a filter of failures."""
 
-CountCell = tuple[int, str, str]
-"""A count in a table, its CSS class, and the URL of what it counts; the URL is empty where there is nothing to see."""
+CountCell = tuple[str, int, str, str]
+"""The name of a column, a count in it, its CSS class, and the URL of what it counts; empty where nothing is to see."""
+ALARMING = frozenset({"dead", "failed", "runs_failed", "runs_overdue"})
+"""The counts that should be 0."""
 
 
 def list_link(request: HttpRequest, site: Any, model: str, app: str = "tenant_q", **query: Any) -> str:
@@ -42,11 +42,6 @@ def list_link(request: HttpRequest, site: Any, model: str, app: str = "tenant_q"
     return f"{url}?{urlencode(kept)}" if kept else url
 
 
-def linked(text: Any, url: str) -> SafeString:
-    """Return a text of the admin in HTML, as a link where there is a URL."""
-    return format_html('<a href="{}">{}</a>', url, text) if url else format_html("{}", text)
-
-
 class TenantCountLinks:
     """The cells of the operators' table of tenants that count something, with links to what they count."""
 
@@ -61,17 +56,17 @@ class TenantCountLinks:
         tasks, own_runs = f"{self._table}{name}/tasks/?place=", f"{self._table}{name}/runs/?state="
         return (
             [
-                _cell(load.queued, f"{tasks}queued"),
-                _cell(load.leased, f"{tasks}leased"),
-                _cell(load.delayed, f"{tasks}delayed"),
-                _cell(load.dead, self._dead and f"{self._dead}?schema={name}", is_bad=True),
-                _cell(load.done, f"{tasks}done" if tenant.is_known else ""),
-                _cell(load.failed, self._failures and f"{self._failures}&schema={name}", is_bad=True),
+                _cell("queued", load.queued, f"{tasks}queued"),
+                _cell("running", load.leased, f"{tasks}leased"),
+                _cell("delayed", load.delayed, f"{tasks}delayed"),
+                _cell("dead", load.dead, self._dead and f"{self._dead}?schema={name}"),
+                _cell("done", load.done, f"{tasks}done" if tenant.is_known else ""),
+                _cell("failed", load.failed, self._failures and f"{self._failures}&schema={name}"),
             ],
             [
-                _cell(runs.open, f"{own_runs}open"),
-                _cell(runs.of("failed"), f"{own_runs}failed", is_bad=True),
-                _cell(runs.overdue, f"{own_runs}overdue", is_bad=True),
+                _cell("runs_open", runs.open, f"{own_runs}open"),
+                _cell("runs_failed", runs.of("failed"), f"{own_runs}failed"),
+                _cell("runs_overdue", runs.overdue, f"{own_runs}overdue"),
             ],
         )
 
@@ -80,25 +75,25 @@ class TenantCountLinks:
         total, runs = site.total, site.runs
         return (
             [
-                _cell(total.queued, self._with("queued")),
-                _cell(total.leased, self._with("running")),
-                _cell(total.delayed, self._with("delayed")),
-                _cell(total.dead, self._dead),
-                _cell(total.done, self._with("done")),
-                _cell(total.failed, self._failures),
+                self._sum("queued", total.queued),
+                self._sum("running", total.leased),
+                self._sum("delayed", total.delayed),
+                _cell("dead", total.dead, self._dead),
+                self._sum("done", total.done),
+                _cell("failed", total.failed, self._failures),
             ],
             [
-                _cell(runs.open, self._with("runs_open")),
-                _cell(runs.of("failed"), self._with("runs_failed")),
-                _cell(runs.overdue, self._with("runs_overdue")),
+                self._sum("runs_open", runs.open),
+                self._sum("runs_failed", runs.of("failed")),
+                self._sum("runs_overdue", runs.overdue),
             ],
         )
 
-    def _with(self, column: str) -> str:
-        return f"{self._table}?with={column}&o=-{column}"
+    def _sum(self, column: str, value: int) -> CountCell:
+        return _cell(column, value, f"{self._table}?with={column}&o=-{column}")
 
 
-def _cell(value: int, url: str, *, is_bad: bool = False) -> CountCell:
+def _cell(column: str, value: int, url: str) -> CountCell:
     if not value:
-        return value, "tenant-q-zero", ""
-    return value, "tenant-q-alert" if is_bad else "", url
+        return column, value, "tenant-q-zero", ""
+    return column, value, "tenant-q-alert" if column in ALARMING else "", url

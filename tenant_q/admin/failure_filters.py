@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.formats import date_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -72,7 +71,7 @@ class Filters:
         said = [(label, visible(getattr(self, name))) for name, label in TEXTS.items() if getattr(self, name)]
         said = [(label, _("unknown") if text == UNKNOWN else text) for label, text in said]
         for label, moment in ((_("Since"), moment_of(self.since)), (_("Until"), moment_of(self.until))):
-            said += [(label, as_words(moment))] if moment else []
+            said += [(label, moments.text(moment))] if moment else []
         return said
 
     def url(self, **more: str) -> str:
@@ -88,11 +87,6 @@ class Filters:
         """Return this filter with moments in place of times ago: failures of later do not come to it."""
         since, now = moment_of(self.since), moments.aware(timezone.now())
         return replace(self, since=moments.aware(since).isoformat() if since else "", until=now.isoformat())
-
-
-def as_words(moment: datetime) -> str:
-    """Return a moment in a filter of failures for people, in the current time zone."""
-    return date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, "Y-m-d H:i:s")
 
 
 def read_filters(data: QueryDict) -> Filters:

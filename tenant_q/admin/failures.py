@@ -15,11 +15,12 @@ from django.utils.translation import gettext_lazy
 from tenant_q import tenancy
 from tenant_q.admin.count_links import list_link
 from tenant_q.admin.failure_acts import FailureActsAdmin
-from tenant_q.admin.failure_filters import SINCE, TEXTS, Filters, as_id, as_words, read_filters
+from tenant_q.admin.failure_filters import SINCE, TEXTS, Filters, as_id, read_filters
 from tenant_q.exceptions import TenantQError
 from tenant_q.models import Failure
-from tenant_q.operations import failures
+from tenant_q.operations import failure_upkeep, failures
 from tenant_q.operations.failures import FailureGroup, FailurePart
+from tenant_q.support import moments
 from tenant_q.support.visible import visible
 
 A_PAGE = 100
@@ -54,6 +55,7 @@ class FailedTaskAdmin(FailureActsAdmin):
         try:
             count = failures.count(filters.wanted)
             rows = self._rows(request, filters, shown, (number - 1) * A_PAGE)
+            context["is_incomplete"] = bool(failure_upkeep.unfinished())
         except TenantQError as error:
             return self.page(request, "failures", error=visible(str(error)), **context)
         if number > 1:
@@ -103,8 +105,8 @@ def _as_schedule_row(filters: Filters, part: FailurePart) -> dict[str, Any]:
 
 
 def _as_part_row(own: Filters, part: FailurePart, name: str) -> dict[str, Any]:
-    moments = {"first": part.first, "last": part.last}
-    return {"name": name, "count": part.count, "url": own.url(show=ALL), "of_group": own.url(), **moments}
+    seen = {"first": part.first, "last": part.last}
+    return {"name": name, "count": part.count, "url": own.url(show=ALL), "of_group": own.url(), **seen}
 
 
 def _as_failure_row(filters: Filters, failure: Failure, tenants: _Tenants) -> dict[str, Any]:
@@ -139,7 +141,7 @@ class _Tenants:
 def _times(filters: Filters) -> list[tuple[str, Any]]:
     """Return the choices of the time of failures, with the one of the request, which may be another."""
     since = filters.wanted.since
-    own = [] if since is None or filters.since in SINCE else [(filters.since, as_words(since))]
+    own = [] if since is None or filters.since in SINCE else [(filters.since, moments.text(since))]
     return [*SINCE.items(), *own]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from tenant_q import policies, tenancy
-from tenant_q.admin.count_links import TenantCountLinks
+from tenant_q.admin.count_links import CountCell, TenantCountLinks
 from tenant_q.admin.tenant_lists import TenantListsAdmin
 from tenant_q.admin.tenant_page import TenantPagesAdmin, policy_words, role_notes
 from tenant_q.conf import conf
@@ -87,6 +87,7 @@ WORKFLOW_COLUMNS = (
     ),
 )
 """The columns of a project with the app of workflows, before the last two."""
+LABELS = {column.name: column.label for column in (*COLUMNS, *WORKFLOW_COLUMNS)}
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -152,9 +153,10 @@ class TenantPolicyAdmin(TenantListsAdmin, TenantPagesAdmin):
             site=site,
             page=shown,
             rows=[_as_row(one, _note(one, notes), links) for one in shown],
-            totals=links.of_all(site),
+            totals=[_labelled(cells) for cells in links.of_all(site)],
             filtered=columns[filtered].label if filtered in columns else "",
             heads=[_table_head(request, column, order, reverse) for column in columns.values()],
+            labels=LABELS,
             width=len(columns) + 1,
             has_runs=workflows_app.is_installed(),
             query=request.GET.get("q", ""),
@@ -264,8 +266,8 @@ def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> d
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
-        "counts": counts,
-        "runs": runs,
+        "counts": _labelled(counts),
+        "runs": _labelled(runs),
         "wait": duration(load.wait_p95),
         "run": duration(load.run_p95),
         "next": tenant.next_fire,
@@ -274,3 +276,8 @@ def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> d
         "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.max_results),
         "note": note,
     }
+
+
+def _labelled(cells: Iterable[CountCell]) -> list[tuple[Any, int, str, str]]:
+    """Return counts for the table of tenants with the labels of their columns in place of the names."""
+    return [(LABELS[name], *rest) for name, *rest in cells]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from tenant_q import policies, tenancy
+from tenant_q.cluster.scheduler_failures import FailureUpkeep
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
@@ -32,6 +33,7 @@ class Upkeep:
 
     def __init__(self, session: SchedulerSession) -> None:
         self.session = session
+        self.failures = FailureUpkeep()
         # When each kind of work is due.
         self._due: dict[str, float] = {}
         # Schemas that differ from an index, each with whether it is to be forgotten.
@@ -44,8 +46,8 @@ class Upkeep:
 
     @property
     def has_to_verify(self) -> bool:
-        """Whether the scheduler has schemas left to compare with the due index, or with the schedules in code."""
-        return bool(self._to_verify or self._sync)
+        """Whether the scheduler has schemas left to compare with an index, or with the schedules in code."""
+        return bool(self._to_verify or self._sync or self.failures.has_work)
 
     def compare_again(self) -> None:
         """Have the next upkeep compare all schemas with the due index: the scheduler may have lost notifications."""
@@ -73,6 +75,8 @@ class Upkeep:
             self._to_verify += [one for one in unsure if one not in self._to_verify]
             self.session.unsure.clear()
         self._verify_some()
+        self._when_due("failures", self.failures.look)
+        self.failures.work()
         self._when_due("code", self._compare_code)
         self._sync_some()
         return bool(self._stale)

@@ -1,6 +1,39 @@
-"""The index of the failures of all tenants, and the functions of its triggers."""
+"""The index of the failures of all tenants, and the functions of its triggers.
+
+Those of the index of schedules are replaced too, by ones that know these triggers. They keep their names and signatures,
+so that clusters of the previous version go on with them.
+"""
+
+from typing import Any
 
 from django.db import migrations, models
+
+from tenant_q import tenancy
+from tenant_q.schedules.index_statements import functions_of, index_functions
+
+FUNCTIONS = (
+    "tenant_q_index_failure()",
+    "tenant_q_failure_change(text, oid, text, text, text[], text[])",
+    "tenant_q_doubt_failures(text)",
+    "tenant_q_has_failure_triggers(oid)",
+    "tenant_q_install_failure_triggers(text)",
+    "tenant_q_install_failures(text)",
+    "tenant_q_sweep_failures(text, integer)",
+    "tenant_q_stale_failure_schemas()",
+    "tenant_q_forget_failures(text)",
+    "tenant_q_failure_errors(text)",
+)
+
+
+def make_functions(apps: Any, schema_editor: Any) -> None:
+    schema_editor.execute(index_functions().as_string(), params=None)
+    schema_editor.execute(functions_of("failure_index").as_string(), params=None)
+
+
+def drop_functions(apps: Any, schema_editor: Any) -> None:
+    public = tenancy.public_schema().replace('"', '""')
+    for function in FUNCTIONS:
+        schema_editor.execute(f'DROP FUNCTION IF EXISTS "{public}".{function} CASCADE', params=None)
 
 
 class Migration(migrations.Migration):
@@ -43,4 +76,5 @@ class Migration(migrations.Migration):
                 'indexes': [models.Index(condition=models.Q(('swept__isnull', False)), fields=['schema_name'], name='tenant_q_unswept')],
             },
         ),
+        migrations.RunPython(make_functions, drop_functions),
     ]

@@ -19,9 +19,10 @@ class Failure(models.Model):
 
     It holds no argument, result or message of the tenant. `schema_name` is the schema as PostgreSQL names it.
 
-    An entry is open until its task is run again; then `again` is the id of the new task, and the failed row stays. While
-    an entry is pending, `cause` and `schedule` are not known yet: the worker adds them with the row, the scheduler
-    those of rows that somebody else wrote.
+    An entry is open until its task is run again. Then `again` is the id of the new task, and the failed row stays.
+
+    While an entry is pending, `cause` and `schedule` are not known yet. The worker adds them with the row, and the
+    scheduler those of rows that somebody else wrote.
     """
 
     pk = models.CompositePrimaryKey("schema_name", "task_id")
@@ -60,7 +61,7 @@ class Failure(models.Model):
 class IndexedFailures(models.Model):
     """A schema whose failed tasks are in the index `Failure`, and the OID of its table.
 
-    `swept` is the id of the last row that was compared with the index after the schema had come to it; null if all were.
+    `swept` is the id of the last row that was compared with the index since the schema is in it; null if all were.
     """
 
     schema_name: models.CharField[str, str] = models.CharField(_("schema"), max_length=63, primary_key=True)

@@ -6,12 +6,11 @@ An entry of the index is open until its task is run again or its row is deleted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from django.db.models import Count, Max, Min, Q, QuerySet
-from django.utils import timezone
 
 from tenant_q import tenancy
 from tenant_q.models import Failure

@@ -17,7 +17,7 @@ from django.utils import timezone
 from tenant_q.admin import failure_acts
 from tenant_q.admin import failures as page_module
 from tenant_q.exceptions import BrokerError
-from tenant_q.models import Failure
+from tenant_q.models import Failure, IndexedFailures
 from tenant_q.operations import failures
 from tenant_q.operations.failures import FailureFilter, FailuresDone, Key
 
@@ -180,6 +180,14 @@ def test_a_list_of_failures_has_their_tenants_and_schedules(site):
     row = cells(page, "shop.tasks.bill")
     assert [text for text, _ in row[1:6]] == ["shop.tasks.billc", "ValueError", B, "nightly", "3"]
     assert row[3][1] == f"{TENANTS}{B}/" and "schedule=nightly" in row[4][1]
+
+
+def test_it_says_that_older_failures_are_still_being_read(site):
+    client = site()
+    IndexedFailures.objects.update(swept=None)  # as the scheduler does
+    assert "still reading older failures" not in client.get(FAILURES).content.decode()
+    fail(A, "a", cause="", is_pending=True)
+    assert "still reading older failures" in client.get(FAILURES).content.decode()
 
 
 def test_pages_of_failures(site, monkeypatch):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
+
 from tenant_q.models import Failure
 from tenant_q.operations import failures
 from tenant_q.operations.failures import FailureFilter
 
-pytestmark = pytest.mark.django_db(transaction=True)
 NOW = timezone.now()
 
 
@@ -22,7 +23,8 @@ def entry(schema: str, id: str, *, minutes: float = 0, **values: object) -> Fail
 
 
 @pytest.fixture(autouse=True)
-def no_entries(tenants: object) -> None:
+def no_entries(tenants: object) -> Iterator[None]:
+    yield
     Failure.rows().all().delete()
 
 

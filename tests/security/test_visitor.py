@@ -147,9 +147,9 @@ def world(tenants) -> Iterator[World]:
                 started=now, stopped=now, success=success,
             )  # fmt: skip
             sign(task)
+        ids["livetask"] = QUtilities.add_async_task("tests.tasks.add", SECRET, task_name=SECRET)
     entry = {"func": "tests.tasks.add", "cause": SECRET, "stopped": now, "is_pending": False}
     Failure.rows().update_or_create(schema_name=A, task_id=ids["failure"], defaults=entry)
-        ids["livetask"] = QUtilities.add_async_task("tests.tasks.add", SECRET, task_name=SECRET)
     broker = get_broker()
     broker.enqueue([Message(id=DEAD, schema=B, func=SECRET, payload="payload")])
     while not broker.counts().dead:

@@ -5,7 +5,8 @@
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 the most packages, 4 the only place to list or ''
--- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored }, ...
+-- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored, starts that ended with
+--            their worker's death or '' }, ...
 
 local schema, limit, only = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local found = {}
@@ -17,7 +18,8 @@ end
 local function add(id, place, due)
   local message = redis.call('HGET', key('messages'), id)
   if #found < limit and open_message(message) then
-    found[#found + 1] = { id, place, due, redis.call('HGET', key('verdicts'), id) or '', message }
+    local reason, starts = redis.call('HGET', key('verdicts'), id), redis.call('HGET', key('starts'), id)
+    found[#found + 1] = { id, place, due, reason or '', message, starts or '' }
   end
 end
 

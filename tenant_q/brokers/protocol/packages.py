@@ -23,6 +23,7 @@ class Live:
         at: When a delayed one is due, in seconds since the epoch; None for the others.
         payload: The signed package.
         give_up_reason: Why it is to be given up instead of run; None if it may be run.
+        deaths: How many of its starts ended with the death of their worker.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Live:
     at: float | None
     payload: str
     give_up_reason: str | None = None
+    deaths: int = 0
 
 
 class Packages(Server, Protocol):

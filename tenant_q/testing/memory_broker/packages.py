@@ -23,10 +23,9 @@ class MemoryPackages(Ring):
         return [self._live(id, where) for id, where in places if self.messages[id].schema == schema][:limit]
 
     def _live(self, id: str, place: str) -> Live:
-        message = self.messages[id]
-        return Live(
-            id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._give_up_reason(id)
-        )
+        message, due, reason = self.messages[id], self.delayed.get(id), self._give_up_reason(id)
+        deaths = self.histories[id].starts or 0
+        return Live(id, message.schema, message.func, place, due, message.payload, reason, deaths)
 
     def find(self, schema: str, id: str) -> Live | None:
         place = self.place(schema, id)
