@@ -70,7 +70,7 @@ def _tasks(periods: Sequence[Period | None], axis: Axis, links: TenantLinks | Si
             "done",
             [one.done if one else None for one in periods],
             lambda number: links.done(*times(number)),
-            (shown_count(done), links.done(axis.start) if done else ""),
+            (shown_count(done), links.all_done(axis.start, of_hour=axis.count == PERIODS) if done else ""),
         ),
         Series(
             _("failed"),

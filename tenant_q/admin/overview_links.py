@@ -36,6 +36,10 @@ class TenantLinks:
         """Return the URL of the successes that are kept and ended in a time, perhaps of one function."""
         return self._rows("success", **_between(start, end), func=func)
 
+    def all_done(self, start: float, *, of_hour: bool) -> str:
+        """Return the URL of the successes that are kept and ended in the last hour or day."""
+        return self.done(start)
+
     def next_run(self, run: PlannedRun) -> str:
         """Return the URL of the schedule that runs next."""
         table = list_link(self._request, self._site, "schedule", app="django_q")
@@ -74,6 +78,10 @@ class SiteLinks:
     def done(self, start: float, end: float | None = None, *, func: str = "") -> str:
         """Return an empty text: there is no list of the successes of all tenants."""
         return ""
+
+    def all_done(self, start: float, *, of_hour: bool) -> str:
+        """Return the URL of the tenants with successes in the last hour; of a day there is no list."""
+        return f"{self._tenants}?with=done&o=-done" if of_hour and self._tenants else ""
 
     def next_run(self, run: PlannedRun) -> str:
         """Return the URL of the tenants, those whose schedules run next first."""

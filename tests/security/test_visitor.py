@@ -27,7 +27,7 @@ from django_q.models import Schedule, Task
 from tenant_q import policies, tenancy, views
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.models import AuditRecord, Cluster, DeadTask, FailedTask, Failure, TenantPolicy
+from tenant_q.models import AuditRecord, Cluster, DeadTask, FailedTask, Failure, SiteOverview, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -38,9 +38,9 @@ SECRET = "s3cret-of-acme"
 DEAD = "d" * 32
 METHODS = ("get", "post")
 OTHER_METHODS = ("head", "options", "put", "patch", "delete")
-QUERIES = ("?part=table", f"?edit={A}", "?id=1", "?_popup=1")
+QUERIES = ("?part=table", "?part=numbers", "?hours=24", f"?edit={A}", "?id=1", "?_popup=1")
 _CONVERTERS = {"StringConverter": "str", "PathConverter": "path", "SlugConverter": "slug"}
-OPERATORS = (TenantPolicy, Cluster, FailedTask, DeadTask, AuditRecord)
+OPERATORS = (SiteOverview, TenantPolicy, Cluster, FailedTask, DeadTask, AuditRecord)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,14 @@ class World:
 @pytest.fixture
 def world(tenants) -> Iterator[World]:
     now = timezone.now()
-    ids: dict[str, str] = {"cluster": "1", "tenantpolicy": A, "failedtask": "1", "deadtask": DEAD}
+    ids: dict[str, str] = {
+        "overview": "1",
+        "siteoverview": "1",
+        "cluster": "1",
+        "tenantpolicy": A,
+        "failedtask": "1",
+        "deadtask": DEAD,
+    }
     with in_schema(A):
         row = Schedule.objects.create(
             name=SECRET,
@@ -337,8 +344,8 @@ def test_staff_without_any_permission(world, schema):
 
 @pytest.mark.parametrize(
     ("schema", "model"),
-    [(A, name) for name in ("schedule", "success", "failure", "livetask")]
-    + [(PUBLIC, name) for name in ("tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")],
+    [(A, name) for name in ("schedule", "success", "failure", "overview", "livetask")]
+    + [(PUBLIC, name) for name in ("siteoverview", "tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")],
 )
 def test_staff_with_the_permissions_of_all_other_models(world, schema, model):
     others = [one for one in _all_permissions(schema) if one.codename.partition("_")[2] != model]

@@ -42,7 +42,14 @@ def test_a_scale_holds_its_largest_value_and_wastes_little(largest: float):
 
 @pytest.mark.parametrize(
     ("largest", "labels"),
-    [(0, ["0.5", "1"]), (3, ["2", "4"]), (7, ["4", "8"]), (70, ["40", "80"]), (1500, ["1,000", "2,000"]), (35_000, ["20k", "40k"])],
+    [
+        (0, ["0.5", "1"]),
+        (3, ["2", "4"]),
+        (7, ["4", "8"]),
+        (70, ["40", "80"]),
+        (1500, ["1,000", "2,000"]),
+        (35_000, ["20k", "40k"]),
+    ],
 )
 def test_the_lines_of_counts(largest: float, labels: list[str]):
     scale = count_scale(largest)
@@ -73,9 +80,9 @@ def test_the_table_has_the_latest_period_first_and_links_what_is_counted():
     counts = Series("failed", "bad", [0, None, 2, 3], lambda number: f"/failed/{number}/")
     table = re.findall("<tr>(.*)</tr>", bars("c", "Tasks", AXIS, counts).rows)
     assert [re.sub("<[^a/][^>]*>", " ", row).split() for row in table] == [
-        ["12:15–12:20</th>", "<a", 'href="/failed/3/">3</a></td>'],
-        ["12:10–12:15</th>", "<a", 'href="/failed/2/">2</a></td>'],
-        ["12:00–12:05</th>", "0</td>"],
+        ["12:15\N{EN DASH}12:20</th>", "<a", 'href="/failed/3/">3</a></td>'],
+        ["12:10\N{EN DASH}12:15</th>", "<a", 'href="/failed/2/">2</a></td>'],
+        ["12:00\N{EN DASH}12:05</th>", "0</td>"],
     ]
 
 
