@@ -29,8 +29,8 @@ class Histogram:
     """Times, counted by `BOUNDS`.
 
     Attributes:
-        counts: How many times lie up to each of `BOUNDS`, and, in the last place, beyond. The counts of a period that
-            has ended are in proportion to the real ones, which is enough for quantiles.
+        counts: How many times lie up to each of `BOUNDS`, and, in the last place, beyond. Those of a period that has
+            ended may be off by a few thousandths, which is enough for quantiles.
     """
 
     counts: tuple[int, ...] = (0,) * _PLACES
@@ -101,6 +101,19 @@ class Period:
         start = float(number * PERIOD_SECONDS)
         return cls(start, figures.done, figures.failed, waits, runs, figures.run_seconds, queued)
 
+    def __add__(self, other: Period) -> Period:
+        """Return what was done in the same period of the day in two clusters."""
+        known = [one.queued for one in (self, other) if one.queued is not None]
+        return Period(
+            self.start,
+            self.done + other.done,
+            self.failed + other.failed,
+            self.waits + other.waits,
+            self.runs + other.runs,
+            self.busy_seconds + other.busy_seconds,
+            sum(known) if known else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionFigures:
@@ -169,6 +182,17 @@ class Day:
     periods: tuple[Period, ...] = ()
     functions: tuple[FunctionFigures, ...] = ()
     functions_since: float = 0.0
+
+    def __add__(self, other: Day) -> Day:
+        """Return the day of several clusters together, as of all that a site has."""
+        periods: dict[float, Period] = {}
+        for period in (*self.periods, *other.periods):
+            periods[period.start] = periods[period.start] + period if period.start in periods else period
+        functions: dict[str, FunctionFigures] = {}
+        for one in (*self.functions, *other.functions):
+            functions[one.func] = functions[one.func] + one if one.func in functions else one
+        in_order = tuple(periods[start] for start in sorted(periods))
+        return Day(in_order, tuple(functions.values()), max(self.functions_since, other.functions_since))
 
 
 _MEASURES: tuple[Callable[[TenantFigures], float], ...] = (

@@ -48,6 +48,8 @@ PUBLISH_SECONDS = 1.0
 # How often it looks for cancels, and passes on the progress of tasks.
 CANCEL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25
+# How often it looks whether a period of the day of figures has ended.
+RECORD_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Sentinel:
                 self._show,
                 Step("pass on cancels", self.leases.pass_on_cancels, CANCEL_SECONDS, is_vital=False),
                 Step("pass on progress", self.leases.pass_on_progress, PROGRESS_SECONDS, is_vital=False),
+                Step("record figures of the day", self._record_figures, RECORD_SECONDS, is_vital=False),
             ],
             on_outage=self.leases.note_outage,
         )
@@ -201,6 +204,9 @@ class Sentinel:
             deaths=self.children.deaths,
             trouble=self._trouble or self.children.trouble,
         ).publish(self.broker)
+
+    def _record_figures(self) -> None:
+        self.broker.record_periods()
 
     # The end
 

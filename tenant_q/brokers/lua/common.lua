@@ -675,10 +675,13 @@ end
 -- kept    what the hash has of the function; false if it has nothing
 -- counts  the runs by their time: place, from 1 -> how many
 local function add_runs(name, at, kept, failed, us, counts)
-  local own = unpack_table(kept) or {}
+  local own = unpack_table(kept)
+  if not own or #own ~= 2 + day_places then
+    own = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  end
   own[1], own[2] = (tonumber(own[1]) or 0) + failed, (tonumber(own[2]) or 0) + us
-  for place = 1, day_places do
-    own[2 + place] = (tonumber(own[2 + place]) or 0) + (counts[place] or 0)
+  for place, count in pairs(counts) do
+    own[2 + place] = (tonumber(own[2 + place]) or 0) + count
   end
   redis.call('HSET', name, at, cmsgpack.pack(own))
 end

@@ -37,11 +37,11 @@ def unpack(element: bytes) -> Period:
     for size in _SIZES:
         numbers.append(int.from_bytes(element[at : at + size]))
         at += size
-    waits, at = _unpack_times(element, at)
-    runs, _ = _unpack_times(element, at)
     number, done, failed, waiting, ms = numbers
+    waits, at = _unpack_times(element, at, done + failed)
+    runs, _ = _unpack_times(element, at, done + failed)
     queued = waiting - 1 if waiting else None
-    return Period(number * PERIOD_SECONDS, done, failed, waits, runs, ms / 1000, queued)
+    return Period(float(number * PERIOD_SECONDS), done, failed, waits, runs, ms / 1000, queued)
 
 
 def _pack_times(times: Histogram) -> bytes:
@@ -55,13 +55,24 @@ def _pack_times(times: Histogram) -> bytes:
 def _in_proportion(counts: Sequence[int]) -> Sequence[int]:
     """Return the counts of times such that the largest fits into a byte. What is counted at all stays at least 1."""
     largest = max(counts)
-    return counts if largest <= _LARGEST_COUNT else [-(-count * _LARGEST_COUNT // largest) for count in counts]
+    return (
+        counts
+        if largest <= _LARGEST_COUNT
+        else [count and max(1, round(count * _LARGEST_COUNT / largest)) for count in counts]
+    )
 
 
-def _unpack_times(element: bytes, at: int) -> tuple[Histogram, int]:
-    """Return the times at a position of a day's element, and the position behind them."""
+def _unpack_times(element: bytes, at: int, tasks: int) -> tuple[Histogram, int]:
+    """Return the times of a period at a position of a day's element, and the position behind them.
+
+    Counts in proportion are raised such that there is a time for each of the period's tasks.
+    """
     first, length = element[at] >> 4, element[at] & 15
     end = at + 1 + length
+    found: Sequence[int] = element[at + 1 : end]
+    total = sum(found)
+    if max(found, default=0) == _LARGEST_COUNT and total < tasks:
+        found = [round(count * tasks / total) for count in found]
     counts = list(NO_TIMES.counts)
-    counts[first : first + length] = element[at + 1 : end]
+    counts[first : first + length] = found
     return Histogram(tuple(counts)), end

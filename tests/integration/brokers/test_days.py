@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import struct
+import time
+from collections.abc import Iterator, Sequence
+
 import pytest
 
-from tenant_q.brokers.days import BOUNDS, DAY_PERIODS, PART_PERIODS, Day, FunctionFigures, Histogram, TenantFigures
-from tenant_q.brokers.loads import PERIOD_SECONDS
+from tenant_q.brokers.days import (
+    BOUNDS,
+    DAY_PARTS,
+    DAY_PERIODS,
+    PART_PERIODS,
+    Day,
+    FunctionFigures,
+    Histogram,
+    Period,
+    TenantFigures,
+)
+from tenant_q.brokers.loads import PERIOD_SECONDS, Figures
 from tenant_q.brokers.protocol import MOST_DAY_FUNCTIONS, OTHER_FUNCTIONS, Broker
-from tests.integration.brokers.drivers import fetch_one, finish, put
+from tenant_q.brokers.redis import RedisBroker, day_elements, days
+from tests.conftest import wait_until
+from tests.integration.brokers.drivers import OnRedis, fetch_one, finish, put
 from tests.integration.brokers.test_monitoring import run
+
+
+@pytest.fixture(autouse=True)
+def _no_period_ends_within_a_test() -> None:
+    """The clock of a real server cannot be set."""
+    wait_until(lambda: time.time() % PERIOD_SECONDS < PERIOD_SECONDS - 5)
 
 
 def shown(broker: Broker, schema: str | None = None) -> list[tuple[int, int, int | None]]:
@@ -184,3 +206,131 @@ def test_what_is_refused_is_in_no_day(broker):
     assert finish(broker, late) == ["a"]
     assert shown(broker) == [(1, 0, 0)]
     assert broker.day("acme_corp").functions[0].done == 1
+
+
+def test_the_days_of_several_clusters_are_added():
+    times = Histogram((1,) * (len(BOUNDS) + 1))
+    one = Day((Period(300.0, 1, 0, times, times, 0.5, 3), Period(600.0, 2)), (FunctionFigures("f", 1),), 100.0)
+    other = Day((Period(0.0, 4), Period(300.0, 1, 2, times, times, 0.25)), (FunctionFigures("f", 2, 1),), 200.0)
+    both = one + other
+    assert [period.start for period in both.periods] == [0.0, 300.0, 600.0]
+    assert both.periods[1] == Period(300.0, 2, 2, times + times, times + times, 0.75, 3)
+    assert (both.functions, both.functions_since) == ((FunctionFigures("f", 3, 1),), 200.0)
+    assert Day() + one == one
+
+
+# In Redis
+
+
+@pytest.fixture
+def on_redis() -> Iterator[OnRedis]:
+    driver = OnRedis()
+    yield driver
+    driver.end()
+
+
+def keys_of_days(driver: OnRedis) -> list[bytes]:
+    return sorted(driver.client.scan_iter(driver.key("day*")))
+
+
+def work_hard(driver: OnRedis, schema: str, number: int) -> None:
+    """Have the broker keep a period of a tenant with a hundred thousand tasks of all durations."""
+    counts = [100_000, 20_000, *[70_000 + place for place in range(25)], *[70_000 + place for place in range(25)]]
+    figures = Figures.of(counts, 10**11, 10**9)
+    row = days._tenant_row(schema, number, figures, 16_000_000)
+    driver.broker._run("keep_day", number, 1, *row)
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
+    """Numbers as `cmsgpack` packs them."""
+    found = [bytes([0x90 + len(numbers)])]
+    for number in numbers:
+        bits = max(number.bit_length(), 8)
+        found.append(
+            struct.pack(
+                ">BH" if bits <= 16 else ">BI" if bits <= 32 else ">BQ", 0xCD + (bits > 16) + (bits > 32), number
+            )
+        )
+    return b"".join(found)
+
+
+def test_the_day_of_a_tenant_is_at_most_20_kilobytes(on_redis):
+    """A day of all periods, with any durations, and of more functions than have figures of their own."""
+    schema = "s" * 63
+    run(on_redis.broker, "first", schema=schema)
+    on_redis.broker.client.delete(*keys_of_days(on_redis))
+    period = int(on_redis.client.time()[0]) // PERIOD_SECONDS
+    for number in range(period - 2 * DAY_PERIODS, period):
+        work_hard(on_redis, schema, number)
+    part = period // PART_PERIODS
+    for number in range(MOST_DAY_FUNCTIONS + 3):
+        run(on_redis.broker, f"{number}", schema=schema, func=f"{number:03}{'f' * 253}", seconds=0.5)
+    full = [70_000, 10**11, *[65_535] * 7, *[100_000] * 4]
+    (functions,) = on_redis.client.scan_iter(on_redis.key("day_functions:*;*"))
+    for place, packed in on_redis.client.hgetall(functions).items():
+        assert on_redis.client.hset(functions, place, pack_numbers(full)) == 0 and len(packed) < 64
+    for ago in range(1, DAY_PARTS):
+        on_redis.client.copy(functions, on_redis.key(f"day_functions:{part - ago};{schema}"), replace=True)
+    own = [name for name in keys_of_days(on_redis) if schema.encode() in name]
+    sizes = {name.decode().split(":", 3)[-1][:20]: on_redis.client.memory_usage(name, samples=0) for name in own}
+    in_tenants = on_redis.client.memory_usage(on_redis.key(f"day_tenants:{part}"), samples=0)
+    print(f"\n{sizes}, {DAY_PARTS} times {in_tenants} in the table of tenants", end="")
+    assert len(on_redis.broker.day(schema).periods) >= DAY_PERIODS - 1
+    assert sum(sizes.values()) + DAY_PARTS * in_tenants <= 20_000
+
+
+def test_a_quiet_tenant_costs_little(on_redis):
+    run(on_redis.broker, "a", "b", "c")
+    on_redis.advance_figures(1)
+    on_redis.broker.record_periods()
+    own = [name for name in keys_of_days(on_redis) if b"acme_corp" in name]
+    assert sum(on_redis.client.memory_usage(name) for name in own) <= 500
+
+
+def test_nothing_is_left_a_day_after_the_last_task(on_redis):
+    run(on_redis.broker, "a")
+    on_redis.advance_figures(1)
+    on_redis.broker.record_periods()
+    left = [on_redis.client.ttl(name) for name in keys_of_days(on_redis)]
+    assert left and all(0 < seconds <= 24 * 3600 for seconds in left)
+    on_redis.advance_figures(DAY_PERIODS - 1)
+    assert keys_of_days(on_redis) == []
+
+
+def test_two_sentinels_record_a_period_once(on_redis):
+    other = RedisBroker(on_redis.broker.cluster)
+    for number in range(2):
+        run(on_redis.broker, f"{number}")
+        on_redis.advance_figures(1)
+    assert (other.record_periods(), on_redis.broker.record_periods()) == (2, 0)
+    assert shown(on_redis.broker) == [(1, 0, None), (1, 0, 0)]
+
+
+def test_a_broken_day_is_moved_aside(on_redis):
+    part = int(on_redis.client.time()[0]) // PERIOD_SECONDS // PART_PERIODS
+    on_redis.client.set(on_redis.key(f"day_functions:{part};acme_corp"), "nonsense")
+    run(on_redis.broker, "a")
+    assert by_name(on_redis.broker.day("acme_corp"))["f"].done == 1
+    on_redis.advance_figures(1)
+    on_redis.client.set(on_redis.key("day:acme_corp"), "nonsense")
+    on_redis.broker.record_periods()
+    assert shown(on_redis.broker, "acme_corp") == [(1, 0, 0)]
+
+
+@pytest.mark.parametrize("scale", [1, 255, 256, 10**5])
+def test_large_counts_keep_their_proportions(scale):
+    figures = Figures.of([90 * scale, 10 * scale, *[0] * 5, 95 * scale, *[0] * 9, 5 * scale, *[0] * 34], 0, 0)
+    packed = day_elements.pack(5_900_000, figures, None)
+    assert len(packed) == 16 + 1 + 1 + 6
+    period = day_elements.unpack(packed)
+    exact = Period.of(5_900_000, figures, None)
+    assert (period.start, period.done, period.failed, period.queued) == (exact.start, 90 * scale, 10 * scale, None)
+    assert sum(period.runs.counts) == pytest.approx(100 * scale, rel=0.01)
+    for part in (0.5, 0.9, 0.99):
+        assert period.runs.quantile(part) == pytest.approx(exact.runs.quantile(part), rel=0.1)
+
+
+def test_a_number_that_does_not_fit_is_the_largest_that_does():
+    figures = Figures.of([2**31, 2**31, *[2**31] * 50], 10**18, 0)
+    period = day_elements.unpack(day_elements.pack(5_900_000, figures, 2**40))
+    assert (period.done, period.failed, period.queued) == (2**24 - 1, 2**24 - 1, 2**24 - 2)
