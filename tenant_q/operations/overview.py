@@ -7,14 +7,15 @@ counted, and a tenant's overview reads nothing of other tenants.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
+from itertools import chain
+from operator import add
 
 from tenant_q import tenancy
 from tenant_q.brokers import Broker, site_brokers
-from tenant_q.brokers.days import Day, FunctionFigures, Period, TenantFigures
+from tenant_q.brokers.days import Day, TenantFigures
 from tenant_q.brokers.protocol import Counts
 from tenant_q.models import Failure
 from tenant_q.operations import failures, status
@@ -24,8 +25,6 @@ from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
 
 MOST_TENANTS = 5
 """The most tenants by each measure."""
-
-_Part = TypeVar("_Part", Period, FunctionFigures, TenantFigures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +83,9 @@ def read_overview(schema: str | None = None, *, of_day: bool = False) -> Overvie
     """
     brokers = site_brokers()
     numbers = _read_numbers(brokers, schema)
-    day = _sum_of_days([broker.day(schema) for broker in brokers])
-    found = [] if schema is not None else [broker.top_tenants(day=of_day, most=MOST_TENANTS) for broker in brokers]
-    tenants = _summed((one for tops in found for one in tops), lambda one: one.schema, _add_tenants)
-    busiest = sorted(tenants, key=lambda one: (-one.busy_seconds, -one.done, one.schema))
-    return Overview(numbers, day, tuple(busiest), any(broker.supports_tenant_queues for broker in brokers))
+    day = reduce(add, (broker.day(schema) for broker in brokers))
+    tenants = _busiest(brokers, of_day=of_day) if schema is None else []
+    return Overview(numbers, day, tuple(tenants), any(broker.supports_tenant_queues for broker in brokers))
 
 
 def read_numbers(schema: str | None = None) -> Numbers:
@@ -135,49 +132,9 @@ def _sum_of_counts(found: Iterable[Counts | None]) -> Counts | None:
     return total
 
 
-def _sum_of_days(days: Sequence[Day]) -> Day:
-    """Return the figures of several clusters for the overview as those of one."""
-    if len(days) == 1:
-        return days[0]
-    periods = _summed((one for day in days for one in day.periods), lambda one: one.start, _add_periods)
-    functions = _summed((one for day in days for one in day.functions), lambda one: one.func, _add_functions)
-    since = min((day.functions_since for day in days if day.functions), default=0.0)
-    return Day(tuple(sorted(periods, key=lambda one: one.start)), tuple(functions), since)
-
-
-def _summed(
-    found: Iterable[_Part], name: Callable[[_Part], float | str], add: Callable[[_Part, _Part], _Part]
-) -> list[_Part]:
-    parts: dict[float | str, list[_Part]] = {}
-    for one in found:
-        parts.setdefault(name(one), []).append(one)
-    return [reduce(add, same) for same in parts.values()]
-
-
-def _add_periods(one: Period, other: Period) -> Period:
-    queued = [period.queued for period in (one, other) if period.queued is not None]
-    return Period(
-        one.start,
-        one.done + other.done,
-        one.failed + other.failed,
-        one.waits + other.waits,
-        one.runs + other.runs,
-        one.busy_seconds + other.busy_seconds,
-        sum(queued) if queued else None,
-    )
-
-
-def _add_functions(one: FunctionFigures, other: FunctionFigures) -> FunctionFigures:
-    return FunctionFigures(
-        one.func,
-        one.done + other.done,
-        one.failed + other.failed,
-        one.runs + other.runs,
-        one.run_seconds + other.run_seconds,
-    )
-
-
-def _add_tenants(one: TenantFigures, other: TenantFigures) -> TenantFigures:
-    return TenantFigures(
-        one.schema, one.done + other.done, one.failed + other.failed, one.busy_seconds + other.busy_seconds
-    )
+def _busiest(brokers: Sequence[Broker], *, of_day: bool) -> list[TenantFigures]:
+    """Return the overview's tenants that did most, over all clusters, the busiest first."""
+    found: dict[str, TenantFigures] = {}
+    for one in chain.from_iterable(broker.top_tenants(day=of_day, most=MOST_TENANTS) for broker in brokers):
+        found[one.schema] = found[one.schema] + one if one.schema in found else one
+    return sorted(found.values(), key=lambda one: (-one.busy_seconds, -one.done, one.schema))
