@@ -12,6 +12,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from tenant_q import tenancy
+from tenant_q.admin import own_failures
 from tenant_q.admin.links import is_id, url_of
 from tenant_q.schedules import schedule_rows
 from tenant_q.schedules.row_names import group_of
@@ -66,6 +67,7 @@ class OutcomeFilter(admin.SimpleListFilter):
     title = _("outcome")
     parameter_name = "outcome"
     outcomes = (("success", _("Successful")), ("failure", _("Failed")))
+    is_always_set = True
     own_filters = ("cause", "p", "e")
     """The parameters that only one of the two lists has."""
 
@@ -102,7 +104,10 @@ class ScheduleFilter(admin.SimpleListFilter):
         chosen = request.GET.get(self.parameter_name, "")
         if chosen not in self.groups and is_id(chosen):
             self.groups |= {str(row.pk): group_of(row) for row in rows.filter(pk=int(chosen))}
-        return [(pk, visible(name)) for pk, name in self.groups.items()]
+        shown = (
+            dict.fromkeys([chosen] if chosen else [], chosen) | self.groups
+        )  # a filter without choices filters nothing
+        return [(pk, visible(name)) for pk, name in shown.items()]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if not self.value():
@@ -120,6 +125,21 @@ class RunScheduleFilter(ScheduleFilter):
 
     def of_group(self, queryset: Any, group: str) -> Any:
         return queryset.filter(by=group, key__startswith=STARTED_BY_SCHEDULE)
+
+
+class CauseFilter(admin.SimpleListFilter):
+    """A filter of failed tasks by their cause, which the index of failures has, with the first `FUNCTIONS` causes."""
+
+    title = _("cause")
+    parameter_name = "cause"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = own_failures.causes(FUNCTIONS)
+        chosen = request.GET.get(self.parameter_name)
+        return [(name, visible(name)) for name in ([chosen] if chosen and chosen not in names else []) + names]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(pk__in=own_failures.with_cause(self.value() or "")) if self.value() else queryset
 
 
 class GroupFilter(admin.SimpleListFilter):

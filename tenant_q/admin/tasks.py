@@ -15,16 +15,23 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django_q.models import Task
 
-from tenant_q.admin import links
+from tenant_q.admin import links, own_failures
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.count_links import list_link
-from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter, OutcomeFilter, ScheduleFilter
+from tenant_q.admin.filters import (
+    BoundedPaginator,
+    CauseFilter,
+    FunctionFilter,
+    GroupFilter,
+    OutcomeFilter,
+    ScheduleFilter,
+)
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
-from tenant_q.exceptions import EnqueueError, TenantQError
+from tenant_q.exceptions import TenantQError
 from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failure_text import Failure, read_failure
-from tenant_q.lifecycle.task_rows import PICKLED, Stored
+from tenant_q.lifecycle.task_rows import PICKLED
 from tenant_q.schedules import offered
 from tenant_q.support import moments
 from tenant_q.support.durations import duration
@@ -32,6 +39,7 @@ from tenant_q.support.visible import visible
 
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
 _SHORT = 200
+_STOPPED = ("stopped", admin.DateFieldListFilter)
 
 
 class TaskList(ChangeList):
@@ -51,13 +59,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     change_list_template = "tenant_q/admin/change_list.html"
     search_fields = ("name", "func", "id__exact")
     search_help_text = _("Function, name, or whole id")
-    list_filter: ClassVar[Any] = (
-        OutcomeFilter,
-        FunctionFilter,
-        ScheduleFilter,
-        GroupFilter,
-        ("stopped", admin.DateFieldListFilter),
-    )
+    list_filter: ClassVar[Any] = (OutcomeFilter, FunctionFilter, ScheduleFilter, GroupFilter, _STOPPED)
     actions = ("run_again",)
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # each facet would count the table
@@ -114,13 +116,16 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     def call(self, task: Any) -> Any:
         return links.two_lines(visible(task.func), visible(task.name))
 
+    @admin.display(description=_("group"), empty_value="-")
+    def others(self, task: Any) -> Any:
+        """Return the group of a task as a link to the tasks of that group."""
+        url = links.url_of(self, f"django_q_{self.opts.model_name}_changelist", group=task.group)
+        return links.linked(url, visible(task.group)) if task.group else None
+
     @admin.display(description=_("group"), ordering="group", empty_value="-")
     def shown_group(self, task: Any) -> Any:
-        """Return the group of a task for the admin, which leads to the others, and what made the task below it."""
-        if not task.group:
-            return None
-        url = links.url_of(self, f"django_q_{self.opts.model_name}_changelist", group=task.group)
-        group, origin = links.linked(url, visible(task.group)), getattr(task, "tenant_q_origin", None)
+        """Return the group of a task for a column of the admin, and what made the task below it."""
+        group, origin = self.others(task), getattr(task, "tenant_q_origin", None)
         return links.two_lines(group, links.linked(origin.url, origin.label)) if origin else group
 
     @admin.display(description=_("schedule or run"), empty_value="-")
@@ -176,23 +181,13 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
             self.message_user(request, links.linked(url, text % {"count": done}), messages.SUCCESS)
 
     def _run_again(self, task: Any, actor: str) -> None:
-        args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
+        args, kwargs = run_again.signed(task, "args"), run_again.signed(task, "kwargs")
         offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
-        result = self._signed(task, "result").value if run_again.may_be_parts(args.value) else None
+        result = run_again.signed(task, "result").value if run_again.may_be_parts(args.value) else None
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 
-    def _signed(self, task: Any, name: str) -> Stored:
-        """Return a column of a task that is to run again from the admin. Raises `EnqueueError` if it is not signed."""
-        stored = task_rows.read(task, name)
-        what = "result" if name == "result" else "arguments"
-        if not stored.is_signed:
-            raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")
-        if stored.error:
-            raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy the code that this names.")
-        return stored
 
-
-_ABOUT = (("func", "name", "id"), ("shown_group", "origin", "cluster", "hook"))
+_ABOUT = (("func", "name", "id"), ("others", "origin", "cluster", "hook"))
 _TIMES = (("shown_started", "shown_stopped", "duration", "attempt"),)
 
 
@@ -218,6 +213,14 @@ class FailureAdmin(TaskAdmin):
         (_("Call"), {"fields": ("shown_args", "shown_kwargs")}),
     )
     shown_in_list = ("result",)
+    list_filter = (OutcomeFilter, FunctionFilter, CauseFilter, ScheduleFilter, GroupFilter, _STOPPED)
+    search_help_text = _("Function, cause, name, or whole id")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        found, has_duplicates = super().get_search_results(request, queryset, search_term)
+        if text := search_term.strip():
+            found |= queryset.filter(pk__in=own_failures.with_cause_like(text))
+        return found, has_duplicates
 
     @admin.display(description=_("cause"))
     def cause(self, task: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from django.db.models import Case, CharField, Value, When
 from psycopg import sql
 
 from tenant_q.lifecycle.failure_text import read_failure
@@ -16,7 +17,7 @@ from tenant_q.models import Failure
 from tenant_q.models.failures import LONGEST_CAUSE, LONGEST_SCHEDULE
 from tenant_q.package.outcome import Outcome
 from tenant_q.sql import statement
-from tenant_q.tenancy import as_owner_in_public, is_as_tenant, physical_schema, public_schema
+from tenant_q.tenancy import as_owner_in_public, detect_outages, is_as_tenant, physical_schema, public_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,21 @@ def add(outcomes: Iterable[Outcome]) -> None:
 def add_known(known: Sequence[Known]) -> None:
     """Add what was read from failed rows to their entries. Raises `DatabaseAway`."""
     execute([], sql.Composed([_statement()]), [_as_json(known)])
+
+
+def note_again(schema: str, tasks: Mapping[str, str]) -> None:
+    """Note in the index that failed tasks of a schema were run again, so that they are no longer open.
+
+    Args:
+        schema: The schema.
+        tasks: The ids of the failed tasks, each with the id of the new one.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    new = Case(*(When(task_id=id, then=Value(again)) for id, again in tasks.items()), output_field=CharField())
+    with detect_outages(), as_owner_in_public():
+        Failure.rows().filter(schema_name=physical_schema(schema), task_id__in=tasks).update(again=new)
 
 
 def storable(text: str, longest: int) -> str:

@@ -57,5 +57,6 @@ def tenant_q_filter(cl: Any, spec: Any) -> SafeString:
     name = "tenant_q/admin/filter.html" if spec.template == "admin/filter.html" else spec.template
     chosen = next((one["display"] for one in choices if one.get("selected")), "")
     is_active = bool(chosen) and not choices[0].get("selected")
-    context = {"title": spec.title, "choices": choices, "spec": spec, "chosen": chosen, "is_active": is_active}
+    is_named = is_active or getattr(spec, "is_always_set", False)
+    context = {"title": spec.title, "choices": choices, "chosen": chosen, "is_active": is_active, "is_named": is_named}
     return render_to_string(name, context)

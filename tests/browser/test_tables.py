@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,9 @@ from django_q.models import Schedule, Task
 from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.lifecycle import progress  # noqa: F401  (the module that pages read)
 from tenant_q.models import AuditRecord, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests.conftest import wait_until
 from tests.rows import sign
 from tests.runs import delete_runs, make_run
 
@@ -30,6 +28,8 @@ NAME = "a-name-that-somebody-has-chosen-with-great-care-and-" * 2
 GROUP = "quarterly-reports-of-all-departments-and-subsidiaries-" * 2
 TEXT = "x" * 100
 MESSAGE = "the-message-of-an-error-without-a-single-blank-" * 6
+CAUSE = "VeryParticular" * 6 + "Error"
+DROPPED = "a_schema_with_a_name_that_is_as_long_as_postgresql_lets_it_be_63"[:63]
 PICTURES = os.environ.get("TABLES_PICTURES", "")
 """A directory for pictures of all lists, to look at."""
 
@@ -57,8 +57,9 @@ OUTSIDE = """() => {
 TOO_WIDE_TEXT = """() => [...document.querySelectorAll(".tenant-q-cards th, .tenant-q-cards td")].filter(
   cell => cell.scrollWidth > cell.clientWidth + 1 && (cell.closest("thead")?.clientWidth ?? 2) > 1).map(
   cell => `${cell.className}: ${cell.textContent.trim().slice(0, 40)}`)"""
-NOT_CARDS = """() => [...document.querySelectorAll("table.tenant-q-cards tbody tr:not(.tenant-q-edit)")].flatMap(row => {
-  const cells = [...row.cells].filter(cell => cell.getClientRects().length), box = row.getBoundingClientRect();
+NOT_CARDS = """() => [...document.querySelectorAll(".tenant-q-cards tbody tr:not(.tenant-q-edit)")].flatMap(row => {
+  const box = row.getBoundingClientRect();
+  const cells = [...row.cells].filter(cell => cell.getClientRects().length && !cell.matches(".action-checkbox"));
   return cells.filter((cell, place) => {
     const own = cell.getBoundingClientRect(), before = place && cells[place - 1].getBoundingClientRect();
     const label = getComputedStyle(cell, "::before").content.replaceAll('"', "");
@@ -95,6 +96,7 @@ def look(page: Any, name: str, *measures: str) -> dict[str, list[str]]:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             if PICTURES:
+                page.wait_for_timeout(400)  # the colours change slowly
                 page.screenshot(path=str(Path(PICTURES) / f"{name}-{width}-{scheme}.png"), full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
         found[f"{name} at {width}"] = [f"{wide} px"] * (wide > width) + [
@@ -131,7 +133,7 @@ def test_a_tenants_tasks_and_schedules(visit):
     with in_schema(A):
         own = schedules()
         for number in range(4):
-            error = f"shop.errors.{'VeryParticular' * 4}Error: {MESSAGE} : Traceback (most recent call last):\n  File"
+            error = f"{MESSAGE} : Traceback (most recent call last):\n  File\n{CAUSE}: {MESSAGE}"
             make_task(number, success=number % 2 == 0, result={"total": TEXT} if number % 2 == 0 else error)
         make_task(
             4, success=True, result=42, group="nightly", name="juliet-four-early-spring", func="shop.tasks.report"
@@ -191,6 +193,7 @@ def test_the_operators_lists(visit, mscluster):
         broker.enqueue([Message(id=f"{number:032}", schema=A, func=func, payload="nothing that was signed")])
         (lease,) = broker.fetch("w").leases
         broker.dead_letter("w", lease, f"BadPackage: {MESSAGE}")
+    broker.enqueue([Message(id="5" * 32, schema=DROPPED, func=FUNC[:100], payload="of a tenant that is gone")])
     policies.change(
         A,
         act="limit",
@@ -205,17 +208,18 @@ def test_the_operators_lists(visit, mscluster):
     policies.change("globex_inc", actor="t", act="pause", paused=True)
     with in_schema(A):
         schedules()
-        QUtilities.add_async_task("shop.tasks.import_catalogue")
+        for _ in range(6):
+            QUtilities.add_async_task("shop.tasks.import_catalogue")
     mscluster()
-    page = visit("public", "/admin/tenant_q/deadtask/")
+    page = visit("public", "/admin/tenant_q/cluster/")
+    page.wait_for_selector(".tenant-q-cluster .tenant-q-good.tenant-q-any")
+    check(page, "clusters", rows=3)
+    page.click("#nav-sidebar >> text=Dead tasks")
     check(page, "dead", rows=3)
     page.click("#nav-sidebar >> text=Tenant policies")
     check(page, "tenants", rows=3)
     page.click("#result_list tbody >> text=Edit >> nth=0")
     check(page, "tenant-edit", rows=3)
-    page.click("#nav-sidebar >> text=Clusters")
-    page.wait_for_selector(".tenant-q-cluster .tenant-q-good.tenant-q-any")
-    check(page, "clusters", rows=3)
     page.click("#nav-sidebar >> text=Audit records")
     check(page, "audit", rows=3)
     page.click("#result_list tbody th a >> text=run task again")

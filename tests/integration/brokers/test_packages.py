@@ -104,6 +104,16 @@ def test_a_give_up_reason_is_shown(broker):
     assert broker.state("acme_corp", "a") is State.QUEUED, "a worker saves its failed row, and gives it up"
 
 
+def test_starts_that_ended_with_a_death_are_counted(broker):
+    put(broker, "a")
+    for deaths in (0, 1, 2):
+        (shown,) = broker.live("acme_corp")
+        assert shown.deaths == deaths
+        assert broker.find("acme_corp", "a") == shown
+        fetch_one(broker)
+        broker.reclaim("w1", running="a")
+
+
 def test_the_state_of_a_package(broker):
     put(broker, *"abc")
     put(broker, "later", delay=60)
