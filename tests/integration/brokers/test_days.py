@@ -20,7 +20,7 @@ from tenant_q.brokers.days import (
     TenantFigures,
 )
 from tenant_q.brokers.loads import PERIOD_SECONDS, Figures
-from tenant_q.brokers.protocol import MOST_DAY_FUNCTIONS, OTHER_FUNCTIONS, Broker
+from tenant_q.brokers.protocol import MOST_DAY_FUNCTIONS, OTHER_FUNCTIONS, Broker, Settled
 from tenant_q.brokers.redis import RedisBroker, day_elements, days
 from tests.conftest import wait_until
 from tests.integration.brokers.drivers import OnRedis, fetch_one, finish, put
@@ -254,6 +254,16 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
     return b"".join(found)
 
 
+def know_as_short(driver: OnRedis) -> None:
+    run(driver.broker, "short", seconds=0.0001)
+
+
+def commands(driver: OnRedis) -> int:
+    """How many commands scripts have run on the server."""
+    stats = driver.client.info("commandstats")
+    return sum(one["calls"] for name, one in stats.items() if name not in ("cmdstat_evalsha", "cmdstat_info"))
+
+
 def test_the_day_of_a_tenant_is_at_most_20_kilobytes(on_redis):
     """A day of all periods, with any durations, and of more functions than have figures of their own."""
     schema = "s" * 63
@@ -277,6 +287,18 @@ def test_the_day_of_a_tenant_is_at_most_20_kilobytes(on_redis):
     print(f"\n{sizes}, {DAY_PARTS} times {in_tenants} in the table of tenants", end="")
     assert len(on_redis.broker.day(schema).periods) >= DAY_PERIODS - 1
     assert sum(sizes.values()) + DAY_PARTS * in_tenants <= 20_000
+
+
+def test_an_acknowledgement_costs_no_more_commands_than_before_but_two(on_redis):
+    """Of a tenant and a function. Without the day it was 43, for any number of packages."""
+    know_as_short(on_redis)
+    put(on_redis.broker, *(f"{number}" for number in range(64)))
+    leases = on_redis.broker.fetch("w1").leases
+    before = commands(on_redis)
+    assert on_redis.broker.acknowledge("w1", [Settled(lease, 0.001, 0.1) for lease in leases]) == []
+    counted = commands(on_redis) - before
+    print(f"\n{len(leases)} packages: {counted} commands", end="")
+    assert len(leases) == 64 and counted <= 45
 
 
 def test_a_quiet_tenant_costs_little(on_redis):
