@@ -18,6 +18,8 @@ DAY_PERIODS = 24 * 3600 // PERIOD_SECONDS
 # Functions and tenants are counted in parts of a day, of so many periods each; also in `lua/common.lua`.
 PART_PERIODS = 48
 DAY_PARTS = DAY_PERIODS // PART_PERIODS
+# The time between two samples of what runs, in seconds.
+SAMPLE_SECONDS = 10.0
 # In seconds: 4 ms to 17 minutes. Longer times are counted behind the last one.
 BOUNDS: tuple[float, ...] = tuple(4**n / 1000 for n in range(1, 11))
 
@@ -80,8 +82,9 @@ class Period:
         failed: How many failed for good.
         waits: How long they had waited since they were due.
         runs: How long they ran.
-        busy_seconds: How long they ran, all together. Divided by the length of the period it is the number of workers
-            that they kept busy.
+        busy_seconds: For how long workers were busy with tasks in the period, all together, also with those that have
+            not ended; divided by the length of the period it is the number of busy workers. It comes from samples; if
+            there are none, it is the run time of the tasks that ended.
         queued: How many packages were queued at the end of the period, or are queued now if it has not ended; None if
             nobody counted.
     """
@@ -95,11 +98,20 @@ class Period:
     queued: int | None = None
 
     @classmethod
-    def of(cls, number: int, figures: Figures, queued: int | None) -> Period:
-        """Return a period of the day by its number since the epoch, with the figures of what was done in it."""
+    def of(cls, number: int, figures: Figures, queued: int | None, busy_ms: int | None = None) -> Period:
+        """Return a period of the day.
+
+        Args:
+            number: Its number since the epoch.
+            figures: What was done in it.
+            queued: How many packages were queued at its end; None if that is not known.
+            busy_ms: The milliseconds for which workers were busy, from samples; None without samples. What ran between
+                two samples counts with up to the time between them.
+        """
+        ran = figures.run_seconds
+        busy = ran if busy_ms is None else max(busy_ms / 1000, min(ran, SAMPLE_SECONDS))
         waits, runs = Histogram.of(figures.waits), Histogram.of(figures.runs)
-        start = float(number * PERIOD_SECONDS)
-        return cls(start, figures.done, figures.failed, waits, runs, figures.run_seconds, queued)
+        return cls(float(number * PERIOD_SECONDS), figures.done, figures.failed, waits, runs, busy, queued)
 
     def __add__(self, other: Period) -> Period:
         """Return what was done in the same period of the day in two clusters."""

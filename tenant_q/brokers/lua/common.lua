@@ -112,6 +112,9 @@
 --                                    in the nth four hours of the epoch; it expires 20 hours after these
 --   <tag>:day_functions:<n>  hash    the same of all tenants together
 --   <tag>:day_tenants:<n>    hash    schema -> "done,failed,microseconds run" in the nth four hours; it expires as those
+--   <tag>:day_busy:<n>       hash    schema -> the ms for which workers were busy with its tasks in the nth five minutes of
+--                                    the epoch, from samples; '' -> the ms that the samples cover, of all sentinels. It
+--                                    is deleted when the period is recorded, and expires after 70 minutes
 --   <tag>:day_names          hash    place -> the name of the function, of all in <tag>:day_functions:...; it expires as
 --                                    the last of those
 --   <tag>:day_recorded       string  the last period that is in <tag>:day:...; it expires after 70 minutes
@@ -709,17 +712,20 @@ local function figures_since(period)
   return false
 end
 
--- Return what is read of the figures when each period began that is not recorded in the day, and of the figures now:
--- { number, found, number, found, ..., found now }. Periods in which nothing was done are missing.
-local function unrecorded(read)
+-- Return the periods that are not recorded in the day, { { number, words, busy }, ... }, and the words now.
+-- words_of  returns what is read of the figures; the words are those when the period began, false if nothing was done in
+--           it
+-- busy_of   returns what is read of the ms for which workers were busy; false if there were no samples
+local function unrecorded(words_of, busy_of)
   local found = {}
   for n = first_unrecorded(), this_period() do
-    if redis.call('EXISTS', key('figures:' .. n)) == 1 then
-      found[#found + 1], found[#found + 2] = n, read(key('figures:' .. n))
+    local words, busy = key('figures:' .. n), key('day_busy:' .. n)
+    local has_words, has_busy = redis.call('EXISTS', words) == 1, redis.call('EXISTS', busy) == 1
+    if has_words or has_busy then
+      found[#found + 1] = { n, has_words and words_of(words), has_busy and busy_of(busy) }
     end
   end
-  found[#found + 1] = read(key('figures'))
-  return found
+  return found, words_of(key('figures'))
 end
 
 -- Return the functions of the day of a tenant or of all: { when the first part began, in seconds, then for each function

@@ -6,9 +6,16 @@
 local leased, delayed, dead = redis.call('ZCARD', key('leases')), redis.call('ZCARD', key('delayed')),
   redis.call('ZCARD', key('dead'))
 local queued = math.max(0, redis.call('HLEN', key('messages')) - leased - delayed - dead)
-local function all_words(name)
-  return redis.call('GET', name) or ''
-end
 
-return { this_period(), redis.call('LRANGE', key('day'), 0, -1), unrecorded(all_words), queued, day_functions(''),
+local periods, now = unrecorded(function(name)
+  return redis.call('GET', name) or ''
+end, function(name)
+  local sum = -tonumber(redis.call('HGET', name, '') or '0')
+  for _, ms in ipairs(redis.call('HVALS', name)) do
+    sum = sum + ms
+  end
+  return sum
+end)
+
+return { this_period(), redis.call('LRANGE', key('day'), 0, -1), periods, now, queued, day_functions(''),
   redis.call('HGETALL', key('figure_places')) }

@@ -22,13 +22,19 @@ local function append(day, element)
   redis.call('PEXPIREAT', day, expires)
 end
 
+-- Return whether a tenant is there: that nobody has released its queue meanwhile.
+local function has_queue(schema)
+  return redis.call('HEXISTS', key('figure_places'), schema) == 1 or queued_of(schema) > 0
+    or redis.call('EXISTS', key('running:' .. schema)) == 1
+end
+
 local tenants = key('day_tenants:' .. part)
 for i = 3, 2 + 5 * count, 5 do
   local schema, element = ARGV[i], ARGV[i + 1]
   local done, failed, us = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   if schema == '' then
     append(key('day'), element)
-  elseif redis.call('HEXISTS', key('figure_places'), schema) == 1 or queued_of(schema) > 0 then  -- it is not deleted
+  elseif has_queue(schema) then
     append(key('day:' .. schema), element)
     if done + failed > 0 then
       local kept = redis.call('HGET', tenants, schema)

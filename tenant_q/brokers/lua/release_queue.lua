@@ -25,6 +25,9 @@ local function clear(figures, at)
 end
 
 local at = redis.call('HGET', key('figure_places'), queue)
+for period = this_period() - kept_periods, this_period() do
+  redis.call('HDEL', key('day_busy:' .. period), queue)
+end
 if at then
   clear(key('figures'), at)
   for period = this_period() - kept_periods, this_period() do

@@ -85,6 +85,13 @@ class Monitoring(Protocol):
         """
         return []
 
+    def note_busy(self, ids: Sequence[str], seconds: float) -> None:
+        """Note in the broker which packages run, for the day of figures: a sample that stands for some seconds.
+
+        A sentinel calls it every `days.SAMPLE_SECONDS`, also if nothing runs.
+        """
+        return
+
     def record_periods(self) -> int:
         """Have the broker keep the figures of the periods that have ended since the last call, and what is queued now.
 

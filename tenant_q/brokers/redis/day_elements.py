@@ -1,7 +1,7 @@
 """Pack what was done in a period into an element of a day in Redis: 16 bytes, and as many again for each kind of times.
 
 The numbers have their most significant byte in front: 3 bytes for the period's number, done, failed, and 1 more than is
-queued, 4 bytes for the milliseconds run. Those that do not fit are the largest that do. Then come the waits and the
+queued, 4 bytes for the milliseconds busy. Those that do not fit are the largest that do. Then come the waits and the
 runs: the first place with a count and the number of places in one byte, and the counts, one byte each. If the largest
 count of a period does not fit, all are in proportion.
 """
@@ -11,24 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tenant_q.brokers.days import NO_TIMES, Histogram, Period
-from tenant_q.brokers.loads import PERIOD_SECONDS, Figures
+from tenant_q.brokers.loads import PERIOD_SECONDS
 
 _SIZES = (3, 3, 3, 3, 4)
 _LARGEST_COUNT = 255
 
 
-def pack(number: int, figures: Figures, queued: int | None) -> bytes:
-    """Return the element of a day for what was done in a period.
-
-    Args:
-        number: The number of the period since the epoch.
-        figures: What was done in it.
-        queued: How many packages were queued at its end; None if that is not known.
-    """
-    waiting = 0 if queued is None else queued + 1
-    numbers = number, figures.done, figures.failed, waiting, round(figures.run_seconds * 1000)
+def pack(period: Period) -> bytes:
+    """Return the element of a day for what was done in a period."""
+    number, ms = round(period.start / PERIOD_SECONDS), round(period.busy_seconds * 1000)
+    numbers = number, period.done, period.failed, 0 if period.queued is None else period.queued + 1, ms
     fixed = b"".join(min(n, 256**size - 1).to_bytes(size) for n, size in zip(numbers, _SIZES, strict=True))
-    return fixed + _pack_times(Histogram.of(figures.waits)) + _pack_times(Histogram.of(figures.runs))
+    return fixed + _pack_times(period.waits) + _pack_times(period.runs)
 
 
 def unpack(element: bytes) -> Period:

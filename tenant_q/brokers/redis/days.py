@@ -33,16 +33,20 @@ class RedisDays(Part):
 
     def day(self, schema: str | None = None) -> Day:
         if schema is None:
-            now, elements, words, queued, functions, places = self._run("day_of_all")
-            ahead = _functions_since(words, places)
+            now, elements, begun, words, queued, functions, places = self._run("day_of_all")
+            ahead = _functions_since(begun, words, places)
         else:
-            now, elements, words, queued, functions = self._run("day", *self._owner(schema))
+            now, elements, begun, words, queued, functions = self._run("day", *self._owner(schema))
             places, ahead = _ALONE, []
         first = (now + 1 - DAY_PERIODS) * PERIOD_SECONDS
         recorded = map(day_elements.unpack, elements)
-        periods = (one for one in chain(recorded, _unrecorded(words, places, now, queued)) if one.start >= first)
+        unrecorded = _unrecorded(begun, words, places, now, queued)
         since, *rows = functions
-        return Day(tuple(periods), tuple(_by_function(chain(map(_function, rows), ahead))), float(since))
+        return Day(
+            tuple(one for one in chain(recorded, unrecorded) if one.start >= first),
+            tuple(_by_function(chain(map(_function, rows), ahead))),
+            float(since),
+        )
 
     def top_tenants(self, *, day: bool = False, most: int = 10) -> list[TenantFigures]:
         places, now, before, owners, parts = self._run("top_tenants", 0 if day else loads.PERIODS)
@@ -61,29 +65,68 @@ class RedisDays(Part):
             add(queue, figures.done, figures.failed, figures.run_seconds)
         return busiest(found.values(), most)
 
+    def note_busy(self, ids: Sequence[str], seconds: float) -> None:
+        self._run("note_busy", round(seconds * 1000), *ids)
+
     def record_periods(self) -> int:
         count = 0
         while answer := self._run("record_period"):
-            number, before, after, places, queued = answer
-            self._record(number, places, _since(places, after, before), queued)
+            number, before, after, places, queued, samples = answer
+            changed = _since(places, after, before)
+            rows = _tenant_rows(number, dict(_tenants(changed)), _counts(queued), _counts(samples or None))
+            functions = _function_rows(dict(_pairs(places)), changed)
+            for some in _chunks(rows):
+                self._run("keep_day", number, len(some), *chain.from_iterable(some))
+            for some in _chunks(functions):
+                self._run("keep_day", number, 0, *chain.from_iterable(some))
             count += 1
         return count
 
-    def _record(self, number: int, places: Sequence[bytes], changed: Mapping[str, Figures], queued: Any) -> None:
-        waiting = None if queued is None else {queue.decode(): count for queue, count in _pairs(queued)}
-        names = {name.decode(): place for name, place in _pairs(places)}
-        tenants = dict(_tenants(changed))
-        rows: list[tuple[Any, ...]] = [_tenant_row("", number, _sum(tenants.values()), _total(waiting))]
-        for queue in {*tenants, *(waiting or ())}:
-            left = None if waiting is None else waiting.get(queue, 0)
-            rows.append(_tenant_row(queue, number, tenants.get(queue, NOTHING), left))
-        functions = [_function_row(names[name], name, one) for name, one in changed.items() if name.startswith(OF_ALL)]
-        if len(rows) == 1 and not functions:
-            return
-        for some in _chunks(rows):
-            self._run("keep_day", number, len(some), *chain.from_iterable(some))
-        for some in _chunks(functions):
-            self._run("keep_day", number, 0, *chain.from_iterable(some))
+
+def _counts(flat: Sequence[Any] | None) -> dict[str, int] | None:
+    """Return counts by queue from Redis; None if there are none."""
+    return None if flat is None else {shown(queue): int(count) for queue, count in _pairs(flat)}
+
+
+def _tenant_rows(
+    number: int, done: Mapping[str, Figures], queued: Mapping[str, int] | None, samples: Mapping[str, int] | None
+) -> list[tuple[Any, ...]]:
+    """Return what `keep_day.lua` gets of the tenants of a period: one row for all of them, then one for each.
+
+    Args:
+        number: The number of the period.
+        done: What was done in it, by queue.
+        queued: How many packages were queued at its end, by queue; None if that is not known.
+        samples: The milliseconds for which workers were busy, by queue, and the time of all samples without a queue;
+            None without samples.
+    """
+    busy = None if samples is None else {queue: ms for queue, ms in samples.items() if queue}
+    queues = {*done, *(queued or ()), *(busy or ())}
+    if not queues:
+        return []
+
+    def row(queue: str, figures: Figures, waiting: int | None, ms: int | None) -> tuple[Any, ...]:
+        element = day_elements.pack(Period.of(number, figures, waiting, ms))
+        return queue, element, figures.done, figures.failed, _microseconds(figures)
+
+    def of(counts: Mapping[str, int] | None, queue: str) -> int | None:
+        return None if counts is None else counts.get(queue, 0)
+
+    def total(counts: Mapping[str, int] | None) -> int | None:
+        return None if counts is None else sum(counts.values())
+
+    every = row("", _sum(done.values()), total(queued), total(busy))
+    return [every, *(row(queue, done.get(queue, NOTHING), of(queued, queue), of(busy, queue)) for queue in queues)]
+
+
+def _function_rows(places: Mapping[bytes, bytes], changed: Mapping[str, Figures]) -> list[tuple[Any, ...]]:
+    """Return what `keep_day.lua` gets of the functions of a period in the day, from the places of their figures."""
+    rows = []
+    for name, one in changed.items():
+        if name.startswith(OF_ALL):
+            runs = Histogram.of(one.runs).counts
+            rows.append((places[name.encode()], name.removeprefix(OF_ALL), one.failed, _microseconds(one), *runs))
+    return rows
 
 
 def _chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -112,48 +155,33 @@ def _sum(figures: Iterable[Figures]) -> Figures:
     return total
 
 
-def _total(waiting: Mapping[str, int] | None) -> int | None:
-    return None if waiting is None else sum(waiting.values())
-
-
-def _tenant_row(queue: str, number: int, figures: Figures, queued: int | None) -> tuple[Any, ...]:
-    """Return what `keep_day.lua` gets of a tenant in the day; the queue is empty for all tenants together."""
-    element = day_elements.pack(number, figures, queued)
-    return queue, element, figures.done, figures.failed, _microseconds(figures)
-
-
-def _function_row(place: bytes, name: str, figures: Figures) -> tuple[Any, ...]:
-    """Return what `keep_day.lua` gets of a function in the day."""
-    runs = Histogram.of(figures.runs).counts
-    return place, name.removeprefix(OF_ALL), figures.failed, _microseconds(figures), *runs
-
-
 def _microseconds(figures: Figures) -> int:
     return round(figures.run_seconds * 1e6)
 
 
-def _unrecorded(words: Sequence[Any], places: Sequence[bytes], now: int, queued: int) -> Iterator[Period]:
-    """Yield the periods of a day that are not recorded yet, and the present one if something is done or queued.
+def _unrecorded(begun: Sequence[Any], words: bytes, places: Sequence[bytes], now: int, queued: int) -> Iterable[Period]:
+    """Return the periods of a day that are not recorded yet, and the present one if something is done or queued.
 
     Args:
-        words: As `unrecorded` in `common.lua` returns them.
+        begun: The periods, and the words when they began, as `unrecorded` in `common.lua` returns them.
+        words: The words now.
         places: The names and their places in the words.
         now: The number of the present period.
         queued: How many packages are queued now.
     """
-    begins, states = words[:-1:2], [*words[1::2], *words[-1:]]
-    found = {}
-    for number, before, after in zip(begins, states, states[1:], strict=False):
-        found[number] = _sum(dict(_tenants(_since(places, after, before))).values())
-    done_now = found.pop(now, NOTHING)
-    yield from (Period.of(number, done, None) for number, done in found.items() if done is not NOTHING)
-    if queued or done_now is not NOTHING:
-        yield Period.of(now, done_now, queued)
+    found = {now: Period.of(now, NOTHING, queued)} if queued else {}
+    for number, before, busy in reversed(begun):
+        done = _sum(dict(_tenants(_since(places, words, before))).values())
+        words = words if before is None else before
+        if done is not NOTHING or busy or number in found:
+            found[number] = Period.of(number, done, queued if number == now else None, busy)
+    return sorted(found.values(), key=lambda one: one.start)
 
 
-def _functions_since(words: Sequence[Any], places: Sequence[bytes]) -> list[FunctionFigures]:
+def _functions_since(begun: Sequence[Any], words: bytes, places: Sequence[bytes]) -> list[FunctionFigures]:
     """Return the functions of a day that are not recorded yet."""
-    changed = _since(places, words[-1], words[1]) if len(words) > 1 else {}
+    first = next((before for _, before, _ in begun if before is not None), None)
+    changed = _since(places, words, first)
     return [
         FunctionFigures.of(name.removeprefix(OF_ALL), one) for name, one in changed.items() if name.startswith(OF_ALL)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from tenant_q.brokers import days, loads
@@ -31,8 +32,8 @@ class MemoryDays(Ring):
     def _day_period(self, number: int, queue: str | None) -> Period | None:
         done = figures_of(self.day_counts.get((number, queue), ()))
         queued = self._queued_now() if number == self._period() else self.day_queued.get(number)
-        waiting = None if queued is None else sum(queued.values()) if queue is ALL else queued.get(queue, 0)
-        return Period.of(number, done, waiting) if waiting or done != loads.NOTHING else None
+        waiting, busy = _of(queued, queue), _of(self.day_busy.get(number), queue)
+        return Period.of(number, done, waiting, busy) if waiting or busy or done != loads.NOTHING else None
 
     def top_tenants(self, *, day: bool = False, most: int = 10) -> list[TenantFigures]:
         now = self._period()
@@ -45,17 +46,24 @@ class MemoryDays(Ring):
                 found[schema] = found[schema] + own if schema in found else own
         return busiest(found.values(), most)
 
+    def note_busy(self, ids: Sequence[str], seconds: float) -> None:
+        busy = self.day_busy.setdefault(self._period(), defaultdict(int))
+        for id in ids:
+            if id in self.leased:
+                busy[self.messages[id].schema] += round(seconds * 1000)
+
     def record_periods(self) -> int:
         last = self._period() - 1
         if self.day_recorded >= last:
             return 0
-        done = {number for number, _ in self.day_counts if self.day_recorded < number < last}
+        numbers = {*self.day_busy, *(number for number, _ in self.day_counts)}
+        done = {number for number in numbers if self.day_recorded < number < last}
         self.day_queued[last] = self._queued_now()
         self.day_recorded = last
         self._drop_old_days()
         return len(done) + 1
 
-    def _queued_now(self) -> Mapping[str, int]:
+    def _queued_now(self) -> dict[str, int]:
         return {queue: count for queue in self._with_queues() if (count := len(self._queued(queue)))}
 
     # What an acknowledgement adds
@@ -77,12 +85,15 @@ class MemoryDays(Ring):
     def _drop_old_days(self) -> None:
         first, first_part = self._period() + 1 - days.DAY_PERIODS, self._parts_of_day()[0]
         self._keep_days(lambda number, _: number >= first, lambda part, _: part >= first_part)
-        for number in [number for number in self.day_queued if number < first]:
-            del self.day_queued[number]
+        for counts in (self.day_queued, self.day_busy):
+            for number in [number for number in counts if number < first]:
+                del counts[number]
 
     def _release_day(self, queue: str) -> None:
         """Forget the day of a deleted tenant."""
         self._keep_days(lambda _, owner: owner != queue, lambda _, owner: owner != queue)
+        for counts in (*self.day_queued.values(), *self.day_busy.values()):
+            counts.pop(queue, None)
 
     def _keep_days(self, is_kept: Callable[[int, str | None], bool], is_part_kept: Callable[..., bool]) -> None:
         for at in [at for at in self.day_counts if not is_kept(*at)]:
@@ -96,6 +107,13 @@ class MemoryDays(Ring):
     def _parts_of_day(self) -> range:
         last = self._period() // days.PART_PERIODS
         return range(last + 1 - days.DAY_PARTS, last + 1)
+
+
+def _of(counts: Mapping[str, int] | None, queue: str | None) -> int | None:
+    """Return the count of a queue in a period of the day, or of all; None if nothing was counted."""
+    if counts is None:
+        return None
+    return sum(counts.values()) if queue is ALL else counts.get(queue, 0)
 
 
 def add_task(counts: list[int], places: Sequence[int], us: int, waited_ms: int) -> None:

@@ -118,9 +118,9 @@ class OnRedis:
         now = int(self.client.time()[0]) // PERIOD_SECONDS
         parts = now // PART_PERIODS - (now - periods) // PART_PERIODS
         for name in sorted(self.client.scan_iter(self.key("day_*:*"))):
-            head, part, tail = re.fullmatch(r"(.+:)(\d+)(;.+)?", name.decode()).groups()
-            if parts:
-                self.client.rename(name, f"{head}{int(part) - parts}{tail or ''}")
+            head, then, tail = re.fullmatch(r"(.+:)(\d+)(;.+)?", name.decode()).groups()
+            if less := periods if "day_busy" in head else parts:
+                self.client.rename(name, f"{head}{int(then) - less}{tail or ''}")
 
     def snapshot(self) -> dict[bytes, bytes]:
         """What a replica has at this moment."""

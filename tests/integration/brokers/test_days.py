@@ -13,6 +13,7 @@ from tenant_q.brokers.days import (
     DAY_PARTS,
     DAY_PERIODS,
     PART_PERIODS,
+    SAMPLE_SECONDS,
     Day,
     FunctionFigures,
     Histogram,
@@ -97,6 +98,43 @@ def test_what_is_queued_is_recorded_while_nothing_is_done(broker, driver):
     driver.advance_figures(1)
     broker.record_periods()
     assert shown(broker, "acme_corp") == [(0, 0, 2), (0, 0, 2)]
+
+
+def busy(broker: Broker, schema: str | None = None) -> list[float]:
+    return [one.busy_seconds for one in broker.day(schema).periods]
+
+
+def test_what_runs_keeps_workers_busy_in_each_period(broker, driver):
+    """Also if it does not end, and an hour of run time does not count in the period in which it ends."""
+    put(broker, "long")
+    put(broker, "other", schema="globex_inc")
+    (long,), (other,) = (broker.fetch(worker, limit=1).leases for worker in ("w1", "w2"))
+    for seconds in (10.0, 5.0):
+        broker.note_busy([long.id, other.id, "unknown"], seconds)
+    assert (busy(broker, long.schema), busy(broker)) == ([15.0], [30.0])
+    for _ in range(2):
+        driver.advance_figures(1)
+        broker.note_busy([long.id], 300.0)
+    assert busy(broker, long.schema) == [15.0, 300.0, 300.0]
+    assert broker.record_periods() == 2
+    assert (busy(broker, long.schema), busy(broker, other.schema)) == ([15.0, 300.0, 300.0], [15.0])
+    driver.advance_figures(1)
+    broker.note_busy([], 10.0)
+    assert broker.acknowledge("w1", [Settled(long, 3600.0)]) == []
+    assert broker.record_periods() == 1
+    driver.advance_figures(1)
+    assert busy(broker) == [30.0, 300.0, 300.0, SAMPLE_SECONDS]
+    broker.record_periods()
+    assert busy(broker) == [30.0, 300.0, 300.0, SAMPLE_SECONDS]
+    assert [one.done for one in broker.day().periods] == [0, 0, 0, 1]
+
+
+def test_without_samples_the_run_times_count(broker, driver):
+    run(broker, "a", seconds=40.0)
+    assert busy(broker) == [40.0]
+    driver.advance_figures(1)
+    broker.record_periods()
+    assert busy(broker) == busy(broker, "acme_corp") == [40.0]
 
 
 def test_an_outage_of_an_hour_costs_no_period(broker, driver):
@@ -237,8 +275,8 @@ def work_hard(driver: OnRedis, schema: str, number: int) -> None:
     """Have the broker keep a period of a tenant with a hundred thousand tasks of all durations."""
     counts = [100_000, 20_000, *[70_000 + place for place in range(25)], *[70_000 + place for place in range(25)]]
     figures = Figures.of(counts, 10**11, 10**9)
-    row = days._tenant_row(schema, number, figures, 16_000_000)
-    driver.broker._run("keep_day", number, 1, *row)
+    rows = days._tenant_rows(number, {schema: figures}, {schema: 16_000_000}, None)
+    driver.broker._run("keep_day", number, len(rows), *(part for row in rows for part in row))
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:
@@ -342,10 +380,10 @@ def test_a_broken_day_is_moved_aside(on_redis):
 @pytest.mark.parametrize("scale", [1, 255, 256, 10**5])
 def test_large_counts_keep_their_proportions(scale):
     figures = Figures.of([90 * scale, 10 * scale, *[0] * 5, 95 * scale, *[0] * 9, 5 * scale, *[0] * 34], 0, 0)
-    packed = day_elements.pack(5_900_000, figures, None)
+    exact = Period.of(5_900_000, figures, None)
+    packed = day_elements.pack(exact)
     assert len(packed) == 16 + 1 + 1 + 6
     period = day_elements.unpack(packed)
-    exact = Period.of(5_900_000, figures, None)
     assert (period.start, period.done, period.failed, period.queued) == (exact.start, 90 * scale, 10 * scale, None)
     assert sum(period.runs.counts) == pytest.approx(100 * scale, rel=0.01)
     for part in (0.5, 0.9, 0.99):
@@ -354,5 +392,5 @@ def test_large_counts_keep_their_proportions(scale):
 
 def test_a_number_that_does_not_fit_is_the_largest_that_does():
     figures = Figures.of([2**31, 2**31, *[2**31] * 50], 10**18, 0)
-    period = day_elements.unpack(day_elements.pack(5_900_000, figures, 2**40))
+    period = day_elements.unpack(day_elements.pack(Period.of(5_900_000, figures, 2**40)))
     assert (period.done, period.failed, period.queued) == (2**24 - 1, 2**24 - 1, 2**24 - 2)

@@ -196,7 +196,9 @@ def test_a_place_for_figures_is_used_again(site):
 def test_a_deleted_tenant_has_no_day(site):
     for is_recorded in (False, True):
         site.put("a")
-        finish(site.broker, fetch_one(site.broker))
+        lease = fetch_one(site.broker)
+        site.broker.note_busy([lease.id], 5.0)
+        finish(site.broker, lease)
         if is_recorded:
             site.driver.advance_figures(1)
             site.broker.record_periods()
