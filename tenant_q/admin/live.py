@@ -11,18 +11,24 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from tenant_q import tenancy
 from tenant_q.admin import links
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.live_rows import Row, as_row, find_live, find_one, read_running
 from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.state_words import PLACES
 from tenant_q.brokers.protocol import Live
 from tenant_q.exceptions import TenantQError
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """The most tasks that are listed; others follow when these have ended."""
+_CHOICES: Mapping[str, Any] = {
+    "": gettext_lazy("All"),
+    **{place: label for place, (label, _style) in PLACES.items()},
+}
 
 
 class LiveTaskAdmin(PagesAdmin, TenantAdmin):
@@ -43,8 +49,11 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
         context["can_cancel"] = self.has_change_permission(request)
+        place = request.GET.get("place", "")
+        place = place if place in PLACES else ""
+        context |= {"chosen": place, "choices": _CHOICES.items()}
         try:
-            found = find_live(SHOWN + 1)
+            found = find_live(SHOWN + 1, place)
             context["rows"] = self._rows(request, found[:SHOWN])
             context["has_more"] = len(found) > SHOWN
         except TenantQError as error:

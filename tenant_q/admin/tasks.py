@@ -17,6 +17,7 @@ from django_q.models import Task
 
 from tenant_q.admin import links, own_failures
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.count_links import list_link
 from tenant_q.admin.filters import (
     BoundedPaginator,
     CauseFilter,
@@ -176,7 +177,8 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
                 self.message_user(request, f"{task.name}: {error}", messages.ERROR)
         if done:
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
-            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+            url = list_link(request, self.admin_site, "livetask")
+            self.message_user(request, links.linked(url, text % {"count": done}), messages.SUCCESS)
 
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = run_again.signed(task, "args"), run_again.signed(task, "kwargs")
