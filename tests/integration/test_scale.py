@@ -38,7 +38,9 @@ IS_LONG = os.environ.get("CHAOS") == "long"
 TENANTS, ROWS, SCHEDULES = (1000, 100, 10) if IS_LONG else (20, 20, 3)
 # One tenant has as many rows as all others.
 BIG = TENANTS * ROWS
-OPERATORS = [f"/admin/tenant_q/{page}/" for page in ("tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")]
+OPERATORS = [
+    f"/admin/tenant_q/{page}/" for page in ("tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")
+]
 TENANTS_OWN = [
     *(f"/admin/django_q/{page}/" for page in ("success", "failure", "schedule")),
     "/admin/django_q/success/?q=task",
