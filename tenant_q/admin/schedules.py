@@ -56,6 +56,16 @@ class ScheduleAdmin(ScheduleTableAdmin, FromCodeAdmin, ButtonsAdmin, TenantAdmin
 
     # What is shown
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the groups of fields on the page of a schedule. A new one has started no tasks."""
+        found = super().get_fieldsets(request, obj)
+        if obj is not None:
+            return found
+        return [
+            (title, {**options, "fields": tuple(one for one in options["fields"] if one != "tasks")})
+            for title, options in found
+        ]
+
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name in ("args", "kwargs") and field is not None:

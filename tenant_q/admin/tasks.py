@@ -116,22 +116,22 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     def call(self, task: Any) -> Any:
         return links.two_lines(visible(task.func), visible(task.name))
 
-    @admin.display(description=_("group"), empty_value="-")
+    @admin.display(description=_("group"))
     def others(self, task: Any) -> Any:
         """Return the group of a task as a link to the tasks of that group."""
         url = links.url_of(self, f"django_q_{self.opts.model_name}_changelist", group=task.group)
-        return links.linked(url, visible(task.group)) if task.group else None
+        return links.linked(url, visible(task.group)) if task.group else "-"
 
-    @admin.display(description=_("group"), ordering="group", empty_value="-")
+    @admin.display(description=_("group"), ordering="group")
     def shown_group(self, task: Any) -> Any:
         """Return the group of a task for a column of the admin, and what made the task below it."""
         group, origin = self.others(task), getattr(task, "tenant_q_origin", None)
         return links.two_lines(group, links.linked(origin.url, origin.label)) if origin else group
 
-    @admin.display(description=_("schedule or run"), empty_value="-")
+    @admin.display(description=_("schedule or run"))
     def origin(self, task: Any) -> Any:
         found = getattr(task, "tenant_q_origin", None)
-        return format_html("{}: {}", found.label, links.linked(found.url, found.name)) if found else None
+        return format_html("{}: {}", found.label, links.linked(found.url, found.name)) if found else "-"
 
     @admin.display(description=_("started"), ordering="started")
     def shown_started(self, task: Any) -> Any:
