@@ -68,7 +68,7 @@ class ScheduleTableAdmin(GatedAdmin):
     """The list of schedules: name and function, when each runs, and links to what it has started."""
 
     change_list_template = "tenant_q/admin/change_list.html"
-    list_display: ClassVar[Any] = ("named", "state", "kind", "shown_next_run", "last_run", "tasks")
+    list_display: Any = ("named", "state", "kind", "shown_next_run", "last_run", "tasks")
     list_filter: ClassVar[Any] = (StateFilter, LastOutcomeFilter, FunctionFilter, "schedule_type")
     show_facets = admin.ShowFacets.NEVER  # each facet would count the table
     search_fields = ("name", "func", "args", "kwargs")

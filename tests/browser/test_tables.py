@@ -80,7 +80,7 @@ def clean(tenants) -> Iterator[None]:
 
 def check(page: Any, name: str, *, rows: int) -> None:
     """Measure the lists of a page on a desktop and on a phone, in both colour schemes."""
-    assert page.locator(".tenant-q-cards tbody tr").count() >= rows, name
+    page.locator(".tenant-q-cards tbody tr").nth(rows - 1).wait_for()
     found = look(page, name, OUTSIDE, TOO_WIDE_TEXT)
     page.set_viewport_size({"width": 390, "height": 900})
     found["not cards"] = page.evaluate(NOT_CARDS)
@@ -108,7 +108,12 @@ def look(page: Any, name: str, *measures: str) -> dict[str, list[str]]:
 
 def make_task(number: int, *, success: bool, result: Any, **fields: Any) -> Task:
     now = timezone.now()
-    values = {"name": f"{NAME}{number}"[-100:], "func": FUNC[:100], "args": (TEXT,), "kwargs": {"key": TEXT}}
+    values: dict[str, Any] = {
+        "name": f"{NAME}{number}"[-100:],
+        "func": FUNC[:100],
+        "args": (TEXT,),
+        "kwargs": {"key": TEXT},
+    }
     values |= {"started": now - timedelta(seconds=75), "stopped": now, "attempt_count": 3, "group": GROUP[:100]}
     task = Task.objects.create(
         id=f"{number:032}", success=success, result=result, **{**values, "cluster": "testproject", **fields}
@@ -167,7 +172,12 @@ def test_live_tasks(visit, mscluster):
     page.wait_for_selector("td[data-label='Running since'] time")
     with in_schema(A):
         for number in range(3):
-            arguments = {"key": TEXT, "task_name": f"{NAME}{number}"[-100:], "group": GROUP[:100], "delay": 60 * number}
+            arguments: dict[str, Any] = {
+                "key": TEXT,
+                "task_name": f"{NAME}{number}"[-100:],
+                "group": GROUP[:100],
+                "delay": 60 * number,
+            }
             QUtilities.add_async_task("tests.tasks.add", TEXT, **arguments)
     page.reload()
     check(page, "live", rows=2)

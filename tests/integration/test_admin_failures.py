@@ -16,10 +16,14 @@ from django.utils import timezone
 
 from tenant_q.admin import failure_acts
 from tenant_q.admin import failures as page_module
+from tenant_q.brokers import get_broker
 from tenant_q.exceptions import BrokerError
-from tenant_q.models import Failure, IndexedFailures
+from tenant_q.models import AuditRecord, Failure, IndexedFailures
 from tenant_q.operations import failures
 from tenant_q.operations.failures import FailureFilter, FailuresDone, Key
+from tenant_q.tenancy import in_schema
+from tenant_q.utils import QUtilities
+from tests.integration.conftest import work
 
 A, B = "acme_corp", "globex_inc"
 FAILURES, TENANTS = "/admin/tenant_q/failedtask/", "/admin/tenant_q/tenantpolicy/"
@@ -372,3 +376,28 @@ def test_many_failures_cost_no_more_statements(site):
     )
     assert [cost(show) for show in ("", "tenants", "schedules", "all")] == few
     assert max(few) <= 9
+
+
+# With the operations themselves
+
+
+@pytest.mark.seam
+def test_failed_tasks_of_two_tenants_are_run_again_and_then_deleted(site, worker):
+    for schema in (A, B):
+        with in_schema(schema):
+            QUtilities.add_async_task("tests.tasks.fail")
+    work(worker)
+    client = site()
+    (row,) = client.get(FAILURES).context["rows"]
+    assert (row["func"], row["count"], row["tenants"]) == ("tests.tasks.fail", 2, 2)
+    page = send(client, client.get(f"{ACT}{row['of_group']}&act=retry"))
+    assert "2 tasks were queued again." in page.content.decode()
+    assert "No failures." in client.get(FAILURES).content.decode(), "they are not open any more"
+    assert [get_broker().queue_size(schema) for schema in (A, B)] == [1, 1]
+    assert "There are no such failures any more." in client.get(f"{ACT}?act=retry").content.decode()
+    work(worker)
+    page = send(client, client.get(f"{ACT}?schema={B}&act=delete"))
+    assert "1 failure was deleted." in page.content.decode()
+    assert [row["schema"] for row in client.get(f"{FAILURES}?show=all").context["rows"]] == [A]
+    records = AuditRecord.objects.order_by("id").values_list("actor", "schema_name", "after__count")
+    assert list(records) == [("olga0", A, 1), ("olga0", B, 1), ("olga0", B, 1)]

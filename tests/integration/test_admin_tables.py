@@ -311,7 +311,7 @@ def test_a_live_task_of_a_schedule_leads_to_it(site):
 
 
 @pytest.fixture
-def operators(site) -> Callable[..., Client]:
+def operators(site) -> Iterator[Callable[..., Client]]:
     def visit(*permissions: str) -> Client:
         return site("public", *permissions)
 

@@ -357,7 +357,7 @@ def test_the_command_asks_first(worker: Any, monkeypatch: pytest.MonkeyPatch) ->
     fail_task(), fail_task(B)
     work(worker)
     answers = StringIO("n\ny\n")
-    answers.isatty = lambda: True  # type: ignore[method-assign]
+    answers.isatty = lambda: True
     monkeypatch.setattr(sys, "stdin", answers)
     with pytest.raises(CommandError, match=r"Nothing was done\."):
         command("msfailures", "retry", "--schema", A)

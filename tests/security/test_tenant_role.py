@@ -418,6 +418,17 @@ CALLS = {
     "tenant_q_doubt_runs": "SELECT public.tenant_q_doubt_runs('acme_corp')",
     "tenant_q_run_change": "SELECT public.tenant_q_run_change('acme_corp', 1, '', 'TRUNCATE', NULL, NULL)",
     "tenant_q_stale_run_schemas": "SELECT * FROM public.tenant_q_stale_run_schemas()",
+    "tenant_q_forget_failures": "SELECT public.tenant_q_forget_failures('acme_corp')",
+    "tenant_q_failure_errors": "SELECT public.tenant_q_failure_errors('acme_corp')",
+    "tenant_q_install_failures": "SELECT public.tenant_q_install_failures('spare')",
+    "tenant_q_install_failure_triggers": "SELECT public.tenant_q_install_failure_triggers('spare')",
+    "tenant_q_doubt_failures": "SELECT public.tenant_q_doubt_failures('acme_corp')",
+    "tenant_q_failure_change": "SELECT public.tenant_q_failure_change('acme_corp', 1, '', 'TRUNCATE', NULL, NULL)",
+    "tenant_q_stale_failure_schemas": "SELECT * FROM public.tenant_q_stale_failure_schemas()",
+    "tenant_q_sweep_failures": "SELECT public.tenant_q_sweep_failures('acme_corp', 1)",
+    "tenant_q_index_failure": "CREATE TEMP TABLE django_q_task (id text, success boolean);"
+    "CREATE TRIGGER mine AFTER INSERT ON django_q_task FOR EACH ROW "
+    "EXECUTE FUNCTION public.tenant_q_index_failure('acme_corp')",
     "tenant_q_index_run": "CREATE TEMP TABLE tenant_q_workflows_run (id text, state text, look_at timestamptz, "
     "cluster text);"
     "CREATE TRIGGER mine AFTER INSERT ON tenant_q_workflows_run FOR EACH ROW "
@@ -492,7 +503,10 @@ def test_a_table_that_is_moved_takes_no_entries_along(spare):
 
 def test_the_index_is_not_the_roles(spare):
     for role in (OWNER, STRANGER):
-        for table in ("tenant_q_dueschedule", "tenant_q_indexedschema", "tenant_q_dueworkflow", "tenant_q_indexedruns"):
+        for table in (
+            "tenant_q_dueschedule", "tenant_q_indexedschema", "tenant_q_dueworkflow", "tenant_q_indexedruns",
+            "tenant_q_failure", "tenant_q_indexedfailures",
+        ):  # fmt: skip
             with as_role(role) as raw, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 raw.execute(f"DELETE FROM public.{table}")
 

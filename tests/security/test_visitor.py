@@ -36,6 +36,7 @@ from tests.rows import sign
 A, B, PUBLIC = "acme_corp", "globex_inc", "public"
 SECRET = "s3cret-of-acme"
 DEAD = "d" * 32
+FAILED = "9" * 32
 METHODS = ("get", "post")
 OTHER_METHODS = ("head", "options", "put", "patch", "delete")
 QUERIES = ("?part=table", "?part=numbers", "?hours=24", f"?edit={A}", "?id=1", "?_popup=1")
@@ -122,7 +123,7 @@ class World:
             return [common | {"action": action} for action in actions]
         common |= {"_save": "Save"}
         if page.model is FailedTask:
-            common |= {"func": "", "id": [f"{A}/{self.ids['failure']}"]}
+            common |= {"func": "", "id": [f"{B}/{FAILED}"]}
             return [common | {"act": act} for act in ("retry", "delete")]
         return [common | {"act": act} for act in (("retry", "purge") if page.model is DeadTask else ("",))]
 
@@ -155,8 +156,10 @@ def world(tenants) -> Iterator[World]:
             )  # fmt: skip
             sign(task)
         ids["livetask"] = QUtilities.add_async_task("tests.tasks.add", SECRET, task_name=SECRET)
-    entry = {"func": "tests.tasks.add", "cause": SECRET, "stopped": now, "is_pending": False}
-    Failure.rows().update_or_create(schema_name=A, task_id=ids["failure"], defaults=entry)
+    with in_schema(B):
+        called = {"name": "n", "func": "tests.tasks.add", "args": (1,), "kwargs": {}}
+        sign(Task.objects.create(id=FAILED, started=now, stopped=now, success=False, **called))
+    Failure.rows().filter(schema_name=A).update(cause=SECRET, is_pending=False)
     broker = get_broker()
     broker.enqueue([Message(id=DEAD, schema=B, func=SECRET, payload="payload")])
     while not broker.counts().dead:
