@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -247,7 +247,7 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
     if tenant is None:
         return {}
     policy = tenant.policy
-    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued, "max_results": tenant.max_results}
+    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued} | asdict(tenant.kept)
     return {"weight": policy.weight, **limits}
 
 
@@ -273,7 +273,7 @@ def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> d
         "next": tenant.next_fire,
         "held": HELD.get(tenant.held, tenant.held) if tenant.held != due_index.PAUSED else "",
         "paused": policy.paused,
-        "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.max_results),
+        "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.kept),
         "note": note,
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tenant_q.conf import conf
+
 # An acknowledged deterministic id stays known this long: longer than any crash and restart.
 REMEMBER_SECONDS = 24 * 3600
 # The charge for a function whose run time is unknown, until it has run.
@@ -17,7 +19,7 @@ SMALL_BATCH = 64
 BATCH_BYTES = 4 * 1024 * 1024
 # Idle workers look again this often even when nothing woke them: a killed one may have taken the token.
 LONGEST_WAIT = 1.0
-# A batch is divided into this many slices; the next tenant's turn comes after each.
+# A batch is divided into this many slices, see `slices`.
 SLICES = 4
 # The largest debt of a tenant, in seconds of virtual time; also in `lua/common.lua`.
 MOST_DEBT_SECONDS = 3600
@@ -36,3 +38,12 @@ RATE_BURST_SECONDS = 0.5
 SHORTEST_PARKING = 0.02
 # A cancelled package is moved to the head of its queue if it is among the first of this number.
 CANCEL_REACH = 1000
+
+
+def slices() -> int:
+    """Return the number of slices of a batch; the next tenant's turn comes after each.
+
+    If each slice opens a session of its tenant's role, which takes as long as several short tasks, one tenant may fill
+    a batch. The next fetch serves whom it would have served anyway.
+    """
+    return 1 if conf().isolation == "login" else SLICES
