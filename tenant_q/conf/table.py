@@ -115,6 +115,7 @@ class Configuration:
     retry_jitter: float = _ours(
         0.25, "the share of itself by which such a delay is shortened at random", unit="share", minimum=0, maximum=1
     )
+    log_successes: bool = _ours(False, "whether the log has each success at INFO instead of DEBUG")
     on_commit: bool = _ours(False, "whether tasks are enqueued when the current transaction commits")
     tenant_cache_seconds: float = _ours(30, "how long a process caches a tenant's row", unit="seconds", minimum=0)
     schedule_spread: float = _ours(

@@ -126,9 +126,6 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
         if len(signed) > 1:
             return max(_add_parts([one], broker, settlement) for one in signed)
         outcome = signed[0][0]
-        logger.error(
-            "The result of %s was refused: %s", package.name, error, event="result.refused", extra=package.log_labels
-        )
         refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
         settlement.failed[package.key] = refused
         return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
@@ -179,6 +176,7 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
         stopped=max(part["stopped"] for part in parts),
         seconds=0.0,
         death=(last.death or "IterPartFailed") if failed else None,
+        is_logged=False,
     )
 
 
