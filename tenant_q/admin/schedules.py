@@ -21,6 +21,7 @@ from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.forms import WHEN, ScheduleForm
 from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
@@ -281,7 +282,7 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
             try:
                 done += do(row)
             except TenantQError as error:
-                self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
+                self.message_user(request, f"{self.label(row)}: {error_text(error)}", messages.ERROR)
         return done
 
 

@@ -15,6 +15,7 @@ from django.utils.translation import ngettext
 from django_q.models import Task
 
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.filters import BoundedPaginator, FunctionFilter, GroupFilter
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
@@ -106,7 +107,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
                 self._run_again(task, request.user.get_username())
                 done += 1
             except TenantQError as error:
-                self.message_user(request, f"{task.name}: {error}", messages.ERROR)
+                self.message_user(request, f"{task.name}: {error_text(error)}", messages.ERROR)
         if done:
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
             self.message_user(request, text % {"count": done}, messages.SUCCESS)

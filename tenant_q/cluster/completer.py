@@ -31,6 +31,7 @@ from tenant_q.package.outcome import Outcome, with_outcome
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.outbox")
 
@@ -157,8 +158,8 @@ class Completer:
             raise
         except Exception:
             logger.exception(
-                "Could not settle %s outcomes at once; settling them one by one",
-                len(self._unsettled),
+                "Could not settle %s at once; settling them one by one",
+                counted(len(self._unsettled), "outcome"),
                 event="outcome.settled_one_by_one",
             )
             while self._unsettled:
