@@ -29,7 +29,7 @@ from tenant_q.admin.values import kind_of
 from tenant_q.exceptions import BadSchedule, TenantQError
 from tenant_q.lifecycle import task_rows
 from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, code_entries, due_index, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, code_entries, due_index, offered_schedules, row_runs
 
 PREVIEWED = 5
 _HELD = {
@@ -288,5 +288,5 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
 def _run_now(row: Any, actor: str) -> bool:
     require_in_code(row)
-    offered.refuse_unlisted(row)
+    offered_schedules.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))

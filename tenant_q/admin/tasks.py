@@ -23,7 +23,7 @@ from tenant_q.exceptions import EnqueueError, TenantQError
 from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failure_text import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED, Stored
-from tenant_q.schedules import offered
+from tenant_q.schedules import offered_schedules
 from tenant_q.support.durations import duration
 
 _SAVE_BUTTONS = ("show_save", "show_save_and_continue", "show_save_and_add_another")
@@ -114,7 +114,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
 
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
-        offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
+        offered_schedules.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
         result = self._signed(task, "result").value if run_again.may_be_parts(args.value) else None
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 
