@@ -17,11 +17,20 @@ from tenant_q.brokers.redis.queue import RedisQueue
 from tenant_q.brokers.redis.server import RedisServer
 from tenant_q.brokers.redis.status import RedisStatus
 from tenant_q.brokers.redis.tenants import RedisTenants
+from tenant_q.brokers.redis.waiting import RedisWaiting
 
 __all__ = ["RedisBroker"]
 
 
 class RedisBroker(
-    RedisQueue, RedisLeases, RedisPolicies, RedisMonitoring, RedisPackages, RedisTenants, RedisStatus, RedisServer
+    RedisQueue,
+    RedisLeases,
+    RedisPolicies,
+    RedisMonitoring,
+    RedisPackages,
+    RedisWaiting,
+    RedisTenants,
+    RedisStatus,
+    RedisServer,
 ):
     """The queues of one cluster in Redis. See `Part` for its arguments."""
