@@ -269,6 +269,10 @@ class TaskCancelled(TaskDeath):
     """
 
 
+class TaskPurged(TaskDeath):
+    """An operator emptied the tenant's queue. Only iters and chains of which packages were purged have a row with it."""
+
+
 class TaskExpired(TaskDeath):
     """The task had not been started when its option `expires` ran out, so it was not started any more."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tenant_q.brokers.protocol import Broker
-from tenant_q.exceptions import ResultRefused, TaskCancelled
+from tenant_q.exceptions import ResultRefused, TaskCancelled, TaskPurged
 from tenant_q.lifecycle import cached_results, chains, hooks, iters, save_results
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.outcome import Outcome, without_values
@@ -20,6 +20,9 @@ from tenant_q.support.log_labels import get_logger
 from tenant_q.tenancy import in_schema
 
 logger = get_logger("tenant_q.flows")
+
+# The failures that somebody wanted.
+_WANTED = (TaskCancelled.__name__, TaskPurged.__name__)
 
 
 def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[], Any] = lambda: None) -> Settlement:
@@ -56,7 +59,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     for outcome in settled:
         if not outcome.success:
             names = outcome.package.func_name, outcome.package.name, outcome.death
-            level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
+            level = logging.INFO if outcome.death in _WANTED else logging.ERROR
             logger.log(level, "Failed %s (%s): %s", *names, event="task.failed", extra=outcome.package.log_labels)
     settlement.to_call = [call for outcome in settled for call in hooks.calls_of(outcome)] + settlement.to_call
     return settlement

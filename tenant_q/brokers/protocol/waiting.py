@@ -1,6 +1,6 @@
 """What a tenant has waiting, all of it: count it, read it, take it off its queue.
 
-A walk visits it in slices, of which none holds the server up. Packages that are added or leased meanwhile may be missed.
+A walk visits it in slices, none of which holds the server up. It may miss packages that are added or leased meanwhile.
 """
 
 from __future__ import annotations
@@ -67,5 +67,8 @@ class WaitingPackages(Server, Protocol):
         raise refusal(self, "take a tenant's tasks off the queue")
 
     def tenants_named(self, schema: str) -> list[str]:
-        """Return the keys of the tenants of which the broker has a queue with this schema name, existing or gone."""
+        """Return the keys of tenants, existing or gone, of which the broker has a queue under this schema name.
+
+        An empty key stands for packages of no known tenant, whose queue has the name itself.
+        """
         raise refusal(self, "tell the tenants' queues apart")

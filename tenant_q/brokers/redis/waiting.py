@@ -47,6 +47,7 @@ class RedisWaiting(Part):
 
     def tenants_named(self, schema: str) -> list[str]:
         with self._errors:
-            owners: Any = self.client.hvals(f"{self.tag}:queue_owners")
-        named = (owner.decode().partition("\n") for owner in owners)
-        return sorted(tenant for tenant, _, name in named if name == schema)
+            found: Any = self.client.hgetall(f"{self.tag}:queue_owners")
+        owners = {queue.decode(): owner.decode().partition("\n") for queue, owner in found.items()}
+        named = sorted(tenant for tenant, _, name in owners.values() if name == schema)
+        return named if schema in owners else ["", *named]

@@ -53,4 +53,5 @@ class MemoryWaiting(MemoryPackages):
             self._leave_lane(queue, next(lane for lane, ids in self.lanes[queue].items() if id in ids), id)
 
     def tenants_named(self, schema: str) -> list[str]:
-        return sorted(tenant for tenant, name in self.owners.values() if name == schema)
+        named = sorted(tenant for tenant, name in self.owners.values() if name == schema)
+        return named if schema in self.owners else ["", *named]

@@ -9,6 +9,7 @@ from tenant_q.brokers.redis import waiting as redis_waiting
 
 A, B = "acme_corp", "globex_inc"
 CAUSE = "TaskPurged: by Ada"
+ALL = Chosen()
 
 
 @pytest.fixture(params=[1, 3, 500])
@@ -26,7 +27,7 @@ def queued(broker, schema=A):
     return [one.id for one in broker.live(schema, limit=1000)]
 
 
-def taken(broker, chosen=Chosen(), schema=A):
+def taken(broker, chosen=ALL, schema=A):
     return sorted(one.id for some in broker.take_waiting(schema, chosen, CAUSE) for one in some)
 
 
@@ -125,6 +126,7 @@ def test_a_tenant_that_is_gone_is_found_by_its_name(broker):
     for one in (message("a", tenant="1"), message("b", tenant="2"), message("c", schema=B, tenant="3")):
         broker.enqueue([one])
     assert broker.tenants_named(A) == ["1", "2"]
+    assert broker.tenants_named("initech_llc") == [""]
     assert broker.count_waiting(A, tenant="2") == Waiting(queued=1)
     assert [one.id for some in broker.take_waiting(A, Chosen(), CAUSE, tenant="2") for one in some] == ["b"]
 
