@@ -270,7 +270,7 @@ class TaskCancelled(TaskDeath):
 
 
 class TaskPurged(TaskDeath):
-    """An operator emptied the tenant's queue. Only iters and chains of which packages were purged have a row with it."""
+    """An operator purged the tenant's queue. Only the iters and chains that this has ended have rows with it."""
 
 
 class TaskExpired(TaskDeath):

@@ -102,12 +102,10 @@ def _recorded(schema: str, target: str, by: str, cancel_these: Callable[[str], i
     with tenancy.detect_outages(), transaction.atomic(using=tenancy.database_alias()):
         record = audit.record(by, "cancel", schema=schema, target=target, after={"count": None})
         count = _logged(schema, target, f"cancelled by {by}", cancel_these)
-        with tenancy.as_owner_in_public():
-            if count:
-                record.after = {"count": count}
-                record.save(update_fields=["after"])
-            else:
-                record.delete()
+        if count:
+            audit.complete(record, {"count": count})
+        else:
+            transaction.set_rollback(True, using=tenancy.database_alias())
         return count
 
 

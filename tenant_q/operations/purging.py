@@ -13,7 +13,6 @@ from tenant_q.brokers import Broker, site_brokers
 from tenant_q.brokers.protocol import Chosen, Dead, Waiting
 from tenant_q.exceptions import TaskPurged, UnknownTenant
 from tenant_q.lifecycle.purged import Aftermath
-from tenant_q.models import AuditRecord
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
 
@@ -103,15 +102,9 @@ def purge(
             for owner in owners[broker.cluster]:
                 _purge_queue(broker, owner, chosen, TaskPurged(f"purged by {actor}"), done, progress)
     finally:
-        _complete(record, {**after, "count": done.count})
+        audit.complete(record, {**after, "count": done.count})
         logger.info("Purged %s packages", done.count, event="queue.purged", extra={"schema": schema})
     return done
-
-
-def _complete(record: AuditRecord, after: object) -> None:
-    """Write into the audit record of a purge how many packages there were."""
-    with tenancy.detect_outages(), tenancy.as_owner_in_public():
-        AuditRecord.objects.using(tenancy.database_alias()).filter(pk=record.pk).update(after=after)
 
 
 def _key_of(schema: str) -> str | None:

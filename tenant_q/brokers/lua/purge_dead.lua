@@ -14,8 +14,8 @@ if #ids == 0 then
   return 0
 end
 local counts = {}
-for _, id in ipairs(ids) do
-  local schema = open_message(redis.call('HGET', key('messages'), id))
+for _, message in ipairs(redis.call('HMGET', key('messages'), unpack(ids))) do
+  local schema = open_message(message)
   if schema then
     counts[schema] = (counts[schema] or 0) + 1
   end

@@ -71,4 +71,4 @@ class WaitingPackages(Server, Protocol):
 
         An empty key stands for packages of no known tenant, whose queue has the name itself.
         """
-        raise refusal(self, "tell the tenants' queues apart")
+        raise refusal(self, "purge one tenant")

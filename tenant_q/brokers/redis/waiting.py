@@ -12,7 +12,7 @@ from tenant_q.brokers.redis.decoding import live_of, shown
 from tenant_q.brokers.redis.part import Part
 
 # The most packages of a slice, and the most bytes of their messages.
-_SLICE = 500
+_SLICE = 250
 _SLICE_BYTES = 1024 * 1024
 
 

@@ -59,8 +59,8 @@ class Action(TenantAction):
             self.command.write_line(_sentence(done))
         if done.left:
             raise CommandError(
-                f"{_counted(done.left, 'task')} of {done.schema} stayed dead letters, because what follows from the purge "
-                "could not be saved; the log says why. Run the same command again when that is corrected."
+                f"{_counted(done.left, 'task')} of {done.schema} stayed dead letters, because the end of their iter, "
+                "chain or step could not be saved; correct what the log says, and run the same command again."
             )
 
 
