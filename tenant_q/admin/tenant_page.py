@@ -23,6 +23,7 @@ from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.values import LONGEST
 from tenant_q.conf import conf
 from tenant_q.exceptions import NoTenant, TenantQError, UnknownTenant
+from tenant_q.lifecycle.retention import Kept, kept_of
 from tenant_q.models import TenantRole
 from tenant_q.operations.tenant_details import TenantDetails, read_details, read_roles
 from tenant_q.support.visible import visible, visible_lines
@@ -76,7 +77,7 @@ class TenantPagesAdmin(PagesAdmin, PublicAdmin):
             state=_state(details),
             role=details.role,
             probe=_probe(details.role),
-            policy=policy_words(policy.weight, policy.max_running, policy.max_queued, policy.max_results),
+            policy=policy_words(policy.weight, policy.max_running, policy.max_queued, kept_of(policy)),
             parts=_parts(details) if can_view else None,
             edit_url="configuration/" if can_change else "",
             audit_url=self._audit_url(request, schema),
@@ -175,11 +176,23 @@ def _probe(role: TenantRole | None) -> tuple[str, str] | None:
     return text % {"count": role.crossings}, "tenant-q-bad"
 
 
-def policy_words(weight: float, max_running: int | None, max_queued: int | None, max_results: int | None) -> str:
+def policy_words(weight: float, max_running: int | None, max_queued: int | None, kept: Kept) -> str:
     """Return on the operators' pages what a tenant's policy has that is not the default; empty if nothing."""
     said = [_("weight %(weight)s") % {"weight": f"{weight:g}"}] if weight != 1 else []
-    limits = ((_("run"), max_running), (_("queue"), max_queued), (_("keep"), max_results))
-    return ", ".join([*said, *(f"{name} ≤ {limit}" for name, limit in limits if limit is not None)])
+    limits = (
+        (_("run"), max_running, "%s"),
+        (_("queue"), max_queued, "%s"),
+        (_("keep"), kept.max_results, "%s"),
+        (_("keep"), kept.success_days, _("%s d")),
+        (_("failures"), kept.max_failures, "%s"),
+        (_("failures"), kept.failure_days, _("%s d")),
+    )
+    said += [f"{name} ≤ {form % _number(most)}" for name, most, form in limits if most is not None]
+    return ", ".join(said)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _parts(details: TenantDetails) -> list[tuple[Any, list[tuple[str, str]]]]:

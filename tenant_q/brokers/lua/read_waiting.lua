@@ -3,14 +3,14 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 where to begin, '' for the first call, 4 the most packages to visit, 5 the most
 --          bytes of their messages
--- Returns  { where the next call begins or '', { id, place, ms when it is due or '', give-up reason or '', message as it
---          is stored }, ... }
+-- Returns  { where the next call begins or '', then packages as live.lua lists them }
 
 local queue, found = queue_of(ARGV[1], ARGV[2]), {}
 
 local function add(id, message, place, due)
   if open_message(message) then
-    found[#found + 1] = { id, place, due, redis.call('HGET', key('verdicts'), id) or '', message }
+    local reason, starts = redis.call('HGET', key('verdicts'), id), redis.call('HGET', key('starts'), id)
+    found[#found + 1] = { id, place, due, reason or '', message, starts or '' }
   end
 end
 

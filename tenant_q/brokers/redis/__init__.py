@@ -9,6 +9,7 @@ Each module here implements one part of `brokers.protocol`.
 
 from __future__ import annotations
 
+from tenant_q.brokers.redis.days import RedisDays
 from tenant_q.brokers.redis.leases import RedisLeases
 from tenant_q.brokers.redis.monitoring import RedisMonitoring
 from tenant_q.brokers.redis.packages import RedisPackages
@@ -27,6 +28,7 @@ class RedisBroker(
     RedisLeases,
     RedisPolicies,
     RedisMonitoring,
+    RedisDays,
     RedisPackages,
     RedisWaiting,
     RedisTenants,

@@ -28,7 +28,8 @@ def schemas(owners: Sequence[bytes]) -> dict[str, str]:
     return {queue.decode(): owner.decode().partition("\n")[2] for queue, owner in by_queue}
 
 
-def live_of(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes) -> Live:
+def live_of(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes, starts: bytes) -> Live:
     """Decode a package from Redis that is still to be run, or is being run."""
     schema, func, _, payload = shown(message).split("\n", 3)
-    return Live(shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, text(reason))
+    at = float(due) / 1000 if due else None
+    return Live(shown(id), schema, func, place.decode(), at, payload, text(reason), int(starts or 0))

@@ -20,13 +20,13 @@ class RedisPackages(Part):
 
     supports_tenant_queues = True
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        return [live_of(*found) for found in self._run("live", *self._owner(schema), limit)]
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
+        return [live_of(*found) for found in self._run("live", *self._owner(schema), limit, place)]
 
     def find(self, schema: str, id: str) -> Live | None:
         match self._run("find", *self._owner(schema), id, "whole"):
-            case [place, due, reason, _, message] if place != b"dead":
-                return live_of(id.encode(), place, due, reason, message)
+            case [place, due, reason, _, message, starts] if place != b"dead":
+                return live_of(id.encode(), place, due, reason, message, starts)
         return None
 
     def place(self, schema: str, id: str) -> str | None:
