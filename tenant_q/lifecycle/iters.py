@@ -170,6 +170,11 @@ def _collated_task(package: Package) -> dict[str, Any]:
     return task | own
 
 
+def whole_of(part: Package) -> Package:
+    """Return the package of the iter that a part belongs to, without arguments. Its id is that of the iter."""
+    return Package(_collated_task(part) | {"args": ()})
+
+
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
     """Return one outcome for all parts of an iter, in the order of its arguments."""
     parts.sort(key=lambda part: (part.get("iter_index", 0), part["started"]))
