@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from io import StringIO
@@ -26,7 +27,7 @@ from tenant_q.operations.failures import FailureFilter
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
-from tests.integration.conftest import sql, work
+from tests.integration.conftest import pickled_tuples, sql, work
 from tests.integration.planning import elsewhere, insert
 
 A, B = "acme_corp", "globex_inc"
@@ -220,6 +221,14 @@ def test_rows_that_no_cluster_signed_are_refused(worker: Any) -> None:
     assert "are not signed by a cluster of this site" in done.errors[A, failed]
     assert ids() == {failed}
     assert other not in ids()
+
+
+def test_a_value_that_no_cluster_signed_is_not_unpickled(worker: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    endless = b"}" + pickled_tuples(40) + b"Ns."  # a key whose hash takes 2**40 steps
+    sql(f"UPDATE {A}.django_q_task SET args = %s WHERE id = %s", b64encode(endless).decode(), failed)
+    assert list(retry().errors) == [(A, failed)]
 
 
 def test_a_full_queue_takes_what_it_has_room_for(worker: Any, unlimited: None) -> None:
