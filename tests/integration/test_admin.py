@@ -637,7 +637,12 @@ def test_selected_tasks_are_cancelled_after_a_confirmation(site):
     assert get_broker().state(B, theirs) is State.QUEUED
     connection.set_schema_to_public()
     record = AuditRecord.objects.get()
-    assert (record.actor, record.act, record.target, record.after) == ("boss", "cancel", " ".join(ids[:2]), {"count": 2})
+    assert (record.actor, record.act, record.target, record.after) == (
+        "boss",
+        "cancel",
+        " ".join(ids[:2]),
+        {"count": 2},
+    )
     answer = client.post(f"{LIVE}cancel/", {}, follow=True)
     assert [str(m) for m in answer.context["messages"]] == ["No task was selected that has not ended."]
 

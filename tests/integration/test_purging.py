@@ -337,3 +337,16 @@ def test_the_scheduler_ends_the_steps_of_an_interrupted_purge(worker, define, ma
     assert run.refresh().state == "failed"
     assert SEEN == []
     assert get_broker().counts().dead == 0
+
+
+def test_a_package_in_another_tenants_queue_ends_nothing():
+    """Whoever can write to Redis may move a package; its iter belongs to its own tenant."""
+    id = QUtilities.add_async_tasks_from_iter(f"{HERE}.see", [(1,), (2,)], schema_name=A)
+    add(schema=B)
+    broker = get_broker()
+    (tenant,) = [one for one in broker.tenants_named(B) if one]
+    part = broker.live(A)[0]
+    broker.enqueue([Message("moved", B, "f", part.payload, tenant=tenant)])
+    done = purging.purge(B, actor="olga")
+    assert (done.count, done.ended, rows(A), rows(B)) == (2, 0, {}, {})
+    assert QUtilities.get_status(id, A) == "queued"
