@@ -11,18 +11,25 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from tenant_q import tenancy
 from tenant_q.admin import links
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.live_rows import Row, as_row, find_live, find_one, read_running
 from tenant_q.admin.pages import PagesAdmin
+from tenant_q.admin.state_words import PLACES
 from tenant_q.brokers.protocol import Live
 from tenant_q.exceptions import TenantQError
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """The most tasks that are listed; others follow when these have ended."""
+_CHOICES: Mapping[str, Any] = {
+    "": gettext_lazy("All"),
+    **{place: label for place, (label, _style) in PLACES.items()},
+}
 
 
 class LiveTaskAdmin(PagesAdmin, TenantAdmin):
@@ -43,12 +50,15 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
         context["can_cancel"] = self.has_change_permission(request)
+        place = request.GET.get("place", "")
+        place = place if place in PLACES else ""
+        context |= {"chosen": place, "choices": _CHOICES.items()}
         try:
-            found = find_live(SHOWN + 1)
+            found = find_live(SHOWN + 1, place)
             context["rows"] = self._rows(request, found[:SHOWN])
             context["has_more"] = len(found) > SHOWN
         except TenantQError as error:
-            context["error"] = str(error)
+            context["error"] = error_text(error)
         part = "live_table" if request.GET.get("part") == "table" else "live"
         return self.page(request, part, **context)
 
@@ -79,7 +89,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
                 self._cancel(request, id, row.name if row else id)
                 return HttpResponseRedirect("../../")
         except TenantQError as error:
-            self.message_user(request, f"{id}: {error}", messages.ERROR)
+            self.message_user(request, f"{id}: {error_text(error)}", messages.ERROR)
             return HttpResponseRedirect("../../")
         if row is None:
             raise Http404(_("There is no such task here, or it has ended."))

@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from tenant_q import tenancy
 from tenant_q.admin.links import Origin
+from tenant_q.admin.state_words import PLACES
 from tenant_q.admin.values import in_short
 from tenant_q.brokers import get_broker, site_brokers
 from tenant_q.brokers.protocol import CANCELLED, Live
@@ -26,11 +26,6 @@ from tenant_q.support.visible import visible
 
 SHOWN_ARGUMENTS = 10
 """The most arguments, and the most keyword arguments, of a task that are shown."""
-_PLACES = {
-    "leased": (gettext_lazy("Running"), "tenant-q-good"),
-    "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
-    "delayed": (gettext_lazy("Delayed"), "tenant-q-warn"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +89,16 @@ class Row:
     progress: str = ""
 
 
-def find_live(limit: int) -> list[Live]:
-    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`."""
+def find_live(limit: int, place: str = "") -> list[Live]:
+    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`.
+
+    Args:
+        limit: The most tasks.
+        place: "leased", "queued" or "delayed" for the tasks in one place only; empty for all.
+    """
     schema = tenancy.task_schema()
-    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
-    order = list(_PLACES)
+    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit, place=place)]
+    order = list(PLACES)
     return sorted(found, key=lambda live: order.index(live.place))[:limit]
 
 
@@ -129,7 +129,7 @@ def read_running(schema: str) -> Mapping[str, Running]:
 def as_row(live: Live) -> Row:
     """Return a live task as the page shows it, even if its package cannot be read."""
     is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
-    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
+    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else PLACES[live.place]
     due = moments.at(live.at) if live.at is not None else None
     common: dict[str, Any] = {
         "id": live.id,

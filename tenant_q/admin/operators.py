@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from tenant_q.admin import links
+from tenant_q.admin.count_links import list_link
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.values import block
@@ -106,9 +107,12 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
         done = sum(change(broker, own, actor=actor) for broker, own in by_broker.values())
         if action == "retry":
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
+            url = list_link(request, self.admin_site, "tenantpolicy", **{"with": "queued"})
         else:
             text = ngettext("%(count)s task was purged.", "%(count)s tasks were purged.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+            url = list_link(request, self.admin_site, "auditrecord", act="purge")
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, links.linked(url if done else "", text % {"count": done}), level)
 
 
 def _latest_dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:

@@ -23,6 +23,7 @@ from tenant_q.admin.filters import STARTED_BY_SCHEDULE, BoundedPaginator, RunSch
 from tenant_q.admin.gate import GatedAdmin
 from tenant_q.admin.run_acts import RunActsAdmin
 from tenant_q.admin.run_values import cut
+from tenant_q.admin.state_words import RUN_STATES
 from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
 from tenant_q.support import moments
@@ -46,7 +47,7 @@ class RunStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in run_page.RUN_STATES.items())]
+        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in RUN_STATES.items())]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == _OPEN:
@@ -129,7 +130,7 @@ class WorkflowRunAdmin(RunActsAdmin):
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_label(self, run: Any) -> Any:
-        words, style = run_page.RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
+        words, style = RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
         return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
 
     @admin.display(description=gettext_lazy("key"), ordering="key", empty_value="-")
@@ -140,7 +141,8 @@ class WorkflowRunAdmin(RunActsAdmin):
 
     @admin.display(description=gettext_lazy("progress"))
     def progress(self, run: Any) -> Any:
-        return _("%(done)s of %(all)s") % dict(zip(("done", "all"), run.tenant_q_progress, strict=True))
+        words = _("%(done)s of %(all)s") % dict(zip(("done", "all"), run.tenant_q_progress, strict=True))
+        return links.linked(f"{self.run_url('change', run)}#changelist", words)
 
     @admin.display(description=gettext_lazy("started"), ordering="created")
     def started_or_created(self, run: Any) -> Any:

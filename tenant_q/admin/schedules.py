@@ -18,13 +18,16 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
+from tenant_q.admin import links
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.forms import WHEN, ScheduleForm
 from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.schedule_table import ScheduleTableAdmin
 from tenant_q.exceptions import BadSchedule, TenantQError
-from tenant_q.schedules import by_hand, catch_up, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, offered_schedules, row_runs
 
 PREVIEWED = 5
 _BEHIND = _(
@@ -166,22 +169,29 @@ class ScheduleAdmin(ScheduleTableAdmin, FromCodeAdmin, ButtonsAdmin, TenantAdmin
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: _run_now(row, actor))
         if done:
-            text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done)
-            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+            text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done) % {"count": done}
+            url = list_link(request, self.admin_site, "livetask")
+            self.message_user(request, links.linked(url, text), messages.SUCCESS)
 
     @admin.action(description=_("Pause selected schedules"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
         text = ngettext("%(count)s schedule was paused.", "%(count)s schedules were paused.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        self._say(request, text, done, "paused")
 
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: resume(row, actor))
         text = ngettext("%(count)s schedule was resumed.", "%(count)s schedules were resumed.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        self._say(request, text, done, "active")
+
+    def _say(self, request: HttpRequest, text: str, done: int, state: str) -> None:
+        """Say of how many schedules the state was changed, with a link to those that have it now."""
+        url = list_link(request, self.admin_site, "schedule", app="django_q", state=state) if done else ""
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, links.linked(url, text % {"count": done}), level)
 
     def _do_each(self, request: HttpRequest, queryset: Any, do: Callable[[Any], bool]) -> int:
         """Do something to each chosen schedule, report errors without stopping, and return for how many it worked."""
@@ -190,11 +200,11 @@ class ScheduleAdmin(ScheduleTableAdmin, FromCodeAdmin, ButtonsAdmin, TenantAdmin
             try:
                 done += do(row)
             except TenantQError as error:
-                self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
+                self.message_user(request, f"{self.label(row)}: {error_text(error)}", messages.ERROR)
         return done
 
 
 def _run_now(row: Any, actor: str) -> bool:
     require_in_code(row)
-    offered.refuse_unlisted(row)
+    offered_schedules.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))

@@ -17,6 +17,8 @@ from django_q.models import Task
 
 from tenant_q.admin import links, own_failures
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.filters import (
     BoundedPaginator,
     CauseFilter,
@@ -27,11 +29,11 @@ from tenant_q.admin.filters import (
 )
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.values import as_text, block, stored_block, unsigned_note
-from tenant_q.exceptions import EnqueueError, TenantQError
+from tenant_q.exceptions import TenantQError
 from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failure_text import Failure, read_failure
-from tenant_q.lifecycle.task_rows import PICKLED, Stored
-from tenant_q.schedules import offered
+from tenant_q.lifecycle.task_rows import PICKLED
+from tenant_q.schedules import offered_schedules
 from tenant_q.support import moments
 from tenant_q.support.durations import duration
 from tenant_q.support.visible import visible
@@ -173,26 +175,17 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
                 self._run_again(task, request.user.get_username())
                 done += 1
             except TenantQError as error:
-                self.message_user(request, f"{task.name}: {error}", messages.ERROR)
+                self.message_user(request, f"{task.name}: {error_text(error)}", messages.ERROR)
         if done:
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
-            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+            url = list_link(request, self.admin_site, "livetask")
+            self.message_user(request, links.linked(url, text % {"count": done}), messages.SUCCESS)
 
     def _run_again(self, task: Any, actor: str) -> None:
-        args, kwargs = self._signed(task, "args"), self._signed(task, "kwargs")
-        offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
-        result = self._signed(task, "result").value if run_again.may_be_parts(args.value) else None
+        args, kwargs = run_again.signed(task, "args"), run_again.signed(task, "kwargs")
+        offered_schedules.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
+        result = run_again.signed(task, "result").value if run_again.may_be_parts(args.value) else None
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
-
-    def _signed(self, task: Any, name: str) -> Stored:
-        """Return a column of a task that is to run again from the admin. Raises `EnqueueError` if it is not signed."""
-        stored = task_rows.read(task, name)
-        what = "result" if name == "result" else "arguments"
-        if not stored.is_signed:
-            raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")
-        if stored.error:
-            raise EnqueueError(f"its {what} cannot be read ({stored.error}); deploy the code that this names.")
-        return stored
 
 
 _ABOUT = (("func", "name", "id"), ("others", "origin", "cluster", "hook"))

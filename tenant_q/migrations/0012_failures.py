@@ -15,7 +15,6 @@ FUNCTIONS = (
     "tenant_q_index_failure()",
     "tenant_q_failure_change(text, oid, text, text, text[], text[])",
     "tenant_q_doubt_failures(text)",
-    "tenant_q_has_failure_triggers(oid)",
     "tenant_q_install_failure_triggers(text)",
     "tenant_q_install_failures(text)",
     "tenant_q_sweep_failures(text, integer)",

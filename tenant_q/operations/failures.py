@@ -5,17 +5,22 @@ An entry of the index is open until its task is run again or its row is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from django.db.models import Count, Max, Min, Q, QuerySet
+from django.utils import timezone
 
 from tenant_q import tenancy
+from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.models import Failure
+from tenant_q.operations import failure_acts
+from tenant_q.operations.failure_acts import Slice
 
-# The schema, as PostgreSQL names it, and the id of a failed task.
-Key = tuple[str, str]
+SLICE = 100
+"""The most failures that are run again, or deleted, in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,23 @@ class FailureGroup:
     count: int
     tenants: int
     schedules: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePart:
+    """The failures of one tenant, or of the schedules with one name.
+
+    Attributes:
+        name: The schema of the tenant as PostgreSQL names it, or the name of the schedules.
+        count: The number of failures.
+        first: When the first of them ended.
+        last: When the last of them ended.
+    """
+
+    name: str
+    count: int
     first: datetime
     last: datetime
 
@@ -131,6 +153,33 @@ def failures(wanted: FailureFilter, *, limit: int, offset: int = 0) -> list[Fail
         return list(rows[offset : offset + limit])
 
 
+def parts(
+    wanted: FailureFilter, by: Literal["schema_name", "schedule"], *, limit: int, offset: int = 0
+) -> list[FailurePart]:
+    """Return the open failures by tenant, or by the name of their schedule, the largest part first.
+
+    It costs one statement. Failures of tasks without a schedule are no part by schedule.
+
+    Args:
+        wanted: Which failures.
+        by: The column of the index.
+        limit: The most parts to return.
+        offset: The number of parts to leave out.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    rows = (
+        _open(wanted)
+        .exclude(**{by: ""})
+        .values(by)
+        .annotate(count=Count("*"), first=Min("stopped"), last=Max("stopped"))
+    )
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        found = rows.order_by("-count", by).values_list(by, "count", "first", "last")
+        return [FailurePart(*row) for row in found[offset : offset + limit]]
+
+
 def count(wanted: FailureFilter) -> int:
     """Return the number of open failures, with one statement. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
@@ -168,27 +217,27 @@ def retry(
     limit: int | None = None,
     after: Key | None = None,
 ) -> FailuresDone:
-    """Run failed tasks again, tenant by tenant, each as a new task.
+    """Run failed tasks again, each as a new task, in slices of many tenants.
 
-    A failure that was run again is no longer open, so that repeating the call does not run it twice. The id of the new
-    task depends on the failure. If a call ends between enqueueing and its commit, the next one enqueues the same id,
-    which the broker knows for a day after it has run.
+    A failure that was run again is no longer open, so repeating the call does not run it twice. The id of the new task
+    depends on the failure: if a call ends between enqueueing and its commit, the next one enqueues the same id, which
+    the broker knows for a day after it has run.
 
-    Failures that end later than the call begins are left: the new tasks may fail, too.
+    Failures that end after the call has begun are left, because the new tasks may fail too.
 
     Args:
         wanted: Which failures.
-        actor: Who runs them again, for the audit records: one for each tenant and slice, with the count.
+        actor: Who runs them again, for the audit trail: one record for each tenant and slice, with the count.
         progress: Called after each slice with the number of failures that were looked at since the call before.
-        limit: The most failures to look at; None for all. A caller that acts in several calls sets `until` of the
-            filter, and hands over `last` of what the call before returned as `after`.
+        limit: The most failures to look at; None for all. Who acts in several calls sets `until` of the filter, and
+            passes `last` of each answer as `after` of the next call.
         after: Go on behind this failure, in the order of schema and id.
 
     Raises:
-        BrokerError: The broker cannot be reached. What was committed stays.
-        DatabaseAway: The database cannot be reached. What was committed stays.
+        BrokerError: The broker cannot be reached. What was done before stays.
+        DatabaseAway: The database cannot be reached. What was done before stays.
     """
-    raise NotImplementedError
+    return _each_slice(failure_acts.run_again, wanted, actor, progress, limit, after)
 
 
 def delete(
@@ -199,9 +248,49 @@ def delete(
     limit: int | None = None,
     after: Key | None = None,
 ) -> FailuresDone:
-    """Delete the rows of failed tasks in their tenants' tables, and so their entries. Arguments are those of `retry`.
+    """Delete the rows of failed tasks in their tenants' tables, and with them their entries.
+
+    Args:
+        wanted: Which failures. Those that end after the call has begun are left.
+        actor: Who deletes them, for the audit trail: one record for each tenant and slice, with the count.
+        progress: Called after each slice with the number of failures that were looked at since the call before.
+        limit: The most failures to look at, as for `retry`.
+        after: Go on behind this failure, as for `retry`.
 
     Raises:
-        DatabaseAway: The database cannot be reached. What was committed stays.
+        DatabaseAway: The database cannot be reached. What was done before stays.
     """
-    raise NotImplementedError
+    return _each_slice(failure_acts.delete, wanted, actor, progress, limit, after)
+
+
+def _each_slice(
+    act: Callable[[Sequence[Key], str], Slice],
+    wanted: FailureFilter,
+    actor: str,
+    progress: Callable[[int], None] | None,
+    limit: int | None,
+    after: Key | None,
+) -> FailuresDone:
+    """Act on the failures that are wanted, in slices. Return what came of it."""
+    if wanted.until is None:
+        wanted = replace(wanted, until=timezone.now())
+    done = skipped = seen = 0
+    errors: dict[Key, str] = {}
+    while limit is None or seen < limit:
+        keys = _keys(wanted, after, most=SLICE if limit is None else min(SLICE, limit - seen))
+        if not keys:
+            return FailuresDone(done, skipped, errors)
+        one = act(keys, actor)
+        done, skipped = done + one.done, skipped + len(keys) - one.done - len(one.errors)
+        errors |= one.errors
+        after, seen = keys[-1], seen + len(keys)
+        if progress is not None:
+            progress(len(keys))
+    return FailuresDone(done, skipped, errors, after)
+
+
+def _keys(wanted: FailureFilter, after: Key | None, *, most: int) -> list[Key]:
+    """Return the keys of the next failures that are wanted, in their order."""
+    rows = _open(wanted) if after is None else _open(wanted).filter(pk__gt=after)
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        return list(rows.order_by("schema_name", "task_id").values_list("schema_name", "task_id")[:most])

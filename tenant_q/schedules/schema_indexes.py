@@ -84,7 +84,7 @@ FAILURES = SchemaIndex(
     stale="tenant_q_stale_failure_schemas",
     errors="tenant_q_failure_errors",
     tenants_among=tenancy.scheduled_among,
-    calls=("tenant_q_sweep_failures(text, integer)", "tenant_q_has_failure_triggers(oid)"),
+    calls=("tenant_q_sweep_failures(text, integer)",),
 )
 
 _others: list[SchemaIndex] = []

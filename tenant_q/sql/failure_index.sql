@@ -155,17 +155,6 @@ EXCEPTION
 END
 $$;
 
--- Return whether a table has all triggers of the index, which run for every session.
-CREATE OR REPLACE FUNCTION {public}.tenant_q_has_failure_triggers(tab oid) RETURNS boolean
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT 4 = count(*) FROM pg_trigger
-    WHERE tgrelid = tab AND tgname IN (
-        'tenant_q_failure_added', 'tenant_q_failure_changed', 'tenant_q_failure_gone', 'tenant_q_failures_truncated'
-    ) AND tgenabled IN ('O', 'A') AND tgfoid = to_regprocedure('{public}.tenant_q_index_failure()')
-$$;
-
 -- Put the triggers on one schema's table, if they are missing. The role that executes it also needs EXECUTE on the trigger's
 -- function and TRIGGER on the table.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_install_failure_triggers(name text) RETURNS void
@@ -176,7 +165,12 @@ DECLARE
     tab regclass := to_regclass(quote_ident(name) || '.django_q_task');
     events text[];
 BEGIN
-    IF tab IS NULL OR {public}.tenant_q_has_failure_triggers(tab) THEN
+    IF tab IS NULL OR 4 = (
+        SELECT count(*) FROM pg_trigger
+        WHERE tgrelid = tab AND tgname IN (
+            'tenant_q_failure_added', 'tenant_q_failure_changed', 'tenant_q_failure_gone', 'tenant_q_failures_truncated'
+        ) AND tgenabled IN ('O', 'A') AND tgfoid = '{public}.tenant_q_index_failure()'::regprocedure
+    ) THEN
         RETURN;
     END IF;
     FOREACH events SLICE 1 IN ARRAY ARRAY[
@@ -340,10 +334,9 @@ $$;
 -- migrates tenants also needs the trigger's function, which only an operator can grant.
 REVOKE ALL ON FUNCTION
     {public}.tenant_q_index_failure(), {public}.tenant_q_failure_change(text, oid, text, text, text[], text[]),
-    {public}.tenant_q_doubt_failures(text), {public}.tenant_q_has_failure_triggers(oid),
-    {public}.tenant_q_install_failure_triggers(text), {public}.tenant_q_install_failures(text),
-    {public}.tenant_q_sweep_failures(text, integer), {public}.tenant_q_stale_failure_schemas(),
-    {public}.tenant_q_forget_failures(text), {public}.tenant_q_failure_errors(text)
+    {public}.tenant_q_doubt_failures(text), {public}.tenant_q_install_failure_triggers(text),
+    {public}.tenant_q_install_failures(text), {public}.tenant_q_sweep_failures(text, integer),
+    {public}.tenant_q_stale_failure_schemas(), {public}.tenant_q_forget_failures(text), {public}.tenant_q_failure_errors(text)
 FROM PUBLIC;
 DO $$
 DECLARE
@@ -357,8 +350,8 @@ BEGIN
         ) AND acl.privilege_type = 'INSERT' AND acl.grantee <> 0 AND acl.grantee <> tab.relowner
     LOOP
         EXECUTE 'GRANT EXECUTE ON FUNCTION '
-            '{public}.tenant_q_has_failure_triggers(oid), {public}.tenant_q_install_failure_triggers(text), '
-            '{public}.tenant_q_install_failures(text), {public}.tenant_q_sweep_failures(text, integer), '
+            '{public}.tenant_q_install_failure_triggers(text), {public}.tenant_q_install_failures(text), '
+            '{public}.tenant_q_sweep_failures(text, integer), '
             '{public}.tenant_q_stale_failure_schemas(), {public}.tenant_q_forget_failures(text), '
             '{public}.tenant_q_failure_errors(text) TO ' || writer;
     END LOOP;

@@ -101,6 +101,23 @@
 --   <tag>:functions          string  how many functions have words of their own
 --   <tag>:figures:<n>        string  <tag>:figures as it was when something was first acknowledged in the nth five
 --                                    minutes of the epoch; it expires after 70 minutes
+--   <tag>:day:<schema>       list    an element for each period of five minutes of the last day in which the tenant had
+--                                    something done or queued, in order, as `brokers/redis/day_elements.py` packs it: in
+--                                    front the number of the period, 3 bytes. It expires a day after the begin of the
+--                                    last one
+--   <tag>:day                list    the same of all tenants together
+--   <tag>:day_functions:<n>;<schema>
+--                            hash    place in <tag>:figure_places of a function -> packed {failed, microseconds run, 11
+--                                    counts of runs by their time (up to 4, 16 ... 4^10 ms, and longer)} of the tenant
+--                                    in the nth four hours of the epoch; it expires 20 hours after these
+--   <tag>:day_functions:<n>  hash    the same of all tenants together
+--   <tag>:day_tenants:<n>    hash    schema -> "done,failed,microseconds run" in the nth four hours; it expires as those
+--   <tag>:day_busy:<n>       hash    schema -> the ms for which workers were busy with its tasks in the nth five minutes of
+--                                    the epoch, from samples; '' -> the ms that the samples cover, of all sentinels. It
+--                                    is deleted when the period is recorded, and expires after 70 minutes
+--   <tag>:day_names          hash    place -> the name of the function, of all in <tag>:day_functions:...; it expires as
+--                                    the last of those
+--   <tag>:day_recorded       string  the last period that is in <tag>:day:...; it expires after 70 minutes
 --   <tag>:labels:<kind>      hash    name of a tenant, of a function -> 1 if it has series of its own in the metrics, 0
 --                                    if it was counted under "other"
 --   <tag>:most_labels:<kind> string  how many could have series of their own at the last scrape
@@ -111,8 +128,9 @@
 --                      tenant
 --   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
 --   for a time         <tag>:known and <tag>:alias:... for a day, <tag>:deleted for as long as the caller says,
---                      <tag>:figures:<n> for 70 minutes, <tag>:rate:<rate key> for an hour, and up to a day more if the
---                      rate is one a day
+--                      <tag>:figures:<n> for 70 minutes, <tag>:day... for a day after the last task that they count, at
+--                      most 20 kB for each tenant, <tag>:rate:<rate key> for an hour, and up to a day more if the rate
+--                      is one a day
 --   single values      <tag>:ring, <tag>:token, <tag>:epoch, <tag>:lane_turn, <tag>:expired, <tag>:statistics, and at most
 --                      64 words of <tag>:wake
 
@@ -120,11 +138,22 @@ local tag = KEYS[1]
 local figure_words = 56
 -- The length of a period of the figures.
 local period_ms = 300000
+-- For how long the figures are kept as they were when a period began.
+local kept_periods = 14
+-- The figures of a day: its periods, and its parts of four hours, in which functions and tenants are counted.
+local day_periods = 288
+local part_periods = 48
+local day_parts = 6
+-- The number of a tenant's functions with figures of their own in a part; also in `brokers/protocol/limits.py`.
+local most_day_functions = 12
+-- The number of the counts of runs by their time in a part; also in `brokers/days.py`.
+local day_places = 11
 
 -- The types of the keys that belong to one tenant, worker or group.
 local own_types = {
   queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash', alias = 'string',
-  lane = 'list', open = 'zset', levels = 'zset', parked = 'set', turns = 'zset', rate = 'hash',
+  lane = 'list', open = 'zset', levels = 'zset', parked = 'set', turns = 'zset', rate = 'hash', day = 'list',
+  day_functions = 'hash',
 }
 local full_names = {}
 
@@ -569,6 +598,18 @@ local function queued_of(schema)
   return redis.call('LLEN', key('queue:' .. schema)) + tonumber(redis.call('HGET', key('laned'), schema) or '0')
 end
 
+-- Return how many packages of each tenant are queued. Every tenant with a queue has a virtual time, a policy that keeps
+-- it out of the ring, or packages in lanes.
+local function queued_by_tenant()
+  local found = {}
+  for _, name in ipairs({ 'vtime', 'policy', 'laned' }) do
+    for _, schema in ipairs(redis.call('HKEYS', key(name))) do
+      found[schema] = found[schema] or queued_of(schema)
+    end
+  end
+  return found
+end
+
 -- Queue packages in their lanes, or in their tenant's queue those that have none.
 -- is_any_laned  whether one of them may have a lane
 local function push_all(schema, ids, is_any_laned)
@@ -621,6 +662,96 @@ local function free_place(at)
 end
 -- The name under which functions without figures of their own are counted; also in `brokers/protocol/limits.py`.
 local other_functions = 'other'
+
+-- Return the number of the present period.
+local function this_period()
+  return math.floor(now_ms() / period_ms)
+end
+
+-- Return the part of a day in which a period is, and when what is counted in it expires, in ms.
+local function part_of(period)
+  local part = math.floor(period / part_periods)
+  return part, (part + day_parts) * part_periods * period_ms
+end
+
+-- Add the runs of a function to a hash of the day's functions.
+-- kept    what the hash has of the function; false if it has nothing
+-- counts  the runs by their time: place, from 1 -> how many
+local function add_runs(name, at, kept, failed, us, counts)
+  local own = unpack_table(kept)
+  if not own or #own ~= 2 + day_places then
+    own = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  end
+  own[1], own[2] = (tonumber(own[1]) or 0) + failed, (tonumber(own[2]) or 0) + us
+  for place, count in pairs(counts) do
+    own[2 + place] = (tonumber(own[2 + place]) or 0) + count
+  end
+  redis.call('HSET', name, at, cmsgpack.pack(own))
+end
+
+-- Keep the name of a function whose place is in a hash of the day's functions, for as long as that.
+local function keep_day_name(at, func, expires)
+  redis.call('HSET', key('day_names'), at, func)
+  redis.call('PEXPIREAT', key('day_names'), string.format('%.0f', expires))
+end
+
+-- Return the first period that is not recorded in the day, or whose figures are kept at least.
+local function first_unrecorded()
+  return math.max(tonumber(redis.call('GET', key('day_recorded')) or '0') + 1, this_period() - kept_periods)
+end
+
+-- Return the figures as they were when a period began, or the next one in which something was done; false if nothing was
+-- done since.
+local function figures_since(period)
+  for n = period, this_period() do
+    local kept = redis.call('GET', key('figures:' .. n))
+    if kept then
+      return kept
+    end
+  end
+  return false
+end
+
+-- Return the periods that are not recorded in the day, { { number, words, busy }, ... }, and the words now.
+-- words_of  returns what is read of the figures; the words are those when the period began, false if nothing was done in
+--           it
+-- busy_of   returns what is read of the ms for which workers were busy; false if there were no samples
+local function unrecorded(words_of, busy_of)
+  local found = {}
+  for n = first_unrecorded(), this_period() do
+    local words, busy = key('figures:' .. n), key('day_busy:' .. n)
+    local has_words, has_busy = redis.call('EXISTS', words) == 1, redis.call('EXISTS', busy) == 1
+    if has_words or has_busy then
+      found[#found + 1] = { n, has_words and words_of(words), has_busy and busy_of(busy) }
+    end
+  end
+  return found, words_of(key('figures'))
+end
+
+-- Return the functions of the day of a tenant or of all: { when the first part began, in seconds, then for each function
+-- { name, failed, microseconds run, counts of its runs by their time } }.
+-- suffix  what the names of the hashes end with, ';<schema>' or nothing
+local function functions_of_day(suffix)
+  local last = part_of(this_period())
+  local by_place, found = {}, { (last - day_parts + 1) * part_periods * period_ms / 1000 }
+  for part = last - day_parts + 1, last do
+    local kept = redis.call('HGETALL', key('day_functions:' .. part .. suffix))
+    for i = 1, #kept, 2 do
+      local sums = by_place[kept[i]] or {}
+      for j, number in ipairs(unpack_table(kept[i + 1]) or {}) do
+        sums[j] = (sums[j] or 0) + (tonumber(number) or 0)
+      end
+      by_place[kept[i]] = sums
+    end
+  end
+  for at, sums in pairs(by_place) do
+    local name = redis.call('HGET', key('day_names'), at)
+    if name and #sums == 2 + day_places then
+      found[#found + 1] = { name, unpack(sums) }
+    end
+  end
+  return found
+end
 
 local function pack_lease(lease)
   return cmsgpack.pack({

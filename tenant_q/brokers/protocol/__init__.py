@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol.limits import (
     CANCEL_REACH,
     CANCELLED,
     LONGEST_WAIT,
+    MOST_DAY_FUNCTIONS,
     MOST_DEBT_SECONDS,
     MOST_FUNCTIONS,
     NEW_FACTOR,
@@ -28,9 +29,9 @@ from tenant_q.brokers.protocol.limits import (
     RATE_BURST_SECONDS,
     REMEMBER_SECONDS,
     SHORTEST_PARKING,
-    SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
+    slices,
 )
 from tenant_q.brokers.protocol.monitoring import Counts, Monitoring
 from tenant_q.brokers.protocol.packages import Live, Packages, state_at
@@ -47,6 +48,7 @@ __all__ = [
     "CANCELLED",
     "CANCEL_REACH",
     "LONGEST_WAIT",
+    "MOST_DAY_FUNCTIONS",
     "MOST_DEBT_SECONDS",
     "MOST_FUNCTIONS",
     "NEW_FACTOR",
@@ -54,7 +56,6 @@ __all__ = [
     "RATE_BURST_SECONDS",
     "REMEMBER_SECONDS",
     "SHORTEST_PARKING",
-    "SLICES",
     "SMALL_BATCH",
     "UNKNOWN_COST_MS",
     "Batch",
@@ -71,6 +72,7 @@ __all__ = [
     "Unique",
     "outage_seconds",
     "queue_names",
+    "slices",
     "state_at",
 ]
 

@@ -46,8 +46,14 @@ class Packages(Server, Protocol):
 
     supports_tenant_queues: bool = False
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        """Return a tenant's first packages in the broker: leased ones, queued ones in order, then delayed ones."""
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
+        """Return a tenant's first packages in the broker: leased ones, queued ones in order, then delayed ones.
+
+        Args:
+            schema: The schema of the tenant.
+            limit: The most packages.
+            place: "leased", "queued" or "delayed" for the packages of one place only; empty for all.
+        """
         raise refusal(self, "list a tenant's tasks")
 
     def find(self, schema: str, id: str) -> Live | None:

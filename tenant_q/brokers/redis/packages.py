@@ -20,8 +20,8 @@ class RedisPackages(Part):
 
     supports_tenant_queues = True
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        return [_live(*found) for found in self._run("live", *self._owner(schema), limit)]
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
+        return [_live(*found) for found in self._run("live", *self._owner(schema), limit, place)]
 
     def find(self, schema: str, id: str) -> Live | None:
         match self._run("find", *self._owner(schema), id, "whole"):

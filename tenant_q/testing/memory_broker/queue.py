@@ -17,13 +17,13 @@ from tenant_q.brokers.protocol import (
     OTHER_FUNCTIONS,
     REMEMBER_SECONDS,
     SHORTEST_PARKING,
-    SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
     Batch,
     Lease,
     Message,
     Settled,
+    slices,
 )
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull, TenantDeleted
@@ -223,7 +223,7 @@ class MemoryQueue(MemoryMonitoring):
             batch.spent += cost or 0.0
             part.spent += cost or 0.0
             batch.is_full = alone or batch.spent >= batch.budget
-            part.is_full = batch.is_full or part.spent >= batch.budget / SLICES
+            part.is_full = batch.is_full or part.spent >= batch.budget / slices()
             if part.is_full:
                 break
         return count

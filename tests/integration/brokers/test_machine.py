@@ -24,7 +24,7 @@ from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
 # All that may be left when no package is.
 MAY_STAY = {
     "vtime", "waited", "ring", "costs", "token", "known", "expired", "statistics", "policy", "wake", "figures",
-    "figure_places", "functions", "alias", "lane_turn", "rate",
+    "figure_places", "functions", "alias", "lane_turn", "rate", "day_functions", "day_names",
 }  # fmt: skip
 
 # Times are so large that the real time that passes meanwhile on the server decides nothing: no sum of steps comes
@@ -360,7 +360,8 @@ class TwoBrokers(RuleBasedStateMachine):
         assert self.alive == set()
         assert self.both("counts").open == 0
         assert {
-            re.sub(r"^(figures|alias|rate):.+$", r"\1", name, flags=re.DOTALL) for name in self.real.key_names()
+            re.sub(r"^(figures|day_functions|alias|rate):.+$", r"\1", name, flags=re.DOTALL)
+            for name in self.real.key_names()
         } <= MAY_STAY
         self.since_drained = 0
 

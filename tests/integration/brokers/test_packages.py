@@ -45,6 +45,19 @@ def test_no_more_than_asked_for(broker):
     assert shown == [[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "later"]]
 
 
+def test_the_packages_of_one_place(broker):
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    put(broker, "later", delay=60)
+    broker.fetch("w1", limit=2)
+
+    def found(place: str, limit: int = 100) -> list[str]:
+        return [one.id for one in broker.live("acme_corp", place=place, limit=limit)]
+
+    assert (found("leased"), found("queued"), found("delayed")) == (["a", "b"], ["c", "d"], ["later"])
+    assert (found("queued", 1), found("delayed", 1)) == (["c"], ["later"]), "the limit is for what is listed"
+
+
 def test_what_a_worker_holds_of_others_is_not_shown(broker):
     know(broker, 0.1, "acme_corp", "globex_inc")
     put(broker, "a", "b")
