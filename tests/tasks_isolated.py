@@ -109,3 +109,13 @@ def setting(name: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting(%s)", [name])
         return str(cursor.fetchone()[0])
+
+
+def fail_here() -> None:
+    """Run a task that fails in this task, whose failed row this task's session writes."""
+    QUtilities.add_async_task("tests.tasks.fail", "here", sync=True)
+
+
+def delete_failures() -> None:
+    """Delete the tenant's failed tasks."""
+    execute("DELETE FROM django_q_task WHERE NOT success")

@@ -39,7 +39,7 @@ def require_isolation() -> list[str]:
             "scram-sha-256 in pg_hba.conf, and take client certificates out of DATABASES."
         )
     shared_tables()
-    _require_table()
+    catalogue.require_shared(TenantRole._meta.db_table, "tenants' roles")
     warnings = [*_without_role()]
     if may_create_roles:
         warnings.append(
@@ -54,15 +54,6 @@ def _attributes() -> tuple[bool, bool]:
     with tenancy.detect_outages(), tenancy.raw_cursor() as cursor:
         ((is_superuser, may_create_roles),) = cursor.execute(statement("owner_attributes")).fetchall()
     return is_superuser, may_create_roles
-
-
-def _require_table() -> None:
-    table = TenantRole._meta.db_table
-    if not catalogue.has_all(catalogue.Table(table)):
-        raise ConfigurationError(
-            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants' roles; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
 
 
 def _without_role() -> list[str]:

@@ -61,7 +61,7 @@ def survey() -> Surroundings:
             _refuse_shared_sessions(connection)
         warnings += tenancy.note_role_settings()
     index_rights.require_index()
-    _require_records()
+    catalogue.require_shared(TenantRecord._meta.db_table, "tenants")
     if conf().isolation != "path":
         warnings += _isolation()
     tenancy.tenants_to_schedule()  # the project's own function may fail
@@ -86,15 +86,6 @@ def _isolation() -> list[str]:
     from tenant_q.cluster import isolation_preflight  # imports what no other project needs
 
     return isolation_preflight.require_isolation()
-
-
-def _require_records() -> None:
-    table = TenantRecord._meta.db_table
-    if not catalogue.has_all(catalogue.Table(table)):
-        raise ConfigurationError(
-            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
 
 
 def _test_queue() -> list[str]:

@@ -1,4 +1,4 @@
-"""Keep up what firing depends on: due indexes, policies, schedules from code, and the removal of deleted tenants."""
+"""Keep up due indexes, policies and schedules from code; remove what deleted tenants left, and outcomes grown old."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 from tenant_q import policies, tenancy
+from tenant_q.cluster.scheduler_failures import FailureUpkeep
+from tenant_q.cluster.scheduler_pruning import Pruning
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
@@ -33,6 +35,8 @@ class Upkeep:
 
     def __init__(self, session: SchedulerSession) -> None:
         self.session = session
+        self.failures = FailureUpkeep()
+        self._pruning = Pruning(session.seen)
         # When each kind of work is due.
         self._due: dict[str, float] = {}
         # Schemas that differ from an index, each with whether it is to be forgotten.
@@ -45,8 +49,8 @@ class Upkeep:
 
     @property
     def has_to_verify(self) -> bool:
-        """Whether the scheduler has schemas left to compare with the due index, or with the schedules in code."""
-        return bool(self._to_verify or self._sync)
+        """Whether the scheduler has schemas left to compare with an index, or with the schedules in code."""
+        return bool(self._to_verify or self._sync or self.failures.has_work)
 
     def compare_again(self) -> None:
         """Have the next upkeep compare all schemas with the due index: the scheduler may have lost notifications."""
@@ -66,6 +70,7 @@ class Upkeep:
         self._when_due("policies", self._apply_policies)
         self._when_due("tenants", self._clear_departed)
         self._when_due("index", self._find_stale)
+        self._when_due("outcomes", self._prune)
         self._update_stale()
         if self.session.unsure:
             # Every role that can connect can notify, so ignore schemas that the index does not know.
@@ -74,6 +79,8 @@ class Upkeep:
             self._to_verify += [one for one in unsure if one not in self._to_verify]
             self.session.unsure.clear()
         self._verify_some()
+        self._when_due("failures", self.failures.look)
+        self.failures.work()
         self._when_due("code", self._compare_code)
         self._sync_some()
         return bool(self._stale)
@@ -110,6 +117,9 @@ class Upkeep:
 
     def _clear_departed(self) -> None:
         _try(deleted_tenants.find_and_clear, "Could not remove the rest of deleted tenants")
+
+    def _prune(self) -> None:
+        _try(self._pruning.work, "Could not prune old results")
 
     def _find_stale(self) -> None:
         is_first = "index" not in self._due

@@ -20,6 +20,7 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q.brokers import get_impatient_broker
+from tenant_q.brokers.days import SAMPLE_SECONDS
 from tenant_q.cluster import sentinel_rounds
 from tenant_q.cluster.burst import Burst
 from tenant_q.cluster.children import Children
@@ -84,6 +85,7 @@ class Sentinel:
         self.started = timezone.now()
         self._state = ClusterState.STARTING
         self._trouble = ""
+        self._sampled = time.monotonic()
         lease = conf().lease
         self._give_back = Step("give back packages of dead workers", self._reclaim)
         self._show = Step("publish its status", self._publish, PUBLISH_SECONDS, is_vital=False)
@@ -105,6 +107,7 @@ class Sentinel:
                 self._show,
                 Step("pass on cancels", self.leases.pass_on_cancels, CANCEL_SECONDS, is_vital=False),
                 Step("pass on progress", self.leases.pass_on_progress, PROGRESS_SECONDS, is_vital=False),
+                Step("record figures of the day", self._record_figures, SAMPLE_SECONDS, is_vital=False),
             ],
             on_outage=self.leases.note_outage,
         )
@@ -203,6 +206,14 @@ class Sentinel:
             deaths=self.children.deaths,
             trouble=self._trouble or self.children.trouble,
         ).publish(self.broker)
+
+    def _record_figures(self) -> None:
+        """Have the sentinel record what has been done, and what its workers run now as a sample for the time since."""
+        self.broker.record_periods()
+        before, self._sampled = self._sampled, time.monotonic()
+        running = [child.slot.running for child in self.children.alive if child.is_worker]
+        ids = [id for id in running if id]
+        self.broker.note_busy(ids, min(self._sampled - before, 2 * SAMPLE_SECONDS))
 
     # The end
 

@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import sql
 
 from tenant_q.exceptions import ResultRefused
+from tenant_q.lifecycle import failure_entries
 from tenant_q.lifecycle.outcome_rows import CANCELLED_MARK, COLUMNS, Key, Owner, row_of, unique
 from tenant_q.lifecycle.task_statements import execute, table_of
 from tenant_q.package.outcome import Outcome
@@ -46,8 +47,9 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
     rows = _rows_of(by_tenant)
     statements, texts = _insertions(by_tenant, rows)
     answers = execute([schema for schema, _ in by_tenant], sql.SQL(";\n").join(statements), texts)
+    written = answers[len(answers) - len(statements) :][: len(rows)]
     left: dict[str, list[str]] = {}  # packages of one schema may name its tenant or, from an earlier version, none
-    for (schema, _), own, answer in zip(by_tenant, rows, answers[-len(rows) :], strict=True):
+    for (schema, _), own, answer in zip(by_tenant, rows, written, strict=True):
         if answer.written < len(own):
             left.setdefault(schema, []).extend(str(row["id"]) for row in own)
     return _cancelled_among(left) if left else set()
@@ -55,6 +57,8 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
 
 def insertions(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> list[tuple[sql.SQL, str]]:
     """Return the statements that write the rows of tenants in bulk, each with its parameter, for another transaction.
+
+    If there are failures, the last one adds their causes to the index of failures.
 
     Args:
         by_tenant: The outcomes of each tenant.
@@ -77,7 +81,10 @@ def _insertions(
     _refuse_too_large(texts, is_single=sum(map(len, by_tenant.values())) == 1)
     if is_as_tenant():  # the rights of its role to its schema say that the tenant still has it
         return [_insert(schema, None) for schema, _ in by_tenant], texts
-    return [_insert(*owner) for owner in by_tenant], texts
+    statements = [_insert(*owner) for owner in by_tenant]
+    if causes := failure_entries.statement_for(outcome for own in by_tenant.values() for outcome in own):
+        return [*statements, causes[0]], [*texts, causes[1]]
+    return statements, texts
 
 
 def _cancelled_among(ids: Mapping[str, Sequence[str]]) -> set[Key]:

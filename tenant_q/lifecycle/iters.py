@@ -34,7 +34,13 @@ logger = get_logger("tenant_q.flows")
 
 
 def iter_parts(
-    func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], schema: str, origin: str | None
+    func: Any,
+    args_iter: Sequence[Any],
+    keywords: dict[str, Any],
+    schema: str,
+    origin: str | None,
+    *,
+    id: str | None = None,
 ) -> list[Package]:
     """Build the packages of the parts of an iter.
 
@@ -44,6 +50,7 @@ def iter_parts(
         keywords: The keyword arguments of all parts, and the options of the iter.
         schema: The tenant's schema.
         origin: Who enqueues the iter.
+        id: A deterministic id of the iter; None for a new one.
 
     Returns:
         The packages. Their common group is the id of the iter.
@@ -54,7 +61,7 @@ def iter_parts(
     keywords = dict(keywords)
     options = take_q_options(keywords)
     arguments = [args if isinstance(args, tuple) else (args,) for args in args_iter]
-    iter_id: str = uuid()[1]
+    iter_id: str = id or uuid()[1]
     kept = options.pop("cached", keywords.pop("cached", conf().cached))
     hook = options.pop("hook", keywords.pop("hook", None))
     keywords.pop("group", None)
@@ -161,6 +168,11 @@ def _collated_task(package: Package) -> dict[str, Any]:
     task = {name: value for name, value in package.task.items() if name not in left}
     own = {"id": package.group, "cached": package.option("iter_cached"), "hook": package.option("iter_hook")}
     return task | own
+
+
+def whole_of(part: Package) -> Package:
+    """Return the package of the iter that a part belongs to, without arguments. Its id is that of the iter."""
+    return Package(_collated_task(part) | {"args": ()})
 
 
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:

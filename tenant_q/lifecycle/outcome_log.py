@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import TaskCancelled
+from tenant_q.exceptions import TaskCancelled, TaskPurged
 from tenant_q.lifecycle import retries
 from tenant_q.lifecycle.failure_text import read_result, traceback_of
 from tenant_q.lifecycle.retries import Step
@@ -23,6 +23,8 @@ _retries = get_logger("tenant_q.outbox")
 
 # The longest message of a failure in the log, in characters.
 LONGEST_MESSAGE = 10_000
+# The failures that somebody wanted.
+_WANTED = (TaskCancelled.__name__, TaskPurged.__name__)
 
 
 def labels_of(outcome: Outcome) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def log_last_attempt(outcome: Outcome, cause: BaseException | None = None) -> bo
 
 
 def log_failure(outcome: Outcome, cause: BaseException | None = None) -> None:
-    """Log a failure: at ERROR, but at INFO if the task was cancelled.
+    """Log a failure: at ERROR, but at INFO if the task was cancelled or purged.
 
     Args:
         outcome: The failure. If its record was written before, nothing is logged.
@@ -77,10 +79,10 @@ def log_failure(outcome: Outcome, cause: BaseException | None = None) -> None:
     if outcome.success or outcome.is_logged:
         return
     package, message = outcome.package, _message(outcome)
-    is_cancelled = outcome.death == TaskCancelled.__name__
-    exception = None if cause is None or is_cancelled else (type(cause), cause, traceback_of(cause))
+    is_wanted = outcome.death in _WANTED
+    exception = None if cause is None or is_wanted else (type(cause), cause, traceback_of(cause))
     logger.log(
-        logging.INFO if is_cancelled else logging.ERROR,
+        logging.INFO if is_wanted else logging.ERROR,
         "%s (%s, id %s) of %s failed in attempt %s after %.3f s: %s",
         package.func_name,
         package.name,

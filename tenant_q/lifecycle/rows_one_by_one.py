@@ -10,7 +10,7 @@ from typing import Any
 from django_q.models import Task
 from picklefield.fields import PickledObject
 
-from tenant_q.lifecycle import task_rows
+from tenant_q.lifecycle import failure_entries, task_rows
 from tenant_q.lifecycle.outcome_rows import CANCELLED_MARK, Key, Owner, as_pickled, as_task, signed_values
 from tenant_q.package.outcome import Outcome
 from tenant_q.scrubbing import shared_caches
@@ -69,6 +69,7 @@ def save(by_tenant: Mapping[Owner, Sequence[Outcome]]) -> set[Key]:
                             signed = signed_values(outcome.package, task.args, task.kwargs, task.result)
                         texts = {name: PickledObject(signed[name]) for name in task_rows.PICKLED if signed[name]}
                         row.update(**signed | texts)
+        failure_entries.add(outcomes)
     return cancelled
 
 

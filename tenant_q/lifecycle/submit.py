@@ -82,14 +82,13 @@ def submit_package(package: Package) -> str:
     return _send([package], once=False)
 
 
-def submit_iter(
-    func: Any,
-    args_iter: Sequence[Any],
-    keywords: dict[str, Any],
-    *,
-    schema: str | None = None,
-    origin: str | None = CODE,
-) -> str:
+def submit_parts(parts: Sequence[Package]) -> str:
+    """Submit the parts of an iter that are built, in bulk. Returns and raises as `submit_iter`."""
+    _send(parts, once=True)
+    return str(parts[0].group)
+
+
+def submit_iter(func: Any, args_iter: Sequence[Any], keywords: dict[str, Any], *, schema: str | None = None) -> str:
     """Submit an iter: enqueue one package for each set of arguments, in bulk. Raises as `submit`.
 
     Args:
@@ -97,15 +96,12 @@ def submit_iter(
         args_iter: The arguments of each part: a tuple, or a single argument.
         keywords: The keyword arguments of all parts, and the options of the iter.
         schema: The tenant's schema; None for the current one.
-        origin: Who enqueues the iter.
 
     Returns:
         The id of the iter, which its result will have.
     """
     require("add_async_tasks_from_iter", func=func, args_iter=args_iter)
-    parts = iters.iter_parts(func, args_iter, keywords, task_schema(schema), origin)
-    _send(parts, once=True)
-    return str(parts[0].group)
+    return submit_parts(iters.iter_parts(func, args_iter, keywords, task_schema(schema), CODE))
 
 
 def submit_chain(

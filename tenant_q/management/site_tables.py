@@ -172,8 +172,8 @@ def policy_in_words(tenant: Tenant) -> Any:
     policy = tenant.policy
     said = ["paused"] if policy.paused else []
     said += [f"weight {policy.weight:g}"] if policy.weight != 1 else []
-    limits = (("running", policy.max_running), ("queued", policy.max_queued), ("results", tenant.max_results))
-    said += [f"max {name} {limit}" for name, limit in limits if limit is not None]
+    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued} | asdict(tenant.kept)
+    said += [f"{name.replace('_', ' ')} {words(limit)}" for name, limit in limits.items() if limit is not None]
     return styled(", ".join(said), "yellow" if policy.paused else None) if said else None
 
 
@@ -208,7 +208,7 @@ def _cluster_as_json(one: ClusterStatus) -> dict[str, Any]:
 
 def _tenant_as_json(tenant: Tenant) -> dict[str, Any]:
     plan = {"schedules": tenant.schedules, "next_fire": tenant.next_fire, "held": tenant.held or None}
-    policy = asdict(tenant.policy) | {"max_results": tenant.max_results}
+    policy = asdict(tenant.policy) | asdict(tenant.kept)
     return {
         "schema": tenant.schema,
         "is_known": tenant.is_known,

@@ -187,8 +187,8 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
         _rename_role(old, new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         for index in all_indexes():
+            index_upkeep.install_now(tenancy.physical_schema(new), index)  # failures keep what is noted about them
             index_upkeep.forget(tenancy.physical_schema(old), index)
-            index_upkeep.install_now(tenancy.physical_schema(new), index)
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})
 
 

@@ -89,6 +89,7 @@ def _correct(admin: Admin, row: TenantRole, database: str, verifier: str) -> Non
     roles.create_or_correct(
         admin, row.role, database=database, verifier=verifier, connection_limit=row.connection_limit
     )
+    roles.allow_use(admin, row.role)
 
 
 def _refused(row: TenantRole, error: psycopg.Error) -> ProvisioningError:

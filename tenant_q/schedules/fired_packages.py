@@ -80,5 +80,6 @@ def failed_task(row: Schedule, schema: str, id: str, error: TenantQError) -> Out
     options = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
     options |= {"unique": None, "expires": None}  # of a declared function
     package = build(row.func.strip() or "?", (), {"q_options": options}, schema=schema, id=id, origin=SCHEDULE)
+    package.task["schedule"] = row.name or str(row.pk)
     reason = f"schedule {label}, planned for {row.next_run.isoformat()}: {error}"
     return give_up(package, ScheduleFailed(reason))

@@ -8,7 +8,7 @@ from tenant_q import tenancy
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.schedules.catalogue import Table, has_all
 from tenant_q.schedules.index_statements import fetch
-from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex, all_indexes
+from tenant_q.schedules.schema_indexes import FAILURES, SCHEDULES, SchemaIndex, all_indexes
 from tenant_q.sql import statement
 
 # The functions that a cluster and the commands call for any index.
@@ -63,7 +63,7 @@ def _require_functions() -> None:
     if missing:
         function = paths[missing[0][0]]
         what = next((index.what for index in all_indexes() if function in index.called), SCHEDULES.what)
-        before = "0004_admin_pages" if what == SCHEDULES.what else "0009_workflows"
+        before = {SCHEDULES.what: "0004_admin_pages", FAILURES.what: "0011_tenant_roles"}.get(what, "0009_workflows")
         raise ConfigurationError(
             f"The schema {public!r} has no function {function}, a part of the index of all tenants' "
             f"{what}; run `python manage.py migrate_schemas --shared`. If that changes nothing, run "

@@ -17,7 +17,7 @@ from tenant_q.exceptions import DatabaseAway
 from tenant_q.schedules import index_rights
 from tenant_q.schedules.catalogue import Function, Table, has_all
 from tenant_q.schedules.index_statements import call, execute, fetch, in_public
-from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex
+from tenant_q.schedules.schema_indexes import FAILURES, SCHEDULES, SchemaIndex
 from tenant_q.support.log_labels import get_logger
 
 logger = get_logger("tenant_q.due_index")
@@ -68,8 +68,9 @@ def forget(schema: str, index: SchemaIndex = SCHEDULES) -> None:
 
 
 def install_where_migrated(*, app_config: Any, using: str, **_: Any) -> None:
-    """Receive `post_migrate`: put the migrated schema into the index of schedules, if both have their tables."""
-    install_migrated(app_config.name, using, SCHEDULES)
+    """Receive `post_migrate`: put the migrated schema into the indexes of schedules and failures."""
+    for index in (SCHEDULES, FAILURES):
+        install_migrated(app_config.name, using, index)
 
 
 def install_migrated(app: str, using: str, index: SchemaIndex) -> None:

@@ -1,4 +1,4 @@
-"""The indexes in the public schema of what tenants' tables hold: schedules, and what installed apps add."""
+"""The indexes in the public schema of what tenants' tables hold: schedules, failures, and what installed apps add."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class SchemaIndex:
         errors: The name of the function that counts what is wrong about a schema.
         tenants_among: A function that returns which schemas may have such a table: those of tenants.
         others: Other tables in the public schema that a cluster writes to for this index.
+        calls: Other functions of this index that a cluster calls, with the types of their arguments.
     """
 
     what: str
@@ -41,6 +42,7 @@ class SchemaIndex:
     errors: str
     tenants_among: Callable[[Collection[str]], set[str]]
     others: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class SchemaIndex:
     def called(self) -> tuple[str, ...]:
         """The functions of the index that a cluster and the commands call, with the types of their arguments."""
         takes_schema = (self.forget, self.errors, self.install, self.install_triggers)
-        return (*(f"{name}(text)" for name in takes_schema), f"{self.stale}()")
+        return (*(f"{name}(text)" for name in takes_schema), f"{self.stale}()", *self.calls)
 
 
 SCHEDULES = SchemaIndex(
@@ -69,6 +71,22 @@ SCHEDULES = SchemaIndex(
     tenants_among=tenancy.scheduled_among,
 )
 
+FAILURES = SchemaIndex(
+    what="failures",
+    app="django_q",
+    table="django_q_task",
+    entries="tenant_q_failure",
+    known="tenant_q_indexedfailures",
+    trigger="tenant_q_index_failure",
+    install_triggers="tenant_q_install_failure_triggers",
+    install="tenant_q_install_failures",
+    forget="tenant_q_forget_failures",
+    stale="tenant_q_stale_failure_schemas",
+    errors="tenant_q_failure_errors",
+    tenants_among=tenancy.scheduled_among,
+    calls=("tenant_q_sweep_failures(text, integer)",),
+)
+
 _others: list[SchemaIndex] = []
 
 
@@ -79,5 +97,5 @@ def register(index: SchemaIndex) -> None:
 
 
 def all_indexes() -> tuple[SchemaIndex, ...]:
-    """Return the index of schedules and those that installed apps have registered."""
-    return (SCHEDULES, *_others)
+    """Return the indexes of schedules and failures, and those that installed apps have registered."""
+    return (SCHEDULES, FAILURES, *_others)

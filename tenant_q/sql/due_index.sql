@@ -180,7 +180,8 @@ BEGIN
     ), ours AS (
         SELECT fun.oid FROM pg_proc AS fun
         WHERE fun.oid IN (
-            to_regprocedure('{public}.tenant_q_index_schedule()'), to_regprocedure('{public}.tenant_q_index_run()')
+            to_regprocedure('{public}.tenant_q_index_schedule()'), to_regprocedure('{public}.tenant_q_index_run()'),
+            to_regprocedure('{public}.tenant_q_index_failure()')
         )
     ), found AS (
         SELECT 1 AS rank, format('%s is no plain table', path) AS reason FROM tab
@@ -196,7 +197,14 @@ BEGIN
         UNION ALL
         SELECT 5, format('%s has the trigger %I', path, trig.tgname)
         FROM tab JOIN pg_trigger AS trig ON trig.tgrelid = tab.oid
-        WHERE NOT trig.tgisinternal AND (trig.tgqual IS NOT NULL OR trig.tgfoid NOT IN (SELECT oid FROM ours))
+        WHERE NOT trig.tgisinternal AND (
+            trig.tgfoid NOT IN (SELECT oid FROM ours)
+            -- The conditions of failure_index.sql. A column's type is checked below.
+            OR trig.tgqual IS NOT NULL AND pg_get_triggerdef(trig.oid) !~ (
+                ' FOR EACH ROW WHEN \(\((NOT new\.success|NOT old\.success|\(NOT old\.success\) OR \(NOT new\.success\))\)\) '
+                'EXECUTE FUNCTION [^ ]+\(''[^'']*''\)$'
+            )
+        )
         UNION ALL
         SELECT 6, format('%s has the column %I, whose type or value is not one of PostgreSQL''s own', path, col.attname)
         FROM tab JOIN pg_attribute AS col ON col.attrelid = tab.oid JOIN pg_type AS kind ON kind.oid = col.atttypid

@@ -16,6 +16,7 @@ from tenant_q.exceptions import (
     DatabaseAway,
     StepGone,
     TaskCancelled,
+    TaskPurged,
     TenantBroken,
     TenantBusy,
     UnknownFunction,
@@ -223,7 +224,7 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
         settled.retried[outcome.package.id] = decision
         end = StepEnd(StepState.READY, error=error)
         return EndedStep(outcome.package, end, decision.tries, *times, delay=decision.delay)
-    if outcome.death == TaskCancelled.__name__:
+    if outcome.death in (TaskCancelled.__name__, TaskPurged.__name__):
         return EndedStep(outcome.package, StepEnd(StepState.CANCELLED, error=error), outcome.package.failures, *times)
     return EndedStep(outcome.package, StepEnd(StepState.FAILED, error=error), decision.tries, *times, has_row=True)
 

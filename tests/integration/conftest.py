@@ -182,6 +182,16 @@ def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def as_olga(monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]) -> Iterator[None]:
+    """Be the operator olga on a terminal, with `forget` called before and after the test: the body of a fixture."""
+    monkeypatch.setattr("getpass.getuser", lambda: "olga")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    forget()
+    yield
+    connection.set_schema_to_public()
+    forget()
+
+
 @pytest.fixture
 def define(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workflow]]:
     """Declare a workflow that exists while the test does. The same name again is a later version of its code."""

@@ -91,7 +91,7 @@ def grant(message: str) -> None:
 
 def make_functions_again() -> None:
     """What an upgrade does: it grants the functions to those who may write to the indexes."""
-    for file in ("due_index", "run_index"):
+    for file in ("due_index", "run_index", "failure_index"):
         sql(index_statements.functions_of(file).as_string())
 
 
@@ -291,7 +291,8 @@ def migrate_as(role: str) -> None:
 def test_a_migration_under_another_role_goes_on_and_the_cluster_installs(migrated, caplog, make_scheduler):
     with caplog.at_level(logging.WARNING, "tenant_q"):
         migrate_as(MIGRATOR)
-    (record,) = caplog.records
+    record, other = caplog.records
+    assert "Left the failures of spare to the cluster" in other.getMessage()
     assert "Left the schedules of spare to the cluster, which puts them into the index" in record.getMessage()
     assert (
         "GRANT EXECUTE ON FUNCTION public.tenant_q_index_schedule(), public.tenant_q_install_triggers(text) "
@@ -307,10 +308,11 @@ def test_a_migration_under_another_role_goes_on_and_the_cluster_installs(migrate
     assert list(entries(migrated)) == [1]
 
 
-def test_with_the_one_grant_a_migration_makes_the_triggers(migrated, caplog, make_scheduler):
+def test_with_one_grant_for_each_index_a_migration_makes_the_triggers(migrated, caplog, make_scheduler):
     with caplog.at_level(logging.WARNING, "tenant_q"):
         migrate_as(MIGRATOR)
-        grant(caplog.records[0].getMessage())
+        for record in caplog.records:
+            grant(record.getMessage())
         caplog.clear()
         migrate_as(MIGRATOR)
     assert caplog.records == []

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.utils import timezone
 
 from tenant_q import policies, tenancy
 from tenant_q.models import AuditRecord, TenantConfiguration, TenantOperation, TenantRole
 from tenant_q.tenancy import TenantConfig, config
-from tests.integration.conftest import sql
+from tests.integration.conftest import as_olga, sql
 
 A, B = "acme_corp", "globex_inc"
 pytestmark = pytest.mark.seam
@@ -23,12 +22,7 @@ pytestmark = pytest.mark.seam
 
 @pytest.fixture(autouse=True)
 def clean(tenants, monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr("getpass.getuser", lambda: "olga")
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    forget()
-    yield
-    connection.set_schema_to_public()
-    forget()
+    yield from as_olga(monkeypatch, forget)
 
 
 def forget() -> None:

@@ -838,7 +838,7 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     settings.TENANT_Q = {"lease": 1}
     pruned: list[str] = []
-    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema))
+    monkeypatch.setattr(prune_results, "prune", lambda schema, **_: pruned.append(schema))
     add("acme_corp", "tests.tasks.add", 1)
     add("globex_inc", "tests.tasks.add", 1)
     work(worker)
@@ -853,7 +853,7 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
 
 
 def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings, monkeypatch):
-    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema) or len(pruned) < 3)
+    monkeypatch.setattr(prune_results, "prune", lambda schema, **_: pruned.append(schema) or len(pruned) < 3)
     pruned: list[str] = []
     worker.pruner._noted_at["acme_corp"] = float("-inf")
     for _ in range(5):
@@ -863,7 +863,7 @@ def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings
 
 
 def test_a_tenant_that_cannot_be_pruned_stops_nobody(tenants, worker, monkeypatch):
-    def prune(schema: str, *_: Any) -> None:
+    def prune(schema: str, **_: Any) -> None:
         raise DatabaseError("broken")
 
     monkeypatch.setattr(prune_results, "prune", prune)

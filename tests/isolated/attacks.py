@@ -111,9 +111,9 @@ ATTACKS = {
         *(
             statement.format(table)
             for table in (
-                "auditrecord", "brokerepoch", "codeschedule", "dueschedule", "dueworkflow", "grouppart", "indexedruns",
-                "indexedschema", "schedulerelease", "syncedtenant", "tenantconfig", "tenantoperation", "tenantpolicy",
-                "tenantrecord", "tenantrole",
+                "auditrecord", "brokerepoch", "codeschedule", "dueschedule", "dueworkflow", "failure", "grouppart",
+                "indexedfailures", "indexedruns", "indexedschema", "schedulerelease", "syncedtenant", "tenantconfig",
+                "tenantoperation", "tenantpolicy", "tenantrecord", "tenantrole",
             )
             for statement in ("SELECT * FROM public.tenant_q_{}", "DELETE FROM public.tenant_q_{}")
         ),
@@ -289,16 +289,20 @@ ATTACKS = {
         "~CREATE TEMP TABLE django_q_schedule (id int, cluster text, next_run timestamptz, repeats int, "
         "intended_date_kwarg text, schedule_type text)",
         "~CREATE TEMP TABLE tenant_q_workflows_run (id text, state text, look_at timestamptz, cluster text)",
+        "~CREATE TEMP TABLE django_q_task (id text, success boolean, func text, attempt_count int, "
+        "stopped timestamptz)",
         *(
             f"CREATE TRIGGER mine AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.{function}({argument})"
             for table, function in (
                 ("pg_temp.django_q_schedule", "tenant_q_index_schedule"),
                 ("pg_temp.tenant_q_workflows_run", "tenant_q_index_run"),
+                ("pg_temp.django_q_task", "tenant_q_index_failure"),
             )
             for argument in ("", "'{victim}'", "'{own}'")
         ),
         "~INSERT INTO pg_temp.django_q_schedule SELECT n, '', now(), 1, '', 'D' FROM generate_series(1, 2000) n",
         "~INSERT INTO pg_temp.tenant_q_workflows_run VALUES ('r', 'running', now(), '')",
+        "~INSERT INTO pg_temp.django_q_task VALUES ('t', false, 'f', 1, now())",
         crosses=False,
     ),
     "temporary things in the place of the tenant's": Attack(

@@ -10,6 +10,7 @@ import logging
 import pickle
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
 from tenant_q.lifecycle import prune_results, results, rows_one_by_one, save_results
+from tenant_q.lifecycle.retention import Limits, Retention
 from tenant_q.management.django_q_commands import show_all_tenants
 from tenant_q.package.build import build
 from tenant_q.package.outcome import Outcome
@@ -38,10 +40,16 @@ from tests.integration.conftest import sql
 from tests.integration.planning import LATER, entries, insert
 from tests.security.roles import CAST, MADE, OWNER, STRANGER, TAKE, TRIGGER, arm, as_role, own, prize
 
+# With limits by age, pruning reads the table of schedules too.
+KEEP = {"keep_successes": {"days": 1}, "keep_failures": {"days": 1}}
+_DAY = Limits(age=timedelta(days=1))
+RETENTION = Retention(_DAY, _DAY, spares_schedules=True)
+
 
 @pytest.fixture
-def act(spare) -> Iterator[Callable[[], list[Any]]]:
+def act(spare, settings) -> Iterator[Callable[[], list[Any]]]:
     """Have the cluster, an operator and the attacker's own statements do all there is to do for the tenant."""
+    settings.TENANT_Q = settings.TENANT_Q | KEEP
     scheduler = Scheduler(Slot())
     worker = Worker("w1", get_broker(), Slot(), once=True)
 
@@ -306,6 +314,8 @@ LATE = {
     "save several": lambda: save_results.save_or_raise([outcome(), outcome("acme_corp")]),
     "save one by one": lambda: rows_one_by_one.save({("spare", None): [outcome()]}),
     "prune": lambda: prune_results.prune("spare"),
+    "prune by age": lambda: prune_results.prune("spare", RETENTION),
+    "count outcomes": lambda: prune_results.count_outcomes({"spare": RETENTION}),
     "read back": _read_back,
     "index": lambda: index_upkeep.errors("spare"),
     "details": lambda: planned_runs.planned_runs(10, "spare"),
@@ -418,6 +428,17 @@ CALLS = {
     "tenant_q_doubt_runs": "SELECT public.tenant_q_doubt_runs('acme_corp')",
     "tenant_q_run_change": "SELECT public.tenant_q_run_change('acme_corp', 1, '', 'TRUNCATE', NULL, NULL)",
     "tenant_q_stale_run_schemas": "SELECT * FROM public.tenant_q_stale_run_schemas()",
+    "tenant_q_forget_failures": "SELECT public.tenant_q_forget_failures('acme_corp')",
+    "tenant_q_failure_errors": "SELECT public.tenant_q_failure_errors('acme_corp')",
+    "tenant_q_install_failures": "SELECT public.tenant_q_install_failures('spare')",
+    "tenant_q_install_failure_triggers": "SELECT public.tenant_q_install_failure_triggers('spare')",
+    "tenant_q_doubt_failures": "SELECT public.tenant_q_doubt_failures('acme_corp')",
+    "tenant_q_failure_change": "SELECT public.tenant_q_failure_change('acme_corp', 1, '', 'TRUNCATE', NULL, NULL)",
+    "tenant_q_stale_failure_schemas": "SELECT * FROM public.tenant_q_stale_failure_schemas()",
+    "tenant_q_sweep_failures": "SELECT public.tenant_q_sweep_failures('acme_corp', 1)",
+    "tenant_q_index_failure": "CREATE TEMP TABLE django_q_task (id text, success boolean);"
+    "CREATE TRIGGER mine AFTER INSERT ON django_q_task FOR EACH ROW "
+    "EXECUTE FUNCTION public.tenant_q_index_failure('acme_corp')",
     "tenant_q_index_run": "CREATE TEMP TABLE tenant_q_workflows_run (id text, state text, look_at timestamptz, "
     "cluster text);"
     "CREATE TRIGGER mine AFTER INSERT ON tenant_q_workflows_run FOR EACH ROW "
@@ -492,7 +513,10 @@ def test_a_table_that_is_moved_takes_no_entries_along(spare):
 
 def test_the_index_is_not_the_roles(spare):
     for role in (OWNER, STRANGER):
-        for table in ("tenant_q_dueschedule", "tenant_q_indexedschema", "tenant_q_dueworkflow", "tenant_q_indexedruns"):
+        for table in (
+            "tenant_q_dueschedule", "tenant_q_indexedschema", "tenant_q_dueworkflow", "tenant_q_indexedruns",
+            "tenant_q_failure", "tenant_q_indexedfailures",
+        ):  # fmt: skip
             with as_role(role) as raw, pytest.raises(psycopg.errors.InsufficientPrivilege):
                 raw.execute(f"DELETE FROM public.{table}")
 

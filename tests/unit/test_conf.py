@@ -135,6 +135,13 @@ def test_other_values_that_are_accepted(settings, key, value):
     conf()
 
 
+@pytest.mark.parametrize("value", [{"days": 0.5}, {"rows": 1}, {"days": 36500, "rows": 10}, {"days": 3, "rows": None}])
+def test_outcomes_are_kept_by_age_by_number_or_both(settings, value):
+    settings.TENANT_Q = {"keep_successes": value, "keep_failures": value}
+    assert problems() == []
+    assert conf().keep_successes == conf().keep_failures == value
+
+
 def test_none_means_the_default(settings):
     settings.Q_CLUSTER, settings.TENANT_Q = {}, {}
     default = conf()
@@ -263,6 +270,26 @@ OTHER = [
         {"admin_functions": ["tenant_q.utils.QUtilities.add_async_task"]},
         "TENANT_Q['admin_functions'] names 'tenant_q.utils.QUtilities.add_async_task'; its functions call others",
     ),
+    *[
+        ("TENANT_Q", {key: value}, f"TENANT_Q['{key}'] is {value!r}; it must be a dict with 'days'")
+        for key in ("keep_successes", "keep_failures")
+        for value in (
+            {},
+            {"days": None},
+            {"days": 0},
+            {"days": -1},
+            {"days": 10**6},
+            {"days": float("nan")},
+            {"days": "30"},
+            {"days": True},
+            {"rows": 0},
+            {"rows": 1.5},
+            {"rows": 2**31},
+            {"day": 30},
+            {"days": 30, "age": 1},
+        )
+    ],
+    ("TENANT_Q", {"keep_failures": 30}, "TENANT_Q['keep_failures'] is 30 (int); it must be dict."),
     ("SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", "public", "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list"),
     ("SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER", ["public", 5], "SCHEMAS_TO_BE_EXCLUDED_BY_SCHEDULER must be a list"),
 ]

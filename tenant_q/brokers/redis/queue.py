@@ -17,7 +17,6 @@ from tenant_q.brokers.protocol.limits import (
     BATCH_SECONDS,
     NEW_FACTOR,
     REMEMBER_SECONDS,
-    SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
 )
@@ -81,7 +80,7 @@ class RedisQueue(Part):
             lease_ms,
             limit,
             round(seconds * 1000),
-            SLICES,
+            limits.slices(),
             UNKNOWN_COST_MS,
             NEW_FACTOR,
             word,

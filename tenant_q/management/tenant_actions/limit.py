@@ -26,7 +26,11 @@ class Action(TenantAction):
         )
         parser.add_argument("--max-running", help="The most workers that it may occupy at once. 0: no limit.", **limits)
         parser.add_argument("--max-queued", help="The most tasks of it that may wait. 0: no limit.", **limits)
+        days: dict[str, Any] = {"type": _days, "default": argparse.SUPPRESS, "metavar": "D"}
         parser.add_argument("--max-results", help="The number of its successes to keep. 0: save_limit.", **limits)
+        parser.add_argument("--success-days", help="The days to keep them for. 0: keep_successes.", **days)
+        parser.add_argument("--max-failures", help="The number of its failures to keep. 0: keep_failures.", **limits)
+        parser.add_argument("--failure-days", help="The days to keep them for. 0: keep_failures.", **days)
 
     def perform(self, schema: str, options: dict[str, Any]) -> None:
         values: Any = {name: options[name] for name in tenant_policies.LIMITS if name in options}
@@ -43,6 +47,17 @@ def _limit(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give 1 or more, or 0 for no limit") from None
+
+
+def _days(text: str) -> float | None:
+    if text.lower() in ("0", "none"):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of days; give one above 0, or 0 for what the settings say"
+        ) from None
 
 
 def _weight(text: str) -> float:
