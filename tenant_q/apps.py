@@ -58,9 +58,10 @@ class TenantQConfig(AppConfig):
         from tenant_q.lifecycle import push
         from tenant_q.models import TenantConfiguration, TenantPolicy
         from tenant_q.operations import deleted_tenants
-        from tenant_q.schedules import index_upkeep, replanning
+        from tenant_q.schedules import index_upkeep, replanning, row_names
 
         replanning.install()
+        row_names.install()
         pre_enqueue.connect(push.stamp, dispatch_uid="tenant_q.stamp")
         post_migrate.connect(index_upkeep.install_where_migrated, dispatch_uid="tenant_q.due_index")
         for signal, note in ((post_save, deleted_tenants.tenant_made), (post_delete, deleted_tenants.tenant_deleted)):

@@ -25,7 +25,7 @@ def _days(name: str, verbose_name: str, help_text: str) -> list[Any]:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("tenant_q", "0012_failures")]
+    dependencies = [("tenant_q", "0014_overview")]
 
     operations = [
         *_days(

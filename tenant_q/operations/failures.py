@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
+from typing import Literal
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from tenant_q import tenancy
+from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.models import Failure
 from tenant_q.operations import failure_acts
 from tenant_q.operations.failure_acts import Slice
-
-# The schema, as PostgreSQL names it, and the id of a failed task.
-Key = tuple[str, str]
 
 SLICE = 100
 """The most failures that are run again, or deleted, in one transaction."""
@@ -72,6 +69,23 @@ class FailureGroup:
     count: int
     tenants: int
     schedules: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePart:
+    """The failures of one tenant, or of the schedules with one name.
+
+    Attributes:
+        name: The schema of the tenant as PostgreSQL names it, or the name of the schedules.
+        count: The number of failures.
+        first: When the first of them ended.
+        last: When the last of them ended.
+    """
+
+    name: str
+    count: int
     first: datetime
     last: datetime
 
@@ -139,6 +153,33 @@ def failures(wanted: FailureFilter, *, limit: int, offset: int = 0) -> list[Fail
         return list(rows[offset : offset + limit])
 
 
+def parts(
+    wanted: FailureFilter, by: Literal["schema_name", "schedule"], *, limit: int, offset: int = 0
+) -> list[FailurePart]:
+    """Return the open failures by tenant, or by the name of their schedule, the largest part first.
+
+    It costs one statement. Failures of tasks without a schedule are no part by schedule.
+
+    Args:
+        wanted: Which failures.
+        by: The column of the index.
+        limit: The most parts to return.
+        offset: The number of parts to leave out.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    rows = (
+        _open(wanted)
+        .exclude(**{by: ""})
+        .values(by)
+        .annotate(count=Count("*"), first=Min("stopped"), last=Max("stopped"))
+    )
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        found = rows.order_by("-count", by).values_list(by, "count", "first", "last")
+        return [FailurePart(*row) for row in found[offset : offset + limit]]
+
+
 def count(wanted: FailureFilter) -> int:
     """Return the number of open failures, with one statement. Raises `DatabaseAway`."""
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
@@ -176,7 +217,7 @@ def retry(
     limit: int | None = None,
     after: Key | None = None,
 ) -> FailuresDone:
-    """Run failed tasks again, tenant by tenant, each as a new task.
+    """Run failed tasks again, each as a new task, in slices of many tenants.
 
     A failure that was run again is no longer open, so repeating the call does not run it twice. The id of the new task
     depends on the failure: if a call ends between enqueueing and its commit, the next one enqueues the same id, which
@@ -223,30 +264,28 @@ def delete(
 
 
 def _each_slice(
-    act: Callable[[str, Sequence[str], str], Slice],
+    act: Callable[[Sequence[Key], str], Slice],
     wanted: FailureFilter,
     actor: str,
     progress: Callable[[int], None] | None,
     limit: int | None,
     after: Key | None,
 ) -> FailuresDone:
-    """Act on the failures that are wanted, in slices of one tenant each. Return what came of it."""
+    """Act on the failures that are wanted, in slices. Return what came of it."""
     if wanted.until is None:
         wanted = replace(wanted, until=timezone.now())
-    done, skipped, seen = 0, 0, 0
+    done = skipped = seen = 0
     errors: dict[Key, str] = {}
     while limit is None or seen < limit:
         keys = _keys(wanted, after, most=SLICE if limit is None else min(SLICE, limit - seen))
-        for schema, own in groupby(keys, key=itemgetter(0)):
-            ids = [id for _, id in own]
-            one = act(schema, ids, actor)
-            done, skipped = done + one.done, skipped + len(ids) - one.done - len(one.errors)
-            errors |= {(schema, id): reason for id, reason in one.errors.items()}
-            after, seen = (schema, ids[-1]), seen + len(ids)
-            if progress is not None:
-                progress(len(ids))
         if not keys:
             return FailuresDone(done, skipped, errors)
+        one = act(keys, actor)
+        done, skipped = done + one.done, skipped + len(keys) - one.done - len(one.errors)
+        errors |= one.errors
+        after, seen = keys[-1], seen + len(keys)
+        if progress is not None:
+            progress(len(keys))
     return FailuresDone(done, skipped, errors, after)
 
 

@@ -21,7 +21,7 @@ from django.core.management import call_command, load_command_class
 
 from tenant_q.management import commands as commands_package
 from tenant_q.management import site_tables
-from tenant_q.management.commands import msschedules
+from tenant_q.management.commands import msfailures, msschedules
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
 
@@ -84,7 +84,7 @@ def test_the_examples_run_and_give_what_they_say(other_cluster, mscluster, setti
 
 @pytest.mark.parametrize(
     "columns",
-    [site_tables._CLUSTER, site_tables._PROCESS, site_tables._TENANT, msschedules._COLUMNS],
+    [site_tables._CLUSTER, site_tables._PROCESS, site_tables._TENANT, msschedules._COLUMNS, msfailures._GROUP],
     ids=lambda columns: columns[1],
 )
 def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):

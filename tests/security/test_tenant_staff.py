@@ -292,7 +292,7 @@ class PlainAdmin(ScheduleAdmin):
     form = PlainForm  # type: ignore[assignment]  # not ours
     fieldsets = None
     fields = ("func", "hook", "args", "kwargs", "schedule_type", "next_run", "repeats")
-    list_display = ("label", "func", "hook", "kwargs")  # type: ignore[assignment]  # fewer than ours
+    list_display = ("label", "func", "hook", "kwargs")  # fewer than ours
     list_display_links = ("label",)
     list_editable = ("func", "hook", "kwargs")
     save_as = True

@@ -731,7 +731,7 @@ end
 -- Return the functions of the day of a tenant or of all: { when the first part began, in seconds, then for each function
 -- { name, failed, microseconds run, counts of its runs by their time } }.
 -- suffix  what the names of the hashes end with, ';<schema>' or nothing
-local function day_functions(suffix)
+local function functions_of_day(suffix)
   local last = part_of(this_period())
   local by_place, found = {}, { (last - day_parts + 1) * part_periods * period_ms / 1000 }
   for part = last - day_parts + 1, last do

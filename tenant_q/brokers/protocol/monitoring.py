@@ -50,6 +50,14 @@ class Monitoring(Protocol):
     def queue_size(self, schema: str | None = None) -> int:
         """Count the broker's queued packages: of one tenant, or of all."""
 
+    def tenant_counts(self, schema: str) -> Counts | None:
+        """Count one tenant's packages, in one round trip: queued, leased, delayed and dead.
+
+        Returns:
+            The counts; None from a broker without `supports_tenant_queues`, which has one queue for all tenants.
+        """
+        return None
+
     def loads(self) -> Mapping[str, Load]:
         """Return the load of each tenant of which the broker has or had packages, in one round trip."""
         return {}

@@ -28,6 +28,9 @@ class RedisMonitoring(Part):
             return self.counts().queued
         return int(self._run("queue_size", *self._owner(schema)))
 
+    def tenant_counts(self, schema: str) -> Counts:
+        return Counts(*self._run("tenant_counts", *self._owner(schema)))
+
     def loads(self) -> Mapping[str, Load]:
         found, places, now, before, owners = self._run("loads", loads.PERIODS)
         figures = Ledger(places, now)

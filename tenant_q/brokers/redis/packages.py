@@ -20,13 +20,13 @@ class RedisPackages(Part):
 
     supports_tenant_queues = True
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        return [_live(*found) for found in self._run("live", *self._owner(schema), limit)]
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
+        return [_live(*found) for found in self._run("live", *self._owner(schema), limit, place)]
 
     def find(self, schema: str, id: str) -> Live | None:
         match self._run("find", *self._owner(schema), id, "whole"):
-            case [place, due, reason, _, message] if place != b"dead":
-                return _live(id.encode(), place, due, reason, message)
+            case [place, due, reason, _, message, starts] if place != b"dead":
+                return _live(id.encode(), place, due, reason, message, starts)
         return None
 
     def place(self, schema: str, id: str) -> str | None:
@@ -71,6 +71,7 @@ class RedisPackages(Part):
         return Progress(float(fraction), words)
 
 
-def _live(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes) -> Live:
+def _live(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes, starts: bytes) -> Live:
     schema, func, _, payload = shown(message).split("\n", 3)
-    return Live(shown(id), schema, func, place.decode(), float(due) / 1000 if due else None, payload, text(reason))
+    at = float(due) / 1000 if due else None
+    return Live(shown(id), schema, func, place.decode(), at, payload, text(reason), int(starts or 0))

@@ -24,6 +24,13 @@ class MemoryMonitoring(MemoryDays):
         own = None if schema is None else self._queue(schema)
         return sum(len(self._queued(name)) for name in self._with_queues() if own in (None, name))
 
+    def tenant_counts(self, schema: str) -> Counts:
+        queue = self._queue(schema)
+        places = (
+            sum(self.messages[id].schema == queue for id in place) for place in (self.leased, self.delayed, self.died)
+        )
+        return Counts(len(self._queued(queue)), *places)
+
     def loads(self) -> Mapping[str, Load]:
         queued = +Counter({schema: len(self._queued(schema)) for schema in self._with_queues()})
         leased, delayed, dead = (

@@ -967,6 +967,7 @@ LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")
         ("expire", {}),
         ("counts", {}),
         ("queue_size", {"schema": "acme_corp"}),
+        ("tenant_counts", {"schema": "acme_corp"}),
         ("purge", {}),
         ("dead", {}),
         ("retry_dead", {"ids_and_payloads": {"a": ""}}),
