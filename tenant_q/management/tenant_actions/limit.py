@@ -27,7 +27,9 @@ class Action(TenantAction):
         parser.add_argument("--max-running", help="The most workers that it may occupy at once. 0: no limit.", **limits)
         parser.add_argument("--max-queued", help="The most tasks of it that may wait. 0: no limit.", **limits)
         days: dict[str, Any] = {"type": _days, "default": argparse.SUPPRESS, "metavar": "D"}
-        parser.add_argument("--max-results", help="The number of its successes to keep. 0: save_limit.", **limits)
+        parser.add_argument(
+            "--max-results", help="The number of its successes to keep. 0: as keep_successes or save_limit.", **limits
+        )
         parser.add_argument("--success-days", help="The days to keep them for. 0: keep_successes.", **days)
         parser.add_argument("--max-failures", help="The number of its failures to keep. 0: keep_failures.", **limits)
         parser.add_argument("--failure-days", help="The days to keep them for. 0: keep_failures.", **days)
