@@ -228,6 +228,10 @@ def test_the_operators_lists(visit, mscluster):
         weight=4,
         max_running=100,
         max_queued=100000,
+        max_results=1000000,
+        success_days=36500,
+        max_failures=1000000,
+        failure_days=0.125,
     )
     AuditRecord.objects.create(
         actor="somebody@" + TEXT, act="run task again", schema_name=A, target=TEXT, after={"name": NAME, "func": FUNC}
