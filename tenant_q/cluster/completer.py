@@ -24,13 +24,14 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.step_completion import StepCompletion
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused, TenantUnavailable
-from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
+from tenant_q.lifecycle import hooks, iters, outcome_log, prune_results, retries, settle
 from tenant_q.lifecycle.hooks import HookCall
 from tenant_q.lifecycle.retries import Step
 from tenant_q.package.outcome import Outcome, with_outcome
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.outbox")
 
@@ -157,8 +158,8 @@ class Completer:
             raise
         except Exception:
             logger.exception(
-                "Could not settle %s outcomes at once; settling them one by one",
-                len(self._unsettled),
+                "Could not settle %s at once; settling them one by one",
+                counted(len(self._unsettled), "outcome"),
                 event="outcome.settled_one_by_one",
             )
             while self._unsettled:
@@ -221,6 +222,7 @@ class Completer:
         carried = with_outcome(replace(finished.outcome, package=finished.original), put_off=decision.tries)
         # The acknowledgement charges the worker time, once.
         self.returns.put_off_or_dead_letter(finished.lease, carried, error, delay=decision.delay)
+        outcome_log.log_last_attempt(finished.outcome)  # a carried outcome is not logged again
 
     def _put_back_failed(self) -> None:
         """Put back, instead of completing them, the failed packages that have attempts left. No row is saved yet."""
@@ -246,15 +248,7 @@ class Completer:
                 self._unsettled[place] = replace(finished, outcome=replace(outcome, is_final=True))
                 continue
             del self._unsettled[place]
-            logger.warning(
-                "%s failed (%s, attempt %s) and will start again in %.1f s",
-                package.name,
-                outcome.death,
-                outcome.attempt,
-                delay,
-                event="task.retry_planned",
-                extra=package.log_labels,
-            )
+            outcome_log.log_retry(outcome, delay)
 
     # Hooks and acknowledgements
 

@@ -92,6 +92,7 @@ from tenant_q.tenancy.tenant_queries import (
     tenant_count,
     tenant_exists,
     tenant_names,
+    tenants_of_physical,
     tenants_to_schedule,
 )
 from tenant_q.tenancy.tenant_sessions import (
@@ -230,6 +231,7 @@ __all__ = [
     "tenant_model",
     "tenant_names",
     "tenant_table",
+    "tenants_of_physical",
     "tenants_to_schedule",
     "under_name",
     "unlimited_waits",

@@ -88,6 +88,19 @@ def check(page: Any, name: str, *, rows: int) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
+def check_filters(page: Any) -> None:
+    """Open each filter of a list: its choices lie within the window."""
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for choice in page.locator(".tenant-q-choice").all():
+            choice.locator("summary").click()
+            left, right = choice.locator("> :not(summary)").evaluate(
+                "one => [one.getBoundingClientRect().left, one.getBoundingClientRect().right]"
+            )
+            assert left >= 0 and right <= width and page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
 def look(page: Any, name: str, *measures: str) -> dict[str, list[str]]:
     """Measure a page at both widths in both colour schemes, and return what does not fit."""
     found = {}
@@ -148,6 +161,10 @@ def test_a_tenants_tasks_and_schedules(visit):
     check(page, "successes", rows=3)
     page.goto(page.url.replace("success", "failure"))
     check(page, "failures", rows=3)
+    page.click(".tenant-q-choice >> text=Function")
+    page.click(f".tenant-q-choice li >> text={FUNC[:100]}")
+    page.wait_for_selector(".tenant-q-chosen >> nth=1")
+    check_filters(page)
     page.click("#result_list tbody th a >> nth=0")
     assert not any(look(page, "failure").values())
     page.click("#nav-sidebar >> text=Successful tasks")

@@ -130,6 +130,17 @@ def test_a_task_leads_to_its_schedule_and_back(site, make_worker):
     assert names(client, f"{FAILURES}?schedule={row.pk}") == []
 
 
+def test_what_is_not_there_is_a_dash(site):
+    task = make_task(group=None)
+    make_schedule()
+    client = site(A)
+    for url in (SUCCESSES, change_url("success", task.pk), "/admin/django_q/schedule/"):
+        page = text_of(client, url)
+        cells = re.findall(r'<(?:t[hd] data-label|div class="readonly)[^>]*>(.*?)</(?:t[hd]|div)>', page)
+        assert "-" in cells and "None" not in cells, url
+    assert "field-tasks" not in text_of(client, "/admin/django_q/schedule/add/")
+
+
 def test_a_schedule_without_a_name_is_found_by_its_id(site):
     row = make_schedule(name=None)
     make_schedule(name=str(row.pk + 1000))
