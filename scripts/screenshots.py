@@ -265,7 +265,7 @@ def add_past_day() -> None:
             failed = round(share * (180 if is_bad else number % 3))
             times = [round(done * part) for part in (0.1, 0.35, 0.3, 0.15, 0.07, 0.03)]
             waits = Histogram((0, *times, 0, 0, 0, 0) if not is_bad else (0, 0, 0, *times, 0, 0))
-            runs = Histogram((0, 0, *times, 0, 0, 0))
+            runs = Histogram((*times, 0, 0, 0, 0, 0))
             queued = round(share * (4000 * height if is_bad else 60 * height * (number % 4)))
             begun = float((this_period - DAY_PERIODS + number) * PERIOD_SECONDS)
             period = Period(begun, done, failed, waits, runs, 6 * share * height * PERIOD_SECONDS, queued)
