@@ -168,6 +168,7 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("workflow", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
+    ("operators-failures", "light"),
     ("operators-clusters", "light"),
 )
 
