@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
 from tenant_q.admin import links
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.live_rows import Row, as_row, find_live, find_one, read_running
 from tenant_q.admin.pages import PagesAdmin
@@ -60,7 +61,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             context["rows"] = self._rows(request, found[:SHOWN])
             context["has_more"] = len(found) > SHOWN
         except TenantQError as error:
-            context["error"] = str(error)
+            context["error"] = error_text(error)
         part = "live_table" if request.GET.get("part") == "table" else "live"
         return self.page(request, part, **context)
 
@@ -109,7 +110,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
                 self._cancel(request, id, row.name if row else id)
                 return HttpResponseRedirect("../../")
         except TenantQError as error:
-            self.message_user(request, f"{id}: {error}", messages.ERROR)
+            self.message_user(request, f"{id}: {error_text(error)}", messages.ERROR)
             return HttpResponseRedirect("../../")
         if row is None:
             raise Http404(_("There is no such task here, or it has ended."))

@@ -579,6 +579,7 @@ def test_a_value_is_shown_and_never_run_as_markup(site):
 # Running and queued tasks
 
 LIVE = "/admin/tenant_q/livetask/"
+AWAY = "The task queue does not answer at the moment. Try again in a few minutes."
 
 
 @pytest.mark.seam
@@ -647,19 +648,21 @@ def test_selected_tasks_are_cancelled_after_a_confirmation(site):
     assert [str(m) for m in answer.context["messages"]] == ["No task was selected that has not ended."]
 
 
-def test_without_the_broker_cancelling_tells_so(site, monkeypatch):
+def test_without_the_broker_a_tenants_page_names_no_server(site, monkeypatch, caplog):
     with in_schema(A):
         id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
     client = site(A)
 
     def fail(*args: Any, **kwargs: Any) -> Any:
-        raise BrokerError("Redis is away.")
+        raise BrokerError("Redis at queue.internal:6379 does not serve cluster 'shop'.")
 
     monkeypatch.setattr(get_broker(), "_run", fail)
     for send in (client.get, client.post):
         answer = send(f"{LIVE}{id}/cancel/", follow=True)
         assert answer.status_code == 200
-        assert [str(m) for m in answer.context["messages"]] == [f"{id}: Redis is away."]
+        assert [str(m) for m in answer.context["messages"]] == [f"{id}: {AWAY}"]
+    assert f"A page of {A} could not be served: Redis at queue.internal:6379" in caplog.text
+    assert client.get(LIVE).context["error"] == AWAY
 
 
 @pytest.mark.seam

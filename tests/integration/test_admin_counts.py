@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
-from django_q.models import Task
+from django_q.models import Schedule, Task
 
 from tenant_q.admin import tenant_lists
 from tenant_q.brokers import get_broker
@@ -163,3 +163,38 @@ def test_the_live_list_shows_one_place(site):
     assert 'data-url="?part=table&amp;place=delayed"' in page.content.decode()
     assert "No such task." in client.get(f"{LIVE}?part=table&place=leased").content.decode()
     assert get_broker().queue_size(A) == 1
+
+
+def test_the_page_of_a_tenant_leads_to_its_lists(site):
+    page = site().get(f"{TENANTS}{A}/").content.decode()
+    for url in ("tasks/", f"/admin/tenant_q/failedtask/?schema={A}", f"/admin/tenant_q/deadtask/?schema={A}", "runs/"):
+        assert f'href="{url}"' in page
+    page = site("view_tenantpolicy").get(f"{TENANTS}{A}/").content.decode()
+    assert 'href="tasks/"' in page and "failedtask" not in page and "deadtask" not in page
+
+
+def test_the_counts_of_a_workflow_run_lead_to_its_steps_and_failed_tasks(site):
+    with in_schema(A):
+        now = timezone.now()
+        failed = Task.objects.create(id="f" * 32, name="n", func="f", started=now, stopped=now, success=False)
+    values = {"charge": {"task_id": failed.id, "attempts": 3, "error": "declined"}}
+    run = make_run(A, states={"charge": "failed", "pick": "mapping"}, items={"pick": ["ready"]}, values=values)
+    client = site(schema=A)
+    try:
+        runs = "/admin/tenant_q_workflows/workflowrun/"
+        assert f'href="{runs}{run.pk}/change/#changelist"' in client.get(runs).content.decode()
+        page = client.get(f"{runs}{run.pk}/change/").content.decode()
+        assert f'<a href="/admin/django_q/failure/{failed.id}/change/">3</a>' in page
+        assert re.search(rf'<a href="{runs}{run.pk}/step/pick/">0 of 1</a>', page)
+        assert client.get(f"{runs}{run.pk}/step/pick/").status_code == 200
+    finally:
+        delete_runs(A)
+
+
+def test_the_number_that_a_message_names_leads_to_these(site):
+    client = site(schema=A)
+    with in_schema(A):
+        row = Schedule.objects.create(name="s", func="tests.tasks.add", next_run=timezone.now() + timedelta(hours=1))
+    sent = {"action": "pause", "_selected_action": [row.pk]}
+    page = client.post("/admin/django_q/schedule/", sent, follow=True).content.decode()
+    assert re.search(r'<a href="/admin/django_q/schedule/\?state=paused"[^>]*>1 schedule was paused.</a>', page)

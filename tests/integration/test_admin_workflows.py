@@ -254,7 +254,7 @@ def test_what_a_tenant_wrote_is_escaped(site):  # noqa: F811
         WorkflowRun.objects.update(input={bad: bad}, config=bad)
     shown = client.get(page_of(run)).context["view"].steps
     pages = [LIST, page_of(run), page_of(run, "cancel/")]
-    links = re.findall(r'href="([^"]*/step/[^"]*)"', client.get(page_of(run)).content.decode())
+    links = set(re.findall(r'href="([^"]*/step/[^"]*)"', client.get(page_of(run)).content.decode()))
     assert len(links) == len(shown)
     for url in [*pages, *links]:
         answer = client.get(url)
