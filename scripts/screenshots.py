@@ -147,6 +147,13 @@ PAGES: dict[str, Page] = {
     "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
     "operators-tenant": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/"),
     "operators-configuration": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/configuration/"),
+    "operators-tasks": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/"),
+    "operators-done": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/?place=done"),
+    "operators-runs": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/runs/"),
+    "operators-failures": Page("public", f"{OPERATORS}/failedtask/"),
+    "operators-failures-tenants": Page("public", f"{OPERATORS}/failedtask/?show=tenants"),
+    "operators-failures-all": Page("public", f"{OPERATORS}/failedtask/?show=all"),
+    "operators-failures-retry": Page("public", f"{OPERATORS}/failedtask/act/?act=retry"),
     "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
     "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
     "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
@@ -164,6 +171,7 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("operators-overview-day", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
+    ("operators-failures", "light"),
     ("operators-clusters", "light"),
 )
 
