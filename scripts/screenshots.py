@@ -13,6 +13,7 @@ must be installed (Debian: apt install chromium).
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -166,6 +167,8 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("failure", "light"),
     ("workflow", "light"),
     ("workflow", "dark"),
+    ("operators-overview-day", "light"),
+    ("operators-overview-day", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
     ("operators-failures", "light"),
@@ -208,6 +211,7 @@ def fill(servers: Servers) -> None:
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
+    add_past_day()
     report = "shop.tasks.revenue_report"
     for tenant in demo.TENANTS:
         demo.enqueue(demo.Work(tenant, "demo"))
@@ -251,6 +255,29 @@ def fill(servers: Servers) -> None:
         for number in range(3):
             QUtilities.add_async_task(report, f"Revenue {number}", task_name=f"report {number}", group="reports")
         QUtilities.add_async_task(report, "Later", q_options={"delay": 3600, "task_name": "report in an hour"})
+
+
+def add_past_day() -> None:
+    """Figures of the last day, as a site that has run for longer has them: more by day, and an hour with failures."""
+    from tenant_q.brokers import get_broker
+    from tenant_q.brokers.days import DAY_PERIODS, Histogram, Period
+    from tenant_q.brokers.loads import PERIOD_SECONDS
+    from tenant_q.brokers.redis import day_elements
+
+    broker: Any = get_broker()
+    this_period = int(time.time() // PERIOD_SECONDS)
+    for key, share in ((f"{broker.tag}:day", 1.0), (f"{broker.tag}:day:{TENANT}", 0.4)):
+        for number in range(1, DAY_PERIODS - 1):
+            height = 0.55 - 0.45 * math.cos(2 * math.pi * number / DAY_PERIODS) + 0.04 * (number * 7 % 5)
+            done, is_bad = round(share * 900 * height), 190 < number < 205
+            failed = round(share * (180 if is_bad else number % 3))
+            times = [round(done * part) for part in (0.1, 0.35, 0.3, 0.15, 0.07, 0.03)]
+            waits = Histogram((0, *times, 0, 0, 0, 0) if not is_bad else (0, 0, 0, *times, 0, 0))
+            runs = Histogram((*times, 0, 0, 0, 0, 0))
+            queued = round(share * (4000 * height if is_bad else 60 * height * (number % 4)))
+            begun = float((this_period - DAY_PERIODS + number) * PERIOD_SECONDS)
+            period = Period(begun, done, failed, waits, runs, 6 * share * height * PERIOD_SECONDS, queued)
+            broker.client.rpush(key, day_elements.pack(period))
 
 
 def start_workflows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tenant_q import tenancy
@@ -40,6 +41,39 @@ def record(
             actor=actor[:150], act=act, schema_name=schema, target=target, before=before, after=after
         )
     return made
+
+
+def record_each(actor: str, act: str, tenants: Mapping[str, tuple[str, Any]]) -> None:
+    """Add an audit record for each of several tenants, with one statement, in the caller's transaction if there is one.
+
+    Args:
+        actor: Who did it; up to 150 characters are kept.
+        act: What was done.
+        tenants: The object and the new state, in types of JSON, by the schema name of the tenant.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    made = [
+        AuditRecord(actor=actor[:150], act=act, schema_name=schema, target=target, after=after)
+        for schema, (target, after) in tenants.items()
+    ]
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        AuditRecord.objects.using(tenancy.database_alias()).bulk_create(made)
+
+
+def complete(record: AuditRecord, after: Any) -> None:
+    """Write into an audit record what came of the act, for the code that made the record before it acted.
+
+    Args:
+        record: The record.
+        after: The new state, in types of JSON.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        AuditRecord.objects.using(tenancy.database_alias()).filter(pk=record.pk).update(after=after)
 
 
 def operator() -> str:

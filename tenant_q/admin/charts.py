@@ -15,25 +15,16 @@ from itertools import pairwise
 from typing import Any
 
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
+from tenant_q.admin.chart_scales import HEIGHT, Scale, count_scale
 from tenant_q.support import moments
-from tenant_q.support.durations import duration
 
 UNIT = 10
 """The width of a period in a chart's view box."""
-HEIGHT = 1000
-"""The height of a chart's view box."""
 _GAP = 2
 _WIDEST_WITH_GAPS = 50
-_COUNTS = (1, 2, 4, 6, 8, 10)
-_SECONDS: tuple[float, ...] = (
-    *(0.002, 0.004, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1, 2, 4, 10, 20, 40),
-    *(60, 120, 240, 600, 1200, 2400, 3600, 7200, 4 * 3600, 8 * 3600, 12 * 3600, 24 * 3600),
-)
-_DAY = 24 * 3600
 _EDGE = 4
 
 
@@ -84,19 +75,6 @@ class Series:
     values: Sequence[float | None]
     url: Callable[[int], str] = lambda number: ""
     total: tuple[str, str] = ("", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The vertical axis of a chart: its upper end, and functions that show a value and the label of a line."""
-
-    top: float
-    show: Callable[[float | None], str]
-    mark: Callable[[float], str]
-
-    def y(self, value: float) -> int:
-        """Return the place of a value in a chart's view box, from the top."""
-        return round(HEIGHT * (1 - min(value, self.top) / self.top))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,38 +156,6 @@ def steps(id: str, title: Any, axis: Axis, scale: Scale, *series: Series) -> Cha
     shapes = [Shape(f"tenant-q-fill tenant-q-is-{first.style}", _area_path(scale, first.values))]
     shapes += [Shape(f"tenant-q-line tenant-q-is-{one.style}", _line_path(scale, one.values)) for one in series]
     return _chart(id, title, axis, scale, series, shapes)
-
-
-def count_scale(largest: float | None) -> Scale:
-    """Return the scale of a chart of counts. Both its lines are whole numbers, unless the largest count is one."""
-    power, wanted = 1, max(1, largest or 0)
-    while 10 * power < wanted:
-        power *= 10
-    return Scale(next(step * power for step in _COUNTS if step * power >= wanted), shown_count, _shown_mark)
-
-
-def time_scale(largest: float | None) -> Scale:
-    """Return the scale of a chart of durations in seconds."""
-    wanted = largest or 0
-    days = _DAY * -(-wanted // (2 * _DAY)) * 2
-    return Scale(next((top for top in _SECONDS if top >= wanted), days), duration, duration)
-
-
-def shown_count(value: float | None) -> str:
-    """Return a count, or a mean of counts, as text with at most two significant decimals; "-" for None."""
-    if value is None:
-        return "-"
-    if value == int(value) or value >= 100:
-        return str(int(value)) if value < 1000 else number_format(round(value), force_grouping=True)
-    return number_format(float(f"{value:.2g}"))
-
-
-def _shown_mark(value: float) -> str:
-    """Return a label of a chart's vertical axis, which has room for a few characters only."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= 10 * size:
-            return f"{shown_count(value / size)}{letter}"
-    return shown_count(value)
 
 
 def _chart(id: str, title: Any, axis: Axis, scale: Scale, series: Sequence[Series], shapes: Sequence[Shape]) -> Chart:

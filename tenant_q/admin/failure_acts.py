@@ -16,8 +16,9 @@ from tenant_q.admin.failure_filters import Filters, as_id, key_of, read_filters
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.exceptions import TenantQError
+from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.operations import failures
-from tenant_q.operations.failures import FailuresDone, Key
+from tenant_q.operations.failures import FailuresDone
 from tenant_q.support.visible import visible
 
 SLICE_SECONDS = 1.0

@@ -194,10 +194,10 @@ class AuditRecordAdmin(PublicAdmin):
     def done(self, record: Any) -> Any:
         return links.two_lines(visible(record.act), _("by %(actor)s") % {"actor": visible(record.actor)})
 
-    @admin.display(description=gettext_lazy("tenant"), ordering="schema_name", empty_value="-")
+    @admin.display(description=gettext_lazy("tenant"), ordering="schema_name")
     def tenant(self, record: Any) -> Any:
         if not record.schema_name:
-            return None
+            return "-"
         return links.linked(_tenant_url(record.tenants_url, record.schema_name), visible(record.schema_name))
 
     @admin.display(description=gettext_lazy("at"), ordering="at")

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenant_q.admin.charts import Axis, Chart, Series, bars, count_scale, shown_count, steps, time_scale
+from tenant_q.admin.chart_scales import count_scale, shown_count, time_scale
+from tenant_q.admin.charts import Axis, Chart, Series, bars, steps
 from tenant_q.admin.overview_links import SiteLinks, TenantLinks
-from tenant_q.brokers.days import DAY_PERIODS, Day, Histogram, Period
+from tenant_q.brokers.days import DAY_PERIODS, SAMPLE_SECONDS, Day, Histogram, Period
 from tenant_q.brokers.loads import PERIOD_SECONDS, PERIODS
 
 HOUR, DAY = 1, 24
 """The hours that the charts may show."""
+_LEAST_SECONDS = 3 * SAMPLE_SECONDS
+"""The part of the present period, in seconds, below which samples say little of how many workers were busy."""
 RANGES = {HOUR: gettext_lazy("Last hour"), DAY: gettext_lazy("Last day")}
 
 
@@ -29,12 +32,13 @@ def axis_of(now: float, hours: int) -> Axis:
     return Axis.of(latest - (count - 1) * PERIOD_SECONDS, count, PERIOD_SECONDS)
 
 
-def charts_of(day: Day, axis: Axis, queued: int | None, links: TenantLinks | SiteLinks) -> list[Chart]:
+def charts_of(day: Day, axis: Axis, now: float, queued: int | None, links: TenantLinks | SiteLinks) -> list[Chart]:
     """Return the charts of the overview.
 
     Args:
         day: The figures.
         axis: The time axis, from `axis_of`.
+        now: The present, in seconds since the epoch.
         queued: How many packages are queued now; None if that is not known.
         links: The lists that the counts lead to.
     """
@@ -44,7 +48,7 @@ def charts_of(day: Day, axis: Axis, queued: int | None, links: TenantLinks | Sit
         _queue(periods, axis, queued),
         _times("tenant-q-waits", _("Wait time"), axis, [one.waits if one else None for one in periods]),
         _times("tenant-q-runs", _("Run time"), axis, [one.runs if one else None for one in periods]),
-        _workers(periods, axis),
+        _workers(periods, axis, now),
     ]
 
 
@@ -98,8 +102,11 @@ def _times(id: str, title: str, axis: Axis, times: Sequence[Histogram | None]) -
     )
 
 
-def _workers(periods: Sequence[Period | None], axis: Axis) -> Chart:
-    values = [one.busy_seconds / axis.seconds if one is not None else 0.0 for one in periods]
+def _workers(periods: Sequence[Period | None], axis: Axis, now: float) -> Chart:
+    """Return the chart of busy workers. In the present period they were busy in the part of it that has passed."""
+    passed = max(_LEAST_SECONDS, min(axis.seconds, now - axis.start - (axis.count - 1) * axis.seconds))
+    lengths = [axis.seconds] * (axis.count - 1) + [passed]
+    values = [0.0 if one is None else one.busy_seconds / length for one, length in zip(periods, lengths, strict=True)]
     return steps(
         "tenant-q-workers",
         _("Busy workers"),

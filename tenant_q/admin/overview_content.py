@@ -68,7 +68,7 @@ def content(found: Overview, hours: int, links: TenantLinks | SiteLinks) -> dict
         "tiles": tiles(found.numbers, links),
         "at": moments.at(found.numbers.at),
         "has_figures": found.has_figures,
-        "charts": charts_of(day, axis, places.queued if places else None, links),
+        "charts": charts_of(day, axis, found.numbers.at, places.queued if places else None, links),
         "tables": tables,
         "is_served": True,
     }

@@ -18,6 +18,7 @@ from django_q.models import Task
 from tenant_q.admin import links, own_failures
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.filters import (
     BoundedPaginator,
     CauseFilter,
@@ -32,7 +33,7 @@ from tenant_q.exceptions import TenantQError
 from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failure_text import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED
-from tenant_q.schedules import offered
+from tenant_q.schedules import offered_schedules
 from tenant_q.support import moments
 from tenant_q.support.durations import duration
 from tenant_q.support.visible import visible
@@ -116,22 +117,22 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
     def call(self, task: Any) -> Any:
         return links.two_lines(visible(task.func), visible(task.name))
 
-    @admin.display(description=_("group"), empty_value="-")
+    @admin.display(description=_("group"))
     def others(self, task: Any) -> Any:
         """Return the group of a task as a link to the tasks of that group."""
         url = links.url_of(self, f"django_q_{self.opts.model_name}_changelist", group=task.group)
-        return links.linked(url, visible(task.group)) if task.group else None
+        return links.linked(url, visible(task.group)) if task.group else "-"
 
-    @admin.display(description=_("group"), ordering="group", empty_value="-")
+    @admin.display(description=_("group"), ordering="group")
     def shown_group(self, task: Any) -> Any:
         """Return the group of a task for a column of the admin, and what made the task below it."""
         group, origin = self.others(task), getattr(task, "tenant_q_origin", None)
         return links.two_lines(group, links.linked(origin.url, origin.label)) if origin else group
 
-    @admin.display(description=_("schedule or run"), empty_value="-")
+    @admin.display(description=_("schedule or run"))
     def origin(self, task: Any) -> Any:
         found = getattr(task, "tenant_q_origin", None)
-        return format_html("{}: {}", found.label, links.linked(found.url, found.name)) if found else None
+        return format_html("{}: {}", found.label, links.linked(found.url, found.name)) if found else "-"
 
     @admin.display(description=_("started"), ordering="started")
     def shown_started(self, task: Any) -> Any:
@@ -174,7 +175,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
                 self._run_again(task, request.user.get_username())
                 done += 1
             except TenantQError as error:
-                self.message_user(request, f"{task.name}: {error}", messages.ERROR)
+                self.message_user(request, f"{task.name}: {error_text(error)}", messages.ERROR)
         if done:
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
             url = list_link(request, self.admin_site, "livetask")
@@ -182,7 +183,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
 
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = run_again.signed(task, "args"), run_again.signed(task, "kwargs")
-        offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
+        offered_schedules.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
         result = run_again.signed(task, "result").value if run_again.may_be_parts(args.value) else None
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.db.models import Case, CharField, Value, When
 from psycopg import sql
 
 from tenant_q.lifecycle.failure_text import read_failure
@@ -17,7 +16,10 @@ from tenant_q.models import Failure
 from tenant_q.models.failures import LONGEST_CAUSE, LONGEST_SCHEDULE
 from tenant_q.package.outcome import Outcome
 from tenant_q.sql import statement
-from tenant_q.tenancy import as_owner_in_public, detect_outages, is_as_tenant, physical_schema, public_schema
+from tenant_q.tenancy import as_owner_in_public, is_as_tenant, physical_schema, public_schema
+
+# The schema, as PostgreSQL names it, and the id of a failed task.
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def statement_for(outcomes: Iterable[Outcome]) -> tuple[sql.SQL, str] | None:
     failed = [outcome for outcome in outcomes if not outcome.success]
     if not failed or is_as_tenant():
         return None
-    return _statement(), _as_json([_known(outcome) for outcome in failed])
+    return _statement("failure_causes"), _as_json([_known(outcome) for outcome in failed])
 
 
 def add(outcomes: Iterable[Outcome]) -> None:
@@ -64,22 +66,22 @@ def add(outcomes: Iterable[Outcome]) -> None:
 
 def add_known(known: Sequence[Known]) -> None:
     """Add what was read from failed rows to their entries. Raises `DatabaseAway`."""
-    execute([], sql.Composed([_statement()]), [_as_json(known)])
+    execute([], sql.Composed([_statement("failure_causes")]), [_as_json(known)])
 
 
-def note_again(schema: str, tasks: Mapping[str, str]) -> None:
-    """Note in the index that failed tasks of a schema were run again, so that they are no longer open.
+def note_again(tasks: Mapping[Key, str]) -> None:
+    """Note in the index that failed tasks were run again, so that they are no longer open.
 
     Args:
-        schema: The schema.
-        tasks: The ids of the failed tasks, each with the id of the new one.
+        tasks: The failed tasks, each by its schema as PostgreSQL names it and its id, with the ids of the new ones.
 
     Raises:
         DatabaseAway: The database cannot be reached.
     """
-    new = Case(*(When(task_id=id, then=Value(again)) for id, again in tasks.items()), output_field=CharField())
-    with detect_outages(), as_owner_in_public():
-        Failure.rows().filter(schema_name=physical_schema(schema), task_id__in=tasks).update(again=new)
+    names = ("schema_name", "task_id", "again")
+    rows = [dict(zip(names, (*key, again), strict=True)) for key, again in tasks.items()]
+    with as_owner_in_public():
+        execute([], sql.Composed([_statement("failures_again")]), [json.dumps(rows)])
 
 
 def storable(text: str, longest: int) -> str:
@@ -104,6 +106,6 @@ def _as_json(known: Iterable[Known]) -> str:
 
 
 @functools.cache
-def _statement() -> sql.SQL:
+def _statement(name: str) -> sql.SQL:
     entries: Any = sql.Identifier(public_schema(), Failure._meta.db_table)
-    return sql.SQL(statement("failure_causes").format(entries=entries.as_string().replace("%", "%%")))
+    return sql.SQL(statement(name).format(entries=entries.as_string().replace("%", "%%")))

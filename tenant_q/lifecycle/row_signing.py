@@ -67,7 +67,9 @@ class RowSigner:
         return b64encode(pickled + TAG + self._letter + _digest(self._mac, column, pickled)).decode("ascii")
 
 
-def verified_column(text: str | None, column: str, row: Any, schema: str) -> Signed | None:
+def verified_column(
+    text: str | None, column: str, row: Any, schema: str, *, tenant: str | None = None
+) -> Signed | None:
     """Return the content of a signed column of a task's row, or None if its signature does not fit.
 
     The key is SECRET_KEY or one of SECRET_KEY_FALLBACKS. Nothing is unpickled.
@@ -77,6 +79,7 @@ def verified_column(text: str | None, column: str, row: Any, schema: str) -> Sig
         column: The name of the column.
         row: The row, with the stored `id`, `func`, `hook` and `cluster`.
         schema: The tenant's schema.
+        tenant: The key of the tenant; None for the one that has the schema now.
 
     Returns:
         The content, or None if the signature does not fit.
@@ -89,7 +92,7 @@ def verified_column(text: str | None, column: str, row: Any, schema: str) -> Sig
     letter, digest = trailer[len(TAG) : len(TAG) + 1], trailer[len(TAG) + 1 :]
     if len(data) < _TRAILER or not trailer.startswith(TAG) or letter not in _ORIGINS:
         return None
-    tenant = _key_of(schema)
+    tenant = _key_of(schema) if tenant is None else tenant
     for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
         mac = _mac_of_row(key, tenant, row.id, row.func, row.hook, row.cluster, letter)
         if constant_time_compare(_digest(mac, column, pickled), digest):

@@ -25,17 +25,19 @@ def may_be_parts(args: Any) -> TypeGuard[tuple[tuple[Any, ...], ...]]:
     return isinstance(args, tuple) and bool(args) and all(isinstance(one, tuple) for one in args)
 
 
-def signed(task: Any, name: str) -> Stored:
+def signed(task: Any, name: str, *, schema: str | None = None, tenant: str | None = None) -> Stored:
     """Return the value of a column of a task to run again.
 
     Args:
-        task: A row of `task_rows.as_texts`, of the current schema.
+        task: A row of `task_rows.as_texts`.
         name: The column: "args", "kwargs" or "result".
+        schema: The schema of the row; None for the current one.
+        tenant: The key of its tenant; None for the one that has the schema now.
 
     Raises:
         EnqueueError: The column is not signed, or its value cannot be read.
     """
-    stored = task_rows.read(task, name)
+    stored = task_rows.read(task, name, schema=schema, tenant=tenant)
     what = "result" if name == "result" else "arguments"
     if not stored.is_signed:
         raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")
@@ -71,20 +73,23 @@ def run_again(task: Task, args: Any, kwargs: Any, result: Any, *, actor: str) ->
     id = submit.submit_parts(packages) if packages[0].is_iter_part else submit.submit_package(packages[0])
     schema = tenancy.current_schema()
     if not task.success:
-        failure_entries.note_again(schema, {task.id: id})
+        failure_entries.note_again({(tenancy.physical_schema(schema), task.id): id})
     after = {"name": task.name, "func": task.func, "task_id": id}
     audit.record(actor, RUN_AGAIN, schema=schema, target=task.id, after=after)
     return id
 
 
-def packages_of(task: Task, args: Any, kwargs: Any, result: Any, *, id: str | None = None) -> list[Package]:
-    """Return the packages that run a finished task of the current schema again: one, or those of an iter's parts.
+def packages_of(
+    task: Task, args: Any, kwargs: Any, result: Any, *, schema: str | None = None, id: str | None = None
+) -> list[Package]:
+    """Return the packages that run a finished task again: one, or those of an iter's parts.
 
     Args:
         task: The row of the task.
         args: The positional arguments that the row holds, unpickled.
         kwargs: The keyword arguments that the row holds, unpickled.
         result: The result that the row holds, unpickled; it is only used if `may_be_parts(args)`.
+        schema: The schema of its tenant; None for the current one.
         id: A deterministic id of the new task; None for a new one.
 
     Raises:
@@ -105,7 +110,7 @@ def packages_of(task: Task, args: Any, kwargs: Any, result: Any, *, id: str | No
         )
     options = {"hook": task.hook, "group": task.group, "cluster": task.cluster, "task_name": task.name}
     kept = {name: value for name, value in options.items() if value}
-    schema = tenancy.task_schema()
+    schema = tenancy.task_schema() if schema is None else schema
     if may_be_parts(args) and isinstance(result, list) and len(result) == len(args):
         if task.success:  # the result of a failed call is a text
             raise EnqueueError(
@@ -130,5 +135,7 @@ def enqueue_again(packages: Sequence[Package]) -> dict[str, str]:
         EnqueueError: A package does not pickle.
         BrokerError: The broker cannot be reached.
     """
-    push.announce(packages)
+    if push.has_own_receivers():
+        with tenancy.in_schema(packages[0].schema):
+            push.announce(packages)
     return dict(push.push(packages, once=True, limited=True))

@@ -53,17 +53,19 @@ def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
     return rows.defer(*PICKLED).annotate(**{f"stored_{name}": Cast(F(name), TextField()) for name in names})
 
 
-def read(task: Any, name: str) -> Stored:
+def read(task: Any, name: str, *, schema: str | None = None, tenant: str | None = None) -> Stored:
     """Return the value of a pickled column of a task's row. Never raises an error because of the value.
 
     Args:
-        task: A row of `as_texts`, of the current schema.
+        task: A row of `as_texts`.
         name: The column. NULL is None; in a signed row, only a result may be NULL.
+        schema: The schema of the row; None for the current one.
+        tenant: The key of its tenant; None for the one that has the schema now.
     """
     text = getattr(task, f"stored_{name}")
     if text is None:
         return Stored(None, is_signed=name == "result")
-    signed = row_signing.verified_column(text, name, task, tenancy.current_schema())
+    signed = row_signing.verified_column(text, name, task, schema or tenancy.current_schema(), tenant=tenant)
     try:
         if signed is None:
             return Stored(load_plain(b64decode(text)))

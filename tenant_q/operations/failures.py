@@ -8,20 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 from typing import Literal
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from tenant_q import tenancy
+from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.models import Failure
 from tenant_q.operations import failure_acts
 from tenant_q.operations.failure_acts import Slice
-
-# The schema, as PostgreSQL names it, and the id of a failed task.
-Key = tuple[str, str]
 
 SLICE = 100
 """The most failures that are run again, or deleted, in one transaction."""
@@ -221,7 +217,7 @@ def retry(
     limit: int | None = None,
     after: Key | None = None,
 ) -> FailuresDone:
-    """Run failed tasks again, tenant by tenant, each as a new task.
+    """Run failed tasks again, each as a new task, in slices of many tenants.
 
     A failure that was run again is no longer open, so repeating the call does not run it twice. The id of the new task
     depends on the failure: if a call ends between enqueueing and its commit, the next one enqueues the same id, which
@@ -268,30 +264,28 @@ def delete(
 
 
 def _each_slice(
-    act: Callable[[str, Sequence[str], str], Slice],
+    act: Callable[[Sequence[Key], str], Slice],
     wanted: FailureFilter,
     actor: str,
     progress: Callable[[int], None] | None,
     limit: int | None,
     after: Key | None,
 ) -> FailuresDone:
-    """Act on the failures that are wanted, in slices of one tenant each. Return what came of it."""
+    """Act on the failures that are wanted, in slices. Return what came of it."""
     if wanted.until is None:
         wanted = replace(wanted, until=timezone.now())
-    done, skipped, seen = 0, 0, 0
+    done = skipped = seen = 0
     errors: dict[Key, str] = {}
     while limit is None or seen < limit:
         keys = _keys(wanted, after, most=SLICE if limit is None else min(SLICE, limit - seen))
-        for schema, own in groupby(keys, key=itemgetter(0)):
-            ids = [id for _, id in own]
-            one = act(schema, ids, actor)
-            done, skipped = done + one.done, skipped + len(ids) - one.done - len(one.errors)
-            errors |= {(schema, id): reason for id, reason in one.errors.items()}
-            after, seen = (schema, ids[-1]), seen + len(ids)
-            if progress is not None:
-                progress(len(ids))
         if not keys:
             return FailuresDone(done, skipped, errors)
+        one = act(keys, actor)
+        done, skipped = done + one.done, skipped + len(keys) - one.done - len(one.errors)
+        errors |= one.errors
+        after, seen = keys[-1], seen + len(keys)
+        if progress is not None:
+            progress(len(keys))
     return FailuresDone(done, skipped, errors, after)
 
 

@@ -81,13 +81,29 @@ def keys_of_physical(physical: Collection[str]) -> dict[str, str]:
     Raises:
         DatabaseAway: The database cannot be reached.
     """
+    return {schema: key for schema, (_, key) in tenants_of_physical(physical).items()}
+
+
+def tenants_of_physical(physical: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return the schema names and keys of the tenants that have these PostgreSQL schemas now, with one statement.
+
+    Args:
+        physical: The schemas as PostgreSQL names them.
+
+    Returns:
+        The schema name and the key of each tenant, by its schema as PostgreSQL names it.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
     with detect_outages(), as_owner_in_public():
         rows = all_tenants()
         if not apps.is_installed("django_tenants"):
             rows = rows.annotate(folded=Lower("schema_name")).filter(folded__in=physical)
         else:
             rows = rows.filter(schema_name__in=physical)
-        return {physical_schema(schema): str(key) for schema, key in rows.values_list("schema_name", "pk")}
+        found = rows.values_list("schema_name", "pk")
+        return {physical_schema(schema): (str(schema), str(key)) for schema, key in found}
 
 
 def tenant_count() -> int:

@@ -21,7 +21,7 @@ from django.core.management import call_command, load_command_class
 
 from tenant_q.management import commands as commands_package
 from tenant_q.management import site_tables
-from tenant_q.management.commands import msschedules
+from tenant_q.management.commands import msfailures, msschedules
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
 
@@ -77,14 +77,15 @@ def test_the_examples_run_and_give_what_they_say(other_cluster, mscluster, setti
     assert cluster.stop() == 0
     assert "lease of acme_corp: acme_corp: invoice 18 for 120" in cluster.log, "the hook was called"
     (head,) = (block.text for block in BLOCKS if "mscluster\n  cluster" in block.text)
-    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, cluster.log)]
+    shown = re.split(r"^\d{4}-", cluster.log, maxsplit=1, flags=re.MULTILINE)[0]  # the log follows
+    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, shown)]
     assert heads[0] == heads[1], "the block at the start of a cluster"
     assert head.splitlines()[1] == cluster.log.splitlines()[0]
 
 
 @pytest.mark.parametrize(
     "columns",
-    [site_tables._CLUSTER, site_tables._PROCESS, site_tables._TENANT, msschedules._COLUMNS],
+    [site_tables._CLUSTER, site_tables._PROCESS, site_tables._TENANT, msschedules._COLUMNS, msfailures._GROUP],
     ids=lambda columns: columns[1],
 )
 def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):

@@ -11,7 +11,8 @@ from django.template.loader import render_to_string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenant_q.admin.charts import HEIGHT, Axis, Chart, Series, bars, count_scale, steps, time_scale
+from tenant_q.admin.chart_scales import HEIGHT, count_scale, time_scale
+from tenant_q.admin.charts import Axis, Chart, Series, bars, steps
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOON = 1_767_268_800.0  # 2026-01-01 12:00 UTC
@@ -47,7 +48,8 @@ def test_a_scale_holds_its_largest_value_and_wastes_little(largest: float):
         (3, ["2", "4"]),
         (7, ["4", "8"]),
         (70, ["40", "80"]),
-        (1500, ["1,000", "2,000"]),
+        (11, ["6", "12"]),
+        (1500, ["800", "1,600"]),
         (35_000, ["20k", "40k"]),
     ],
 )

@@ -3,7 +3,7 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant
 -- Returns  { the number of the present period, <tag>:day:<schema>, the periods that are not recorded yet and the words
---          now (see `unrecorded`), how many packages are queued, the functions (see `day_functions`) }
+--          now (see `unrecorded`), how many packages are queued, the functions (see `functions_of_day`) }
 
 local queue = queue_of(ARGV[1], ARGV[2])
 local at = redis.call('HGET', key('figure_places'), queue)
@@ -16,4 +16,4 @@ end, function(name)
 end)
 
 return { this_period(), redis.call('LRANGE', key('day:' .. queue), 0, -1), periods, now, queued_of(queue),
-  day_functions(';' .. queue) }
+  functions_of_day(';' .. queue) }

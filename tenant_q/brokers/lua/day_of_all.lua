@@ -17,5 +17,5 @@ end, function(name)
   return sum
 end)
 
-return { this_period(), redis.call('LRANGE', key('day'), 0, -1), periods, now, queued, day_functions(''),
+return { this_period(), redis.call('LRANGE', key('day'), 0, -1), periods, now, queued, functions_of_day(''),
   redis.call('HGETALL', key('figure_places')) }
