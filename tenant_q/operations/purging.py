@@ -14,6 +14,7 @@ from tenant_q.brokers.protocol import Chosen, Dead, Waiting
 from tenant_q.exceptions import TaskPurged, UnknownTenant
 from tenant_q.lifecycle.purged import Aftermath
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.purging")
@@ -103,7 +104,8 @@ def purge(
                 _purge_queue(broker, owner, chosen, TaskPurged(f"purged by {actor}"), done, progress)
     finally:
         audit.complete(record, {**after, "count": done.count})
-        logger.info("Purged %s packages", done.count, event="queue.purged", extra={"schema": schema})
+        purged = counted(done.count, "package")
+        logger.info("Purged %s of %s", purged, schema, event="queue.purged", extra={"schema": schema})
     return done
 
 

@@ -20,7 +20,7 @@ from django_q.models import Task
 
 from tenant_q import audit, policies
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import run_again
+from tenant_q.lifecycle import run_again, submit
 from tenant_q.models import AuditRecord, Failure
 from tenant_q.operations import failure_acts, failure_upkeep, failures
 from tenant_q.operations.failures import FailureFilter
@@ -28,7 +28,7 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.integration.conftest import pickled_tuples, sql, work
-from tests.integration.planning import elsewhere, insert
+from tests.integration.planning import elsewhere, insert, on_the_wire
 
 A, B = "acme_corp", "globex_inc"
 ALL = FailureFilter()
@@ -172,6 +172,65 @@ def test_a_call_that_ended_before_its_commit_is_repeated_with_the_same_id(worker
     assert retry().done == 1
     assert queued() == [first]
     assert Failure.rows().get(task_id=failed).again == first
+
+
+def test_it_is_not_repeated_after_the_new_task_has_run_either(worker: Any, monkeypatch: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(failure_acts.audit, "record_each", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry()
+    work(worker)
+    (new,) = ids() - {failed}
+    assert retry(FailureFilter(ids=frozenset([(A, failed)]))).done == 1
+    assert queued() == []
+    assert ids() == {new}
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_tenants(worker: Any) -> None:
+    def sent(act: Any) -> int:
+        with on_the_wire() as found:
+            act(ALL, actor="Ada")
+        return len(found)
+
+    counts = []
+    for schemas_of_failures in ((A,), (A, A, B, "initech_llc")):
+        for schema in schemas_of_failures:
+            fail_task(schema)
+        work(worker)
+        counts.append((sent(failures.retry), sent(failures.delete)))
+        work(worker)
+        failures.delete(ALL, actor="Ada")
+    assert counts[0] == counts[1]
+
+
+def test_a_task_that_is_queued_again_itself_is_not_run_twice(worker: Any) -> None:
+    """As one that an operator has retried from the dead tasks."""
+    failed, other = fail_task(), fail_task(B)
+    work(worker)
+    submit.submit("tests.tasks.fail", (), {}, schema=A, id=failed)
+    done = retry()
+    assert (done.done, list(done.errors), queued(A)) == (1, [(A, failed)], [failed])
+    assert "it is queued in the broker" in done.errors[A, failed]
+    assert ids() == {failed}
+    assert other not in ids()
+
+
+def test_a_dead_task_is_run_again(worker: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    submit.submit("tests.tasks.fail", (), {}, schema=A, id=failed)
+    (lease,) = get_broker().fetch("w2").leases
+    get_broker().dead_letter("w2", lease, "a cause")
+    assert retry().done == 1
+
+
+def test_an_entry_without_a_row_leaves_the_index(worker: Any) -> None:
+    entry(A, "gone")
+    assert retry() == failures.FailuresDone(skipped=1)
+    failure_upkeep.work_on(A)
+    assert ids() == set()
 
 
 def test_two_operators_at_once_run_each_failure_once(worker: Any) -> None:

@@ -14,6 +14,7 @@ from django.db import connection
 
 from tenant_q.exceptions import Retry
 from tenant_q.lifecycle import bulk_rows
+from tenant_q.operations import purging
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import make_due, work
 from tests.sentry_events import frames, raised, sentry
@@ -129,6 +130,13 @@ def test_a_cancelled_task_is_no_error(worker, ends):
     work(worker)
     (record,) = ends()
     assert (record.levelno, record.cause, record.exc_info) == (logging.INFO, "TaskCancelled", None)
+
+
+def test_what_a_purge_ends_is_no_error(worker, ends):
+    QUtilities.create_async_tasks_chain([("tests.tasks.add", (1,)), ("tests.tasks.add", (2,))], schema_name="acme_corp")
+    purging.purge("acme_corp", actor="olga")
+    (record,) = ends()
+    assert (record.levelno, record.cause) == (logging.INFO, "TaskPurged")
 
 
 def test_an_iter_names_the_failure_of_its_part_and_its_own(worker, ends):

@@ -9,6 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
 from tenant_q import tenancy
+from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, moment, positive_integer, table
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
@@ -115,10 +116,12 @@ class Command(OperatorCommand):
             self.write_line(f"The index agrees with the schedules of {counted(count, 'schema')}.")
 
     def _list_unlisted(self, unlisted: list[Unlisted]) -> None:
-        """Print the schedules that are not offered. This is no error: code may have made them, and they fire."""
+        """Print the schedules that are not offered. This is no error: code may have made them.
+
+        They fire, except with isolation "login", where each of their runs is a failed task.
+        """
         if unlisted:
-            count = counted(len(unlisted), "schedule runs", "schedules run")
-            self.write_line(f"{count} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
+            self.write_line(_about_unlisted(len(unlisted)))
         for one in unlisted:
             self.write_line(f"{_named(one)}: {' '.join(one.reasons)}")
 
@@ -148,6 +151,18 @@ def _unsynced(report: code_sync.Report) -> str:
         names = ", ".join(f"{schema}: {name}" for schema, name in report.conflicts)
         return f"Schedules of the same names were not made from code ({names}); rename them, or repeat with --adopt."
     return ""
+
+
+def _about_unlisted(count: int) -> str:
+    """Return the line above the schedules that are not offered, with what becomes of their runs."""
+    if conf().isolation == "login":
+        return (
+            f"{counted(count, 'schedule names', 'schedules name')} code that is not offered to the tenants' staff, so "
+            "each run is a failed task (TENANT_Q['isolation'] is 'login'); name the code in "
+            "TENANT_Q['admin_functions'], or declare the schedules in code:"
+        )
+    runs = counted(count, "schedule runs", "schedules run")
+    return f"{runs} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):"
 
 
 def _named(one: Unlisted | Behind) -> str:
