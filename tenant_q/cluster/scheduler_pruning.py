@@ -81,11 +81,11 @@ class Pruning:
         except DatabaseAway:
             raise
         except tenancy.DATABASE_ERRORS as error:
-            for schema, retention in retentions.items():
-                if len(retentions) > 1:
-                    self._look({schema: retention})
-                else:
+            for number, (schema, retention) in enumerate(retentions.items()):
+                if len(retentions) == 1:
                     self._leave(schema, retention, error)
+                elif not number or time.monotonic() <= self._ends:  # each may take as long; the next pass goes on
+                    self._look({schema: retention})
             return
         for schema, found in counted.items():
             self._prune(schema, retentions[schema], found)

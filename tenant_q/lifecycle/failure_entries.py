@@ -59,8 +59,11 @@ def statement_for(outcomes: Iterable[Outcome]) -> tuple[sql.SQL, str] | None:
 
 def add(outcomes: Iterable[Outcome]) -> None:
     """Add the causes of outcomes to the index in a statement of its own. Raises `DatabaseAway`."""
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    if not failed:  # to act as the owner costs round trips
+        return
     with as_owner_in_public():
-        if made := statement_for(outcomes):
+        if made := statement_for(failed):
             execute([], sql.Composed([made[0]]), [made[1]])
 
 

@@ -19,7 +19,7 @@ from django_q.models import Task
 
 from tenant_q import tenancy
 from tenant_q.exceptions import TaskCancelled
-from tenant_q.lifecycle import save_results
+from tenant_q.lifecycle import failure_entries, save_results
 from tenant_q.models import Failure, IndexedFailures
 from tenant_q.operations import failure_upkeep
 from tenant_q.package.build import build
@@ -407,6 +407,13 @@ def test_a_success_costs_no_more_statements_and_a_failure_no_more_round_trips() 
     assert "tenant_q_failure" not in successes
     (mixed,) = sent(outcome(id="t2", success=True), outcome(B, "t2"))
     assert mixed.count("tenant_q_failure") == 1
+
+
+def test_a_success_that_is_saved_alone_costs_no_change_of_roles(writer: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failure_entries, "as_owner_in_public", Mock(side_effect=AssertionError))
+    save_results.save_or_raise([outcome(success=True)])
+    with in_schema(A):
+        assert Task.objects.get().success
 
 
 @pytest.mark.seam

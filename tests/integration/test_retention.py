@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 
@@ -349,6 +349,7 @@ def test_a_tenant_whose_table_is_locked_keeps_no_other_waiting(settings, pruning
     add(2, schema=B, success=False)
     with locked(A):
         pruning.work()
+        pruning.work()
     assert (kept(A), kept(B)) == ([2], [])
     assert [record.schema for record in caplog.records if getattr(record, "event", "") == "result.prune_failed"] == [A]
 
@@ -366,6 +367,22 @@ def locked(schema: str) -> Iterator[None]:
     finally:
         other.rollback()
         other.close()
+
+
+def test_a_pass_in_which_counting_fails_ends_in_time_and_the_next_goes_on(settings, pruning, monkeypatch):
+    keep(settings, keep_successes={"days": 1})
+    asked: list[list[str]] = []
+
+    def count(retentions: Any) -> Any:
+        asked.append(sorted(retentions))
+        raise DatabaseError("it takes too long")
+
+    monkeypatch.setattr(scheduler_pruning, "BUSY_SECONDS", -1.0)
+    monkeypatch.setattr(prune_results, "count_outcomes", count)
+    pruning.work(), pruning.work()
+    every = len(asked[0])
+    assert [len(one) for one in asked] == [every, 1, every - 1, 1]
+    assert asked[1] != asked[3]
 
 
 def test_a_pass_ends_in_time_and_the_next_goes_on(settings, pruning, monkeypatch):
