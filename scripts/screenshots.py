@@ -13,6 +13,7 @@ must be installed (Debian: apt install chromium).
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -117,6 +118,9 @@ def purge_first(page: playwright.Page) -> None:
 PAGES: dict[str, Page] = {
     "dashboard": Page(TENANT, "/"),
     "tenant-index": Page(TENANT, "/admin/"),
+    "start": Page(TENANT, f"{OPERATORS}/"),
+    "overview": Page(TENANT, f"{OPERATORS}/overview/"),
+    "overview-day": Page(TENANT, f"{OPERATORS}/overview/?hours=24"),
     "schedules": Page(TENANT, f"{ADMIN}/schedule/"),
     "schedule": Page(TENANT, first("Schedule", name="nightly report")),
     "schedule-paused": Page(TENANT, first("Schedule", next_run=None)),
@@ -136,10 +140,20 @@ PAGES: dict[str, Page] = {
     "workflow-resume": Page(TENANT, run_of("sold out", "resume/")),
     "tenants": Page("public", "/"),
     "operators-index": Page("public", "/admin/"),
+    "operators-start": Page("public", f"{OPERATORS}/"),
+    "operators-overview": Page("public", f"{OPERATORS}/siteoverview/"),
+    "operators-overview-day": Page("public", f"{OPERATORS}/siteoverview/?hours=24"),
     "operators-tenants": Page("public", f"{OPERATORS}/tenantpolicy/"),
     "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
     "operators-tenant": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/"),
     "operators-configuration": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/configuration/"),
+    "operators-tasks": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/"),
+    "operators-done": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/?place=done"),
+    "operators-runs": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/runs/"),
+    "operators-failures": Page("public", f"{OPERATORS}/failedtask/"),
+    "operators-failures-tenants": Page("public", f"{OPERATORS}/failedtask/?show=tenants"),
+    "operators-failures-all": Page("public", f"{OPERATORS}/failedtask/?show=all"),
+    "operators-failures-retry": Page("public", f"{OPERATORS}/failedtask/act/?act=retry"),
     "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
     "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
     "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
@@ -153,8 +167,11 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("failure", "light"),
     ("workflow", "light"),
     ("workflow", "dark"),
+    ("operators-overview-day", "light"),
+    ("operators-overview-day", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
+    ("operators-failures", "light"),
     ("operators-clusters", "light"),
 )
 
@@ -194,6 +211,7 @@ def fill(servers: Servers) -> None:
     from tenant_q.tenancy import in_schema
     from tenant_q.utils import QUtilities
 
+    add_past_day()
     report = "shop.tasks.revenue_report"
     for tenant in demo.TENANTS:
         demo.enqueue(demo.Work(tenant, "demo"))
@@ -237,6 +255,29 @@ def fill(servers: Servers) -> None:
         for number in range(3):
             QUtilities.add_async_task(report, f"Revenue {number}", task_name=f"report {number}", group="reports")
         QUtilities.add_async_task(report, "Later", q_options={"delay": 3600, "task_name": "report in an hour"})
+
+
+def add_past_day() -> None:
+    """Figures of the last day, as a site that has run for longer has them: more by day, and an hour with failures."""
+    from tenant_q.brokers import get_broker
+    from tenant_q.brokers.days import DAY_PERIODS, Histogram, Period
+    from tenant_q.brokers.loads import PERIOD_SECONDS
+    from tenant_q.brokers.redis import day_elements
+
+    broker: Any = get_broker()
+    this_period = int(time.time() // PERIOD_SECONDS)
+    for key, share in ((f"{broker.tag}:day", 1.0), (f"{broker.tag}:day:{TENANT}", 0.4)):
+        for number in range(1, DAY_PERIODS - 1):
+            height = 0.55 - 0.45 * math.cos(2 * math.pi * number / DAY_PERIODS) + 0.04 * (number * 7 % 5)
+            done, is_bad = round(share * 900 * height), 190 < number < 205
+            failed = round(share * (180 if is_bad else number % 3))
+            times = [round(done * part) for part in (0.1, 0.35, 0.3, 0.15, 0.07, 0.03)]
+            waits = Histogram((0, *times, 0, 0, 0, 0) if not is_bad else (0, 0, 0, *times, 0, 0))
+            runs = Histogram((*times, 0, 0, 0, 0, 0))
+            queued = round(share * (4000 * height if is_bad else 60 * height * (number % 4)))
+            begun = float((this_period - DAY_PERIODS + number) * PERIOD_SECONDS)
+            period = Period(begun, done, failed, waits, runs, 6 * share * height * PERIOD_SECONDS, queued)
+            broker.client.rpush(key, day_elements.pack(period))
 
 
 def start_workflows() -> None:

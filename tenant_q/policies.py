@@ -24,7 +24,16 @@ from tenant_q.schedules import due_index
 from tenant_q.support.call_checks import short
 from tenant_q.support.hints import did_you_mean
 
-FIELDS = ("weight", "max_running", "max_queued", "max_results", "paused")
+FIELDS = (
+    "weight",
+    "max_running",
+    "max_queued",
+    "max_results",
+    "success_days",
+    "max_failures",
+    "failure_days",
+    "paused",
+)
 # The first key of the advisory lock; the second one stands for the cluster.
 _LOCK = zlib.crc32(b"tenant_q.policies") & 0x7FFFFFFF
 
@@ -36,6 +45,9 @@ class Values(TypedDict, total=False):
     max_running: int | None
     max_queued: int | None
     max_results: int | None
+    success_days: float | None
+    max_failures: int | None
+    failure_days: float | None
     paused: bool
 
 
@@ -111,7 +123,7 @@ def change(schema: str, *, actor: str, act: str, **values: Unpack[Values]) -> Te
         schema: The tenant.
         actor: Who changes it, for the audit trail.
         act: The name of the change in the audit trail, such as "pause".
-        values: The new values: `weight`, `max_running`, `max_queued`, `max_results` or `paused`.
+        values: The new values, by the names in `FIELDS`.
 
     Returns:
         The policy with its new values.

@@ -12,12 +12,14 @@ from django.contrib import admin
 from django_q import admin as django_q_admin
 from django_q.models import Failure, OrmQ, Schedule, Success
 
+from tenant_q.admin.failures import FailedTaskAdmin
 from tenant_q.admin.live import LiveTaskAdmin
 from tenant_q.admin.operators import AuditRecordAdmin, ClusterAdmin, DeadTaskAdmin
+from tenant_q.admin.overview import OverviewAdmin, SiteOverviewAdmin
 from tenant_q.admin.schedules import ScheduleAdmin
 from tenant_q.admin.tasks import FailureAdmin, SuccessAdmin
 from tenant_q.admin.tenants import TenantPolicyAdmin
-from tenant_q.models import AuditRecord, Cluster, DeadTask, LiveTask, TenantPolicy
+from tenant_q.models import AuditRecord, Cluster, DeadTask, FailedTask, LiveTask, Overview, SiteOverview, TenantPolicy
 
 __all__ = ["FailureAdmin", "LiveTaskAdmin", "ScheduleAdmin", "SuccessAdmin", "register"]
 
@@ -33,10 +35,13 @@ _OURS: dict[Any, Any] = {
     Success: SuccessAdmin,
     Failure: FailureAdmin,
     LiveTask: LiveTaskAdmin,
+    Overview: OverviewAdmin,
     # In the public site
+    SiteOverview: SiteOverviewAdmin,
     TenantPolicy: TenantPolicyAdmin,
     Cluster: ClusterAdmin,
     DeadTask: DeadTaskAdmin,
+    FailedTask: FailedTaskAdmin,
     AuditRecord: AuditRecordAdmin,
 }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import messages
@@ -13,47 +11,27 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
+from tenant_q.admin import links
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import TenantAdmin
+from tenant_q.admin.live_rows import Row, as_row, find_live, find_one, read_running
 from tenant_q.admin.pages import PagesAdmin
-from tenant_q.admin.values import in_short
-from tenant_q.brokers import site_brokers
-from tenant_q.brokers.protocol import CANCELLED, Live
-from tenant_q.exceptions import BadPackage, TenantQError
-from tenant_q.lifecycle import progress
-from tenant_q.package.envelope import Found, open_package
-from tenant_q.support import moments
+from tenant_q.admin.state_words import PLACES
+from tenant_q.brokers.protocol import Live
+from tenant_q.exceptions import TenantQError
+from tenant_q.lifecycle import cancel_many
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
 """The most tasks that are listed; others follow when these have ended."""
-SHOWN_ARGUMENTS = 10
-"""The most arguments, and the most keyword arguments, of a task that are shown."""
-_PLACES = {
-    "leased": (gettext_lazy("Running"), "tenant-q-good"),
-    "queued": (gettext_lazy("Queued"), "tenant-q-soft"),
-    "delayed": (gettext_lazy("Delayed"), "tenant-q-warn"),
+_CHOICES: Mapping[str, Any] = {
+    "": gettext_lazy("All"),
+    **{place: label for place, (label, _style) in PLACES.items()},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A package as the page shows it. `problem` says why it cannot be read, or is empty."""
-
-    id: str
-    name: str
-    func: str
-    group: str
-    arguments: str
-    state: Any
-    style: str
-    due: datetime | None
-    is_cancelled: bool
-    problem: str
-    fraction: float | None = None
-    progress: str = ""
 
 
 class LiveTaskAdmin(PagesAdmin, TenantAdmin):
@@ -65,6 +43,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
         return {
             "changelist": ("", self.changelist_view),
+            "cancel_selected": ("cancel/", require_POST(self.cancel_selected_view)),
             "cancel": ("<path:object_id>/cancel/", self.cancel_view),
         }
 
@@ -74,14 +53,50 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             raise PermissionDenied
         context = {"title": _("Running and queued tasks"), "limit": SHOWN, **(extra_context or {})}
         context["can_cancel"] = self.has_change_permission(request)
+        place = request.GET.get("place", "")
+        place = place if place in PLACES else ""
+        context |= {"chosen": place, "choices": _CHOICES.items()}
         try:
-            found = find_live(SHOWN + 1)
-            context["rows"] = [as_row(live) for live in found[:SHOWN]]
+            found = find_live(SHOWN + 1, place)
+            context["rows"] = self._rows(request, found[:SHOWN])
             context["has_more"] = len(found) > SHOWN
         except TenantQError as error:
-            context["error"] = str(error)
+            context["error"] = error_text(error)
         part = "live_table" if request.GET.get("part") == "table" else "live"
         return self.page(request, part, **context)
+
+    def _rows(self, request: HttpRequest, found: Sequence[Live]) -> list[Row]:
+        """Return live tasks as the page shows them, with where they run and links to what made them."""
+        rows = [as_row(live) for live in found]
+        is_leased = any(live.place == "leased" for live in found)
+        running = read_running(tenancy.task_schema()) if is_leased else {}
+        schedules = links.schedules_by_group(row.source for row in rows)
+        return [
+            replace(
+                row,
+                running=running.get(row.id),
+                origin=links.origin_of(self, request, row.func, row.source, schedules),
+            )
+            for row in rows
+        ]
+
+    def cancel_selected_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask for confirmation, then cancel the live tasks that were selected."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        ids = list(dict.fromkeys(request.POST.getlist("id")))[:SHOWN]
+        try:
+            rows = [as_row(live) for id in ids if (live := find_one(id))]
+            if rows and "confirmed" not in request.POST:
+                return self.page(request, "cancel_selected", step=_("Cancel"), title=_("Are you sure?"), rows=rows)
+            schema, actor = tenancy.task_schema(), request.user.get_username()
+            done = cancel_many.cancel_each(schema, [row.id for row in rows], by=actor) if rows else 0
+            text = ngettext("%(count)s task was cancelled.", "%(count)s tasks were cancelled.", done)
+            text = text if done else _("No task was selected that has not ended.")
+            self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        except TenantQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        return HttpResponseRedirect("../")
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for confirmation, then cancel a live task."""
@@ -95,7 +110,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
                 self._cancel(request, id, row.name if row else id)
                 return HttpResponseRedirect("../../")
         except TenantQError as error:
-            self.message_user(request, f"{id}: {error}", messages.ERROR)
+            self.message_user(request, f"{id}: {error_text(error)}", messages.ERROR)
             return HttpResponseRedirect("../../")
         if row is None:
             raise Http404(_("There is no such task here, or it has ended."))
@@ -106,61 +121,3 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             self.message_user(request, _("%(name)s has already ended.") % {"name": name}, messages.WARNING)
             return
         self.message_user(request, _("%(name)s was cancelled.") % {"name": name}, messages.SUCCESS)
-
-
-def find_live(limit: int) -> list[Live]:
-    """Return the current tenant's first live tasks from the site's brokers. Raises the errors of `Broker.live`."""
-    schema = tenancy.task_schema()
-    found = [live for broker in site_brokers() for live in broker.live(schema, limit=limit)]
-    order = list(_PLACES)
-    return sorted(found, key=lambda live: order.index(live.place))[:limit]
-
-
-def find_one(id: str) -> Live | None:
-    """Return the current tenant's live task with this id if it waits or runs. Raises the errors of `Broker.find`."""
-    schema = tenancy.task_schema()
-    found = (broker.find(schema, id) for broker in site_brokers())
-    return next((live for live in found if live), None)
-
-
-def as_row(live: Live) -> Row:
-    """Return a live task as the page shows it, even if its package cannot be read."""
-    is_cancelled = (live.give_up_reason or "").startswith(CANCELLED)
-    state, style = (_("Being cancelled"), "tenant-q-warn") if is_cancelled else _PLACES[live.place]
-    due = moments.at(live.at) if live.at is not None else None
-    common: dict[str, Any] = {
-        "id": live.id,
-        "state": state,
-        "style": style,
-        "due": due,
-        "is_cancelled": is_cancelled,
-    }
-    schema = tenancy.current_schema()
-    try:
-        package = open_package(live.payload, Found(live.id, schema, tenancy.current_key(schema)))
-    except BadPackage as error:
-        return Row(name=live.id, func=live.func, group="", arguments="", problem=str(error), **common)
-    fraction, text = _progress(live)
-    return Row(
-        name=package.name,
-        func=package.stored_func,
-        group=package.group or "",
-        arguments=_arguments_of(package.args, package.kwargs),
-        problem="",
-        fraction=fraction,
-        progress=text,
-        **common,
-    )
-
-
-def _arguments_of(args: Any, kwargs: Any) -> str:
-    """Return the arguments of a live task as text, shortened."""
-    parts = [in_short(value) for value in args[:SHOWN_ARGUMENTS]]
-    parts += [f"{name}={in_short(value)}" for name, value in islice(kwargs.items(), SHOWN_ARGUMENTS)]
-    return ", ".join(parts + ["…"] * (max(len(args), len(kwargs)) > SHOWN_ARGUMENTS))
-
-
-def _progress(live: Live) -> tuple[float | None, str]:
-    """Return the progress that a live task has reported: its fraction and its text."""
-    reported = progress.read(live.schema, live.id) if live.place == "leased" else None
-    return (reported.fraction, reported.text) if reported else (None, "")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
+from urllib.parse import quote
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import Value
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
+from tenant_q.admin import links
+from tenant_q.admin.count_links import list_link
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.values import block
@@ -45,8 +49,9 @@ class ClusterAdmin(PagesAdmin, PublicAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         template = "clusters_table" if request.GET.get("part") == "table" else "clusters"
+        context = {"tenants_url": _tenants_url(self, request), **(extra_context or {})}
         try:
-            return self.page(request, template, title=_("Clusters"), site=read_site(), **(extra_context or {}))
+            return self.page(request, template, title=_("Clusters"), site=read_site(), **context)
         except TenantQError as error:
             return self.page(request, template, title=_("Clusters"), error=str(error))
 
@@ -70,7 +75,8 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
             found = _latest_dead(schema or None, DEAD_SHOWN + 1)
         except TenantQError as error:
             return self.page(request, "dead", error=str(error), **context)
-        rows = [_as_dead_row(dead) for broker, dead in found[:DEAD_SHOWN]]
+        tenants_url = _tenants_url(self, request)
+        rows = [_as_dead_row(dead, tenants_url) for broker, dead in found[:DEAD_SHOWN]]
         return self.page(request, "dead", rows=rows, has_more=len(found) > DEAD_SHOWN, **context)
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
@@ -101,9 +107,12 @@ class DeadTaskAdmin(PagesAdmin, PublicAdmin):
         done = sum(change(broker, own, actor=actor) for broker, own in by_broker.values())
         if action == "retry":
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
+            url = list_link(request, self.admin_site, "tenantpolicy", **{"with": "queued"})
         else:
             text = ngettext("%(count)s task was purged.", "%(count)s tasks were purged.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+            url = list_link(request, self.admin_site, "auditrecord", act="purge")
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, links.linked(url if done else "", text % {"count": done}), level)
 
 
 def _latest_dead(schema: str | None, limit: int) -> list[tuple[Broker, Dead]]:
@@ -119,10 +128,23 @@ def _dead_of(ids: Set[str]) -> list[tuple[Broker, Dead]]:
     return [(broker, dead) for broker in site_brokers() for dead in broker.dead(ids=ids, limit=len(ids))]
 
 
-def _as_dead_row(dead: Dead) -> dict[str, Any]:
+def _tenants_url(model_admin: Any, request: HttpRequest) -> str:
+    """Return the URL of the operators' table of tenants, before the name of one; empty if this user may not see it."""
+    user: Any = request.user
+    can_see = user.has_perm("tenant_q.view_tenantpolicy") or user.has_perm("tenant_q.change_tenantpolicy")
+    return links.url_of(model_admin, "tenant_q_tenantpolicy_changelist") if can_see else ""
+
+
+def _tenant_url(tenants_url: str, schema: str) -> str:
+    """Return the URL of a tenant's page for operators; empty without that of the table."""
+    return f"{tenants_url}{quote(schema, safe='')}/" if tenants_url else ""
+
+
+def _as_dead_row(dead: Dead, tenants_url: str = "") -> dict[str, Any]:
     return {
         "id": dead.id,
-        "schema": dead.schema,
+        "schema": visible(dead.schema),
+        "url": _tenant_url(tenants_url, dead.schema),
         "func": visible(dead.func),
         "cause": visible(dead.cause),
         "when": moments.at(dead.died),
@@ -135,14 +157,20 @@ def _as_dead_row(dead: Dead) -> dict[str, Any]:
 class AuditRecordAdmin(PublicAdmin):
     """The audit trail: who did what to which tenant. It is read-only."""
 
-    list_display = ("at", "actor", "act", "schema_name", "short_target", "change")
+    change_list_template = "tenant_q/admin/change_list.html"
+    change_form_template = "tenant_q/admin/change_form.html"
+    list_display = ("done", "tenant", "short_target", "change", "shown_at")
     list_filter = ("act", ("at", admin.DateFieldListFilter))
     search_fields = ("actor", "schema_name", "target", "act")
+    search_help_text = gettext_lazy("Actor, act, tenant or target")
     show_full_result_count = False
-    fields = (("at", "actor"), ("act", "schema_name"), "target", "shown_before", "shown_after")
+    fields = (("act", "actor", "tenant", "shown_at"), "target", "shown_before", "shown_after")
 
     class Media:
         css = {"all": ["tenant_q/admin.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(tenants_url=Value(_tenants_url(self, request)))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -155,6 +183,26 @@ class AuditRecordAdmin(PublicAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         return super().changelist_view(request, {"title": _("Audit trail"), **(extra_context or {})})
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        context = {"tenant_q_is_read_only": True, **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @admin.display(description=gettext_lazy("act"), ordering="act")
+    def done(self, record: Any) -> Any:
+        return links.two_lines(visible(record.act), _("by %(actor)s") % {"actor": visible(record.actor)})
+
+    @admin.display(description=gettext_lazy("tenant"), ordering="schema_name")
+    def tenant(self, record: Any) -> Any:
+        if not record.schema_name:
+            return "-"
+        return links.linked(_tenant_url(record.tenants_url, record.schema_name), visible(record.schema_name))
+
+    @admin.display(description=gettext_lazy("at"), ordering="at")
+    def shown_at(self, record: Any) -> Any:
+        return moments.shown(record.at)
 
     @admin.display(description=gettext_lazy("target"))
     def short_target(self, record: Any) -> str:

@@ -18,7 +18,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from tenant_q import tenancy
-from tenant_q.admin import run_page
+from tenant_q.admin import links, run_page
+from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.exceptions import TenantQError
@@ -69,7 +71,7 @@ class RunActsAdmin(PagesAdmin, TenantAdmin):
         try:
             steps = self._handle(run).preview_resume()
         except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error_text(error), messages.ERROR)
             return HttpResponseRedirect(self.run_url("change", run))
         if request.method == "POST" and request.POST.getlist("step") == list(steps):
             return self._do(request, run, lambda one, by: one.resume(by=by), _("The run was resumed."))
@@ -105,7 +107,7 @@ class RunActsAdmin(PagesAdmin, TenantAdmin):
         try:
             done = do(self._handle(run), request.user.get_username())
         except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error_text(error), messages.ERROR)
         else:
             if done is False:
                 return self._too_late(request, run)
@@ -126,7 +128,8 @@ class RunActsAdmin(PagesAdmin, TenantAdmin):
         left = queryset.filter(ended__isnull=True).count()
         if left:
             text = ngettext("%(count)s run has not ended, and stays.", "%(count)s runs have not ended, and stay.", left)
-            self.message_user(request, text % {"count": left}, messages.WARNING)
+            url = list_link(request, self.admin_site, "workflowrun", app="tenant_q_workflows", state="open")
+            self.message_user(request, links.linked(url, text % {"count": left}), messages.WARNING)
         ended = queryset.filter(ended__isnull=False)
         return delete_selected(self, request, ended) if ended.exists() else None
 

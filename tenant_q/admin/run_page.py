@@ -36,15 +36,6 @@ _PLACES = {"leased": gettext_lazy("running"), "queued": gettext_lazy("queued"), 
 MOST_STEPS = 1000
 """The most steps that are listed."""
 _MOST_SET = 200
-RUN_STATES: Mapping[str, tuple[Any, str]] = {
-    RunState.PENDING: (gettext_lazy("Pending"), "tenant-q-soft"),
-    RunState.RUNNING: (gettext_lazy("Running"), "tenant-q-busy"),
-    RunState.CANCELLING: (gettext_lazy("Being cancelled"), "tenant-q-warn"),
-    RunState.SUCCEEDED: (gettext_lazy("Succeeded"), "tenant-q-good"),
-    RunState.FAILED: (gettext_lazy("Failed"), "tenant-q-bad"),
-    RunState.CANCELLED: (gettext_lazy("Cancelled"), "tenant-q-warn"),
-}
-"""The states of runs in words, with their CSS classes."""
 _STEP_STYLES: Mapping[str, str] = {
     StepState.READY: "tenant-q-busy",
     StepState.MAPPING: "tenant-q-busy",

@@ -10,23 +10,23 @@ from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.text import capfirst
-from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from psycopg import sql
 
 from tenant_q import tenancy
-from tenant_q.admin import run_page, run_values
-from tenant_q.admin.filters import BoundedPaginator, WorkflowFilter
+from tenant_q.admin import links, run_page, run_values
+from tenant_q.admin.filters import STARTED_BY_SCHEDULE, BoundedPaginator, RunScheduleFilter, WorkflowFilter
 from tenant_q.admin.gate import GatedAdmin
 from tenant_q.admin.run_acts import RunActsAdmin
 from tenant_q.admin.run_values import cut
+from tenant_q.admin.state_words import RUN_STATES
 from tenant_q.admin.values import LONGEST
 from tenant_q.sql import statement
+from tenant_q.support import moments
 from tenant_q.support.visible import visible, visible_lines
 from tenant_q.workflows import drawing, run_counts
 from tenant_q.workflows.models import WorkflowRun
@@ -47,7 +47,7 @@ class RunStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in run_page.RUN_STATES.items())]
+        return [(_OPEN, _("Open")), *((str(state), label) for state, (label, _style) in RUN_STATES.items())]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == _OPEN:
@@ -62,16 +62,20 @@ class RunList(ChangeList):
         super().get_results(request)
         self.result_list = list(self.result_list)
         counts = run_counts.progress_of(tenancy.current_schema(), [run.pk for run in self.result_list])
+        schedules = links.schedules_by_group(map(_schedule_of, self.result_list))
         for run in self.result_list:
             run.tenant_q_progress = counts.get(run.pk, (0, 0))
+            run.tenant_q_origin = links.origin_of(self.model_admin, request, "", _schedule_of(run), schedules)
 
 
 class WorkflowRunAdmin(RunActsAdmin):
     """The workflow runs of the current tenant. A run is read-only: what happens to it is done by actions."""
 
-    list_display = ("label", "state_label", "shown_key", "progress", "started_or_created", "took")
-    list_filter = (RunStateFilter, WorkflowFilter)
+    change_list_template = "tenant_q/admin/change_list.html"
+    list_display = ("named", "state_label", "shown_key", "progress", "started_or_created", "took")
+    list_filter = (RunStateFilter, WorkflowFilter, RunScheduleFilter)
     search_fields = ("id__exact", "key", "workflow")
+    search_help_text = gettext_lazy("Workflow, key, or whole id")
     ordering = ("-created",)
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # each facet would count the table
@@ -120,23 +124,29 @@ class WorkflowRunAdmin(RunActsAdmin):
     def label(self, run: Any) -> str:
         return visible(run.workflow)
 
+    @admin.display(description=gettext_lazy("workflow"), ordering="workflow")
+    def named(self, run: Any) -> Any:
+        return links.two_lines(self.label(run), run.pk)
+
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_label(self, run: Any) -> Any:
-        words, style = run_page.RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
+        words, style = RUN_STATES.get(run.state, (visible(run.state), "tenant-q-soft"))
         return format_html('<span class="tenant-q-state {}">{}</span>', style, words)
 
     @admin.display(description=gettext_lazy("key"), ordering="key", empty_value="-")
-    def shown_key(self, run: Any) -> str | None:
-        return cut(visible(run.key), KEY_SHOWN) if run.key else None
+    def shown_key(self, run: Any) -> Any:
+        """Return the key of a run for a column of the admin, and a link to the schedule that started it."""
+        key, origin = cut(visible(run.key or ""), KEY_SHOWN), getattr(run, "tenant_q_origin", None)
+        return links.two_lines(key, links.linked(origin.url, origin.name)) if origin else key or None
 
     @admin.display(description=gettext_lazy("progress"))
     def progress(self, run: Any) -> Any:
-        return _("%(done)s of %(all)s") % dict(zip(("done", "all"), run.tenant_q_progress, strict=True))
+        words = _("%(done)s of %(all)s") % dict(zip(("done", "all"), run.tenant_q_progress, strict=True))
+        return links.linked(f"{self.run_url('change', run)}#changelist", words)
 
     @admin.display(description=gettext_lazy("started"), ordering="created")
-    def started_or_created(self, run: Any) -> str:
-        moment = run.started or run.created
-        return date_format(localtime(moment) if is_aware(moment) else moment, "SHORT_DATETIME_FORMAT")
+    def started_or_created(self, run: Any) -> Any:
+        return moments.shown(run.started or run.created)
 
     @admin.display(description=gettext_lazy("duration"))
     def took(self, run: Any) -> str:
@@ -153,6 +163,9 @@ class WorkflowRunAdmin(RunActsAdmin):
         context |= {"took": run_page.taken(run.started, run.ended), "urls": self._urls(request, run)}
         context["graph"] = drawing.svg(view.plan, view.states, view.notes, id="tenant-q-run") if view.plan else ""
         context["can_see_tasks"] = _can_see_tasks(request)
+        schedules = links.schedules_by_group([_schedule_of(run)])
+        context["origin"] = links.origin_of(self, request, "", _schedule_of(run), schedules)
+        context["tasks_url"] = links.url_of(self, "django_q_failure_changelist", group=run.pk)
         values, is_cut = run_page.context_of(run, view.plan)
         context |= {"context": run_values.as_json(values), "context_is_cut": is_cut}
         if not is_part:
@@ -228,6 +241,11 @@ class _CountedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         return self._known
+
+
+def _schedule_of(run: Any) -> str:
+    """Return the group of the tasks of the schedule that started a run; empty for another run."""
+    return run.by if (run.key or "").startswith(STARTED_BY_SCHEDULE) else ""
 
 
 def _can_see_tasks(request: HttpRequest) -> bool:

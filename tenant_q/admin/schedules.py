@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote
 from django.db import transaction
-from django.db.models import OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
@@ -20,68 +18,38 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
+from tenant_q.admin import links
 from tenant_q.admin.buttons import Button, ButtonsAdmin
+from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.forms import WHEN, ScheduleForm
 from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
-from tenant_q.admin.values import kind_of
+from tenant_q.admin.schedule_table import ScheduleTableAdmin
 from tenant_q.exceptions import BadSchedule, TenantQError
-from tenant_q.lifecycle import task_rows
-from tenant_q.models import DueSchedule
-from tenant_q.schedules import by_hand, catch_up, code_entries, due_index, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, offered_schedules, row_runs
 
 PREVIEWED = 5
-_HELD = {
-    due_index.PAUSED: _("Held: the tasks of this site are paused"),
-    due_index.EXCLUDED: _("Not served by the scheduler"),
-    due_index.UNREADY: _("Held: this site is not ready"),
-    due_index.FAILED: _("Held: the last attempt failed"),
-}
-
-
 _BEHIND = _(
     "This schedule has missed %(count)s runs, and makes up for each, one after another. To leave them out, set its "
     "next run to a time in the future."
 )
 
 
-class StateFilter(admin.SimpleListFilter):
-    """A filter for active, paused and ended schedules."""
-
-    title = _("state")
-    parameter_name = "state"
-    states = {
-        "active": Q(next_run__isnull=False) & ~Q(repeats=0),
-        "paused": Q(next_run__isnull=True) & ~Q(repeats=0),
-        "ended": Q(repeats=0),
-    }
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("active", _("Active")), ("paused", _("Paused")), ("ended", _("Ended"))]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        chosen = self.states.get(self.value() or "")
-        return queryset if chosen is None else queryset.filter(chosen)
-
-
-class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
+class ScheduleAdmin(ScheduleTableAdmin, FromCodeAdmin, ButtonsAdmin, TenantAdmin):
     """The schedules of the current tenant."""
 
     form = ScheduleForm
     change_form_template = "tenant_q/admin/schedule_form.html"
-    list_display = ("label", "state", "kind", "shown_next_run", "last_run", "func")
-    list_display_links = ("label",)
-    list_filter = (StateFilter, "schedule_type")
-    search_fields = ("name", "func", "args", "kwargs")
     actions = ("run_now", "pause", "resume")
-    readonly_fields = ("upcoming",)
+    readonly_fields = ("tasks", "upcoming")
     fieldsets = (
-        (None, {"fields": ("name", "func", "args", "kwargs")}),
+        (None, {"fields": (("name", "func"), ("args", "kwargs"), "tasks")}),
         (
             _("When"),
-            {"fields": ("schedule_type", "minutes", "cron", "next_run", "repeats", "upcoming")},
+            {"fields": (("schedule_type", "minutes", "cron"), ("next_run", "repeats"), "upcoming")},
         ),
-        (_("More"), {"fields": ("hook", "cluster", "intended_date_kwarg"), "classes": ("collapse",)}),
+        (_("More"), {"fields": (("hook", "cluster", "intended_date_kwarg"),), "classes": ("collapse",)}),
     )
 
     class Media:
@@ -89,77 +57,21 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
 
     # What is shown
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        last = task_rows.rows().filter(id=OuterRef("task")).values("success")
-        return super().get_queryset(request).annotate(last_success=Subquery(last))
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        self._note_held(request)
-        return super().changelist_view(request, {"title": _("Scheduled tasks"), **(extra_context or {})})
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the groups of fields on the page of a schedule. A new one has started no tasks."""
+        found = super().get_fieldsets(request, obj)
+        if obj is not None:
+            return found
+        return [
+            (title, {**options, "fields": tuple(one for one in options["fields"] if one != "tasks")})
+            for title, options in found
+        ]
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name in ("args", "kwargs") and field is not None:
             field.widget.attrs |= {"rows": 2, "spellcheck": "false", "class": "vLargeTextField tenant-q-code"}
         return field
-
-    def get_list_display(self, request: HttpRequest) -> list[Any]:
-        held, from_code = getattr(request, "tenant_q_held", {}), getattr(request, "tenant_q_from_code", {})
-
-        @admin.display(description=_("state"))
-        def state(row: Any) -> Any:
-            row.tenant_q_code_entry = code_entries.entry_of(row, from_code)
-            return self.state(row, held)
-
-        return [state if column == "state" else column for column in super().get_list_display(request)]
-
-    def _note_held(self, request: HttpRequest) -> None:
-        """Keep in the admin's request which schedules are held, and why, and which come from code."""
-        schema = tenancy.physical_schema(tenancy.current_schema())
-        with tenancy.as_owner_in_public():
-            entries = DueSchedule.objects.using(tenancy.database_alias()).filter(schema_name=schema).exclude(held="")
-            request.tenant_q_held = dict(entries.values_list("schedule_id", "held"))  # type: ignore[attr-defined]
-        found = code_entries.entries_of(tenancy.current_schema())
-        request.tenant_q_from_code = found  # type: ignore[attr-defined]
-
-    @admin.display(description=_("name"), ordering="name")
-    def label(self, row: Any) -> str:
-        return row.name or _("Schedule %(id)s") % {"id": row.pk}
-
-    @admin.display(description=_("runs"), ordering="schedule_type")
-    def kind(self, row: Any) -> str:
-        return kind_of(row)
-
-    @admin.display(description=_("next run"), ordering="next_run", empty_value="-")
-    def shown_next_run(self, row: Any) -> Any:
-        return row.next_run if row.repeats != 0 else None
-
-    @admin.display(description=_("last run"))
-    def last_run(self, row: Any) -> Any:
-        if row.last_success is None:
-            return "-"
-        good, bad = ("success", "tenant-q-good", _("Success")), ("failure", "tenant-q-bad", _("Failure"))
-        model, style, words = good if row.last_success else bad
-        url = reverse(f"admin:django_q_{model}_change", args=[quote(row.task)], current_app=self.admin_site.name)
-        return format_html('<a href="{}" class="tenant-q-state {}">{}</a>', url, style, words)
-
-    def state(self, row: Any, held: Any = None) -> Any:
-        """Return the state of a schedule for the admin, and whether it comes from code."""
-        entry = entry_of(row)
-        if row.repeats == 0:
-            style, words = "tenant-q-soft", _("Ended")
-        elif entry is not None and entry.withdrawn:
-            style, words = "tenant-q-soft", _("Withdrawn")
-        elif by_hand.is_paused(row):
-            style, words = "tenant-q-warn", _("Paused")
-        elif why := (held or {}).get(row.pk):
-            style, words = "tenant-q-warn", _HELD.get(why, why)
-        else:
-            style, words = "tenant-q-good", _("Active")
-        shown = format_html('<span class="tenant-q-state {}">{}</span>', style, words)
-        if entry is None:
-            return shown
-        return format_html('{} <span class="tenant-q-state tenant-q-soft">{}</span>', shown, _("From code"))
 
     @admin.display(description=_("next runs"))
     def upcoming(self, row: Any) -> Any:
@@ -257,22 +169,29 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: _run_now(row, actor))
         if done:
-            text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done)
-            self.message_user(request, text % {"count": done}, messages.SUCCESS)
+            text = ngettext("%(count)s task was queued.", "%(count)s tasks were queued.", done) % {"count": done}
+            url = list_link(request, self.admin_site, "livetask")
+            self.message_user(request, links.linked(url, text), messages.SUCCESS)
 
     @admin.action(description=_("Pause selected schedules"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: by_hand.pause(row.pk, actor=actor))
         text = ngettext("%(count)s schedule was paused.", "%(count)s schedules were paused.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        self._say(request, text, done, "paused")
 
     @admin.action(description=_("Resume selected schedules"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: Any) -> None:
         actor = request.user.get_username()
         done = self._do_each(request, queryset, lambda row: resume(row, actor))
         text = ngettext("%(count)s schedule was resumed.", "%(count)s schedules were resumed.", done)
-        self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        self._say(request, text, done, "active")
+
+    def _say(self, request: HttpRequest, text: str, done: int, state: str) -> None:
+        """Say of how many schedules the state was changed, with a link to those that have it now."""
+        url = list_link(request, self.admin_site, "schedule", app="django_q", state=state) if done else ""
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, links.linked(url, text % {"count": done}), level)
 
     def _do_each(self, request: HttpRequest, queryset: Any, do: Callable[[Any], bool]) -> int:
         """Do something to each chosen schedule, report errors without stopping, and return for how many it worked."""
@@ -281,11 +200,11 @@ class ScheduleAdmin(FromCodeAdmin, ButtonsAdmin, TenantAdmin):
             try:
                 done += do(row)
             except TenantQError as error:
-                self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
+                self.message_user(request, f"{self.label(row)}: {error_text(error)}", messages.ERROR)
         return done
 
 
 def _run_now(row: Any, actor: str) -> bool:
     require_in_code(row)
-    offered.refuse_unlisted(row)
+    offered_schedules.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))

@@ -9,22 +9,23 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from tenant_q import policies, tenancy
 from tenant_q.admin.configuration_form import ConfigurationForm
+from tenant_q.admin.count_links import list_link
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.values import LONGEST
 from tenant_q.conf import conf
 from tenant_q.exceptions import NoTenant, TenantQError, UnknownTenant
+from tenant_q.lifecycle.retention import Kept, kept_of
 from tenant_q.models import TenantRole
 from tenant_q.operations.tenant_details import TenantDetails, read_details, read_roles
+from tenant_q.support import workflows_app
 from tenant_q.support.visible import visible, visible_lines
 
 STYLES: dict[str, str] = {
@@ -76,10 +77,10 @@ class TenantPagesAdmin(PagesAdmin, PublicAdmin):
             state=_state(details),
             role=details.role,
             probe=_probe(details.role),
-            policy=policy_words(policy.weight, policy.max_running, policy.max_queued, policy.max_results),
+            policy=policy_words(policy.weight, policy.max_running, policy.max_queued, kept_of(policy)),
             parts=_parts(details) if can_view else None,
             edit_url="configuration/" if can_change else "",
-            audit_url=self._audit_url(request, schema),
+            lists=self._lists(request, schema),
             list_url=self.list_url(),
         )
 
@@ -113,14 +114,15 @@ class TenantPagesAdmin(PagesAdmin, PublicAdmin):
         self.message_user(request, text % words, messages.SUCCESS)
         return True
 
-    def _audit_url(self, request: HttpRequest, schema: str) -> str:
-        if not request.user.has_perm("tenant_q.view_auditrecord"):  # type: ignore[union-attr]
-            return ""
-        try:
-            url = reverse("admin:tenant_q_auditrecord_changelist", current_app=self.admin_site.name)
-        except NoReverseMatch:  # a site of the project without this page
-            return ""
-        return f"{url}?{urlencode({'q': schema})}"
+    def _lists(self, request: HttpRequest, schema: str) -> list[tuple[str, Any]]:
+        """Return the lists of a tenant that its page leads to: URLs, empty if the user may not see one, and labels."""
+        return [
+            ("tasks/", _("Tasks")),
+            (list_link(request, self.admin_site, "failedtask", schema=schema), _("Failures")),
+            (list_link(request, self.admin_site, "deadtask", schema=schema), _("Dead tasks")),
+            ("runs/" if workflows_app.is_installed() else "", _("Workflow runs")),
+            (list_link(request, self.admin_site, "auditrecord", q=schema), _("Audit records")),
+        ]
 
 
 def _details(schema: str) -> TenantDetails:
@@ -175,11 +177,23 @@ def _probe(role: TenantRole | None) -> tuple[str, str] | None:
     return text % {"count": role.crossings}, "tenant-q-bad"
 
 
-def policy_words(weight: float, max_running: int | None, max_queued: int | None, max_results: int | None) -> str:
+def policy_words(weight: float, max_running: int | None, max_queued: int | None, kept: Kept) -> str:
     """Return on the operators' pages what a tenant's policy has that is not the default; empty if nothing."""
     said = [_("weight %(weight)s") % {"weight": f"{weight:g}"}] if weight != 1 else []
-    limits = ((_("run"), max_running), (_("queue"), max_queued), (_("keep"), max_results))
-    return ", ".join([*said, *(f"{name} ≤ {limit}" for name, limit in limits if limit is not None)])
+    limits = (
+        (_("run"), max_running, "%s"),
+        (_("queue"), max_queued, "%s"),
+        (_("keep"), kept.max_results, "%s"),
+        (_("keep"), kept.success_days, _("%s d")),
+        (_("failures"), kept.max_failures, "%s"),
+        (_("failures"), kept.failure_days, _("%s d")),
+    )
+    said += [f"{name} ≤ {form % _number(most)}" for name, most, form in limits if most is not None]
+    return ", ".join(said)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _parts(details: TenantDetails) -> list[tuple[Any, list[tuple[str, str]]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,8 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from tenant_q import policies, tenancy
+from tenant_q.admin.count_links import CountCell, TenantCountLinks
+from tenant_q.admin.tenant_lists import TenantListsAdmin
 from tenant_q.admin.tenant_page import TenantPagesAdmin, policy_words, role_notes
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, TenantQError
@@ -85,6 +87,7 @@ WORKFLOW_COLUMNS = (
     ),
 )
 """The columns of a project with the app of workflows, before the last two."""
+LABELS = {column.name: column.label for column in (*COLUMNS, *WORKFLOW_COLUMNS)}
 
 
 class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -104,7 +107,7 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
             field.show_hidden_initial = True
 
 
-class TenantPolicyAdmin(TenantPagesAdmin):
+class TenantPolicyAdmin(TenantListsAdmin, TenantPagesAdmin):
     """All tenants in one table, with their policies, and a page of each."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -116,7 +119,7 @@ class TenantPolicyAdmin(TenantPagesAdmin):
             "policy": ("<str:schema>/policy/", require_POST(self.policy_view)),
             "pause": ("<str:schema>/pause/", require_POST(self.pause_view)),
         }
-        return {**table, **super().get_views()}
+        return {**table, **TenantListsAdmin.get_views(self), **TenantPagesAdmin.get_views(self)}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -131,11 +134,13 @@ class TenantPolicyAdmin(TenantPagesAdmin):
         except TenantQError as error:
             return self.page(request, "tenants", title=_("Tenants and their policies"), error=str(error))
         wanted = request.GET.get("q", "").strip().lower()
+        columns, filtered = _table_columns(), request.GET.get("with", "")
         found = [one for one in site.tenants if wanted in one.schema.lower()]
-        columns = _table_columns()
+        if filtered in columns:  # from the sum of a column, to the tenants that have a part in it
+            found = [one for one in found if columns[filtered].key(one)]
         order, reverse = _table_order(request, columns)
         shown = Paginator(_sorted(found, columns[order], reverse), TENANTS_A_PAGE).get_page(request.GET.get("p"))
-        kept = _query_string(request, "edit")
+        kept, links = _query_string(request, "edit"), TenantCountLinks(request, self.admin_site, self.list_url())
         can_change = self.has_change_permission(request)
         edited = edited or (request.GET.get("edit", "") if can_change else "")
         if edited and form is None:
@@ -147,11 +152,13 @@ class TenantPolicyAdmin(TenantPagesAdmin):
             title=_("Tenants and their policies"),
             site=site,
             page=shown,
-            rows=[_as_row(one, _note(one, notes)) for one in shown],
+            rows=[_as_row(one, _note(one, notes), links) for one in shown],
+            totals=[_labelled(cells) for cells in links.of_all(site)],
+            filtered=columns[filtered].label if filtered in columns else "",
             heads=[_table_head(request, column, order, reverse) for column in columns.values()],
+            labels=LABELS,
             width=len(columns) + 1,
             has_runs=workflows_app.is_installed(),
-            failed_runs=site.runs.of("failed"),
             query=request.GET.get("q", ""),
             kept=kept,
             kept_and=kept + ("&" if kept else "?"),
@@ -240,7 +247,7 @@ def _values(tenant: Tenant | None) -> dict[str, Any]:
     if tenant is None:
         return {}
     policy = tenant.policy
-    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued, "max_results": tenant.max_results}
+    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued} | asdict(tenant.kept)
     return {"weight": policy.weight, **limits}
 
 
@@ -251,28 +258,26 @@ def _note(tenant: Tenant, notes: Mapping[str, tuple[Any, str]]) -> tuple[Any, st
     return notes.get(tenant.schema, (_("no role"), "tenant-q-bad"))
 
 
-def _as_row(tenant: Tenant, note: tuple[Any, str]) -> dict[str, Any]:
+def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> dict[str, Any]:
     """Return a tenant as the table of tenants shows it, in values that a template renders fast."""
     policy, load = tenant.policy, tenant.load
-    counts = [_count_cell(value) for value in (load.queued, load.leased, load.delayed)]
-    counts += [_count_cell(load.dead, bad=True), _count_cell(load.done), _count_cell(load.failed, bad=True)]
-    runs = tenant.runs
+    counts, runs = links.of_tenant(tenant)
     return {
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
-        "counts": counts,
-        "runs": [_count_cell(runs.open), _count_cell(runs.of("failed"), bad=True), _count_cell(runs.overdue, bad=True)],
+        "counts": _labelled(counts),
+        "runs": _labelled(runs),
         "wait": duration(load.wait_p95),
         "run": duration(load.run_p95),
         "next": tenant.next_fire,
         "held": HELD.get(tenant.held, tenant.held) if tenant.held != due_index.PAUSED else "",
         "paused": policy.paused,
-        "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.max_results),
+        "policy": policy_words(policy.weight, policy.max_running, policy.max_queued, tenant.kept),
         "note": note,
     }
 
 
-def _count_cell(value: int, *, bad: bool = False) -> tuple[int, str]:
-    """Return a count in the table of tenants, and its CSS class."""
-    return value, ("tenant-q-alert" if bad else "") if value else "tenant-q-zero"
+def _labelled(cells: Iterable[CountCell]) -> list[tuple[Any, int, str, str]]:
+    """Return counts for the table of tenants with the labels of their columns in place of the names."""
+    return [(LABELS[name], *rest) for name, *rest in cells]

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.cache import caches
+from django.db import connections
 
 from tenant_q import tenancy
 from tenant_q.brokers import get_broker
@@ -32,6 +33,8 @@ logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
 # The worker of a task that ignores its timeout, as in a C call that no signal interrupts, is killed this much later.
 KILL_MARGIN = 3.0
+# PostgreSQL keeps 63 bytes of the name of a session, which ends with the role.
+NAMED_CHARACTERS = 40
 
 _inherited_caches: list[Any] = []
 
@@ -52,6 +55,7 @@ class Child:
         cancelled: The cancelled packages that it holds, by id, with their reasons.
         notified: The cancelled package that it was running when it was notified, and the time of the first notice.
         progress: The number of the last report of progress that was passed on.
+        is_out_of_memory: Whether the kernel has killed a process for lack of memory since the last child died.
         is_doubtful: Whether its packages could not be given back, for a reason that concerns this child alone.
     """
 
@@ -66,6 +70,7 @@ class Child:
     cancelled: dict[str, str] = field(default_factory=dict)
     notified: tuple[str, float] | None = None
     progress: int = 0
+    is_out_of_memory: bool = False
     is_doubtful: bool = False
 
     @property
@@ -119,7 +124,8 @@ class Child:
         if self.kill_reason is not None:
             how = "was killed by its sentinel"
         elif code == -signal.SIGKILL:
-            how = "was killed by SIGKILL, often the kernel's out-of-memory killer"
+            by = "very likely by" if self.is_out_of_memory else "often"
+            how = f"was killed by SIGKILL, {by} the kernel's out-of-memory killer"
         elif code < 0:
             how = f"was killed by {_signal_name(-code)}"
         else:
@@ -169,6 +175,7 @@ def start(role: str, key: str, *, once: bool, orders: int) -> Child:
     def run() -> None:
         os.close(orders)
         settle_in_child(parent)
+        _name_sessions(role)
         with forks.no_return():
             made = _ROLES[role](key, slot, once)
             forks.also(made.abandon)
@@ -202,6 +209,17 @@ def settle_in_child(parent: int) -> None:
     tenancy.watch_role_settings()
     tenancy.note_connections()
     forks.install(reset_in_child, _drop_caches)
+
+
+def _name_sessions(role: str) -> None:
+    """Name this child's sessions in `pg_stat_activity`, unless the project names them.
+
+    Its name may be in `OPTIONS`, a service file or the environment, and libpq prefers each of these to a fallback.
+    """
+    name = f"mscluster {conf().cluster[:NAMED_CHARACTERS]} {role}"
+    for connection in connections.all():
+        if connection.vendor == "postgresql":
+            connection.settings_dict.setdefault("OPTIONS", {}).setdefault("fallback_application_name", name)
 
 
 def _drop_caches() -> None:

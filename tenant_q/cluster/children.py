@@ -9,8 +9,9 @@ from collections import Counter
 from tenant_q.cluster.child import KILL_MARGIN, Child, start
 from tenant_q.conf import conf
 from tenant_q.operations.status import DEATHS_REPORTED, Death
-from tenant_q.support import orphans, processors
+from tenant_q.support import orphans, out_of_memory, processors
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")  # they are children of the sentinel
 
@@ -49,6 +50,7 @@ class Children:
         self._deaths_in_a_row = 0
         self._done_before = 0
         self._unkillable: set[int] = set()
+        self._kernels_kills = out_of_memory.kills()
 
     @property
     def workers(self) -> list[Child]:
@@ -128,14 +130,25 @@ class Children:
             if child.has_left:
                 self._wanted[child.role] -= self.once
             elif not child.is_stopped:
+                child.is_out_of_memory = self._has_kernel_killed()
                 self._note_death(child)
+
+    def _has_kernel_killed(self) -> bool:
+        """Return whether the kernel has killed a process for lack of memory since a child died or the first one began.
+
+        Which process that was is not counted. It may have been one that a task had started.
+        """
+        before, self._kernels_kills = self._kernels_kills, out_of_memory.kills()
+        return before is not None and self._kernels_kills is not None and self._kernels_kills > before
 
     def end_orphans(self) -> None:
         """End the orphans among the sentinel's children: those that it did not start itself."""
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
             logger.info(
-                "Ended %s processes that dead processes of the cluster had started", len(found), event="orphans.ended"
+                "Ended %s that dead processes of the cluster had started",
+                counted(len(found), "process", "processes"),
+                event="orphans.ended",
             )
         if new := left - self._unkillable:
             logger.error(

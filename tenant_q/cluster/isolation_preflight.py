@@ -11,6 +11,7 @@ from tenant_q.provisioning.probe.sessions import logs_in
 from tenant_q.provisioning.shared_tables import shared_tables
 from tenant_q.schedules import catalogue
 from tenant_q.sql import statement
+from tenant_q.support.plurals import counted
 
 
 def require_isolation() -> list[str]:
@@ -38,7 +39,7 @@ def require_isolation() -> list[str]:
             "scram-sha-256 in pg_hba.conf, and take client certificates out of DATABASES."
         )
     shared_tables()
-    _require_table()
+    catalogue.require_shared(TenantRole._meta.db_table, "tenants' roles")
     warnings = [*_without_role()]
     if may_create_roles:
         warnings.append(
@@ -55,15 +56,6 @@ def _attributes() -> tuple[bool, bool]:
     return is_superuser, may_create_roles
 
 
-def _require_table() -> None:
-    table = TenantRole._meta.db_table
-    if not catalogue.has_all(catalogue.Table(table)):
-        raise ConfigurationError(
-            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the tenants' roles; "
-            "run `python manage.py migrate_schemas --shared`."
-        )
-
-
 def _without_role() -> list[str]:
     with tenancy.detect_outages(), tenancy.in_public():
         alias = tenancy.database_alias()
@@ -72,7 +64,7 @@ def _without_role() -> list[str]:
     if not waiting:
         return []
     named = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
-    count = "1 tenant has" if len(waiting) == 1 else f"{len(waiting)} tenants have"
+    count = counted(len(waiting), "tenant has", "tenants have")
     return [
         f"{count} no database role, so their tasks wait ({named}); run "
         "`python manage.py mstenant provision --all --adopt`."

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 
 from tenant_q import tenancy
-from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway
 from tenant_q.lifecycle import prune_results
 from tenant_q.support.log_labels import get_logger
@@ -50,7 +48,7 @@ class Pruner:
 
     def _prune(self, schema: str) -> None:
         try:
-            has_more = prune_results.prune(schema, _not_to_prune)
+            has_more = prune_results.prune(schema, by_age=False)  # the scheduler prunes by age
             del self._noted_at[schema]
             if has_more:
                 self._noted_at[schema] = -math.inf  # prune it again the next time
@@ -65,9 +63,3 @@ class Pruner:
                 event="result.prune_failed",
                 extra={"schema": schema},
             )
-
-
-def _not_to_prune(ids: Iterable[str]) -> set[str]:
-    """Return the ids of results that the pruner must keep, as a cluster may still deliver their packages."""
-    ids = list(ids)
-    return {id for broker in site_brokers() for id in broker.may_come(ids)}

@@ -1,4 +1,4 @@
-"""Keep up what firing depends on: due indexes, policies, schedules from code, and the removal of deleted tenants."""
+"""Keep up due indexes, policies and schedules from code; remove what deleted tenants left, and outcomes grown old."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tenant_q import policies, tenancy
 from tenant_q.cluster.scheduler_failures import FailureUpkeep
+from tenant_q.cluster.scheduler_pruning import Pruning
 from tenant_q.cluster.scheduler_session import SchedulerSession
 from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, DatabaseAway
@@ -14,6 +15,7 @@ from tenant_q.operations import deleted_tenants
 from tenant_q.schedules import code_sync, due_index, index_upkeep
 from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex, all_indexes
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.scheduler")
@@ -34,6 +36,7 @@ class Upkeep:
     def __init__(self, session: SchedulerSession) -> None:
         self.session = session
         self.failures = FailureUpkeep()
+        self._pruning = Pruning(session.seen)
         # When each kind of work is due.
         self._due: dict[str, float] = {}
         # Schemas that differ from an index, each with whether it is to be forgotten.
@@ -67,6 +70,7 @@ class Upkeep:
         self._when_due("policies", self._apply_policies)
         self._when_due("tenants", self._clear_departed)
         self._when_due("index", self._find_stale)
+        self._when_due("outcomes", self._prune)
         self._update_stale()
         if self.session.unsure:
             # Every role that can connect can notify, so ignore schemas that the index does not know.
@@ -114,6 +118,9 @@ class Upkeep:
     def _clear_departed(self) -> None:
         _try(deleted_tenants.find_and_clear, "Could not remove the rest of deleted tenants")
 
+    def _prune(self) -> None:
+        _try(self._pruning.work, "Could not prune old results")
+
     def _find_stale(self) -> None:
         is_first = "index" not in self._due
         self._stale = [
@@ -122,7 +129,8 @@ class Upkeep:
             for schema, is_gone in index_upkeep.stale_schemas(thorough=is_first, index=index)
         ]
         if self._stale:
-            logger.info("Found %s schemas to update in the due index", len(self._stale), event="due_index.stale")
+            found = counted(len(self._stale), "schema")
+            logger.info("Found %s to update in the due index", found, event="due_index.stale")
         if is_first:
             stale = {(index, schema) for index, schema, _ in self._stale}
             known = [(index, schema) for index in all_indexes() for schema in index_upkeep.indexed_schemas(index)]

@@ -20,6 +20,7 @@ from django.utils import timezone
 from setproctitle import setproctitle
 
 from tenant_q.brokers import get_impatient_broker
+from tenant_q.brokers.days import SAMPLE_SECONDS
 from tenant_q.cluster import sentinel_rounds
 from tenant_q.cluster.burst import Burst
 from tenant_q.cluster.children import Children
@@ -36,6 +37,7 @@ from tenant_q.operations.status import ClusterState, forget_old
 from tenant_q.scrubbing import process_state
 from tenant_q.support import orphans
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")
 
@@ -83,6 +85,7 @@ class Sentinel:
         self.started = timezone.now()
         self._state = ClusterState.STARTING
         self._trouble = ""
+        self._sampled = time.monotonic()
         lease = conf().lease
         self._give_back = Step("give back packages of dead workers", self._reclaim)
         self._show = Step("publish its status", self._publish, PUBLISH_SECONDS, is_vital=False)
@@ -104,6 +107,7 @@ class Sentinel:
                 self._show,
                 Step("pass on cancels", self.leases.pass_on_cancels, CANCEL_SECONDS, is_vital=False),
                 Step("pass on progress", self.leases.pass_on_progress, PROGRESS_SECONDS, is_vital=False),
+                Step("record figures of the day", self._record_figures, SAMPLE_SECONDS, is_vital=False),
             ],
             on_outage=self.leases.note_outage,
         )
@@ -143,7 +147,8 @@ class Sentinel:
         self.children.start_missing()
         self._state = ClusterState.IDLE
         self.rounds.do(Step("publish its status", self._publish_first))
-        logger.info("Started cluster %s with %s workers", conf().cluster, self.plan.workers, event="cluster.started")
+        workers = counted(self.plan.workers, "worker")
+        logger.info("Started cluster %s with %s", conf().cluster, workers, event="cluster.started")
 
     def _publish_first(self) -> None:
         self._publish()
@@ -201,6 +206,14 @@ class Sentinel:
             deaths=self.children.deaths,
             trouble=self._trouble or self.children.trouble,
         ).publish(self.broker)
+
+    def _record_figures(self) -> None:
+        """Have the sentinel record what has been done, and what its workers run now as a sample for the time since."""
+        self.broker.record_periods()
+        before, self._sampled = self._sampled, time.monotonic()
+        running = [child.slot.running for child in self.children.alive if child.is_worker]
+        ids = [id for id in running if id]
+        self.broker.note_busy(ids, min(self._sampled - before, 2 * SAMPLE_SECONDS))
 
     # The end
 

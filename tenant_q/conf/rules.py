@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from keyword import iskeyword
+from typing import Any
 from zoneinfo import available_timezones
 
 from django.conf import settings
@@ -25,11 +26,35 @@ ROLE_KEY: Rule = (
     lambda value: len(str(value).encode()) >= ROLE_KEY_BYTES,
     f"a secret of at least {ROLE_KEY_BYTES} bytes, as of `secrets.token_urlsafe(32)`, from the environment",
 )
+LONGEST_DAYS = 36_500
+"""The longest time for which outcomes may be kept by a limit, in days."""
+MOST_ROWS = 2**31 - 1
 RELEASE: Rule = (lambda value: 0 < len(str(value)) <= 100, "a number, or a text of 1 to 100 characters")
 TIME_ZONE: Rule = (lambda value: value in available_timezones(), "a name such as 'Europe/Berlin'")
 
 # Packages whose functions enqueue and call what their arguments name.
 _NEVER_OFFERED = ("django_q", "tenant_q")
+
+
+def is_keep(value: object) -> bool:
+    """Return whether a value is right for `TENANT_Q["keep_successes"]` and `["keep_failures"]`."""
+    if not isinstance(value, dict) or not value or value.keys() - {"days", "rows"}:
+        return False
+    days, rows = value.get("days"), value.get("rows")
+    is_time = days is None or (_is_number(days, int | float) and 0 < days <= LONGEST_DAYS)
+    is_count = rows is None or (_is_number(rows, int) and 1 <= rows <= MOST_ROWS)
+    return is_time and is_count and (days is not None or rows is not None)
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+KEEP: Rule = (
+    is_keep,
+    f"a dict with 'days', a number above 0 and at most {LONGEST_DAYS}, with 'rows', a whole number from 1 on, or with "
+    "both",
+)
 
 
 def switches_schemas(alias: object) -> bool:

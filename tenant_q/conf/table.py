@@ -69,11 +69,14 @@ class Configuration:
     max_rss: int | None = _q(None, "the memory use above which a worker is replaced by a new one", unit="kB", minimum=0)
     cpu_affinity: int = _q(0, "how many processors a worker may use; 0 for all", unit="processors", minimum=0)
     save_limit: int = _q(
-        250, "successes kept for each tenant; 0 for all, -1 for none. Failures are always kept", unit="rows",
+        250,
+        "successes kept for each tenant; 0 for all, -1 for none. The default does not apply where `keep_successes` is "
+        "set. Failures are kept unless `keep_failures` is set",
+        unit="rows",
         differs="applies to each tenant; old rows are deleted beside saving, and no row before it is four leases old",
     )  # fmt: skip
     save_limit_per: str | None = _q(
-        None, 'apply `save_limit` to each `"group"`, `"name"` or `"func"`', rule=rules.SAVE_LIMIT_PER
+        None, 'apply `save_limit`, and `rows` below, to each `"group"`, `"name"` or `"func"`', rule=rules.SAVE_LIMIT_PER
     )
     cache: str = _q("default", "the alias in `CACHES` for cached results", differs="keys contain the schema")
     cached: bool | int = _q(
@@ -115,6 +118,17 @@ class Configuration:
     retry_jitter: float = _ours(
         0.25, "the share of itself by which such a delay is shortened at random", unit="share", minimum=0, maximum=1
     )
+    keep_successes: dict[str, Any] | None = _ours(  # noqa: RUF009  (nobody changes the dict)
+        None,
+        'how long each tenant\'s successes are kept: `{"days": 30, "rows": 1000}`, or one of the two; what exceeds '
+        "either is deleted. The last outcome of a schedule stays",
+        unit="days, rows", rule=rules.KEEP,
+    )  # fmt: skip
+    keep_failures: dict[str, Any] | None = _ours(  # noqa: RUF009
+        None, "how long each tenant's failures are kept, in the same form; without it they are kept for good",
+        unit="days, rows", rule=rules.KEEP,
+    )  # fmt: skip
+    log_successes: bool = _ours(False, "whether the log has each success at INFO instead of DEBUG")
     on_commit: bool = _ours(False, "whether tasks are enqueued when the current transaction commits")
     tenant_cache_seconds: float = _ours(30, "how long a process caches a tenant's row", unit="seconds", minimum=0)
     schedule_spread: float = _ours(

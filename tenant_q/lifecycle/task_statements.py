@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -34,7 +34,12 @@ class Answer(NamedTuple):
     rows: list[tuple[Any, ...]]
 
 
-def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = None) -> list[Answer]:
+_TASKS = (Task._meta.db_table,)
+
+
+def execute(
+    schemas: Iterable[str], statement: sql.Composed, parameters: Any = None, *, tables: Sequence[str] = _TASKS
+) -> list[Answer]:
     """Run one or more statements on the task tables of schemas, in one round trip.
 
     Tables of other roles are checked first, in the same transaction. A statement waits for a lock for at most `LOCK_MS`
@@ -45,6 +50,7 @@ def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = N
         schemas: The schemas whose tables the statements use.
         statement: The statements, in which every name is qualified.
         parameters: Their parameters.
+        tables: All tables in each schema that the statements use.
 
     Returns:
         The answers to all statements that were sent; the answers to `statement` are the last ones.
@@ -53,16 +59,18 @@ def execute(schemas: Iterable[str], statement: sql.Composed, parameters: Any = N
         DatabaseError: A statement failed.
         DatabaseAway: The database does not answer.
     """
-    return retry_conflicts(lambda: _execute_once(schemas, statement, parameters))
+    return retry_conflicts(lambda: _execute_once(schemas, statement, parameters, tables))
 
 
-def _execute_once(schemas: Iterable[str], statement: sql.Composed, parameters: Any) -> list[Answer]:
+def _execute_once(
+    schemas: Iterable[str], statement: sql.Composed, parameters: Any, tables: Sequence[str]
+) -> list[Answer]:
     connection = tenant_connection()
     with detect_outages():
         connection.ensure_connection()
         with connection.wrap_database_errors, psycopg.ClientCursor(connection.connection) as cursor:
             is_callers = connection.connection.info.transaction_status != TransactionStatus.IDLE
-            checked = plain_tables_query(schemas, Task._meta.db_table)
+            checked = plain_tables_query(schemas, *tables)
             parts = [*_limit_of_locks(is_callers), *([checked] if checked else []), statement]
             ends = [_FORMER_LIMIT] if is_callers else []
             cursor.execute(sql.SQL(";\n").join([*parts, *ends]), parameters)

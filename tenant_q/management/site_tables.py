@@ -17,6 +17,7 @@ from tenant_q.operations.workflow_runs import STATES, RunCounts
 from tenant_q.support import workflows_app
 from tenant_q.support.durations import duration
 from tenant_q.support.moments import at
+from tenant_q.support.plurals import counted
 
 DEATH_SECONDS = 300
 """The death of a process is shown for this time."""
@@ -61,7 +62,7 @@ def headline(site: Site) -> Text:
     total = site.total
     running = sum(not cluster.is_gone for cluster in site.clusters)
     parts = [
-        f"{site.name}: {running} {'cluster' if running == 1 else 'clusters'}, {len(site.tenants)} tenants",
+        f"{site.name}: {counted(running, 'cluster')}, {counted(len(site.tenants), 'tenant')}",
         f"{total.queued} queued, {total.leased} running, {total.delayed} delayed, {total.dead} dead",
         f"in the last hour {total.done} done and {total.failed} failed",
         f"95% waited at most {duration(total.wait_p95)} and ran at most {duration(total.run_p95)}",
@@ -171,8 +172,8 @@ def policy_in_words(tenant: Tenant) -> Any:
     policy = tenant.policy
     said = ["paused"] if policy.paused else []
     said += [f"weight {policy.weight:g}"] if policy.weight != 1 else []
-    limits = (("running", policy.max_running), ("queued", policy.max_queued), ("results", tenant.max_results))
-    said += [f"max {name} {limit}" for name, limit in limits if limit is not None]
+    limits = {"max_running": policy.max_running, "max_queued": policy.max_queued} | asdict(tenant.kept)
+    said += [f"{name.replace('_', ' ')} {words(limit)}" for name, limit in limits.items() if limit is not None]
     return styled(", ".join(said), "yellow" if policy.paused else None) if said else None
 
 
@@ -207,7 +208,7 @@ def _cluster_as_json(one: ClusterStatus) -> dict[str, Any]:
 
 def _tenant_as_json(tenant: Tenant) -> dict[str, Any]:
     plan = {"schedules": tenant.schedules, "next_fire": tenant.next_fire, "held": tenant.held or None}
-    policy = asdict(tenant.policy) | {"max_results": tenant.max_results}
+    policy = asdict(tenant.policy) | asdict(tenant.kept)
     return {
         "schema": tenant.schema,
         "is_known": tenant.is_known,

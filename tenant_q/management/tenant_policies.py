@@ -13,6 +13,8 @@ from tenant_q.models import TenantPolicy
 
 LIMITS = tuple(name for name in policies.FIELDS if name != "paused")
 """The values of a policy that `mstenant limit` sets."""
+RARE = ("success_days", "max_failures", "failure_days")
+"""Those that are only shown where they are set."""
 
 
 def change(
@@ -64,7 +66,8 @@ def _sentence(act: str, row: dict[str, Any]) -> str:
     schema, queued = row["schema"], row["queued"]
     head = f"{schema} is {'paused' if row['paused'] else 'not paused'}"
     if act == "limit":
-        said = [f"{name.replace('_', ' ')} {words(row[name])}" for name in LIMITS]
+        shown = [name for name in LIMITS if name not in RARE or row[name] is not None]
+        said = [f"{name.replace('_', ' ')} {words(row[name])}" for name in shown]
         head = f"{schema} has {', '.join(said)}{' and is paused' if row['paused'] else ''}"
     if queued is None:
         return f"{head}."

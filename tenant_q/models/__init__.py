@@ -5,7 +5,7 @@ from tenant_q.models.code_schedules import CodeSchedule, ScheduleRelease, Synced
 from tenant_q.models.due_schedules import DueSchedule, IndexedSchema
 from tenant_q.models.failures import Failure, IndexedFailures
 from tenant_q.models.group_parts import GroupPart
-from tenant_q.models.pages import Cluster, DeadTask, LiveTask
+from tenant_q.models.pages import Cluster, DeadTask, FailedTask, LiveTask, Overview, SiteOverview
 from tenant_q.models.policies import LEAST_WEIGHT, MOST_WEIGHT, TenantPolicy, validate_weight
 from tenant_q.models.tenant_roles import TenantOperation, TenantRole
 from tenant_q.models.tenants import TenantConfiguration, TenantRecord
@@ -21,13 +21,16 @@ __all__ = [
     "DeadTask",
     "DueSchedule",
     "DueWorkflow",
+    "FailedTask",
     "Failure",
     "GroupPart",
     "IndexedFailures",
     "IndexedRuns",
     "IndexedSchema",
     "LiveTask",
+    "Overview",
     "ScheduleRelease",
+    "SiteOverview",
     "SyncedTenant",
     "TenantConfiguration",
     "TenantOperation",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
@@ -73,6 +74,23 @@ class FailureGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class FailurePart:
+    """The failures of one tenant, or of the schedules with one name.
+
+    Attributes:
+        name: The schema of the tenant as PostgreSQL names it, or the name of the schedules.
+        count: The number of failures.
+        first: When the first of them ended.
+        last: When the last of them ended.
+    """
+
+    name: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class FailuresDone:
     """What came of running failures again, or of deleting them.
 
@@ -133,6 +151,33 @@ def failures(wanted: FailureFilter, *, limit: int, offset: int = 0) -> list[Fail
     rows = _open(wanted).order_by("-stopped", "schema_name", "task_id")
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
         return list(rows[offset : offset + limit])
+
+
+def parts(
+    wanted: FailureFilter, by: Literal["schema_name", "schedule"], *, limit: int, offset: int = 0
+) -> list[FailurePart]:
+    """Return the open failures by tenant, or by the name of their schedule, the largest part first.
+
+    It costs one statement. Failures of tasks without a schedule are no part by schedule.
+
+    Args:
+        wanted: Which failures.
+        by: The column of the index.
+        limit: The most parts to return.
+        offset: The number of parts to leave out.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    rows = (
+        _open(wanted)
+        .exclude(**{by: ""})
+        .values(by)
+        .annotate(count=Count("*"), first=Min("stopped"), last=Max("stopped"))
+    )
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        found = rows.order_by("-count", by).values_list(by, "count", "first", "last")
+        return [FailurePart(*row) for row in found[offset : offset + limit]]
 
 
 def count(wanted: FailureFilter) -> int:

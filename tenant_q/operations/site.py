@@ -19,6 +19,7 @@ from tenant_q.brokers import Broker, get_broker, site_brokers
 from tenant_q.brokers.loads import Load
 from tenant_q.brokers.protocol import Policy
 from tenant_q.conf import conf, site_clusters
+from tenant_q.lifecycle.retention import NO_KEPT, Kept, kept_of
 from tenant_q.models import TenantPolicy
 from tenant_q.operations import status
 from tenant_q.operations.status import ClusterStatus
@@ -41,7 +42,7 @@ class Tenant:
             and the broker, the index or a policy still knows it.
         load: Its load, over all clusters.
         policy: Its policy, as the broker enforces it.
-        max_results: The number of successes that are kept; None for `save_limit`.
+        kept: How long its outcomes are kept, as its policy says.
         schedules: The number of its schedules that will run again.
         next_fire: When the scheduler reads the first of them.
         held: Why they are held, or empty.
@@ -52,7 +53,7 @@ class Tenant:
     is_known: bool = True
     load: Load = NO_LOAD
     policy: Policy = NO_POLICY
-    max_results: int | None = None
+    kept: Kept = NO_KEPT
     schedules: int = 0
     next_fire: datetime | None = None
     held: str = ""
@@ -159,4 +160,4 @@ def _tenants(loads: Mapping[str, Load], plans: Iterable[Plans], runs: Mapping[st
 def _tenant(schema: str, is_known: bool, load: Load, row: TenantPolicy | None, plan: Plans | None) -> Tenant:
     policy = policies.in_force_of(row) if row else NO_POLICY
     schedules, due, held = (plan.schedules, plan.due, plan.held) if plan else (0, None, "")
-    return Tenant(schema, is_known, load, policy, row.max_results if row else None, schedules, due, held)
+    return Tenant(schema, is_known, load, policy, kept_of(row), schedules, due, held)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, Q
+from django.db.models import Count, F, Min, Q
 from django.db.models.functions import Now
 
 from tenant_q import tenancy
@@ -98,6 +98,23 @@ def overdue_runs() -> list[Overdue]:
         raise
     except tenancy.DATABASE_ERRORS:
         return []
+
+
+def indexed_runs(schema: str, state: str = "", *, limit: int) -> list[DueWorkflow]:
+    """Return a tenant's workflow runs from the index: open ones first, of these the ones that are due first.
+
+    Args:
+        schema: The schema of the tenant.
+        state: A state, "open" or "overdue"; empty for all.
+        limit: The most runs.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    chosen = {"open": Q(state__in=OPEN), "overdue": _is_overdue()}.get(state, Q(state=state) if state else Q())
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        rows = _entries().filter(chosen, schema_name=tenancy.physical_schema(schema))
+        return list(rows.order_by(F("due").asc(nulls_last=True), "run")[:limit])
 
 
 def schemas_of(run: str) -> list[str]:

@@ -233,9 +233,9 @@ def _make_role(one: _Provisioning) -> None:
             database=server.database,
             verifier=scram.role_verifier(server.database, row.role, row.version),
             connection_limit=limit,
-            owner=server.login if conf().isolation == "role" else None,
         )
         grants.apply_grants(one.schema, row.role, admin)
+        roles.allow_use(admin, row.role, server.login if conf().isolation == "role" else None)
 
 
 def _probe(one: _Provisioning) -> None:

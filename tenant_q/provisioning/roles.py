@@ -40,6 +40,7 @@ class _State:
     may_change: bool | None
     is_in_group: bool
     superfluous: str
+    has_end: bool | None
 
 
 def create_or_correct(
@@ -49,9 +50,10 @@ def create_or_correct(
     database: str,
     verifier: str,
     connection_limit: int | None = None,
-    owner: str | None = None,
 ) -> None:
     """Create a tenant's role with its group and password, or correct it if it exists.
+
+    A new one cannot be used before `allow_use`.
 
     Args:
         admin: A session of the admin role.
@@ -59,7 +61,6 @@ def create_or_correct(
         database: The name of the database.
         verifier: The SCRAM verifier of its password.
         connection_limit: The most sessions at once; None for no limit.
-        owner: The role that may switch to this one, with `TENANT_Q["isolation"] = "role"`; None for no role.
 
     Raises:
         ProvisioningError: The role or the group exists and is not ours.
@@ -79,9 +80,8 @@ def create_or_correct(
         if state.may_grant_group is None:
             admin.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(values["group"]))
         name = "tenant_role_correct" if state.is_in_group else "tenant_role_create"
-        _run(admin, sql.SQL(statement(name)).format(**values))
-        if owner is not None:
-            lend(admin, role, owner, inherit=False)
+        names = [name, "tenant_role_unexpire"] if state.has_end else [name]
+        _run(admin, sql.SQL(";\n").join(sql.SQL(statement(one)).format(**values) for one in names))
 
     again_on_conflict(act)
 
@@ -95,6 +95,19 @@ def set_connection_limit(admin: Admin, role: str, connection_limit: int | None) 
     """Set the most sessions that a tenant's role may have at once; None for no limit."""
     limit = sql.Literal(NO_LIMIT if connection_limit is None else connection_limit)
     _run(admin, sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(sql.Identifier(role), limit))
+
+
+def allow_use(admin: Admin, role: str, owner: str | None = None) -> None:
+    """Let a tenant's role be used, once it has its grants: without them, its tasks would find no table.
+
+    Args:
+        admin: A session of the admin role.
+        role: The name of the role, which may open sessions from now on.
+        owner: The role that may switch to it, with `TENANT_Q["isolation"] = "role"`; None for no role.
+    """
+    _run(admin, sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role)))
+    if owner is not None:
+        again_on_conflict(lambda: lend(admin, role, owner, inherit=False))
 
 
 def forbid_login(admin: Admin, role: str) -> None:

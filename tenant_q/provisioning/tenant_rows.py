@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.utils.module_loading import import_string
+from psycopg import errors, sql
 
 from tenant_q import tenancy
 from tenant_q.conf import conf
@@ -17,6 +18,8 @@ from tenant_q.support.visible import error_line
 from tenant_q.tenancy.connection import is_lost
 
 _DOMAIN_FIELD = "domain_url"
+# What PostgreSQL answers to a migration that was carried out and not recorded.
+_HALF_RECORDED = (errors.DuplicateTable, errors.DuplicateColumn, errors.DuplicateObject)
 
 
 def find(schema: str) -> Any:
@@ -198,7 +201,13 @@ def _run(schema: str, act: Any) -> None:
     except Exception as error:
         if is_lost(tenancy.tenant_connection()):
             raise
+        way_out = "correct that, and run the same command again"
+        if isinstance(error.__cause__, _HALF_RECORDED):
+            quoted = sql.Identifier(tenancy.physical_schema(schema)).as_string()
+            way_out = (
+                "if an earlier run was killed, Django had made these tables and not recorded their migration yet: if "
+                f"nothing uses them, run DROP SCHEMA {quoted} CASCADE; and the same command again"
+            )
         raise ProvisioningError(
-            f"The tenancy package cannot make the tenant {schema!r}: {error_line(error)}; correct that, and run the "
-            "same command again."
+            f"The tenancy package cannot make the tenant {schema!r}: {error_line(error)}; {way_out}."
         ) from error

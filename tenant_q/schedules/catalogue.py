@@ -7,6 +7,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from tenant_q import tenancy
+from tenant_q.exceptions import ConfigurationError
 from tenant_q.schedules.index_statements import fetch
 
 
@@ -29,6 +30,24 @@ def has_schema(schema: str) -> bool:
     name = sql.Literal(sql.Identifier(schema).as_string())
     ((found,),) = fetch(sql.SQL("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL").format(name))
     return bool(found)
+
+
+def require_shared(table: str, what: str) -> None:
+    """Require a table in the public schema.
+
+    Args:
+        table: Its name.
+        what: What it records, for the message.
+
+    Raises:
+        ConfigurationError: The table is missing.
+        DatabaseAway: The database cannot be reached.
+    """
+    if not has_all(Table(table)):
+        raise ConfigurationError(
+            f"The schema {tenancy.public_schema()!r} has no table {table}, which records the {what}; "
+            "run `python manage.py migrate_schemas --shared`."
+        )
 
 
 def has_all(*wanted: Table | Function) -> bool:

@@ -50,7 +50,7 @@ class PlannedRun:
 _DETAILS = ("name", "func", "kind", "minutes", "cron", "kwargs", "last")
 
 
-def planned_runs(limit: int, schema: str | None = None) -> list[PlannedRun]:
+def planned_runs(limit: int, schema: str | None = None, *, held: bool = True) -> list[PlannedRun]:
     """Return the planned runs of all tenants' schedules in all clusters, the earliest first.
 
     It costs one statement, and one for each schema among them.
@@ -58,12 +58,14 @@ def planned_runs(limit: int, schema: str | None = None) -> list[PlannedRun]:
     Args:
         limit: The most runs to return.
         schema: A schema as PostgreSQL names it; None for all schemas.
+        held: Whether runs of schedules that are held count.
 
     Raises:
         DatabaseAway: The database cannot be reached.
     """
     with tenancy.detect_outages(), tenancy.as_owner_in_public():
         chosen = entries() if schema is None else entries().filter(schema_name=schema)
+        chosen = chosen if held else chosen.filter(held="")
         columns = ("schema_name", "schedule_id", "cluster", "next_run", "held")
         found = [PlannedRun(*row) for row in chosen.order_by("next_run", "pk").values_list(*columns)[:limit]]
     details: dict[tuple[str, int], dict[str, Any]] = {}

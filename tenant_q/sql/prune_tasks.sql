@@ -1,5 +1,7 @@
--- Delete successes of one tenant.
+-- Delete outcomes of one tenant.
 --
 -- {table}  the schema-qualified table
--- %s       the ids of the tasks
-DELETE FROM ONLY {table} WHERE id OPERATOR(pg_catalog.=) ANY (%s) AND success
+-- ids      the ids of the tasks
+-- spared   rows saved after this moment stay: a failed task may have been run again meanwhile, with the same id
+DELETE FROM ONLY {table}
+WHERE id OPERATOR(pg_catalog.=) ANY (%(ids)s) AND stopped OPERATOR(pg_catalog.<) %(spared)s

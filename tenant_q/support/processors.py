@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from tenant_q.support import control_groups
 
 
 def usable() -> list[int]:
@@ -19,15 +22,18 @@ def count() -> int:
     return max(1, math.ceil(min(len(usable()), _quota())))
 
 
-def _quota(cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the CPU quota of the control groups (version 2), in processors; infinite without a limit."""
-    quota = math.inf
-    try:
-        path = cgroup.read_text().rpartition("0::/")[2].strip()
-        for group in (root / path, *(root / path).parents):
-            if group.is_relative_to(root) and (group / "cpu.max").exists():
-                most, period = (group / "cpu.max").read_text().split()
-                quota = min(quota, math.inf if most == "max" else int(most) / int(period))
-    except (OSError, ValueError):  # another system, or another version
-        return quota
-    return quota
+def _quota(groups: Path = control_groups.GROUPS, root: Path = control_groups.ROOT) -> float:
+    """Return the CPU quota of the control groups of this process, in processors; infinite without a limit."""
+    folders = control_groups.folders("cpu", groups, root)
+    return min((quota for folder in folders for quota in _quotas_of(folder)), default=math.inf)
+
+
+def _quotas_of(folder: Path) -> Iterator[float]:
+    """Yield the CPU quotas that a control group has, by the files of version 2 and of version 1."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            most, period = " ".join((folder / name).read_text() for name in names).split()
+            if most not in ("max", "-1"):
+                yield int(most) / int(period)
+        except (OSError, ValueError):  # it has no such controller
+            continue

@@ -37,6 +37,26 @@ def test_tasks_run_in_the_schema_of_their_tenant(tenants, mscluster):
 
 
 @pytest.mark.seam
+@pytest.mark.parametrize("own", ["", "shop"])
+def test_the_sessions_of_a_cluster_have_its_name_or_that_of_the_project(tenants, mscluster, own):
+    env = {"PGAPPNAME": own} if own else {}
+    cluster = mscluster("--workers", "1", **env)
+    with in_schema("acme_corp"):
+        id = QUtilities.add_async_task("tests.tasks.where")
+        QUtilities.get_result(id, wait=WAIT)
+    roles = {f"mscluster {cluster.name} {role}" for role in ("worker", "scheduler")}
+    expected = {own} if own else roles
+    wait_until(lambda: expected <= session_names(), what=f"sessions named {expected}")
+    assert bool(roles & session_names()) is not bool(own)
+
+
+def session_names() -> set[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
+        return {name for (name,) in cursor.fetchall()}
+
+
+@pytest.mark.seam
 def test_what_a_task_enqueues_stays_in_its_tenant(tenants, mscluster):
     mscluster()
     with in_schema("globex_inc"):

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -174,6 +176,40 @@ def test_the_row_of_a_killed_task_names_the_signal_and_the_memory(tenants, msclu
     assert "it was killed by SIGKILL, often the kernel's out-of-memory killer" in text
     (peak,) = re.findall(r"peak memory (\d+) MiB", text)
     assert 300 < int(peak) < 1000
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group whose processes have 600 MiB. Only root may make one."""
+    group = Path(f"/sys/fs/cgroup/memory/tenant-q-test-{os.getpid()}")  # version 1
+    limits = {"memory.limit_in_bytes": 600 * 2**20}
+    if not group.parent.is_dir():
+        group = Path("/sys/fs/cgroup") / group.name
+        limits = {"memory.max": 600 * 2**20, "memory.swap.max": 0}
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    try:
+        for name, value in limits.items():
+            if (group / name).exists():
+                (group / name).write_text(str(value))
+        if not (group / next(iter(limits))).exists():
+            pytest.skip("control groups do not limit memory here")
+        yield group
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), what="the control group to be empty")
+        group.rmdir()
+
+
+def test_the_row_of_a_task_that_was_out_of_memory_says_so(little_memory, tenants, mscluster):
+    cluster = mscluster("--workers", "1", wait=False, TEST_TENANT_Q='{"max_deliveries": 1}')
+    (little_memory / "cgroup.procs").write_text(str(cluster.process.pid))
+    cluster.wait_for_workers(1)
+    id = add("take_memory_and_die", "ours", 2000)
+    text = QUtilities.fetch_task(id, wait=WAIT, schema_name=A).result
+    assert "it was killed by SIGKILL, very likely by the kernel's out-of-memory killer (peak memory " in text
+    assert cluster.stop() == 0
 
 
 @pytest.mark.parametrize("what", ["sentinel", "broker"])

@@ -15,8 +15,9 @@ IN_FLIGHT = 256
 # What the broker may keep when no package is left: what is learned, clocks, tombstones, policies, idle workers' tokens,
 # what clusters told last of their status, and the operators' figures.
 MAY_STAY = {
-    "costs", "epoch", "expired", "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners",
-    "queues", "ring", "statistics", "status", "status of a cluster", "token", "vtime", "waited", "wake",
+    "costs", "day", "day_busy", "day_functions", "day_names", "day_recorded", "day_tenants", "epoch", "expired",
+    "figures", "figure_places", "functions", "known", "late", "policy", "queue_owners", "queues", "ring", "statistics",
+    "status", "status of a cluster", "token", "vtime", "waited", "wake",
 }  # fmt: skip
 
 

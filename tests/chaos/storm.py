@@ -346,9 +346,9 @@ class Storm:
 
 
 def key_name(key: str) -> str:
-    """The name of a broker's key; what is kept of the figures of each five minutes is one."""
+    """The name of a broker's key; what is kept of the figures of each five minutes, part and tenant is one."""
     key = re.sub(r"^django_q:[^:]+:cluster:.+$", "status of a cluster", key)  # it expires after seconds
-    return re.sub(r"^figures:\d+$", "figures", key)
+    return re.sub(r"^(figures|day|day_busy|day_functions|day_tenants):.+$", r"\1", key)
 
 
 def _set_up_django(servers: Servers) -> None:

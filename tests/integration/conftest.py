@@ -182,6 +182,16 @@ def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def as_olga(monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]) -> Iterator[None]:
+    """Be the operator olga on a terminal, with `forget` called before and after the test: the body of a fixture."""
+    monkeypatch.setattr("getpass.getuser", lambda: "olga")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    forget()
+    yield
+    connection.set_schema_to_public()
+    forget()
+
+
 @pytest.fixture
 def define(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workflow]]:
     """Declare a workflow that exists while the test does. The same name again is a later version of its code."""
@@ -219,7 +229,9 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     def visit(*permissions: str, schema: str = "public") -> Client:
         host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
-        hosts.enter_context(schemas.served_at(schema, host))
+        if host not in served:
+            hosts.enter_context(schemas.served_at(schema, host))
+            served.add(host)
         client = Client(HTTP_HOST=host)
         with in_schema(schema):
             users = get_user_model().objects
@@ -235,6 +247,7 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     AuditRecord.objects.all().delete()  # also those of another file's tests
     used: list[tuple[str, Any]] = []
+    served: set[str] = set()
     with ExitStack() as hosts:
         yield visit
         for schema, pk in used:

@@ -105,7 +105,7 @@ def test_the_list_shows_a_tenants_own_runs(site):  # noqa: F811
     make_run(B)
     answer = site(A).get(LIST)
     assert shown_in(answer) == {run.pk}
-    assert "Running shop.workflows.order" in text_of(answer) or "shop.workflows.order Running" in text_of(answer)
+    assert re.search(rf"shop\.workflows\.order\s*{run.pk}\s*Running", text_of(answer))
     assert "order-17" in text_of(answer)
     assert "1 of 5" in text_of(answer)
     assert site(B).get(page_of(run)).status_code == 404
@@ -254,7 +254,7 @@ def test_what_a_tenant_wrote_is_escaped(site):  # noqa: F811
         WorkflowRun.objects.update(input={bad: bad}, config=bad)
     shown = client.get(page_of(run)).context["view"].steps
     pages = [LIST, page_of(run), page_of(run, "cancel/")]
-    links = re.findall(r'href="([^"]*/step/[^"]*)"', client.get(page_of(run)).content.decode())
+    links = set(re.findall(r'href="([^"]*/step/[^"]*)"', client.get(page_of(run)).content.decode()))
     assert len(links) == len(shown)
     for url in [*pages, *links]:
         answer = client.get(url)

@@ -74,7 +74,7 @@ def test_the_site_tells_of_each_tenant(tenants, worker, unlimited):
     acme, globex, initech = site.tenants
     assert (acme.load.done, acme.load.failed, acme.load.delayed, acme.load.queued) == (1, 1, 1, 0)
     assert acme.load.run_p95 is not None and acme.load.wait_p95 is not None
-    assert (globex.policy.paused, globex.max_results, globex.load.queued, globex.schedules) == (True, 7, 1, 1)
+    assert (globex.policy.paused, globex.kept.max_results, globex.load.queued, globex.schedules) == (True, 7, 1, 1)
     assert globex.next_fire == moment
     assert initech == Tenant("initech_llc")
     assert (site.total.queued, site.total.done, site.total.failed, site.total.delayed) == (1, 1, 1, 1)

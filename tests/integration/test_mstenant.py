@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.utils import timezone
 
 from tenant_q import policies, tenancy
 from tenant_q.models import AuditRecord, TenantConfiguration, TenantOperation, TenantRole
 from tenant_q.tenancy import TenantConfig, config
-from tests.integration.conftest import sql
+from tests.integration.conftest import as_olga, sql
 
 A, B = "acme_corp", "globex_inc"
 pytestmark = pytest.mark.seam
@@ -23,12 +22,7 @@ pytestmark = pytest.mark.seam
 
 @pytest.fixture(autouse=True)
 def clean(tenants, monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr("getpass.getuser", lambda: "olga")
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    forget()
-    yield
-    connection.set_schema_to_public()
-    forget()
+    yield from as_olga(monkeypatch, forget)
 
 
 def forget() -> None:
@@ -191,6 +185,9 @@ def test_an_operation_that_has_not_ended_is_shown_even_without_the_tenant():
     found = shown("newcomer")
     assert (found["is_known"], found["operation"]["step"]) == (False, "schema")
     assert found["advice"] == "`mstenant provision newcomer` has not ended; run it again, which continues it."
+    TenantOperation.objects.update(kind="decommission")
+    assert "`mstenant decommission newcomer --yes` has not ended" in shown("newcomer")["advice"]
+    TenantOperation.objects.update(kind="provision")
     text = mstenant("show", "newcomer")
     assert "newcomer (no tenant)" in text and "provision, after step schema, since " in text
     assert "hunter2" not in text + json.dumps(found)

@@ -36,21 +36,16 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.conftest import wait_until
-from tests.integration.conftest import in_thread, redis_key, sql, waits_for_a_lock
+from tests.integration.conftest import as_olga, in_thread, redis_key, sql, waits_for_a_lock
 
 A, B = "acme_corp", "globex_inc"
-DEFAULTS = {"weight": 1.0, "max_running": None, "max_queued": None, "max_results": None, "paused": False}
+DEFAULTS = dict.fromkeys(policies.FIELDS) | {"weight": 1.0, "paused": False}
 
 
 @pytest.fixture(autouse=True)
 def clean(tenants, monkeypatch) -> Iterator[None]:
     """No policies, no records, and an operator of the test's own."""
-    monkeypatch.setattr("getpass.getuser", lambda: "olga")
-    monkeypatch.delenv("SUDO_USER", raising=False)
-    forget()
-    yield
-    connection.set_schema_to_public()
-    forget()
+    yield from as_olga(monkeypatch, forget)
 
 
 def forget() -> None:
@@ -125,7 +120,7 @@ def test_a_change_is_saved_recorded_and_in_force():
             assert policies.values_of(read()) == policies.values_of(found)
     with in_schema_alone(B):
         policies.put_in_force_everywhere()
-    after = {"weight": 2.0, "max_running": 3, "max_queued": 4, "max_results": 5, "paused": False}
+    after = DEFAULTS | {"weight": 2.0, "max_running": 3, "max_queued": 4, "max_results": 5}
     assert policies.values_of(found) == after
     assert TenantPolicy.objects.get().changed == found.changed > begin
     assert get_broker().policies() == {A: Policy(2.0, 3, 4, paused=False)}
@@ -152,7 +147,7 @@ def test_a_change_is_saved_recorded_and_in_force():
         ({"max_results": 2**31}, "max_results of acme_corp cannot be 2147483648: "),
         ({"paused": "x"}, "paused of acme_corp cannot be 'x': "),
         ({"wieght": 1}, "A tenant's policy has no 'wieght': did you mean 'weight'?"),
-        ({"zzz": 1}, "A tenant's policy has no 'zzz': known are max_queued, max_results, max_running, paused, weight."),
+        ({"zzz": 1}, "A tenant's policy has no 'zzz': known are failure_days, max_failures, "),
     ],
 )
 def test_a_value_that_cannot_be_changes_nothing(values, message):
@@ -564,7 +559,8 @@ def test_answers_in_json():
         ),
         (
             ("limit", A),
-            "Nothing to change for acme_corp: give one of --weight, --max-running, --max-queued, --max-results.",
+            "Nothing to change for acme_corp: give one of --weight, --max-running, --max-queued, --max-results, "
+            "--success-days, --max-failures, --failure-days.",
         ),
         (("pause", A, "--weight", "2"), "--weight belongs to `mstenant limit`, not to `mstenant pause`."),
         (

@@ -38,12 +38,16 @@ IS_LONG = os.environ.get("CHAOS") == "long"
 TENANTS, ROWS, SCHEDULES = (1000, 100, 10) if IS_LONG else (20, 20, 3)
 # One tenant has as many rows as all others.
 BIG = TENANTS * ROWS
-OPERATORS = [f"/admin/tenant_q/{page}/" for page in ("tenantpolicy", "cluster", "deadtask", "auditrecord")]
+OPERATORS = [
+    f"/admin/tenant_q/{page}/"
+    for page in ("siteoverview", "tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")
+]
 TENANTS_OWN = [
     *(f"/admin/django_q/{page}/" for page in ("success", "failure", "schedule")),
     "/admin/django_q/success/?q=task",
     "/admin/django_q/failure/?q=task",
     "/admin/django_q/schedule/add/",
+    "/admin/tenant_q/overview/",
     "/admin/tenant_q/livetask/",
     "/admin/",
 ]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import redis
 
+from tenant_q.brokers import get_broker
+from tenant_q.brokers.protocol import Message
 from tenant_q.cluster import children, sentinel_rounds
 from tenant_q.cluster.child import Child
 from tenant_q.cluster.heartbeat import Heartbeat
@@ -119,6 +121,23 @@ def test_a_broker_that_is_slow_gets_each_step_in_turn(watcher, monkeypatch):
         done.clear()
         watcher.rounds.run_one()
         assert done == ["renew leases", what]
+
+
+def test_the_figures_of_the_day_are_recorded(watcher):
+    while any(step.due == 0.0 for step in watcher.rounds.steps()):
+        watcher.rounds.run_one()
+    assert get_broker().record_periods() == 0, "the sentinel has recorded them"
+
+
+def test_what_workers_run_is_sampled(watcher):
+    get_broker().enqueue([Message("long", "acme_corp", "f", "payload")])
+    (lease,) = get_broker().fetch("w1").leases
+    labels = {"schema": "acme_corp", "task_id": lease.id, "func": "f"}
+    assert watcher.children.alive[0].slot.start(labels, None)
+    watcher._sampled -= 10
+    watcher._record_figures()
+    (period,) = get_broker().day("acme_corp").periods
+    assert 10 <= period.busy_seconds < 20
 
 
 @pytest.mark.parametrize(("state", "given"), [(ClusterState.IDLE, 1), (ClusterState.STOPPED, 3)])

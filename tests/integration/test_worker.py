@@ -806,15 +806,6 @@ def test_a_worker_tells_that_it_is_there(tenants):
     assert told[0].startswith("worker ")
 
 
-def test_a_failure_is_logged_with_its_tenant(tenants, worker, caplog):
-    id = add("globex_inc", "tests.tasks.fail", task_name="n")
-    with caplog.at_level(logging.ERROR, "tenant_q"):
-        work(worker)
-    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert (record.schema, record.task_id, record.func) == ("globex_inc", id, "tests.tasks.fail")
-    assert record.getMessage() == "Failed tests.tasks.fail (n): ValueError"
-
-
 def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, make_worker, monkeypatch, caplog):
     id = add("acme_corp", f"{HERE}.see", 1)
     monkeypatch.setattr(worker.completer, "_acknowledge", lambda: None)
@@ -847,7 +838,7 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
     settings.Q_CLUSTER = settings.Q_CLUSTER | {"save_limit": 1}
     settings.TENANT_Q = {"lease": 1}
     pruned: list[str] = []
-    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema))
+    monkeypatch.setattr(prune_results, "prune", lambda schema, **_: pruned.append(schema))
     add("acme_corp", "tests.tasks.add", 1)
     add("globex_inc", "tests.tasks.add", 1)
     work(worker)
@@ -862,7 +853,7 @@ def test_old_results_are_pruned_between_batches(tenants, worker, settings, monke
 
 
 def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings, monkeypatch):
-    monkeypatch.setattr(prune_results, "prune", lambda schema, *_: pruned.append(schema) or len(pruned) < 3)
+    monkeypatch.setattr(prune_results, "prune", lambda schema, **_: pruned.append(schema) or len(pruned) < 3)
     pruned: list[str] = []
     worker.pruner._noted_at["acme_corp"] = float("-inf")
     for _ in range(5):
@@ -872,7 +863,7 @@ def test_what_is_left_to_prune_is_pruned_the_next_time(tenants, worker, settings
 
 
 def test_a_tenant_that_cannot_be_pruned_stops_nobody(tenants, worker, monkeypatch):
-    def prune(schema: str, *_: Any) -> None:
+    def prune(schema: str, **_: Any) -> None:
         raise DatabaseError("broken")
 
     monkeypatch.setattr(prune_results, "prune", prune)

@@ -22,6 +22,7 @@ def give_roles(site: Site, *schemas: str, state: str = "active", **values: Any) 
             role = role_name(site.database, schema)
             verifier = scram.role_verifier(site.database, role, 1)
             roles.create_or_correct(admin, role, database=site.database, verifier=verifier)
+            roles.allow_use(admin, role)
             TenantRole.objects.create(schema_name=schema, role=role, state=state, **values)
 
 

@@ -55,7 +55,6 @@ def require_done(iters: dict[str, str], count: int) -> None:
 
 
 def test_no_crossing_and_few_sessions(isolated_site, crowd):
-    cluster = isolated_site.mscluster(workers=WORKERS, tenant_sessions=KEPT)
     iters = enqueue(crowd, TASKS)
     connections.close_all()
     seen: set[str] = set()
@@ -65,6 +64,7 @@ def test_no_crossing_and_few_sessions(isolated_site, crowd):
         return WORKERS * (2 + KEPT)
 
     with watch_sessions(isolated_site, limit) as over:
+        cluster = isolated_site.mscluster(workers=WORKERS, tenant_sessions=KEPT)
         wait_until(lambda: get_broker().counts().open == 0, 600, "all tasks to be done")
     assert [Counter(sessions.values()) for sessions in over] == []
     assert len(seen) > CROWD / 5, "the tenants' sessions were looked at"

@@ -7,9 +7,10 @@ import pytest
 from django.db import connection, transaction
 
 from tenant_q import policies, tenancy
+from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError, ProvisioningError, UnknownTenant
 from tenant_q.models import AuditRecord, TenantOperation, TenantRole
-from tenant_q.provisioning import provision_tenant
+from tenant_q.provisioning import grants, provision_tenant
 from tenant_q.tenancy import in_schema
 from tests.isolated.server import OWNER
 from tests.schemas import TENANTS, domain_of
@@ -190,6 +191,25 @@ def test_adopting_again_corrects_the_role_while_it_stays_active(isolated_site):
     with psycopg.connect(again.url) as raw:
         raw.execute("SELECT FROM acme_corp.shop_order")
     assert isolated_site.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", again.role) == [(1,)]
+
+
+@pytest.mark.parametrize("isolated_site", ["login", "role"], indirect=True)
+def test_a_role_is_not_used_before_it_has_its_grants(isolated_site, monkeypatch):
+    """Also that of a tenant whose role was dropped by hand: a worker may have it in its cache as an active one."""
+    provision_tenant("acme_corp", adopt=True, actor="olga", probe=False)
+    role = TenantRole.objects.get(schema_name="acme_corp").role
+    isolated_site.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    usable = "SELECT rolcanlogin, pg_has_role('site_owner', oid, 'SET') FROM pg_roles WHERE rolname = %s"
+    seen, apply = [], grants.apply_grants
+
+    def apply_and_look(*arguments):
+        seen.extend(isolated_site.sql(usable, role))
+        apply(*arguments)
+
+    monkeypatch.setattr(grants, "apply_grants", apply_and_look)
+    provision_tenant("acme_corp", adopt=True, actor="olga", probe=False)
+    is_lent = conf().isolation == "role"
+    assert (seen, isolated_site.sql(usable, role)) == ([(False, False)], [(True, is_lent)])
 
 
 def test_a_tenant_with_a_name_that_needs_quotes_is_adopted(isolated_site):

@@ -14,11 +14,12 @@ from tests.isolated.server import ADMIN, OWNER
 pytestmark = pytest.mark.seam
 
 
-def make_role(site, schema="acme_corp", **values):
+def make_role(site, schema="acme_corp", owner=None, **values):
     role = role_name(site.database, schema)
     with admin_connection.admin_session() as admin:
         verifier = scram.role_verifier(site.database, role, 1)
         roles.create_or_correct(admin, role, database=site.database, verifier=verifier, **values)
+        roles.allow_use(admin, role, owner)
     return role
 
 

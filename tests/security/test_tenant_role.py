@@ -10,6 +10,7 @@ import logging
 import pickle
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.worker import Worker
 from tenant_q.exceptions import ForeignCode, TenantUnavailable
 from tenant_q.lifecycle import prune_results, results, rows_one_by_one, save_results
+from tenant_q.lifecycle.retention import Limits, Retention
 from tenant_q.management.django_q_commands import show_all_tenants
 from tenant_q.package.build import build
 from tenant_q.package.outcome import Outcome
@@ -38,10 +40,16 @@ from tests.integration.conftest import sql
 from tests.integration.planning import LATER, entries, insert
 from tests.security.roles import CAST, MADE, OWNER, STRANGER, TAKE, TRIGGER, arm, as_role, own, prize
 
+# With limits by age, pruning reads the table of schedules too.
+KEEP = {"keep_successes": {"days": 1}, "keep_failures": {"days": 1}}
+_DAY = Limits(age=timedelta(days=1))
+RETENTION = Retention(_DAY, _DAY, spares_schedules=True)
+
 
 @pytest.fixture
-def act(spare) -> Iterator[Callable[[], list[Any]]]:
+def act(spare, settings) -> Iterator[Callable[[], list[Any]]]:
     """Have the cluster, an operator and the attacker's own statements do all there is to do for the tenant."""
+    settings.TENANT_Q = settings.TENANT_Q | KEEP
     scheduler = Scheduler(Slot())
     worker = Worker("w1", get_broker(), Slot(), once=True)
 
@@ -306,6 +314,8 @@ LATE = {
     "save several": lambda: save_results.save_or_raise([outcome(), outcome("acme_corp")]),
     "save one by one": lambda: rows_one_by_one.save({("spare", None): [outcome()]}),
     "prune": lambda: prune_results.prune("spare"),
+    "prune by age": lambda: prune_results.prune("spare", RETENTION),
+    "count outcomes": lambda: prune_results.count_outcomes({"spare": RETENTION}),
     "read back": _read_back,
     "index": lambda: index_upkeep.errors("spare"),
     "details": lambda: planned_runs.planned_runs(10, "spare"),

@@ -27,7 +27,7 @@ from django_q.models import Schedule, Task
 from tenant_q import policies, tenancy, views
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.models import AuditRecord, Cluster, DeadTask, TenantPolicy
+from tenant_q.models import AuditRecord, Cluster, DeadTask, FailedTask, Failure, SiteOverview, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
@@ -36,11 +36,12 @@ from tests.rows import sign
 A, B, PUBLIC = "acme_corp", "globex_inc", "public"
 SECRET = "s3cret-of-acme"
 DEAD = "d" * 32
+FAILED = "9" * 32
 METHODS = ("get", "post")
 OTHER_METHODS = ("head", "options", "put", "patch", "delete")
-QUERIES = ("?part=table", f"?edit={A}", "?id=1", "?_popup=1")
+QUERIES = ("?part=table", "?part=numbers", "?hours=24", f"?edit={A}", "?id=1", "?_popup=1")
 _CONVERTERS = {"StringConverter": "str", "PathConverter": "path", "SlugConverter": "slug"}
-OPERATORS = (TenantPolicy, Cluster, DeadTask, AuditRecord)
+OPERATORS = (SiteOverview, TenantPolicy, Cluster, FailedTask, DeadTask, AuditRecord)
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,23 @@ class World:
             actions = ("run_now", "pause", "run_again", "delete_selected")
             return [common | {"action": action} for action in actions]
         common |= {"_save": "Save"}
+        if page.model is FailedTask:
+            common |= {"func": "", "id": [f"{B}/{FAILED}"]}
+            return [common | {"act": act} for act in ("retry", "delete")]
         return [common | {"act": act} for act in (("retry", "purge") if page.model is DeadTask else ("",))]
 
 
 @pytest.fixture
 def world(tenants) -> Iterator[World]:
     now = timezone.now()
-    ids: dict[str, str] = {"cluster": "1", "tenantpolicy": A, "deadtask": DEAD}
+    ids: dict[str, str] = {
+        "overview": "1",
+        "siteoverview": "1",
+        "cluster": "1",
+        "tenantpolicy": A,
+        "failedtask": "1",
+        "deadtask": DEAD,
+    }
     with in_schema(A):
         row = Schedule.objects.create(
             name=SECRET,
@@ -145,6 +156,10 @@ def world(tenants) -> Iterator[World]:
             )  # fmt: skip
             sign(task)
         ids["livetask"] = QUtilities.add_async_task("tests.tasks.add", SECRET, task_name=SECRET)
+    with in_schema(B):
+        called = {"name": "n", "func": "tests.tasks.add", "args": (1,), "kwargs": {}}
+        sign(Task.objects.create(id=FAILED, started=now, stopped=now, success=False, **called))
+    Failure.rows().filter(schema_name=A).update(cause=SECRET, is_pending=False)
     broker = get_broker()
     broker.enqueue([Message(id=DEAD, schema=B, func=SECRET, payload="payload")])
     while not broker.counts().dead:
@@ -162,6 +177,7 @@ def world(tenants) -> Iterator[World]:
         ids["auditrecord"] = str(AuditRecord.objects.get(actor=SECRET).pk)
         yield World(hosts, ids)
     connection.set_schema_to_public()
+    Failure.rows().all().delete()
     TenantPolicy.objects.all().delete()
     AuditRecord.objects.all().delete()
     for schema in (PUBLIC, A, B):
@@ -181,6 +197,7 @@ def state() -> Any:
             found.append(LogEntry.objects.count())
     with tenancy.in_public():
         found.append(list(TenantPolicy.objects.order_by("pk").values()))
+        found.append(list(Failure.rows().order_by("schema_name", "task_id").values()))
         found.append(list(AuditRecord.objects.order_by("pk").values_list("pk", flat=True)))
         found.append(LogEntry.objects.count())
     counts = broker.counts()
@@ -244,6 +261,9 @@ def test_every_page_is_found(world):
         ("livetask", "<path:object_id>/cancel/"),
         ("tenantpolicy", "<str:schema>/pause/"),
         ("deadtask", "act/"),
+        ("failedtask", "act/"),
+        ("tenantpolicy", "<str:schema>/tasks/"),
+        ("tenantpolicy", "<str:schema>/runs/"),
     ):
         assert one in found
 
@@ -270,6 +290,7 @@ def test_what_is_tried_works_for_those_who_may(world):
         ("tenantpolicy", "<str:schema>/policy/"),
         ("tenantpolicy", "<str:schema>/pause/"),
         ("deadtask", "act/"),
+        ("failedtask", "act/"),
     }
 
 
@@ -326,8 +347,8 @@ def test_staff_without_any_permission(world, schema):
 
 @pytest.mark.parametrize(
     ("schema", "model"),
-    [(A, name) for name in ("schedule", "success", "failure", "livetask")]
-    + [(PUBLIC, name) for name in ("tenantpolicy", "cluster", "deadtask", "auditrecord")],
+    [(A, name) for name in ("schedule", "success", "failure", "overview", "livetask")]
+    + [(PUBLIC, name) for name in ("siteoverview", "tenantpolicy", "cluster", "failedtask", "deadtask", "auditrecord")],
 )
 def test_staff_with_the_permissions_of_all_other_models(world, schema, model):
     others = [one for one in _all_permissions(schema) if one.codename.partition("_")[2] != model]

@@ -43,6 +43,35 @@ def test_the_smallest_quota_of_its_control_groups_counts(tmp_path, limits, expec
     assert processors._quota(tmp_path / "cgroup", root) == expected
 
 
+@pytest.mark.parametrize("folder", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, math.inf),
+        ({"": -1}, math.inf),
+        ({"": 50_000}, 0.5),
+        ({"docker": 400_000, "docker/one": 150_000}, 1.5),
+        ({"docker": 150_000, "docker/one": -1}, 1.5),
+    ],
+)
+def test_the_quota_of_control_groups_of_version_1(tmp_path, folder, limits, expected):
+    root = tmp_path / "root"
+    (root / folder / "docker" / "one").mkdir(parents=True)
+    for group, limit in limits.items():
+        (root / folder / group / "cpu.cfs_quota_us").write_text(f"{limit}\n")
+        (root / folder / group / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cgroup").write_text(f"12:memory:/docker/one\n4:{folder}:/docker/one\n0::/docker/one\n")
+    assert processors._quota(tmp_path / "cgroup", root) == expected
+
+
+def test_a_container_may_see_only_its_own_control_group(tmp_path):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cgroup").write_text("4:cpu,cpuacct:/docker/0123456789ab\n")
+    assert processors._quota(tmp_path / "cgroup", tmp_path) == 2
+
+
 def test_where_nothing_is_known_of_control_groups(tmp_path):
     assert processors._quota(tmp_path / "cgroup", tmp_path) == math.inf
 

@@ -28,8 +28,6 @@ local function learn(field, ms)
 end
 
 -- The operators' figures: the work of a tenant, by function, as ms run, ms waited, and how often the same places count.
-local kept_ms = 14 * period_ms
-
 local function note_done(by_func, func, n)
   local done = by_func[func] or { ms = 0, waited = 0, counted = {} }
   by_func[func] = done
@@ -37,8 +35,14 @@ local function note_done(by_func, func, n)
   done.counted[places[n]] = (done.counted[places[n]] or 0) + 1
 end
 
+local known_places = {}
+local function known_place(name)
+  known_places[name] = known_places[name] or redis.call('HGET', key('figure_places'), name)
+  return known_places[name]
+end
+
 local function place_of_figures(name)
-  local at = redis.call('HGET', key('figure_places'), name)
+  local at = known_place(name)
   if not at then
     at = redis.call('LPOP', key('free_places'))
     if at then
@@ -47,6 +51,7 @@ local function place_of_figures(name)
       at = redis.call('HLEN', key('figure_places'))
     end
     redis.call('HSET', key('figure_places'), name, at)
+    known_places[name] = at
   end
   return at
 end
@@ -58,7 +63,7 @@ local function counted_name(func)
   local name = counted_names[func]
   if not name then
     name = func
-    if redis.call('HEXISTS', key('figure_places'), cost_field_of_all(func)) == 0 then
+    if not known_place(cost_field_of_all(func)) then
       if tonumber(redis.call('GET', key('functions')) or '0') < most_functions then
         place_of_figures(cost_field_of_all(func))
         redis.call('INCR', key('functions'))
@@ -92,9 +97,34 @@ end
 
 -- Keep the figures as they were when a period of five minutes began. The difference is the work done since then.
 local function keep_figures_as_they_were()
-  local kept = key('figures:' .. math.floor(now / period_ms))
+  local kept = key('figures:' .. this_period())
   if redis.call('EXISTS', kept) == 0 then
-    redis.call('SET', kept, redis.call('GET', key('figures')) or '', 'PX', kept_ms)
+    redis.call('SET', kept, redis.call('GET', key('figures')) or '', 'PX', kept_periods * period_ms)
+  end
+end
+
+-- Count a tenant's runs of a function in this part of the day: under its own name, or, above the limit, under one that
+-- all others of the tenant share.
+local function add_to_day(schema, func, done)
+  local part, expires = part_of(this_period())
+  local name = key('day_functions:' .. part .. ';' .. schema)
+  local at = place_of_figures(cost_field_of_all(func))
+  local kept = redis.call('HGET', name, at)
+  if not kept and func ~= other_functions and redis.call('HLEN', name) >= most_day_functions then
+    func, at = other_functions, place_of_figures(cost_field_of_all(other_functions))
+    kept = redis.call('HGET', name, at)
+  end
+  local failed, counts = 0, {}
+  for counted, times in pairs(done.counted) do
+    local outcome, run = string.byte(counted, 1, 2)
+    failed = failed + (outcome - 48) * times
+    local place = math.max(1, math.min(day_places, math.floor((run - 48 - 2 - 1) / 2) + 1))
+    counts[place] = (counts[place] or 0) + times
+  end
+  add_runs(name, at, kept, failed, math.floor(1000 * done.ms + 0.5), counts)
+  if not kept then
+    redis.call('PEXPIREAT', name, string.format('%.0f', expires))
+    keep_day_name(at, func, expires)
   end
 end
 
@@ -162,6 +192,7 @@ if #settled > 0 then
       all_done[#all_done + 1] = done
       by_func[func] = by_func[func] or {}
       table.insert(by_func[func], done)
+      add_to_day(schema, func, done)
     end
     add_figures(schema, all_done)
   end

@@ -101,6 +101,23 @@
 --   <tag>:functions          string  how many functions have words of their own
 --   <tag>:figures:<n>        string  <tag>:figures as it was when something was first acknowledged in the nth five
 --                                    minutes of the epoch; it expires after 70 minutes
+--   <tag>:day:<schema>       list    an element for each period of five minutes of the last day in which the tenant had
+--                                    something done or queued, in order, as `brokers/redis/day_elements.py` packs it: in
+--                                    front the number of the period, 3 bytes. It expires a day after the begin of the
+--                                    last one
+--   <tag>:day                list    the same of all tenants together
+--   <tag>:day_functions:<n>;<schema>
+--                            hash    place in <tag>:figure_places of a function -> packed {failed, microseconds run, 11
+--                                    counts of runs by their time (up to 4, 16 ... 4^10 ms, and longer)} of the tenant
+--                                    in the nth four hours of the epoch; it expires 20 hours after these
+--   <tag>:day_functions:<n>  hash    the same of all tenants together
+--   <tag>:day_tenants:<n>    hash    schema -> "done,failed,microseconds run" in the nth four hours; it expires as those
+--   <tag>:day_busy:<n>       hash    schema -> the ms for which workers were busy with its tasks in the nth five minutes of
+--                                    the epoch, from samples; '' -> the ms that the samples cover, of all sentinels. It
+--                                    is deleted when the period is recorded, and expires after 70 minutes
+--   <tag>:day_names          hash    place -> the name of the function, of all in <tag>:day_functions:...; it expires as
+--                                    the last of those
+--   <tag>:day_recorded       string  the last period that is in <tag>:day:...; it expires after 70 minutes
 --   <tag>:labels:<kind>      hash    name of a tenant, of a function -> 1 if it has series of its own in the metrics, 0
 --                                    if it was counted under "other"
 --   <tag>:most_labels:<kind> string  how many could have series of their own at the last scrape
@@ -111,8 +128,9 @@
 --                      tenant
 --   for each function  costs, figures and a label, for at most 1,000 names, and as many again for each tenant
 --   for a time         <tag>:known and <tag>:alias:... for a day, <tag>:deleted for as long as the caller says,
---                      <tag>:figures:<n> for 70 minutes, <tag>:rate:<rate key> for an hour, and up to a day more if the
---                      rate is one a day
+--                      <tag>:figures:<n> for 70 minutes, <tag>:day... for a day after the last task that they count, at
+--                      most 20 kB for each tenant, <tag>:rate:<rate key> for an hour, and up to a day more if the rate
+--                      is one a day
 --   single values      <tag>:ring, <tag>:token, <tag>:epoch, <tag>:lane_turn, <tag>:expired, <tag>:statistics, and at most
 --                      64 words of <tag>:wake
 
@@ -120,11 +138,22 @@ local tag = KEYS[1]
 local figure_words = 56
 -- The length of a period of the figures.
 local period_ms = 300000
+-- For how long the figures are kept as they were when a period began.
+local kept_periods = 14
+-- The figures of a day: its periods, and its parts of four hours, in which functions and tenants are counted.
+local day_periods = 288
+local part_periods = 48
+local day_parts = 6
+-- The number of a tenant's functions with figures of their own in a part; also in `brokers/protocol/limits.py`.
+local most_day_functions = 12
+-- The number of the counts of runs by their time in a part; also in `brokers/days.py`.
+local day_places = 11
 
 -- The types of the keys that belong to one tenant, worker or group.
 local own_types = {
   queue = 'list', delayed = 'zset', running = 'hash', held = 'zset', kept = 'zset', group = 'hash', alias = 'string',
-  lane = 'list', open = 'zset', levels = 'zset', parked = 'set', turns = 'zset', rate = 'hash',
+  lane = 'list', open = 'zset', levels = 'zset', parked = 'set', turns = 'zset', rate = 'hash', day = 'list',
+  day_functions = 'hash',
 }
 local full_names = {}
 
@@ -569,6 +598,18 @@ local function queued_of(schema)
   return redis.call('LLEN', key('queue:' .. schema)) + tonumber(redis.call('HGET', key('laned'), schema) or '0')
 end
 
+-- Return how many packages of each tenant are queued. Every tenant with a queue has a virtual time, a policy that keeps
+-- it out of the ring, or packages in lanes.
+local function queued_by_tenant()
+  local found = {}
+  for _, name in ipairs({ 'vtime', 'policy', 'laned' }) do
+    for _, schema in ipairs(redis.call('HKEYS', key(name))) do
+      found[schema] = found[schema] or queued_of(schema)
+    end
+  end
+  return found
+end
+
 -- Queue packages in their lanes, or in their tenant's queue those that have none.
 -- is_any_laned  whether one of them may have a lane
 local function push_all(schema, ids, is_any_laned)
@@ -621,6 +662,96 @@ local function free_place(at)
 end
 -- The name under which functions without figures of their own are counted; also in `brokers/protocol/limits.py`.
 local other_functions = 'other'
+
+-- Return the number of the present period.
+local function this_period()
+  return math.floor(now_ms() / period_ms)
+end
+
+-- Return the part of a day in which a period is, and when what is counted in it expires, in ms.
+local function part_of(period)
+  local part = math.floor(period / part_periods)
+  return part, (part + day_parts) * part_periods * period_ms
+end
+
+-- Add the runs of a function to a hash of the day's functions.
+-- kept    what the hash has of the function; false if it has nothing
+-- counts  the runs by their time: place, from 1 -> how many
+local function add_runs(name, at, kept, failed, us, counts)
+  local own = unpack_table(kept)
+  if not own or #own ~= 2 + day_places then
+    own = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  end
+  own[1], own[2] = (tonumber(own[1]) or 0) + failed, (tonumber(own[2]) or 0) + us
+  for place, count in pairs(counts) do
+    own[2 + place] = (tonumber(own[2 + place]) or 0) + count
+  end
+  redis.call('HSET', name, at, cmsgpack.pack(own))
+end
+
+-- Keep the name of a function whose place is in a hash of the day's functions, for as long as that.
+local function keep_day_name(at, func, expires)
+  redis.call('HSET', key('day_names'), at, func)
+  redis.call('PEXPIREAT', key('day_names'), string.format('%.0f', expires))
+end
+
+-- Return the first period that is not recorded in the day, or whose figures are kept at least.
+local function first_unrecorded()
+  return math.max(tonumber(redis.call('GET', key('day_recorded')) or '0') + 1, this_period() - kept_periods)
+end
+
+-- Return the figures as they were when a period began, or the next one in which something was done; false if nothing was
+-- done since.
+local function figures_since(period)
+  for n = period, this_period() do
+    local kept = redis.call('GET', key('figures:' .. n))
+    if kept then
+      return kept
+    end
+  end
+  return false
+end
+
+-- Return the periods that are not recorded in the day, { { number, words, busy }, ... }, and the words now.
+-- words_of  returns what is read of the figures; the words are those when the period began, false if nothing was done in
+--           it
+-- busy_of   returns what is read of the ms for which workers were busy; false if there were no samples
+local function unrecorded(words_of, busy_of)
+  local found = {}
+  for n = first_unrecorded(), this_period() do
+    local words, busy = key('figures:' .. n), key('day_busy:' .. n)
+    local has_words, has_busy = redis.call('EXISTS', words) == 1, redis.call('EXISTS', busy) == 1
+    if has_words or has_busy then
+      found[#found + 1] = { n, has_words and words_of(words), has_busy and busy_of(busy) }
+    end
+  end
+  return found, words_of(key('figures'))
+end
+
+-- Return the functions of the day of a tenant or of all: { when the first part began, in seconds, then for each function
+-- { name, failed, microseconds run, counts of its runs by their time } }.
+-- suffix  what the names of the hashes end with, ';<schema>' or nothing
+local function functions_of_day(suffix)
+  local last = part_of(this_period())
+  local by_place, found = {}, { (last - day_parts + 1) * part_periods * period_ms / 1000 }
+  for part = last - day_parts + 1, last do
+    local kept = redis.call('HGETALL', key('day_functions:' .. part .. suffix))
+    for i = 1, #kept, 2 do
+      local sums = by_place[kept[i]] or {}
+      for j, number in ipairs(unpack_table(kept[i + 1]) or {}) do
+        sums[j] = (sums[j] or 0) + (tonumber(number) or 0)
+      end
+      by_place[kept[i]] = sums
+    end
+  end
+  for at, sums in pairs(by_place) do
+    local name = redis.call('HGET', key('day_names'), at)
+    if name and #sums == 2 + day_places then
+      found[#found + 1] = { name, unpack(sums) }
+    end
+  end
+  return found
+end
 
 local function pack_lease(lease)
   return cmsgpack.pack({
@@ -812,34 +943,166 @@ local function drop_history(id)
   drop_histories({ id })
 end
 
+-- Walks: a walk visits what a tenant has waiting, some of it in each call. It goes through each place from the end to the
+-- head: workers take packages from the head, and new ones come to the end, so it misses none that was there when it began,
+-- and does not wait for those.
+-- Delayed packages come first, then the lanes, then the queue, because a due package moves to the end of one of these.
+
+-- Return the places in which a tenant's packages wait, in the order of a walk.
+local function waiting_places(queue, is_queued_wanted, is_delayed_wanted)
+  local places = {}
+  if is_delayed_wanted then
+    places[1] = { name = 'delayed', range = 'ZRANGE', list = key('delayed:' .. queue) }
+  end
+  if is_queued_wanted then
+    for _, lane in ipairs(lanes_in_order(queue)) do
+      local name = 'lane;' .. lane.level .. (lane.rate and ';' .. lane.rate or '')
+      places[#places + 1] = { name = name, range = 'LRANGE', list = lane_key(queue, lane.level, lane.rate), lane = lane }
+    end
+    places[#places + 1] = { name = 'queue', range = 'LRANGE', list = key('queue:' .. queue) }
+  end
+  table.sort(places, function(a, b) return a.name < b.name end)
+  return places
+end
+
+-- Take packages out of a place in which they wait.
+-- behind  how many packages behind these stay there
+-- ids     packages that follow each other in the place
+-- taken   which of them are taken out: their places in `ids`, and as many as these are
+local function leave_place(queue, place, behind, ids, taken)
+  if #taken == 0 then
+    return
+  elseif place.name == 'delayed' then
+    local chosen = {}
+    for i, at in ipairs(taken) do
+      chosen[i] = ids[at]
+    end
+    end_delays(queue, chosen)
+    return
+  end
+  if behind == 0 and #taken == #ids then
+    redis.call('LTRIM', place.list, 0, -#ids - 1)
+  else
+    local hole = '\0'  -- no package has this id
+    for _, at in ipairs(taken) do
+      redis.call('LSET', place.list, at - 1 - #ids - behind, hole)
+    end
+    local is_near_head = 2 * behind > redis.call('LLEN', place.list)
+    redis.call('LREM', place.list, is_near_head and #taken or -#taken, hole)
+  end
+  if place.lane then
+    leave_lane(queue, place.lane.level, place.lane.rate, #taken)
+  end
+end
+
+-- Return how many of these ids, counted from the last one, have together at most so many bytes of messages; at least one.
+local function fitting(ids, most_bytes)
+  local bytes = 0
+  for i = #ids, 1, -1 do
+    bytes = bytes + redis.call('HSTRLEN', key('messages'), ids[i])
+    if bytes > most_bytes and i < #ids then
+      return #ids - i, bytes
+    end
+  end
+  return #ids, bytes
+end
+
+-- Return how many packages came behind one since then; nil if it is not in its place any more.
+local function added_behind(place, id)
+  if id == '' then
+    return 0
+  elseif place.name == 'delayed' then
+    return redis.call('ZREVRANK', place.list, id) or nil
+  end
+  local at = redis.call('LPOS', place.list, id, 'RANK', -1)
+  return at and redis.call('LLEN', place.list) - 1 - at or nil
+end
+
+-- Visit the next packages of a walk, and take those out of their places that `choose` chooses.
+-- cursor      where the walk begins: '' for its beginning, or "<packages that it has left>\n<place>\n<the first of these>"
+-- most        the most packages to visit
+-- most_bytes  the most bytes of their messages; nil to visit them without their messages
+-- choose      a function that gets an id, its message and its place, and returns whether it is taken out
+-- Returns     where the next call begins; '' at the end
+local function walk(queue, places, cursor, most, most_bytes, choose)
+  local left, begun, first_left = string.match(cursor, '^(%d+)\n([^\n]*)\n(.*)$')
+  left, begun, first_left = tonumber(left) or 0, begun or '', first_left or ''
+
+  -- Visit packages of a place; return whether it is at its end.
+  local function visit(place)
+    local added = added_behind(place, first_left)
+    while added do
+      if most <= 0 or (most_bytes and most_bytes <= 0) then
+        return false
+      end
+      local ids = redis.call(place.range, place.list, -added - left - most, -added - left - 1)
+      if #ids == 0 then
+        return true
+      end
+      local messages = {}
+      if most_bytes then
+        local count, bytes = fitting(ids, most_bytes)
+        most_bytes = count < #ids and 0 or most_bytes - bytes
+        ids = { unpack(ids, #ids - count + 1) }
+        messages = redis.call('HMGET', key('messages'), unpack(ids))
+      end
+      local taken = {}
+      for i = #ids, 1, -1 do
+        if choose(ids[i], messages[i], place) then
+          taken[#taken + 1] = i
+        elseif first_left == '' then
+          first_left = ids[i]
+        end
+      end
+      leave_place(queue, place, added + left, ids, taken)
+      left, most = left + #ids - #taken, most - #ids
+    end
+    return true  -- workers have what the walk had left, and so all that was before it
+  end
+
+  for _, place in ipairs(places) do
+    if place.name > begun then
+      left, first_left = 0, ''
+    end
+    if place.name >= begun and not visit(place) then
+      return string.format('%d\n%s\n%s', left, place.name, first_left)
+    end
+  end
+  return ''
+end
+
 -- Forget up to `most` packages of a tenant that wait, queued or delayed. Return how many were forgotten.
 local function forget_waiting(queue, most)
   local forgotten = {}
-  local function take(ids, leave)
-    for _, id in ipairs(ids) do
-      if #forgotten < most then
-        leave(id)
-        drop_messages({ id })
-        forgotten[#forgotten + 1] = id
-      end
-    end
-  end
-
-  take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), function()
-    redis.call('LPOP', key('queue:' .. queue))
+  walk(queue, waiting_places(queue, true, true), '', most, nil, function(id)
+    forgotten[#forgotten + 1] = id
+    return true
   end)
-  for _, lane in ipairs(lanes_in_order(queue)) do
-    local list = lane_key(queue, lane.level, lane.rate)
-    take(redis.call('LRANGE', list, 0, most - 1), function()
-      redis.call('LPOP', list)
-      leave_lane(queue, lane.level, lane.rate, 1)
-    end)
-  end
-  take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
-  for _, id in ipairs(forgotten) do
-    drop_history(id)
+  if #forgotten > 0 then
+    drop_messages(forgotten)
+    drop_histories(forgotten)
   end
   return #forgotten
+end
+
+-- Move packages of a tenant, which are in no place, to the dead letters. Nothing takes a cancel back.
+local function bury(schema, ids, cause)
+  local reasons = redis.call('HMGET', key('verdicts'), unpack(ids))
+  drop_histories(ids)
+  local now, died, causes = now_ms(), {}, {}
+  for i, entry in ipairs(redis.call('HMGET', key('unique_of'), unpack(ids))) do
+    if reasons[i] and string.match(reasons[i], '^TaskCancelled') then
+      redis.call('HSET', key('verdicts'), ids[i], reasons[i])
+    end
+    if entry then
+      free_unique(ids[i], entry)
+    end
+    died[2 * i - 1], died[2 * i] = now, ids[i]
+    causes[2 * i - 1], causes[2 * i] = ids[i], cause
+  end
+  redis.call('ZADD', key('dead'), unpack(died))
+  redis.call('HSET', key('causes'), unpack(causes))
+  count_in('dead_of', schema, #ids)
 end
 
 -- Return the packages of a tenant that workers hold, id -> lease, and how many they are.

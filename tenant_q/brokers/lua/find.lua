@@ -3,7 +3,8 @@
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 schema, 2 tenant or '', 3 id, 4 'whole' to get the message too
 -- Returns  { place, ms when it is due or '', give-up reason or '', '1' if it was cancelled since its worker took it
---            (which may be running it) or '', and on request the message as it is stored };
+--            (which may be running it) or '', and on request the message as it is stored, and its starts that ended
+--            with their worker's death or '' };
 --          nothing if the tenant has no such package
 
 local schema, id, wanted = queue_of(ARGV[1], ARGV[2]), ARGV[3], ARGV[4]
@@ -18,5 +19,6 @@ local may_run = lease and tostring(lease.token) == token and '1' or ''
 local found = { place, due, redis.call('HGET', key('verdicts'), id) or '', may_run }
 if wanted == 'whole' then
   found[5] = redis.call('HGET', key('messages'), id)
+  found[6] = redis.call('HGET', key('starts'), id) or ''
 end
 return found

@@ -4,21 +4,27 @@
 -- It reads what it returns, and what those workers hold that are busy with the tenant; nothing of other tenants.
 --
 -- KEYS[1]  the cluster's tag (see common.lua)
--- ARGV     1 schema, 2 tenant or '', 3 the most packages
--- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored }, ...
+-- ARGV     1 schema, 2 tenant or '', 3 the most packages, 4 the only place to list or ''
+-- Returns  { id, place, ms when it is due or '', give-up reason or '', message as it is stored, starts that ended with
+--            their worker's death or '' }, ...
 
-local schema, limit = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3])
+local schema, limit, only = queue_of(ARGV[1], ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local found = {}
+
+local function lists(place)
+  return only == '' or only == place
+end
 
 local function add(id, place, due)
   local message = redis.call('HGET', key('messages'), id)
   if #found < limit and open_message(message) then
-    found[#found + 1] = { id, place, due, redis.call('HGET', key('verdicts'), id) or '', message }
+    local reason, starts = redis.call('HGET', key('verdicts'), id), redis.call('HGET', key('starts'), id)
+    found[#found + 1] = { id, place, due, reason or '', message, starts or '' }
   end
 end
 
 local leased = {}
-for _, worker in ipairs(redis.call('HKEYS', key('running:' .. schema))) do
+for _, worker in ipairs(lists('leased') and redis.call('HKEYS', key('running:' .. schema)) or {}) do
   for _, id in ipairs(redis.call('ZRANGE', key('held:' .. worker), 0, -1)) do
     local lease = lease_of(id)
     if lease and lease.schema == schema then
@@ -32,7 +38,7 @@ for _, one in ipairs(leased) do
 end
 
 local function add_list(list)
-  for _, id in ipairs(#found < limit and redis.call('LRANGE', list, 0, limit) or {}) do
+  for _, id in ipairs(lists('queued') and #found < limit and redis.call('LRANGE', list, 0, limit) or {}) do
     add(id, 'queued', '')
   end
 end
@@ -48,7 +54,7 @@ end
 add_lanes(function(lane) return lane.order < 0 end)
 add_list(key('queue:' .. schema))
 add_lanes(function() return true end)
-for _, id in ipairs(redis.call('ZRANGE', key('delayed:' .. schema), 0, limit)) do
+for _, id in ipairs(lists('delayed') and redis.call('ZRANGE', key('delayed:' .. schema), 0, limit) or {}) do
   add(id, 'delayed', due_of(id))
 end
 return found

@@ -1,7 +1,5 @@
 -- Return the packages of each tenant by place, and the figures of its last hour.
 --
--- Every tenant with a queue has a virtual time, a policy that keeps it out of the ring, or packages in lanes.
---
 -- KEYS[1]  the cluster's tag (see common.lua)
 -- ARGV     1 how many periods of five minutes an hour is
 -- Returns  { { schema, queued, leased, delayed, dead }, ... }, <tag>:figure_places, <tag>:figures, its value an hour
@@ -24,14 +22,9 @@ local function read(name)
   return found
 end
 
-local seen = {}
-for _, name in ipairs({ 'vtime', 'policy', 'laned' }) do
-  for _, schema in ipairs(redis.call('HKEYS', key(name))) do
-    local queued = not seen[schema] and queued_of(schema) or 0
-    seen[schema] = true
-    if queued > 0 then
-      add(schema, 1, queued)
-    end
+for schema, queued in pairs(queued_by_tenant()) do
+  if queued > 0 then
+    add(schema, 1, queued)
   end
 end
 for _, packed in ipairs(redis.call('HVALS', key('leased'))) do
@@ -48,9 +41,8 @@ for schema, count in pairs(read(key('dead_of'))) do
 end
 
 -- The oldest value of the last hour. If there is none, nothing was done.
-local this_period = math.floor(now_ms() / period_ms)
 local before = false
-for period = this_period - tonumber(ARGV[1]), this_period do
+for period = this_period() - tonumber(ARGV[1]), this_period() do
   before = redis.call('GET', key('figures:' .. period))
   if before then
     break

@@ -1,12 +1,11 @@
 -- Release a deleted tenant's queue once it is empty: its virtual time, its figures and its name.
 --
 -- KEYS[1]  the cluster's tag (see common.lua), or the site's
--- ARGV     1 tenant, 2 schema, 3 for how many periods of five minutes figures are kept, 4 ms for which nothing more is
---          kept for the tenant
+-- ARGV     1 tenant, 2 schema, 3 ms for which nothing more is kept for the tenant
 -- Returns  1 if it is released, 0 if something is left in it
 
 write_though_full()
-note_deleted(ARGV[1], tonumber(ARGV[4]))
+note_deleted(ARGV[1], tonumber(ARGV[3]))
 local tenant, queue = ARGV[1], queue_of(ARGV[2], ARGV[1])
 if redis.call('HEXISTS', key('queues'), tenant) == 0 then  -- the next tenant may have the name by now
   return 1
@@ -26,15 +25,23 @@ local function clear(figures, at)
 end
 
 local at = redis.call('HGET', key('figure_places'), queue)
+for period = this_period() - kept_periods, this_period() do
+  redis.call('HDEL', key('day_busy:' .. period), queue)
+end
 if at then
-  local this_period = math.floor(now_ms() / period_ms)
   clear(key('figures'), at)
-  for period = this_period - tonumber(ARGV[3]), this_period do
+  for period = this_period() - kept_periods, this_period() do
     clear(key('figures:' .. period), at)
   end
   redis.call('HDEL', key('figure_places'), queue)
   redis.call('HSET', key('figure_places'), free_place(at), at)
   redis.call('RPUSH', key('free_places'), at)
+end
+redis.call('DEL', key('day:' .. queue))
+local part = part_of(this_period())
+for n = part - day_parts, part do
+  redis.call('DEL', key('day_functions:' .. n .. ';' .. queue))
+  redis.call('HDEL', key('day_tenants:' .. n), queue)
 end
 local name = schema_of(queue)
 redis.call('HDEL', key('vtime'), queue)

@@ -21,6 +21,7 @@ from tenant_q.brokers.protocol.limits import (
     CANCEL_REACH,
     CANCELLED,
     LONGEST_WAIT,
+    MOST_DAY_FUNCTIONS,
     MOST_DEBT_SECONDS,
     MOST_FUNCTIONS,
     NEW_FACTOR,
@@ -28,9 +29,9 @@ from tenant_q.brokers.protocol.limits import (
     RATE_BURST_SECONDS,
     REMEMBER_SECONDS,
     SHORTEST_PARKING,
-    SLICES,
     SMALL_BATCH,
     UNKNOWN_COST_MS,
+    slices,
 )
 from tenant_q.brokers.protocol.monitoring import Counts, Monitoring
 from tenant_q.brokers.protocol.packages import Live, Packages, state_at
@@ -39,6 +40,7 @@ from tenant_q.brokers.protocol.queue import Batch, Message, Queue, Settled, Uniq
 from tenant_q.brokers.protocol.server import Server
 from tenant_q.brokers.protocol.status import Status
 from tenant_q.brokers.protocol.tenants import Drained, Tenants
+from tenant_q.brokers.protocol.waiting import Chosen, Waiting, WaitingPackages
 
 __all__ = [
     "BATCH_BYTES",
@@ -47,6 +49,7 @@ __all__ = [
     "CANCELLED",
     "CANCEL_REACH",
     "LONGEST_WAIT",
+    "MOST_DAY_FUNCTIONS",
     "MOST_DEBT_SECONDS",
     "MOST_FUNCTIONS",
     "NEW_FACTOR",
@@ -54,12 +57,12 @@ __all__ = [
     "RATE_BURST_SECONDS",
     "REMEMBER_SECONDS",
     "SHORTEST_PARKING",
-    "SLICES",
     "SMALL_BATCH",
     "UNKNOWN_COST_MS",
     "Batch",
     "Broker",
     "Cancelled",
+    "Chosen",
     "Counts",
     "Dead",
     "Drained",
@@ -69,13 +72,28 @@ __all__ = [
     "Policy",
     "Settled",
     "Unique",
+    "Waiting",
     "outage_seconds",
     "queue_names",
+    "slices",
     "state_at",
 ]
 
 
-class Broker(Queue, Leases, Policies, Monitoring, Packages, DeadLetters, Groups, Tenants, Status, Server, Protocol):
+class Broker(
+    Queue,
+    Leases,
+    Policies,
+    Monitoring,
+    Packages,
+    WaitingPackages,
+    DeadLetters,
+    Groups,
+    Tenants,
+    Status,
+    Server,
+    Protocol,
+):
     """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached or serves no client.
 
     A method that sends one entry raises `EntryRefused` when the server refuses that entry alone. If the server refuses

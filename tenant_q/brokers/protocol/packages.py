@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ class Live:
         at: When a delayed one is due, in seconds since the epoch; None for the others.
         payload: The signed package.
         give_up_reason: Why it is to be given up instead of run; None if it may be run.
+        deaths: How many of its starts ended with the death of their worker.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Live:
     at: float | None
     payload: str
     give_up_reason: str | None = None
+    deaths: int = 0
 
 
 class Packages(Server, Protocol):
@@ -44,8 +46,14 @@ class Packages(Server, Protocol):
 
     supports_tenant_queues: bool = False
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
-        """Return a tenant's first packages in the broker: leased ones, queued ones in order, then delayed ones."""
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
+        """Return a tenant's first packages in the broker: leased ones, queued ones in order, then delayed ones.
+
+        Args:
+            schema: The schema of the tenant.
+            limit: The most packages.
+            place: "leased", "queued" or "delayed" for the packages of one place only; empty for all.
+        """
         raise refusal(self, "list a tenant's tasks")
 
     def find(self, schema: str, id: str) -> Live | None:
@@ -80,6 +88,19 @@ class Packages(Server, Protocol):
 
         Returns:
             Where it was, "queued", "delayed" or "leased"; None if the tenant has no such package still to be run.
+        """
+        raise refusal(self, "cancel a task")
+
+    def cancel_all(self, schema: str, ids: Sequence[str], reason: str) -> Mapping[str, str]:
+        """Have the broker give up packages of a tenant, as `cancel` does with one.
+
+        Args:
+            schema: The schema of the tenant.
+            ids: The ids of the packages.
+            reason: The reason, which begins with `CANCELLED`.
+
+        Returns:
+            Where each was that is still to be run, by id.
         """
         raise refusal(self, "cancel a task")
 

@@ -9,6 +9,7 @@ Each module here implements one part of `brokers.protocol`.
 
 from __future__ import annotations
 
+from tenant_q.brokers.redis.days import RedisDays
 from tenant_q.brokers.redis.leases import RedisLeases
 from tenant_q.brokers.redis.monitoring import RedisMonitoring
 from tenant_q.brokers.redis.packages import RedisPackages
@@ -17,11 +18,21 @@ from tenant_q.brokers.redis.queue import RedisQueue
 from tenant_q.brokers.redis.server import RedisServer
 from tenant_q.brokers.redis.status import RedisStatus
 from tenant_q.brokers.redis.tenants import RedisTenants
+from tenant_q.brokers.redis.waiting import RedisWaiting
 
 __all__ = ["RedisBroker"]
 
 
 class RedisBroker(
-    RedisQueue, RedisLeases, RedisPolicies, RedisMonitoring, RedisPackages, RedisTenants, RedisStatus, RedisServer
+    RedisQueue,
+    RedisLeases,
+    RedisPolicies,
+    RedisMonitoring,
+    RedisDays,
+    RedisPackages,
+    RedisWaiting,
+    RedisTenants,
+    RedisStatus,
+    RedisServer,
 ):
     """The queues of one cluster in Redis. See `Part` for its arguments."""

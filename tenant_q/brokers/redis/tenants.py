@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tenant_q.brokers import loads
 from tenant_q.brokers.protocol.tenants import Drained
 from tenant_q.brokers.redis.dead_letters import RedisDeadLetters
 from tenant_q.brokers.redis.groups import RedisGroups
@@ -53,7 +52,7 @@ class RedisTenants(RedisDeadLetters, RedisGroups):
         for group in groups:
             self.drop_group(schema, group, tenant=tenant)
         for tag in {self.tag, self._site_tag}:
-            self._run("release_queue", tenant, schema, loads.PERIODS + 2, milliseconds, tag=tag)
+            self._run("release_queue", tenant, schema, milliseconds, tag=tag)
         return int(held)
 
     def _forget_costs(self, queue: str) -> None:

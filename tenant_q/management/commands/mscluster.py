@@ -9,10 +9,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenant_q import __version__, tenancy
-from tenant_q.cluster import parent, preflight
+from tenant_q.cluster import parent, preflight, reloader
 from tenant_q.cluster.sentinel import Plan
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
+from tenant_q.support.log_labels import NOTHING
 from tenant_q.support.visible import visible
 
 
@@ -29,8 +30,20 @@ class Command(BaseCommand):
         ending = parser.add_mutually_exclusive_group()
         ending.add_argument("--run-once", action="store_true", help="Serve tasks and schedules once, then stop.")
         ending.add_argument("--burst", action="store_true", help="Stop when nothing is queued, delayed or running.")
+        ending.add_argument(
+            reloader.OPTION,
+            action="store_true",
+            help="For development: end the cluster and start it again whenever a file of the project changes.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["reload"]:
+            self._reload()
+        else:
+            self._run(options)
+
+    def _run(self, options: dict[str, Any]) -> None:
+        """Run the cluster of `mscluster` until it ends."""
         use_cluster(options["name"])
         try:
             with tenancy.limited_waits():
@@ -45,6 +58,20 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Cluster {found.cluster} ended because its sentinel died; see its log.", returncode=code
             )
+
+    def _reload(self) -> None:
+        """Have a process of its own run `mscluster` for development, and start it again after each change."""
+
+        def write(text: str) -> None:
+            self.stdout.write(self.style.MIGRATE_HEADING(visible(text)))
+            self.stdout.flush()
+
+        try:
+            command = reloader.own_command()
+        except TenantQError as error:
+            raise CommandError(str(error)) from error
+        if code := reloader.Reloader(command, write).run():
+            raise SystemExit(code)
 
     def _plan(self, options: dict[str, Any]) -> Plan:
         workers = options["workers"]
@@ -75,6 +102,7 @@ def _log_to_console() -> None:
     if logger.hasHandlers():
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
+    form = "%(asctime)s %(levelname)-8s [%(schema)s] %(message)s"
+    handler.setFormatter(logging.Formatter(form, defaults={"schema": NOTHING}))
     logger.addHandler(handler)
     logger.setLevel(conf().log_level)

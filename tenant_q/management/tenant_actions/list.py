@@ -8,10 +8,10 @@ from typing import Any
 from tenant_q import policies
 from tenant_q.management.console import table
 from tenant_q.management.tenant_action import TenantAction
-from tenant_q.management.tenant_policies import policy_rows
+from tenant_q.management.tenant_policies import RARE, policy_rows
 from tenant_q.models import TenantPolicy
 
-_COLUMNS = ("schema", "weight", "max_running", "max_queued", "max_results", "paused", "queued")
+_COLUMNS = ("schema", *policies.FIELDS, "queued")
 
 
 class Action(TenantAction):
@@ -30,7 +30,8 @@ class Action(TenantAction):
         if as_json:
             self.command.write_json(rows)
         elif rows:
-            heads = [name.replace("_", " ") for name in _COLUMNS]
-            self.command.show(table(heads, [[row[name] for name in _COLUMNS] for row in rows], numbers=heads[1:]))
+            names = [name for name in _COLUMNS if name not in RARE or any(row[name] is not None for row in rows)]
+            heads = [name.replace("_", " ") for name in names]
+            self.command.show(table(heads, [[row[name] for name in names] for row in rows], numbers=heads[1:]))
         else:
             self.command.write_line("No tenant has a policy; `mstenant list --all` lists every tenant.")

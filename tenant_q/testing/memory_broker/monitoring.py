@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from tenant_q.brokers import loads
 from tenant_q.brokers.loads import Figures, Load, Totals
 from tenant_q.brokers.protocol import OTHER_FUNCTIONS, Counts, Settled, limits
-from tenant_q.testing.memory_broker.ring import Ring
+from tenant_q.testing.memory_broker.days import MemoryDays, add_task, figures_of
 
 
-class MemoryMonitoring(Ring):
+class MemoryMonitoring(MemoryDays):
     """The counts and figures, see `protocol.monitoring`."""
 
     def counts(self) -> Counts:
@@ -23,6 +23,13 @@ class MemoryMonitoring(Ring):
     def queue_size(self, schema: str | None = None) -> int:
         own = None if schema is None else self._queue(schema)
         return sum(len(self._queued(name)) for name in self._with_queues() if own in (None, name))
+
+    def tenant_counts(self, schema: str) -> Counts:
+        queue = self._queue(schema)
+        places = (
+            sum(self.messages[id].schema == queue for id in place) for place in (self.leased, self.delayed, self.died)
+        )
+        return Counts(len(self._queued(queue)), *places)
 
     def loads(self) -> Mapping[str, Load]:
         queued = +Counter({schema: len(self._queued(schema)) for schema in self._with_queues()})
@@ -39,15 +46,15 @@ class MemoryMonitoring(Ring):
 
     def _since(self, schema: str, then: Sequence[int] | None) -> Figures:
         now = self.figures.get(schema)
-        return _figures(
+        return figures_of(
             [after - before for after, before in zip(now, then or [0] * len(now), strict=True)] if now else []
         )
 
     def totals(self) -> Totals:
         tenants: dict[str, Figures] = defaultdict(Figures)
         for queue, counts in self.figures.items():
-            tenants[self._schema(queue)] += _figures(counts)
-        return Totals(dict(tenants), {name: _figures(counts) for name, counts in self.functions.items()})
+            tenants[self._schema(queue)] += figures_of(counts)
+        return Totals(dict(tenants), {name: figures_of(counts) for name, counts in self.functions.items()})
 
     def name_labels(self, kind: str, names: Sequence[str], *, most: int) -> set[str]:
         noted = self.labelled[kind]
@@ -74,17 +81,12 @@ class MemoryMonitoring(Ring):
     def _count(self, one: Settled, ms: float) -> None:
         message = self.messages[one.lease.id]
         waited = None if one.waited is None else round(one.waited * 1000)
-        for counts in (self.figures[message.schema], self.functions[self._counted(message.func)]):
-            counts[-2] += round(ms * 1000)
-            counts[-1] += waited or 0
-            for place in loads.places_of(ms, waited, failed=one.failed):
-                counts[place] += 1
+        func, places = self._counted(message.func), loads.places_of(ms, waited, failed=one.failed)
+        for counts in (self.figures[message.schema], self.functions[func]):
+            add_task(counts, places, round(ms * 1000), waited or 0)
+        self._count_in_day(message.schema, func, places, round(ms * 1000), waited or 0)
 
     def _counted(self, func: str) -> str:
         """Return the name under which a function is counted: its own, or that of all above the limit."""
         has_room = len(self.functions.keys() - {OTHER_FUNCTIONS}) < limits.MOST_FUNCTIONS
         return func if func in self.functions or has_room else OTHER_FUNCTIONS
-
-
-def _figures(counts: Sequence[int]) -> Figures:
-    return Figures.of(counts[:-2], counts[-2], counts[-1]) if any(counts) else loads.NOTHING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from tenant_q.brokers.protocol import CANCEL_REACH, Live, state_at
 from tenant_q.states import Progress, State
@@ -14,19 +14,18 @@ class MemoryPackages(Ring):
 
     supports_tenant_queues = True
 
-    def live(self, schema: str, *, limit: int = 100) -> list[Live]:
+    def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
         schema = self._queue(schema)
         leased = [(id, "leased") for id in self.leased]
         queued = [(id, "queued") for id in self._queued(schema)]
         delayed = [(id, "delayed") for _, id in sorted((due, id) for id, due in self.delayed.items())]
-        places = [*leased, *queued, *delayed]
-        return [self._live(id, place) for id, place in places if self.messages[id].schema == schema][:limit]
+        places = [(id, where) for id, where in (*leased, *queued, *delayed) if place in ("", where)]
+        return [self._live(id, where) for id, where in places if self.messages[id].schema == schema][:limit]
 
     def _live(self, id: str, place: str) -> Live:
-        message = self.messages[id]
-        return Live(
-            id, message.schema, message.func, place, self.delayed.get(id), message.payload, self._give_up_reason(id)
-        )
+        message, due, reason = self.messages[id], self.delayed.get(id), self._give_up_reason(id)
+        deaths = self.histories[id].starts or 0
+        return Live(id, message.schema, message.func, place, due, message.payload, reason, deaths)
 
     def find(self, schema: str, id: str) -> Live | None:
         place = self.place(schema, id)
@@ -73,6 +72,10 @@ class MemoryPackages(Ring):
                 self.queues[schema].remove(id)
                 self.queues[schema].insert(0, id)
         return place
+
+    def cancel_all(self, schema: str, ids: Sequence[str], reason: str) -> Mapping[str, str]:
+        places = {id: self.cancel(schema, id, reason) for id in ids}
+        return {id: place for id, place in places.items() if place}
 
     def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
         for worker, (id, progress) in reported.items():

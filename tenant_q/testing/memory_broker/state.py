@@ -141,6 +141,16 @@ class State:
         self.figures: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.functions: dict[str, list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
         self.figures_then: dict[int, dict[str, list[int]]] = {}
+        # The figures of a day: of a period and a queue, or all queues (None); of a period and each queue how many
+        # packages were left at its end, and the milliseconds for which workers were busy, as samples say; the last
+        # period that is recorded; and the functions of a part and a queue.
+        self.day_counts: dict[tuple[int, str | None], list[int]] = defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        self.day_queued: dict[int, dict[str, int]] = {}
+        self.day_busy: dict[int, dict[str, int]] = {}
+        self.day_recorded = 0
+        self.day_functions: dict[tuple[int, str | None], dict[str, list[int]]] = defaultdict(
+            lambda: defaultdict(lambda: [0] * (loads.COUNTS + 2))
+        )
         self.kept: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
         # For each kind of label: whether a name has series of its own, and how many names could have.
         self.labelled: dict[str, dict[str, bool]] = defaultdict(dict)
@@ -192,6 +202,14 @@ class State:
         self.followed.pop(id, None)
         self.lane_of.pop(id, None)
         return self.messages.pop(id)
+
+    def _bury(self, id: str, cause: str) -> None:
+        """Move a package, which is in no place, to the dead letters. Nothing takes a cancel back."""
+        self._free_key(id)
+        history = self.histories.pop(id, History())
+        if history.is_cancelled:
+            self.histories[id] = History(give_up_reason=history.give_up_reason)
+        self.died[id] = (self.clock(), cause)
 
     def _give_up_reason(self, id: str) -> str | None:
         return self.histories[id].give_up_reason if id in self.histories else None

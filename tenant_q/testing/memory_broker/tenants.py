@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tenant_q.brokers.protocol import Drained
-from tenant_q.testing.memory_broker.lanes import Lanes
+from tenant_q.testing.memory_broker.days import MemoryDays
 
 
-class MemoryTenants(Lanes):
+class MemoryTenants(MemoryDays):
     """What is kept of tenants besides their packages, see `protocol.tenants`."""
 
     def note_cached(self, schema: str, id: str, *, seconds: int | None, tenant: str | None = None) -> None:
@@ -77,6 +77,7 @@ class MemoryTenants(Lanes):
             kept.pop(queue, None)
         for then in self.figures_then.values():
             then.pop(queue, None)
+        self._release_day(queue)
         self.queue_of_tenant.pop(tenant, None)
         _, name = self.owners.pop(queue)
         if name not in {name for _, name in self.owners.values()}:

@@ -6,10 +6,13 @@ Nothing waits.
 from __future__ import annotations
 
 import copy
+import re
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tenant_q.brokers.days import PART_PERIODS
 from tenant_q.brokers.loads import PERIOD_SECONDS
 from tenant_q.brokers.protocol import Broker, Lease, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
@@ -94,10 +97,30 @@ class OnRedis:
 
     def advance_figures(self, periods: int) -> None:
         """Move every figure into a period that is `periods` earlier."""
-        # A SCAN may return a key that was renamed meanwhile; it would move twice.
-        for name in list(self.client.scan_iter(self.key("figures:*"))):
+        # A SCAN may return a key that was renamed meanwhile; it would move twice. The oldest first, to make room.
+        for name in sorted(self.client.scan_iter(self.key("figures:*"))):
             head, _, period = name.decode().rpartition(":")
             self.client.rename(name, f"{head}:{int(period) - periods}")
+        self._advance_day(periods)
+
+    def _advance_day(self, periods: int) -> None:
+        """Move the day into the past, and forget what has expired by then."""
+        if self.client.exists(self.key("day_recorded")):
+            self.client.decrby(self.key("day_recorded"), periods)
+        for name in self.client.scan_iter(self.key("day*")):
+            if (left := self.client.pttl(name)) >= 0:
+                self.client.pexpire(name, max(1, left - 1000 * periods * PERIOD_SECONDS))
+        time.sleep(0.002)
+        for name in [name for kind in ("day", "day:*") for name in self.client.scan_iter(self.key(kind))]:
+            for at, element in enumerate(self.client.lrange(name, 0, -1)):
+                number = int.from_bytes(element[:3]) - periods
+                self.client.lset(name, at, number.to_bytes(3) + element[3:])
+        now = int(self.client.time()[0]) // PERIOD_SECONDS
+        parts = now // PART_PERIODS - (now - periods) // PART_PERIODS
+        for name in sorted(self.client.scan_iter(self.key("day_*:*"))):
+            head, then, tail = re.fullmatch(r"(.+:)(\d+)(;.+)?", name.decode()).groups()
+            if less := periods if "day_busy" in head else parts:
+                self.client.rename(name, f"{head}{int(then) - less}{tail or ''}")
 
     def snapshot(self) -> dict[bytes, bytes]:
         """What a replica has at this moment."""

@@ -18,6 +18,7 @@ from tenant_q import brokers, tenancy
 from tenant_q.brokers import adapter as adapters
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.adapter import AdaptedBroker
+from tenant_q.brokers.days import Day
 from tenant_q.brokers.django_q import TenantBroker
 from tenant_q.brokers.protocol import Counts, Message, Settled
 from tenant_q.brokers.redis import RedisBroker
@@ -155,6 +156,11 @@ def test_a_package_goes_in_and_out(broker):
     assert not first.is_redelivered
     assert broker.acknowledge("w", [Settled(first, 1.0), Settled(second, 1.0)]) == []
     assert broker.counts().open == 0
+
+
+def test_there_is_no_day_of_figures(broker):
+    assert broker.record_periods() == 0
+    assert (broker.day(), broker.day(A), broker.top_tenants(day=True)) == (Day(), Day(), [])
 
 
 def test_a_bad_payload_is_fetched_without_id_and_tenant(broker):

@@ -47,6 +47,15 @@ def test_slices_of_the_tenants_whose_turn_it_is(broker):
     assert taken == "aaaaagggggaaaaaggggg"
 
 
+def test_a_slice_is_a_batch_where_each_opens_a_session(broker, settings):
+    settings.TENANT_Q = settings.TENANT_Q | {"isolation": "login"}
+    know(broker, 2.5, "acme_corp", "globex_inc")
+    for n in range(30):
+        put(broker, f"a{n:02}")
+        put(broker, f"g{n:02}", schema="globex_inc")
+    assert ["".join(id[0] for id in fetch(broker, f"w{n}")) for n in range(2)] == ["a" * 20, "g" * 20]
+
+
 def test_short_packages_share_a_slice(broker):
     know(broker, 0.125, "acme_corp", "globex_inc")
     for n in range(40):

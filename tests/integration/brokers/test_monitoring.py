@@ -28,6 +28,21 @@ def test_counts(broker):
     assert broker.queue_size("nobody") == 0
 
 
+def test_counts_of_one_tenant(broker):
+    put(broker, *(f"a{n}" for n in range(6)))
+    put(broker, "g", "h", schema="globex_inc")
+    put(broker, "later", delay=60)
+    broker.dead_letter("w1", fetch_one(broker, "w1"), "c")
+    held = [lease for worker in ("w2", "w3") for lease in [fetch_one(broker, worker)]]
+    own = [sum(lease.schema == schema for lease in held) for schema in ("acme_corp", "globex_inc")]
+    acme, globex = broker.tenant_counts("acme_corp"), broker.tenant_counts("globex_inc")
+    assert (acme.leased, globex.leased) == tuple(own)
+    assert (acme.delayed, globex.delayed) == (1, 0)
+    assert acme.dead + globex.dead == 1
+    assert (acme.open + acme.dead, globex.open + globex.dead) == (7, 2)
+    assert broker.tenant_counts("nobody") == Counts(0, 0, 0, 0)
+
+
 def test_purging_leaves_what_runs(driver, broker):
     put(broker, *"abc", once=True)
     put(broker, "g", schema="globex_inc")

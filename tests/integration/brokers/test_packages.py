@@ -45,6 +45,19 @@ def test_no_more_than_asked_for(broker):
     assert shown == [[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "later"]]
 
 
+def test_the_packages_of_one_place(broker):
+    know(broker, 0.1)
+    put(broker, *"abcd")
+    put(broker, "later", delay=60)
+    broker.fetch("w1", limit=2)
+
+    def found(place: str, limit: int = 100) -> list[str]:
+        return [one.id for one in broker.live("acme_corp", place=place, limit=limit)]
+
+    assert (found("leased"), found("queued"), found("delayed")) == (["a", "b"], ["c", "d"], ["later"])
+    assert (found("queued", 1), found("delayed", 1)) == (["c"], ["later"]), "the limit is for what is listed"
+
+
 def test_what_a_worker_holds_of_others_is_not_shown(broker):
     know(broker, 0.1, "acme_corp", "globex_inc")
     put(broker, "a", "b")
@@ -89,6 +102,16 @@ def test_a_give_up_reason_is_shown(broker):
     broker.reclaim("w1", running="a", give_up_reason="v")
     assert broker.live("acme_corp")[0].give_up_reason == "v"
     assert broker.state("acme_corp", "a") is State.QUEUED, "a worker saves its failed row, and gives it up"
+
+
+def test_starts_that_ended_with_a_death_are_counted(broker):
+    put(broker, "a")
+    for deaths in (0, 1, 2):
+        (shown,) = broker.live("acme_corp")
+        assert shown.deaths == deaths
+        assert broker.find("acme_corp", "a") == shown
+        fetch_one(broker)
+        broker.reclaim("w1", running="a")
 
 
 def test_the_state_of_a_package(broker):

@@ -48,6 +48,8 @@ MAY_STAY = {
     "figures",
     "figure_places",
     "functions",
+    "day_functions",
+    "day_names",
 }
 
 
@@ -74,7 +76,7 @@ def key(broker: RedisBroker, name: str) -> str:
 def keys(broker: RedisBroker) -> set[str]:
     """Their names; what is kept of the figures of each five minutes is one."""
     names = (name.decode().removeprefix(f"{broker.tag}:") for name in broker.client.scan_iter(f"{broker.tag}*"))
-    return {re.sub(r"^figures:\d+$", "figures", name) for name in names}
+    return {re.sub(r"^(figures|day_functions):\d+.*$", r"\1", name) for name in names}
 
 
 def places(broker: RedisBroker) -> Counter[str]:
@@ -965,6 +967,7 @@ LEASE = Lease(id="a", schema="acme_corp", payload="p", token="1")
         ("expire", {}),
         ("counts", {}),
         ("queue_size", {"schema": "acme_corp"}),
+        ("tenant_counts", {"schema": "acme_corp"}),
         ("purge", {}),
         ("dead", {}),
         ("retry_dead", {"ids_and_payloads": {"a": ""}}),

@@ -193,6 +193,33 @@ def test_a_place_for_figures_is_used_again(site):
     assert site.broker.totals().functions["f"].done == 6
 
 
+def test_a_deleted_tenant_has_no_day(site):
+    for is_recorded in (False, True):
+        site.put("a")
+        lease = fetch_one(site.broker)
+        site.broker.note_busy([lease.id], 5.0)
+        finish(site.broker, lease)
+        if is_recorded:
+            site.driver.advance_figures(1)
+            site.broker.record_periods()
+        assert len(site.broker.day("acme_corp").periods) == len(site.broker.top_tenants(day=True)) == 1
+        assert site.replace() == 0
+        assert site.broker.day("acme_corp").periods == site.broker.day("acme_corp").functions == ()
+        assert site.broker.top_tenants() == site.broker.top_tenants(day=True) == []
+    assert site.broker.day().functions[0].done == 2, "of all tenants"
+
+
+def test_a_renamed_tenant_keeps_its_day(site):
+    site.put("a")
+    finish(site.broker, fetch_one(site.broker))
+    site.driver.advance_figures(1)
+    site.broker.record_periods()
+    site.broker.rename_tenant("1", "acme_corp", "acme_ltd")
+    site.keys = {"acme_ltd": "1"}
+    assert [one.done for one in site.broker.day("acme_ltd").periods] == [1]
+    assert [one.schema for one in site.broker.top_tenants(day=True)] == ["acme_ltd"]
+
+
 def test_a_tenant_that_is_renamed_keeps_what_it_has(site):
     site.put("a", "b")
     site.put("later", delay=60)
