@@ -14,8 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/reference/logging.md"
+ORDER = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
-LEVELS |= {"critical": "CRITICAL", "log": "INFO, ERROR"}
+LEVELS |= {"critical": "CRITICAL", "log": ""}  # of its first argument
 
 
 @dataclass(frozen=True, order=True)
@@ -51,15 +52,31 @@ def calls() -> Iterator[Call]:
     for path in sorted((ROOT / "tenant_q").rglob("*.py")):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (level := _level(node)) and path.name != "log_labels.py":
+            if isinstance(node, ast.Call) and (level := _level(node)) is not None and path.name != "log_labels.py":
                 text = " / ".join(map(_shown, _texts(node, tree))) or "…"
+                level = level or _chosen_levels(node, tree)
                 yield Call(_event(node), level, text, f"{path.relative_to(ROOT)}:{node.lineno}")
 
 
-def _level(call: ast.Call) -> str:
+def _level(call: ast.Call) -> str | None:
     if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value).endswith("logger"):
-        return LEVELS.get(call.func.attr, "")
-    return ""
+        return LEVELS.get(call.func.attr)
+    return None
+
+
+def _chosen_levels(call: ast.Call, module: ast.Module) -> str:
+    """Return the levels, from the lowest, that the first argument of `log()` may have."""
+    chosen: list[ast.expr] = [call.args[0]]
+    if isinstance(call.args[0], ast.Name):
+        chosen = _assigned(call.args[0].id, module)
+    names = {node.attr for value in chosen for node in ast.walk(value) if isinstance(node, ast.Attribute)}
+    return ", ".join(level for level in ORDER if level in names)
+
+
+def _assigned(name: str, module: ast.Module) -> list[ast.expr]:
+    """Return what is assigned to a name anywhere in a module."""
+    found = (node for node in ast.walk(module) if isinstance(node, ast.Assign))
+    return [node.value for node in found if ast.unparse(node.targets[0]) == name]
 
 
 def _event(call: ast.Call) -> str:
@@ -72,8 +89,7 @@ def _texts(call: ast.Call, module: ast.Module) -> list[str]:
     message = call.args[1] if ast.unparse(call.func).endswith(".log") else call.args[0]
     values: list[ast.expr] = [message]
     if isinstance(message, ast.Name):
-        assigned = (node for node in ast.walk(module) if isinstance(node, ast.Assign))
-        values = [node.value for node in assigned if ast.unparse(node.targets[0]) == message.id]
+        values = _assigned(message.id, module)
     return [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
 
 

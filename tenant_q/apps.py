@@ -18,25 +18,19 @@ warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured",
 def _read_settings_of_django_q() -> None:
     """Import Django-Q2's settings while the apps are loaded, with an empty `ALT_CLUSTERS` if there is none.
 
-    `Q_CLUSTER_NAME` makes it required.
-
-    Raises:
-        ConfigurationError: A value of the wrong type makes the import fail. Django-Q2 would show a traceback.
+    `Q_CLUSTER_NAME` makes it required. A value of the wrong type could make the import fail, so Django-Q2 does not see
+    those that the system checks refuse. Nothing uses what it read instead: `conf()` raises until they are corrected.
     """
-    from tenant_q.conf import q_cluster_problems
-    from tenant_q.exceptions import ConfigurationError
+    from tenant_q.conf import valid_q_cluster
 
-    configured = getattr(settings, "Q_CLUSTER", None)
-    try:
-        if isinstance(configured, dict):
-            settings.Q_CLUSTER = {"ALT_CLUSTERS": {}} | configured
+    if not hasattr(settings, "Q_CLUSTER"):
         importlib.import_module("django_q.conf")
-    except Exception as error:
-        settings.Q_CLUSTER = configured
-        if found := q_cluster_problems():
-            raise ConfigurationError(found[0]) from error
-        raise
-    if isinstance(configured, dict):
+        return
+    configured = settings.Q_CLUSTER
+    settings.Q_CLUSTER = {"ALT_CLUSTERS": {}} | valid_q_cluster()
+    try:
+        importlib.import_module("django_q.conf")
+    finally:
         settings.Q_CLUSTER = configured
 
 

@@ -62,6 +62,20 @@ def record_each(actor: str, act: str, tenants: Mapping[str, tuple[str, Any]]) ->
         AuditRecord.objects.using(tenancy.database_alias()).bulk_create(made)
 
 
+def complete(record: AuditRecord, after: Any) -> None:
+    """Write into an audit record what came of the act, for the code that made the record before it acted.
+
+    Args:
+        record: The record.
+        after: The new state, in types of JSON.
+
+    Raises:
+        DatabaseAway: The database cannot be reached.
+    """
+    with tenancy.detect_outages(), tenancy.as_owner_in_public():
+        AuditRecord.objects.using(tenancy.database_alias()).filter(pk=record.pk).update(after=after)
+
+
 def operator() -> str:
     """Return the operator for an audit record: the user who runs this process, and with `sudo` who called it."""
     try:

@@ -23,6 +23,7 @@ from tenant_q.exceptions import ConfigurationError
 from tenant_q.package import declarations
 from tenant_q.schedules import code_releases, declared, offered
 from tenant_q.support import workflows_app
+from tenant_q.support.hints import did_you_mean
 
 _TENANCY_PACKAGES = ("django_tenants", "tenant_schemas")
 
@@ -32,7 +33,8 @@ def check_all(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Run every system check of tenant_q, without those that depend on an earlier check that failed."""
     messages = [*_check_secret_key(), *_check_settings(), *_check_tenancy()]
     if not messages:
-        messages = [*_check_apps(), *_check_broker(), *_check_ready_tenants(), *_check_error_reporter()]
+        messages = [*_check_apps(), *_check_broker(), *_check_cache()]
+        messages += [*_check_ready_tenants(), *_check_error_reporter()]
         messages += [*_check_declarations(), *_check_admin_functions(), *_check_routers(), *_check_code_schedules()]
         messages += [*_check_release(), *_check_isolation()]
     return [*messages, *_check_pointless_keys()]
@@ -185,6 +187,15 @@ def _check_redis() -> list[CheckMessage]:
     ]
 
 
+def _check_cache() -> list[CheckMessage]:
+    """Check that the cache for results exists; otherwise only the first cached result would tell."""
+    alias = conf().q_cluster.get("cache")
+    if alias is None or alias in settings.CACHES:
+        return []
+    hint = f"Add it to CACHES, or correct the name: {did_you_mean(alias, settings.CACHES)}"
+    return [_error(f"Q_CLUSTER['cache'] names {alias!r}, and CACHES has no such alias.", hint, "E009")]
+
+
 def _check_pointless_keys() -> list[CheckMessage]:
     configured = getattr(settings, "Q_CLUSTER", None)
     if not isinstance(configured, dict):
@@ -193,7 +204,7 @@ def _check_pointless_keys() -> list[CheckMessage]:
         Warning(f"Q_CLUSTER['{key}'] has no effect on mscluster: {reason}; remove it.", id="tenant_q.W001")
         for key, reason in pointless_keys().items()
         # Brokers with their own receipts redeliver after this time.
-        if key != "retry" or brokers.uses_redis()
+        if key != "retry" or (not problems() and brokers.uses_redis())
     ]
 
 

@@ -269,6 +269,10 @@ class TaskCancelled(TaskDeath):
     """
 
 
+class TaskPurged(TaskDeath):
+    """An operator purged the tenant's queue. Only the iters and chains that this has ended have rows with it."""
+
+
 class TaskExpired(TaskDeath):
     """The task had not been started when its option `expires` ran out, so it was not started any more."""
 

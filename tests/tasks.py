@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -83,6 +84,15 @@ def hold(key: str, seconds: float = 60) -> str:
             raise TimeoutError(key)
         time.sleep(0.01)
     return f"run {runs}"
+
+
+def complain_and_fail(key: str) -> None:
+    """Run for a second, log an error, and fail."""
+    try:
+        hold(key, 1)
+    except TimeoutError:
+        logging.getLogger("billing").error("the bank is away")
+        raise
 
 
 def let_go(key: str) -> None:

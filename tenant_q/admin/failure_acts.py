@@ -16,8 +16,9 @@ from tenant_q.admin.failure_filters import Filters, as_id, key_of, read_filters
 from tenant_q.admin.gate import PublicAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.exceptions import TenantQError
+from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.operations import failures
-from tenant_q.operations.failures import FailuresDone, Key
+from tenant_q.operations.failures import FailuresDone
 from tenant_q.support.visible import visible
 
 SLICE_SECONDS = 1.0
@@ -55,6 +56,14 @@ class Progress:
     def looked_at(self) -> int:
         """The number of failures that the act has come past."""
         return self.done + self.skipped + self.failed
+
+    @property
+    def already(self) -> int:
+        """The number of failures that were not open any more when the act came to them.
+
+        Somebody else had run them again or deleted them, or the same act had, just before an error ended its request.
+        """
+        return max(self.skipped, self.total - self.done - self.failed) if self.is_over else self.skipped
 
     @property
     def most(self) -> int:

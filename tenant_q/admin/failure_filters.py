@@ -17,7 +17,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from tenant_q.admin.count_links import LAST_HOUR
-from tenant_q.operations.failures import UNKNOWN, FailureFilter, FailureGroup, Key
+from tenant_q.lifecycle.failure_entries import Key
+from tenant_q.operations.failures import UNKNOWN, FailureFilter, FailureGroup
 from tenant_q.support import moments
 from tenant_q.support.visible import visible
 

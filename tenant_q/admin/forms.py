@@ -13,7 +13,7 @@ from django_q.models import Schedule
 from tenant_q import tenancy
 from tenant_q.conf import site_clusters
 from tenant_q.exceptions import BadSchedule
-from tenant_q.schedules import by_hand, catch_up, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, offered, offered_schedules, row_runs
 from tenant_q.schedules.validation import problems
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class ScheduleForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered.GUARDED)}
+        self._before = {name: getattr(self.instance, name) for name in (*_MOVED_ON, *offered_schedules.GUARDED)}
         self._is_new = self.instance.pk is None
         self._recurrence = row_runs.recurrence_of(self.instance)
         self._was_paused = not self._is_new and by_hand.is_paused(self.instance)
-        self._is_limited = offered.is_limited()
-        self._is_locked = self._is_limited and not self._is_new and not offered.is_listed(self.instance)
+        self._is_limited = offered_schedules.is_limited()
+        self._is_locked = self._is_limited and not self._is_new and not offered_schedules.is_listed(self.instance)
         self.is_planned_anew = False
         if self._is_limited:
             self._offer_choices()
@@ -114,7 +114,7 @@ class ScheduleForm(ModelForm):
 
     def _keep_locked(self) -> None:
         """Restore the form's fields that a tenant's staff may not change, whatever was sent."""
-        for name in offered.GUARDED:
+        for name in offered_schedules.GUARDED:
             setattr(self.instance, name, self._before[name])
             if name in self.changed_data:
                 self._add(name, _("This cannot be changed here, because the schedule runs code that is not offered."))
@@ -122,7 +122,7 @@ class ScheduleForm(ModelForm):
     def _add_problems(self) -> None:
         is_refused = self._is_locked
         if self._is_limited and not self._is_locked:
-            for name, reason in offered.problems(self.instance):
+            for name, reason in offered_schedules.problems(self.instance):
                 is_refused = True
                 self._add(name, reason)
         for field, reason in problems(self.instance, tenancy.current_schema(), imports=not is_refused):

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
 from tenant_q import tenancy
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import PublicAdmin, TenantAdmin
 from tenant_q.admin.overview_charts import DAY, HOUR, RANGES
 from tenant_q.admin.overview_content import content, tiles
@@ -58,7 +59,7 @@ class OverviewPagesAdmin(PagesAdmin):
         try:
             found = read_overview(self.get_schema(), of_day=hours == DAY)
         except TenantQError as error:
-            return {"error": str(error)}
+            return {"error": error_text(error)}
         return {
             "list_url": url,
             "ranges": [(label, f"{url}?hours={one}", one == hours) for one, label in RANGES.items()],
@@ -69,7 +70,7 @@ class OverviewPagesAdmin(PagesAdmin):
         try:
             return {"tiles": tiles(read_numbers(self.get_schema()), self.get_links(request))}
         except TenantQError as error:
-            return {"error": str(error)}
+            return {"error": error_text(error)}
 
 
 class OverviewAdmin(OverviewPagesAdmin, TenantAdmin):

@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from tenant_q import tenancy
 from tenant_q.admin import links, run_page
 from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.pages import PagesAdmin
 from tenant_q.exceptions import TenantQError
@@ -70,7 +71,7 @@ class RunActsAdmin(PagesAdmin, TenantAdmin):
         try:
             steps = self._handle(run).preview_resume()
         except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error_text(error), messages.ERROR)
             return HttpResponseRedirect(self.run_url("change", run))
         if request.method == "POST" and request.POST.getlist("step") == list(steps):
             return self._do(request, run, lambda one, by: one.resume(by=by), _("The run was resumed."))
@@ -106,7 +107,7 @@ class RunActsAdmin(PagesAdmin, TenantAdmin):
         try:
             done = do(self._handle(run), request.user.get_username())
         except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error_text(error), messages.ERROR)
         else:
             if done is False:
                 return self._too_late(request, run)

@@ -21,12 +21,13 @@ from tenant_q import tenancy
 from tenant_q.admin import links
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.forms import WHEN, ScheduleForm
 from tenant_q.admin.from_code import FromCodeAdmin, entry_of, require_in_code, resume
 from tenant_q.admin.gate import TenantAdmin
 from tenant_q.admin.schedule_table import ScheduleTableAdmin
 from tenant_q.exceptions import BadSchedule, TenantQError
-from tenant_q.schedules import by_hand, catch_up, offered, row_runs
+from tenant_q.schedules import by_hand, catch_up, offered_schedules, row_runs
 
 PREVIEWED = 5
 _BEHIND = _(
@@ -199,11 +200,11 @@ class ScheduleAdmin(ScheduleTableAdmin, FromCodeAdmin, ButtonsAdmin, TenantAdmin
             try:
                 done += do(row)
             except TenantQError as error:
-                self.message_user(request, f"{self.label(row)}: {error}", messages.ERROR)
+                self.message_user(request, f"{self.label(row)}: {error_text(error)}", messages.ERROR)
         return done
 
 
 def _run_now(row: Any, actor: str) -> bool:
     require_in_code(row)
-    offered.refuse_unlisted(row)
+    offered_schedules.refuse_unlisted(row)
     return bool(by_hand.run_now(row, actor=actor))

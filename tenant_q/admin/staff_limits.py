@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenant_q.admin.forms import limited
 from tenant_q.admin.gate import GatedAdmin
-from tenant_q.schedules import offered, schedule_rows
+from tenant_q.schedules import offered_schedules, schedule_rows
 
 _LOCKED = _(
     "This schedule runs a function or uses an option that is not offered here. You can pause, resume, delete and "
@@ -26,7 +26,7 @@ class StaffLimitsAdmin(GatedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        return (*fields, *offered.GUARDED) if self.is_locked(obj) else fields
+        return (*fields, *offered_schedules.GUARDED) if self.is_locked(obj) else fields
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
@@ -37,7 +37,7 @@ class StaffLimitsAdmin(GatedAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if self.is_locked(obj):
-            kwargs.setdefault("help_texts", dict.fromkeys(offered.GUARDED, ""))
+            kwargs.setdefault("help_texts", dict.fromkeys(offered_schedules.GUARDED, ""))
         return limited(super().get_form(request, obj, change=change, **kwargs))
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
@@ -50,10 +50,10 @@ class StaffLimitsAdmin(GatedAdmin):
 
         The first answer is kept, because a form writes what was sent into the row.
         """
-        if obj is None or not offered.is_limited():
+        if obj is None or not offered_schedules.is_limited():
             return False
         if not hasattr(obj, "tenant_q_is_locked"):
-            obj.tenant_q_is_locked = not offered.is_listed(obj)
+            obj.tenant_q_is_locked = not offered_schedules.is_listed(obj)
         return bool(obj.tenant_q_is_locked)
 
     def require_offered(self, obj: Any, changed: set[str] | None) -> None:
@@ -66,11 +66,11 @@ class StaffLimitsAdmin(GatedAdmin):
             obj: The row, with the new values.
             changed: The names of the changed fields; None for a new row.
         """
-        if not offered.is_limited():
+        if not offered_schedules.is_limited():
             return
         if changed is not None and self.is_locked(schedule_rows.rows().select_for_update().filter(pk=obj.pk).first()):
-            is_allowed = changed.isdisjoint(offered.GUARDED)
+            is_allowed = changed.isdisjoint(offered_schedules.GUARDED)
         else:
-            is_allowed = offered.is_listed(obj)
+            is_allowed = offered_schedules.is_listed(obj)
         if not is_allowed:
             raise PermissionDenied(_("This is not offered here."))

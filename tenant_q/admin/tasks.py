@@ -18,6 +18,7 @@ from django_q.models import Task
 from tenant_q.admin import links, own_failures
 from tenant_q.admin.buttons import Button, ButtonsAdmin
 from tenant_q.admin.count_links import list_link
+from tenant_q.admin.errors import error_text
 from tenant_q.admin.filters import (
     BoundedPaginator,
     CauseFilter,
@@ -32,7 +33,7 @@ from tenant_q.exceptions import TenantQError
 from tenant_q.lifecycle import run_again, task_rows
 from tenant_q.lifecycle.failure_text import Failure, read_failure
 from tenant_q.lifecycle.task_rows import PICKLED
-from tenant_q.schedules import offered
+from tenant_q.schedules import offered_schedules
 from tenant_q.support import moments
 from tenant_q.support.durations import duration
 from tenant_q.support.visible import visible
@@ -174,7 +175,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
                 self._run_again(task, request.user.get_username())
                 done += 1
             except TenantQError as error:
-                self.message_user(request, f"{task.name}: {error}", messages.ERROR)
+                self.message_user(request, f"{task.name}: {error_text(error)}", messages.ERROR)
         if done:
             text = ngettext("%(count)s task was queued again.", "%(count)s tasks were queued again.", done)
             url = list_link(request, self.admin_site, "livetask")
@@ -182,7 +183,7 @@ class TaskAdmin(ButtonsAdmin, TenantAdmin):
 
     def _run_again(self, task: Any, actor: str) -> None:
         args, kwargs = run_again.signed(task, "args"), run_again.signed(task, "kwargs")
-        offered.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
+        offered_schedules.refuse_again(task, args.origin if args.origin == kwargs.origin else None)
         result = run_again.signed(task, "result").value if run_again.may_be_parts(args.value) else None
         run_again.run_again(task, args.value, kwargs.value, result, actor=actor)
 

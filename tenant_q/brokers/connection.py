@@ -11,12 +11,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import redis
+from django.conf import settings
+from django.core.cache import InvalidCacheBackendError
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool, parse_url
 from redis.retry import Retry
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import ConfigurationError
+from tenant_q.support.hints import did_you_mean
 
 # The values of the client options that change the form of answers.
 SHAPE: Final = {"decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict", "protocol": 2}
@@ -44,18 +47,18 @@ def make_client(*, patient: bool = True) -> redis.Redis:
     Raises:
         ConfigurationError: The settings cannot be used.
     """
-    settings, limits = conf().q_cluster, TIMEOUTS if patient else IMPATIENT
-    if settings.get("django_redis"):
-        return _from_django_redis(settings["django_redis"], limits)
+    configured, limits = conf().q_cluster, TIMEOUTS if patient else IMPATIENT
+    if configured.get("django_redis"):
+        return _from_django_redis(configured["django_redis"], limits)
     retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3) if patient else Retry(NoBackoff(), 0)
     defaults: dict[str, Any] = {**limits, "retry": retry}
-    configured = settings.get("redis") or {}
-    if isinstance(configured, str):
-        return _client_from_url(configured, defaults)
+    server = configured.get("redis") or {}
+    if isinstance(server, str):
+        return _client_from_url(server, defaults)
     try:
         if not patient:
-            configured = _limited_options(configured)
-        return _shaped_client(redis.Redis(**(defaults | configured | SHAPE)), "Q_CLUSTER['redis']")
+            server = _limited_options(server)
+        return _shaped_client(redis.Redis(**(defaults | server | SHAPE)), "Q_CLUSTER['redis']")
     except (TypeError, ValueError, redis.RedisError) as error:
         raise ConfigurationError(
             f"Q_CLUSTER['redis'] cannot be used: {error}; give a URL or redis.Redis's keywords."
@@ -108,7 +111,15 @@ def _from_django_redis(alias: str, limits: Mapping[str, float]) -> redis.Redis:
         raise ConfigurationError(
             "Q_CLUSTER['django_redis'] is set and django-redis is not installed; install it, or set 'redis'."
         ) from error
-    return _shaped_client(get_redis_connection(alias), f"Q_CLUSTER['django_redis'] ({alias!r})", limits)
+    place = f"Q_CLUSTER['django_redis'] ({alias!r})"
+    try:
+        client = get_redis_connection(alias)
+    except InvalidCacheBackendError as error:
+        hint = did_you_mean(alias, settings.CACHES)
+        raise ConfigurationError(f"{place} cannot be used: CACHES has no such alias; {hint}") from error
+    except NotImplementedError as error:
+        raise ConfigurationError(f"{place} cannot be used: its BACKEND is not one of django-redis.") from error
+    return _shaped_client(client, place, limits)
 
 
 def _shaped_client(client: Any, place: str, defaults: Mapping[str, float] = MappingProxyType({})) -> redis.Redis:

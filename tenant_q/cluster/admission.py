@@ -37,14 +37,14 @@ class Admission:
             package = open_package(lease.payload, Found(id=lease.id or None))
             _check_queue(lease, package)
         except BadPackage as error:
+            if error.package is not None:  # the record of its failure names the error
+                self.completer.add(lease, give_up(error.package, error))
+                return None
             extra = {"schema": lease.schema, "task_id": lease.id}
             logger.error(
                 "Refused package %s of %s: %s", lease.id, lease.schema, error, event="package.refused", extra=extra
             )
-            if error.package is not None:
-                self.completer.add(lease, give_up(error.package, error))
-            else:
-                self.returns.dead_letter_unread(lease, cause_of(error))
+            self.returns.dead_letter_unread(lease, cause_of(error))
             return None
         # A task that kills workers gets its row after `max_deliveries` starts, so that was not the task.
         if (lease.starts or 0) >= 2 * package.max_deliveries:

@@ -7,6 +7,7 @@ from tenant_q.cluster.children import Children
 from tenant_q.cluster.scheduler import Scheduler
 from tenant_q.exceptions import BrokerError
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
@@ -42,8 +43,8 @@ class Burst:
             return
         if counts.open:
             logger.warning(
-                "The burst ended with %s tasks of paused tenants and %s of tenants that are not ready",
-                counts.paused,
+                "The burst ended with %s of paused tenants and %s of tenants that are not ready",
+                counted(counts.paused, "task"),
                 counts.unready,
                 event="cluster.burst_ended_early",
             )

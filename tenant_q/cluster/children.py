@@ -11,6 +11,7 @@ from tenant_q.conf import conf
 from tenant_q.operations.status import DEATHS_REPORTED, Death
 from tenant_q.support import orphans, out_of_memory, processors
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")  # they are children of the sentinel
 
@@ -145,7 +146,9 @@ class Children:
         found, left = orphans.end(known={child.process.pid for child in self.alive}, seconds=KILL_SECONDS)
         if found:
             logger.info(
-                "Ended %s processes that dead processes of the cluster had started", len(found), event="orphans.ended"
+                "Ended %s that dead processes of the cluster had started",
+                counted(len(found), "process", "processes"),
+                event="orphans.ended",
             )
         if new := left - self._unkillable:
             logger.error(

@@ -20,17 +20,18 @@ from tenant_q.cluster.completer_thread import CompleterThread
 from tenant_q.cluster.fence import Fence
 from tenant_q.cluster.finished import Finished, is_step
 from tenant_q.cluster.lease_returns import Returns, cause_of
+from tenant_q.cluster.put_offs import PutOffs
 from tenant_q.cluster.shared_memory import Slot
 from tenant_q.cluster.step_completion import StepCompletion
 from tenant_q.conf import conf
-from tenant_q.exceptions import BrokerDefect, BrokerError, DatabaseAway, EntryRefused, TenantUnavailable
-from tenant_q.lifecycle import hooks, iters, prune_results, retries, settle
+from tenant_q.exceptions import BrokerError, DatabaseAway, TenantUnavailable
+from tenant_q.lifecycle import hooks, iters, prune_results, settle
 from tenant_q.lifecycle.hooks import HookCall
-from tenant_q.lifecycle.retries import Step
-from tenant_q.package.outcome import Outcome, with_outcome
+from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import sessions
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.outbox")
 
@@ -64,6 +65,7 @@ class Completer:
         # Packages of iters whose parts are no longer needed.
         self._complete: list[Package] = []
         self.steps = StepCompletion(broker, returns)
+        self.put_offs = PutOffs(slot, returns)
         # The ids of links and collected iters, each with the id of the task that it follows.
         self._sources: dict[str, str] = {}
 
@@ -157,8 +159,8 @@ class Completer:
             raise
         except Exception:
             logger.exception(
-                "Could not settle %s outcomes at once; settling them one by one",
-                len(self._unsettled),
+                "Could not settle %s at once; settling them one by one",
+                counted(len(self._unsettled), "outcome"),
                 event="outcome.settled_one_by_one",
             )
             while self._unsettled:
@@ -181,7 +183,7 @@ class Completer:
     def _settle_these(self, unsettled: Sequence[Finished]) -> None:
         steps = [finished for finished in unsettled if is_step(finished)]
         if steps:
-            self._unacknowledged += self.steps.settle(steps, self._put_off_unsaved)
+            self._unacknowledged += self.steps.settle(steps, self.put_offs.unsaved)
             unsettled = [finished for finished in unsettled if not is_step(finished)]
             if not unsettled:
                 return
@@ -191,7 +193,7 @@ class Completer:
         for finished in unsettled:
             key = finished.outcome.package.key
             if (error := settlement.unsaved.get(key)) is not None:
-                self._put_off_unsaved(finished, error)
+                self.put_offs.unsaved(finished, error)
             else:
                 settled.append(replace(finished, outcome=settlement.failed.get(key, finished.outcome)))
                 self.saved.add(finished.outcome.package.schema)
@@ -203,58 +205,12 @@ class Completer:
         self._complete += settlement.complete
         self._sources |= settlement.sources
 
-    def _put_off_unsaved(self, finished: Finished, error: Exception) -> None:
-        """Put off an outcome that the completer could not save. Its package carries it, since the task has run."""
-        package = finished.outcome.package
-        decision = retries.while_unsaved(package, error)
-        logger.error(
-            "Could not save the result of %s (try %s): %s",
-            package.name,
-            decision.tries,
-            error,
-            event="result.save_failed",
-            extra=package.log_labels,
-        )
-        if decision.step is Step.DEAD_LETTER:
-            self.returns.dead_letter(finished.lease, package, cause_of(error))
-            return
-        carried = with_outcome(replace(finished.outcome, package=finished.original), put_off=decision.tries)
-        # The acknowledgement charges the worker time, once.
-        self.returns.put_off_or_dead_letter(finished.lease, carried, error, delay=decision.delay)
-
     def _put_back_failed(self) -> None:
-        """Put back, instead of completing them, the failed packages that have attempts left. No row is saved yet."""
+        """Put back, instead of completing them, the failed packages that have attempts left."""
         for finished in [one for one in self._unsettled if not one.outcome.success and not is_step(one)]:
-            decision = retries.after_failure(finished.outcome)
-            if decision.step is not Step.TRY_AGAIN:
-                continue
-            # A cancelled package is put back only so that the next worker gives it up.
-            delay = 0.0 if self.slot.cancellation(finished.lease.id) else decision.delay
             place = self._unsettled.index(finished)
-            outcome, package = finished.outcome, finished.outcome.package
-            try:
-                again = decision.counted(finished.original)
-                self.returns.put_off(finished.lease, again, delay=delay, seconds=outcome.seconds)
-            except (EntryRefused, BrokerDefect) as error:
-                logger.error(
-                    "Could not start %s again: %s",
-                    package.name,
-                    error,
-                    event="task.retry_failed",
-                    extra=package.log_labels,
-                )
-                self._unsettled[place] = replace(finished, outcome=replace(outcome, is_final=True))
-                continue
-            del self._unsettled[place]
-            logger.warning(
-                "%s failed (%s, attempt %s) and will start again in %.1f s",
-                package.name,
-                outcome.death,
-                outcome.attempt,
-                delay,
-                event="task.retry_planned",
-                extra=package.log_labels,
-            )
+            left = self.put_offs.failed(finished)
+            self._unsettled[place : place + 1] = [] if left is None else [left]
 
     # Hooks and acknowledgements
 
@@ -274,18 +230,7 @@ class Completer:
         package = call.outcome.package
         source = self._sources.get(package.id, package.id)
         for finished in [one for one in self._uncalled if one.lease.id == source]:
-            decision = retries.while_unavailable(package, error)
-            logger.warning(
-                "The hook of %s waits for its tenant: %s",
-                package.name,
-                error,
-                event="hook.waits_for_tenant",
-                extra=package.log_labels,
-            )
-            carried = with_outcome(
-                replace(finished.outcome, package=finished.original), **{decision.counter: decision.tries}
-            )
-            self.returns.put_off_or_dead_letter(finished.lease, carried, error, delay=decision.delay)
+            self.put_offs.uncalled(finished, package, error)
         self._forget({source})  # all of it is done when the package is delivered again
 
     def _push_links(self) -> None:

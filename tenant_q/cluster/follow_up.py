@@ -12,6 +12,7 @@ from tenant_q.package.outcome import Outcome, give_up
 from tenant_q.package.package import Package
 from tenant_q.scrubbing import serving, sessions, shared_caches
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.outbox")
 
@@ -74,8 +75,8 @@ def push_links(links: list[Package], sources: Mapping[str, str], failed: list[Ou
         raise
     except Exception as error:
         logger.warning(
-            "Could not enqueue %s links at once; enqueueing them one by one: %s",
-            len(links),
+            "Could not enqueue %s at once; enqueueing them one by one: %s",
+            counted(len(links), "link"),
             error,
             event="chain.links_one_by_one",
         )

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from tenant_q.support import forks
+from tenant_q.support import forks, sentry
 
 # The exit code of a process that other code has reaped, so that its own is unknown.
 UNKNOWN = 255
@@ -111,7 +111,9 @@ def _run(name: str, run: Callable[[], None]) -> NoReturn:
         _close_standard_input()
         run()
     except BaseException as error:
+        sentry.flush()
         forks.leave(error)
+    sentry.flush()
     forks.leave()
 
 

@@ -11,6 +11,7 @@ from tenant_q.provisioning.probe.sessions import logs_in
 from tenant_q.provisioning.shared_tables import shared_tables
 from tenant_q.schedules import catalogue
 from tenant_q.sql import statement
+from tenant_q.support.plurals import counted
 
 
 def require_isolation() -> list[str]:
@@ -63,7 +64,7 @@ def _without_role() -> list[str]:
     if not waiting:
         return []
     named = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
-    count = "1 tenant has" if len(waiting) == 1 else f"{len(waiting)} tenants have"
+    count = counted(len(waiting), "tenant has", "tenants have")
     return [
         f"{count} no database role, so their tasks wait ({named}); run "
         "`python manage.py mstenant provision --all --adopt`."

@@ -11,6 +11,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError
 from tenant_q.support import clock
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")  # part of the sentinel
 
@@ -60,8 +61,8 @@ class LeaseKeeper:
         batch, waiting = child.slot.batch, child.slot.recall()
         if waiting and (recalled := self.broker.give_back(child.key, waiting)):
             logger.info(
-                "Gave back %s packages of a batch of worker %s that takes long",
-                recalled,
+                "Gave back %s of a batch of worker %s that takes long",
+                counted(recalled, "package"),
                 child.process.pid,
                 event="lease.batch_shared",
                 extra=child.slot.log_labels,
@@ -72,8 +73,8 @@ class LeaseKeeper:
         """Give back the leases that no sentinel keeps: it died with its workers, on another machine."""
         if expired := self.broker.expire():
             logger.warning(
-                "%s leases ran out, since no sentinel renewed them; their packages were given back",
-                expired,
+                "%s ran out, since no sentinel renewed them; their packages were given back",
+                counted(expired, "lease"),
                 event="lease.expired",
             )
 
@@ -114,8 +115,8 @@ class LeaseKeeper:
         )
         if given:
             logger.warning(
-                "Gave back %s packages of worker %s",
-                given,
+                "Gave back %s of worker %s",
+                counted(given, "package"),
                 child.process.pid,
                 event="lease.given_back",
                 extra=child.slot.log_labels,

@@ -11,6 +11,7 @@ from tenant_q.cluster.stop_flag import StopFlag
 from tenant_q.conf import conf
 from tenant_q.scrubbing import process_state
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.worker")
 
@@ -48,7 +49,8 @@ class Lifespan:
         self._batch_seconds += seconds
         settings = conf()
         if self.started >= settings.recycle or (settings.max_rss and _peak_memory() >= settings.max_rss):
-            logger.info("Recycled worker %s after %s tasks", self.key, self.started, event="worker.recycled")
+            after = counted(self.started, "task")
+            logger.info("Recycled worker %s after %s", self.key, after, event="worker.recycled")
             self.stopping.set()
 
     def leave_if_spoiled(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseFailure
 from django.db import connections
@@ -16,6 +17,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, ConfigurationError, TenantQError
 from tenant_q.models import TenantRecord
 from tenant_q.schedules import catalogue, index_rights
+from tenant_q.support.error_kinds import is_refused_login
 from tenant_q.support.visible import one_line
 
 
@@ -52,7 +54,7 @@ def survey() -> Surroundings:
         broker.ping()
         info, warnings = broker.info(), [*broker.warnings(), *_test_queue()]
     except BrokerError as error:
-        raise BrokerError(f"{error}. Start the broker, or set Q_CLUSTER to one that runs.") from error
+        raise BrokerError(f"{str(error).rstrip('.')}. {_way_out(error)}") from error
     database, tenants = _database()
     with tenancy.detect_outages():
         for connection in tenancy.switched_connections():
@@ -65,6 +67,19 @@ def survey() -> Surroundings:
     tenancy.tenants_to_schedule()  # the project's own function may fail
     excluded = tuple(sorted(conf().excluded_schemas))
     return Surroundings(conf().cluster, info, database, tenants, excluded, tuple(warnings))
+
+
+def _way_out(error: BrokerError) -> str:
+    """Return what the preflight check advises about a broker that does not serve, by what its client raised."""
+    cause = error.__cause__
+    if isinstance(cause, redis.RedisError):
+        if is_refused_login(cause):
+            return "Correct the user name and the password in Q_CLUSTER."
+        if isinstance(cause, redis.BusyLoadingError):
+            return "Wait until it has loaded its data."
+        if not isinstance(cause, redis.ConnectionError | redis.TimeoutError):
+            return "Correct that on the server, or set Q_CLUSTER to another one."
+    return "Start the broker, or set Q_CLUSTER to one that runs."
 
 
 def _isolation() -> list[str]:
@@ -91,8 +106,10 @@ def _database() -> tuple[str, int]:
         return f"PostgreSQL {version // 10000}.{version % 10000}, {place}", tenancy.tenant_count()
     except tenancy.DATABASE_ERRORS as error:  # the tenancy packages let the driver's own through
         reason = one_line(error)
+        # A server that refuses the connection by a message of its own runs.
+        way_out = "Correct" if connection.connection is not None or "FATAL:" in reason else "Start it, or correct"
         raise TenantQError(
-            f"The database {place} cannot be used: {reason}. Start it, or correct DATABASES; "
+            f"The database {place} cannot be used: {reason}. {way_out} DATABASES; "
             "a new one needs `python manage.py migrate_schemas`."
         ) from error
 

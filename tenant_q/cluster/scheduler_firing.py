@@ -19,6 +19,7 @@ from tenant_q.conf import conf
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantLeaving, TenantUnavailable, UnknownTenant
 from tenant_q.schedules import due_index, fire, schedule_rows
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.scheduler")
@@ -124,7 +125,10 @@ class Firing:
             raise
         except Exception as error:  # it is logged when that tenant is served
             logger.info(
-                "Serving %s tenants one by one: %s", len(some), one_line(error), event="schedule.tenants_one_by_one"
+                "Serving %s one by one: %s",
+                counted(len(some), "tenant"),
+                one_line(error),
+                event="schedule.tenants_one_by_one",
             )
             self._alone.update(some)
             return
@@ -168,7 +172,8 @@ class Firing:
     def _log_fired(self, schema: str, count: int) -> None:
         self._held -= {(tenancy.physical_schema(schema), why) for why in (due_index.UNREADY, due_index.FAILED)}
         if count:
-            logger.info("Fired %s schedules of %s", count, schema, event="schedule.fired", extra={"schema": schema})
+            fired = counted(count, "schedule")
+            logger.info("Fired %s of %s", fired, schema, event="schedule.fired", extra={"schema": schema})
 
     def _hold(self, physical: str, why: str, seconds: float, error: Exception) -> None:
         due_index.hold(physical, why, seconds)

@@ -15,6 +15,7 @@ from tenant_q.operations import deleted_tenants
 from tenant_q.schedules import code_sync, due_index, index_upkeep
 from tenant_q.schedules.schema_indexes import SCHEDULES, SchemaIndex, all_indexes
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.scheduler")
@@ -128,7 +129,8 @@ class Upkeep:
             for schema, is_gone in index_upkeep.stale_schemas(thorough=is_first, index=index)
         ]
         if self._stale:
-            logger.info("Found %s schemas to update in the due index", len(self._stale), event="due_index.stale")
+            found = counted(len(self._stale), "schema")
+            logger.info("Found %s to update in the due index", found, event="due_index.stale")
         if is_first:
             stale = {(index, schema) for index, schema, _ in self._stale}
             known = [(index, schema) for index in all_indexes() for schema in index_upkeep.indexed_schemas(index)]

@@ -37,6 +37,7 @@ from tenant_q.operations.status import ClusterState, forget_old
 from tenant_q.scrubbing import process_state
 from tenant_q.support import orphans
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.sentinel")
 
@@ -146,7 +147,8 @@ class Sentinel:
         self.children.start_missing()
         self._state = ClusterState.IDLE
         self.rounds.do(Step("publish its status", self._publish_first))
-        logger.info("Started cluster %s with %s workers", conf().cluster, self.plan.workers, event="cluster.started")
+        workers = counted(self.plan.workers, "worker")
+        logger.info("Started cluster %s with %s", conf().cluster, workers, event="cluster.started")
 
     def _publish_first(self) -> None:
         self._publish()

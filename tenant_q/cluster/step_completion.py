@@ -8,12 +8,9 @@ from tenant_q.brokers.protocol import Broker
 from tenant_q.cluster.finished import Finished, is_step
 from tenant_q.cluster.lease_returns import Returns
 from tenant_q.exceptions import TenantBusy
-from tenant_q.lifecycle import step_engine
+from tenant_q.lifecycle import outcome_log, step_engine
 from tenant_q.lifecycle.step_engine import STEP, StepEngine
 from tenant_q.package.package import Package
-from tenant_q.support.log_labels import get_logger
-
-logger = get_logger("tenant_q.outbox")
 
 # A step whose run stayed locked is delivered again after this time, to advance the run then.
 LOCKED_SECONDS = 1.0
@@ -72,15 +69,7 @@ class StepCompletion:
         """Put a step back that starts again. If the broker refuses the package, the scheduler pushes it anew."""
         error = one.outcome.error if isinstance(one.outcome.error, Exception) else TenantBusy("it is tried again")
         self.returns.put_off_or_dead_letter(one.lease, again, error, delay=delay)
-        logger.warning(
-            "%s failed (%s, attempt %s) and will start again in %.1f s",
-            again.name,
-            one.outcome.death,
-            one.outcome.attempt,
-            delay,
-            event="task.retry_planned",
-            extra=again.log_labels,
-        )
+        outcome_log.log_retry(one.outcome, delay)
 
     def advance(self, unacknowledged: Sequence[Finished]) -> list[Finished]:
         """Advance the runs of settled steps, and push the steps that are ready now.

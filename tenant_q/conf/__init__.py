@@ -16,7 +16,7 @@ from django.core.signals import setting_changed
 
 from tenant_q.conf.rules import switches_schemas
 from tenant_q.conf.table import ATTRIBUTES, Q_CLUSTER, Configuration
-from tenant_q.conf.validation import problems, q_cluster_problems, secret_key_is_set
+from tenant_q.conf.validation import problems, secret_key_is_set, valid_q_cluster
 from tenant_q.exceptions import ConfigurationError
 from tenant_q.support import processors
 
@@ -26,11 +26,11 @@ __all__ = [
     "pointless_keys",
     "problems",
     "q_cluster",
-    "q_cluster_problems",
     "secret_key_is_set",
     "site_clusters",
     "switches_schemas",
     "use_cluster",
+    "valid_q_cluster",
 ]
 
 

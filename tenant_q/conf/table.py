@@ -128,6 +128,7 @@ class Configuration:
         None, "how long each tenant's failures are kept, in the same form; without it they are kept for good",
         unit="days, rows", rule=rules.KEEP,
     )  # fmt: skip
+    log_successes: bool = _ours(False, "whether the log has each success at INFO instead of DEBUG")
     on_commit: bool = _ours(False, "whether tasks are enqueued when the current transaction commits")
     tenant_cache_seconds: float = _ours(30, "how long a process caches a tenant's row", unit="seconds", minimum=0)
     schedule_spread: float = _ours(

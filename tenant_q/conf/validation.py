@@ -19,10 +19,10 @@ from tenant_q.support.hints import did_you_mean
 
 def problems() -> list[str]:
     """Validate the project's settings: return what is wrong, one sentence for each problem."""
-    return [*q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
+    return [*_q_cluster_problems(), *_tenant_q_problems(), *_excluded_problems()]
 
 
-def q_cluster_problems() -> list[str]:
+def _q_cluster_problems() -> list[str]:
     """Validate the setting `Q_CLUSTER`: return what is wrong, one sentence for each problem."""
     configured = getattr(settings, "Q_CLUSTER", None) or {}
     if not isinstance(configured, dict):
@@ -40,6 +40,25 @@ def q_cluster_problems() -> list[str]:
         else:
             found.append(f"{place} is {values!r} ({type(values).__name__}); it must be dict.")
     return found
+
+
+def valid_q_cluster() -> dict[str, Any]:
+    """Return the keys of the setting `Q_CLUSTER` that pass validation, or none if it is no dict.
+
+    `ALT_CLUSTERS` counts as a whole.
+    """
+    configured = getattr(settings, "Q_CLUSTER", None)
+    if not isinstance(configured, dict):
+        return {}
+    names = configured.get("ALT_CLUSTERS")
+    are_valid = isinstance(names, dict) and not any(
+        not isinstance(values, dict) or _problems_at("", values, Q_CLUSTER) for values in names.values()
+    )
+    return {
+        key: value
+        for key, value in configured.items()
+        if not _problems_at("", {key: value}, Q_CLUSTER) and (key != "ALT_CLUSTERS" or are_valid)
+    }
 
 
 def secret_key_is_set() -> bool:
@@ -67,10 +86,18 @@ def _problems_at(place: str, values: Mapping[Any, Any], known: Mapping[str, Sett
     found = []
     for key, value in values.items():
         if key not in known:
-            found.append(f"{place} has an unknown key '{key}': {did_you_mean(key, known)}")
+            found.append(f"{place} has an unknown key '{key}': {_hint(place, key, known)}")
         elif value is not None:
             found += known[key].problems(f"{place}['{key}']", value)
     return found
+
+
+def _hint(place: str, key: object, known: Mapping[str, Setting]) -> str:
+    """Return a hint about an unknown key of a setting: the setting that it belongs in, or a key like it."""
+    for name, keys in (("Q_CLUSTER", Q_CLUSTER), ("TENANT_Q", TENANT_Q)):
+        if key in keys and name != place.partition("[")[0]:
+            return f"it belongs in {name}."
+    return did_you_mean(key, known)
 
 
 def _not_a_dict(name: str, value: object) -> str:

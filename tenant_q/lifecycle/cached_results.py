@@ -82,7 +82,7 @@ def _set(key: str, signed: str, seconds: int | None) -> None:
     # A cache refuses a value if it keeps a small one and then fails on this one again. The errors differ from cache to
     # cache, and many caches close the connection.
     if is_outage or _error_of_setting(_key("probe"), "", 1):
-        raise CacheAway(f"{what}; the worker tries again.") from error
+        raise CacheAway(f"{what}.") from error
     if _error_of_setting(key, signed, seconds):
         raise ResultRefused(what) from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tenant_q.conf import conf
 from tenant_q.exceptions import EnqueueError, WrongArgument
-from tenant_q.lifecycle import hooks, push, save_results
+from tenant_q.lifecycle import hooks, outcome_log, push, save_results
 from tenant_q.lifecycle.chain_ids import next_id
 from tenant_q.lifecycle.outcome_rows import Key
 from tenant_q.lifecycle.settlement import Settlement
@@ -174,6 +174,7 @@ def follow(outcomes: Sequence[Outcome], settlement: Settlement) -> None:
         if key in errors:
             settlement.unsaved[outcome.package.key] = errors[key]
         else:
+            outcome_log.log_failure(unbuilt)
             settlement.to_call += hooks.calls_of_chain(unbuilt)
             settlement.sources[unbuilt.package.id] = outcome.package.id
 

@@ -33,9 +33,9 @@ from tenant_q.exceptions import (
     TenantUnavailable,
     UnknownFunction,
 )
-from tenant_q.lifecycle import save_results, step_engine, transactional
+from tenant_q.lifecycle import outcome_log, save_results, step_engine, transactional
 from tenant_q.lifecycle.coroutines import run_coroutine
-from tenant_q.lifecycle.failure_text import error_message, write_failure
+from tenant_q.lifecycle.failure_text import write_failure
 from tenant_q.lifecycle.result_checks import check_result
 from tenant_q.lifecycle.time_limits import alarm, timeout_of
 from tenant_q.package import declarations, task_objects
@@ -44,14 +44,12 @@ from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
 from tenant_q.package.running import RunningAttempt, running, running_attempt
 from tenant_q.scrubbing import process_state
+from tenant_q.support import sentry
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.tracing import traced
 
 logger = get_logger("tenant_q.executor")
-
-# The longest message of a failure in the log, in characters.
-LONGEST_MESSAGE = 10_000
 
 
 def execute(
@@ -91,19 +89,22 @@ def execute(
         )
         return task_objects.recorded(ended)
 
-    try:
-        # A context of its own: language, time zone and all context variables that the task sets end with it.
-        return copy_context().run(_run, package, attempt, outcome, during or nullcontext(), before_commit)
-    except (TakenBack, LeaseLost, StepGone):
-        raise
-    except BaseException as error:
-        if (refusal := refusal_among(error)) is not None:
-            raise TakenBack(f"{package.func_name} got no session: {refusal}", refusal) from error
-        add_right_form(error, package.kwargs)
-        text, cause = write_failure(error)
-        _report_failure(package, text, cause)
-        is_cancelled = isinstance(error, CancelException)
-        return outcome(text, success=False, death=type(cause).__name__, error=error, is_final=is_cancelled)
+    with sentry.task_scope(package.log_labels):
+        try:
+            # A context of its own: language, time zone and all context variables that the task sets end with it.
+            done = copy_context().run(_run, package, attempt, outcome, during or nullcontext(), before_commit)
+        except (TakenBack, LeaseLost, StepGone):
+            raise
+        except BaseException as error:
+            if (refusal := refusal_among(error)) is not None:
+                raise TakenBack(f"{package.func_name} got no session: {refusal}", refusal) from error
+            add_right_form(error, package.kwargs)
+            text, cause = write_failure(error)
+            is_cancelled = isinstance(error, CancelException)
+            failed = outcome(text, success=False, death=type(cause).__name__, error=error, is_final=is_cancelled)
+            return _reported(failed, package, cause)
+        outcome_log.log_success(done)
+    return done
 
 
 def refusal_among(error: BaseException | None) -> TenantUnavailable | DatabaseAway | None:
@@ -234,23 +235,22 @@ def resolve(func: object) -> Callable[..., Any]:
     return cast(Callable[..., Any], found)
 
 
-def _report_failure(package: Package, text: str, cause: BaseException) -> None:
-    """Report an execution that failed to the log, to Django-Q2's error reporter and to its signal's receivers."""
-    logger.info(
-        "%s failed: %s",
-        package.name,
-        error_message(cause)[:LONGEST_MESSAGE],
-        event="task.attempt_failed",
-        extra=package.log_labels,
-    )
+def _reported(failed: Outcome, package: Package, cause: BaseException) -> Outcome:
+    """Report an execution that failed to the log, to Django-Q2's error reporter and to its signal's receivers.
+
+    Returns:
+        The outcome, which knows whether it was logged.
+    """
     try:
+        failed = replace(failed, is_logged=outcome_log.log_last_attempt(failed, cause))
         if error_reporter and not isinstance(cause, TaskCancelled):
             error_reporter.report()
-        _send_executed(None, package, text, success=False)
+        _send_executed(None, package, failed.result, success=False)
     except BaseException:  # an error of a reporter or a receiver must not end the worker
         logger.exception(
             "Could not report the failure of %s", package.name, event="task.report_failed", extra=package.log_labels
         )
+    return failed
 
 
 def _send_executed(func: Callable[..., Any] | None, package: Package, result: Any, *, success: bool) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import re
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from django_q.exceptions import TimeoutException
@@ -26,6 +27,7 @@ from tenant_q.exceptions import (
     TaskOutOfMemory,
     TaskTimeout,
 )
+from tenant_q.support.visible import shortened
 
 # The longest text of a failure in its row, in characters.
 LONGEST_TEXT = 1_000_000
@@ -67,10 +69,15 @@ def failure_of(task: Any) -> TaskFailed:
 
     A failed iter has no such text: its result is the list of its parts' results.
     """
-    if isinstance(task.result, list):
-        return TaskFailed(task.id, "IterPartFailed", f"not all of its {len(task.result)} parts succeeded")
-    failure = read_failure("" if task.result is None else str(task.result))
+    failure = read_result(task.result)
     return TaskFailed(task.id, failure.cause, failure.message, failure.traceback)
+
+
+def read_result(result: Any) -> Failure:
+    """Take the result of a failed task apart: the text of its failure or, of an iter, the list of its results."""
+    if isinstance(result, list):
+        return Failure("IterPartFailed", f"not all of its {len(result)} parts succeeded", "")
+    return read_failure("" if result is None else str(result))
 
 
 def _last_error(traceback: str) -> str:
@@ -91,8 +98,8 @@ def write_failure(error: BaseException) -> tuple[str, BaseException]:
         error: Whatever the task raised. It may break any code that looks at it, its own `__str__` included.
 
     Returns:
-        The text, at most about `LONGEST_TEXT` characters, and the cause: a `TaskDeath` that stands for the error, the
-        cause of a `Retry`, or the error itself.
+        The text, at most about `LONGEST_TEXT` characters, and the cause: a `TaskDeath` that stands for the error and
+        has its traceback, the cause of a `Retry`, or the error itself.
     """
     if isinstance(error, Retry) and error.cause is not None:
         error = error.cause
@@ -101,11 +108,18 @@ def write_failure(error: BaseException) -> tuple[str, BaseException]:
         text = f"{error_message(cause)} : {''.join(traceback.format_exception(error))}"
     except BaseException:
         cause = error
-        where = "".join(traceback.format_tb(BaseException.__getattribute__(error, "__traceback__")))
+        where = "".join(traceback.format_tb(traceback_of(error)))
         text = f"{error_message(error)} : {_TRACEBACK}\n{where}{type(error).__name__}"
     if type(cause) is not type(error):
         text = f"{type(cause).__name__}: {text}"
-    return _shortened(text), cause
+        cause.__traceback__ = traceback_of(error)
+    return shortened(text, LONGEST_TEXT), cause
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error, whose class may hide it, for the text or the log record of a failure."""
+    found: TracebackType | None = BaseException.__getattribute__(error, "__traceback__")
+    return found
 
 
 def error_message(error: BaseException) -> str:
@@ -129,11 +143,3 @@ def _cause(error: BaseException) -> BaseException:
         if isinstance(error, raised):
             return death(f"the task raised {type(error).__name__}")
     return error
-
-
-def _shortened(text: str) -> str:
-    """Return the text of a failure without its middle if it is long: a message may contain any value."""
-    if len(text) <= LONGEST_TEXT:
-        return text
-    half = LONGEST_TEXT // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"

@@ -21,6 +21,7 @@ from tenant_q.package import task_objects
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.running import running, running_attempt
 from tenant_q.scrubbing import process_state
+from tenant_q.support import sentry
 from tenant_q.support.forks import no_return
 from tenant_q.support.log_labels import get_logger
 
@@ -70,13 +71,14 @@ def call(one: HookCall) -> None:
         DatabaseAway: So it is, because the database cannot be reached.
     """
     package = one.outcome.package
-    try:
-        with no_return():
-            copy_context().run(_call, one)
-    except BaseException as error:  # including SystemExit: a hook must not end the worker
-        if (refusal := refusal_among(error)) is not None:
-            raise refusal from error
-        logger.exception("The hook of %s failed", package.name, event="hook.failed", extra=package.log_labels)
+    with sentry.task_scope(package.log_labels):
+        try:
+            with no_return():
+                copy_context().run(_call, one)
+        except BaseException as error:  # including SystemExit: a hook must not end the worker
+            if (refusal := refusal_among(error)) is not None:
+                raise refusal from error
+            logger.exception("The hook of %s failed", package.name, event="hook.failed", extra=package.log_labels)
 
 
 def _call(one: HookCall) -> None:

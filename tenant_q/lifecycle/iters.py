@@ -28,6 +28,7 @@ from tenant_q.package.options import take_q_options
 from tenant_q.package.outcome import Outcome, without_values
 from tenant_q.package.package import Package
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.flows")
 
@@ -133,9 +134,6 @@ def _add_parts(signed: Sequence[tuple[Outcome, str]], broker: Broker, settlement
         if len(signed) > 1:
             return max(_add_parts([one], broker, settlement) for one in signed)
         outcome = signed[0][0]
-        logger.error(
-            "The result of %s was refused: %s", package.name, error, event="result.refused", extra=package.log_labels
-        )
         refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
         settlement.failed[package.key] = refused
         return add({_index(outcome): SignedPackage.dumps(refused.task_dict())})
@@ -155,8 +153,9 @@ def _collected(last: Outcome, broker: Broker) -> Outcome:
         found = broker.parts(schema, group, tenant=tenant, most_bytes=limit * 4 // 3).values()
     except GroupTooLarge as error:
         task = _collated_task(package) | {"args": (), "kwargs": {}}
+        parts = counted(package.task["iter_count"], "part")
         text = (
-            f"the {package.task['iter_count']} parts of {package.func_name} have {error.size * 3 // 4} bytes with "
+            f"the results of {package.func_name} have {error.size * 3 // 4} bytes in {parts}, with "
             f"their arguments, and TENANT_Q['max_list_bytes'] is {limit}; store the results, and return their names."
         )
         return without_values(replace(last, package=Package(task), seconds=0.0), OversizedResult(text))
@@ -169,6 +168,11 @@ def _collated_task(package: Package) -> dict[str, Any]:
     task = {name: value for name, value in package.task.items() if name not in left}
     own = {"id": package.group, "cached": package.option("iter_cached"), "hook": package.option("iter_hook")}
     return task | own
+
+
+def whole_of(part: Package) -> Package:
+    """Return the package of the iter that a part belongs to, without arguments. Its id is that of the iter."""
+    return Package(_collated_task(part) | {"args": ()})
 
 
 def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
@@ -186,6 +190,7 @@ def _collate(last: Outcome, parts: list[dict[str, Any]]) -> Outcome:
         stopped=max(part["stopped"] for part in parts),
         seconds=0.0,
         death=(last.death or "IterPartFailed") if failed else None,
+        is_logged=False,
     )
 
 

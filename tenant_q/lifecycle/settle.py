@@ -7,13 +7,12 @@ crash: ids of links and parts are deterministic, and a row keeps its first succe
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tenant_q.brokers.protocol import Broker
-from tenant_q.exceptions import ResultRefused, TaskCancelled
-from tenant_q.lifecycle import cached_results, chains, hooks, iters, save_results
+from tenant_q.exceptions import ResultRefused
+from tenant_q.lifecycle import cached_results, chains, hooks, iters, outcome_log, save_results
 from tenant_q.lifecycle.settlement import Settlement
 from tenant_q.package.outcome import Outcome, without_values
 from tenant_q.support.log_labels import get_logger
@@ -54,10 +53,7 @@ def settle(outcomes: Sequence[Outcome], broker: Broker, *, between: Callable[[],
     chains.follow([o for o in everything if o.package.key not in settlement.unsaved], settlement)
     settled = [o for o in everything if o.package.key not in settlement.unsaved]
     for outcome in settled:
-        if not outcome.success:
-            names = outcome.package.func_name, outcome.package.name, outcome.death
-            level = logging.INFO if outcome.death == TaskCancelled.__name__ else logging.ERROR
-            logger.log(level, "Failed %s (%s): %s", *names, event="task.failed", extra=outcome.package.log_labels)
+        outcome_log.log_failure(outcome)
     settlement.to_call = [call for outcome in settled for call in hooks.calls_of(outcome)] + settlement.to_call
     return settlement
 
@@ -74,9 +70,6 @@ def _fail_refused(outcomes: Sequence[Outcome], settlement: Settlement) -> list[O
 def _as_failed(outcome: Outcome, error: Exception, settlement: Settlement) -> Outcome:
     """Settle an outcome with a refused result as a failure that says why, without the values of its arguments."""
     package = outcome.package
-    logger.error(
-        "The result of %s was refused: %s", package.name, error, event="result.refused", extra=package.log_labels
-    )
     refused = without_values(outcome, ResultRefused(save_results.refusal_text(error)))
     settlement.unsaved.pop(package.key, None)
     settlement.unsaved |= save_results.save([refused])

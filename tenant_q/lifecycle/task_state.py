@@ -97,6 +97,33 @@ def _by_links(schema: str, group: str) -> State | None:
         before, id = id, next_id(group, id)
 
 
+def live_link(schema: str, group: str) -> str | None:
+    """Find the link of a chain that waits or runs.
+
+    Args:
+        schema: The tenant's schema, which must be current.
+        group: The id of the chain's group, which was made for it.
+
+    Returns:
+        The id of the link; None if the chain has ended, or if it is no chain.
+
+    Raises:
+        BrokerError: A broker does not answer.
+        ConfigurationError: The broker keeps no states.
+    """
+    id: str | None = first_id(group)
+    is_first = True
+    while id is not None:
+        if _by_broker(schema, id) not in (None, State.FAILURE):
+            return id
+        if (_by_row(id) or _by_cache(id)) is State.SUCCESS:
+            id = next_id(group, id)
+        else:
+            id = _link_of_a_pruned_chain(schema, group) if is_first else None
+        is_first = False
+    return None
+
+
 def _link_of_a_pruned_chain(schema: str, group: str) -> str | None:
     """Return the id of a successful link of a chain whose first row was pruned; None if no two links are left."""
     if len(group) != LENGTH_OF_IDS:

@@ -17,6 +17,7 @@ from tenant_q.operations.workflow_runs import STATES, RunCounts
 from tenant_q.support import workflows_app
 from tenant_q.support.durations import duration
 from tenant_q.support.moments import at
+from tenant_q.support.plurals import counted
 
 DEATH_SECONDS = 300
 """The death of a process is shown for this time."""
@@ -61,7 +62,7 @@ def headline(site: Site) -> Text:
     total = site.total
     running = sum(not cluster.is_gone for cluster in site.clusters)
     parts = [
-        f"{site.name}: {running} {'cluster' if running == 1 else 'clusters'}, {len(site.tenants)} tenants",
+        f"{site.name}: {counted(running, 'cluster')}, {counted(len(site.tenants), 'tenant')}",
         f"{total.queued} queued, {total.leased} running, {total.delayed} delayed, {total.dead} dead",
         f"in the last hour {total.done} done and {total.failed} failed",
         f"95% waited at most {duration(total.wait_p95)} and ran at most {duration(total.run_p95)}",

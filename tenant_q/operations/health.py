@@ -21,6 +21,7 @@ from tenant_q.operations.status import ClusterState, ClusterStatus, Process, age
 from tenant_q.operations.unserved import count, count_queues, unserved, way_out
 from tenant_q.operations.workflow_runs import OVERDUE_SECONDS, Overdue, overdue_runs
 from tenant_q.schedules import due_index
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 STUCK_SECONDS = 15.0
@@ -146,7 +147,7 @@ def _serves_nobody(one: ClusterStatus) -> str:
 
 
 def _unready(name: str, counts: Counts) -> str:
-    tasks = "1 task" if counts.unready == 1 else f"{counts.unready} tasks"
+    tasks = counted(counts.unready, "task")
     return (
         f"Cluster {name}: {tasks} cannot start, because the tenant is gone, not migrated or not ready; the workers' "
         "log names it."

@@ -28,6 +28,7 @@ from tenant_q.models import (
 )
 from tenant_q.schedules import catalogue, index_upkeep
 from tenant_q.schedules.schema_indexes import all_indexes
+from tenant_q.support.plurals import counted
 from tenant_q.tenancy.names import validate_schema_name
 
 RENAME = "rename"
@@ -137,7 +138,7 @@ def _pause_for_rename(old: str, key: str, *, actor: str, wait: float) -> None:
         deadline = time.monotonic() + wait
         while running := _running_of(old):
             if time.monotonic() > deadline:
-                count = "1 task" if running == 1 else f"{running} tasks"
+                count = counted(running, "task")
                 raise TenantBusy(f"{count} of {old} did not end within {wait:g} s; try again, or cancel what runs.")
             time.sleep(RETRY_SECONDS)
     except BaseException:
@@ -186,6 +187,8 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
         _rename_role(old, new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         for index in all_indexes():
+            if not catalogue.has_all(catalogue.Table(index.known)):  # not before its migration
+                continue
             index_upkeep.install_now(tenancy.physical_schema(new), index)  # failures keep what is noted about them
             index_upkeep.forget(tenancy.physical_schema(old), index)
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})

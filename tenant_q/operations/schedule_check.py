@@ -10,7 +10,7 @@ from django_q.models import Schedule
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ForeignCode
-from tenant_q.schedules import catch_up, index_rights, index_upkeep, offered
+from tenant_q.schedules import catch_up, index_rights, index_upkeep, offered_schedules
 from tenant_q.schedules.planned_runs import planned_runs
 from tenant_q.support.visible import one_line
 
@@ -160,7 +160,7 @@ def _unlisted_schedules(schemas: list[str]) -> list[Unlisted]:
 
 def _unlisted_rows(schemas: list[str]) -> list[tuple[str, Schedule, list[str]]]:
     try:
-        return offered.unlisted(schemas)
+        return offered_schedules.unlisted(schemas)
     except (*tenancy.DATABASE_ERRORS, ForeignCode):
         if len(schemas) == 1:
             return []

@@ -35,7 +35,9 @@ class TenantDetails:
     def advice(self) -> str:
         """The command that the tenant needs, in a sentence; empty if it needs none."""
         if self.operation is not None:
-            return f"`mstenant {self.operation.kind} {self.schema}` has not ended; run it again, which continues it."
+            sure = " --yes" if self.operation.kind == "decommission" else ""
+            command = f"`mstenant {self.operation.kind} {self.schema}{sure}`"
+            return f"{command} has not ended; run it again, which continues it."
         if self.schema == tenancy.public_schema():
             return ""
         if self.role is None:

@@ -28,6 +28,8 @@ class Outcome:
         error: For a failure, the exception itself. It does not travel.
         is_saved: Whether the row of the outcome already exists.
         is_final: Whether the task is never started again.
+        is_logged: Whether the record of the failure was written. It does not travel: an outcome that is carried was
+            logged before.
     """
 
     package: Package
@@ -41,6 +43,7 @@ class Outcome:
     error: BaseException | None = None
     is_saved: bool = False
     is_final: bool = False
+    is_logged: bool = False
 
     @property
     def waited(self) -> float | None:
@@ -111,7 +114,9 @@ def without_values(outcome: Outcome, death: TaskDeath) -> Outcome:
     """Return the outcome as a failure with this cause, without its result and arguments, which may be large."""
     package = Package(outcome.package.task | {"args": (), "kwargs": {}})
     name = type(death).__name__
-    return replace(outcome, package=package, success=False, result=f"{name}: {death}", death=name, is_final=True)
+    return replace(
+        outcome, package=package, success=False, result=f"{name}: {death}", death=name, is_final=True, is_logged=False
+    )
 
 
 def carried_outcome(package: Package) -> Outcome | None:
@@ -120,4 +125,4 @@ def carried_outcome(package: Package) -> Outcome | None:
     if carried is None:
         return None
     task = {name: value for name, value in package.task.items() if name != "outcome"}
-    return Outcome(package=Package(task), **carried)
+    return Outcome(package=Package(task), is_logged=True, **carried)

@@ -46,6 +46,18 @@ def unsign(signed: str) -> bytes:
     return _decoded(encoded)
 
 
+def peek(signed: str) -> bytes:
+    """Return the bytes of a signed text without a check of its signature, to see whether it is worth that.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    try:
+        return _decoded(signed.partition(":")[0].encode())
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+
+
 def size_of(signed: str) -> int:
     """Return the number of bytes in a signed text, before they were compressed."""
     encoded = signed.partition(":")[0].encode()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tenant_q.brokers import Broker, site_brokers
 from tenant_q.exceptions import TenantBusy
+from tenant_q.support.plurals import counted
 
 RETRY_SECONDS = 0.1
 """The interval at which the running tasks are counted."""
@@ -42,7 +43,7 @@ def drain(schema: str, key: str, *, seconds: float, progress: Callable[[str], No
         left = deadline - time.monotonic()
         if left <= 0:
             raise _still_running(schema, brokers, held, seconds)
-        progress(f"waiting for {_counted(held)}, {left:.0f} s at most")
+        progress(f"waiting for {counted(held, 'task')}, {left:.0f} s at most")
         for broker in brokers:
             broker.expire()
         time.sleep(min(RETRY_SECONDS, left))
@@ -52,10 +53,6 @@ def _still_running(schema: str, brokers: Sequence[Broker], held: int, seconds: f
     live = [one for broker in brokers for one in broker.live(schema, limit=_MOST_LISTED) if one.place == "leased"]
     named = ", ".join(f"{one.func} ({one.id})" for one in live[:_SHOWN]) + (", ..." if len(live) > _SHOWN else "")
     return TenantBusy(
-        f"{_counted(held)} of {schema} did not end within {seconds:g} s: {named}; new ones are refused. Run the same "
-        "command again, with a longer --drain, or cancel what runs."
+        f"{counted(held, 'task')} of {schema} did not end within {seconds:g} s: {named}; new ones are refused. Run the "
+        "same command again, with a longer --drain, or cancel what runs."
     )
-
-
-def _counted(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"

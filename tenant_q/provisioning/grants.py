@@ -22,6 +22,7 @@ from tenant_q.provisioning.shared_tables import SharedTables, shared_tables
 from tenant_q.sql import statement
 from tenant_q.support.lock_keys import lock_key
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.provisioning")
 
@@ -171,9 +172,9 @@ def _require_fit(objects: _Objects, physical: str) -> None:
         )
     if closed := objects.unfit("function"):
         logger.warning(
-            "Tenants' roles may not execute %d functions of extensions; as their owner run GRANT EXECUTE ON FUNCTION "
-            "%s TO PUBLIC; if tasks need them",
-            len(closed),
+            "Tenants' roles may not execute %s of extensions; as their owner run GRANT EXECUTE ON FUNCTION %s TO "
+            "PUBLIC; if tasks need them",
+            counted(len(closed), "function"),
             ", ".join(closed[:5]) + (", ..." if len(closed) > 5 else ""),
             event="provisioning.closed_functions",
         )

@@ -12,6 +12,7 @@ from tenant_q.models import TenantRole
 from tenant_q.provisioning import roles, scram
 from tenant_q.provisioning.admin_connection import database_name
 from tenant_q.sql import statement
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 Admin = psycopg.Connection[Any]
@@ -78,8 +79,8 @@ def end_sessions(admin: Admin, row: TenantRole) -> int:
         raise _refused(row, error) from error
     if not all(ended):
         raise ProvisioningError(
-            f"{ended.count(False)} sessions of the role {row.role} did not end within {END_SECONDS} s; look at them in "
-            "pg_stat_activity, and try again."
+            f"{counted(ended.count(False), 'session')} of the role {row.role} did not end within {END_SECONDS} s; look "
+            "at them in pg_stat_activity, and try again."
         )
     return len(ended)
 

@@ -40,6 +40,7 @@ class _State:
     may_change: bool | None
     is_in_group: bool
     superfluous: str
+    has_end: bool | None
 
 
 def create_or_correct(
@@ -79,7 +80,8 @@ def create_or_correct(
         if state.may_grant_group is None:
             admin.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(values["group"]))
         name = "tenant_role_correct" if state.is_in_group else "tenant_role_create"
-        _run(admin, sql.SQL(statement(name)).format(**values))
+        names = [name, "tenant_role_unexpire"] if state.has_end else [name]
+        _run(admin, sql.SQL(";\n").join(sql.SQL(statement(one)).format(**values) for one in names))
 
     again_on_conflict(act)
 

@@ -23,7 +23,7 @@ from tenant_q import audit, tenancy
 from tenant_q.lifecycle import submit
 from tenant_q.models import AuditRecord
 from tenant_q.package.package import ADMIN
-from tenant_q.schedules import fired_packages, offered, row_runs, schedule_rows
+from tenant_q.schedules import fired_packages, offered_schedules, row_runs, schedule_rows
 
 # The acts in the audit records.
 PAUSE, RESUME, RUN_NOW = "pause schedule", "resume schedule", "run schedule now"
@@ -49,7 +49,7 @@ def run_now(row: Schedule, *, actor: str) -> str:
     due = copy(row)
     due.next_run = timezone.now()
     schema = tenancy.task_schema()
-    offered.refuse_foreign(schema, due)
+    offered_schedules.refuse_foreign(schema, due)
     package = fired_packages.package_of(due, schema, uuid()[1])
     package.task["origin"] = ADMIN
     package.task.pop("delay", None)  # from `schedule_spread` or the row, and it is to run now

@@ -16,6 +16,7 @@ from tenant_q.exceptions import BadSchedule
 from tenant_q.schedules import recurrence
 from tenant_q.schedules.row_options import catch_up_of
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.schedules")
 
@@ -88,7 +89,7 @@ def runs_at_once(row: Schedule, now: datetime) -> int:
 
 def in_words(count: int) -> str:
     """Return a number of runs to catch up on as text for the log or a terminal."""
-    return f"{count:,} runs" + (" or more" if count == 1 + MOST_OF_CRON else "")
+    return counted(count, "run") + (" or more" if count == 1 + MOST_OF_CRON else "")
 
 
 def forget() -> None:

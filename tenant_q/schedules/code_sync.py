@@ -25,6 +25,7 @@ from tenant_q.schedules.code_changes import Comparison, SyncOptions, compare
 from tenant_q.schedules.code_releases import Outranked, Release
 from tenant_q.schedules.declared import DeclaredSchedule
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import error_line, one_line
 
 logger = get_logger("tenant_q.schedules")
@@ -219,7 +220,7 @@ class Sync:
         if some:
             logger.info(
                 "Synchronized the schedules of %s with the code: %s",
-                some[0].schema if len(some) == 1 else f"{len(some)} tenants",
+                some[0].schema if len(some) == 1 else counted(len(some), "tenant"),
                 ", ".join(f"{count} {act}" for act, count in sorted(acts.items())),
                 event="schedule.code_synced",
             )

@@ -21,7 +21,7 @@ from tenant_q.lifecycle import push, save_results
 from tenant_q.package.build import deterministic_id
 from tenant_q.package.outcome import Outcome
 from tenant_q.package.package import Package
-from tenant_q.schedules import catch_up, claims, offered, row_runs
+from tenant_q.schedules import catch_up, claims, offered_schedules, row_runs
 from tenant_q.schedules.fired_packages import failed_task, package_of
 from tenant_q.scrubbing import shared_caches
 
@@ -159,7 +159,7 @@ def _fire(row: Schedule, tenant: _Tenant) -> _Fire:
     # The id of the previous fire is a part of it: a row that is set back to an earlier time fires again.
     id = deterministic_id("fire", tenant.scope, row.pk, planned.isoformat(), row.task)
     try:
-        offered.refuse_foreign(schema, row)
+        offered_schedules.refuse_foreign(schema, row)
         row.next_run = row_runs.first_to_fire(row, row.clock)
         what: Package | Outcome = package_of(row, schema, id)
     except (BadSchedule, EnqueueError) as error:

@@ -75,7 +75,7 @@ def failed_task(row: Schedule, schema: str, id: str, error: TenantQError) -> Out
         schema,
         error,
         event="schedule.failed",
-        extra={"schema": schema, "task_id": id, "func": row.func},
+        extra={"schema": schema, "task_id": id, "func": row.func, "cause": type(error).__name__},
     )
     options = {"task_name": str(row.name or f"schedule {row.pk}")[:100], "group": row.name or str(row.pk)}
     options |= {"unique": None, "expires": None}  # of a declared function

@@ -5,7 +5,7 @@
 -- {database}  the database
 -- {limit}     the most sessions at once; -1 for no limit
 -- {verifier}  the SCRAM verifier of its password
-ALTER ROLE {role} NOINHERIT NOCREATEROLE CONNECTION LIMIT {limit} PASSWORD {verifier} VALID UNTIL 'infinity';
+ALTER ROLE {role} NOINHERIT NOCREATEROLE CONNECTION LIMIT {limit} PASSWORD {verifier};
 ALTER ROLE {role} RESET ALL;
 ALTER ROLE {role} IN DATABASE {database} RESET ALL;
 GRANT {group} TO {role} WITH INHERIT FALSE, SET FALSE

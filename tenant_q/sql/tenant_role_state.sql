@@ -5,7 +5,8 @@
 -- {group}  the name of the group of all tenants' roles of the database, a literal
 --
 -- Columns: whether the admin role may grant the group; whether it may change the role; whether the role is in the group; the names of
--- attributes that only a superuser may take from the role
+-- attributes that only a superuser may take from the role; whether the role has an end, and not that of
+-- tenant_role_unexpire.sql
 SELECT
     (
         SELECT admin.rolsuper OR pg_catalog.pg_has_role(groups.oid, 'MEMBER WITH ADMIN OPTION')
@@ -20,7 +21,8 @@ SELECT
     pg_catalog.concat_ws(
         ' ', CASE WHEN own.rolsuper THEN 'NOSUPERUSER' END, CASE WHEN own.rolcreatedb THEN 'NOCREATEDB' END,
         CASE WHEN own.rolreplication THEN 'NOREPLICATION' END, CASE WHEN own.rolbypassrls THEN 'NOBYPASSRLS' END
-    )
+    ),
+    own.rolvaliduntil OPERATOR(pg_catalog.<>) '9999-01-01 00:00:00+00'::pg_catalog.timestamptz
 FROM pg_catalog.pg_roles AS admin
 LEFT JOIN pg_catalog.pg_roles AS own ON own.rolname OPERATOR(pg_catalog.=) {role}
 WHERE admin.rolname OPERATOR(pg_catalog.=) current_user

@@ -63,6 +63,11 @@ def kind_of_redis(error: Exception) -> Kind:
     return Kind.REFUSAL if _REFUSALS.search(text) else Kind.DEFECT
 
 
+def is_refused_login(error: Exception) -> bool:
+    """Return whether Redis runs and refuses the user name or the password, by the error of its client."""
+    return isinstance(error, redis.AuthenticationError) or bool(re.search(r"\b(NOAUTH|WRONGPASS)\b", str(error)))
+
+
 def is_closed_by_server(error: Exception) -> bool:
     """Return whether Redis closed the connection, by its error: in an outage, or because a command is too large."""
     return type(error) is redis.ConnectionError

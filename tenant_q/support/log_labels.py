@@ -9,12 +9,15 @@ import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from tenant_q.support.visible import visible, visible_traceback
+from tenant_q.support import sentry
+from tenant_q.support.visible import shortened, visible, visible_traceback
 
 # The value of a label without a tenant, task or function.
 NOTHING = "-"
 NAMES = ("schema", "task_id", "func")
 EVENT = "event"
+# The longest traceback of a record, in characters: the message of an error may contain any value.
+LONGEST_TRACEBACK = 100_000
 # Types that are logged as they are, also with `%d` and `%.1f`.
 _AS_IT_IS = (bool, int, float, type(None))
 
@@ -29,7 +32,8 @@ class LabelledLogger(logging.LoggerAdapter[logging.Logger]):
         if self.isEnabledFor(level):
             msg, labelled = self.process(msg, kwargs)
             labelled["stacklevel"] = labelled.get("stacklevel", 1) + 1  # the caller's line, not this one
-            self.logger.log(level, msg, *map(_shown, args), **labelled)
+            with sentry.record_scope(labelled["extra"], has_error=bool(labelled.get("exc_info"))):
+                self.logger.log(level, msg, *map(_shown, args), **labelled)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         given = kwargs.get("extra") or {}
@@ -62,7 +66,7 @@ def _shown(value: object) -> object:
 def _show_traceback(record: logging.LogRecord) -> bool:
     """Set the text of a log record's traceback, which formatters use. This is a filter that keeps each record."""
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-        record.exc_text = visible_traceback(record.exc_info[1])
+        record.exc_text = shortened(visible_traceback(record.exc_info[1]), LONGEST_TRACEBACK)
     return True
 
 

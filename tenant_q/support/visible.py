@@ -34,6 +34,14 @@ def error_line(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}")
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return a text without its middle if it has more than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"
+
+
 def visible_lines(text: str) -> str:
     """Return a text with its control characters visible, as escapes, except for line breaks and tabs."""
     return text if text.isprintable() else _UNSAFE_BUT_LINES.sub(_written_out, text)

@@ -83,6 +83,7 @@ from tenant_q.tenancy.tenancy_package import (
 )
 from tenant_q.tenancy.tenant_config import TenantConfig
 from tenant_q.tenancy.tenant_keys import current_key, find_key, key_of, keys_now, keys_of
+from tenant_q.tenancy.tenant_logins import seconds_of_opening
 from tenant_q.tenancy.tenant_queries import (
     choose_tenants,
     is_name_taken,
@@ -99,7 +100,6 @@ from tenant_q.tenancy.tenant_sessions import (
     acting_as,
     restricted_to_served,
     role_to_verify,
-    seconds_of_opening,
     serve,
 )
 from tenant_q.tenancy.tenants import (

@@ -59,9 +59,7 @@ def detect_outages() -> Iterator[None]:
             if not connection.in_atomic_block and (was_lost(before.get(connection), error) or is_lost(connection)):
                 connection.close()
                 reason = one_line(error)
-                raise DatabaseAway(
-                    f"Database {connection.alias!r} cannot be reached: {reason}; it is tried again until it can be."
-                ) from error
+                raise DatabaseAway(f"Database {connection.alias!r} cannot be reached: {reason}.") from error
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import cancel, current_task, progress, task_state
+from tenant_q.lifecycle import cancel_many, current_task, progress, task_state
 from tenant_q.states import CurrentTask, Progress, State
 from tenant_q.support.call_checks import require
 from tenant_q.tenancy import (
@@ -73,14 +73,15 @@ class TrackingCalls:
 
     @staticmethod
     def cancel(task_id: str, schema_name: str | None = None, *, by: str = "") -> bool:
-        """Cancel a task by its id, wherever it is. Its failed row has a text that begins with "TaskCancelled".
+        """Cancel a task, an iter or a chain by its id. A cancelled task's failed row has a text with "TaskCancelled".
 
         A queued task never runs. A running task gets a `CancelException` within about a second; if it continues for
         three more seconds, its worker is killed and replaced. The task may still succeed first. A cancelled link ends
-        its chain, and a cancelled part makes its iter a failure.
+        its chain, and a cancelled part makes its iter a failure. The id of an iter or of a chain cancels all of it that
+        has not ended.
 
         Args:
-            task_id: The id of the task.
+            task_id: The id of the task, of the iter, or of a chain whose group was not named.
             schema_name: The schema of the tenant; None for the current one.
             by: Who cancels the task, for the audit trail and the failed row.
 
@@ -94,7 +95,29 @@ class TrackingCalls:
         """
         require("cancel", task_id=task_id, by=by)
         with addressed(schema_name) as schema:
-            return cancel.cancel(schema, task_id, by=by)
+            return cancel_many.cancel(schema, task_id, by=by)
+
+    @staticmethod
+    def cancel_group(group_id: str, schema_name: str | None = None, *, by: str = "") -> int:
+        """Cancel the tasks of a group, each as `cancel` does. Tasks that join the group later are not cancelled.
+
+        The whole queue of the tenant is read, in slices: about a second for 50,000 tasks.
+
+        Args:
+            group_id: The id of the group.
+            schema_name: The schema of the tenant; None for the current one.
+            by: Who cancels the tasks, for the audit trail, which has one record for all, and for the failed rows.
+
+        Returns:
+            The number of tasks that will not run or are being stopped. Those that were cancelled before do not count.
+
+        Raises:
+            BrokerError: The broker does not answer.
+            ConfigurationError: The broker is not Redis.
+        """
+        require("cancel_group", group_id=group_id, by=by)
+        with addressed(schema_name) as schema:
+            return cancel_many.cancel_group(schema, group_id, by=by)
 
     @staticmethod
     def current_task() -> CurrentTask | None:
@@ -127,6 +150,27 @@ class TrackingCalls:
         """
         return await call_for_coroutine(
             "acancel()", lambda schema, _: TrackingCalls.cancel(task_id, schema, by=by), schema_name
+        )
+
+    @staticmethod
+    async def acancel_group(group_id: str, schema_name: str | None = None, *, by: str = "") -> int:
+        """Cancel the tasks of a group from a coroutine, as `cancel_group`, without blocking the event loop.
+
+        Args:
+            group_id: The id of the group.
+            schema_name: The schema of the tenant; None for that of the coroutine.
+            by: Who cancels the tasks, for the audit trail and the failed rows.
+
+        Returns:
+            The number of tasks, as `cancel_group` returns it.
+
+        Raises:
+            InEventLoop: The coroutine has no tenant, and `schema_name` is None.
+            BrokerError: The broker does not answer.
+            ConfigurationError: The broker is not Redis.
+        """
+        return await call_for_coroutine(
+            "acancel_group()", lambda schema, _: TrackingCalls.cancel_group(group_id, schema, by=by), schema_name
         )
 
     @staticmethod

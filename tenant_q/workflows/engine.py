@@ -16,12 +16,13 @@ from tenant_q.exceptions import (
     DatabaseAway,
     StepGone,
     TaskCancelled,
+    TaskPurged,
     TenantBroken,
     TenantBusy,
     UnknownFunction,
     ValueRefused,
 )
-from tenant_q.lifecycle import bulk_rows, known_outcomes, retries, save_results, step_engine
+from tenant_q.lifecycle import bulk_rows, known_outcomes, outcome_log, retries, save_results, step_engine
 from tenant_q.lifecycle.coroutines import run_coroutine
 from tenant_q.lifecycle.deliveries import Delivery
 from tenant_q.lifecycle.failure_text import read_failure
@@ -223,7 +224,7 @@ def _ended(outcome: Outcome, settled: StepsSettled) -> EndedStep:
         settled.retried[outcome.package.id] = decision
         end = StepEnd(StepState.READY, error=error)
         return EndedStep(outcome.package, end, decision.tries, *times, delay=decision.delay)
-    if outcome.death == TaskCancelled.__name__:
+    if outcome.death in (TaskCancelled.__name__, TaskPurged.__name__):
         return EndedStep(outcome.package, StepEnd(StepState.CANCELLED, error=error), outcome.package.failures, *times)
     return EndedStep(outcome.package, StepEnd(StepState.FAILED, error=error), decision.tries, *times, has_row=True)
 
@@ -290,10 +291,7 @@ def _write(outcomes: Sequence[Outcome], settled: StepsSettled) -> None:
     if failed and receivers:  # they are code of the project, which a transaction of ours must not run
         save_results.save_or_raise(failed)
     for outcome in failed:
-        logger.error(
-            "Failed step %s: %s", outcome.package.name, outcome.death, event="workflow.step_failed",
-            extra=outcome.package.log_labels,
-        )  # fmt: skip
+        outcome_log.log_failure(outcome)
 
 
 def _row_statements(failed: Sequence[Outcome]) -> list[Statement]:

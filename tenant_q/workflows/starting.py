@@ -21,6 +21,7 @@ from tenant_q.support.call_checks import shown
 from tenant_q.support.json_values import json_problem
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.moments import at
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 from tenant_q.workflows import admission, run_rows, step_options
 from tenant_q.workflows.models import WorkflowRun
@@ -139,9 +140,10 @@ def _refuse_full(schema: str) -> None:
         return
     waiting = get_broker().queue_size(schema)
     if waiting >= limit:
+        tasks = counted(waiting, "task waits", "tasks wait")
         raise QueueFull(
-            f"A workflow cannot be started for {schema}: {waiting} tasks wait, and its max_queued is {limit}; try "
-            f"again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
+            f"A workflow cannot be started for {schema}: {tasks}, and its max_queued is {limit}; try again later, "
+            f"or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
         )
 
 

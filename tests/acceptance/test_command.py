@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.core.management import call_command
@@ -23,6 +24,13 @@ WAIT = 30_000
 def manage(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(MANAGE), *arguments]
     return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=60)
+
+
+def _with_login(url: str) -> str:
+    """The same server, which refuses this name and password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"nobody:wrong@{host}"))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,28 @@ def test_what_is_missing_is_told_in_one_line(tenants, env, told):
     assert told in ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "advice", "not_advised"),
+    [
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, ". Start the broker, or set Q_CLUSTER", ".."),
+        ({"REDIS_URL": _with_login(os.environ["REDIS_URL"])}, ". Correct the user name and the password", "tart"),
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, ". Start it, or correct DATABASES;", "again"),
+        ({"DATABASE_URL": _with_login(os.environ["DATABASE_URL"])}, ". Correct DATABASES;", "tart"),
+    ],
+)
+def test_a_server_is_to_be_started_only_if_it_does_not_run(tenants, env, advice, not_advised):
+    shown = manage("mscluster", **env).stderr
+    assert advice in shown
+    assert not_advised not in shown.partition("cannot be used" if "DATABASE_URL" in env else "does not serve")[2]
+
+
+def test_a_command_that_ends_with_its_error_promises_nothing(tenants):
+    ended = manage("mstenant", "list", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert ended.returncode != 0
+    assert "cannot be reached" in ended.stderr
+    assert "again" not in ended.stderr
 
 
 def test_burst_works_off_every_queue_and_ends(tenants, mscluster):

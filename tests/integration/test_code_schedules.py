@@ -28,7 +28,7 @@ from tenant_q.cluster.scheduler_upkeep import Upkeep
 from tenant_q.exceptions import BadSchedule, ConfigurationError
 from tenant_q.models import CodeSchedule, ScheduleRelease, SyncedTenant
 from tenant_q.package import declarations
-from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire, offered
+from tenant_q.schedules import by_hand, code_releases, code_sync, declared, fire, offered_schedules
 from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
@@ -532,7 +532,7 @@ def test_a_row_as_the_code_declares_it_is_not_reported(tenants, code):
 
     def is_listed(name: str) -> bool:
         with in_schema(A):
-            return offered.is_listed(rows()[name])
+            return offered_schedules.is_listed(rows()[name])
 
     assert reported() == [] and is_listed("daily")
     assert not is_listed("hidden"), "staff do not run what only the code may name"
@@ -543,18 +543,18 @@ def test_a_row_as_the_code_declares_it_is_not_reported(tenants, code):
         own = Schedule.objects.get(name="daily")
         own.pk, own.args = None, "(1, 2)"
         own.save()
-        assert not offered.is_listed(own), "it has no entry"
+        assert not offered_schedules.is_listed(own), "it has no entry"
 
 
 def test_the_checks_statements_do_not_grow_with_the_tenants(tenants, code):
     code(daily=DAILY | {"spread": 600})
     sync()
     physical = [tenancy.physical_schema(schema) for schema in tenants]
-    assert offered.unlisted(physical) == []
+    assert offered_schedules.unlisted(physical) == []
     with CaptureQueriesContext(connection) as one:
-        offered.unlisted(physical[:1])
+        offered_schedules.unlisted(physical[:1])
     with CaptureQueriesContext(connection) as all_of_them:
-        offered.unlisted(physical)
+        offered_schedules.unlisted(physical)
     assert len(all_of_them) == len(one)
 
 

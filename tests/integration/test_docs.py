@@ -77,7 +77,8 @@ def test_the_examples_run_and_give_what_they_say(other_cluster, mscluster, setti
     assert cluster.stop() == 0
     assert "lease of acme_corp: acme_corp: invoice 18 for 120" in cluster.log, "the hook was called"
     (head,) = (block.text for block in BLOCKS if "mscluster\n  cluster" in block.text)
-    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, cluster.log)]
+    shown = re.split(r"^\d{4}-", cluster.log, maxsplit=1, flags=re.MULTILINE)[0]  # the log follows
+    heads = [re.findall(r"^  (\w+) +\S", text, re.MULTILINE) for text in (head, shown)]
     assert heads[0] == heads[1], "the block at the start of a cluster"
     assert head.splitlines()[1] == cluster.log.splitlines()[0]
 

@@ -156,6 +156,14 @@ def test_what_is_not_offered_is_listed_and_no_error(tenants):
     assert answer["wrong"] == []
 
 
+def test_with_isolation_login_what_is_not_offered_does_not_run(tenants, settings):
+    insert(func="os.system")
+    settings.TENANT_Q = {"isolation": "login", "role_key": "k" * 40}
+    line = msschedules("--check").splitlines()[1]
+    assert line.startswith("1 schedule names code that is not offered to the tenants' staff, so each run is a failed")
+    assert line.endswith("TENANT_Q['admin_functions'], or declare the schedules in code:")
+
+
 def test_many_schemas_are_compared_in_one_round_trip(tenants):
     insert(func="os.system")
     with on_the_wire() as asked:

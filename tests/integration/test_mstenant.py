@@ -185,6 +185,9 @@ def test_an_operation_that_has_not_ended_is_shown_even_without_the_tenant():
     found = shown("newcomer")
     assert (found["is_known"], found["operation"]["step"]) == (False, "schema")
     assert found["advice"] == "`mstenant provision newcomer` has not ended; run it again, which continues it."
+    TenantOperation.objects.update(kind="decommission")
+    assert "`mstenant decommission newcomer --yes` has not ended" in shown("newcomer")["advice"]
+    TenantOperation.objects.update(kind="provision")
     text = mstenant("show", "newcomer")
     assert "newcomer (no tenant)" in text and "provision, after step schema, since " in text
     assert "hunter2" not in text + json.dumps(found)

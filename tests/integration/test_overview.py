@@ -262,13 +262,15 @@ def test_a_broker_with_one_queue_for_all_tells_a_tenant_nothing_of_others(site, 
 
 def test_a_broker_that_is_away_is_an_error_on_the_page(site, monkeypatch):
     def away() -> Any:
-        raise BrokerError("Redis is away.")
+        raise BrokerError("Redis at queue.internal is away.")
 
     monkeypatch.setattr(overview, "site_brokers", away)
-    for client, url in ((site(), SITE), (site(schema=A), TENANT)):
+    operators, tenants = "Redis at queue.internal is away.", "The task queue does not answer at the moment."
+    for client, url, text in ((site(), SITE, operators), (site(schema=A), TENANT, tenants)):
         for part in ("", "?part=numbers"):
             page = client.get(url + part)
-            assert page.status_code == 200 and "Redis is away." in page.content.decode()
+            assert page.status_code == 200 and text in page.content.decode()
+            assert ("queue.internal" in page.content.decode()) == (url == SITE), "a tenant's page names no server"
 
 
 # Cost

@@ -30,6 +30,7 @@ METHODS = {
     "get_group_count", "delete_task_group", "delete_task_from_cache", "get_queue_size", "add_async_tasks_from_iter",
     "create_async_tasks_chain", "get_status", "cancel", "set_progress", "get_progress", "current_task",
     "ensure_schedule", "aadd_async_task", "aget_result", "aget_status", "acancel",
+    "cancel_group", "acancel_group",
 }  # fmt: skip
 PYTHON = [block for page in [README, *pages()] for block in blocks(page) if block.language == "python"]
 CALLED = attributes([block for block in PYTHON if not block.why_not])

@@ -806,15 +806,6 @@ def test_a_worker_tells_that_it_is_there(tenants):
     assert told[0].startswith("worker ")
 
 
-def test_a_failure_is_logged_with_its_tenant(tenants, worker, caplog):
-    id = add("globex_inc", "tests.tasks.fail", task_name="n")
-    with caplog.at_level(logging.ERROR, "tenant_q"):
-        work(worker)
-    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert (record.schema, record.task_id, record.func) == ("globex_inc", id, "tests.tasks.fail")
-    assert record.getMessage() == "Failed tests.tasks.fail (n): ValueError"
-
-
 def test_a_refused_acknowledgement_is_logged_with_its_tenant(tenants, worker, make_worker, monkeypatch, caplog):
     id = add("acme_corp", f"{HERE}.see", 1)
     monkeypatch.setattr(worker.completer, "_acknowledge", lambda: None)

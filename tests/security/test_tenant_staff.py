@@ -34,7 +34,7 @@ from tenant_q.lifecycle import task_rows
 from tenant_q.package import declarations
 from tenant_q.package.options import KEYWORD_OPTIONS, TENANT_OPTIONS
 from tenant_q.package.package import ADMIN, CODE, SCHEDULE
-from tenant_q.schedules import fire, offered
+from tenant_q.schedules import fire, offered, offered_schedules
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.integration.conftest import make_worker, work  # noqa: F401  (a fixture)
@@ -166,7 +166,7 @@ PATHS = [
     "trap.job",
     "trap",
 ]
-OPTIONS = sorted({*KEYWORD_OPTIONS, *TENANT_OPTIONS} - set(offered.HARMLESS_OPTIONS))
+OPTIONS = sorted({*KEYWORD_OPTIONS, *TENANT_OPTIONS} - set(offered_schedules.HARMLESS_OPTIONS))
 VALUES = {"chain": "[('os.system', ('ls',))]", "hook": "'os.system'", "databases": "['default']"}
 KWARGS = [
     *(f"q_options={{'{option}': {VALUES.get(option, '1')}}}" for option in (*OPTIONS, "broker_name", "iter_hook")),
@@ -214,7 +214,7 @@ def by_code(**fields: Any) -> Schedule:
 
 def stored() -> list[tuple[Any, ...]]:
     with in_schema(A):
-        return list(Schedule.objects.order_by("pk").values_list(*offered.GUARDED))
+        return list(Schedule.objects.order_by("pk").values_list(*offered_schedules.GUARDED))
 
 
 def queued() -> int:
@@ -271,7 +271,7 @@ def test_harmless_options_are_saved(staff):
 
 def test_every_option_is_refused_or_said_to_be_harmless():
     """A new option is refused until somebody has looked at what it gives a tenant's staff."""
-    assert set(offered.HARMLESS_OPTIONS) == {"task_name", "group", "ack_failure"}
+    assert set(offered_schedules.HARMLESS_OPTIONS) == {"task_name", "group", "ack_failure"}
     assert {*KEYWORD_OPTIONS, *TENANT_OPTIONS} - set(OPTIONS) == {"group", "ack_failure"}
 
 
@@ -419,7 +419,7 @@ def test_what_is_not_offered_can_be_moved_but_not_changed(staff, bait, fields):
     before = stored()
     page = staff.get(url(row)).content.decode()
     assert "that is not offered here" in page
-    assert not any(f'name="{name}"' in page for name in offered.GUARDED)
+    assert not any(f'name="{name}"' in page for name in offered_schedules.GUARDED)
     crafted = {
         "func": OFFERED,
         "hook": "",
@@ -667,11 +667,11 @@ def test_the_tasks_of_shared_apps_are_not_offered(settings, monkeypatch):
 def test_in_the_public_schema_nothing_is_limited(tenants):
     """Where it has task tables too, its admin is the operators'."""
     connection.set_schema_to_public()
-    assert not offered.is_limited()
-    offered.refuse_unlisted(Schedule(func="os.system"))
-    offered.refuse_again(Task(func="os.system"), SCHEDULE)
+    assert not offered_schedules.is_limited()
+    offered_schedules.refuse_unlisted(Schedule(func="os.system"))
+    offered_schedules.refuse_again(Task(func="os.system"), SCHEDULE)
     with in_schema(A):
-        assert offered.is_limited()
+        assert offered_schedules.is_limited()
 
 
 # Permissions

@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import django_q.conf
 import pytest
 from django.conf import settings as django_settings
+from django.core.cache import InvalidCacheBackendError
 from django.core.checks import Error, Warning, run_checks
 from django.db import ConnectionHandler
 from django.test import modify_settings
@@ -607,6 +609,49 @@ APART: dict[str, dict[str, Any]] = {
     "nonsense": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
     "redis://localhost:6379/0 ": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ({"Q_CLUSTER": {"lease": 5}}, "Q_CLUSTER has an unknown key 'lease': it belongs in TENANT_Q."),
+        ({"TENANT_Q": {"workers": 5}}, "TENANT_Q has an unknown key 'workers': it belongs in Q_CLUSTER."),
+        (
+            {"Q_CLUSTER": {"ALT_CLUSTERS": {"long": {"lease": 5}}}},
+            "Q_CLUSTER['ALT_CLUSTERS']['long'] has an unknown key 'lease': it belongs in TENANT_Q.",
+        ),
+    ],
+)
+def test_a_key_in_the_wrong_setting_is_sent_to_the_other(settings, setting, hint):
+    for name, value in setting.items():
+        setattr(settings, name, value)
+    assert [message.msg for message in checks.check_all()] == [hint]
+
+
+def test_a_cache_for_results_that_does_not_exist(settings):
+    settings.Q_CLUSTER = {"cache": "result"}
+    settings.CACHES = {"results": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    message = the_one(checks.check_all())
+    assert message.id == "tenant_q.E009"
+    assert message.msg == "Q_CLUSTER['cache'] names 'result', and CACHES has no such alias."
+    assert message.hint == "Add it to CACHES, or correct the name: did you mean 'results'?"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InvalidCacheBackendError(), "CACHES has no such alias; did you mean 'queue'?"),
+        (NotImplementedError(), "its BACKEND is not one of django-redis."),
+    ],
+)
+def test_an_alias_of_django_redis_that_cannot_be_used(settings, monkeypatch, error, text):
+    def refuse(alias: str) -> None:
+        raise error
+
+    monkeypatch.setitem(sys.modules, "django_redis", SimpleNamespace(get_redis_connection=refuse))
+    settings.Q_CLUSTER = {"django_redis": "queues"}
+    settings.CACHES = {"queue": {}, "default": {}}
+    assert the_one(checks.check_all()).msg == f"Q_CLUSTER['django_redis'] ('queues') cannot be used: {text}"
 
 
 @pytest.mark.parametrize("location", [*SHARED, *APART])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import tenant_q
 from tenant_q.logging import TenantFilter
-from tenant_q.support.log_labels import get_logger
+from tenant_q.management.commands import mscluster
+from tenant_q.support.log_labels import LONGEST_TRACEBACK, get_logger
 
 
 def test_what_is_not_known_is_a_dash(caplog):
@@ -33,6 +34,29 @@ def test_no_module_logs_past_the_labels():
     modules = Path(tenant_q.__file__).parent.rglob("*.py")
     found = {path.name for path in modules if "logging.getLogger(" in path.read_text()}
     assert found == {"log_labels.py", "mscluster.py", "watched_logging.py"}
+
+
+def test_the_console_of_a_cluster_shows_the_tenant(monkeypatch, capsys):
+    root = logging.getLogger("tenant_q")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "propagate", False)
+    monkeypatch.setattr(root, "level", root.level)
+    mscluster._log_to_console()
+    get_logger("tenant_q.test").error("about %s", "a", extra={"schema": "acme"})
+    get_logger("tenant_q.test").error("about all")
+    logging.getLogger("tenant_q.test").error("unlabelled")
+    lines = [line.split(",", 1)[1][4:] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["ERROR    [acme] about a", "ERROR    [-] about all", "ERROR    [-] unlabelled"]
+
+
+def test_a_traceback_is_limited(caplog):
+    try:
+        raise ValueError("x" * 200_000)
+    except ValueError:
+        get_logger("tenant_q.test").exception("failed")
+    (record,) = caplog.records
+    assert len(record.exc_text) < LONGEST_TRACEBACK + 100
+    assert "characters are left out" in record.exc_text
 
 
 def test_labels_are_not_shared_between_records(caplog):

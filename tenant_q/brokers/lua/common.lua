@@ -943,34 +943,166 @@ local function drop_history(id)
   drop_histories({ id })
 end
 
+-- Walks: a walk visits what a tenant has waiting, some of it in each call. It goes through each place from the end to the
+-- head: workers take packages from the head, and new ones come to the end, so it misses none that was there when it began,
+-- and does not wait for those.
+-- Delayed packages come first, then the lanes, then the queue, because a due package moves to the end of one of these.
+
+-- Return the places in which a tenant's packages wait, in the order of a walk.
+local function waiting_places(queue, is_queued_wanted, is_delayed_wanted)
+  local places = {}
+  if is_delayed_wanted then
+    places[1] = { name = 'delayed', range = 'ZRANGE', list = key('delayed:' .. queue) }
+  end
+  if is_queued_wanted then
+    for _, lane in ipairs(lanes_in_order(queue)) do
+      local name = 'lane;' .. lane.level .. (lane.rate and ';' .. lane.rate or '')
+      places[#places + 1] = { name = name, range = 'LRANGE', list = lane_key(queue, lane.level, lane.rate), lane = lane }
+    end
+    places[#places + 1] = { name = 'queue', range = 'LRANGE', list = key('queue:' .. queue) }
+  end
+  table.sort(places, function(a, b) return a.name < b.name end)
+  return places
+end
+
+-- Take packages out of a place in which they wait.
+-- behind  how many packages behind these stay there
+-- ids     packages that follow each other in the place
+-- taken   which of them are taken out: their places in `ids`, and as many as these are
+local function leave_place(queue, place, behind, ids, taken)
+  if #taken == 0 then
+    return
+  elseif place.name == 'delayed' then
+    local chosen = {}
+    for i, at in ipairs(taken) do
+      chosen[i] = ids[at]
+    end
+    end_delays(queue, chosen)
+    return
+  end
+  if behind == 0 and #taken == #ids then
+    redis.call('LTRIM', place.list, 0, -#ids - 1)
+  else
+    local hole = '\0'  -- no package has this id
+    for _, at in ipairs(taken) do
+      redis.call('LSET', place.list, at - 1 - #ids - behind, hole)
+    end
+    local is_near_head = 2 * behind > redis.call('LLEN', place.list)
+    redis.call('LREM', place.list, is_near_head and #taken or -#taken, hole)
+  end
+  if place.lane then
+    leave_lane(queue, place.lane.level, place.lane.rate, #taken)
+  end
+end
+
+-- Return how many of these ids, counted from the last one, have together at most so many bytes of messages; at least one.
+local function fitting(ids, most_bytes)
+  local bytes = 0
+  for i = #ids, 1, -1 do
+    bytes = bytes + redis.call('HSTRLEN', key('messages'), ids[i])
+    if bytes > most_bytes and i < #ids then
+      return #ids - i, bytes
+    end
+  end
+  return #ids, bytes
+end
+
+-- Return how many packages came behind one since then; nil if it is not in its place any more.
+local function added_behind(place, id)
+  if id == '' then
+    return 0
+  elseif place.name == 'delayed' then
+    return redis.call('ZREVRANK', place.list, id) or nil
+  end
+  local at = redis.call('LPOS', place.list, id, 'RANK', -1)
+  return at and redis.call('LLEN', place.list) - 1 - at or nil
+end
+
+-- Visit the next packages of a walk, and take those out of their places that `choose` chooses.
+-- cursor      where the walk begins: '' for its beginning, or "<packages that it has left>\n<place>\n<the first of these>"
+-- most        the most packages to visit
+-- most_bytes  the most bytes of their messages; nil to visit them without their messages
+-- choose      a function that gets an id, its message and its place, and returns whether it is taken out
+-- Returns     where the next call begins; '' at the end
+local function walk(queue, places, cursor, most, most_bytes, choose)
+  local left, begun, first_left = string.match(cursor, '^(%d+)\n([^\n]*)\n(.*)$')
+  left, begun, first_left = tonumber(left) or 0, begun or '', first_left or ''
+
+  -- Visit packages of a place; return whether it is at its end.
+  local function visit(place)
+    local added = added_behind(place, first_left)
+    while added do
+      if most <= 0 or (most_bytes and most_bytes <= 0) then
+        return false
+      end
+      local ids = redis.call(place.range, place.list, -added - left - most, -added - left - 1)
+      if #ids == 0 then
+        return true
+      end
+      local messages = {}
+      if most_bytes then
+        local count, bytes = fitting(ids, most_bytes)
+        most_bytes = count < #ids and 0 or most_bytes - bytes
+        ids = { unpack(ids, #ids - count + 1) }
+        messages = redis.call('HMGET', key('messages'), unpack(ids))
+      end
+      local taken = {}
+      for i = #ids, 1, -1 do
+        if choose(ids[i], messages[i], place) then
+          taken[#taken + 1] = i
+        elseif first_left == '' then
+          first_left = ids[i]
+        end
+      end
+      leave_place(queue, place, added + left, ids, taken)
+      left, most = left + #ids - #taken, most - #ids
+    end
+    return true  -- workers have what the walk had left, and so all that was before it
+  end
+
+  for _, place in ipairs(places) do
+    if place.name > begun then
+      left, first_left = 0, ''
+    end
+    if place.name >= begun and not visit(place) then
+      return string.format('%d\n%s\n%s', left, place.name, first_left)
+    end
+  end
+  return ''
+end
+
 -- Forget up to `most` packages of a tenant that wait, queued or delayed. Return how many were forgotten.
 local function forget_waiting(queue, most)
   local forgotten = {}
-  local function take(ids, leave)
-    for _, id in ipairs(ids) do
-      if #forgotten < most then
-        leave(id)
-        drop_messages({ id })
-        forgotten[#forgotten + 1] = id
-      end
-    end
-  end
-
-  take(redis.call('LRANGE', key('queue:' .. queue), 0, most - 1), function()
-    redis.call('LPOP', key('queue:' .. queue))
+  walk(queue, waiting_places(queue, true, true), '', most, nil, function(id)
+    forgotten[#forgotten + 1] = id
+    return true
   end)
-  for _, lane in ipairs(lanes_in_order(queue)) do
-    local list = lane_key(queue, lane.level, lane.rate)
-    take(redis.call('LRANGE', list, 0, most - 1), function()
-      redis.call('LPOP', list)
-      leave_lane(queue, lane.level, lane.rate, 1)
-    end)
-  end
-  take(redis.call('ZRANGE', key('delayed:' .. queue), 0, most - 1), function(id) end_delay(queue, id) end)
-  for _, id in ipairs(forgotten) do
-    drop_history(id)
+  if #forgotten > 0 then
+    drop_messages(forgotten)
+    drop_histories(forgotten)
   end
   return #forgotten
+end
+
+-- Move packages of a tenant, which are in no place, to the dead letters. Nothing takes a cancel back.
+local function bury(schema, ids, cause)
+  local reasons = redis.call('HMGET', key('verdicts'), unpack(ids))
+  drop_histories(ids)
+  local now, died, causes = now_ms(), {}, {}
+  for i, entry in ipairs(redis.call('HMGET', key('unique_of'), unpack(ids))) do
+    if reasons[i] and string.match(reasons[i], '^TaskCancelled') then
+      redis.call('HSET', key('verdicts'), ids[i], reasons[i])
+    end
+    if entry then
+      free_unique(ids[i], entry)
+    end
+    died[2 * i - 1], died[2 * i] = now, ids[i]
+    causes[2 * i - 1], causes[2 * i] = ids[i], cause
+  end
+  redis.call('ZADD', key('dead'), unpack(died))
+  redis.call('HSET', key('causes'), unpack(causes))
+  count_in('dead_of', schema, #ids)
 end
 
 -- Return the packages of a tenant that workers hold, id -> lease, and how many they are.

@@ -20,16 +20,5 @@ if cause == '' or not open_message(redis.call('HGET', key('messages'), id)) then
   forget_broken(id)
   return 1
 end
-local reason = is_cancelled(id) and redis.call('HGET', key('verdicts'), id)
-drop_history(id)
-if reason then  -- nothing takes a cancel back
-  redis.call('HSET', key('verdicts'), id, reason)
-end
-local entry = redis.call('HGET', key('unique_of'), id)
-if entry then
-  free_unique(id, entry)
-end
-redis.call('ZADD', key('dead'), now_ms(), id)
-redis.call('HSET', key('causes'), id, cause)
-count_in('dead_of', lease.schema, 1)
+bury(lease.schema, { id }, cause)
 return 1

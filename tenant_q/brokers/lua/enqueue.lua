@@ -110,6 +110,14 @@ local function take_key(id, schema, unique)
   redis.call('HSET', key('unique_of'), id, string.sub(unique, 1, 1) .. field)
 end
 
+-- A link of a chain that follows a cancelled one is cancelled too: the chain ends.
+local function inherit_cancel(id, source)
+  local reason = source ~= '' and is_cancelled(source) and redis.call('HGET', key('verdicts'), source)
+  if reason then
+    redis.call('HSET', key('verdicts'), id, reason)
+  end
+end
+
 -- Note the lane of a new package, and the rate that its function has from now on.
 local is_any_laned, rates = false, {}
 local function note_lane(id, schema, func, lane)
@@ -133,6 +141,7 @@ for i = 2, #ARGV, stride do
   if holder then
     join(id, holder, schema, unique)
   elseif not is_known and redis.call('HSETNX', key('messages'), id, message) == 1 then
+    inherit_cancel(id, source)
     if unique ~= '' then
       take_key(id, schema, unique)
     end

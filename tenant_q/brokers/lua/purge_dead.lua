@@ -4,17 +4,26 @@
 -- ARGV     their ids
 -- Returns  how many of them were dead
 
-local purged = 0
+local ids = {}
 for _, id in ipairs(ARGV) do
   if redis.call('ZREM', key('dead'), id) == 1 then
-    redis.call('HDEL', key('causes'), id)
-    local schema = open_message(redis.call('HGET', key('messages'), id))
-    if schema then
-      count_in('dead_of', schema, -1)
-    end
-    drop_messages({ id })
-    drop_history(id)
-    purged = purged + 1
+    ids[#ids + 1] = id
   end
 end
-return purged
+if #ids == 0 then
+  return 0
+end
+local counts = {}
+for _, message in ipairs(redis.call('HMGET', key('messages'), unpack(ids))) do
+  local schema = open_message(message)
+  if schema then
+    counts[schema] = (counts[schema] or 0) + 1
+  end
+end
+for schema, count in pairs(counts) do
+  count_in('dead_of', schema, -count)
+end
+redis.call('HDEL', key('causes'), unpack(ids))
+drop_messages(ids)
+drop_histories(ids)
+return #ids

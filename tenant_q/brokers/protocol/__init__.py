@@ -40,6 +40,7 @@ from tenant_q.brokers.protocol.queue import Batch, Message, Queue, Settled, Uniq
 from tenant_q.brokers.protocol.server import Server
 from tenant_q.brokers.protocol.status import Status
 from tenant_q.brokers.protocol.tenants import Drained, Tenants
+from tenant_q.brokers.protocol.waiting import Chosen, Waiting, WaitingPackages
 
 __all__ = [
     "BATCH_BYTES",
@@ -61,6 +62,7 @@ __all__ = [
     "Batch",
     "Broker",
     "Cancelled",
+    "Chosen",
     "Counts",
     "Dead",
     "Drained",
@@ -70,6 +72,7 @@ __all__ = [
     "Policy",
     "Settled",
     "Unique",
+    "Waiting",
     "outage_seconds",
     "queue_names",
     "slices",
@@ -77,7 +80,20 @@ __all__ = [
 ]
 
 
-class Broker(Queue, Leases, Policies, Monitoring, Packages, DeadLetters, Groups, Tenants, Status, Server, Protocol):
+class Broker(
+    Queue,
+    Leases,
+    Policies,
+    Monitoring,
+    Packages,
+    WaitingPackages,
+    DeadLetters,
+    Groups,
+    Tenants,
+    Status,
+    Server,
+    Protocol,
+):
     """One cluster's queues. Every method raises `BrokerError` when the server cannot be reached or serves no client.
 
     A method that sends one entry raises `EntryRefused` when the server refuses that entry alone. If the server refuses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,6 +88,19 @@ class Packages(Server, Protocol):
 
         Returns:
             Where it was, "queued", "delayed" or "leased"; None if the tenant has no such package still to be run.
+        """
+        raise refusal(self, "cancel a task")
+
+    def cancel_all(self, schema: str, ids: Sequence[str], reason: str) -> Mapping[str, str]:
+        """Have the broker give up packages of a tenant, as `cancel` does with one.
+
+        Args:
+            schema: The schema of the tenant.
+            ids: The ids of the packages.
+            reason: The reason, which begins with `CANCELLED`.
+
+        Returns:
+            Where each was that is still to be run, by id.
         """
         raise refusal(self, "cancel a task")
 

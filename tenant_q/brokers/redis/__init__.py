@@ -18,6 +18,7 @@ from tenant_q.brokers.redis.queue import RedisQueue
 from tenant_q.brokers.redis.server import RedisServer
 from tenant_q.brokers.redis.status import RedisStatus
 from tenant_q.brokers.redis.tenants import RedisTenants
+from tenant_q.brokers.redis.waiting import RedisWaiting
 
 __all__ = ["RedisBroker"]
 
@@ -29,6 +30,7 @@ class RedisBroker(
     RedisMonitoring,
     RedisDays,
     RedisPackages,
+    RedisWaiting,
     RedisTenants,
     RedisStatus,
     RedisServer,

@@ -26,7 +26,7 @@ class RedisMonitoring(Part):
     def queue_size(self, schema: str | None = None) -> int:
         if schema is None:
             return self.counts().queued
-        return int(self._run("queue_size", *self._owner(schema)))
+        return int(self._run("queue_size", *self._owner(schema))[0])
 
     def tenant_counts(self, schema: str) -> Counts:
         return Counts(*self._run("tenant_counts", *self._owner(schema)))

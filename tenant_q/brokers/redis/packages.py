@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tenant_q.brokers.protocol.limits import CANCEL_REACH
 from tenant_q.brokers.protocol.packages import Live, state_at
-from tenant_q.brokers.redis.decoding import shown, text
-from tenant_q.brokers.redis.part import Part
+from tenant_q.brokers.redis.decoding import live_of, shown, text
+from tenant_q.brokers.redis.part import Part, chunks
 from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.states import Progress, State
 from tenant_q.support.log_labels import get_logger
@@ -21,12 +21,12 @@ class RedisPackages(Part):
     supports_tenant_queues = True
 
     def live(self, schema: str, *, limit: int = 100, place: str = "") -> list[Live]:
-        return [_live(*found) for found in self._run("live", *self._owner(schema), limit, place)]
+        return [live_of(*found) for found in self._run("live", *self._owner(schema), limit, place)]
 
     def find(self, schema: str, id: str) -> Live | None:
         match self._run("find", *self._owner(schema), id, "whole"):
             case [place, due, reason, _, message, starts] if place != b"dead":
-                return _live(id.encode(), place, due, reason, message, starts)
+                return live_of(id.encode(), place, due, reason, message, starts)
         return None
 
     def place(self, schema: str, id: str) -> str | None:
@@ -44,7 +44,14 @@ class RedisPackages(Part):
         return shown(found) if found else None
 
     def cancel(self, schema: str, id: str, reason: str) -> str | None:
-        return text(self._run("cancel", *self._owner(schema), id, reason, CANCEL_REACH))
+        return self.cancel_all(schema, [id], reason).get(id)
+
+    def cancel_all(self, schema: str, ids: Sequence[str], reason: str) -> Mapping[str, str]:
+        owner, places = self._owner(schema), dict[str, str]()
+        for some in chunks(ids):
+            found = self._run("cancel", *owner, reason, CANCEL_REACH, *some)
+            places |= {id: place.decode() for id, place in zip(some, found, strict=True) if place}
+        return places
 
     def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
         arguments = [part for worker, (id, one) in reported.items() for part in (worker, id, one.fraction, one.text)]
@@ -69,9 +76,3 @@ class RedisPackages(Part):
             return None
         fraction, words = found.decode().split("\n", 1)
         return Progress(float(fraction), words)
-
-
-def _live(id: bytes, place: bytes, due: bytes, reason: bytes, message: bytes, starts: bytes) -> Live:
-    schema, func, _, payload = shown(message).split("\n", 3)
-    at = float(due) / 1000 if due else None
-    return Live(shown(id), schema, func, place.decode(), at, payload, text(reason), int(starts or 0))

@@ -27,6 +27,7 @@ from tenant_q.brokers.redis.scripts import REFUSALS
 from tenant_q.conf import conf
 from tenant_q.exceptions import QueueFull, TenantDeleted
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.brokers")
 
@@ -207,8 +208,8 @@ def _lane(message: Message) -> str:
 
 
 def _queue_full(messages: Sequence[Message], limit: int, waiting: int) -> QueueFull:
-    schema, count = messages[0].schema, len(messages)
+    schema, count, tasks = messages[0].schema, len(messages), counted(waiting, "task waits", "tasks wait")
     return QueueFull(
-        f"{count} more cannot be enqueued for {schema}: {waiting} tasks wait, and its max_queued is {limit}; "
+        f"{count} more cannot be enqueued for {schema}: {tasks}, and its max_queued is {limit}; "
         f"try again later, or raise it with `python manage.py mstenant limit {schema} --max-queued N`."
     )

@@ -13,6 +13,7 @@ from tenant_q.cluster import parent, preflight, reloader
 from tenant_q.cluster.sentinel import Plan
 from tenant_q.conf import conf, use_cluster
 from tenant_q.exceptions import TenantQError
+from tenant_q.support.log_labels import NOTHING
 from tenant_q.support.visible import visible
 
 
@@ -101,6 +102,7 @@ def _log_to_console() -> None:
     if logger.hasHandlers():
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
+    form = "%(asctime)s %(levelname)-8s [%(schema)s] %(message)s"
+    handler.setFormatter(logging.Formatter(form, defaults={"schema": NOTHING}))
     logger.addHandler(handler)
     logger.setLevel(conf().log_level)

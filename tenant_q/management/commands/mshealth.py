@@ -15,6 +15,7 @@ from tenant_q.exceptions import ConfigurationError
 from tenant_q.management.console import OperatorCommand, styled
 from tenant_q.operations import health
 from tenant_q.operations.health import Health
+from tenant_q.support.plurals import counted
 
 ANSWER_SECONDS = 1.4
 """The time from the start of the process to its answer; the rest of the two seconds is for its end."""
@@ -68,7 +69,9 @@ class Command(OperatorCommand):
             self.show(styled(f"note    {note}", "yellow"))
         live = [one for one in found.clusters if not one.is_gone]
         for one in live if is_well else ():
-            workers = f"{len(one.of_role('worker'))} workers{' and a scheduler' if one.has_scheduler else ''}"
+            workers = (
+                f"{counted(len(one.of_role('worker')), 'worker')}{' and a scheduler' if one.has_scheduler else ''}"
+            )
             self.show(styled(f"ok      Cluster {one.name} on {one.host} is {one.state}, with {workers}.", "green"))
 
 

@@ -9,12 +9,14 @@ from django.core.management.base import CommandError, CommandParser
 from django_q.models import Schedule
 
 from tenant_q import tenancy
+from tenant_q.conf import conf
 from tenant_q.management.console import OperatorCommand, moment, positive_integer, table
 from tenant_q.operations import schedule_check
 from tenant_q.operations.schedule_check import Behind, Finding, Unlisted
 from tenant_q.schedules import catch_up, code_sync, index_rights
 from tenant_q.schedules.code_changes import SyncOptions
 from tenant_q.schedules.planned_runs import PlannedRun, planned_runs
+from tenant_q.support.plurals import counted
 
 LISTED = 50
 _COLUMNS = ("schema", "name", "function", "type", "next run", "last", "held")
@@ -91,7 +93,7 @@ class Command(OperatorCommand):
         if problem := _unsynced(report):
             raise CommandError(problem)
         if not options["json"] and not chosen.dry_run:
-            self.write_line(f"The schedules of {report.tenants} tenants are those of the code.")
+            self.write_line(f"The schedules of {counted(report.tenants, 'tenant')} are those of the code.")
 
     # The check
 
@@ -111,13 +113,15 @@ class Command(OperatorCommand):
         for finding in findings:
             self.write_line(f"{finding.schema}: {finding.problem}{'; repaired' if finding.repaired else ''}")
         if not findings:
-            self.write_line(f"The index agrees with the schedules of {_schemas(count)}.")
+            self.write_line(f"The index agrees with the schedules of {counted(count, 'schema')}.")
 
     def _list_unlisted(self, unlisted: list[Unlisted]) -> None:
-        """Print the schedules that are not offered. This is no error: code may have made them, and they fire."""
+        """Print the schedules that are not offered. This is no error: code may have made them.
+
+        They fire, except with isolation "login", where each of their runs is a failed task.
+        """
         if unlisted:
-            count = "1 schedule runs" if len(unlisted) == 1 else f"{len(unlisted)} schedules run"
-            self.write_line(f"{count} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):")
+            self.write_line(_about_unlisted(len(unlisted)))
         for one in unlisted:
             self.write_line(f"{_named(one)}: {' '.join(one.reasons)}")
 
@@ -141,20 +145,29 @@ def _unsynced(report: code_sync.Report) -> str:
         )
     if report.put_off:
         reasons = "; ".join(f"{schema}: {reason}" for schema, reason in sorted(report.put_off.items()))
-        return f"{len(report.put_off)} tenants were left out ({reasons}); correct this and repeat."
+        count = counted(len(report.put_off), "tenant was", "tenants were")
+        return f"{count} left out ({reasons}); correct this and repeat."
     if report.conflicts:
         names = ", ".join(f"{schema}: {name}" for schema, name in report.conflicts)
         return f"Schedules of the same names were not made from code ({names}); rename them, or repeat with --adopt."
     return ""
 
 
+def _about_unlisted(count: int) -> str:
+    """Return the line above the schedules that are not offered, with what becomes of their runs."""
+    if conf().isolation == "login":
+        return (
+            f"{counted(count, 'schedule names', 'schedules name')} code that is not offered to the tenants' staff, so "
+            "each run is a failed task (TENANT_Q['isolation'] is 'login'); name the code in "
+            "TENANT_Q['admin_functions'], or declare the schedules in code:"
+        )
+    runs = counted(count, "schedule runs", "schedules run")
+    return f"{runs} code that is not offered to the tenants' staff (TENANT_Q['admin_functions']):"
+
+
 def _named(one: Unlisted | Behind) -> str:
     name = f"schedule {one.id} ({one.name})" if one.name else f"schedule {one.id}"
     return f"{one.schema}: {name}, function {one.func}"
-
-
-def _schemas(count: int) -> str:
-    return "1 schema" if count == 1 else f"{count} schemas"
 
 
 def _physical(schema: str | None) -> str | None:
@@ -195,7 +208,7 @@ def _cells(one: PlannedRun) -> tuple[Any, ...]:
 
 
 def _way_out(left: list[str], *, repair: bool) -> str:
-    count = _schemas(len(left))
+    count = counted(len(left), "schema")
     if not repair:
         return f"The index is wrong about {count}: `msschedules --check --repair` repairs it."
     return (

@@ -14,6 +14,7 @@ from tenant_q.exceptions import WorkflowError
 from tenant_q.management.console import OperatorCommand, positive_integer
 from tenant_q.operations import workflow_runs
 from tenant_q.support import workflows_app
+from tenant_q.support.plurals import counted
 
 if TYPE_CHECKING:
     from tenant_q.workflows import Run
@@ -181,7 +182,7 @@ class Command(OperatorCommand):
         if found.workflows or found.runs:
             raise CommandError(_summary(found))
         if not options["json"]:
-            workflows, schemas = _counted(found.checked, "workflow"), _counted(found.schemas, "schema")
+            workflows, schemas = counted(found.checked, "workflow"), counted(found.schemas, "schema")
             self.write_line(f"{workflows} and the runs of {schemas} are in order.")
 
 
@@ -247,14 +248,10 @@ def _input(text: str | None) -> Any:
         raise CommandError(f"--input is no JSON ({error}); give an object such as '{{\"order\": 17}}'.") from None
 
 
-def _counted(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
-
-
 def _summary(found: Any) -> str:
     """Return in one sentence what `msworkflow check` found wrong."""
     runs = sum(one.count for one in found.runs)  # 0 where only schemas cannot be read
-    parts = [_counted(len(found.workflows), "workflow")] if found.workflows else []
-    parts += [_counted(runs, "run")] if runs else []
+    parts = [counted(len(found.workflows), "workflow")] if found.workflows else []
+    parts += [counted(runs, "run")] if runs else []
     needs = "needs" if len(found.workflows) + runs <= 1 else "need"
     return f"{' and '.join(parts) or 'A schema'} {needs} attention; each line above says what to do."

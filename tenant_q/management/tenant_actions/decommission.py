@@ -12,6 +12,7 @@ from tenant_q import audit
 from tenant_q.management.progress import progress_line
 from tenant_q.management.tenant_action import TenantAction
 from tenant_q.provisioning import Decommissioned, decommission_tenant
+from tenant_q.support.plurals import counted
 
 
 class Action(TenantAction):
@@ -55,7 +56,7 @@ def _sentence(done: Decommissioned) -> str:
         return f"{done.schema} was decommissioned before; nothing of it is left."
     parts = ["its row" if done.kept_schema else "its row, its schema"]
     parts += [f"its role {done.role}"] if done.role else []
-    parts += ["1 task that waited" if done.cancelled == 1 else f"{done.cancelled} tasks that waited"]
+    parts += [f"{counted(done.cancelled, 'task')} that waited"]
     kept = "; its schema is kept" if done.kept_schema else ""
     return f"Decommissioned {done.schema}: removed {', '.join(parts[:-1])} and {parts[-1]}{kept}."
 

@@ -13,6 +13,7 @@ from tenant_q.management.console import table
 from tenant_q.management.progress import progress_line
 from tenant_q.management.tenant_action import TenantAction
 from tenant_q.provisioning.probe import Finding, ProbeReport, probe_tenants
+from tenant_q.support.plurals import counted
 
 # How many tenants of a finding a table names.
 _NAMED = 3
@@ -52,9 +53,10 @@ class Action(TenantAction):
         for problem in report.problems:
             self.command.write_line(f"Problem: {problem.text}")
         self.command.write_line(
-            f"{len(report.tenants)} tenants, {report.rights:,} rights and {report.attempts:,} attempts "
-            f"({len(report.kinds)} kinds, isolation {report.mode}) in {report.seconds:.1f} s: "
-            f"{len(report.crossings)} crossings, {len(report.warnings)} warnings, {len(report.problems)} problems."
+            f"{counted(len(report.tenants), 'tenant')}, {counted(report.rights, 'right')} and "
+            f"{counted(report.attempts, 'attempt')} ({counted(len(report.kinds), 'kind')}, isolation {report.mode}) in "
+            f"{report.seconds:.1f} s: {counted(len(report.crossings), 'crossing')}, "
+            f"{counted(len(report.warnings), 'warning')}, {counted(len(report.problems), 'problem')}."
         )
 
 

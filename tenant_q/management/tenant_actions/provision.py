@@ -14,6 +14,7 @@ from tenant_q.management.console import table
 from tenant_q.management.progress import ProgressLine, progress_line
 from tenant_q.management.tenant_action import TenantAction
 from tenant_q.provisioning import TenantCredentials, database_lock, provision_tenant, sessions_for_many
+from tenant_q.support.plurals import counted
 
 
 class Action(TenantAction):
@@ -92,7 +93,7 @@ class Action(TenantAction):
         else:
             for schema, reason in failed.items():
                 self.command.write_line(f"{schema}: {reason}")
-            self.command.write_line(f"Adopted {'1 tenant' if len(done) == 1 else f'{len(done)} tenants'}.")
+            self.command.write_line(f"Adopted {counted(len(done), 'tenant')}.")
             self._say_locked(locked)
         if failed:
             raise CommandError(

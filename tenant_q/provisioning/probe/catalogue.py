@@ -14,6 +14,7 @@ from tenant_q.provisioning.grants import SEQUENCE_RIGHTS, TABLE_RIGHTS
 from tenant_q.provisioning.probe.report import Finding
 from tenant_q.provisioning.probe.subjects import Shared, Subject
 from tenant_q.sql import statement
+from tenant_q.support.plurals import counted
 
 # Rights of tables since PostgreSQL 17.
 _MAINTAIN_SINCE = 170000
@@ -169,7 +170,9 @@ def _unexplained(
     }
     for one in inherited:
         if names[one.role] not in explained:
-            yield Finding("right", (names[one.role],), f"{one.rights} rights", one.example, "an unknown way", "", "")
+            yield Finding(
+                "right", (names[one.role],), counted(one.rights, "right"), one.example, "an unknown way", "", ""
+            )
 
 
 def _unlisted(

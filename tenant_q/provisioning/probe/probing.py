@@ -21,6 +21,7 @@ from tenant_q.provisioning.probe.report import Finding, ProbeReport, Problem, me
 from tenant_q.provisioning.probe.sessions import logs_in, owner_session
 from tenant_q.provisioning.probe.subjects import Subjects, find_subjects
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 
 logger = get_logger("tenant_q.provisioning")
 
@@ -147,14 +148,14 @@ def _record(found: ProbeReport, actor: str, *, is_site: bool) -> None:
             rows = TenantRole.objects.using(alias).filter(schema_name__in=schemas)
             rows.update(probed=timezone.now(), crossings=crossings)
         only = None if is_site or len(found.tenants) != 1 else found.tenants[0]
-        target = "" if only else f"{len(found.tenants)} tenants"
+        target = "" if only else counted(len(found.tenants), "tenant")
         audit.record(actor, "probe", schema=only, target=target, after=after)
     log = logger.info if found.is_closed else logger.error
     log(
-        "Probed %d tenants: %d crossings, %d problems",
-        len(found.tenants),
-        len(found.crossings),
-        len(found.problems),
+        "Probed %s: %s, %s",
+        counted(len(found.tenants), "tenant"),
+        counted(len(found.crossings), "crossing"),
+        counted(len(found.problems), "problem"),
         event="provisioning.probed",
         extra={"schema": only},
     )

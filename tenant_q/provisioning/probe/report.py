@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tenant_q.support.plurals import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -73,9 +75,9 @@ class ProbeReport:
     def sentence(self) -> str:
         """What the probe found, in one sentence that names the way out."""
         if self.is_closed:
-            return f"No crossing: {self.rights:,} rights checked, {self.attempts:,} attempts refused."
-        parts = [_count(len(self.crossings), "crossing")] if self.crossings else []
-        parts += [_count(len(self.problems), "problem")] if self.problems else []
+            return f"No crossing: {counted(self.rights, 'right')} checked, {counted(self.attempts, 'attempt')} refused."
+        parts = [counted(len(self.crossings), "crossing")] if self.crossings else []
+        parts += [counted(len(self.problems), "problem")] if self.problems else []
         first = next((one.text for one in self.problems), "") or next(
             f"run {one.closes}" if one.closes else f"look at {one.right} on {one.object}" for one in self.crossings
         )
@@ -97,7 +99,3 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
         key = (one.kind, one.right, one.object, one.through, one.opens, one.closes)
         found.setdefault(key, {}).update(dict.fromkeys(one.tenants))
     return [Finding(key[0], tuple(tenants), *key[1:]) for key, tenants in found.items()]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

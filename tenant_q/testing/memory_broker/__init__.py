@@ -10,14 +10,14 @@ from __future__ import annotations
 from tenant_q.testing.memory_broker.dead_letters import MemoryDeadLetters
 from tenant_q.testing.memory_broker.groups import MemoryGroups
 from tenant_q.testing.memory_broker.leases import MemoryLeases
-from tenant_q.testing.memory_broker.packages import MemoryPackages
 from tenant_q.testing.memory_broker.policies import MemoryPolicies
 from tenant_q.testing.memory_broker.queue import MemoryQueue
 from tenant_q.testing.memory_broker.tenants import MemoryTenants
+from tenant_q.testing.memory_broker.waiting import MemoryWaiting
 
 
 class MemoryBroker(
-    MemoryQueue, MemoryLeases, MemoryPolicies, MemoryPackages, MemoryDeadLetters, MemoryGroups, MemoryTenants
+    MemoryQueue, MemoryLeases, MemoryPolicies, MemoryWaiting, MemoryDeadLetters, MemoryGroups, MemoryTenants
 ):
     """The queues of one cluster, in this process."""
 

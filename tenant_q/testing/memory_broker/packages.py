@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from tenant_q.brokers.protocol import CANCEL_REACH, Live, state_at
 from tenant_q.states import Progress, State
@@ -72,6 +72,10 @@ class MemoryPackages(Ring):
                 self.queues[schema].remove(id)
                 self.queues[schema].insert(0, id)
         return place
+
+    def cancel_all(self, schema: str, ids: Sequence[str], reason: str) -> Mapping[str, str]:
+        places = {id: self.cancel(schema, id, reason) for id in ids}
+        return {id: place for id, place in places.items() if place}
 
     def set_progress(self, reported: Mapping[str, tuple[str, Progress]]) -> None:
         for worker, (id, progress) in reported.items():

@@ -30,7 +30,7 @@ from tenant_q.exceptions import QueueFull, TenantDeleted
 from tenant_q.testing.memory_broker.batches import Filling, Slice
 from tenant_q.testing.memory_broker.lanes import QUEUE, Lane, lane_of_message
 from tenant_q.testing.memory_broker.monitoring import MemoryMonitoring
-from tenant_q.testing.memory_broker.state import Held, History
+from tenant_q.testing.memory_broker.state import Held
 
 
 class MemoryQueue(MemoryMonitoring):
@@ -59,6 +59,8 @@ class MemoryQueue(MemoryMonitoring):
                 accepted += 1
                 self.messages[message.id] = message
                 self._take_key(message)
+                if message.follows in self.messages and self._is_cancelled(message.follows):
+                    self.histories[message.id].give_up_reason = self._give_up_reason(message.follows)
                 if lane := lane_of_message(message):
                     self.lane_of[message.id] = lane
                     if lane[1]:
@@ -301,11 +303,7 @@ class MemoryQueue(MemoryMonitoring):
     def dead_letter(self, worker: str, lease: Lease, cause: str) -> None:
         if self._is_in_force(worker, lease):
             self._end_lease(lease.id)
-            self._free_key(lease.id)
-            history = self.histories.pop(lease.id, History())
-            if history.is_cancelled:
-                self.histories[lease.id] = History(give_up_reason=history.give_up_reason)
-            self.died[lease.id] = (self.clock(), cause)
+            self._bury(lease.id, cause)
 
     def purge(self) -> None:
         for id in self.messages.keys() - self.leased.keys():

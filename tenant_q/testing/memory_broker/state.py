@@ -203,6 +203,14 @@ class State:
         self.lane_of.pop(id, None)
         return self.messages.pop(id)
 
+    def _bury(self, id: str, cause: str) -> None:
+        """Move a package, which is in no place, to the dead letters. Nothing takes a cancel back."""
+        self._free_key(id)
+        history = self.histories.pop(id, History())
+        if history.is_cancelled:
+            self.histories[id] = History(give_up_reason=history.give_up_reason)
+        self.died[id] = (self.clock(), cause)
+
     def _give_up_reason(self, id: str) -> str | None:
         return self.histories[id].give_up_reason if id in self.histories else None
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tenant_q.brokers.protocol import CANCELLED, Lease, Message, Policy, Settled, Unique
+from tenant_q.brokers.protocol import CANCELLED, Chosen, Lease, Message, Policy, Settled, Unique
 from tenant_q.exceptions import QueueFull
 from tenant_q.states import Progress
 from tests.integration.brokers.drivers import Driver, InMemory, OnRedis
@@ -53,6 +53,7 @@ schemas, workers, ids = st.sampled_from(SCHEMAS), st.sampled_from(WORKERS), st.s
 limits = st.sampled_from([None, 1, 1, 2])
 uniques = st.builds(Unique, st.sampled_from(FUNCS), st.sampled_from(["k", "a\nkey"]), st.booleans(), st.booleans())
 progresses = st.builds(Progress, st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from(["", "a\nb"]))
+choices = st.builds(Chosen, st.just(True), st.booleans(), st.sampled_from(["", *FUNCS])) | st.just(Chosen(queued=False))
 policies = st.builds(
     Policy,
     weight=st.sampled_from(WEIGHTS),
@@ -265,10 +266,31 @@ class TwoBrokers(RuleBasedStateMachine):
     def cancel(self, id, schema, who):
         self.both("cancel", schema, id, f"{CANCELLED}: by {who}")
 
+    @precondition(lambda self: self.alive)
+    @rule(wanted=st.lists(ids, unique=True, max_size=6), schema=schemas)
+    def cancel_all(self, wanted, schema):
+        self.both("cancel_all", schema, wanted, f"{CANCELLED}: by Eve")
+
     @precondition(lambda self: self.model.broker.leased)
     @rule(reported=st.dictionaries(workers, st.tuples(ids, progresses)))
     def set_progress(self, reported):
         self.both("set_progress", reported)
+
+    # What waits
+
+    @precondition(lambda self: len(self.alive) > 3)
+    @rule(schema=schemas, chosen=choices)
+    def take_waiting(self, schema, chosen):
+        self.advance_both(1.0)
+        taken = [
+            sorted(
+                dead_without_time(one) for some in driver.broker.take_waiting(schema, chosen, "purged") for one in some
+            )
+            for driver in self.drivers
+        ]
+        assert taken[0] == taken[1]
+        counts = [driver.broker.count_waiting(schema) for driver in self.drivers]
+        assert counts[0] == counts[1]
 
     # The dead
 
