@@ -182,6 +182,11 @@ def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def pickled_tuples(times: int) -> bytes:
+    """A pickle without its end, of tuples: each is both items of the next one, so a hash takes 2**times steps."""
+    return b")" + b"".join(b"q%c0h%ch%c\x86" % (n, n, n) for n in range(times))
+
+
 def as_olga(monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]) -> Iterator[None]:
     """Be the operator olga on a terminal, with `forget` called before and after the test: the body of a fixture."""
     monkeypatch.setattr("getpass.getuser", lambda: "olga")
