@@ -147,6 +147,13 @@ PAGES: dict[str, Page] = {
     "operators-policy": Page("public", f"{OPERATORS}/tenantpolicy/?o=-queued&edit=globex_inc"),
     "operators-tenant": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/"),
     "operators-configuration": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/configuration/"),
+    "operators-tasks": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/"),
+    "operators-done": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/tasks/?place=done"),
+    "operators-runs": Page("public", f"{OPERATORS}/tenantpolicy/{TENANT}/runs/"),
+    "operators-failures": Page("public", f"{OPERATORS}/failedtask/"),
+    "operators-failures-tenants": Page("public", f"{OPERATORS}/failedtask/?show=tenants"),
+    "operators-failures-all": Page("public", f"{OPERATORS}/failedtask/?show=all"),
+    "operators-failures-retry": Page("public", f"{OPERATORS}/failedtask/act/?act=retry"),
     "operators-clusters": Page("public", f"{OPERATORS}/cluster/"),
     "operators-dead": Page("public", f"{OPERATORS}/deadtask/"),
     "operators-purge": Page("public", f"{OPERATORS}/deadtask/", purge_first),
@@ -164,6 +171,7 @@ SHOWN: tuple[tuple[str, Scheme], ...] = (
     ("operators-overview-day", "dark"),
     ("operators-policy", "light"),
     ("operators-policy", "dark"),
+    ("operators-failures", "light"),
     ("operators-clusters", "light"),
 )
 
@@ -265,7 +273,7 @@ def add_past_day() -> None:
             failed = round(share * (180 if is_bad else number % 3))
             times = [round(done * part) for part in (0.1, 0.35, 0.3, 0.15, 0.07, 0.03)]
             waits = Histogram((0, *times, 0, 0, 0, 0) if not is_bad else (0, 0, 0, *times, 0, 0))
-            runs = Histogram((0, 0, *times, 0, 0, 0))
+            runs = Histogram((*times, 0, 0, 0, 0, 0))
             queued = round(share * (4000 * height if is_bad else 60 * height * (number % 4)))
             begun = float((this_period - DAY_PERIODS + number) * PERIOD_SECONDS)
             period = Period(begun, done, failed, waits, runs, 6 * share * height * PERIOD_SECONDS, queued)

@@ -58,6 +58,14 @@ class Progress:
         return self.done + self.skipped + self.failed
 
     @property
+    def already(self) -> int:
+        """The number of failures that were not open any more when the act came to them.
+
+        Somebody else had run them again or deleted them, or the same act had, just before an error ended its request.
+        """
+        return max(self.skipped, self.total - self.done - self.failed) if self.is_over else self.skipped
+
+    @property
     def most(self) -> int:
         """The number of failures at the end of the progress bar, which is never 0."""
         return max(self.total, self.looked_at, 1)

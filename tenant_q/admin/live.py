@@ -11,7 +11,8 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.http import require_POST
 
 from tenant_q import tenancy
 from tenant_q.admin import links
@@ -22,6 +23,7 @@ from tenant_q.admin.pages import PagesAdmin
 from tenant_q.admin.state_words import PLACES
 from tenant_q.brokers.protocol import Live
 from tenant_q.exceptions import TenantQError
+from tenant_q.lifecycle import cancel_many
 from tenant_q.utils import QUtilities
 
 SHOWN = 100
@@ -41,6 +43,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
     def get_views(self) -> Mapping[str, tuple[str, Callable[..., Any]]]:
         return {
             "changelist": ("", self.changelist_view),
+            "cancel_selected": ("cancel/", require_POST(self.cancel_selected_view)),
             "cancel": ("<path:object_id>/cancel/", self.cancel_view),
         }
 
@@ -76,6 +79,24 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             )
             for row in rows
         ]
+
+    def cancel_selected_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask for confirmation, then cancel the live tasks that were selected."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        ids = list(dict.fromkeys(request.POST.getlist("id")))[:SHOWN]
+        try:
+            rows = [as_row(live) for id in ids if (live := find_one(id))]
+            if rows and "confirmed" not in request.POST:
+                return self.page(request, "cancel_selected", step=_("Cancel"), title=_("Are you sure?"), rows=rows)
+            schema, actor = tenancy.task_schema(), request.user.get_username()
+            done = cancel_many.cancel_each(schema, [row.id for row in rows], by=actor) if rows else 0
+            text = ngettext("%(count)s task was cancelled.", "%(count)s tasks were cancelled.", done)
+            text = text if done else _("No task was selected that has not ended.")
+            self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
+        except TenantQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        return HttpResponseRedirect("../")
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for confirmation, then cancel a live task."""

@@ -28,6 +28,17 @@ class Migration(migrations.Migration):
     dependencies = [("tenant_q", "0014_overview")]
 
     operations = [
+        migrations.AlterField(
+            "TenantPolicy",
+            "max_results",
+            models.PositiveIntegerField(
+                blank=True,
+                help_text="How many successes are kept. Empty: as many as keep_successes or save_limit says.",
+                null=True,
+                validators=[MinValueValidator(1)],
+                verbose_name="most results",
+            ),
+        ),
         *_days(
             "success_days", "days of successes", "For how many days successes are kept. Empty: as keep_successes says."
         ),

@@ -80,7 +80,7 @@ class TenantPolicy(models.Model):
         _("most queued"), _("How many of its tasks may wait. Empty: no limit.")
     )
     max_results: models.PositiveIntegerField[int | None, int | None] = _limit(
-        _("most results"), _("How many successes are kept. Empty: as many as the save_limit of Q_CLUSTER says.")
+        _("most results"), _("How many successes are kept. Empty: as many as keep_successes or save_limit says.")
     )
     success_days: models.FloatField[float | None, float | None] = _days(
         _("days of successes"), _("For how many days successes are kept. Empty: as keep_successes says.")

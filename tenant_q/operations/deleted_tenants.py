@@ -85,7 +85,8 @@ def note_deleted(schema: str, key: str) -> None:
         values = {"schema_name": schema, "deleted": timezone.now(), "cleared": None}
         _records().update_or_create(key=key, defaults=values)
     for index in all_indexes():
-        index_upkeep.forget(tenancy.physical_schema(schema), index)
+        if catalogue.has_all(catalogue.Table(index.known)):  # not before its migration
+            index_upkeep.forget(tenancy.physical_schema(schema), index)
 
 
 # In the broker

@@ -187,6 +187,8 @@ def _rename_in_public(old: str, new: str, key: str, *, actor: str) -> None:
         _rename_role(old, new)
         GroupPart.objects.using(alias).filter(schema_name=old, tenant__in=(key, "")).update(schema_name=new, tenant=key)
         for index in all_indexes():
+            if not catalogue.has_all(catalogue.Table(index.known)):  # not before its migration
+                continue
             index_upkeep.install_now(tenancy.physical_schema(new), index)  # failures keep what is noted about them
             index_upkeep.forget(tenancy.physical_schema(old), index)
         audit.record(actor, RENAME, schema=new, target=key, after={"schema": new, "was": old})

@@ -222,7 +222,8 @@ END
 $$;
 
 -- Compare the next rows of a schema's task table with the index, and add pending entries for failures that are not in it. The rows
--- are locked, so that none is deleted or becomes a success before its entry is there. Returns whether rows are left.
+-- are locked, so that none is deleted or becomes a success before its entry is there. The caller has a lock_timeout below the
+-- server's deadlock_timeout, so that in a deadlock over rows it gives up before the tenant. Returns whether rows are left.
 CREATE OR REPLACE FUNCTION {public}.tenant_q_sweep_failures(name text, portion integer) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -146,6 +146,24 @@ def test_a_tasks_progress_is_seen_and_it_is_cancelled(visit, mscluster):
     assert failed.result.startswith("TaskCancelled")
 
 
+def test_selected_tasks_are_cancelled_and_stay_selected_meanwhile(visit):
+    with in_schema(A):
+        for number in range(3):
+            QUtilities.add_async_task("tests.tasks.add", number, 2)
+    page = visit(A, "/admin/tenant_q/livetask/")
+    boxes = page.locator("#result_list tbody input[type=checkbox]")
+    boxes.first.check()
+    page.mouse.click(5, 5)
+    with page.expect_response(lambda response: True, timeout=10_000), in_schema(A):  # what another page asks for
+        page.evaluate("fetch('?part=table')")
+    assert boxes.first.is_checked(), "the list is not refreshed while tasks are selected"
+    page.check("[data-select-all]")
+    assert boxes.evaluate_all("all => all.every(one => one.checked)")
+    page.get_by_role("button", name="Cancel selected tasks").click()
+    page.get_by_role("button", name="Yes, cancel them").click()
+    page.wait_for_selector("text=3 tasks were cancelled.")
+
+
 def test_a_failed_task_tells_why_and_is_run_again(visit, mscluster):
     with in_schema(A):
         id = QUtilities.add_async_task("math.sqrt", -1, task_name="root")

@@ -16,7 +16,7 @@ from django_q.models import Schedule, Task
 from tenant_q import policies
 from tenant_q.brokers import get_broker
 from tenant_q.brokers.protocol import Message
-from tenant_q.models import AuditRecord, TenantPolicy
+from tenant_q.models import AuditRecord, Failure, TenantPolicy
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests.rows import sign
@@ -228,6 +228,10 @@ def test_the_operators_lists(visit, mscluster):
         weight=4,
         max_running=100,
         max_queued=100000,
+        max_results=1000000,
+        success_days=36500,
+        max_failures=1000000,
+        failure_days=0.125,
     )
     AuditRecord.objects.create(
         actor="somebody@" + TEXT, act="run task again", schema_name=A, target=TEXT, after={"name": NAME, "func": FUNC}
@@ -251,3 +255,22 @@ def test_the_operators_lists(visit, mscluster):
     check(page, "audit", rows=3)
     page.click("#result_list tbody th a >> text=run task again")
     assert not any(look(page, "audit-record").values())
+
+
+def test_the_operators_lists_of_one_tenant(visit):
+    with in_schema(A):
+        for number in range(3):
+            QUtilities.add_async_task("tests.tasks.add", TEXT, q_options={"delay": 60.0 * number})
+        make_task(0, success=True, result=42)
+        make_task(1, success=False, result=f"ValueError: {MESSAGE}")
+    Failure.rows().filter(schema_name=A).update(cause=CAUSE, schedule=GROUP[:100], is_pending=False)
+    make_run(A)
+    page = visit("public", f"/admin/tenant_q/tenantpolicy/{A}/tasks/")
+    check(page, "tenant-tasks", rows=3)
+    page.goto(page.url + "?place=done")
+    check(page, "tenant-done", rows=1)
+    page.goto(page.url.partition("tasks/")[0] + "runs/")
+    check(page, "tenant-runs", rows=1)
+    for number, show in enumerate(("", "?show=tenants", "?show=schedules", "?show=all")):
+        page.goto(page.url.partition("/admin/")[0] + f"/admin/tenant_q/failedtask/{show}")
+        check(page, f"all-failures-{number}", rows=1)

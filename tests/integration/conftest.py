@@ -229,7 +229,9 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     def visit(*permissions: str, schema: str = "public") -> Client:
         host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
-        hosts.enter_context(schemas.served_at(schema, host))
+        if host not in served:
+            hosts.enter_context(schemas.served_at(schema, host))
+            served.add(host)
         client = Client(HTTP_HOST=host)
         with in_schema(schema):
             users = get_user_model().objects
@@ -245,6 +247,7 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     AuditRecord.objects.all().delete()  # also those of another file's tests
     used: list[tuple[str, Any]] = []
+    served: set[str] = set()
     with ExitStack() as hosts:
         yield visit
         for schema, pk in used:

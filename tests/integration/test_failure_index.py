@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection, connections
 from django.db.models.signals import post_save
 from django_q.models import Task
 
@@ -516,3 +519,53 @@ def test_a_schema_that_cannot_be_completed_keeps_no_other(make_scheduler: Any, c
 def test_all_of_a_tenants_rows_are_compared_once() -> None:
     complete()
     assert not IndexedFailures.objects.filter(schema_name=A, swept__isnull=False).exists()
+
+
+def test_the_index_is_right_after_workers_staff_and_schedulers_were_at_it_at_once() -> None:
+    """No deadlock ends a tenant's transaction, and each failed row has its entry in the end."""
+    errors: list[BaseException] = []
+
+    def save() -> None:
+        for number in range(30):
+            made = [
+                outcome(schema, f"t{10 + number % 13 + place}", success=place == 7, after=number)
+                for schema in (A, B)
+                for place in range(8)
+            ]
+            save_results.save_or_raise(made)
+
+    def delete(schema: str) -> None:
+        with elsewhere() as other:
+            for number in range(30):
+                for id in sorted(random.Random(number).sample(range(10, 30), 5)):  # as all lock rows in one order
+                    other.execute(f"DELETE FROM {schema}.django_q_task WHERE id = %s", [f"t{id}"])
+                other.commit()
+
+    def keep_up() -> None:
+        for _ in range(12):
+            for schema in (A, B):
+                index_upkeep.install(schema, FAILURES)
+                with contextlib.suppress(OperationalError):  # a table that stayed locked
+                    complete(schema)
+
+    def guarded(act: Callable[..., None], *args: Any) -> None:
+        try:
+            act(*args)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    acts = [(save,), (delete, A), (delete, B), (keep_up,)]
+    threads = [threading.Thread(target=guarded, args=act) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    for schema in (A, B):
+        complete(schema)
+        failed = {id for (id,) in sql(f"SELECT id FROM {schema}.django_q_task WHERE NOT success")}
+        assert set(entries(schema)) == failed
+        assert {cause for cause, _, _ in causes(schema).values()} <= {"NoMoney"}
+        assert is_right(schema)

@@ -27,7 +27,7 @@ from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
 from tests.integration.conftest import sql, work
-from tests.integration.planning import elsewhere, insert
+from tests.integration.planning import elsewhere, insert, on_the_wire
 
 A, B = "acme_corp", "globex_inc"
 ALL = FailureFilter()
@@ -171,6 +171,37 @@ def test_a_call_that_ended_before_its_commit_is_repeated_with_the_same_id(worker
     assert retry().done == 1
     assert queued() == [first]
     assert Failure.rows().get(task_id=failed).again == first
+
+
+def test_it_is_not_repeated_after_the_new_task_has_run_either(worker: Any, monkeypatch: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    with monkeypatch.context() as patched:
+        patched.setattr(failure_acts.audit, "record_each", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry()
+    work(worker)
+    (new,) = ids() - {failed}
+    assert retry(FailureFilter(ids=frozenset([(A, failed)]))).done == 1
+    assert queued() == []
+    assert ids() == {new}
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_tenants(worker: Any) -> None:
+    def sent(act: Any) -> int:
+        with on_the_wire() as found:
+            act(ALL, actor="Ada")
+        return len(found)
+
+    counts = []
+    for schemas_of_failures in ((A,), (A, A, B, "initech_llc")):
+        for schema in schemas_of_failures:
+            fail_task(schema)
+        work(worker)
+        counts.append((sent(failures.retry), sent(failures.delete)))
+        work(worker)
+        failures.delete(ALL, actor="Ada")
+    assert counts[0] == counts[1]
 
 
 def test_two_operators_at_once_run_each_failure_once(worker: Any) -> None:

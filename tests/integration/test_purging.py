@@ -20,7 +20,7 @@ from tenant_q.package.envelope import open_package, seal
 from tenant_q.package.outcome import give_up, with_outcome
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
-from tests.integration.conftest import work
+from tests.integration.conftest import errors, make_runs_due, states, work
 
 HERE = __name__
 A, B = "acme_corp", "globex_inc"
@@ -291,3 +291,62 @@ def test_the_record_counts_what_was_purged_before_an_outage(monkeypatch):
     with pytest.raises(BrokerError):
         purging.purge(A, actor="olga")
     assert AuditRecord.objects.get().after["count"] == 2
+
+
+def test_a_step_is_cancelled_and_its_run_ends(worker, define):
+    flow = define()
+
+    @flow.step
+    def first(ctx):
+        SEEN.append("first")
+
+    @flow.step(after=first)
+    def second(ctx):
+        SEEN.append("second")
+
+    @flow.on_end
+    def last(ctx):
+        SEEN.append(str(ctx.state))
+
+    run = flow.start(schema_name=A)
+    assert purging.purge(A, actor="olga").count == 1
+    assert run.refresh().state == "failed"
+    assert states(run) == {"first": "cancelled", "second": "skipped", "on_end": "ready"}
+    assert PURGED in errors(run)["first"]
+    work(worker)
+    assert SEEN == ["failed"], "the step that runs last is not purged"
+    assert rows() == {}
+    run.resume()
+    work(worker)
+    assert SEEN == ["failed", "first", "second", "succeeded"]
+
+
+def test_the_scheduler_ends_the_steps_of_an_interrupted_purge(worker, define, make_scheduler, monkeypatch):
+    flow = define()
+
+    @flow.step
+    def first(ctx):
+        SEEN.append("first")
+
+    run = flow.start(schema_name=A)
+    for _ in get_broker().take_waiting(A, purging.ALL, PURGED):
+        pass
+    make_runs_due()
+    make_scheduler().tick()
+    work(worker)
+    assert run.refresh().state == "failed"
+    assert SEEN == []
+    assert get_broker().counts().dead == 0
+
+
+def test_a_package_in_another_tenants_queue_ends_nothing():
+    """Whoever can write to Redis may move a package; its iter belongs to its own tenant."""
+    id = QUtilities.add_async_tasks_from_iter(f"{HERE}.see", [(1,), (2,)], schema_name=A)
+    add(schema=B)
+    broker = get_broker()
+    (tenant,) = [one for one in broker.tenants_named(B) if one]
+    part = broker.live(A)[0]
+    broker.enqueue([Message("moved", B, "f", part.payload, tenant=tenant)])
+    done = purging.purge(B, actor="olga")
+    assert (done.count, done.ended, rows(A), rows(B)) == (2, 0, {}, {})
+    assert QUtilities.get_status(id, A) == "queued"

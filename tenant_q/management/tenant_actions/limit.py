@@ -11,6 +11,8 @@ from tenant_q.management import tenant_policies
 from tenant_q.management.tenant_action import TenantAction
 from tenant_q.models import LEAST_WEIGHT, MOST_WEIGHT
 
+_OF_SETTINGS = "0: as the settings say."
+
 
 class Action(TenantAction):
     help = "Sets the weight and the limits of a tenant. What is not given stays."
@@ -27,10 +29,10 @@ class Action(TenantAction):
         parser.add_argument("--max-running", help="The most workers that it may occupy at once. 0: no limit.", **limits)
         parser.add_argument("--max-queued", help="The most tasks of it that may wait. 0: no limit.", **limits)
         days: dict[str, Any] = {"type": _days, "default": argparse.SUPPRESS, "metavar": "D"}
-        parser.add_argument("--max-results", help="The number of its successes to keep. 0: save_limit.", **limits)
-        parser.add_argument("--success-days", help="The days to keep them for. 0: keep_successes.", **days)
-        parser.add_argument("--max-failures", help="The number of its failures to keep. 0: keep_failures.", **limits)
-        parser.add_argument("--failure-days", help="The days to keep them for. 0: keep_failures.", **days)
+        parser.add_argument("--max-results", help=f"The number of its successes to keep. {_OF_SETTINGS}", **limits)
+        parser.add_argument("--success-days", help=f"The days for which they are kept. {_OF_SETTINGS}", **days)
+        parser.add_argument("--max-failures", help=f"The number of its failures to keep. {_OF_SETTINGS}", **limits)
+        parser.add_argument("--failure-days", help=f"The days for which they are kept. {_OF_SETTINGS}", **days)
 
     def perform(self, schema: str, options: dict[str, Any]) -> None:
         values: Any = {name: options[name] for name in tenant_policies.LIMITS if name in options}

@@ -10,10 +10,18 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   let last;
   const scrolled = () => [...shown.querySelectorAll("[data-keep-scroll]")];
+  const offerAll = () => shown.querySelectorAll("[data-select-all]").forEach((box) => { box.hidden = false; });
+  offerAll();
+  shown.addEventListener("change", (event) => {
+    if (event.target.matches("[data-select-all]")) {
+      shown.querySelectorAll("input[name=id]").forEach((box) => { box.checked = event.target.checked; });
+    }
+  });
   const replace = (text) => {
     const places = scrolled().map((one) => [one.scrollLeft, one.scrollTop]);
     const focused = scrolled().indexOf(document.activeElement);
     shown.innerHTML = text;
+    offerAll();
     scrolled().forEach((one, number) => {
       [one.scrollLeft, one.scrollTop] = places[number] || [0, 0];
     });
@@ -24,7 +32,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const selection = getSelection();
     const isSelected = !selection.isCollapsed && shown.contains(selection.anchorNode);
     const isFocused = shown.contains(document.activeElement) && !scrolled().includes(document.activeElement);
-    return isFocused || shown.matches(":active") || isSelected;
+    const isChosen = shown.querySelector("input:checked") !== null;
+    return isFocused || shown.matches(":active") || isSelected || isChosen;
   };
   const refresh = async () => {
     if (document.hidden || isInUse() || hasEnded()) {
