@@ -198,7 +198,8 @@ def _leave_live(calls: _Calls) -> None:
         for id in broker.may_come(list(ids)):
             schema, _ = key = ids[id]
             place = broker.place(calls.tenants[schema][0], id)
-            if place not in (None, "dead") and calls.packages.pop(key, None):
+            if place not in (None, "dead") and key in calls.packages:
+                del calls.packages[key]
                 calls.errors[key] = f"it is {place} in the broker of {broker.cluster} and will run; wait for its end."
 
 

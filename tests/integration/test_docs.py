@@ -56,15 +56,6 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     assert page.read_text().count("```") == 2 * len(blocks(page)), f"{page}: a fence that is not understood"
 
 
-@pytest.fixture(autouse=True)
-def _configure_nobody() -> Iterator[None]:
-    """Delete the configurations that the examples make, as other tests expect none."""
-    yield
-    with tenancy.in_public():
-        TenantConfiguration.objects.all().delete()
-    tenancy.forget_tenants()
-
-
 @pytest.fixture
 def nobody_configured() -> Iterator[None]:
     """Delete the configurations that the examples make, as other tests expect none."""
