@@ -119,6 +119,7 @@ def test_the_commands_run(tenants, mscluster, capsys):
     assert "acme_corp" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("nobody_configured")
 def test_what_a_command_answers_is_what_the_page_says(tenants, capsys):
     for block in of("console"):
         said = ""
