@@ -80,7 +80,7 @@ class Upkeep:
             self.session.unsure.clear()
         self._verify_some()
         self._when_due("failures", self.failures.look)
-        self.failures.work()
+        _try(self.failures.work, "Could not complete the index of failures")
         self._when_due("code", self._compare_code)
         self._sync_some()
         return bool(self._stale)

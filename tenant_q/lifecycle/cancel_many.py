@@ -18,6 +18,7 @@ from tenant_q.package.envelope import Found, open_package
 from tenant_q.package.package import Package
 from tenant_q.package.signing import peek
 from tenant_q.support.log_labels import get_logger
+from tenant_q.support.plurals import counted
 from tenant_q.support.visible import one_line
 
 logger = get_logger("tenant_q.cancelling")
@@ -113,7 +114,8 @@ def _logged(schema: str, target: str, text: str, cancel_these: Callable[[str], i
     count = cancel_these(f"{CANCELLED}: {text}")
     if count:
         labels = {"schema": schema, "task_id": target[: task_state.LENGTH_OF_IDS]}
-        logger.info("%s packages were %s", count, text, event="tasks.cancelled", extra=labels)
+        packages = counted(count, "package was", "packages were")
+        logger.info("%s %s", packages, text, event="tasks.cancelled", extra=labels)
     return count
 
 

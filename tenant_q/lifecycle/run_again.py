@@ -37,7 +37,7 @@ def signed(task: Any, name: str, *, schema: str | None = None, tenant: str | Non
     Raises:
         EnqueueError: The column is not signed, or its value cannot be read.
     """
-    stored = task_rows.read(task, name, schema=schema, tenant=tenant)
+    stored = task_rows.read(task, name, schema=schema, tenant=tenant, must_be_signed=True)
     what = "result" if name == "result" else "arguments"
     if not stored.is_signed:
         raise EnqueueError(f"its {what} are not signed by a cluster of this site; enqueue the task from code.")

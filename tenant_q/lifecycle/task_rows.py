@@ -53,7 +53,9 @@ def as_texts(rows: Any, names: Iterable[str] = PICKLED) -> Any:
     return rows.defer(*PICKLED).annotate(**{f"stored_{name}": Cast(F(name), TextField()) for name in names})
 
 
-def read(task: Any, name: str, *, schema: str | None = None, tenant: str | None = None) -> Stored:
+def read(
+    task: Any, name: str, *, schema: str | None = None, tenant: str | None = None, must_be_signed: bool = False
+) -> Stored:
     """Return the value of a pickled column of a task's row. Never raises an error because of the value.
 
     Args:
@@ -61,11 +63,15 @@ def read(task: Any, name: str, *, schema: str | None = None, tenant: str | None 
         name: The column. NULL is None; in a signed row, only a result may be NULL.
         schema: The schema of the row; None for the current one.
         tenant: The key of its tenant; None for the one that has the schema now.
+        must_be_signed: Whether the value of an unsigned column is None. Then it is not unpickled at all: to do so may
+            take for ever, even if it contains plain types only.
     """
     text = getattr(task, f"stored_{name}")
     if text is None:
         return Stored(None, is_signed=name == "result")
     signed = row_signing.verified_column(text, name, task, schema or tenancy.current_schema(), tenant=tenant)
+    if signed is None and must_be_signed:
+        return Stored(None)
     try:
         if signed is None:
             return Stored(load_plain(b64decode(text)))

@@ -15,6 +15,7 @@ from django_q.models import Task
 from psycopg import sql
 
 from tenant_q import audit, tenancy
+from tenant_q.brokers import site_brokers
 from tenant_q.exceptions import BrokerError, DatabaseAway, EnqueueError, TenantQError
 from tenant_q.lifecycle import failure_entries, submit
 from tenant_q.lifecycle import run_again as again
@@ -85,6 +86,7 @@ def run_again(keys: Sequence[Key], actor: str) -> Slice:
     with tenancy.in_patient_transaction():
         if entries := _locked(keys):
             calls = _read_calls(entries)
+            _leave_live(calls)
             made = _enqueue(calls)
         if made:
             failure_entries.note_again(made)
@@ -187,6 +189,18 @@ def _packages(task: Task, entry: _Entry, tenant: _Tenant) -> list[Package]:
         if entry.schedule:
             package.task["schedule"] = entry.schedule
     return packages
+
+
+def _leave_live(calls: _Calls) -> None:
+    """Leave failed tasks whose own packages a broker has and that are not dead, such as those retried from there."""
+    ids = {key[1]: key for key, (first, *_) in calls.packages.items() if not first.option("sync")}
+    for broker in site_brokers() if ids else ():
+        for id in broker.may_come(list(ids)):
+            schema, _ = key = ids[id]
+            place = broker.place(calls.tenants[schema][0], id)
+            if place not in (None, "dead") and key in calls.packages:
+                del calls.packages[key]
+                calls.errors[key] = f"it is {place} in the broker of {broker.cluster} and will run; wait for its end."
 
 
 def _enqueue(calls: _Calls) -> dict[Key, str]:

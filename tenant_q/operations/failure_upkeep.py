@@ -9,7 +9,6 @@ from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg import sql
 
@@ -22,7 +21,7 @@ from tenant_q.lifecycle.task_statements import table_of
 from tenant_q.models import Failure, IndexedFailures
 from tenant_q.models.failures import LONGEST_CAUSE, LONGEST_SCHEDULE
 from tenant_q.package.package import SCHEDULE
-from tenant_q.package.plain_pickles import load_plain
+from tenant_q.package.plain_pickles import begins_list, text_of
 from tenant_q.schedules.index_statements import call, fetch
 from tenant_q.schedules.index_upkeep import INSTALL_LOCK_MS
 from tenant_q.sql import statement
@@ -72,6 +71,7 @@ def work_on(schema: str) -> bool:
 
     Raises:
         DatabaseError: The schema's table is locked or cannot be read.
+        ForeignCode: The schema's table would run code of another role.
         DatabaseAway: The database cannot be reached.
     """
     return tenancy.retry_conflicts(lambda: _sweep(schema) or _fill(schema))
@@ -120,14 +120,12 @@ def _known(schema: str, row: _Row, stopped: datetime) -> Known:
 
 
 def _cause(result: str | None) -> str:
-    """Return the cause in a stored result, of which no class is loaded; empty if it shows none."""
-    if result is None:
-        return ""
+    """Return the cause in a stored result, which is not unpickled; empty if it shows none."""
     try:
-        value: Any = load_plain(b64decode(result))
-    except Exception:  # whatever reading a pickle raises
+        pickled = b64decode(result or "")
+        return "IterPartFailed" if begins_list(pickled) else read_failure(text_of(pickled) or "").cause
+    except ValueError:
         return ""
-    return "IterPartFailed" if isinstance(value, list) else read_failure(str(value)).cause
 
 
 def _schedule(schema: str, row: _Row) -> str:

@@ -182,6 +182,11 @@ def sql(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def pickled_tuples(times: int) -> bytes:
+    """A pickle without its end, of tuples: each is both items of the next one, so a hash takes 2**times steps."""
+    return b")" + b"".join(b"q%c0h%ch%c\x86" % (n, n, n) for n in range(times))
+
+
 def as_olga(monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]) -> Iterator[None]:
     """Be the operator olga on a terminal, with `forget` called before and after the test: the body of a fixture."""
     monkeypatch.setattr("getpass.getuser", lambda: "olga")
@@ -229,7 +234,9 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     def visit(*permissions: str, schema: str = "public") -> Client:
         host = "public-site.localhost" if schema == "public" else f"{schema.replace('_', '-')}.localhost"
-        hosts.enter_context(schemas.served_at(schema, host))
+        if host not in served:
+            hosts.enter_context(schemas.served_at(schema, host))
+            served.add(host)
         client = Client(HTTP_HOST=host)
         with in_schema(schema):
             users = get_user_model().objects
@@ -245,6 +252,7 @@ def public_site(tenants) -> Iterator[Callable[..., Client]]:
 
     AuditRecord.objects.all().delete()  # also those of another file's tests
     used: list[tuple[str, Any]] = []
+    served: set[str] = set()
     with ExitStack() as hosts:
         yield visit
         for schema, pk in used:

@@ -377,7 +377,7 @@ def test_many_failures_cost_no_more_statements(site):
         for number in range(5000)
     )
     assert [cost(show) for show in ("", "tenants", "schedules", "all")] == few
-    assert max(few) <= 9
+    assert max(few) <= 16  # django-tenants sets its search path before many of them
 
 
 # With the operations themselves

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.management import call_command
@@ -28,7 +30,7 @@ from tenant_q.schedules.schema_indexes import FAILURES
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
-from tests.integration.conftest import sql, work
+from tests.integration.conftest import pickled_tuples, sql, work
 from tests.integration.planning import elsewhere, insert, on_the_wire, write_past_the_triggers
 
 A, B = "acme_corp", "globex_inc"
@@ -482,6 +484,34 @@ def test_large_results_are_read_by_portions_and_too_large_ones_not_at_all(monkey
     Failure.rows().update(is_pending=True)
     complete()
     assert causes()["t1"] == ("NoMoney", "", False)
+
+
+HOSTILE = {
+    "tuples whose text is too long": pickled_tuples(40) + b".",
+    "a key whose hash takes too long": b"}" + pickled_tuples(40) + b"Ns.",
+    "a number that has no text": b"\x8b" + (5000).to_bytes(4, "little") + b"\x01" * 5000 + b".",
+    "tuples in tuples": b")" + b"\x85" * 100_000 + b".",
+    "no pickle": b"\x80\x04X",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_value_that_a_tenant_writes_keeps_the_scheduler(make_scheduler: Any, name: str) -> None:
+    fail(), fail(B)
+    sql(f"UPDATE {TASKS} SET result = %s", b64encode(HOSTILE[name]).decode())
+    make_scheduler().tick()
+    assert causes()["t1"][0] in ("", "IterPartFailed")
+    assert not Failure.rows().filter(is_pending=True).exists()
+
+
+def test_an_error_in_completing_the_index_keeps_no_schedule(worker: Any, make_scheduler: Any, monkeypatch: Any) -> None:
+    fail()
+    monkeypatch.setattr(failure_upkeep, "_fill", Mock(side_effect=RecursionError))
+    insert(A, STOPPED, func="tests.tasks.add", args="(1, 2)", name="nightly", repeats=1, schedule_type="O")
+    make_scheduler().tick()
+    work(worker)
+    with in_schema(A):
+        assert Task.objects.get(group="nightly").success
 
 
 def test_a_row_that_goes_while_it_is_swept_leaves_no_entry() -> None:

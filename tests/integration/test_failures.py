@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from io import StringIO
@@ -19,14 +20,14 @@ from django_q.models import Task
 
 from tenant_q import audit, policies
 from tenant_q.brokers import get_broker
-from tenant_q.lifecycle import run_again
+from tenant_q.lifecycle import run_again, submit
 from tenant_q.models import AuditRecord, Failure
 from tenant_q.operations import failure_acts, failure_upkeep, failures
 from tenant_q.operations.failures import FailureFilter
 from tenant_q.tenancy import in_schema
 from tenant_q.utils import QUtilities
 from tests import schemas
-from tests.integration.conftest import sql, work
+from tests.integration.conftest import pickled_tuples, sql, work
 from tests.integration.planning import elsewhere, insert, on_the_wire
 
 A, B = "acme_corp", "globex_inc"
@@ -204,6 +205,34 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_tenants(worke
     assert counts[0] == counts[1]
 
 
+def test_a_task_that_is_queued_again_itself_is_not_run_twice(worker: Any) -> None:
+    """As one that an operator has retried from the dead tasks."""
+    failed, other = fail_task(), fail_task(B)
+    work(worker)
+    submit.submit("tests.tasks.fail", (), {}, schema=A, id=failed)
+    done = retry()
+    assert (done.done, list(done.errors), queued(A)) == (1, [(A, failed)], [failed])
+    assert "it is queued in the broker" in done.errors[A, failed]
+    assert ids() == {failed}
+    assert other not in ids()
+
+
+def test_a_dead_task_is_run_again(worker: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    submit.submit("tests.tasks.fail", (), {}, schema=A, id=failed)
+    (lease,) = get_broker().fetch("w2").leases
+    get_broker().dead_letter("w2", lease, "a cause")
+    assert retry().done == 1
+
+
+def test_an_entry_without_a_row_leaves_the_index(worker: Any) -> None:
+    entry(A, "gone")
+    assert retry() == failures.FailuresDone(skipped=1)
+    failure_upkeep.work_on(A)
+    assert ids() == set()
+
+
 def test_two_operators_at_once_run_each_failure_once(worker: Any) -> None:
     fail_task(), fail_task(A, "two")
     work(worker)
@@ -251,6 +280,14 @@ def test_rows_that_no_cluster_signed_are_refused(worker: Any) -> None:
     assert "are not signed by a cluster of this site" in done.errors[A, failed]
     assert ids() == {failed}
     assert other not in ids()
+
+
+def test_a_value_that_no_cluster_signed_is_not_unpickled(worker: Any) -> None:
+    failed = fail_task()
+    work(worker)
+    endless = b"}" + pickled_tuples(40) + b"Ns."  # a key whose hash takes 2**40 steps
+    sql(f"UPDATE {A}.django_q_task SET args = %s WHERE id = %s", b64encode(endless).decode(), failed)
+    assert list(retry().errors) == [(A, failed)]
 
 
 def test_a_full_queue_takes_what_it_has_room_for(worker: Any, unlimited: None) -> None:
