@@ -5,7 +5,7 @@ Tenants are served together, with a few statements for all of them. If one of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
@@ -84,8 +84,11 @@ def run_again(keys: Sequence[Key], actor: str) -> Slice:
     """
     calls, made = _Calls(), {}
     with tenancy.in_patient_transaction():
+        # Workers lock a foreign table, too, before they wait for an entry.
+        tenancy.require_plain_tables(_by_schema(keys), tenancy.TASK_TABLE)
         if entries := _locked(keys):
             calls = _read_calls(entries)
+            _doubt(entries.keys() - calls.packages.keys() - calls.errors.keys())
             _leave_live(calls)
             made = _enqueue(calls)
         if made:
@@ -109,9 +112,7 @@ def delete(keys: Sequence[Key], actor: str) -> Slice:
     with tenancy.in_patient_transaction():
         answers = _for_each_schema("delete_failures", _by_schema(keys))
         deleted = [(schema, id) for schema, answer in answers.items() for (id,) in answer.rows]
-        if left := set(keys).difference(deleted):  # the scheduler finds out what became of their rows
-            with tenancy.as_owner_in_public():
-                Failure.rows().filter(pk__in=sorted(left)).update(is_pending=True)
+        _doubt(set(keys).difference(deleted))
         if deleted:
             _record(deleted, DELETE, actor, _tenants(answers))
     return Slice(len(deleted))
@@ -164,6 +165,13 @@ def _read_calls(entries: Mapping[Key, _Entry]) -> _Calls:
             except EnqueueError as error:
                 calls.errors[key] = one_line(error)
     return calls
+
+
+def _doubt(keys: Collection[Key]) -> None:
+    """Have the scheduler find out what became of the rows of failures."""
+    if keys:
+        with tenancy.as_owner_in_public():
+            Failure.rows().filter(pk__in=sorted(keys)).update(is_pending=True)
 
 
 def _as_task(row: tuple[Any, ...]) -> Task:

@@ -91,6 +91,8 @@ def _fill(schema: str) -> bool:
         Whether there may be more of them.
     """
     with tenancy.as_owner_in_public(), tenancy.in_patient_transaction(INSTALL_LOCK_MS):
+        # Workers lock a foreign table, too, before they wait for an entry.
+        tenancy.require_plain_tables([schema], tenancy.TASK_TABLE)
         entries = Failure.rows().filter(schema_name=schema, is_pending=True).select_for_update(skip_locked=True)
         pending = dict(entries.order_by("task_id").values_list("task_id", "stopped")[:FILLED_AT_ONCE])
         if not pending:
@@ -103,7 +105,6 @@ def _fill(schema: str) -> bool:
 
 
 def _read(schema: str, ids: Sequence[str]) -> list[_Row]:
-    tenancy.require_plain_tables([schema], tenancy.TASK_TABLE)
     query = sql.SQL(statement("failed_rows")).format(table=table_of(schema))
     with tenancy.raw_cursor() as cursor:
         return [_Row(*row) for row in cursor.execute(query, {"ids": ids, "most": MOST_BYTES}).fetchall()]

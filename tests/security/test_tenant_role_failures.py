@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from tenant_q import tenancy
 from tenant_q.exceptions import ForeignCode
@@ -14,7 +15,9 @@ from tenant_q.operations import failure_upkeep, failures
 from tenant_q.operations.failures import FailureFilter
 from tenant_q.schedules import index_upkeep
 from tenant_q.schedules.schema_indexes import FAILURES
+from tests.conftest import wait_until
 from tests.integration.conftest import sql
+from tests.integration.planning import elsewhere
 from tests.security.roles import CAST, MADE, OWNER, TRIGGER, arm, as_role, prize
 
 TASK = "django_q_task"
@@ -132,6 +135,38 @@ def test_plain_tables_of_a_role_are_used(spare: str) -> None:
     assert index_upkeep.install("spare", FAILURES)
     complete("spare", FAILURES)
     assert entries() == [("t1", "f")]
+
+
+@pytest.mark.parametrize("act", ["retry", "complete"])
+def test_whoever_waits_for_a_table_of_a_role_has_locked_no_entry(spare: str, act: str) -> None:
+    """A worker that saves a row has locked the table, and may wait for the entry of a former failure."""
+    while failure_upkeep.work_on("spare"):
+        pass
+    attempt(INSERT)
+    with elsewhere() as other:
+        other.execute(f"LOCK TABLE spare.{TASK} IN SHARE UPDATE EXCLUSIVE MODE")
+        thread = threading.Thread(target=in_thread, args=[act])
+        thread.start()
+        try:
+            wait_until(lambda: has_waiting(other), what="the table to be waited for")
+            assert other.execute("SELECT FROM tenant_q_failure FOR UPDATE SKIP LOCKED").rowcount == 1
+        finally:
+            other.rollback()
+            thread.join()
+
+
+def in_thread(act: str) -> None:
+    try:
+        failures.retry(FailureFilter(), actor="Ada") if act == "retry" else failure_upkeep.work_on("spare")
+    except tenancy.DATABASE_ERRORS:
+        pass
+    finally:
+        connection.close()
+
+
+def has_waiting(other: psycopg.Connection[Any]) -> bool:
+    found = other.execute("SELECT FROM pg_locks WHERE NOT granted AND relation = %s::regclass", [f"spare.{TASK}"])
+    return found.rowcount > 0
 
 
 def test_a_row_that_the_role_wrote_is_not_run_again(spare: str) -> None:
