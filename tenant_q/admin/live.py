@@ -95,7 +95,7 @@ class LiveTaskAdmin(PagesAdmin, TenantAdmin):
             text = text if done else _("No task was selected that has not ended.")
             self.message_user(request, text % {"count": done}, messages.SUCCESS if done else messages.WARNING)
         except TenantQError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error_text(error), messages.ERROR)
         return HttpResponseRedirect("../")
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:

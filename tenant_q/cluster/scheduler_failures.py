@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tenant_q import tenancy
-from tenant_q.exceptions import DatabaseAway
+from tenant_q.exceptions import DatabaseAway, ForeignCode
 from tenant_q.operations import failure_upkeep
 from tenant_q.support.log_labels import get_logger
 from tenant_q.support.visible import one_line
@@ -47,7 +47,7 @@ class FailureUpkeep:
             return failure_upkeep.work_on(schema)
         except DatabaseAway:
             raise
-        except tenancy.DATABASE_ERRORS as error:  # locked, for example: the next look finds it
+        except (ForeignCode, *tenancy.DATABASE_ERRORS) as error:  # locked, for example: the next look finds it
             reason = one_line(error)
             if self._failed.get(schema) != reason:
                 self._failed[schema] = reason

@@ -71,6 +71,7 @@ def work_on(schema: str) -> bool:
 
     Raises:
         DatabaseError: The schema's table is locked or cannot be read.
+        ForeignCode: The schema's table would run code of another role.
         DatabaseAway: The database cannot be reached.
     """
     return tenancy.retry_conflicts(lambda: _sweep(schema) or _fill(schema))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -105,9 +106,14 @@ def test_code_that_cannot_be_imported_waits_for_a_change(cluster, project):
 
 
 def test_nothing_is_left_of_a_reloader_that_was_killed(cluster):
+    (parent,) = cluster.pids("parent")
     cluster.process.kill()
     cluster.process.wait(20)
-    wait_until(lambda: not cluster.processes(), what="the cluster to end")
+    try:
+        wait_until(lambda: not cluster.processes(), what="the cluster to end")
+    finally:
+        if psutil.pid_exists(parent):
+            os.kill(parent, signal.SIGKILL)  # and its sentinel ends the rest
 
 
 def test_it_watches_the_code_of_the_project_and_no_other(tmp_path):

@@ -30,6 +30,9 @@ TEXT = "x" * 100
 MESSAGE = "the-message-of-an-error-without-a-single-blank-" * 6
 CAUSE = "VeryParticular" * 6 + "Error"
 DROPPED = "a_schema_with_a_name_that_is_as_long_as_postgresql_lets_it_be_63"[:63]
+IMPORT = "shop.tasks.import_catalogue"
+SECONDS = 60.0
+"""How long an import takes: for as long as its page is measured."""
 PICTURES = os.environ.get("TABLES_PICTURES", "")
 """A directory for pictures of all lists, to look at."""
 
@@ -119,6 +122,13 @@ def look(page: Any, name: str, *measures: str) -> dict[str, list[str]]:
     return found
 
 
+def end(*ids: str) -> None:
+    """Cancel running tasks, for which a cluster that is stopped would wait."""
+    with in_schema(A):
+        for id in ids:
+            QUtilities.cancel(id)
+
+
 def make_task(number: int, *, success: bool, result: Any, **fields: Any) -> Task:
     now = timezone.now()
     values: dict[str, Any] = {
@@ -181,8 +191,10 @@ def test_a_tenants_tasks_and_schedules(visit):
 
 def test_live_tasks(visit, mscluster):
     with in_schema(A):
-        for _ in range(2):  # all workers are busy
-            QUtilities.add_async_task("shop.tasks.import_catalogue", task_name=NAME[:100], group=GROUP[:100])
+        busy = [  # all workers are
+            QUtilities.add_async_task(IMPORT, seconds=SECONDS, task_name=NAME[:100], group=GROUP[:100])
+            for _ in range(2)
+        ]
     mscluster()
     page = visit(A, "/admin/tenant_q/livetask/")
     page.wait_for_selector("progress")
@@ -197,7 +209,8 @@ def test_live_tasks(visit, mscluster):
             }
             QUtilities.add_async_task("tests.tasks.add", TEXT, **arguments)
     page.reload()
-    check(page, "live", rows=2)
+    check(page, "live", rows=5)
+    end(*busy)
 
 
 def test_workflow_runs(visit):
@@ -239,12 +252,12 @@ def test_the_operators_lists(visit, mscluster):
     policies.change("globex_inc", actor="t", act="pause", paused=True)
     with in_schema(A):
         schedules()
-        for _ in range(6):
-            QUtilities.add_async_task("shop.tasks.import_catalogue")
+        busy = QUtilities.add_async_task(IMPORT, seconds=SECONDS)
     mscluster()
     page = visit("public", "/admin/tenant_q/cluster/")
     page.wait_for_selector(".tenant-q-cluster .tenant-q-good.tenant-q-any")
     check(page, "clusters", rows=3)
+    end(busy)
     page.click("#nav-sidebar >> text=Dead tasks")
     check(page, "dead", rows=3)
     page.click("#nav-sidebar >> text=Tenant policies")

@@ -663,6 +663,8 @@ def test_without_the_broker_a_tenants_page_names_no_server(site, monkeypatch, ca
         assert [str(m) for m in answer.context["messages"]] == [f"{id}: {AWAY}"]
     assert f"A page of {A} could not be served: Redis at queue.internal:6379" in caplog.text
     assert client.get(LIVE).context["error"] == AWAY
+    answer = client.post(f"{LIVE}cancel/", {"id": id, "confirmed": "1"}, follow=True)
+    assert [str(m) for m in answer.context["messages"]] == [AWAY]
 
 
 @pytest.mark.seam

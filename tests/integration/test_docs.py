@@ -13,15 +13,18 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command, load_command_class
 
+from tenant_q import tenancy
 from tenant_q.management import commands as commands_package
 from tenant_q.management import site_tables
 from tenant_q.management.commands import msfailures, msschedules
+from tenant_q.models import TenantConfiguration
 from tenant_q.tenancy import in_schema
 from tests.documents import DOCS, ROOT, Block, blocks, pages, run, write_files
 
@@ -54,6 +57,15 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
 
 
 @pytest.fixture
+def nobody_configured() -> Iterator[None]:
+    """Delete the configurations that the examples make, as other tests expect none."""
+    yield
+    with tenancy.in_public():
+        TenantConfiguration.objects.all().delete()
+    tenancy.forget_tenants()
+
+
+@pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "written"
     write_files(of("python"), folder)
@@ -61,6 +73,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("nobody_configured")
 def test_the_examples_run_and_give_what_they_say(other_cluster, mscluster, settings, monkeypatch, written):
     from django_q.conf import Conf
 
@@ -93,6 +106,7 @@ def test_the_tables_of_commands_have_the_columns_that_are_shown(columns):
     assert " ".join(columns).split() in lines
 
 
+@pytest.mark.usefixtures("nobody_configured")
 def test_the_commands_run(tenants, mscluster, capsys):
     for block in of("sh"):
         for words in commands(block):
@@ -105,6 +119,7 @@ def test_the_commands_run(tenants, mscluster, capsys):
     assert "acme_corp" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("nobody_configured")
 def test_what_a_command_answers_is_what_the_page_says(tenants, capsys):
     for block in of("console"):
         said = ""

@@ -112,7 +112,7 @@ def test_the_list_of_an_iter_has_a_limit_of_its_own(limited, worker):
     work(worker)
     found = row(id)
     assert not found.success
-    assert found.result.startswith("OversizedResult: the 4 parts of tests.tasks.text have 39")
+    assert found.result.startswith("OversizedResult: the results of tests.tasks.text have 39")
     assert "TENANT_Q['max_list_bytes'] is 300000" in found.result
     assert [note["success"] for note in tasks.notes(f"hook:{id}")] == [False]
     assert get_broker().counts().open == 0

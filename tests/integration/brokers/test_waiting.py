@@ -6,6 +6,7 @@ import pytest
 
 from tenant_q.brokers.protocol import CANCELLED, Chosen, Message, Settled, Unique, Waiting
 from tenant_q.brokers.redis import waiting as redis_waiting
+from tests.integration.brokers.drivers import OnRedis
 
 A, B = "acme_corp", "globex_inc"
 CAUSE = "TaskPurged: by Ada"
@@ -151,3 +152,28 @@ def test_a_link_that_follows_a_cancelled_package_is_cancelled(broker):
     broker.cancel(A, "a", f"{CANCELLED}: by Ada")
     broker.enqueue([message("b", follows="a", once=True), message("c")])
     assert [one.give_up_reason for one in broker.live(A)] == [f"{CANCELLED}: by Ada"] * 2 + [None]
+
+
+# What it costs
+
+
+@pytest.fixture
+def on_redis():
+    driver = OnRedis()
+    yield driver.broker
+    driver.end()
+
+
+def test_each_call_of_the_script_takes_few_packages(on_redis):
+    on_redis.enqueue([message(f"a{n}", func="fg"[n % 2]) for n in range(1000)])
+    most = redis_waiting._SLICE
+    assert [len(some) for some in on_redis.take_waiting(A, Chosen(func="g"), CAUSE)] == [most // 2] * 4 + [0]
+    assert [len(some) for some in on_redis.take_waiting(A, ALL, CAUSE)] == [most] * 2 + [0]
+
+
+def test_each_call_of_the_script_reads_few_bytes(on_redis):
+    payload = "x" * (redis_waiting._SLICE_BYTES // 2 - 100)
+    on_redis.enqueue([Message(f"a{n}", A, "f", payload) for n in range(5)])
+    assert [len(some) for some in on_redis.take_waiting(A, ALL, CAUSE)] == [2, 2, 1]
+    on_redis.enqueue([Message(f"b{n}", A, "f", 5 * payload) for n in range(2)])
+    assert [len(some) for some in on_redis.take_waiting(A, ALL, CAUSE)] == [1, 1, 0]
