@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,10 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.formats import localize
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
@@ -153,7 +157,7 @@ class TenantPolicyAdmin(TenantListsAdmin, TenantPagesAdmin):
             site=site,
             page=shown,
             rows=[_as_row(one, _note(one, notes), links) for one in shown],
-            totals=[_labelled(cells) for cells in links.of_all(site)],
+            totals=[_cells(cells) for cells in links.of_all(site)],
             filtered=columns[filtered].label if filtered in columns else "",
             heads=[_table_head(request, column, order, reverse) for column in columns.values()],
             labels=LABELS,
@@ -266,8 +270,8 @@ def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> d
         "schema": tenant.schema,
         "quoted": quote(tenant.schema, safe=""),
         "is_known": tenant.is_known,
-        "counts": _labelled(counts),
-        "runs": _labelled(runs),
+        "counts": _cells(counts),
+        "runs": _cells(runs),
         "wait": duration(load.wait_p95),
         "run": duration(load.run_p95),
         "next": tenant.next_fire,
@@ -278,6 +282,14 @@ def _as_row(tenant: Tenant, note: tuple[Any, str], links: TenantCountLinks) -> d
     }
 
 
-def _labelled(cells: Iterable[CountCell]) -> list[tuple[Any, int, str, str]]:
-    """Return counts for the table of tenants with the labels of their columns in place of the names."""
-    return [(LABELS[name], *rest) for name, *rest in cells]
+def _cells(cells: Iterable[CountCell]) -> SafeString:
+    """Return the cells of counts in a row of the table of tenants. A template takes a second for 1,000 rows."""
+    counts = ((name, localize(count) if count else "0", *rest) for name, count, *rest in cells)
+    return format_html_join("", "{}", ((_cell(str(LABELS[name]), *rest),) for name, *rest in counts))
+
+
+@functools.lru_cache(maxsize=1000)
+def _cell(label: str, count: str, style: str, url: str) -> SafeString:
+    """Return a cell of the table of tenants, with a link to what it counts. Most of them are the same zeros."""
+    shown = format_html('<a href="{}">{}</a>', url, count) if url else count
+    return format_html('<td class="num {}" data-label="{}">{}</td>', style, label, shown)

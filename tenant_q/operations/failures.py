@@ -14,6 +14,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from tenant_q import tenancy
+from tenant_q.exceptions import TaskCancelled, TaskPurged
 from tenant_q.lifecycle.failure_entries import Key
 from tenant_q.models import Failure
 from tenant_q.operations import failure_acts
@@ -31,7 +32,8 @@ class FailureFilter:
         since: The task ended at this moment or later.
         until: The task ended at this moment or earlier.
         func: Its function, as its row names it.
-        cause: The name of the class of its cause; "?" for those of which no cause is known.
+        cause: The name of the class of its cause; "?" for those of which no cause is known. Without a cause, tasks
+            that somebody has cancelled or purged are left out, so that nobody runs them again among others.
         schema: The schema of its tenant.
         schedule: The name of its schedule, or the id of a schedule without a name.
         ids: These failures, each as the schema and the id of its task; None for all.
@@ -46,6 +48,8 @@ class FailureFilter:
     ids: frozenset[Key] | None = None
 
 
+ENDED_BY_HAND = (TaskCancelled.__name__, TaskPurged.__name__)
+"""The causes of tasks that somebody has cancelled or purged."""
 UNKNOWN = "?"
 """The cause in a filter of failures whose cause is not known."""
 
@@ -197,6 +201,8 @@ def _open(wanted: FailureFilter) -> QuerySet[Failure]:
         rows = rows.filter(func=wanted.func)
     if wanted.cause:
         rows = rows.filter(cause="" if wanted.cause == UNKNOWN else wanted.cause)
+    elif wanted.ids is None:
+        rows = rows.exclude(cause__in=ENDED_BY_HAND)
     if wanted.schema:
         rows = rows.filter(schema_name=tenancy.physical_schema(wanted.schema))
     if wanted.schedule:

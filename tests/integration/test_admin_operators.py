@@ -66,6 +66,11 @@ def rows_of(page: Any) -> list[str]:
     return [row["schema"] for row in page.context["rows"]]
 
 
+def counts_in(cells: str) -> list[int]:
+    """The numbers in cells of a row, with or without a link."""
+    return [int(number) for number in re.findall(r">(\d+)<", cells)]
+
+
 @pytest.mark.seam
 def test_one_table_tells_of_every_tenant(site, make_worker):
     with in_schema(A):
@@ -77,7 +82,7 @@ def test_one_table_tells_of_every_tenant(site, make_worker):
         QUtilities.add_async_task("tests.tasks.add", 1, q_options={"delay": 600})
     page = site().get(TENANTS)
     assert page.status_code == 200
-    counts = {row["schema"]: [count for _, count, *_ in row["counts"]] for row in page.context["rows"]}
+    counts = {row["schema"]: counts_in(row["counts"]) for row in page.context["rows"]}
     assert counts[B][:3] == [1, 0, 1]
     assert sum(counts[A][4:]) >= 1
     assert counts["initech_llc"] == [0] * 6
@@ -94,7 +99,7 @@ def test_the_table_counts_workflow_runs(site):
             page = client.get(f"{TENANTS}?o=-runs_open")
         assert sum("tenant_q_dueworkflow" in query["sql"] for query in found) == 1
         assert not any("tenant_q_workflows_run" in query["sql"] for query in found)
-        counts = {row["schema"]: [count for _, count, *_ in row["runs"]] for row in page.context["rows"]}
+        counts = {row["schema"]: counts_in(row["runs"]) for row in page.context["rows"]}
         assert counts[A] == [3, 1, 1]
         assert counts[B] == [0, 0, 0]
         assert rows_of(page)[0] == A

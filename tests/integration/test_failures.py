@@ -457,3 +457,12 @@ def command(*arguments: str) -> str:
     out = StringIO()
     call_command(*arguments, stdout=out, stderr=StringIO())
     return out.getvalue()
+
+
+@pytest.mark.parametrize("cause", failures.ENDED_BY_HAND)
+def test_what_was_ended_by_hand_is_not_run_again_among_others(cause):
+    entry(A, "ended", cause=cause)
+    entry(A, "failed")
+    assert [one.task_id for one in failures.failures(FailureFilter(), limit=9)] == ["failed"]
+    assert [one.task_id for one in failures.failures(FailureFilter(cause=cause), limit=9)] == ["ended"]
+    assert [one.task_id for one in failures.failures(FailureFilter(ids=frozenset({(A, "ended")})), limit=9)]
