@@ -59,6 +59,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'failure',
                 'verbose_name_plural': 'failures',
+                'default_permissions': (),
                 'indexes': [models.Index(condition=models.Q(('again', '')), fields=['cause', 'func', 'stopped'], name='tenant_q_failed_like'), models.Index(condition=models.Q(('again', '')), fields=['stopped'], name='tenant_q_failed_at'), models.Index(condition=models.Q(('is_pending', True)), fields=['schema_name'], name='tenant_q_failed_pending')],
             },
         ),

@@ -41,6 +41,7 @@ class Failure(models.Model):
     class Meta:
         verbose_name = _("failure")
         verbose_name_plural = _("failures")
+        default_permissions = ()  # those of the page are `FailedTask`'s
         indexes = [
             models.Index(
                 fields=["cause", "func", "stopped"], condition=models.Q(again=""), name="tenant_q_failed_like"

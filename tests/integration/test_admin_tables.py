@@ -181,7 +181,7 @@ def test_a_list_costs_as_many_statements_with_many_rows(site):
 
 
 def test_a_run_leads_to_its_schedule_and_the_schedule_to_its_runs(site):
-    row = make_schedule(name="orders", func="shop.workflows.fulfilment")
+    row = make_schedule(name="orders", func="shop.workflows.order")
     run = make_run(A, key="schedule:" + "0" * 32, by="orders")
     make_run(A, key="task:" + "0" * 32, by="orders")
     client = site(A)
