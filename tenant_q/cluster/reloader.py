@@ -35,7 +35,10 @@ def own_command() -> list[str]:
     Raises:
         ConfigurationError: The command line has no such option, so code has called the command.
     """
-    words = [str(word) for word in autoreload.get_child_arguments()]
+    try:
+        words = [str(word) for word in autoreload.get_child_arguments()]
+    except RuntimeError:  # this process runs no script, but code that was given to the interpreter
+        words = []
     found = [word for word in words if not _is_option(word)]
     if len(found) == len(words):
         raise ConfigurationError(

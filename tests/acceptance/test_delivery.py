@@ -90,7 +90,7 @@ def test_a_burst_ends_when_only_paused_tenants_have_work(tenants, unlimited, msc
     assert cluster.process.returncode == 0
     assert QUtilities.fetch_task(other, schema_name="acme_corp").success
     assert QUtilities.fetch_task(paused, schema_name="globex_inc") is None
-    assert "The burst ended with 1 tasks of paused tenants and 0 of tenants that are not ready" in cluster.log
+    assert "The burst ended with 1 task of paused tenants and 0 of tenants that are not ready" in cluster.log
 
 
 def test_a_paused_tenant_goes_on_when_it_is_resumed(tenants, unlimited, mscluster):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -127,6 +128,8 @@ def test_it_watches_the_code_of_the_project_and_no_other(tmp_path):
     assert "shop" in folders and "django_q" not in folders
 
 
-def test_it_is_called_from_a_shell():
+@pytest.mark.parametrize("script", [__file__, "-c"])
+def test_it_is_called_from_a_shell(monkeypatch, script):
+    monkeypatch.setattr(sys, "argv", [script])
     with pytest.raises(CommandError, match="call it from a shell"):
         call_command("mscluster", reload=True)
