@@ -25,12 +25,15 @@ from tenant_q.exceptions import (
     TaskFailed,
     TaskInterrupted,
     TaskOutOfMemory,
+    TaskPurged,
     TaskTimeout,
 )
 from tenant_q.support.visible import shortened
 
 # The longest text of a failure in its row, in characters.
 LONGEST_TEXT = 1_000_000
+# The causes of tasks that somebody has cancelled or purged.
+ENDED_BY_HAND = (TaskCancelled.__name__, TaskPurged.__name__)
 
 _TRACEBACK = "Traceback (most recent call last):"
 _NAMED = re.compile(r"([A-Za-z_]\w*): ")

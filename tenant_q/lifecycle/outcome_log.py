@@ -10,9 +10,8 @@ import logging
 from typing import Any
 
 from tenant_q.conf import conf
-from tenant_q.exceptions import TaskCancelled, TaskPurged
 from tenant_q.lifecycle import retries
-from tenant_q.lifecycle.failure_text import read_result, traceback_of
+from tenant_q.lifecycle.failure_text import ENDED_BY_HAND, read_result, traceback_of
 from tenant_q.lifecycle.retries import Step
 from tenant_q.package.outcome import Outcome
 from tenant_q.support import sentry
@@ -23,8 +22,6 @@ _retries = get_logger("tenant_q.outbox")
 
 # The longest message of a failure in the log, in characters.
 LONGEST_MESSAGE = 10_000
-# The failures that somebody wanted.
-_WANTED = (TaskCancelled.__name__, TaskPurged.__name__)
 
 
 def labels_of(outcome: Outcome) -> dict[str, Any]:
@@ -38,16 +35,10 @@ def log_success(outcome: Outcome) -> None:
     level = logging.INFO if conf().log_successes else logging.DEBUG
     if not logger.isEnabledFor(level):
         return
-    package = outcome.package
     logger.log(
         level,
         "%s (%s, id %s) of %s succeeded in attempt %s after %.3f s",
-        package.func_name,
-        package.name,
-        package.id,
-        package.schema,
-        outcome.attempt,
-        outcome.seconds,
+        *_named(outcome),
         event="task.succeeded",
         extra=labels_of(outcome),
     )
@@ -78,18 +69,13 @@ def log_failure(outcome: Outcome, cause: BaseException | None = None) -> None:
     """
     if outcome.success or outcome.is_logged:
         return
-    package, message = outcome.package, _message(outcome)
-    is_wanted = outcome.death in _WANTED
+    message = _message(outcome)
+    is_wanted = outcome.death in ENDED_BY_HAND
     exception = None if cause is None or is_wanted else (type(cause), cause, traceback_of(cause))
     logger.log(
         logging.INFO if is_wanted else logging.ERROR,
         "%s (%s, id %s) of %s failed in attempt %s after %.3f s: %s",
-        package.func_name,
-        package.name,
-        package.id,
-        package.schema,
-        outcome.attempt,
-        outcome.seconds,
+        *_named(outcome),
         message,
         event="task.failed",
         exc_info=exception,
@@ -104,20 +90,20 @@ def log_retry(outcome: Outcome, delay: float) -> None:
         outcome: The failure.
         delay: The seconds until the next attempt.
     """
-    package = outcome.package
     _retries.warning(
         "%s (%s, id %s) of %s failed in attempt %s after %.3f s and will start again in %.1f s: %s",
-        package.func_name,
-        package.name,
-        package.id,
-        package.schema,
-        outcome.attempt,
-        outcome.seconds,
+        *_named(outcome),
         delay,
         _message(outcome),
         event="task.retry_planned",
         extra=labels_of(outcome),
     )
+
+
+def _named(outcome: Outcome) -> tuple[str, str, str, str, int, float]:
+    """Return what each record of an outcome names: the task, its tenant, the attempt and its seconds."""
+    package = outcome.package
+    return package.func_name, package.name, package.id, package.schema, outcome.attempt, outcome.seconds
 
 
 def _message(outcome: Outcome) -> str:

@@ -14,8 +14,8 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from tenant_q import tenancy
-from tenant_q.exceptions import TaskCancelled, TaskPurged
 from tenant_q.lifecycle.failure_entries import Key
+from tenant_q.lifecycle.failure_text import ENDED_BY_HAND
 from tenant_q.models import Failure
 from tenant_q.operations import failure_acts
 from tenant_q.operations.failure_acts import Slice
@@ -48,8 +48,6 @@ class FailureFilter:
     ids: frozenset[Key] | None = None
 
 
-ENDED_BY_HAND = (TaskCancelled.__name__, TaskPurged.__name__)
-"""The causes of tasks that somebody has cancelled or purged."""
 UNKNOWN = "?"
 """The cause in a filter of failures whose cause is not known."""
 
@@ -233,7 +231,7 @@ def retry(
 
     Args:
         wanted: Which failures.
-        actor: Who runs them again, for the audit trail: one record for each tenant and slice, with the count.
+        actor: Who runs them again. The audit trail gets one record for each tenant and slice, with the count.
         progress: Called after each slice with the number of failures that were looked at since the call before.
         limit: The most failures to look at; None for all. Who acts in several calls sets `until` of the filter, and
             passes `last` of each answer as `after` of the next call.
@@ -258,7 +256,7 @@ def delete(
 
     Args:
         wanted: Which failures. Those that end after the call has begun are left.
-        actor: Who deletes them, for the audit trail: one record for each tenant and slice, with the count.
+        actor: Who deletes them. The audit trail gets one record for each tenant and slice, with the count.
         progress: Called after each slice with the number of failures that were looked at since the call before.
         limit: The most failures to look at, as for `retry`.
         after: Go on behind this failure, as for `retry`.
