@@ -63,7 +63,7 @@ def record_each(actor: str, act: str, tenants: Mapping[str, tuple[str, Any]]) ->
 
 
 def complete(record: AuditRecord, after: Any) -> None:
-    """Write into an audit record what came of the act, for the code that made the record before it acted.
+    """Write the outcome of an act into its audit record, which was made before the act.
 
     Args:
         record: The record.

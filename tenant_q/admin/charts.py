@@ -102,7 +102,7 @@ class Chart:
         id: The start of the ids in the page.
         title: What it shows.
         description: Its values in a sentence.
-        series: The series, for the legend.
+        series: The series that the legend names.
         width: The width of the view box.
         lines: The labels of the horizontal lines, by their place from the top.
         ticks: The labels of the time axis.

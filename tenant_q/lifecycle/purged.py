@@ -33,7 +33,7 @@ class Aftermath:
         broker: The broker of the cluster.
         schema: The schema of the tenant.
         tenant: The key of the tenant; None if it is gone, so that nothing follows.
-        cause: The cause, for the failed rows.
+        cause: The cause that the failed rows name.
     """
 
     def __init__(self, broker: Broker, schema: str, tenant: str | None, cause: TaskPurged) -> None:

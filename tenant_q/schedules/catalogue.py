@@ -37,7 +37,7 @@ def require_shared(table: str, what: str) -> None:
 
     Args:
         table: Its name.
-        what: What it records, for the message.
+        what: What it records; the message names it.
 
     Raises:
         ConfigurationError: The table is missing.
